@@ -1,0 +1,65 @@
+"""The errors that petlbench raises on purpose: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "PetlbenchError", "RunError", "unknown_name"]
+
+
+class PetlbenchError(Exception):
+    """An error that a user can act on; shown as one or two lines, without a traceback.
+
+    Args:
+        message: Names the thing, its value and the place.
+        hint: The next step, as an instruction; empty when the message says it all.
+        kind: A stable identifier in snake_case that `--json` output carries.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "error") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep hint and kind when the error crosses a process border."""
+        return (_rebuild, (type(self), self.message, self.hint, self.kind))
+
+
+class InputError(PetlbenchError):
+    """The command, a setting or a file given by the user is wrong (exit status 2)."""
+
+    exit_status = 2
+
+
+class RunError(PetlbenchError):
+    """A run that started well could not be finished (exit status 1)."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], *, hint: str = "") -> InputError:
+    """Build the error for a name that nothing answers to, with the nearest names that exist.
+
+    Args:
+        what: The kind of thing that was asked for, for example ``"method"``.
+        name: The name that was given.
+        known: Every name that would have been accepted.
+        hint: What to do when no name is near.
+
+    Returns:
+        An `InputError` of kind ``unknown_<what>``.
+    """
+    candidates = sorted(known)
+    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
+    if near:
+        advice = "did you mean " + " or ".join(near) + "?"
+    else:
+        advice = hint or "known: " + (", ".join(candidates) or "none")
+    return InputError(f"unknown {what} '{name}'", hint=advice, kind=f"unknown_{what.replace(' ', '_')}")
+
+
+def _rebuild(cls: type[PetlbenchError], message: str, hint: str, kind: str) -> PetlbenchError:
+    return cls(message, hint=hint, kind=kind)

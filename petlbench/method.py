@@ -1,0 +1,273 @@
+"""What a method is: the contract between the engine and the files in ``methods/``.
+
+The engine asks a method for what differs between methods and never asks for its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from petlbench.backbone import Backbone, BackboneInfo
+from petlbench.catalog import Entry, MethodCard
+from petlbench.errors import InputError, unknown_name
+
+__all__ = [
+    "Adapted",
+    "FeatureSpec",
+    "FrozenFeatures",
+    "Inputs",
+    "Method",
+    "MethodSettings",
+    "TensorSpec",
+    "TrainingDefaults",
+    "ViewSpec",
+    "load_method",
+]
+
+
+S = TypeVar("S", bound="MethodSettings")
+
+
+class MethodSettings(BaseModel):
+    """Base of every method's settings: frozen, unknown keys refused, each field described and bounded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What a run uses when the user says nothing.
+
+    Args:
+        lr: Learning rate of AdamW.
+        weight_decay: Decoupled weight decay, on every learnable parameter.
+    """
+
+    lr: float
+    weight_decay: float = 1e-4
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How one image is shown to a module.
+
+    Args:
+        size: Height and width in pixels.
+        augment: Whether the training split's images are augmented.
+    """
+
+    size: int
+    augment: bool = True
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The shape of one image's tensor, without the batch axis, and its type."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def bytes(self) -> int:
+        """Size of one image's tensor in bytes."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What frozen features look like: one declaration for the cache, the dry run and the meta batch.
+
+    Args:
+        view: Name of the view that the backbone reads. It is made for the features alone.
+        key: What determines the features beside backbone and image; plain values.
+        tensors: One image's tensors by name.
+    """
+
+    view: str
+    key: Mapping[str, str | int | float | bool]
+    tensors: Mapping[str, TensorSpec]
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one image's features in bytes."""
+        return sum(spec.bytes for spec in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every adapted module eats.
+
+    Args:
+        views: Images by view name, each (B, 3, H, W).
+        features: Frozen features by name, each (B, ...) as the method's `FeatureSpec` says.
+    """
+
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class FrozenFeatures(Protocol):
+    """What a method takes from the frozen backbone; computed once per image when preloaded."""
+
+    def spec(self, backbone: BackboneInfo) -> FeatureSpec:
+        """Describe the features without computing them."""
+        ...
+
+    def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
+        """Compute the features of a batch.
+
+        The engine calls it in evaluation mode and without gradients.
+
+        Args:
+            backbone: The frozen backbone.
+            image: The view that `spec` names, (B, 3, H, W).
+
+        Returns:
+            The tensors that `spec` declares, each with a batch axis in front.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A backbone made ready for a task.
+
+    Args:
+        module: ``forward(Inputs) -> logits (B, C)``. Everything outside ``learnable`` stays frozen.
+        learnable: Names of the parameters of ``module`` that are learned; they are what is counted and saved.
+        published_extra_total: Parameters that the method's own paper counts in the total and we do not.
+    """
+
+    module: nn.Module
+    learnable: frozenset[str]
+    published_extra_total: int = 0
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The learnable parameters by name, in the module's order."""
+        return {name: tensor for name, tensor in self.module.named_parameters() if name in self.learnable}
+
+    def freeze_the_rest(self) -> None:
+        """Let gradients reach the learnable parameters and nothing else.
+
+        Raises:
+            ValueError: When a declared name is not a parameter of the module.
+        """
+        present = {name for name, _ in self.module.named_parameters()}
+        if absent := sorted(self.learnable - present):
+            raise ValueError(f"declared learnable but not in the module: {', '.join(absent[:5])}")
+        for name, tensor in self.module.named_parameters():
+            tensor.requires_grad_(name in self.learnable)
+
+
+class Method(ABC, Generic[S]):
+    """A way to adapt a backbone; one class in one file of ``methods/``.
+
+    A subclass sets ``card``, ``Settings`` and ``defaults``. The engine calls, in this order: `refuse` and `views`
+    before any weight is loaded, `features` to know whether the backbone can be left out of training, `adapt` once.
+
+    Args:
+        settings: The validated settings of this run.
+    """
+
+    card: ClassVar[MethodCard]
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    defaults: ClassVar[TrainingDefaults]
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    def refuse(self, backbone: BackboneInfo) -> str | None:
+        """Say why this method cannot work on a backbone, or return None when it can."""
+        return None
+
+    def views(self, backbone: BackboneInfo, image_size: int) -> dict[str, ViewSpec]:
+        """Name the views of an image that the module or its frozen features need."""
+        return {"fine": ViewSpec(image_size)}
+
+    def features(self, backbone: BackboneInfo) -> FrozenFeatures | None:
+        """The frozen features that the module eats, or None when it reads images alone."""
+        return None
+
+    @abstractmethod
+    def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
+        """Build the module to train.
+
+        Torch's global generator is seeded before the call, so plain initialisers repeat to the last bit. The call
+        must also work when the backbone lives on device ``meta``.
+
+        Args:
+            backbone: The pre-trained backbone; may be changed in place.
+            num_classes: Number of classes C.
+
+        Returns:
+            The module and the names of what it learns.
+        """
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> Method[Any]:
+        """Build the method from plain values.
+
+        Args:
+            values: Settings by name; what is left out takes its default.
+
+        Raises:
+            InputError: When a name is unknown or a value is out of bounds.
+        """
+        return cls(validate_settings(cls.Settings, values, f"method {cls.card.name}"))  # type: ignore[arg-type]
+
+
+def load_method(entry: Entry) -> type[Method[Any]]:
+    """Import the file of a catalogue entry and return its method class.
+
+    Args:
+        entry: An entry of kind ``method``.
+
+    Raises:
+        InputError: When the file cannot be imported or its class is no `Method`; the file is named.
+    """
+    try:
+        module = _import(entry)
+        found = getattr(module, entry.attribute)
+    except Exception as error:
+        raise InputError(
+            f"method '{entry.name}': {entry.file} cannot be imported: {type(error).__name__}: {error}",
+            kind="broken_catalog",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InputError(
+            f"method '{entry.name}': class {entry.attribute} in {entry.file} does not derive from petlbench.method.Method",
+            kind="broken_catalog",
+        )
+    return found
+
+
+def _import(entry: Entry) -> ModuleType:
+    if entry.shipped:
+        return importlib.import_module(f"petlbench.methods.{entry.file.stem}")
+    digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:12]
+    name = f"_petlbench_catalog_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, entry.file)
+    if spec is None or spec.loader is None:
+        raise ImportError("no loader for this file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
