@@ -13,18 +13,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from petlbench.backbone import Backbone, BackboneInfo
 from petlbench.catalog import Entry, MethodCard
-from petlbench.errors import InputError, unknown_name
+from petlbench.errors import InputError
+from petlbench.settings import validate_settings
 
 __all__ = [
     "Adapted",
+    "Classifier",
     "FeatureSpec",
     "FrozenFeatures",
     "Inputs",
@@ -34,6 +36,7 @@ __all__ = [
     "TrainingDefaults",
     "ViewSpec",
     "load_method",
+    "new_head",
 ]
 
 
@@ -226,6 +229,33 @@ class Method(ABC, Generic[S]):
             InputError: When a name is unknown or a value is out of bounds.
         """
         return cls(validate_settings(cls.Settings, values, f"method {cls.card.name}"))  # type: ignore[arg-type]
+
+
+class Classifier(nn.Module):
+    """A backbone that reads the fine view, with a new head: what most methods adapt.
+
+    Args:
+        backbone: The backbone; its module is a child, so that its parameters can be named.
+        num_classes: Number of classes C.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self._pooled = backbone.pooled
+        self.backbone = backbone.module
+        self.head = new_head(backbone.info.width, num_classes)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Map the fine view (B, 3, H, W) to logits (B, C)."""
+        return cast(Tensor, self.head(self._pooled(inputs.views["fine"])))
+
+
+def new_head(width: int, num_classes: int) -> nn.Linear:
+    """Make the linear layer on top of a feature: truncated normal weights (0.02) and zero bias, as in ViT."""
+    head = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def load_method(entry: Entry) -> type[Method[Any]]:

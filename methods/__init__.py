@@ -1,0 +1,1 @@
+"""The methods that petlbench ships: one file each, found by the catalogue."""

@@ -1,0 +1,91 @@
+"""The one description of a run: every choice that can change a number, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["RunConfig", "TrainingConfig", "derive_seed"]
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class TrainingConfig(BaseModel):
+    """How a run trains. AdamW throughout: the papers' optimiser, so that methods differ in nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(20, ge=1, le=10_000, description="passes over the training split")
+    batch_size: int = Field(16, ge=1, le=65_536, description="images a step")
+    lr: float = Field(gt=0, le=1e6, description="peak learning rate of AdamW")
+    weight_decay: float = Field(ge=0, le=1e3, description="decoupled weight decay, on every learnable parameter")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the steps")
+    warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up, fractions allowed")
+    label_smoothing: float = Field(0, ge=0, lt=1, description="share of the target spread over all classes")
+    class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
+    clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
+    augment: Literal["standard", "none"] = Field("standard", description="augmentation of the training images")
+
+
+class RunConfig(BaseModel):
+    """One run, resolved: nothing in it is a default that could change later.
+
+    Everything that can change a number is a field, the thread count and the device too; where files lie, whether
+    results are tracked and how many processes load images are not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    method_settings: Mapping[str, Any] = Field(default_factory=dict)
+    dataset: str = Field(description="a catalogue name, or the absolute path of a folder, table or card")
+    dataset_settings: Mapping[str, Any] = Field(default_factory=dict)
+    split: str = Field(description="official, random, kfold:K/I or repeat:N/I")
+    split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
+    skip_corrupt: bool = False
+    backbone: str = Field(description="timm name with its weight tag")
+    weights: str = Field("default", description="default, none, or the absolute path of a file")
+    image_size: int = Field(gt=0)
+    normalize: Literal["backbone", "card"] = "backbone"
+    training: TrainingConfig
+    preload: bool
+    seed: int = Field(0, ge=0, lt=2**32)
+    device: Literal["cpu", "cuda", "mps"]
+    threads: int = Field(gt=0, description="threads of one operator; sums depend on it")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    attention_kernel: Literal["auto", "eager", "fused"] = "auto"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of this config."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def dataset_name(self) -> str:
+        """A short name of the dataset for titles and run ids."""
+        return re.sub(r"[^A-Za-z0-9]+", "_", self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]).strip("_")
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run: readable in front, its digest behind."""
+        return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Derive an independent seed for one purpose from the seed of a run.
+
+    Args:
+        seed: The run's seed.
+        purpose: What the random numbers are for, for example ``("epoch", 3)``.
+
+    Returns:
+        A seed below 2**63.
+    """
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,72 @@
+"""Validation of settings given as plain values, with errors that name the key, the bounds and the known keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from petlbench.errors import InputError, unknown_name
+
+__all__ = ["parse_assignments", "validate_settings"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> M:
+    """Build a settings model from plain values.
+
+    Args:
+        model: The pydantic model, which refuses unknown keys.
+        values: Values by key; strings are converted to the field's type.
+        owner: Whose settings these are, for the error.
+
+    Raises:
+        InputError: When a key is unknown or a value is out of bounds.
+    """
+    for key in values:
+        if key not in model.model_fields:
+            error = unknown_name("setting", key, model.model_fields, hint=f"{owner} has no settings")
+            raise InputError(f"{owner} has no setting '{key}'", hint=error.hint, kind="unknown_setting")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise InputError(
+            f"{owner}: {key} = {first['input']!r} is refused: {first['msg']}",
+            hint=_describe(model, str(first["loc"][0])) if first["loc"] else "",
+            kind="bad_setting",
+        ) from error
+
+
+def parse_assignments(assignments: list[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Sort ``--set group.key=value`` into one mapping a group.
+
+    Args:
+        assignments: The texts as given.
+        groups: The groups that exist.
+
+    Raises:
+        InputError: When a text has another form or names another group.
+    """
+    sorted_: dict[str, dict[str, str]] = {group: {} for group in groups}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        group, dot, key = path.strip().partition(".")
+        if not (equals and dot and key):
+            raise InputError(
+                f"--set {text}: not of the form GROUP.KEY=VALUE",
+                hint="for example --set method.rank=8",
+                kind="bad_setting",
+            )
+        if group not in sorted_:
+            raise unknown_name("setting group", group, groups)
+        sorted_[group][key] = value.strip()
+    return sorted_
+
+
+def _describe(model: type[BaseModel], key: str) -> str:
+    field = model.model_fields.get(key)
+    return f"{key}: {field.description}" if field is not None and field.description else ""
