@@ -1,0 +1,181 @@
+"""The dataset card: what is known of a dataset without opening one of its images."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from petlbench.errors import InputError
+
+__all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderKind", "ReaderSpec", "Task", "load_card"]
+
+ReaderKind = Literal["folder", "csv", "sklearn_digits", "lesions", "unavailable"]
+Task = Literal["multiclass", "binary", "ordinal", "multilabel"]
+Number = Annotated[int, Field(ge=0)]
+
+_SPLIT_PATTERN = r"^(official|random|kfold:\d+/\d+|repeat:\d+/\d+)$"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class ReaderSpec(_Part):
+    """How the images and labels are read."""
+
+    kind: ReaderKind = Field(description="The reader; 'unavailable' where petlbench cannot read the files yet.")
+    file: str = Field(default="labels.csv", min_length=1, description="The table's name in the data folder (csv only).")
+    settings: dict[str, Any] = Field(default_factory=dict, description="What the reader needs, by name.")
+
+
+class CountTable(_Part):
+    """How many images one source (the official page, a paper) counts."""
+
+    total: Number | None = Field(default=None, description="All images.")
+    train: Number | None = Field(default=None, description="Images of the training part.")
+    val: Number | None = Field(default=None, description="Images of the validation part.")
+    test: Number | None = Field(default=None, description="Images of the test part.")
+    classes: dict[Literal["all", "train", "val", "test"], dict[str, Number]] = Field(
+        default_factory=dict, description="Images by class, for one part or for 'all'."
+    )
+
+    @property
+    def images(self) -> int | None:
+        """All images, as far as the table tells."""
+        if self.total is not None:
+            return self.total
+        parts = [part for part in (self.train, self.val, self.test) if part is not None]
+        if parts:
+            return sum(parts)
+        return sum(self.classes["all"].values()) if "all" in self.classes else None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> CountTable:
+        if self.total is not None and None not in (self.train, self.val, self.test):
+            parts = (self.train or 0) + (self.val or 0) + (self.test or 0)
+            if parts != self.total:
+                raise ValueError(f"train, val and test make {parts}, but total is {self.total}")
+        for part, numbers in self.classes.items():
+            expected = self.images if part == "all" else getattr(self, part)
+            found = sum(numbers.values())
+            if expected is not None and found != expected:
+                raise ValueError(f"the classes of '{part}' make {found}, but the part has {expected} images")
+        return self
+
+
+class Counts(_Part):
+    """Expected numbers of images: the official ones, and the paper's where they differ."""
+
+    official: CountTable = Field(default_factory=CountTable, description="What the official page says.")
+    paper: CountTable = Field(default_factory=CountTable, description="What the papers say.")
+
+
+class OfficialFile(_Part):
+    """One file of the official release."""
+
+    name: str = Field(min_length=1, description="File name.")
+    url: str = Field(default="", description="Address; empty where it is behind a login or a form.")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum.")
+    bytes: Number | None = Field(default=None, description="Size.")
+
+
+class DatasetCard(_Part):
+    """What is known of a dataset: its classes, source, licence, reader, split and expected counts."""
+
+    title: str = Field(min_length=1, description="The name used in tables.")
+    modality: str = Field(min_length=1, description="What the images are, for example 'dermoscopy'.")
+    task: Task = Field(description="The kind of label.")
+    classes: tuple[str, ...] = Field(min_length=2, description="Class names; a label is a position in this list.")
+    licence: str = Field(min_length=1, description="Licence of the images, or 'unknown'.")
+    home: str = Field(default="", description="Address of the official page.")
+    citation: str = Field(default="", description="How to cite the dataset.")
+    version: int = Field(ge=1, description="Version of this card; raised when a change can change a number.")
+    synthetic: bool = Field(default=False, description="Whether the images are made by a program.")
+    image_size: int | None = Field(default=None, ge=8, le=4096, description="Image size in pixels if none is given.")
+    mean: tuple[float, float, float] | None = Field(default=None, description="The papers' mean, RGB, 0 to 1.")
+    std: tuple[float, float, float] | None = Field(default=None, description="The papers' standard deviation.")
+    reader: ReaderSpec = Field(description="How the images and labels are read.")
+    split: str = Field(pattern=_SPLIT_PATTERN, description="Split scheme if none is given.")
+    grouping: str = Field(min_length=1, description="What a group is: 'patient', …, 'unavailable' or 'none'.")
+    counts: Counts = Field(default_factory=Counts, description="Expected numbers of images.")
+    known_issues: tuple[str, ...] = Field(default=(), description="Traps that a reader of results must know.")
+    unverified: tuple[str, ...] = Field(default=(), description="Facts of this card not yet checked on real files.")
+    files: tuple[OfficialFile, ...] = Field(default=(), description="The files of the official release.")
+
+    @field_validator("classes")
+    @classmethod
+    def _named_and_unique(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(classes):
+            raise ValueError("a class name is empty")
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"class names stand twice: {', '.join(twice)}")
+        return classes
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetCard:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std are given together or not at all")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be greater than 0")
+        if self.task == "binary" and len(self.classes) != 2:
+            raise ValueError(f"a binary task has 2 classes, not {len(self.classes)}")
+        for table in (self.counts.official, self.counts.paper):
+            strange = sorted({name for part in table.classes.values() for name in part} - set(self.classes))
+            if strange:
+                raise ValueError(f"counts name classes that the card does not have: {', '.join(strange)}")
+        return self
+
+
+def load_card(file: Path) -> DatasetCard:
+    """Read and check a dataset card.
+
+    Args:
+        file: A TOML file.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: When the file cannot be read, or a key is unknown, missing, doubled or has a wrong value; the
+            message names the file and the key.
+    """
+    try:
+        fields = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"the dataset card {file} cannot be read: {error.strerror}", kind="bad_card") from error
+    except ValueError as error:
+        raise InputError(f"the dataset card {file} is not valid TOML: {error}", kind="bad_card") from error
+    return _checked(fields, file)
+
+
+def _checked(fields: Mapping[str, Any], file: Path) -> DatasetCard:
+    try:
+        return DatasetCard.model_validate(fields)
+    except ValidationError as error:
+        problems = error.errors()
+        said = "; ".join(_say(problem["loc"], problem["msg"], problem["type"]) for problem in problems[:3])
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        hint = _advice(str(problem["loc"][-1]) for problem in problems if problem["type"] == "extra_forbidden")
+        raise InputError(f"the dataset card {file}: {said}{more}", hint=hint, kind="bad_card") from error
+
+
+def _say(location: tuple[int | str, ...], message: str, kind: str) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
+    key = ".".join(str(part) for part in location)
+    said = {"extra_forbidden": f"unknown key '{key}'", "missing": f"the key '{key}' is missing"}
+    return said.get(kind, f"{key}: {message.removeprefix('Value error, ')}")
+
+
+def _advice(unknown: Iterable[str]) -> str:
+    known = sorted(DatasetCard.model_fields)
+    for key in unknown:
+        near = difflib.get_close_matches(key, known, n=1)
+        return f"did you mean '{near[0]}'?" if near else "keys of a card: " + ", ".join(known)
+    return "datasets/README.md describes every key of a card"

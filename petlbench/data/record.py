@@ -1,0 +1,42 @@
+"""One labelled image of a dataset, and the words for the three sides of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+__all__ = ["SPLITS", "SPLIT_ALIASES", "Record", "Split"]
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+SPLIT_ALIASES: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Other people's words for the three sides, in lower case."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One labelled image.
+
+    Args:
+        image_id: Unique in the dataset; never the bare file stem, which repeats between folders.
+        path: Relative path in POSIX form, or a locator such as ``digits/0001`` where no file exists.
+        label: Position of the class in the dataset's ``classes``.
+        group: What must stay on one side of a split (patient, lesion), or None where it is not known.
+        split: The side that the dataset's own split gives the image, or None where there is none.
+    """
+
+    image_id: str
+    path: str
+    label: int
+    group: str | None = None
+    split: Split | None = None

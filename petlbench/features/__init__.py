@@ -1,0 +1,1 @@
+"""Frozen features: computed in every step, or once per image."""
