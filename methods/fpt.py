@@ -30,7 +30,7 @@ from petlbench.method import (
     ViewSpec,
 )
 
-__all__ = ["FPT", "FPTPlus", "FPTSettings", "FPTPlusSettings", "FusionModule", "ImportantTokens", "SideNetwork"]
+__all__ = ["FPT", "FPTPlus", "FPTPlusSettings", "FPTSettings", "FusionModule", "ImportantTokens", "SideNetwork"]
 
 # Rows of the attention matrix that are held at once while importance is averaged over all queries.
 _QUERY_BLOCK = 256
@@ -163,8 +163,13 @@ class ImportantTokens:
     def spec(self, backbone: BackboneInfo) -> FeatureSpec:
         """Keys and values, each (layers, heads, K, head width) an image."""
         shape = (len(self.layers), backbone.heads, self._kept(backbone.tokens), backbone.width // backbone.heads)
-        key = {"feature": "important_tokens", "layers": str(self.layers), "ratio": self.ratio, "score": self.score}
-        return FeatureSpec("fine", key, {"keys": TensorSpec(shape), "values": TensorSpec(shape)})
+        tensors = {"keys": TensorSpec(shape), "values": TensorSpec(shape)}
+        layers = ",".join(map(str, self.layers))
+        return FeatureSpec(
+            "fine",
+            {"feature": "important_tokens", "layers": layers, "ratio": self.ratio, "score": self.score},
+            tensors,
+        )
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
         """Run the backbone up to the last layer's keys and values and keep the important tokens (FPT, section 2.3)."""
@@ -204,7 +209,7 @@ def importance(query: Tensor, key: Tensor) -> Tensor:
     """
     total = key.new_zeros(key.shape[:3])
     scale = key.shape[-1] ** -0.5
-    for block in query.split(_QUERY_BLOCK, dim=2):
+    for block in torch.split(query, _QUERY_BLOCK, dim=2):
         total += ((block * scale) @ key.transpose(-2, -1)).softmax(dim=-1).sum(dim=2)
     return total / query.shape[2]
 
@@ -261,17 +266,15 @@ class FusionModule(FusedAttentionSwitch):
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
         read = self._attend(query.expand(key.shape[0], -1, -1, -1), key, value).transpose(1, 2).flatten(2)
-        if self.add_in_backbone_width:
-            fused = self.to_side(read + prompts)
-        else:
-            fused = self.to_side(read) + prompts
-        return cast(Tensor, self.dropout(fused))
+        fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
+        return cast("Tensor", self.dropout(fused))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.fused_attn:
             # Under autocast the queries come in half precision; the kernels want one type.
-            return nn.functional.scaled_dot_product_attention(query, key.to(query.dtype), value.to(query.dtype))
-        scores = (query * key.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+            key, value = key.to(query.dtype), value.to(query.dtype)
+            return nn.functional.scaled_dot_product_attention(query, key, value)
+        scores: Tensor = (query * key.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         return scores.softmax(dim=-1) @ value
 
 
@@ -286,9 +289,7 @@ class SideNetwork(nn.Module):
         num_classes: Number of classes C.
     """
 
-    def __init__(
-        self, fusion: FusionModule, info: BackboneInfo, image_size: int, width: int, num_classes: int
-    ) -> None:
+    def __init__(self, fusion: FusionModule, info: BackboneInfo, image_size: int, width: int, num_classes: int) -> None:
         super().__init__()
         self.fusion = fusion
         self.side: Any = VisionTransformer(
@@ -310,7 +311,7 @@ class SideNetwork(nn.Module):
             # The prompts take part as queries, keys and values; what becomes of them is thrown away, and the next
             # block gets prompts of its own.
             tokens = block(torch.cat([tokens, prompts.to(tokens.dtype)], dim=1))[:, :count]
-        return cast(Tensor, self.side.head(self.side.norm(tokens)[:, 0]))
+        return cast("Tensor", self.side.head(self.side.norm(tokens)[:, 0]))
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

@@ -63,4 +63,4 @@ class _Head(nn.Module):
         self.head = new_head(width, num_classes)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        return cast(Tensor, self.head(inputs.features["final"]))
+        return cast("Tensor", self.head(inputs.features["final"]))

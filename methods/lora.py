@@ -17,7 +17,9 @@ __all__ = ["LoRA"]
 class LoRASettings(MethodSettings):
     """The paper's settings for attention: rank r on queries and values, scaled by alpha / r."""
 
-    rank: int = Field(16, ge=1, le=1024, description="rank r of each update", json_schema_extra={"search": [4, 8, 16, 32]})
+    rank: int = Field(
+        16, ge=1, le=1024, description="rank r of each update", json_schema_extra={"search": [4, 8, 16, 32]}
+    )
     alpha: float | None = Field(None, gt=0, description="the update is scaled by alpha / rank; none for alpha = rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the update's input")
     targets: Literal["q,v", "q,k,v", "q", "v"] = Field("q,v", description="which attention projections are updated")

@@ -1,1 +1,3 @@
+"""petlbench: a benchmark harness for parameter-efficient transfer learning on medical images."""
+
 __version__ = "0.1.0"

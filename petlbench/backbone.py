@@ -127,8 +127,8 @@ class Backbone:
         Returns:
             Features, (B, D).
         """
-        model = cast(Any, self.module)
-        return cast(Tensor, model.forward_head(model.forward_features(image), pre_logits=True))
+        model = cast("Any", self.module)
+        return cast("Tensor", model.forward_head(model.forward_features(image), pre_logits=True))
 
     def queries_keys_values(self, image: Tensor, layers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Run the blocks and yield what the attention of the wanted layers sees.
@@ -142,7 +142,7 @@ class Backbone:
         Yields:
             Queries, keys and values of each wanted layer in turn, each (B, H, N, D / H), not scaled.
         """
-        model = cast(Any, self.module)
+        model = cast("Any", self.module)
         tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))
         wanted, last = set(layers), max(layers)
         for index, block in enumerate(model.blocks):
@@ -163,7 +163,7 @@ class Backbone:
 
     def split_qkv(self) -> None:
         """Take every fused query-key-value layer apart, in place; the outputs stay the same."""
-        for block in cast(Any, self.module).blocks:
+        for block in cast("Any", self.module).blocks:
             block.attn.qkv = SplitQKV(block.attn.qkv)
 
     def digest(self) -> str:
@@ -248,7 +248,7 @@ def set_attention_kernel(module: nn.Module, kernel: str) -> None:
     """
     for layer in module.modules():
         if hasattr(layer, "fused_attn"):
-            layer.fused_attn = kernel != "eager"
+            cast("Any", layer).fused_attn = kernel != "eager"
 
 
 def _tagged(architecture: str) -> list[str]:
@@ -260,9 +260,8 @@ def _pretrained_cfg(name: str) -> PretrainedCfg:
 
 
 def _create(name: str, image_size: int) -> nn.Module:
-    options: dict[str, Any] = {"num_classes": 0}
     try:
-        return cast(nn.Module, timm.create_model(name, pretrained=False, img_size=image_size, **options))
+        return timm.create_model(name, pretrained=False, img_size=image_size, num_classes=0)
     except TypeError as error:
         raise _not_a_vit(name) from error
 
@@ -283,7 +282,7 @@ def _check_image_size(name: str, size: int) -> None:
 
 
 def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
-    model = cast(Any, module)
+    model = cast("Any", module)
     capabilities = _capabilities(model)
     if "blocks" not in capabilities:
         raise _not_a_vit(name)
@@ -299,8 +298,8 @@ def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
         prefix_tokens=model.num_prefix_tokens,
         classes=cfg.num_classes,
         parameters=sum(tensor.numel() for tensor in module.parameters()),
-        mean=cast(tuple[float, float, float], tuple(cfg.mean)),
-        std=cast(tuple[float, float, float], tuple(cfg.std)),
+        mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
+        std=cast("tuple[float, float, float]", tuple(cfg.std)),
         interpolation=cfg.interpolation,
         capabilities=capabilities,
     )
@@ -338,11 +337,12 @@ def _heads(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _part_of(fused: nn.Linear, index: int) -> nn.Linear:
-    weight = fused.weight.detach().chunk(3, dim=0)[index]
-    with torch.device(weight.device):
-        part = nn.utils.skip_init(nn.Linear, fused.in_features, weight.shape[0], bias=fused.bias is not None)
-    part = part.to(weight.dtype)
-    part.weight = nn.Parameter(weight.clone(), requires_grad=fused.weight.requires_grad)
+    """Copy one third of a fused layer's rows into a layer of its own."""
+    rows = fused.out_features // 3
+    here = slice(index * rows, (index + 1) * rows)
+    with torch.device("meta"):
+        part = nn.Linear(fused.in_features, rows, bias=fused.bias is not None)
+    part.weight = nn.Parameter(fused.weight.detach()[here].clone())
     if fused.bias is not None:
-        part.bias = nn.Parameter(fused.bias.detach().chunk(3, dim=0)[index].clone())
-    return cast(nn.Linear, part)
+        part.bias = nn.Parameter(fused.bias.detach()[here].clone())
+    return part

@@ -143,7 +143,7 @@ def _installed_folders() -> list[Path]:
         spec = importlib.util.find_spec(point.value)
         if spec is None:
             raise InputError(
-                f"entry point petlbench.catalog '{point.name}' names the module '{point.value}', which is not installed",
+                f"entry point petlbench.catalog '{point.name}' names '{point.value}', which is not installed",
                 kind="broken_catalog",
             )
         folders += [Path(place).resolve() for place in spec.submodule_search_locations or ()]

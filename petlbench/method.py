@@ -247,7 +247,7 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the fine view (B, 3, H, W) to logits (B, C)."""
-        return cast(Tensor, self.head(self._pooled(inputs.views["fine"])))
+        return cast("Tensor", self.head(self._pooled(inputs.views["fine"])))
 
 
 def new_head(width: int, num_classes: int) -> nn.Linear:
@@ -277,7 +277,7 @@ def load_method(entry: Entry) -> type[Method[Any]]:
         ) from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise InputError(
-            f"method '{entry.name}': class {entry.attribute} in {entry.file} does not derive from petlbench.method.Method",
+            f"method '{entry.name}': class {entry.attribute} in {entry.file} is no petlbench.method.Method",
             kind="broken_catalog",
         )
     return found

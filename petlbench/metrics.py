@@ -1,4 +1,4 @@
-"""Scores of a classifier, and the two scores that weigh performance against parameters (PPE) and against memory (PME)."""
+"""Scores of a classifier, and the two that weigh performance against parameters (PPE) and against memory (PME)."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _check(labels: NDArray[np.integer[Any]], logits: NDArray[np.floating[Any]]) 
         raise ValueError(f"at least two classes expected, got logits of shape {logits.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels have to be integers, got {labels.dtype}")
-    if len(labels) and not (0 <= labels.min() and labels.max() < logits.shape[1]):
+    if len(labels) and not (labels.min() >= 0 and labels.max() < logits.shape[1]):
         raise ValueError(f"labels range from {labels.min()} to {labels.max()}, but there are {logits.shape[1]} classes")
 
 

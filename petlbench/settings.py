@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from petlbench.errors import InputError, unknown_name
 
-__all__ = ["parse_assignments", "validate_settings"]
+__all__ = ["validate_settings"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,32 +39,6 @@ def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> 
             hint=_describe(model, str(first["loc"][0])) if first["loc"] else "",
             kind="bad_setting",
         ) from error
-
-
-def parse_assignments(assignments: list[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Sort ``--set group.key=value`` into one mapping a group.
-
-    Args:
-        assignments: The texts as given.
-        groups: The groups that exist.
-
-    Raises:
-        InputError: When a text has another form or names another group.
-    """
-    sorted_: dict[str, dict[str, str]] = {group: {} for group in groups}
-    for text in assignments:
-        path, equals, value = text.partition("=")
-        group, dot, key = path.strip().partition(".")
-        if not (equals and dot and key):
-            raise InputError(
-                f"--set {text}: not of the form GROUP.KEY=VALUE",
-                hint="for example --set method.rank=8",
-                kind="bad_setting",
-            )
-        if group not in sorted_:
-            raise unknown_name("setting group", group, groups)
-        sorted_[group][key] = value.strip()
-    return sorted_
 
 
 def _describe(model: type[BaseModel], key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from petlbench.method import Adapted, Inputs
 
-__all__ = ["Objective", "Step", "autocast", "build_step"]
+__all__ = ["Objective", "Step", "autocast", "balanced_weights", "build_step"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,7 +70,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(labels.device, self.precision):
             loss = self.objective(self.module(inputs), labels)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call, unused-ignore]
         if self.clip_grad_norm > 0:
             self.scaler.unscale_(self.optimizer)
             self._clip()
@@ -96,6 +97,20 @@ def build_step(
         device.type if device.type != "meta" else "cpu", enabled=precision == "fp16" and device.type != "meta"
     )
     return Step(adapted.module, objective, optimizer, clip_grad_norm, precision, scaler)
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
+    """Weight each class by N / (C n_c), as scikit-learn's ``balanced`` does; a class without images gets zero.
+
+    Args:
+        labels: Class indices of the training images, N of them.
+        num_classes: Number of classes C.
+
+    Returns:
+        Weights, (C,).
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
+    return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -1,20 +1,21 @@
 """What a run tells MLflow: parameters, one row of metrics an epoch, and the result's files.
 
-The result on disk is the truth and MLflow a view of it, so tracking never stops a run: whatever goes wrong with the store
-costs one warning, and the rest of the run goes untracked.
+The result on disk is the truth and MLflow a view of it, so tracking never stops a run: whatever goes wrong with the
+store costs one warning, and the rest of the run goes untracked.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import numbers
 import os
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from petlbench.errors import InputError
@@ -58,7 +59,7 @@ class Tracker(Protocol):
 
         Args:
             epoch: The step of the curve.
-            metrics: Values by name; ``None`` is left out.
+            metrics: Values by name; what is no number (``None``, text) is left out.
         """
 
     def finish(self, status: str, metrics: Mapping[str, float], folder: Path | None) -> None:
@@ -128,7 +129,7 @@ class MlflowTracker:
         try:
             with _quiet(), _lock(self._database):
                 action()
-        except Exception as error:  # the store is not ours: whatever it raises must not end hours of training
+        except Exception as error:
             self.active = False
             _logger.warning(
                 "tracking is off for this run: the MLflow store %s failed (%s); results on disk are complete; "
@@ -162,7 +163,6 @@ class MlflowTracker:
             _configure_mlflow()
             from mlflow import MlflowClient  # two seconds
 
-            logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it has set its own level
             self._client = MlflowClient(tracking_uri=self.uri)
         return self._client
 
@@ -213,7 +213,9 @@ class MlflowTracker:
 
         now = int(time.time() * 1000)
         values = [
-            Metric(_key(name), float(value), now, self._step) for name, value in metrics.items() if value is not None
+            Metric(_key(name), float(value), now, self._step)
+            for name, value in metrics.items()
+            if isinstance(cast("object", value), numbers.Real)  # what a method reports may be anything
         ]
         for batch in _batches(values, _METRICS_A_BATCH):
             self._open().log_batch(self._run(), metrics=batch)

@@ -52,7 +52,7 @@ def _from_hub(name: str) -> Mapping[str, Any]:
             kind="no_weights",
         )
     try:
-        return cast(Mapping[str, Any], load_state_dict_from_hf(cfg.hf_hub_id, weights_only=True))
+        return cast("Mapping[str, Any]", load_state_dict_from_hf(cfg.hf_hub_id, weights_only=True))
     except PetlbenchError:
         raise
     except Exception as error:  # the hub client raises many kinds, all of which mean the same to the user
@@ -70,7 +70,7 @@ def _from_file(file: Path) -> Mapping[str, Any]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return cast(Mapping[str, Any], torch.load(file, map_location="cpu", weights_only=True))
+        return cast("Mapping[str, Any]", torch.load(file, map_location="cpu", weights_only=True))
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, _unpickling_error()) as error:
         raise InputError(
             f"weights file {file} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
@@ -99,14 +99,14 @@ def _converted(module: nn.Module, state: dict[str, Tensor], origin: str) -> dict
     """Let timm rename old layouts and resize the position table, then drop the classifier that we do not use."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     try:
-        converted = cast(dict[str, Tensor], convert(state, module)) if convert else dict(state)
+        converted = cast("dict[str, Tensor]", convert(state, module)) if convert else dict(state)
     except (KeyError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(
             f"{origin} was made for another model: {type(error).__name__}: {error}",
             hint="name the backbone that the file belongs to with --backbone",
             kind="bad_weights",
         ) from error
-    classifier = cast(Any, module).pretrained_cfg.get("classifier") or "head"
+    classifier = cast("Any", module).pretrained_cfg.get("classifier") or "head"
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     heads = tuple(f"{name}." for name in (*names, "head", "head_dist"))
     kept = module.state_dict()

@@ -99,6 +99,7 @@ class DatasetCard(_Part):
     image_size: int | None = Field(default=None, ge=8, le=4096, description="Image size in pixels if none is given.")
     mean: tuple[float, float, float] | None = Field(default=None, description="The papers' mean, RGB, 0 to 1.")
     std: tuple[float, float, float] | None = Field(default=None, description="The papers' standard deviation.")
+    mirror: bool = Field(default=True, description="Whether a left-right mirror image keeps its label.")
     reader: ReaderSpec = Field(description="How the images and labels are read.")
     split: str = Field(pattern=_SPLIT_PATTERN, description="Split scheme if none is given.")
     grouping: str = Field(min_length=1, description="What a group is: 'patient', …, 'unavailable' or 'none'.")

@@ -151,7 +151,8 @@ class CsvReader:
                 if ours != theirs:
                     raise self._wrong(
                         row.line,
-                        f"gives '{row.path}' the {what} '{theirs or ''}', but line {known.line} gives it '{ours or ''}'",
+                        f"gives '{row.path}' the {what} '{theirs or ''}', "
+                        f"but line {known.line} gives it '{ours or ''}'",
                         kind="duplicate_image",
                     )
         self._repeats = len(rows) - len(first)

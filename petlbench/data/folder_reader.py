@@ -78,9 +78,7 @@ class FolderReader:
         for split, folder in splits.items():
             inside = self._subfolders(folder)
             if not inside:
-                raise InputError(
-                    f"the folder {folder} has no class folders", hint=_LAYOUT_HINT, kind="too_few_classes"
-                )
+                raise InputError(f"the folder {folder} has no class folders", hint=_LAYOUT_HINT, kind="too_few_classes")
             yield from self._classes(inside, split)
 
     def _classes(self, folders: Sequence[Path], split: Split | None) -> Iterator[tuple[str, Split | None, str]]:
@@ -161,6 +159,6 @@ def _portable(path: Path) -> str:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"the file name {ascii(name)} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
+            f"the file name {name!a} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
         ) from error
     return name

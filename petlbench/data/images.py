@@ -19,7 +19,8 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes, in lower case, by which a folder reader takes a file for an image; the content then decides."""
 
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Named one by one: Pillow would also run Ghostscript for an EPS file. Its JPEG reader takes MPO files too.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _FULL_16_BIT = 65535
 
 
@@ -65,7 +66,7 @@ def decode_image(content: bytes, name: str) -> Image:
     Raises:
         InputError: When the bytes are no whole image.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not content:
         raise _corrupt(name, "the file is empty")
@@ -73,7 +74,7 @@ def decode_image(content: bytes, name: str) -> Image:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             opened.load()
             return to_rgb(ImageOps.exif_transpose(opened), name)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise _corrupt(name, _what_else(content)) from error
     # Pillow's decoders let these through on broken files; anything else is a defect of ours.
     except (

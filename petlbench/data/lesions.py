@@ -75,7 +75,9 @@ def lesion_count(settings: LesionSettings, index: int) -> int:
     if grade == 0:
         return 0
     spread = min(1, (settings.lesions_per_grade - 1) // 2)
-    return grade * settings.lesions_per_grade + int(stream(settings, index, _COUNT_STREAM).integers(-spread, spread + 1))
+    return grade * settings.lesions_per_grade + int(
+        stream(settings, index, _COUNT_STREAM).integers(-spread, spread + 1)
+    )
 
 
 class LesionReader:
@@ -91,6 +93,8 @@ class LesionReader:
     def __init__(self, settings: LesionSettings, classes: tuple[str, ...]) -> None:
         self.settings = settings
         self.classes = classes
+        # An image takes tens of milliseconds: one that was opened once need not be made again to be hashed.
+        self._hashes: dict[str, str] = {}
 
     @cached_property
     def records(self) -> tuple[Record, ...]:
@@ -101,11 +105,15 @@ class LesionReader:
         """Return the image in RGB, made anew."""
         from PIL import Image
 
-        return Image.fromarray(self._pixels(record))
+        pixels = self._pixels(record)
+        self._hashes.setdefault(record.path, hashlib.sha256(pixels.tobytes()).hexdigest())
+        return Image.fromarray(pixels)
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the RGB pixels."""
-        return hashlib.sha256(self._pixels(record).tobytes()).hexdigest()
+        if record.path not in self._hashes:
+            self._hashes[record.path] = hashlib.sha256(self._pixels(record).tobytes()).hexdigest()
+        return self._hashes[record.path]
 
     def _pixels(self, record: Record) -> np.ndarray:
         from petlbench.data.lesion_drawing import draw

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from petlbench.config import derive_seed
@@ -16,6 +18,8 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.views import View
 
 __all__ = ["Batch", "ImageLoader", "StoredImages"]
+
+Pixels = dict[str, NDArray[np.uint8]]
 
 # Batches that are decoded ahead of the one in use.
 _AHEAD = 3
@@ -52,9 +56,9 @@ class StoredImages:
     def __init__(self, dataset: Dataset, bound: int = 2 << 30) -> None:
         self.dataset = dataset
         self._left = bound
-        self._kept: dict[tuple[int, View], Tensor] = {}
+        self._kept: dict[tuple[int, View], Image] = {}
 
-    def get(self, index: int, views: Mapping[str, View]) -> dict[str, Tensor]:
+    def get(self, index: int, views: Mapping[str, View]) -> dict[str, Image]:
         """Return one image, stored for each view, from one decode.
 
         Args:
@@ -62,18 +66,19 @@ class StoredImages:
             views: The wanted views by name.
 
         Returns:
-            Stored images by view name, uint8, (3, R, R).
+            Stored images by view name.
         """
-        stored = {name: self._kept.get((index, view)) for name, view in views.items()}
-        if None in [None if image is None else 0 for image in stored.values()]:
-            image = self.dataset.open(self.dataset.records[index])
-            stored = {name: self._keep(index, view, view.store(image)) for name, view in views.items()}
-        return {name: image for name, image in stored.items() if image is not None}
+        kept = {name: self._kept[index, view] for name, view in views.items() if (index, view) in self._kept}
+        if len(kept) == len(views):
+            return kept
+        image = self.dataset.open(self.dataset.records[index])
+        return {name: self._keep(index, view, view.store(image)) for name, view in views.items()}
 
-    def _keep(self, index: int, view: View, image: Tensor) -> Tensor:
+    def _keep(self, index: int, view: View, image: Image) -> Image:
         # Threads may pass here at once and overshoot the bound by a few images, which does no harm.
-        if image.nbytes <= self._left:
-            self._left -= image.nbytes
+        size = image.width * image.height * len(image.getbands())
+        if size <= self._left:
+            self._left -= size
             self._kept[index, view] = image
         return image
 
@@ -117,7 +122,7 @@ class ImageLoader:
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         pool = ThreadPoolExecutor(max(1, self.workers), thread_name_prefix="petlbench-decode")
         try:
-            waiting: deque[tuple[list[int], list[Future[dict[str, Tensor]]]]] = deque()
+            waiting: deque[tuple[list[int], list[Future[Pixels]]]] = deque()
             for batch in batches:
                 waiting.append((batch, [pool.submit(self._one, index, seed) for index in batch]))
                 if len(waiting) > _AHEAD:
@@ -127,18 +132,18 @@ class ImageLoader:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _one(self, index: int, seed: int) -> dict[str, Tensor]:
+    def _one(self, index: int, seed: int) -> Pixels:
         stored = self.images.get(index, self.views)
         return {
-            name: self.views[name].finish(image, np.random.default_rng(derive_seed(seed, "augment", name, index)))
+            name: self.views[name].pixels(image, np.random.default_rng(derive_seed(seed, "augment", name, index)))
             for name, image in stored.items()
         }
 
-    def _collate(self, indices: list[int], futures: list[Future[dict[str, Tensor]]]) -> Batch:
+    def _collate(self, indices: list[int], futures: list[Future[Pixels]]) -> Batch:
         images = [future.result() for future in futures]
         records = self.images.dataset.records
         return Batch(
             index=torch.tensor(indices),
-            views={name: torch.stack([image[name] for image in images]) for name in self.views},
+            views={name: view.batch([image[name] for image in images]) for name, view in self.views.items()},
             labels=torch.tensor([records[index].label for index in indices]),
         )

@@ -1,15 +1,26 @@
-"""Views of an image: resized once, augmented by seed, normalised."""
+"""Views of an image: resized once, augmented by seed, normalised.
+
+What is done image by image runs in threads and touches Pillow and NumPy alone: torch operators called from several
+threads at once each bring a pool of their own, and the pools then fight for the cores. Whole batches are torch's.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as _functional
+
+# torchvision declares tensors where it takes Pillow images as well.
+F: Any = _functional
 
 __all__ = ["Augmentation", "Normalization", "View"]
 
@@ -34,8 +45,7 @@ class Augmentation:
     """Random crop, mirror and colour change of a training image.
 
     Args:
-        margin: Share of the stored side that the crop's side takes on average size; the image is stored larger by
-            its inverse, as in the common 224-of-256 crop.
+        margin: Side of the view over the side that the image is stored at, as in the common 224-of-256 crop.
         smallest_area: Smallest area of the crop, as a share of the image.
         mirror: Probability of a left-right mirror image.
         jitter: Largest relative change of brightness, contrast and saturation.
@@ -46,27 +56,27 @@ class Augmentation:
     mirror: float = 0.5
     jitter: float = 0.2
 
-    def __call__(self, image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+    def __call__(self, image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
         """Augment one image.
 
         Args:
-            image: Stored image, uint8, (3, R, R).
+            image: Stored RGB image, square.
             size: Side of the result in pixels.
             rng: Draws every choice, so that the result depends on its seed alone.
 
         Returns:
-            The augmented image, uint8, (3, size, size).
+            The augmented image, size by size pixels.
         """
-        stored = image.shape[-1]
+        stored = image.width
         side = max(1, round(stored * math.sqrt(rng.uniform(self.smallest_area, 1.0))))
         top, left = rng.integers(0, stored - side + 1, size=2).tolist()
-        image = F.resized_crop(image, top, left, side, side, [size, size], antialias=True)
+        image = F.resized_crop(image, top, left, side, side, [size, size], InterpolationMode.BILINEAR)
         if rng.random() < self.mirror:
             image = F.horizontal_flip(image)
         brightness, contrast, saturation = rng.uniform(1 - self.jitter, 1 + self.jitter, size=3).tolist()
         image = F.adjust_brightness(image, brightness)
         image = F.adjust_contrast(image, contrast)
-        return F.adjust_saturation(image, saturation)
+        return cast("Image.Image", F.adjust_saturation(image, saturation))
 
     def describe(self, size: int) -> str:
         """One line for the result."""
@@ -92,18 +102,23 @@ class View:
     normalization: Normalization
     augmentation: Augmentation | None = None
 
-    def store(self, image: Image.Image) -> Tensor:
-        """Resize an RGB image to the square that is kept: uint8, (3, R, R), R a little larger where it is cropped."""
+    def store(self, image: Image.Image) -> Image.Image:
+        """Resize an RGB image to the square that is kept, a little larger where it will be cropped."""
         side = self.size if self.augmentation is None else math.ceil(self.size / self.augmentation.margin)
-        resized = image.resize((side, side), _INTERPOLATION.get(self.interpolation, Image.Resampling.BICUBIC))
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+        return image.resize((side, side), _INTERPOLATION.get(self.interpolation, Image.Resampling.BICUBIC))
 
-    def finish(self, stored: Tensor, rng: np.random.Generator) -> Tensor:
-        """Turn a stored image (3, R, R) into what a module eats: float32, (3, size, size)."""
+    def pixels(self, stored: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Turn a stored image into the pixels of the view, (size, size, 3), augmented where that is wanted."""
         if self.augmentation is not None:
             stored = self.augmentation(stored, self.size, rng)
-        mean, std = self.normalization.mean, self.normalization.std
-        return F.normalize(F.to_dtype(stored, torch.float32, scale=True), list(mean), list(std))
+        return np.asarray(stored, dtype=np.uint8)
+
+    def batch(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Normalise the pixels of B images, each (size, size, 3), for a module: float32, (B, 3, size, size)."""
+        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        scaled = F.to_dtype(stacked, torch.float32, scale=True).contiguous()
+        mean, std = list(self.normalization.mean), list(self.normalization.std)
+        return cast("Tensor", F.normalize(scaled, mean, std, inplace=True))
 
     def without_augmentation(self) -> View:
         """The same view for evaluation, or for features that are computed once."""
@@ -111,5 +126,7 @@ class View:
 
     def describe(self) -> str:
         """One line for the result."""
-        text = f"resize to {self.size} ({self.interpolation}), normalised with the mean of the {self.normalization.origin}"
+        text = (
+            f"resize to {self.size} ({self.interpolation}), normalised with the mean of the {self.normalization.origin}"
+        )
         return f"{text}; {self.augmentation.describe(self.size)}" if self.augmentation else f"{text}; no augmentation"

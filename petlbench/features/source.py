@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -11,22 +11,22 @@ from torch import Tensor
 from petlbench.backbone import Backbone
 from petlbench.data.loader import Batch
 from petlbench.errors import InputError
-from petlbench.method import FeatureSpec, FrozenFeatures
+from petlbench.method import FeatureSpec, FrozenFeatures, Inputs
 from petlbench.step import autocast
 
 __all__ = ["CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures"]
 
 
 class FeatureSource(Protocol):
-    """Gives the frozen features of a batch; chosen once per run."""
+    """Turns a batch of views into what the module eats; chosen once per run."""
 
     @property
     def spared_view(self) -> str | None:
         """The view that need not be made, because what the backbone says of it is known."""
         ...
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the features of a batch on the device, each (B, ...)."""
+    def __call__(self, batch: Batch) -> Inputs:
+        """Add the frozen features of a batch, all on the device, and leave out the view that only they need."""
         ...
 
 
@@ -35,9 +35,9 @@ class NoFeatures:
 
     spared_view = None
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Return nothing."""
-        return {}
+    def __call__(self, batch: Batch) -> Inputs:
+        """Pass the views on."""
+        return Inputs(batch.views)
 
 
 class LiveFeatures:
@@ -58,8 +58,13 @@ class LiveFeatures:
         self.spec = frozen.spec(backbone.info)
         backbone.module.eval().requires_grad_(False)
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> Inputs:
         """Extract the features of the batch's view."""
+        others = {name: view for name, view in batch.views.items() if name != self.spec.view}
+        return Inputs(others, self.extract(batch))
+
+    def extract(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the features of a batch on the device, each (B, ...)."""
         with torch.no_grad(), autocast(self.backbone.device, self.precision):
             features = self.frozen.extract(self.backbone, batch.views[self.spec.view])
         return {name: value.to(self.spec.tensors[name].dtype) for name, value in features.items()}
@@ -96,16 +101,17 @@ class CachedFeatures:
             on_images: Told the number of images after each batch.
         """
         for batch in batches:
-            for name, value in self.live(batch.to(self.device)).items():
+            for name, value in self.live.extract(batch.to(self.device)).items():
                 self._rows[name][batch.index] = value.cpu()
             self._known[batch.index] = True
             on_images(len(batch.index))
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> Inputs:
         """Look up the features of a batch."""
         if not bool(self._known[batch.index].all()):
             raise KeyError("features of an image that was not preloaded were asked for")
-        return {name: rows[batch.index].to(self.device, non_blocking=True) for name, rows in self._rows.items()}
+        rows = {name: values[batch.index].to(self.device, non_blocking=True) for name, values in self._rows.items()}
+        return Inputs(batch.views, rows)
 
     @staticmethod
     def _check_room(spec: FeatureSpec, images: int, free: int) -> None:
@@ -117,8 +123,3 @@ class CachedFeatures:
                 hint="use --no-preload, or a smaller --image-size",
                 kind="no_room",
             )
-
-
-def inputs_of(views: Mapping[str, Tensor], spec: FeatureSpec | None) -> dict[str, Tensor]:
-    """Drop the view that only the features need."""
-    return {name: view for name, view in views.items() if spec is None or name != spec.view}

@@ -38,7 +38,7 @@ class Golden:
 def golden(request: pytest.FixtureRequest) -> Golden:
     with safe_open(FOLDER / request.param, framework="pt") as file:
         metadata = file.metadata()
-        return Golden(json.loads(metadata["config"]), {name: file.get_tensor(name) for name in file.keys()})
+        return Golden(json.loads(metadata["config"]), {name: file.get_tensor(name) for name in list(file.keys())})
 
 
 def resize_table(table: Tensor, size: int) -> Tensor:

@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUTPUT ?= results
+DEMO := --dataset digits --backbone vit_tiny_patch16_224 --weights none --image-size 64 --epochs 3 --output $(OUTPUT)
+
+.PHONY: help install demo test test-all check format bench build clean
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+install: $(STAMP) ## Make .venv and install petlbench with what its developers need.
+
+demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with a tiny random backbone.
+	$(BIN)/petlbench run --method full $(DEMO)
+	$(BIN)/petlbench run --method fpt $(DEMO)
+
+test: $(STAMP) ## Run the tests, but for those marked slow.
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not network' $(ARGS)
+
+test-all: $(STAMP) ## Run every test that this machine can run.
+	$(BIN)/python -m pytest -m 'not network' $(ARGS)
+
+check: $(STAMP) ## Lint, format, types and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Put the code in form.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
+	$(BIN)/python -m benchmarks
+
+build: $(STAMP) ## Build the source distribution and the wheel.
+	$(BIN)/python -m build
+
+clean: ## Remove what was built, not the results.
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,5 @@
+"""``python -m petlbench``."""
+
+from petlbench.cli import main
+
+main()

@@ -1,0 +1,21 @@
+"""The command line: parses, prints, and does nothing else.
+
+Every command imports what it needs when it is called, so that ``--help`` and ``list`` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command that the process was started with, and exit with its status."""
+    # By default torch's threads spin while they wait. On a shared machine they then take the cores from those that they
+    # wait for, and a run can become ten times slower. OpenMP reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from petlbench.cli.app import run_command
+
+    sys.exit(run_command(sys.argv[1:]))

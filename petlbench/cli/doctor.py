@@ -1,0 +1,73 @@
+"""``petlbench doctor``: what petlbench finds on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from petlbench.cli.options import DataRootOption, JsonOption, OutputOption, data_root
+from petlbench.cli.output import print_facts, print_json
+
+__all__ = ["EPILOG", "doctor"]
+
+EPILOG = "Example: petlbench doctor --json"
+
+
+def doctor(data_root_: DataRootOption = None, output: OutputOption = Path("results"), json: JsonOption = False) -> None:
+    """Show versions, devices, free memory, and where weights and data would be looked for."""
+    report = _report(data_root(data_root_), output)
+    if json:
+        print_json(report)
+        return
+    for title, facts in report.items():
+        print_facts(title, {name: _text(value) for name, value in facts.items()})
+
+
+def _report(root: Path, output: Path) -> dict[str, Any]:
+    import shutil
+
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from petlbench.environment import describe_environment, free_memory
+
+    environment = describe_environment()
+    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    return {
+        "versions": {
+            "petlbench": environment["petlbench"],
+            "python": environment["python"],
+            **environment["packages"],
+        },
+        "devices": _devices(),
+        "memory and disk": {
+            "host memory free, bytes": free_memory(),
+            "host memory, bytes": environment["hardware"]["memory"],
+            "disk free for results, bytes": shutil.disk_usage(existing).free,
+        },
+        "places": {
+            "weights from the hub are kept in": str(HF_HUB_CACHE),
+            "datasets are looked for below": str(root.absolute()),
+            "results are written to": str(output.absolute()),
+        },
+    }
+
+
+def _devices() -> dict[str, Any]:
+    import torch
+
+    from petlbench.environment import usable_cores
+
+    devices: dict[str, Any] = {"cpu": f"{usable_cores()} cores"}
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        devices[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, {free} of {total} bytes free"
+    if not torch.cuda.is_available():
+        devices["cuda"] = None
+    devices["mps"] = "available" if torch.backends.mps.is_available() else None
+    return devices
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "not found"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,69 @@
+"""Tables for people and one JSON document for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["mebibytes", "number", "percent", "print_facts", "print_json", "print_table", "seconds"]
+
+MISSING = "–"
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON document on standard output."""
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> None:
+    """Print a table.
+
+    Args:
+        title: Stands above it.
+        columns: Headings; one that ends in ``>`` is aligned to the right.
+        rows: Cells.
+        caption: Stands below it.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    for column in columns:
+        right = column.endswith(">")
+        table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(highlight=False)
+    console.print(table)
+    if caption:
+        console.print(Text(caption, style="dim"))
+
+
+def print_facts(title: str, facts: Mapping[str, str]) -> None:
+    """Print names and values, one a line."""
+    print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number, or a dash where there is none."""
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction as a percentage, or a dash where there is none."""
+    return MISSING if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def mebibytes(size: int | None) -> str:
+    """Bytes in MiB, or a dash where there is no figure."""
+    return MISSING if size is None else f"{size / 2**20:,.1f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration, in seconds or in minutes and seconds."""
+    if value is None:
+        return MISSING
+    return f"{value:.1f} s" if value < 120 else f"{int(value // 60)} min {int(value % 60):02d} s"

@@ -1,0 +1,360 @@
+"""Who is on which side: official, random, k-fold and repeated splits, stratified, with groups kept together."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from petlbench.data.record import SPLITS, Record, Split
+from petlbench.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["SplitScheme", "assign_splits", "shared_groups"]
+
+SchemeKind = Literal["official", "random", "kfold", "repeat"]
+
+_FORMS = "official, random, kfold:K/I (fold I of K, from 0) or repeat:N/I (random split I of N, from 0)"
+_TEST_FOLDS = 5
+_VAL_FOLDS = 8
+"""One fifth is the test split and one eighth of the rest the validation split: 70/10/20."""
+_TEST_STREAM, _VAL_STREAM = 0, 1
+
+
+@dataclass(frozen=True)
+class SplitScheme:
+    """A way to split a dataset.
+
+    Args:
+        kind: ``official``, ``random``, ``kfold`` or ``repeat``.
+        parts: Number of folds or of repetitions; 0 for the other two kinds.
+        index: Which fold or repetition, from 0.
+
+    Raises:
+        InputError: When parts or index are out of bounds.
+    """
+
+    kind: SchemeKind
+    parts: int = 0
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        least = {"official": 0, "random": 0, "kfold": 2, "repeat": 1}[self.kind]
+        if least == 0 and (self.parts or self.index):
+            raise InputError(f"the split '{self.kind}' has no parts", hint=f"give {_FORMS}", kind="bad_split")
+        if self.parts < least:
+            raise InputError(
+                f"the split '{self}' has too few parts: at least {least} needed",
+                hint=f"give {_FORMS}",
+                kind="bad_split",
+            )
+        if least and not 0 <= self.index < self.parts:
+            raise InputError(
+                f"the split '{self}' does not exist: the parts are numbered 0 to {self.parts - 1}",
+                hint=f"{self.kind}:{self.parts}/{self.parts - 1} is the last one",
+                kind="bad_split",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> SplitScheme:
+        """Read a scheme as it is written on the command line.
+
+        Args:
+            text: ``official``, ``random``, ``kfold:K/I`` or ``repeat:N/I``.
+
+        Returns:
+            The scheme; ``str()`` of it gives the text back.
+
+        Raises:
+            InputError: When the text has another form or a number is out of bounds.
+        """
+        if text == "official":
+            return cls("official")
+        if text == "random":
+            return cls("random")
+        match = re.fullmatch(r"(kfold|repeat):([0-9]{1,6})/([0-9]{1,6})", text)
+        if match is None:
+            raise InputError(f"unknown split '{text}'", hint=f"give {_FORMS}", kind="bad_split")
+        return cls("kfold" if match[1] == "kfold" else "repeat", int(match[2]), int(match[3]))
+
+    def __str__(self) -> str:
+        """Write the scheme as on the command line."""
+        return f"{self.kind}:{self.parts}/{self.index}" if self.parts else self.kind
+
+
+def assign_splits(
+    records: Sequence[Record], scheme: SplitScheme, seed: int, *, classes: Sequence[str] = ()
+) -> list[Split]:
+    """Give every record its side.
+
+    Random splits are about 70/10/20, stratified by label. Where any record has a group, no group is on two
+    sides, and proportions and classes are kept as far as the groups allow; a record without a group is a group
+    of its own. The result depends on records, scheme and seed, not on the order of the records.
+
+    Args:
+        records: The records; their image ids are unique.
+        scheme: How to split. The folds of one seed share one partition.
+        seed: Seed of the split, 0 or greater.
+        classes: The class names that errors use, in label order; without them errors give the label.
+
+    Returns:
+        One of ``train``, ``val`` and ``test`` for every record, in the given order.
+
+    Raises:
+        InputError: When there is no official split, a class is too small, there are too few groups, or the
+            official split has a group on two sides.
+    """
+    if seed < 0:
+        raise InputError(f"the split seed {seed} is negative", hint="give 0 or a greater number", kind="bad_seed")
+    table = _Table(sorted(records, key=lambda record: record.image_id), classes)
+    if scheme.kind == "official":
+        sides = _official(table, seed)
+    else:
+        _require_sizes(table, scheme)
+        sides = _drawn(table, scheme, seed)
+    _require_all_sides(table, sides)
+    by_id = dict(zip((record.image_id for record in table.records), sides, strict=True))
+    return [by_id[record.image_id] for record in records]
+
+
+def shared_groups(records: Sequence[Record], splits: Sequence[Split | None]) -> list[str]:
+    """Return the groups that are on more than one side.
+
+    Args:
+        records: The records.
+        splits: Their sides, in the same order.
+
+    Returns:
+        Group names, sorted.
+    """
+    sides: defaultdict[str, set[Split | None]] = defaultdict(set)
+    for record, split in zip(records, splits, strict=True):
+        if record.group is not None:
+            sides[record.group].add(split)
+    return sorted(group for group, found in sides.items() if len(found) > 1)
+
+
+class _Table:
+    """Records in a fixed order, with labels and groups as arrays (N,)."""
+
+    def __init__(self, records: Sequence[Record], classes: Sequence[str]) -> None:
+        import numpy as np
+
+        self.records = records
+        self.classes = classes
+        self.labels = np.array([record.label for record in records], dtype=np.int64)
+        self.grouped = any(record.group is not None for record in records)
+        names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in records]
+        self.groups = np.unique(names, return_inverse=True)[1]
+
+    def most_folds(self, rows: np.ndarray) -> int:
+        """Return into how many folds some rows can be divided: one group each, and one image of some class each."""
+        import numpy as np
+
+        if not len(rows):
+            return 0
+        return min(len(np.unique(self.groups[rows])), int(np.bincount(self.labels[rows]).max()))
+
+    def too_small(self, label: int, count: int, why: str) -> InputError:
+        """Build the error for a class that cannot be split."""
+        name = f"'{self.classes[label]}'" if label < len(self.classes) else str(label)
+        return InputError(
+            f"the class {name} has {count} image{'' if count == 1 else 's'}: {why}",
+            hint="add images to the class or leave it out",
+            kind="class_too_small",
+        )
+
+
+def _require_sizes(table: _Table, scheme: SplitScheme) -> None:
+    """Refuse a class that is too small to be on all three sides; groups may force one to be on fewer."""
+    import numpy as np
+
+    folds = scheme.parts if scheme.kind == "kfold" else 0
+    for label, count in sorted(Counter(table.labels.tolist()).items()):
+        # Fold sizes differ by one: each needs one image, and what it leaves one to validate and one to train on.
+        least = 2 if table.grouped else max(3, folds, 4 if folds == 2 else 0)
+        if count < least:
+            raise table.too_small(label, count, f"the split '{scheme}' needs at least {least}")
+    needed = max(3, folds)
+    groups = len(set(table.groups.tolist()))
+    if groups < needed or table.most_folds(np.arange(len(table.records))) < folds:
+        raise InputError(
+            f"the split '{scheme}' needs at least {needed} groups and a class of {needed} images; there are {groups} "
+            f"groups",
+            hint="choose fewer folds, or add images of other groups",
+            kind="too_few_groups",
+        )
+
+
+def _drawn(table: _Table, scheme: SplitScheme, seed: int) -> list[Split]:
+    """Draw the test split from all and the validation split from what is left."""
+    import numpy as np
+
+    rows = np.arange(len(table.records))
+    part = (scheme.index + 1,) if scheme.parts else ()
+    if scheme.kind == "kfold":
+        # One state for all folds: they are parts of one partition.
+        test = _folds(table, rows, scheme.parts, _state(seed, _TEST_STREAM))[scheme.index]
+    else:
+        test = _cut(table, rows, _TEST_FOLDS, _state(seed, _TEST_STREAM, *part))
+    rest = np.setdiff1d(rows, test)
+    val = _cut(table, rest, _VAL_FOLDS, _state(seed, _VAL_STREAM, *part))
+    return _sides(len(rows), val, test)
+
+
+def _official(table: _Table, seed: int) -> list[Split]:
+    import numpy as np
+
+    given = [record.split for record in table.records]
+    _require_official(table.records, given)
+    leaks = shared_groups(table.records, given)
+    if leaks:
+        raise InputError(
+            f"the official split has {len(leaks)} groups on two sides, the first: {leaks[0]}",
+            hint="correct the split or the groups, or choose --split random",
+            kind="group_leak",
+        )
+    rows = {side: np.array([row for row, split in enumerate(given) if split == side], int) for side in ("val", "test")}
+    val = rows["val"]
+    if not len(val):
+        train = np.array([row for row, split in enumerate(given) if split == "train"], int)
+        val = _cut(table, train, _VAL_FOLDS, _state(seed, _VAL_STREAM))
+    return _sides(len(given), val, rows["test"])
+
+
+def _require_official(records: Sequence[Record], given: Sequence[Split | None]) -> None:
+    others = "choose --split random, kfold:5/0 or repeat:5/0"
+    if not any(given):
+        raise InputError("the dataset has no official split", hint=others, kind="no_official_split")
+    for side in ("train", "test"):
+        if side not in given:
+            raise InputError(f"the official split has no {side} part", hint=others, kind="no_official_split")
+    if None in given:
+        first = records[given.index(None)].image_id
+        raise InputError(
+            f"{given.count(None)} images have no side in the official split, the first: {first}",
+            hint=f"give each train, val or test, or {others}",
+            kind="no_official_split",
+        )
+
+
+def _cut(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
+    """Choose about one of `folds` parts of the rows."""
+    if not table.grouped:
+        return _share(table, rows, folds, state)
+    parts = min(folds, table.most_folds(rows))
+    if parts < 2:
+        raise InputError(
+            "the images cannot be divided: all that are left are of one group, or one of each class",
+            hint="add images of other groups",
+            kind="too_few_groups",
+        )
+    wanted = len(rows) / folds
+    candidates = [part for part in _folds(table, rows, parts, state) if len(part)]
+
+    def fault(part: np.ndarray) -> tuple[int, int, bool]:
+        return (*_lacking(table, rows, part), abs(len(part) - wanted) > 0.5 * wanted)
+
+    return min(candidates, key=fault)
+
+
+def _lacking(table: _Table, rows: np.ndarray, part: np.ndarray) -> tuple[int, int]:
+    """Count the classes that a choice would take from the rest, and those that it would not have itself."""
+    import numpy as np
+
+    every = set(table.labels[rows].tolist())
+    chosen = set(table.labels[part].tolist())
+    left = set(table.labels[np.setdiff1d(rows, part)].tolist())
+    return len(every - left), len(every - chosen)
+
+
+def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
+    """Choose one in `folds` images of every class, at least one, and never the last one.
+
+    scikit-learn's shuffled splits leave a class of three or four images out of a side; this does not.
+    """
+    import numpy as np
+
+    rng = np.random.Generator(np.random.PCG64(state))
+    chosen: list[int] = []
+    for label in np.unique(table.labels[rows]):
+        members = rng.permutation(rows[table.labels[rows] == label])
+        count = min(len(members) - 1, max(1, round(len(members) / folds)))
+        chosen += members[:count].tolist()
+    return np.sort(np.array(chosen, dtype=np.int64))
+
+
+def _folds(table: _Table, rows: np.ndarray, folds: int, state: int) -> list[np.ndarray]:
+    """Divide the rows into folds of similar size and class mixture."""
+    if table.grouped:
+        return _group_folds(table.labels[rows], table.groups[rows], rows, folds, state)
+    from sklearn.model_selection import StratifiedKFold
+
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=state)
+    with warnings.catch_warnings():
+        # It warns of classes smaller than the folds; _require_sizes has refused those that matter.
+        warnings.simplefilter("ignore", UserWarning)
+        return [rows[part] for _, part in splitter.split(rows, table.labels[rows])]
+
+
+def _group_folds(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds: int, state: int) -> list[np.ndarray]:
+    """Deal the groups out, the most uneven first, each to the fold that then makes the folds most alike.
+
+    This is the rule of scikit-learn's StratifiedGroupKFold, which takes seconds for some thousand groups: it
+    computes every spread anew, where one sum of squares a class is enough.
+    """
+    import numpy as np
+
+    group = np.unique(groups, return_inverse=True)[1]
+    counts = np.zeros((group.max() + 1, labels.max() + 1))
+    np.add.at(counts, (group, labels), 1)
+    order = np.random.Generator(np.random.PCG64(state)).permutation(len(counts))
+    order = order[np.argsort(-counts[order].std(axis=1).round(9), kind="stable")]
+    totals = np.maximum(counts.sum(axis=0), 1)
+    held, fold_of = np.zeros((folds, counts.shape[1])), np.zeros(len(counts), dtype=np.int64)
+    for one in order:
+        added = counts[one]
+        squares = (held**2).sum(axis=0) + 2 * held * added + added**2
+        spread = squares / folds - ((held.sum(axis=0) + added) / folds) ** 2
+        unlike = (np.sqrt(np.maximum(spread, 0)) / totals).mean(axis=1).round(9)
+        fold_of[one] = np.lexsort((held.sum(axis=1), unlike))[0]
+        held[fold_of[one]] += added
+    return [rows[fold_of[group] == fold] for fold in range(folds)]
+
+
+def _state(seed: int, *part: int) -> int:
+    """Derive an independent 32-bit state from the seed for one purpose."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, *part]).generate_state(1)[0])
+
+
+def _sides(count: int, val: np.ndarray, test: np.ndarray) -> list[Split]:
+    sides: list[Split] = ["train"] * count
+    for row in val.tolist():
+        sides[row] = "val"
+    for row in test.tolist():
+        sides[row] = "test"
+    return sides
+
+
+def _require_all_sides(table: _Table, sides: Sequence[Split]) -> None:
+    """Refuse a split with an empty side, or one in which a class is evaluated but never trained on."""
+    empty = [side for side in SPLITS if side not in sides]
+    if empty:
+        raise InputError(
+            f"no image is left for the {empty[0]} split, since groups stay together",
+            hint="add images of other groups, or choose fewer folds",
+            kind="too_few_groups",
+        )
+    trained = {label for label, side in zip(table.labels.tolist(), sides, strict=True) if side == "train"}
+    because = ", since their groups stay together" if table.grouped else ""
+    for label, count in sorted(Counter(table.labels.tolist()).items()):
+        if label not in trained:
+            raise table.too_small(label, count, f"none of them is left to train on{because}")

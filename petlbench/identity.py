@@ -1,0 +1,45 @@
+"""What a result rests on beside its config: data, weights, method code and package versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import petlbench
+from petlbench.assemble import Assembled
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig
+from petlbench.data.manifest import manifest_digest, split_digest
+from petlbench.data.task import TaskData
+from petlbench.environment import file_digest, package_versions
+
+__all__ = ["differences", "identify"]
+
+
+def identify(config: RunConfig, catalog: Catalog, data: TaskData, assembled: Assembled) -> dict[str, Any]:
+    """Take the digests that decide whether a stored result still stands for its config.
+
+    Args:
+        config: The run.
+        catalog: The catalogues.
+        data: Its data.
+        assembled: Its module.
+    """
+    return {
+        "data": manifest_digest(data.manifest),
+        "split": split_digest(data.manifest),
+        "weights": assembled.weights_digest,
+        "method": file_digest(catalog.find("method", config.method).file),
+        "petlbench": petlbench.__version__,
+        "packages": package_versions(),
+    }
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words what differs between two sets of digests."""
+    found = [f"{name} differs" for name in ("data", "split", "weights", "method") if stored.get(name) != now[name]]
+    if stored.get("petlbench") != now["petlbench"]:
+        found.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
+    old, new = stored.get("packages", {}), now["packages"]
+    found += [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
+    return found

@@ -1,0 +1,1 @@
+"""Peak memory: measured where there is a device, predicted where there is none."""

@@ -1,0 +1,114 @@
+"""From what happened in a run to the parts of its result."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from petlbench.data.task import TaskData
+from petlbench.data.views import Normalization
+from petlbench.errors import PetlbenchError
+from petlbench.evaluation import Labels, Logits
+from petlbench.memory.measure import MemoryMeter, PhaseMemory
+from petlbench.result import Memory, Result, Status
+
+__all__ = ["Ending", "describe_data", "describe_failure", "describe_memory", "final_metrics"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Args:
+        status: The result's status.
+        outputs: Labels (N,) and logits (N, C) by split, for a finished run.
+        error: What went wrong, for the others.
+    """
+
+    status: Status
+    outputs: Mapping[str, tuple[Labels, Logits]] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+
+
+def describe_failure(error: BaseException) -> Ending:
+    """Turn whatever stopped a run into an ending that says so.
+
+    Args:
+        error: The exception.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        told = {"kind": "interrupted", "message": "stopped by the user", "hint": "the same command goes on from here"}
+        return Ending("interrupted", error=told)
+    if _is_out_of_memory(error):
+        message = f"out of memory: {str(error).splitlines()[0]}"
+        hint = "use a smaller --batch-size or --image-size, or --precision bf16"
+        return Ending("oom", error={"kind": "oom", "message": message, "hint": hint})
+    if isinstance(error, PetlbenchError):
+        return Ending("failed", error={"kind": error.kind, "message": error.message, "hint": error.hint})
+    told = {
+        "kind": "exception",
+        "message": f"{type(error).__name__}: {error}",
+        "hint": "the traceback stands in result.json",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    return Ending("failed", error=told)
+
+
+def describe_memory(meter: MemoryMeter) -> Memory:
+    """Take the training step's peak from a meter, and every phase beside it."""
+    step = meter.phases.get("train_step", PhaseMemory())
+    return Memory(
+        allocated=step.allocated,
+        reserved=step.reserved,
+        process=step.process,
+        resident=step.resident,
+        source=meter.source,
+        phases={name: asdict(figures) for name, figures in meter.phases.items()},
+        parts=step.parts,
+    )
+
+
+def describe_data(data: TaskData, normalization: Normalization) -> dict[str, Any]:
+    """Count the images by split and class, name what was skipped, and say how colours were normalised."""
+    classes = data.dataset.classes
+    counts = {
+        split: dict(Counter(classes[data.dataset.records[index].label] for index in indices))
+        for split, indices in data.indices.items()
+    }
+    card = data.dataset.card
+    return {
+        "title": card.title,
+        "card_version": card.version,
+        "synthetic": card.synthetic,
+        "classes": list(classes),
+        "images": {split: len(indices) for split, indices in data.indices.items()},
+        "images_by_class": counts,
+        "grouping": card.grouping,
+        "normalization": asdict(normalization),
+        "skipped": list(data.skipped),
+        "notes": list(data.dataset.notes),
+    }
+
+
+def final_metrics(result: Result) -> dict[str, float]:
+    """The figures of a result that a tracker shows beside the curves."""
+    found: dict[str, float | None] = {}
+    for split, metrics in result.metrics.items():
+        found |= {f"{split}_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    if result.parameters is not None:
+        found |= {"learnable_parameters": result.parameters.learnable, "learnable_ratio": result.parameters.ratio}
+    if result.memory is not None:
+        found |= {f"memory_{name}": getattr(result.memory, name) for name in ("allocated", "reserved", "process")}
+    found |= {"ppe": result.scores.ppe, "pme": result.scores.pme}
+    found |= {f"seconds_{name}": value for name, value in result.timing.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # On the CPU torch raises a plain RuntimeError whose text is all there is to tell it by.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,158 @@
+"""From what a user asked for to a run config in which nothing is left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petlbench.backbone import DEFAULT_BACKBONE, BackboneInfo, probe_backbone, resolve_backbone
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig, TrainingConfig
+from petlbench.data.dataset import DatasetInfo, describe_dataset
+from petlbench.data.splits import SplitScheme
+from petlbench.environment import usable_cores
+from petlbench.errors import InputError
+from petlbench.method import Method, load_method
+from petlbench.settings import validate_settings
+
+__all__ = ["Request", "resolve"]
+
+# More threads than this slow small operators down, and the count is part of the config.
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; None and what is left out take their defaults.
+
+    Args:
+        method: Name of the method.
+        dataset: Name, folder, table or card.
+        backbone: timm name.
+        weights: ``default``, ``none`` or a file.
+        image_size: Side of the fine view in pixels.
+        training: Settings of `TrainingConfig` by name.
+        method_settings: Settings of the method by name.
+        dataset_settings: Settings of the dataset by name.
+        split: Split scheme.
+        split_seed: Seed of the split.
+        seed: Seed of the run.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        threads: Threads of one operator.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        attention_kernel: ``auto``, ``eager`` or ``fused``.
+        normalize: ``backbone`` or ``card``.
+        preload: Whether frozen features are computed once; None for wherever the method can.
+        skip_corrupt: Whether images that cannot be read are left out.
+    """
+
+    method: str
+    dataset: str
+    backbone: str = DEFAULT_BACKBONE
+    weights: str = "default"
+    image_size: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    dataset_settings: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    split_seed: int = 0
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    precision: str = "fp32"
+    attention_kernel: str = "auto"
+    normalize: str = "backbone"
+    preload: bool | None = None
+    skip_corrupt: bool = False
+
+
+def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
+    """Close every open choice and check what can be checked before anything is loaded.
+
+    Args:
+        request: What the user asked for.
+        catalog: The catalogues.
+        data_root: The folder below which the images of cards lie.
+
+    Raises:
+        InputError: When a name is unknown, a value is out of bounds, or the parts do not go together.
+    """
+    method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
+    dataset = describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
+    info = probe_backbone(resolve_backbone(request.backbone), request.image_size or dataset.card.image_size)
+    if reason := method.refuse(info):
+        raise InputError(f"{request.method} cannot adapt {info.name}: {reason}", kind="unsupported")
+    values = {
+        "method": request.method,
+        "method_settings": method.settings.model_dump(mode="json"),
+        "dataset": _reference(request.dataset, catalog),
+        "dataset_settings": dataset.settings,
+        "split": str(SplitScheme.parse(request.split or dataset.card.split)),
+        "split_seed": request.split_seed,
+        "skip_corrupt": request.skip_corrupt,
+        "backbone": info.name,
+        "weights": _weights(request.weights),
+        "image_size": info.image_size,
+        "normalize": _normalize(request.normalize, dataset),
+        "training": _training(method, request.training),
+        "preload": _preload(request, method, info),
+        "seed": request.seed,
+        "device": _device(request.device),
+        "threads": request.threads or min(usable_cores(), _MOST_THREADS),
+        "precision": request.precision,
+        "attention_kernel": request.attention_kernel,
+    }
+    return validate_settings(RunConfig, values, "run")
+
+
+def _reference(dataset: str, catalog: Catalog) -> str:
+    return dataset if dataset in catalog.entries("dataset") else str(Path(dataset).expanduser().resolve())
+
+
+def _weights(weights: str) -> str:
+    return weights if weights in ("default", "none") else str(Path(weights).expanduser().resolve())
+
+
+def _normalize(normalize: str, dataset: DatasetInfo) -> str:
+    if normalize == "card" and (dataset.card.mean is None or dataset.card.std is None):
+        raise InputError(
+            f"--normalize card: the card of {dataset.name} gives no mean and standard deviation",
+            hint="use --normalize backbone",
+            kind="bad_setting",
+        )
+    return normalize
+
+
+def _training(method: Method[Any], given: Mapping[str, Any]) -> TrainingConfig:
+    defaults = {"lr": method.defaults.lr, "weight_decay": method.defaults.weight_decay}
+    return validate_settings(TrainingConfig, {**defaults, **given}, "training")
+
+
+def _preload(request: Request, method: Method[Any], info: BackboneInfo) -> bool:
+    possible = method.features(info) is not None
+    if request.preload and not possible:
+        raise InputError(
+            f"--preload: {request.method} changes what the backbone says of an image, so nothing can be preloaded",
+            hint="leave --preload out",
+            kind="bad_setting",
+        )
+    return possible if request.preload is None else request.preload
+
+
+def _device(device: str) -> str:
+    found = ["cpu"]
+    if torch.backends.mps.is_available():
+        found.insert(0, "mps")
+    if torch.cuda.is_available():
+        found.insert(0, "cuda")
+    if device == "auto":
+        return found[0]
+    if device not in found:
+        raise InputError(
+            f"--device {device}: not available here", hint=f"available: {', '.join(found)}", kind="bad_setting"
+        )
+    return device

@@ -1,0 +1,292 @@
+"""ONE run, start to end: config in, result out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petlbench.artifacts import ARTIFACTS, write_learned, write_predictions
+from petlbench.assemble import (
+    Assembled,
+    assemble,
+    augmentation_of,
+    build_views,
+    count_parameters,
+    new_step,
+    normalization,
+)
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig
+from petlbench.data.loader import ImageLoader, StoredImages
+from petlbench.data.manifest import write_manifest
+from petlbench.data.task import TaskData, load_task_data
+from petlbench.environment import describe_environment, free_memory
+from petlbench.errors import InputError
+from petlbench.evaluation import Predictor, TestSplit
+from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures
+from petlbench.files import check_writable
+from petlbench.identity import differences, identify
+from petlbench.memory.measure import MemoryMeter, open_meter
+from petlbench.metrics import evaluate
+from petlbench.progress import Progress
+from petlbench.recording import Ending, describe_data, describe_failure, describe_memory, final_metrics
+from petlbench.result import Result, iter_results, read_result, write_result
+from petlbench.run_folder import RunFolder
+from petlbench.scores import score
+from petlbench.step import balanced_weights
+from petlbench.tracking import Tracker, open_tracker
+from petlbench.training import Checkpoint, Selected, Trainer
+
+__all__ = ["Place", "execute"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes, and how it is looked after: nothing here changes a number.
+
+    Args:
+        output: Folder of all results.
+        data_root: Folder below which the images of cards lie.
+        tracking_uri: MLflow's address, ``none``, or None for the default.
+        workers: Threads that decode images.
+        rerun: Run again even when a finished result stands.
+        accept: Take a finished result although what it rests on has changed.
+    """
+
+    output: Path
+    data_root: Path
+    tracking_uri: str | None = None
+    workers: int = 2
+    rerun: bool = False
+    accept: bool = False
+
+
+def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progress) -> Result:
+    """Carry out one run, or return its result where it is finished already.
+
+    Args:
+        config: The run.
+        place: Where it reads and writes.
+        catalog: The catalogues.
+        progress: Told what goes on.
+
+    Returns:
+        The result: finished, or saying why not (``failed``, ``oom``, ``interrupted``).
+
+    Raises:
+        InputError: When data, weights or folders are wrong; nothing is left behind then.
+        RunError: When another process works on this run, or weights cannot be fetched.
+    """
+    check_writable(place.output)
+    tracker = open_tracker(place.tracking_uri, output=place.output)
+    torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device, started = torch.device(config.device), time.perf_counter()
+    meter = open_meter(device)
+    data = load_task_data(config, catalog, place.data_root, place.workers, progress)
+    with meter.phase("build"):
+        assembled = assemble(config, catalog, len(data.dataset.classes), device)
+    digests = identify(config, catalog, data, assembled)
+    folder = RunFolder(place.output, config.run_id)
+    if (stored := _stored(folder, digests, place)) is not None:
+        progress.say(f"{config.run_id} is finished already; --rerun runs it again")
+        return stored
+    run = _Run(config, place, data, assembled, meter, digests, folder, tracker, progress, device, started)
+    with folder.locked():
+        return run.carry_out()
+
+
+def _stored(folder: RunFolder, digests: dict[str, Any], place: Place) -> Result | None:
+    """Return the finished result of this run, if it still stands for it."""
+    if place.rerun or not (folder.final / "result.json").exists():
+        return None
+    result = read_result(folder.final)
+    if result.status != "finished":
+        return None
+    changed = differences(result.digests, digests)
+    if changed and not place.accept:
+        raise InputError(
+            f"{folder.final} is a finished result of this config, but it rests on something else: {'; '.join(changed)}",
+            hint="--rerun runs it again, --accept takes the result as it is",
+            kind="stale_result",
+        )
+    return result
+
+
+@dataclass
+class _Run:
+    """One run under way; `carry_out` reads from top to bottom."""
+
+    config: RunConfig
+    place: Place
+    data: TaskData
+    assembled: Assembled
+    meter: MemoryMeter
+    digests: dict[str, Any]
+    folder: RunFolder
+    tracker: Tracker
+    progress: Progress
+    device: torch.device
+    started: float
+    seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
+    earlier: float = 0.0
+    selected: Selected = field(default_factory=Selected)
+
+    def __post_init__(self) -> None:
+        config, info = self.config, self.assembled.backbone.info
+        card = self.data.dataset.card
+        self.normalization = normalization(config, card)
+        augmentation = augmentation_of(config, card)
+        self.views = build_views(config, self.assembled.method, info, self.normalization, augmentation)
+        self.images = StoredImages(self.data.dataset)
+        self.parameters = count_parameters(self.assembled)
+        self.source = self._source()
+
+    def carry_out(self) -> Result:
+        """Preload, train, test and record."""
+        self.tracker.start(self.config.run_id, "petlbench", self.config.model_dump(mode="json"), self._tags())
+        try:
+            self._preload("train", "val")
+            predictor = Predictor(self.assembled.adapted.module, self.source, self.device, self.config.precision)
+            self._train(predictor)
+            ending = self._test(predictor)
+        except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
+            ending = describe_failure(error)
+        return self._record(ending)
+
+    def _source(self) -> FeatureSource:
+        frozen = self.assembled.frozen
+        if frozen is None:
+            return NoFeatures()
+        live = LiveFeatures(self.assembled.backbone, frozen, self.config.precision)
+        if not self.config.preload:
+            return live
+        return CachedFeatures(live, len(self.data.dataset.records), self.device, free_memory() // 2)
+
+    def _preload(self, *splits: str) -> None:
+        """Compute the frozen features of some splits once; the backbone is on the device only while it works."""
+        if not isinstance(self.source, CachedFeatures):
+            return
+        began = time.perf_counter()
+        indices = [index for split in splits for index in self.data.indices[split]]
+        self.progress.phase(f"preloading {' and '.join(splits)}", len(indices))
+        view = self.source.spared_view
+        views = {name: made.without_augmentation() for name, made in self.views.items() if name == view}
+        loader = ImageLoader(
+            StoredImages(self.data.dataset, bound=0),
+            indices,
+            views,
+            self.config.training.batch_size,
+            self.place.workers,
+        )
+        module = self.assembled.backbone.module.to(self.device)
+        with self.meter.phase("preload", (module,)):
+            self.source.fill(loader.in_order(), self.progress.advance)
+        module.to("cpu")
+        self.seconds["preload"] += time.perf_counter() - began
+
+    def _train(self, predictor: Predictor) -> None:
+        trainer = Trainer(
+            adapted=self.assembled.adapted,
+            step=new_step(self.config, self.assembled.adapted, self._class_weights()),
+            predictor=predictor,
+            train=self._loader("train"),
+            val=self._loader("val"),
+            config=self.config.training,
+            seed=self.config.seed,
+            progress=self.progress,
+            on_epoch=self._report,
+            watch=self._watch,
+        )
+        self.folder.work.mkdir(parents=True, exist_ok=True)
+        checkpoint = Checkpoint(self.folder.checkpoint, identity=json.dumps(self.digests, sort_keys=True))
+        try:
+            trainer.fit(checkpoint, self.selected)
+        finally:
+            self.seconds |= trainer.seconds
+            self.earlier = trainer.earlier
+
+    def _tags(self) -> dict[str, str]:
+        card = self.data.dataset.card
+        return {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.config.training.class_weights == "none":
+            return None
+        labels = [self.data.dataset.records[index].label for index in self.data.indices["train"]]
+        return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
+
+    def _test(self, predictor: Predictor) -> Ending:
+        """Read the test split, once, with the epoch that validation chose."""
+        began = time.perf_counter()
+        with torch.no_grad():
+            for name, tensor in self.assembled.adapted.parameters().items():
+                tensor.copy_(self.selected.learned[name])
+        identity = {"dataset": self.config.dataset, "split": self.digests["split"], "run_id": self.config.run_id}
+        test = TestSplit(self._loader("test"), self.place.output / "test_reads.jsonl", identity)
+        self.progress.phase("validation", len(self.data.indices["val"]))
+        outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
+        self._preload("test")
+        self.progress.phase("test", len(self.data.indices["test"]))
+        outputs["test"] = predictor(test.read(), self.progress.advance)
+        self.seconds["evaluate"] += time.perf_counter() - began
+        return Ending("finished", outputs=outputs)
+
+    def _record(self, ending: Ending) -> Result:
+        """Write the result as a whole and tell the tracker; an interrupted run keeps its checkpoint."""
+        result = self._result(ending)
+        result.scores = score(result, iter_results(self.place.output))
+        draft = self.folder.new_draft()
+        if ending.status == "finished":
+            write_predictions(draft / "predictions.parquet", self.data, ending.outputs)
+            write_learned(draft / "learned.safetensors", self.selected.learned, self.config.run_id)
+            write_manifest(self.data.manifest, draft / "manifest.csv")
+        write_result(draft, result)
+        self.folder.publish()
+        if ending.status != "interrupted":
+            self.folder.clear()
+        self.tracker.finish(ending.status, final_metrics(result), self.folder.final)
+        return result
+
+    def _result(self, ending: Ending) -> Result:
+        return Result(
+            run_id=self.config.run_id,
+            status=ending.status,
+            config=self.config,
+            best_epoch=self.selected.epoch or None,
+            metrics={split: evaluate(labels, logits) for split, (labels, logits) in ending.outputs.items()},
+            curve=self.selected.curve,
+            parameters=self.parameters,
+            memory=describe_memory(self.meter),
+            timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
+            data=describe_data(self.data, self.normalization),
+            preprocessing={name: view.describe() for name, view in self.views.items()},
+            digests=self.digests,
+            environment=describe_environment(),
+            artifacts=dict(ARTIFACTS) if ending.status == "finished" else {},
+            error=ending.error,
+        )
+
+    def _report(self, entry: Mapping[str, Any]) -> None:
+        self.progress.epoch(entry)
+        self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
+
+    def _watch(self, phase: str, live: Sequence[object]) -> AbstractContextManager[None]:
+        """Measure a phase; a backbone that works in every step lives beside what the step names."""
+        at_work = (self.assembled.backbone.module,) if isinstance(self.source, LiveFeatures) else ()
+        return self.meter.phase(phase, (*live, *at_work))
+
+    def _loader(self, split: str) -> ImageLoader:
+        spared = self.source.spared_view
+        views = {name: view for name, view in self.views.items() if name != spared}
+        if split != "train":
+            views = {name: view.without_augmentation() for name, view in views.items()}
+        batch_size = self.config.training.batch_size
+        return ImageLoader(self.images, self.data.indices[split], views, batch_size, self.place.workers)

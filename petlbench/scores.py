@@ -1,0 +1,50 @@
+"""PPE and PME of a run, and the run of ``full`` that its memory is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from petlbench.metrics import pme, ppe
+from petlbench.result import Result, Scores
+
+__all__ = ["REFERENCE", "score"]
+
+REFERENCE = "full"
+
+# What must agree before two runs' memory is compared.
+_SAME = ("backbone", "image_size", "precision", "attention_kernel", "device")
+
+
+def score(result: Result, others: Iterable[Result]) -> Scores:
+    """Weigh a run's test AUC by its learnable parameters and by its peak memory.
+
+    Args:
+        result: The run, with metrics, parameters and memory.
+        others: Stored results among which the reference is looked for.
+
+    Returns:
+        PPE; and PME where a finished run of ``full`` with the same backbone, image size, batch size, precision,
+        attention kernel, device and memory source is known, or the run is that one itself.
+    """
+    auc = result.metrics.get("test", {}).get("auc")
+    if auc is None or result.parameters is None:
+        return Scores()
+    by_parameters = ppe(auc, result.parameters.ratio)
+    for other in chain([result], others):
+        if _is_reference(other, result) and result.memory and result.memory.allocated and other.memory:
+            reference = {"run_id": other.run_id, "allocated": other.memory.allocated, "source": other.memory.source}
+            ratio = result.memory.allocated / (other.memory.allocated or 1)
+            return Scores(ppe=by_parameters, pme=pme(auc, ratio), pme_reference=reference)
+    return Scores(ppe=by_parameters)
+
+
+def _is_reference(other: Result, result: Result) -> bool:
+    return (
+        other.config.method == REFERENCE
+        and other.status == "finished"
+        and bool(other.memory and other.memory.allocated and result.memory)
+        and other.memory.source == result.memory.source  # type: ignore[union-attr]  # both were just seen to be there
+        and other.config.training.batch_size == result.config.training.batch_size
+        and all(getattr(other.config, name) == getattr(result.config, name) for name in _SAME)
+    )

@@ -1,0 +1,237 @@
+"""The training loop: epochs, selection on validation, checkpoint and resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petlbench.config import TrainingConfig, derive_seed
+from petlbench.data.loader import ImageLoader
+from petlbench.errors import RunError
+from petlbench.evaluation import Predictor
+from petlbench.files import write_atomically
+from petlbench.method import Adapted
+from petlbench.metrics import evaluate
+from petlbench.progress import Progress
+from petlbench.step import Step
+
+__all__ = ["Checkpoint", "Curve", "Selected", "Trainer", "learning_rate"]
+
+# The loss is read back to the host once in so many steps: each read makes a GPU wait.
+_READ_EVERY = 10
+# Steps that are watched for peak memory; the second is the first that holds the optimiser's state.
+_WATCHED = 2
+
+Curve = list[dict[str, Any]]
+Watch = Callable[[str, Sequence[object]], AbstractContextManager[object]]
+
+
+def _unwatched(phase: str, live: Sequence[object]) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+@dataclass
+class Selected:
+    """The state of a training after some epochs: all that a checkpoint holds beside the optimiser.
+
+    Args:
+        curve: One entry an epoch.
+        epoch: The best epoch by validation so far (from 1), 0 before the first.
+        key: What it was chosen by; larger is better.
+        learned: The learned tensors of that epoch, on the CPU.
+    """
+
+    curve: Curve = field(default_factory=list)
+    epoch: int = 0
+    key: tuple[float, float] = (-math.inf, -math.inf)
+    learned: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """Trains an adapted backbone and keeps the best epoch by validation AUC.
+
+    Every epoch starts from a seed of its own, so that a training that was stopped between two epochs ends with the
+    same numbers as one that was not.
+
+    Args:
+        adapted: The module and what it learns.
+        step: The optimiser step.
+        predictor: Runs the module for evaluation; its feature source serves training too.
+        train: The training images.
+        val: The validation images.
+        config: How to train.
+        seed: The run's seed.
+        progress: Told what goes on.
+        watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
+            lives already, to read their peak memory.
+        on_epoch: Told each new point of the curve, once the checkpoint is written.
+        seconds: Time spent so far in training and in evaluation, earlier attempts included.
+        earlier: The part of it that was spent before this process.
+    """
+
+    adapted: Adapted
+    step: Step
+    predictor: Predictor
+    train: ImageLoader
+    val: ImageLoader
+    config: TrainingConfig
+    seed: int
+    progress: Progress = field(default_factory=Progress)
+    watch: Watch = _unwatched
+    on_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
+    earlier: float = 0.0
+
+    def fit(self, checkpoint: Checkpoint, selected: Selected) -> None:
+        """Train to the last epoch, going on from a checkpoint where there is one.
+
+        Args:
+            checkpoint: Where the state is kept.
+            selected: Filled with the curve and the best epoch, also when the training fails on the way.
+
+        Raises:
+            RunError: When the loss is not finite (kind ``nan_loss``).
+        """
+        checkpoint.load(self, selected)
+        self.earlier = sum(self.seconds.values())
+        first = len(selected.curve) + 1
+        for epoch in range(first, self.config.epochs + 1):
+            # A training that goes on from a checkpoint is watched again: its memory belongs to this process.
+            watch = self.watch if epoch == first else _unwatched
+            started = time.perf_counter()
+            loss = self._train_epoch(epoch, watch)
+            trained = time.perf_counter()
+            metrics = self._validate(watch)
+            self._select(selected, epoch, loss, metrics)
+            self.seconds["train"] += trained - started
+            self.seconds["evaluate"] += time.perf_counter() - trained
+            checkpoint.save(self, selected)
+            self.on_epoch(selected.curve[-1])
+
+    def _train_epoch(self, epoch: int, watch: Watch) -> float:
+        seed = derive_seed(self.seed, "epoch", epoch)
+        torch.manual_seed(seed)
+        self.adapted.module.train()
+        steps = self.train.steps()
+        self.progress.phase(f"epoch {epoch}/{self.config.epochs}", steps)
+        losses: list[Tensor] = []
+        for number, batch in enumerate(self.train.shuffled(seed)):
+            self._set_rate(epoch - 1 + number / steps, steps)
+            moved = batch.to(self.predictor.device)
+            live = (self.adapted.module, self.step.optimizer, moved)
+            with watch("train_step", live) if number < _WATCHED else nullcontext():
+                losses.append(self.step(self.predictor.source(moved), moved.labels))
+            if number % _READ_EVERY == 0:
+                self._check(losses[-1], epoch, number)
+            self.progress.advance()
+        mean = torch.stack(losses).mean()
+        self._check(mean, epoch, steps - 1)
+        return float(mean)
+
+    def _set_rate(self, position: float, steps: int) -> None:
+        rate = learning_rate(self.config, position, 1 / steps)
+        for group in self.step.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _check(self, loss: Tensor, epoch: int, number: int) -> None:
+        if not math.isfinite(float(loss)):
+            raise RunError(
+                f"the training loss became {float(loss)} in epoch {epoch}, step {number + 1} or shortly before",
+                hint="lower --lr, or use --precision fp32",
+                kind="nan_loss",
+            )
+
+    def _validate(self, watch: Watch) -> dict[str, Any]:
+        self.progress.phase("validation", len(self.val.indices))
+        with watch("evaluate", (self.adapted.module, self.step.optimizer)):
+            labels, logits = self.predictor(self.val, self.progress.advance)
+        metrics = evaluate(labels, logits)
+        if metrics["loss"] is None:
+            raise RunError(
+                "the logits of the validation images are not finite",
+                hint="lower --lr, or use --precision fp32",
+                kind="nan_loss",
+            )
+        return metrics
+
+    def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
+        scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+        selected.curve.append({"epoch": epoch, "train_loss": loss, "lr": self._rate(), **scalars})
+        # A validation split with one class has no AUC; the loss then decides alone.
+        key = (metrics["auc"], 0.0) if metrics["auc"] is not None else (0.0, -metrics["loss"])
+        if key > selected.key:
+            learned = {name: tensor.detach().cpu().clone() for name, tensor in self.adapted.parameters().items()}
+            selected.epoch, selected.key, selected.learned = epoch, key, learned
+
+    def _rate(self) -> float:
+        return float(self.step.optimizer.param_groups[0]["lr"])
+
+
+def learning_rate(config: TrainingConfig, position: float, step: float) -> float:
+    """Learning rate of one step: linear warm-up, then a cosine to zero or a constant.
+
+    Args:
+        config: How to train.
+        position: Epochs done before the step, fractions included.
+        step: Length of one step in epochs.
+    """
+    if position < config.warmup_epochs:
+        return config.lr * min(1.0, (position + step) / config.warmup_epochs)
+    if config.schedule == "constant":
+        return config.lr
+    share = (position - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, step)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training on disk, replaced as a whole after every epoch.
+
+    Args:
+        file: Where it lies.
+        identity: What the training depends on beside its config (data, weights, code); another identity is no
+            continuation, and the checkpoint is ignored.
+    """
+
+    file: Path
+    identity: str
+
+    def save(self, trainer: Trainer, selected: Selected) -> None:
+        """Write the state after an epoch."""
+        state = {
+            "identity": self.identity,
+            "learned": {name: tensor.detach() for name, tensor in trainer.adapted.parameters().items()},
+            "optimizer": trainer.step.optimizer.state_dict(),
+            "scaler": trainer.step.scaler.state_dict(),
+            "curve": selected.curve,
+            "best": {"epoch": selected.epoch, "key": list(selected.key), "learned": selected.learned},
+            "seconds": trainer.seconds,
+        }
+        with write_atomically(self.file) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, trainer: Trainer, selected: Selected) -> None:
+        """Put the state back, or leave everything as it is where there is none."""
+        if not self.file.is_file():
+            return
+        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            return
+        with torch.no_grad():
+            for name, tensor in trainer.adapted.parameters().items():
+                tensor.copy_(state["learned"][name])
+        trainer.step.optimizer.load_state_dict(state["optimizer"])
+        trainer.step.scaler.load_state_dict(state["scaler"])
+        trainer.seconds.update(state["seconds"])
+        best = state["best"]
+        selected.curve, selected.epoch = state["curve"], best["epoch"]
+        selected.key, selected.learned = tuple(best["key"]), best["learned"]

@@ -1,0 +1,125 @@
+"""The dataset card: every shipped one is whole, and a wrong one is refused with its key."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from petlbench.catalog import Catalog, Entry
+from petlbench.data.card import CountTable, load_card
+from petlbench.data.splits import SplitScheme
+from petlbench.errors import InputError
+
+ENTRIES = [entry for entry in Catalog().entries("dataset").values() if entry.shipped]
+
+GOOD = """
+title = "Good"
+modality = "X-ray"
+task = "multiclass"
+classes = ["a", "b", "c"]
+licence = "CC0"
+version = 1
+split = "random"
+grouping = "patient"
+[reader]
+kind = "folder"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "card.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_the_three_first_cards_are_shipped() -> None:
+    assert {"digits", "isic2018", "lesions"} <= {entry.name for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.name))
+def test_every_shipped_card_is_whole(entry: Entry) -> None:
+    card = load_card(entry.file)
+    assert card.counts.official.images
+    assert str(SplitScheme.parse(card.split)) == card.split
+    assert card.synthetic or card.home.startswith("https://")
+    assert card.licence != "unknown" or card.known_issues
+    if card.synthetic:
+        assert "synthetic" in card.title.lower()
+
+
+def test_isic2018_tells_its_two_totals_apart() -> None:
+    counts = load_card(Catalog().find("dataset", "isic2018").file).counts
+    assert (counts.official.images, counts.paper.images) == (11_720, 11_527)
+
+
+def test_a_good_card_loads(tmp_path: Path) -> None:
+    card = load_card(write(tmp_path, GOOD))
+    assert card.classes == ("a", "b", "c")
+    assert card.reader.kind == "folder"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("licence =", "lisence ="), "unknown key 'lisence'"),
+        (('licence = "CC0"', ""), "the key 'licence' is missing"),
+        (('title = "Good"', 'title = "Good"\ntitle = "Twice"'), "not valid TOML"),
+        (('kind = "folder"', 'kind = "magic"'), "reader.kind"),
+        (('kind = "folder"', 'kind = "folder"\nextra = 1'), "unknown key 'reader.extra'"),
+        (('["a", "b", "c"]', '["a", "b", "a"]'), "class names stand twice: a"),
+        (('["a", "b", "c"]', '["a"]'), "classes"),
+        (('"multiclass"', '"binary"'), "a binary task has 2 classes, not 3"),
+        (("version = 1", "version = 0"), "version"),
+        (('split = "random"', 'split = "kfold"'), "split"),
+        (("version = 1", "version = 1\nmean = [0.5, 0.5, 0.5]"), "mean and std"),
+        (('kind = "folder"', 'kind = "folder"\n[counts.official]\ntotal=3\ntrain=1\nval=1\ntest=2'), "total is 3"),
+        (('kind = "folder"', 'kind = "folder"\n[counts.official.classes.all]\nzebra=1'), "zebra"),
+    ],
+)
+def test_a_wrong_card_is_refused_with_file_and_key(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    assert change[0] in GOOD
+    file = write(tmp_path, GOOD.replace(*change))
+    with pytest.raises(InputError) as caught:
+        load_card(file)
+    assert caught.value.kind == "bad_card"
+    assert str(file) in caught.value.message
+    assert said in caught.value.message
+
+
+def test_a_misspelt_key_gets_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_card(write(tmp_path, GOOD.replace("licence =", "lisence =")))
+    assert caught.value.hint == "did you mean 'licence'?"
+
+
+def test_the_example_in_the_readme_is_a_card(tmp_path: Path) -> None:
+    readme = ENTRIES[0].file.with_name("README.md").read_text(encoding="utf-8")
+    assert load_card(write(tmp_path, readme.split("```toml\n")[1].split("```")[0])).reader.file == "labels.csv"
+
+
+def test_an_absent_card_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load_card(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("table", "images"),
+    [
+        (CountTable(total=5), 5),
+        (CountTable(train=3, test=2), 5),
+        (CountTable(classes={"all": {"a": 1, "b": 4}}), 5),
+        (CountTable(), None),
+    ],
+)
+def test_the_number_of_images_comes_from_what_is_known(table: CountTable, images: int | None) -> None:
+    assert table.images == images
+
+
+def test_cards_and_datasets_are_imported_without_heavy_libraries() -> None:
+    heavy = ("numpy", "PIL", "pandas", "sklearn", "torch")
+    script = f"import sys, petlbench.data.dataset; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,73 @@
+"""The manifest: complete, ordered, and digests that change with what they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from petlbench.catalog import Catalog
+from petlbench.data.dataset import Dataset, open_dataset
+from petlbench.data.manifest import COLUMNS, build_manifest, manifest_digest, split_digest, write_manifest
+from petlbench.errors import InputError
+
+SIDES = ["train", "val", "test", "train"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    rows = ["image,label,group"]
+    for number in range(4):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"é,{number}.png")
+        rows.append(f'"é,{number}.png",{"xy"[number % 2]},{"" if number else "p"}')
+    file = tmp_path / "table.csv"
+    file.write_text("\n".join(rows), encoding="utf-8")
+    return open_dataset(str(file), catalog=Catalog(), data_root=tmp_path, settings={})
+
+
+def test_columns_rows_and_progress(dataset: Dataset) -> None:
+    seen: list[tuple[int, int]] = []
+    frame = build_manifest(dataset, SIDES, on_progress=lambda done, total: seen.append((done, total)))
+    assert tuple(frame.columns) == COLUMNS
+    assert frame["split"].tolist() == SIDES
+    assert frame["group"].tolist() == ["p", "", "", ""]
+    assert frame["sha256"].tolist() == [dataset.content_hash(record) for record in dataset.records]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_file_reads_back_and_is_the_digest(dataset: Dataset, tmp_path: Path) -> None:
+    frame = build_manifest(dataset, SIDES)
+    file = tmp_path / "new" / "manifest.csv"
+    write_manifest(frame, file)
+    assert b"\r" not in file.read_bytes()
+    back = pd.read_csv(file, keep_default_na=False)
+    assert manifest_digest(back) == manifest_digest(frame)
+    assert [path.name for path in file.parent.iterdir()] == ["manifest.csv"]
+
+
+def test_digests_do_not_depend_on_the_order(dataset: Dataset) -> None:
+    frame = build_manifest(dataset, SIDES)
+    assert manifest_digest(frame.iloc[::-1]) == manifest_digest(frame)
+    assert split_digest(frame.iloc[::-1]) == split_digest(frame)
+
+
+def test_digests_change_with_what_they_name(dataset: Dataset) -> None:
+    frame = build_manifest(dataset, SIDES)
+    other_bytes = frame.assign(sha256=frame["sha256"].iloc[::-1].tolist())
+    assert manifest_digest(other_bytes) != manifest_digest(frame)
+    assert split_digest(other_bytes) == split_digest(frame)
+    other_split = build_manifest(dataset, ["val", "train", "test", "train"])
+    assert split_digest(other_split) != split_digest(frame)
+
+
+def test_an_image_that_vanished_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "é,2.png").unlink()
+    with pytest.raises(InputError, match="é,2.png"):
+        build_manifest(dataset, SIDES)
+
+
+def test_the_number_of_splits_is_checked(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="4 images, but 1 splits"):
+        build_manifest(dataset, ["train"])
