@@ -53,8 +53,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
     than it was made is moved within the peak that it was part of, too.
 
     Args:
-        device: Only storages on this type of device count, so that host tensors (the step counts of AdamW, say) stay
-            out of a GPU's figure.
+        devices: Only storages on these types of device count (the CPU when none is named), so that host tensors (the
+            step counts of AdamW, say) stay out of a GPU's figure.
         block: Bytes to which each storage is rounded up; 1 counts exact sizes.
 
     Example:
@@ -64,9 +64,9 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         602112
     """
 
-    def __init__(self, device: torch.device | str = "cpu", *, block: int = BLOCK) -> None:
+    def __init__(self, *devices: torch.device | str, block: int = BLOCK) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
-        self._device = torch.device(device).type
+        self._devices = frozenset(torch.device(device).type for device in devices or ("cpu",))
         self._block = block
         self._records: dict[int, _Record] = {}
         self._births = 0
@@ -184,7 +184,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
 
     def _note(self, storage: torch.UntypedStorage, role: str) -> _Record | None:
         """Count a storage that is new, or that has another size than when it was seen last."""
-        if storage.device.type != self._device:
+        if storage.device.type not in self._devices:
             return None
         size = -(-storage.nbytes() // self._block) * self._block
         key = id(storage)  # torch keeps one Python object per storage for as long as the storage lives

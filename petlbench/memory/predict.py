@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from petlbench.assemble import Assembled, new_step
 from petlbench.config import RunConfig
@@ -21,7 +24,7 @@ _META = torch.device("meta")
 
 
 def predict_step_memory(config: RunConfig, assembled: Assembled) -> Memory:
-    """Predict the peak of a training step: what lives in tensors, as a device would count it in fp32.
+    """Predict the peak of a training step: what lives in tensors, as the config's device would count it in fp32.
 
     Two steps are taken, because the optimiser's state exists from the first step's end on.
 
@@ -36,9 +39,10 @@ def predict_step_memory(config: RunConfig, assembled: Assembled) -> Memory:
     source = _source(config, assembled)
     batch = _meta_batch(config, assembled, source)
     assembled.adapted.module.train()
-    live = LiveTensors(_META)
+    # Where the host is the device, the small tensors that stay there in any case (step counts, indices) count too.
+    live = LiveTensors(_META, "cpu") if config.device == "cpu" else LiveTensors(_META)
     live.add(assembled.adapted.module, step.optimizer, batch, *_at_work(assembled, source))
-    with live:
+    with live, _FusedKernel(config):
         for _ in range(2):
             step(source(batch), batch.labels)
     return Memory(allocated=live.peak, reserved=None, process=None, resident=None, source="predicted", parts=live.parts)
@@ -64,6 +68,38 @@ def _meta_batch(config: RunConfig, assembled: Assembled, source: FeatureSource) 
         if name != source.spared_view
     }
     return Batch(torch.arange(size), images, torch.empty(size, dtype=torch.int64, device=_META))
+
+
+class _FusedKernel(TorchFunctionMode):
+    """Sends fused attention to the kernel that the device would choose.
+
+    Left to itself, device ``meta`` falls back on explicit attention, which keeps the whole attention matrix.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self._on_cpu = config.device == "cpu"
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function, attention by the chosen kernel."""
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        return self._attend(*args, **(kwargs or {}))
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **options: Any
+    ) -> Tensor:
+        if attn_mask is not None:
+            return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, **options)
+        causal = bool(options.get("is_causal", False))
+        ops: Any = torch.ops.aten
+        if self._on_cpu:
+            output = ops._scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p, causal)
+        elif query.dtype == torch.float32:
+            output = ops._scaled_dot_product_efficient_attention(query, key, value, None, True, dropout_p, causal)
+        else:
+            output = ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, causal)
+        return cast("Tensor", output[0])
 
 
 @dataclass(frozen=True)

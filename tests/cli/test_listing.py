@@ -1,0 +1,165 @@
+"""``petlbench list`` and every help text: at once, without the heavy packages, and with an example."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from petlbench.catalog import Catalog
+from petlbench.cli.app import app
+
+Cli = Callable[..., Any]
+Refused = Callable[..., dict[str, str]]
+
+HEAVY = ("torch", "torchvision", "timm", "peft", "mlflow", "pandas", "numpy", "sklearn", "pyarrow", "optuna")
+# What a fresh interpreter has loaded after a command; typer itself brings pydantic for its options.
+PROBE = """
+import json, sys
+from petlbench.cli.app import run_command
+sys.stdout, stdout = sys.stderr, sys.stdout
+status = run_command(sys.argv[1:])
+ours = [name for name in sys.modules if name.partition(".")[0] == "petlbench"]
+print(json.dumps({"status": status, "modules": sorted({name.partition(".")[0] for name in sys.modules}),
+                  "ours": sorted(ours)}), file=stdout)
+"""
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command and group, as the words behind ``petlbench``."""
+    yield path
+    for name, below in sorted(getattr(command, "commands", {}).items()):
+        yield from commands(below, (*path, name))
+
+
+@pytest.mark.parametrize("words", list(commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_help_text_carries_an_example(cli: Cli, words: tuple[str, ...]) -> None:
+    outcome = cli(*words, "--help")
+    assert outcome.status == 0
+    assert f"Example: petlbench {' '.join(words)}".strip() in " ".join(outcome.out.split())
+
+
+def test_the_commands_are_those_that_are_promised() -> None:
+    assert {("run",), ("predict",), ("list",), ("doctor",), ("data", "info")} <= set(
+        commands(typer.main.get_command(app))
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "methods"], ["list", "datasets"]])
+def test_help_and_lists_load_no_heavy_package(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["status"] == 0
+    assert sorted(set(HEAVY) & set(found["modules"])) == []
+    light = ("petlbench.cli", "petlbench.catalog", "petlbench.errors")
+    assert [name for name in found["ours"] if name != "petlbench" and not name.startswith(light)] == []
+
+
+def test_the_top_help_loads_no_pydantic() -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE, "--help"], capture_output=True, text=True, check=True)
+    assert "pydantic" not in json.loads(done.stdout)["modules"]
+
+
+def test_methods_are_listed_with_their_cards(cli: Cli) -> None:
+    outcome = cli("list", "methods", "--json")
+    assert outcome.status == 0
+    items = {item["name"]: item for item in outcome.document["items"]}
+    assert {"full", "linear", "lora", "fpt", "fpt_plus"} <= set(items)
+    assert list(items) == sorted(items)
+    for item in items.values():
+        assert set(item) >= {"name", "title", "family", "year", "paper", "file"}
+        assert Path(item["file"]).is_file()
+        assert item["paper"].startswith("https://")
+    assert items["fpt_plus"]["title"] == "FPT+"
+    assert items["fpt"]["file"] == items["fpt_plus"]["file"]
+
+
+def test_the_table_shows_every_method(cli: Cli) -> None:
+    outcome = cli("list", "methods")
+    assert outcome.status == 0
+    for name, entry in Catalog().entries("method").items():
+        assert name in outcome.out
+        assert entry.title in outcome.out
+    assert outcome.err == ""
+
+
+def test_datasets_are_listed_with_modality_task_and_licence(cli: Cli) -> None:
+    items = {item["name"]: item for item in cli("list", "datasets", "--json").document["items"]}
+    assert {"digits", "lesions", "isic2018"} <= set(items)
+    assert items["isic2018"]["modality"] == "dermoscopy"
+    assert items["isic2018"]["task"] == "multiclass"
+    assert items["isic2018"]["licence"] == "CC BY-NC 4.0"
+
+
+@pytest.mark.parametrize("what", ["sweeps", "reports"])
+def test_a_catalogue_may_be_empty(cli: Cli, what: str) -> None:
+    outcome = cli("list", what, "--json")
+    assert outcome.status == 0
+    assert isinstance(outcome.document["items"], list)
+
+
+def test_the_settings_of_a_method_are_shown_with_bounds_and_defaults(cli: Cli) -> None:
+    settings = {row["name"]: row for row in cli("list", "methods", "--method", "fpt", "--json").document["settings"]}
+    assert settings["token_ratio"]["default"] == 0.2
+    assert settings["token_ratio"]["bounds"] == "> 0, ≤ 1"
+    assert settings["num_prompts"]["default"] == 16
+    assert settings["num_prompts"]["bounds"] == "≥ 1, ≤ 1024"
+    assert settings["num_prompts"]["search"] == [8, 16, 32]
+    assert settings["layers"]["bounds"] == "all | later_half"
+    assert all(row["description"] for row in settings.values())
+
+
+def test_a_setting_that_may_be_empty_shows_the_bounds_of_its_type(cli: Cli) -> None:
+    settings = {row["name"]: row for row in cli("list", "methods", "--method", "lora", "--json").document["settings"]}
+    assert settings["alpha"] == {**settings["alpha"], "type": "number", "default": None, "bounds": "> 0"}
+
+
+def test_every_setting_of_every_method_is_described(cli: Cli) -> None:
+    for name in Catalog().entries("method"):
+        for row in cli("list", "methods", "--method", name, "--json").document["settings"]:
+            assert row["description"], f"{name}.{row['name']}"
+            assert row["bounds"], f"{name}.{row['name']}"
+
+
+def test_the_settings_of_an_unknown_method_are_refused(refused: Refused) -> None:
+    assert refused("list", "methods", "--method", "lroa")["hint"] == "did you mean lora?"
+
+
+CARD = """
+class Mine(Method):
+    card = MethodCard(name="mine", title="My method", family="own", year=2026, paper="https://example.org")
+"""
+
+
+def test_a_method_of_the_users_is_listed_with_its_file(cli: Cli, here: Path) -> None:
+    (here / "own").mkdir()
+    (here / "own" / "mine.py").write_text(CARD)
+    outcome = cli("list", "methods", "--catalog", "own", "--json")
+    item = next(item for item in outcome.document["items"] if item["name"] == "mine")
+    assert item["title"] == "My method"
+    assert item["file"] == str(here / "own" / "mine.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("methods/broken.py", "class Broken(:"),
+        ("methods/computed.py", CARD.replace('"mine"', "NAME")),
+        ("datasets/broken.toml", "title = "),
+        ("datasets/nameless.toml", "modality = 'X-ray'"),
+    ],
+)
+def test_a_broken_file_in_a_catalogue_is_named(refused: Refused, here: Path, name: str, text: str) -> None:
+    file = here / "own" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with_hint = f"list {file.parent.name} --catalog own".split()
+    error = refused(*with_hint)
+    assert error["kind"] == "broken_catalog"
+    assert str(file) in error["message"]
