@@ -91,6 +91,7 @@ class Catalog:
             if not folder.is_dir():
                 raise InputError(f"--catalog {folder}: there is no such folder", kind="unknown_catalog")
         self.folders = tuple(folder.resolve() for folder in folders)
+        self._known: dict[Kind, Mapping[str, Entry]] = {}
 
     def entries(self, kind: Kind) -> Mapping[str, Entry]:
         """Return every entry of a kind by name, in alphabetical order.
@@ -98,7 +99,9 @@ class Catalog:
         Raises:
             InputError: When a file is broken or two files define one name.
         """
-        return self._all[kind]
+        if kind not in self._known:
+            self._known[kind] = _by_name(self._read(kind))
+        return self._known[kind]
 
     def find(self, kind: Kind, name: str) -> Entry:
         """Return one entry.
@@ -112,8 +115,8 @@ class Catalog:
         return entries[name]
 
     @cached_property
-    def _all(self) -> Mapping[Kind, Mapping[str, Entry]]:
-        return {kind: _by_name(self._read(kind)) for kind in KINDS}
+    def _installed(self) -> list[Path]:
+        return _installed_folders()
 
     def _read(self, kind: Kind) -> Iterator[Entry]:
         for folder in self._sources(kind):
@@ -123,7 +126,7 @@ class Catalog:
 
     def _sources(self, kind: Kind) -> list[Path]:
         sources = [_shipped_folder(kind)]
-        for folder in (*self.folders, *_installed_folders(), _LOCAL.resolve()):
+        for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
             sources.append(folder / f"{kind}s")
             if kind == "method":
                 sources.append(folder)
