@@ -14,6 +14,7 @@ from petlbench.errors import InputError
 from petlbench.files import write_atomically
 
 __all__ = [
+    "FILE",
     "SCHEMA",
     "Memory",
     "Parameters",

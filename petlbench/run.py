@@ -37,7 +37,7 @@ from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.metrics import evaluate
 from petlbench.progress import Progress
 from petlbench.recording import Ending, describe_data, describe_failure, describe_memory, final_metrics
-from petlbench.result import Result, iter_results, read_result, write_result
+from petlbench.result import FILE, Result, iter_results, read_result, write_result
 from petlbench.run_folder import RunFolder
 from petlbench.scores import score
 from petlbench.step import balanced_weights
@@ -86,8 +86,7 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
     """
     check_writable(place.output)
     tracker = open_tracker(place.tracking_uri, output=place.output)
-    torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    _repeatable(config.threads)
     device, started = torch.device(config.device), time.perf_counter()
     meter = open_meter(device)
     data = load_task_data(config, catalog, place.data_root, place.workers, progress)
@@ -100,16 +99,24 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
         return stored
     run = _Run(config, place, data, assembled, meter, digests, folder, tracker, progress, device, started)
     with folder.locked():
+        if place.rerun:
+            folder.clear()
         return run.carry_out()
+
+
+def _repeatable(threads: int) -> None:
+    """Make torch give the same bits again on the same machine."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The mode would also fill every new tensor, which only serves to find reads of memory that was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined, unused-ignore]
 
 
 def _stored(folder: RunFolder, digests: dict[str, Any], place: Place) -> Result | None:
     """Return the finished result of this run, if it still stands for it."""
-    if place.rerun or not (folder.final / "result.json").exists():
+    if place.rerun or not _is_finished(folder):
         return None
     result = read_result(folder.final)
-    if result.status != "finished":
-        return None
     changed = differences(result.digests, digests)
     if changed and not place.accept:
         raise InputError(
@@ -118,6 +125,10 @@ def _stored(folder: RunFolder, digests: dict[str, Any], place: Place) -> Result 
             kind="stale_result",
         )
     return result
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    return (folder.final / FILE).exists() and read_result(folder.final).status == "finished"
 
 
 @dataclass
@@ -240,7 +251,10 @@ class _Run:
         return Ending("finished", outputs=outputs)
 
     def _record(self, ending: Ending) -> Result:
-        """Write the result as a whole and tell the tracker; an interrupted run keeps its checkpoint."""
+        """Write the result as a whole and tell the tracker.
+
+        An interrupted run keeps its checkpoint, and a finished result is never replaced by an unfinished one.
+        """
         result = self._result(ending)
         result.scores = score(result, iter_results(self.place.output))
         draft = self.folder.new_draft()
@@ -249,7 +263,8 @@ class _Run:
             write_learned(draft / "learned.safetensors", self.selected.learned, self.config.run_id)
             write_manifest(self.data.manifest, draft / "manifest.csv")
         write_result(draft, result)
-        self.folder.publish()
+        if ending.status == "finished" or not _is_finished(self.folder):
+            self.folder.publish()
         if ending.status != "interrupted":
             self.folder.clear()
         self.tracker.finish(ending.status, final_metrics(result), self.folder.final)

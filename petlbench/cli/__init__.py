@@ -6,6 +6,7 @@ Every command imports what it needs when it is called, so that ``--help`` and ``
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 __all__ = ["main"]
@@ -16,6 +17,9 @@ def main() -> None:
     # By default torch's threads spin while they wait. On a shared machine they then take the cores from those that they
     # wait for, and a run can become ten times slower. OpenMP reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Without a fixed workspace cuBLAS may choose another algorithm, and other last bits, from call to call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     from petlbench.cli.app import run_command
 
     sys.exit(run_command(sys.argv[1:]))

@@ -74,6 +74,10 @@ def _explain(error: BaseException, arguments: list[str]) -> PetlbenchError:
         )
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return PetlbenchError("stopped", kind="interrupted")
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        hint = "nothing half-written is left; once there is room, the same command goes on from its last epoch"
+        return PetlbenchError(f"{error.strerror or error}{where}", hint=hint, kind="io")
     return PetlbenchError(f"{type(error).__name__}: {error}", hint="add --debug to see where", kind="internal")
 
 
