@@ -269,7 +269,7 @@ def _create(name: str, image_size: int) -> nn.Module:
 def _check_image_size(name: str, size: int) -> None:
     with torch.device("meta"):
         model: Any = _create(name, _pretrained_cfg(name).input_size[-1])
-    if not hasattr(model, "patch_embed"):
+    if "blocks" not in _capabilities(model):
         raise _not_a_vit(name)
     patch = model.patch_embed.patch_size[0]
     if size < patch or size % patch:
@@ -283,9 +283,6 @@ def _check_image_size(name: str, size: int) -> None:
 
 def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
     model = cast("Any", module)
-    capabilities = _capabilities(model)
-    if "blocks" not in capabilities:
-        raise _not_a_vit(name)
     cfg = _pretrained_cfg(name)
     return BackboneInfo(
         name=name,
@@ -301,7 +298,7 @@ def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
         mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
         std=cast("tuple[float, float, float]", tuple(cfg.std)),
         interpolation=cfg.interpolation,
-        capabilities=capabilities,
+        capabilities=_capabilities(model),
     )
 
 
@@ -309,7 +306,7 @@ def _capabilities(model: Any) -> frozenset[str]:
     found = set()
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.ModuleList | nn.Sequential) and all(hasattr(block, "attn") for block in blocks):
-        if hasattr(model, "num_prefix_tokens") and hasattr(model, "_pos_embed"):
+        if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "patch_embed", "embed_dim")):
             found.add("blocks")
         if all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks):
             found.add("fused_qkv")

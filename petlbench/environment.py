@@ -13,7 +13,14 @@ from typing import Any
 
 import petlbench
 
-__all__ = ["describe_environment", "file_digest", "free_memory", "package_versions", "usable_cores"]
+__all__ = [
+    "available_devices",
+    "describe_environment",
+    "file_digest",
+    "free_memory",
+    "package_versions",
+    "usable_cores",
+]
 
 PACKAGES = ("torch", "torchvision", "timm", "peft", "numpy", "scikit-learn", "pandas", "optuna", "mlflow", "pillow")
 
@@ -33,6 +40,14 @@ def describe_environment() -> dict[str, Any]:
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that numbers depend on; None for one that is not installed."""
     return {name: _version(name) for name in PACKAGES}
+
+
+def available_devices() -> list[str]:
+    """Kinds of device that a run can use here, the fastest first."""
+    import torch
+
+    accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [*(name for name, there in accelerators.items() if there), "cpu"]
 
 
 def usable_cores() -> int:

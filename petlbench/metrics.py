@@ -92,7 +92,7 @@ def ppe(score: float, ratio: float) -> float:
 
     Args:
         score: Performance, as a fraction or in percent; the result has the same unit.
-        ratio: Learnable parameters / parameters of the backbone, as a fraction (1.81 % is 0.0181).
+        ratio: Learnable parameters / (backbone as adapted, method and head), a fraction (1.81 % is 0.0181).
 
     Returns:
         The score, reduced by what it costs in parameters.

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from petlbench.backbone import DEFAULT_BACKBONE, BackboneInfo, probe_backbone, resolve_backbone
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig, TrainingConfig
 from petlbench.data.dataset import DatasetInfo, describe_dataset
 from petlbench.data.splits import SplitScheme
-from petlbench.environment import usable_cores
+from petlbench.environment import available_devices, usable_cores
 from petlbench.errors import InputError
 from petlbench.method import Method, load_method
 from petlbench.settings import validate_settings
@@ -101,7 +99,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "training": _training(method, request.training),
         "preload": _preload(request, method, info),
         "seed": request.seed,
-        "device": _device(request.device),
+        "device": available_devices()[0] if request.device == "auto" else request.device,
         "threads": request.threads or min(usable_cores(), _MOST_THREADS),
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
@@ -141,18 +139,3 @@ def _preload(request: Request, method: Method[Any], info: BackboneInfo) -> bool:
             kind="bad_setting",
         )
     return possible if request.preload is None else request.preload
-
-
-def _device(device: str) -> str:
-    found = ["cpu"]
-    if torch.backends.mps.is_available():
-        found.insert(0, "mps")
-    if torch.cuda.is_available():
-        found.insert(0, "cuda")
-    if device == "auto":
-        return found[0]
-    if device not in found:
-        raise InputError(
-            f"--device {device}: not available here", hint=f"available: {', '.join(found)}", kind="bad_setting"
-        )
-    return device

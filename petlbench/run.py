@@ -27,7 +27,7 @@ from petlbench.config import RunConfig
 from petlbench.data.loader import ImageLoader, StoredImages
 from petlbench.data.manifest import write_manifest
 from petlbench.data.task import TaskData, load_task_data
-from petlbench.environment import describe_environment, free_memory
+from petlbench.environment import available_devices, describe_environment, free_memory
 from petlbench.errors import InputError
 from petlbench.evaluation import Predictor, TestSplit
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures
@@ -87,7 +87,7 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
     check_writable(place.output)
     tracker = open_tracker(place.tracking_uri, output=place.output)
     _repeatable(config.threads)
-    device, started = torch.device(config.device), time.perf_counter()
+    device, started = _device(config), time.perf_counter()
     meter = open_meter(device)
     data = load_task_data(config, catalog, place.data_root, place.workers, progress)
     with meter.phase("build"):
@@ -102,6 +102,17 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
         if place.rerun:
             folder.clear()
         return run.carry_out()
+
+
+def _device(config: RunConfig) -> torch.device:
+    available = available_devices()
+    if config.device not in available:
+        raise InputError(
+            f"--device {config.device}: not available here",
+            hint=f"available: {', '.join(available)}; a dry run can be made for any device",
+            kind="bad_setting",
+        )
+    return torch.device(config.device)
 
 
 def _repeatable(threads: int) -> None:
@@ -244,9 +255,10 @@ class _Run:
         test = TestSplit(self._loader("test"), self.place.output / "test_reads.jsonl", identity)
         self.progress.phase("validation", len(self.data.indices["val"]))
         outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
+        images = test.read()
         self._preload("test")
         self.progress.phase("test", len(self.data.indices["test"]))
-        outputs["test"] = predictor(test.read(), self.progress.advance)
+        outputs["test"] = predictor(images, self.progress.advance)
         self.seconds["evaluate"] += time.perf_counter() - began
         return Ending("finished", outputs=outputs)
 

@@ -27,8 +27,8 @@ def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> 
     """
     for key in values:
         if key not in model.model_fields:
-            error = unknown_name("setting", key, model.model_fields, hint=f"{owner} has no settings")
-            raise InputError(f"{owner} has no setting '{key}'", hint=error.hint, kind="unknown_setting")
+            hint = unknown_name("setting", key, model.model_fields).hint
+            raise InputError(f"{owner} has no setting '{key}'", hint=hint, kind="unknown_setting")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

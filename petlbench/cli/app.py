@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import traceback
-from typing import Any, cast
+from collections.abc import Mapping
 
-import typer
+import click
 
-from petlbench.cli import data, doctor, listing, predict, run
 from petlbench.errors import InputError, PetlbenchError
 
 __all__ = ["app", "run_command"]
 
-# typer brings its own copy of click in newer releases, so its base class is found by way of a public one.
-_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
+# A command's module is imported when the command is called.
+_COMMANDS: Mapping[str, str] = {
+    "run": "petlbench.cli.run",
+    "predict": "petlbench.cli.predict",
+    "list": "petlbench.cli.listing",
+    "data": "petlbench.cli.data",
+    "doctor": "petlbench.cli.doctor",
+}
 
-app = typer.Typer(
+
+class _Commands(click.Group):
+    """A group whose commands are imported by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order of their use."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        return command
+
+
+@click.group(
+    cls=_Commands,
     name="petlbench",
-    help="Compare ways to adapt large vision transformers to medical images: accuracy, learnable parameters, memory.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Example: petlbench run --method fpt --dataset digits --backbone vit_tiny_patch16_224 --weights none",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run", epilog=run.EPILOG)(run.run)
-app.command("predict", epilog=predict.EPILOG)(predict.predict)
-app.command("list", epilog=listing.EPILOG)(listing.list_)
-app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
-app.add_typer(data.app, name="data")
-
-
-@app.callback()
-def _about(debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error.")) -> None:
-    pass
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="petlbench")
+def app(debug: bool) -> None:
+    """Compare ways to adapt large vision transformers to medical images: accuracy, learnable parameters, memory."""
 
 
 def run_command(arguments: list[str]) -> int:
@@ -50,40 +62,32 @@ def run_command(arguments: list[str]) -> int:
     """
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
-        status = app(rest, standalone_mode=False)
+        status = app.main(rest or ["--help"], prog_name="petlbench", standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except typer.Exit as error:
-        return int(error.exit_code)
     except BrokenPipeError:
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        told = _explain(error, rest)
+        told = _explain(error)
         _report(told, "--json" in rest)
         return told.exit_status
 
 
-def _explain(error: BaseException, arguments: list[str]) -> PetlbenchError:
+def _explain(error: BaseException) -> PetlbenchError:
     """Turn any exception into one that says what to do."""
     if isinstance(error, PetlbenchError):
         return error
-    if isinstance(error, _UsageError):
-        return InputError(
-            str(cast("Any", error).format_message()), hint=f"see petlbench {_named(arguments)}--help", kind="usage"
-        )
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if isinstance(error, click.ClickException):
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "petlbench"
+        return InputError(error.format_message(), hint=f"see {where} --help", kind="usage")
+    if isinstance(error, KeyboardInterrupt | click.Abort):
         return PetlbenchError("stopped", kind="interrupted")
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        hint = "nothing half-written is left; once there is room, the same command goes on from its last epoch"
+        hint = "nothing half-written is left; once that is mended, the same command goes on from its last epoch"
         return PetlbenchError(f"{error.strerror or error}{where}", hint=hint, kind="io")
     return PetlbenchError(f"{type(error).__name__}: {error}", hint="add --debug to see where", kind="internal")
-
-
-def _named(arguments: list[str]) -> str:
-    command = arguments[0] if arguments and not arguments[0].startswith("-") else ""
-    return f"{command} " if command in {"run", "predict", "list", "doctor", "data"} else ""
 
 
 def _report(error: PetlbenchError, json_wanted: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from petlbench.errors import InputError, unknown_name
 
 __all__ = ["parse_assignments"]
 
 
-def parse_assignments(assignments: list[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
+def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """Sort ``--set group.key=value`` into one mapping a group.
 
     Args:

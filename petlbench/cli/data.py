@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from petlbench.cli.assignments import parse_assignments
-from petlbench.cli.options import CatalogOption, DataRootOption, JsonOption, data_root
+from petlbench.cli.options import catalog_option, data_root_option, json_option, setting_option
 from petlbench.cli.output import print_facts, print_json, print_table
 
 if TYPE_CHECKING:
     from petlbench.data.dataset import Dataset, DatasetInfo
 
-__all__ = ["app"]
-
-app = typer.Typer(help="Look at datasets.", no_args_is_help=True, rich_markup_mode=None)
+__all__ = ["command"]
 
 
-@app.callback()
-def _about() -> None:
-    pass
+@click.group("data")
+def command() -> None:
+    """Look at datasets."""
 
 
-@app.command("info", epilog="Example: petlbench data info lesions")
-def info(
-    dataset: Annotated[str, typer.Argument(help="Name of a dataset, a folder of class folders, a CSV or a card.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="dataset.KEY=VALUE", metavar="KEY=V")] = None,
-    data_root_: DataRootOption = None,
-    catalog: CatalogOption = None,
-    json: JsonOption = False,
-) -> None:
-    """Show a dataset's card, its classes, and how many images there are."""
+@command.command("info", epilog="Example: petlbench data info lesions")
+@click.argument("dataset")
+@setting_option
+@data_root_option
+@catalog_option
+@json_option
+def info(dataset: str, settings: tuple[str, ...], data_root: Path, catalog: tuple[Path, ...], json: bool) -> None:
+    """Show a dataset's card, its classes, and how many images there are.
+
+    DATASET is a name, a folder of class folders, a CSV file or a card.
+    """
     from petlbench.catalog import Catalog
     from petlbench.data.dataset import describe_dataset, open_dataset
 
-    found, root = Catalog(catalog or ()), data_root(data_root_)
-    settings = parse_assignments(set_ or [], ("dataset",))["dataset"]
-    described = describe_dataset(dataset, catalog=found, data_root=root, settings=settings)
-    opened = open_dataset(dataset, catalog=found, data_root=root, settings=settings) if described.readable else None
+    found, given = Catalog(catalog), parse_assignments(settings, ("dataset",))["dataset"]
+    described = describe_dataset(dataset, catalog=found, data_root=data_root, settings=given)
+    opened = open_dataset(dataset, catalog=found, data_root=data_root, settings=given) if described.readable else None
     if json:
         print_json(_document(described, opened))
         return
@@ -66,8 +66,8 @@ def _by_class(opened: Dataset) -> dict[str, int]:
 def _print(described: DatasetInfo, opened: Dataset | None) -> None:
     card = described.card
     facts = {
-        "title": card.title + (" (synthetic: made by a program)" if card.synthetic else ""),
-        "modality": card.modality,
+        "title": card.title,
+        "modality": card.modality + (": synthetic, made by a program" if card.synthetic else ""),
         "task": f"{card.task}, {len(card.classes)} classes",
         "images": f"{described.images if described.images is not None else 'unknown'}"
         + ("" if described.readable else " by the card; the files are not here"),

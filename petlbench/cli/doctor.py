@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from petlbench.cli.options import DataRootOption, JsonOption, OutputOption, data_root
+import click
+
+from petlbench.cli.options import data_root_option, json_option, output_option
 from petlbench.cli.output import print_facts, print_json
 
-__all__ = ["EPILOG", "doctor"]
-
-EPILOG = "Example: petlbench doctor --json"
+__all__ = ["command"]
 
 
-def doctor(data_root_: DataRootOption = None, output: OutputOption = Path("results"), json: JsonOption = False) -> None:
+@click.command("doctor", epilog="Example: petlbench doctor --json")
+@data_root_option
+@output_option
+@json_option
+def command(data_root: Path, output: Path, json: bool) -> None:
     """Show versions, devices, free memory, and where weights and data would be looked for."""
-    report = _report(data_root(data_root_), output)
+    report = _report(data_root, output)
     if json:
         print_json(report)
         return

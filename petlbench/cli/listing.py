@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from petlbench.catalog import Catalog, Kind
-from petlbench.cli.options import CatalogOption, JsonOption
-from petlbench.cli.output import print_json, print_table
+from petlbench.cli.options import catalog_option, json_option
+from petlbench.cli.output import print_json, print_table, shortened
 
 if TYPE_CHECKING:
     from petlbench.catalog import Entry
 
-__all__ = ["EPILOG", "list_"]
-
-EPILOG = "Example: petlbench list methods --method fpt"
+__all__ = ["command"]
 
 _KINDS: dict[str, Kind] = {"methods": "method", "datasets": "dataset", "sweeps": "sweep", "reports": "report"}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
@@ -26,14 +25,14 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def list_(
-    what: Annotated[Literal["methods", "datasets", "sweeps", "reports"], typer.Argument(help="What to list.")],
-    method: Annotated[str | None, typer.Option(help="Show the settings of this method.")] = None,
-    catalog: CatalogOption = None,
-    json: JsonOption = False,
-) -> None:
+@click.command("list", epilog="Example: petlbench list methods --method fpt")
+@click.argument("what", type=click.Choice(list(_KINDS)))
+@click.option("--method", help="Show the settings of this method.")
+@catalog_option
+@json_option
+def command(what: str, method: str | None, catalog: tuple[Path, ...], json: bool) -> None:
     """List methods, datasets, sweeps or reports: the shipped ones and your own."""
-    found = Catalog(catalog or ())
+    found = Catalog(catalog)
     if method is not None:
         _settings(found.find("method", method), json)
         return
@@ -44,10 +43,13 @@ def list_(
         return
     columns = _COLUMNS[kind]
     rows = [
-        [entry.name, entry.title, *(str(entry.card.get(column, "")) for column in columns), _origin(entry)]
+        [entry.name, entry.title, *(shortened(str(entry.card.get(column, ""))) for column in columns), _origin(entry)]
         for entry in entries
     ]
-    print_table(what, ["name", "title", *columns, "from"], rows)
+    headings = ["name", "title", *columns, "file"]
+    if all(entry.shipped for entry in entries):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    print_table(what, headings, rows)
 
 
 def _item(entry: Entry) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def _item(entry: Entry) -> dict[str, Any]:
 
 
 def _origin(entry: Entry) -> str:
-    return "petlbench" if entry.shipped else str(entry.file)
+    return "" if entry.shipped else str(entry.file)
 
 
 def _settings(entry: Entry, json: bool) -> None:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-__all__ = ["CatalogOption", "DataRootOption", "JsonOption", "OutputOption", "data_root"]
+__all__ = ["catalog_option", "data_root_option", "json_option", "output_option", "setting_option"]
 
-CatalogOption = Annotated[
-    list[Path] | None,
-    typer.Option("--catalog", help="Folder with your own methods, datasets, sweeps and reports.", metavar="DIR"),
-]
-DataRootOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root", help="Folder below which datasets lie.  [default: $PETLBENCH_DATA or ./data]", metavar="DIR"
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-OutputOption = Annotated[Path, typer.Option("--output", help="Folder of the results.", metavar="DIR")]
+_FOLDER = click.Path(path_type=Path)
 
-
-def data_root(given: Path | None) -> Path:
-    """The folder of the datasets: as given, else from ``PETLBENCH_DATA``, else ``./data``."""
-    return given if given is not None else Path(os.environ.get("PETLBENCH_DATA", "data"))
+catalog_option = click.option(
+    "--catalog",
+    type=_FOLDER,
+    multiple=True,
+    metavar="DIR",
+    help="Folder with your own methods, datasets, sweeps and reports; may be given several times.",
+)
+data_root_option = click.option(
+    "--data-root",
+    type=_FOLDER,
+    default=lambda: Path(os.environ.get("PETLBENCH_DATA", "data")),
+    metavar="DIR",
+    help="Folder below which datasets lie.  [default: $PETLBENCH_DATA or ./data]",
+)
+json_option = click.option("--json", is_flag=True, help="One JSON document on standard output.")
+output_option = click.option(
+    "--output", type=_FOLDER, default=Path("results"), show_default=True, metavar="DIR", help="Folder of the results."
+)
+setting_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="GROUP.KEY=VALUE",
+    help="Any setting of the groups method, dataset and training; may be given several times.",
+)

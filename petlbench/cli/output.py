@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["mebibytes", "number", "percent", "print_facts", "print_json", "print_table", "seconds"]
+__all__ = ["mebibytes", "number", "percent", "print_facts", "print_json", "print_table", "seconds", "shortened"]
 
 MISSING = "–"
 
@@ -44,7 +44,15 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
     """Print names and values, one a line."""
-    print_table(title, ["", ""], [[name, value] for name, value in facts.items()])
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(value))
+    Console(highlight=False).print(table)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -60,6 +68,11 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 def mebibytes(size: int | None) -> str:
     """Bytes in MiB, or a dash where there is no figure."""
     return MISSING if size is None else f"{size / 2**20:,.1f}"
+
+
+def shortened(text: str) -> str:
+    """An address as a table shows it: ``arXiv 2403.07576`` for arXiv's, without the scheme for others."""
+    return text.replace("https://arxiv.org/abs/", "arXiv ").removeprefix("https://")
 
 
 def seconds(value: float | None) -> str:

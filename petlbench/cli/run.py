@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from petlbench.cli.assignments import parse_assignments
-from petlbench.cli.options import CatalogOption, DataRootOption, JsonOption, OutputOption, data_root
+from petlbench.cli.options import catalog_option, data_root_option, json_option, output_option, setting_option
 from petlbench.cli.output import mebibytes, number, percent, print_facts, print_json, seconds
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from petlbench.dryrun import DryRun
     from petlbench.result import Memory, Parameters, Result
 
-__all__ = ["EPILOG", "run"]
+__all__ = ["command"]
 
 EPILOG = (
     "Example: petlbench run --method fpt --dataset lesions --backbone vit_tiny_patch16_224 --weights none "
@@ -26,92 +26,82 @@ EPILOG = (
 TRAINING = ("epochs", "batch_size", "lr", "weight_decay")
 
 
-def run(
-    method: Annotated[str, typer.Option(help="Name of a method; see petlbench list methods.")],
-    dataset: Annotated[str, typer.Option(help="Name of a dataset, a folder of class folders, a CSV or a card.")],
-    backbone: Annotated[str | None, typer.Option(help="timm name.  [default: the papers' ViT-B/16]")] = None,
-    weights: Annotated[str, typer.Option(help="default (the hub), none (random) or a file.")] = "default",
-    image_size: Annotated[int | None, typer.Option(help="Pixels.  [default: the card's, else the backbone's]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.  [default: 20]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.  [default: 16]")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: the method's]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.  [default: the method's]")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of initialisation, order and augmentation.")] = 0,
-    split: Annotated[
-        str | None, typer.Option(help="official, random, kfold:K/I or repeat:N/I.  [default: the card's]")
-    ] = None,
-    split_seed: Annotated[int, typer.Option(help="Seed of the split, the same for all seeds of a study.")] = 0,
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads of one operator.  [default: cores, at most 8]")] = None,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Mixed precision.")] = "fp32",
-    attention_kernel: Annotated[
-        Literal["auto", "eager", "fused"], typer.Option(help="Explicit attention or torch's fused kernels.")
-    ] = "auto",
-    normalize: Annotated[
-        Literal["backbone", "card"], typer.Option(help="Whose mean and standard deviation.")
-    ] = "backbone",
-    preload: Annotated[
-        bool | None,
-        typer.Option("--preload/--no-preload", help="Compute frozen features once.  [default: where possible]"),
-    ] = None,
-    skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out.")] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any setting: method.KEY=V, dataset.KEY=V or training.KEY=V.", metavar="KEY=V"),
-    ] = None,
-    data_root_: DataRootOption = None,
-    output: OutputOption = Path("results"),
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow: an address, or none.  [default: a file in the output folder]")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Threads that decode images.", min=1, max=64)] = 2,
-    catalog: CatalogOption = None,
-    rerun: Annotated[bool, typer.Option("--rerun", help="Run again although a result stands.")] = False,
-    accept: Annotated[bool, typer.Option("--accept", help="Take a result whose data or code changed.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count parameters and predict memory; train nothing.")
-    ] = False,
-    json: JsonOption = False,
+@click.command("run", epilog=EPILOG)
+@click.option("--method", required=True, help="Name of a method; see petlbench list methods.")
+@click.option("--dataset", required=True, help="Name of a dataset, a folder of class folders, a CSV or a card.")
+@click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
+@click.option("--weights", default="default", show_default=True, help="default (the hub), none (random) or a file.")
+@click.option("--image-size", type=int, help="Pixels.  [default: the card's, else the backbone's]")
+@click.option("--epochs", type=int, help="Passes over the training split.  [default: 20]")
+@click.option("--batch-size", type=int, help="Images a step.  [default: 16]")
+@click.option("--lr", type=float, help="Peak learning rate.  [default: the method's]")
+@click.option("--weight-decay", type=float, help="Weight decay.  [default: the method's]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of initial values, order and augmentation.")
+@click.option("--split", help="official, random, kfold:K/I or repeat:N/I.  [default: the card's]")
+@click.option("--split-seed", type=int, default=0, show_default=True, help="The same for all seeds of a study.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--threads", type=int, help="Threads of one operator.  [default: cores, at most 8]")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--attention-kernel",
+    type=click.Choice(["auto", "eager", "fused"]),
+    default="auto",
+    show_default=True,
+    help="Explicit attention or torch's fused kernels.",
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(["backbone", "card"]),
+    default="backbone",
+    show_default=True,
+    help="Whose mean and standard deviation.",
+)
+@click.option(
+    "--preload/--no-preload", default=None, help="Compute frozen features once.  [default: wherever the method can]"
+)
+@click.option("--skip-corrupt", is_flag=True, help="Leave unreadable images out.")
+@setting_option
+@data_root_option
+@output_option
+@click.option("--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
+@catalog_option
+@click.option("--rerun", is_flag=True, help="Run again although a result stands.")
+@click.option("--accept", is_flag=True, help="Take a result whose data or code has changed since.")
+@click.option("--dry-run", is_flag=True, help="Count parameters and predict memory; train nothing.")
+@json_option
+def command(
+    settings: tuple[str, ...],
+    data_root: Path,
+    output: Path,
+    tracking_uri: str | None,
+    workers: int,
+    catalog: tuple[Path, ...],
+    rerun: bool,
+    accept: bool,
+    dry_run: bool,
+    json: bool,
+    **asked: Any,
 ) -> int:
     """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
-    given = parse_assignments(set_ or [], ("method", "dataset", "training"))
-    flags = dict(zip(TRAINING, (epochs, batch_size, lr, weight_decay), strict=True))
-    given["training"] |= {name: value for name, value in flags.items() if value is not None}  # type: ignore[misc]
+    given = parse_assignments(settings, ("method", "dataset", "training"))
+    training = {**given["training"]} | {name: asked.pop(name) for name in TRAINING if asked[name] is not None}
+    asked = {name: value for name, value in asked.items() if value is not None}
 
-    from petlbench.backbone import DEFAULT_BACKBONE
     from petlbench.catalog import Catalog
     from petlbench.resolve import Request, resolve
 
-    found, root = Catalog(catalog or ()), data_root(data_root_)
-    request = Request(
-        method=method,
-        dataset=dataset,
-        backbone=backbone or DEFAULT_BACKBONE,
-        weights=weights,
-        image_size=image_size,
-        training=given["training"],
-        method_settings=given["method"],
-        dataset_settings=given["dataset"],
-        split=split,
-        split_seed=split_seed,
-        seed=seed,
-        device=device,
-        threads=threads,
-        precision=precision,
-        attention_kernel=attention_kernel,
-        normalize=normalize,
-        preload=preload,
-        skip_corrupt=skip_corrupt,
-    )
-    config = resolve(request, found, root)
+    found = Catalog(catalog)
+    request = Request(training=training, method_settings=given["method"], dataset_settings=given["dataset"], **asked)
+    config = resolve(request, found, data_root)
     if dry_run:
         from petlbench.dryrun import dry_run as predict
 
-        return _show_dry_run(predict(config, found, root), json)
+        return _show_dry_run(predict(config, found, data_root), json)
     from petlbench.cli.bars import ShownProgress
     from petlbench.run import Place, execute
 
-    place = Place(output, root, tracking_uri, workers, rerun, accept)
+    place = Place(output, data_root, tracking_uri, workers, rerun, accept)
     with ShownProgress() as progress:
         result = execute(config, place, found, progress)
     return _show(result, output, json)
@@ -148,9 +138,10 @@ def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str
     facts = {}
     if parameters is not None:
         facts["learnable parameters"] = (
-            f"{parameters.learnable:,} of {parameters.total:,}: {percent(parameters.ratio, 3)} % "
-            f"(the paper's way of counting: {percent(parameters.ratio_published, 3)} %)"
+            f"{parameters.learnable:,} of {parameters.total:,}: {percent(parameters.ratio, 3)} %"
         )
+        if parameters.ratio_published != parameters.ratio:
+            facts["by the paper's way of counting"] = f"{percent(parameters.ratio_published, 3)} %"
     if memory is not None:
         facts["peak memory, MiB"] = (
             f"allocated {mebibytes(memory.allocated)}, reserved {mebibytes(memory.reserved)}, "

@@ -110,7 +110,7 @@ class CsvReader:
                 raise InputError(
                     f"{self._file} has no column '{names[role]}'; it has: {', '.join(header) or 'no header'}",
                     hint="the first line names the columns, separated by commas: image,label[,split][,group]; "
-                    f"other names go with --set data.{role}_column=NAME",
+                    f"other names go with --set dataset.{role}_column=NAME",
                     kind="missing_column",
                 )
         twice = [name for name in names.values() if header.count(name) > 1]

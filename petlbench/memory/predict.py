@@ -33,8 +33,11 @@ def predict_step_memory(config: RunConfig, assembled: Assembled) -> Memory:
         assembled: Its parts, built on device ``meta``.
 
     Returns:
-        The peak in bytes and its split, source ``predicted``; reserved and process memory are not predicted.
+        The peak in bytes and its split, source ``predicted``; reserved and process memory are not predicted, and
+        nothing is for mixed precision, whose casts device ``meta`` does not make.
     """
+    if config.precision != "fp32":
+        return Memory(allocated=None, reserved=None, process=None, resident=None, source="predicted")
     step = new_step(config, assembled.adapted, None)
     source = _source(config, assembled)
     batch = _meta_batch(config, assembled, source)
