@@ -11,6 +11,7 @@ from typing import Any, cast
 import timm
 import torch
 from timm.models import PretrainedCfg
+from timm.models import vision_transformer as vit
 from torch import Tensor, nn
 
 from petlbench.errors import InputError, unknown_name
@@ -50,7 +51,9 @@ class BackboneInfo:
         mean: Mean per colour channel that the weights expect, images in 0 to 1.
         std: Standard deviation per colour channel.
         interpolation: How the weights' images were resized.
-        capabilities: What a method may rely on: ``blocks``, ``fused_qkv``, ``class_token``, ``register_tokens``.
+        capabilities: What a method may rely on: ``blocks`` (a column of
+            them), ``fused_qkv`` (pre-norm blocks whose attention has one layer for queries, keys and values),
+            ``class_token``, ``register_tokens``.
     """
 
     name: str
@@ -210,7 +213,7 @@ def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
         InputError: When it is no plain vision transformer, or the image size is no multiple of its patch.
     """
     native = _pretrained_cfg(name).input_size[-1]
-    size = image_size or native
+    size = native if image_size is None else image_size
     _check_image_size(name, size)
     with torch.device("meta"):
         return _info(name, size, native, _create(name, size))
@@ -273,7 +276,7 @@ def _check_image_size(name: str, size: int) -> None:
         raise _not_a_vit(name)
     patch = model.patch_embed.patch_size[0]
     if size < patch or size % patch:
-        near = sorted({max(patch, size // patch * patch), (size // patch + 1) * patch})
+        near = sorted({max(patch, below) for below in (size // patch * patch, (size // patch + 1) * patch)})
         raise InputError(
             f"image size {size} is not a multiple of the patch of {name}, which is {patch} pixels",
             hint=f"use --image-size {' or '.join(map(str, near))}",
@@ -306,15 +309,33 @@ def _capabilities(model: Any) -> frozenset[str]:
     found = set()
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, nn.ModuleList | nn.Sequential) and all(hasattr(block, "attn") for block in blocks):
-        if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "patch_embed", "embed_dim")):
+        if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "embed_dim")) and _cuts_patches(
+            model
+        ):
             found.add("blocks")
-        if all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks):
+        if isinstance(model, vit.VisionTransformer) and all(_is_plain(block) for block in blocks):
             found.add("fused_qkv")
     if getattr(model, "cls_token", None) is not None:
         found.add("class_token")
     if getattr(model, "reg_token", None) is not None:
         found.add("register_tokens")
     return frozenset(found)
+
+
+def _is_plain(block: Any) -> bool:
+    # timm's other blocks and attentions place their norms elsewhere, turn queries and keys by position, or read the
+    # fused weight past its layer.
+    attention: Any = vit.Attention  # type: ignore[attr-defined, unused-ignore]
+    return type(block) is vit.Block and type(block.attn) is attention and isinstance(block.attn.qkv, nn.Linear)
+
+
+def _cuts_patches(model: Any) -> bool:
+    """Whether the image is cut into patches directly, rather than read by a convolutional network first."""
+    embedding: Any = getattr(model, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if not (isinstance(patch, tuple) and hasattr(embedding, "num_patches") and hasattr(embedding, "img_size")):
+        return False
+    return bool(embedding.num_patches == (embedding.img_size[0] // patch[0]) ** 2)
 
 
 def _not_a_vit(name: str) -> InputError:
@@ -339,7 +360,7 @@ def _part_of(fused: nn.Linear, index: int) -> nn.Linear:
     here = slice(index * rows, (index + 1) * rows)
     with torch.device("meta"):
         part = nn.Linear(fused.in_features, rows, bias=fused.bias is not None)
-    part.weight = nn.Parameter(fused.weight.detach()[here].clone())
+    part.weight = nn.Parameter(fused.weight.detach()[here].clone(), requires_grad=fused.weight.requires_grad)
     if fused.bias is not None:
-        part.bias = nn.Parameter(fused.bias.detach()[here].clone())
+        part.bias = nn.Parameter(fused.bias.detach()[here].clone(), requires_grad=fused.bias.requires_grad)
     return part

@@ -89,7 +89,11 @@ class Catalog:
     def __init__(self, folders: Sequence[Path] = ()) -> None:
         for folder in folders:
             if not folder.is_dir():
-                raise InputError(f"--catalog {folder}: there is no such folder", kind="unknown_catalog")
+                raise InputError(
+                    f"--catalog {folder}: there is no such folder",
+                    hint="give the folder that holds your method files, or methods/ and datasets/",
+                    kind="unknown_catalog",
+                )
         self.folders = tuple(folder.resolve() for folder in folders)
         self._known: dict[Kind, Mapping[str, Entry]] = {}
 
@@ -143,10 +147,14 @@ def _installed_folders() -> list[Path]:
     """Folders of the packages that name themselves under the entry point group ``petlbench.catalog``."""
     folders: list[Path] = []
     for point in entry_points(group="petlbench.catalog"):
-        spec = importlib.util.find_spec(point.value)
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except ModuleNotFoundError:  # a package in front of the module is not there
+            spec = None
         if spec is None:
             raise InputError(
                 f"entry point petlbench.catalog '{point.name}' names '{point.value}', which is not installed",
+                hint="install the package again, or remove it",
                 kind="broken_catalog",
             )
         folders += [Path(place).resolve() for place in spec.submodule_search_locations or ()]
@@ -224,6 +232,10 @@ def _literal_card(call: ast.Call) -> MethodCard:
         card = MethodCard(**values)
     except TypeError as error:
         raise ValueError(f"line {call.lineno}: {error}") from error
+    for spec in fields(card):
+        wanted = int if spec.type == "int" else str
+        if not isinstance(getattr(card, spec.name), wanted):
+            raise ValueError(f"line {call.lineno}: the card's '{spec.name}' is no {wanted.__name__}")
     if not card.name.isidentifier():
         raise ValueError(f"line {call.lineno}: the card's name '{card.name}' is no identifier")
     return card

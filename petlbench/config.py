@@ -18,7 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 class TrainingConfig(BaseModel):
     """How a run trains. AdamW throughout: the papers' optimiser, so that methods differ in nothing else."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training split")
     batch_size: int = Field(16, ge=1, le=65_536, description="images a step")
@@ -39,7 +39,7 @@ class RunConfig(BaseModel):
     results are tracked and how many processes load images are not.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: str
     method_settings: Mapping[str, Any] = Field(default_factory=dict)
@@ -50,11 +50,11 @@ class RunConfig(BaseModel):
     skip_corrupt: bool = False
     backbone: str = Field(description="timm name with its weight tag")
     weights: str = Field("default", description="default, none, or the absolute path of a file")
-    image_size: int = Field(gt=0)
+    image_size: int = Field(gt=0, description="height and width of the fine view in pixels")
     normalize: Literal["backbone", "card"] = "backbone"
     training: TrainingConfig
     preload: bool
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of initial values, order, augmentation and dropout")
     device: Literal["cpu", "cuda", "mps"]
     threads: int = Field(gt=0, description="threads of one operator; sums depend on it")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -16,6 +16,7 @@ from petlbench.environment import available_devices, usable_cores
 from petlbench.errors import InputError
 from petlbench.method import Method, load_method
 from petlbench.settings import validate_settings
+from petlbench.weights import check_weights_file
 
 __all__ = ["Request", "resolve"]
 
@@ -81,15 +82,20 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
     """
     method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
     dataset = describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    info = probe_backbone(resolve_backbone(request.backbone), request.image_size or dataset.card.image_size)
+    image_size = dataset.card.image_size if request.image_size is None else request.image_size
+    info = probe_backbone(resolve_backbone(request.backbone), image_size)
     if reason := method.refuse(info):
-        raise InputError(f"{request.method} cannot adapt {info.name}: {reason}", kind="unsupported")
+        raise InputError(
+            f"{request.method} cannot adapt {info.name}: {reason}",
+            hint=f"choose another backbone, or other settings (petlbench list methods --method {request.method})",
+            kind="unsupported",
+        )
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
         "dataset": _reference(request.dataset, catalog),
         "dataset_settings": dataset.settings,
-        "split": str(SplitScheme.parse(request.split or dataset.card.split)),
+        "split": str(SplitScheme.parse(dataset.card.split if request.split is None else request.split)),
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
         "backbone": info.name,
@@ -100,7 +106,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "preload": _preload(request, method, info),
         "seed": request.seed,
         "device": available_devices()[0] if request.device == "auto" else request.device,
-        "threads": request.threads or min(usable_cores(), _MOST_THREADS),
+        "threads": min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads,
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
     }
@@ -112,7 +118,11 @@ def _reference(dataset: str, catalog: Catalog) -> str:
 
 
 def _weights(weights: str) -> str:
-    return weights if weights in ("default", "none") else str(Path(weights).expanduser().resolve())
+    if weights in ("default", "none"):
+        return weights
+    file = Path(weights).expanduser().resolve()
+    check_weights_file(file)
+    return str(file)
 
 
 def _normalize(normalize: str, dataset: DatasetInfo) -> str:

@@ -122,7 +122,11 @@ def read_result(folder: Path) -> Result:
         document = json.loads(file.read_text(encoding="utf-8"))
         return Result.model_validate(_upgraded(document, file))
     except FileNotFoundError as error:
-        raise InputError(f"there is no result in {folder}", kind="unknown_run") from error
+        raise InputError(
+            f"there is no result in {folder}",
+            hint="give a run id together with its --output, or the run's folder",
+            kind="unknown_run",
+        ) from error
     except (ValueError, ValidationError) as error:
         raise InputError(
             f"{file} is damaged: {str(error).splitlines()[0]}", hint="remove it and run again", kind="bad_result"

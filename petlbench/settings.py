@@ -27,7 +27,8 @@ def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> 
     """
     for key in values:
         if key not in model.model_fields:
-            hint = unknown_name("setting", key, model.model_fields).hint
+            known = model.model_fields
+            hint = unknown_name("setting", key, known).hint if known else f"{owner} has no settings"
             raise InputError(f"{owner} has no setting '{key}'", hint=hint, kind="unknown_setting")
     try:
         return model.model_validate(dict(values))

@@ -9,13 +9,12 @@ from typing import Any, cast
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from petlbench.errors import InputError, PetlbenchError, RunError
 
-__all__ = ["load_weights"]
+__all__ = ["check_weights_file", "load_weights"]
 
 _SHOWN = 5
 
@@ -41,7 +40,24 @@ def load_weights(module: nn.Module, name: str, weights: str) -> None:
     _fill(module, _converted(module, _unwrapped(state), origin), name, origin)
 
 
-def _from_hub(name: str) -> Mapping[str, Any]:
+def check_weights_file(file: Path) -> None:
+    """Check that a weights file is there, before anything else is done.
+
+    Args:
+        file: The file.
+
+    Raises:
+        InputError: When it is not.
+    """
+    if not file.is_file():
+        raise InputError(
+            f"weights file {file} does not exist",
+            hint="give --weights a file, default (the hub) or none (random)",
+            kind="no_weights",
+        )
+
+
+def _from_hub(name: str) -> object:
     from timm.models import load_state_dict_from_hf
 
     cfg = timm.get_pretrained_cfg(name)
@@ -52,7 +68,7 @@ def _from_hub(name: str) -> Mapping[str, Any]:
             kind="no_weights",
         )
     try:
-        return cast("Mapping[str, Any]", load_state_dict_from_hf(cfg.hf_hub_id, weights_only=True))
+        return cast("object", load_state_dict_from_hf(cfg.hf_hub_id, weights_only=True))
     except PetlbenchError:
         raise
     except Exception as error:  # the hub client raises many kinds, all of which mean the same to the user
@@ -64,14 +80,13 @@ def _from_hub(name: str) -> Mapping[str, Any]:
         ) from error
 
 
-def _from_file(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise InputError(f"weights file {file} does not exist", kind="no_weights")
+def _from_file(file: Path) -> object:
+    check_weights_file(file)
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return cast("Mapping[str, Any]", torch.load(file, map_location="cpu", weights_only=True))
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, _unpickling_error()) as error:
+        return cast("object", torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged files make torch's reader raise almost anything
         raise InputError(
             f"weights file {file} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             hint="give a safetensors file, or a .pth or .bin file that holds tensors alone",
@@ -79,20 +94,15 @@ def _from_file(file: Path) -> Mapping[str, Any]:
         ) from error
 
 
-def _unpickling_error() -> type[Exception]:
-    import pickle
-
-    return pickle.UnpicklingError
-
-
-def _unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Take the tensors out of the wrappers that training scripts put around them."""
+def _unwrapped(loaded: object) -> dict[str, Tensor]:
+    """Take the tensors out of the wrappers that training scripts put around them; anything else holds none."""
+    state: Mapping[Any, Any] = loaded if isinstance(loaded, Mapping) else {}
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(state.get(key), Mapping):
-            state = state[key]
+        inner = state.get(key)
+        if isinstance(inner, Mapping):
+            state = inner
             break
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
+    return {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _converted(module: nn.Module, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class SplitScheme:
             raise InputError(f"the split '{self.kind}' has no parts", hint=f"give {_FORMS}", kind="bad_split")
         if self.parts < least:
             raise InputError(
-                f"the split '{self}' has too few parts: at least {least} needed",
+                f"the split '{self.kind}:{self.parts}/{self.index}' has too few parts: at least {least} needed",
                 hint=f"give {_FORMS}",
                 kind="bad_split",
             )

@@ -58,6 +58,7 @@ def load_task_data(config: RunConfig, catalog: Catalog, data_root: Path, workers
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
         progress.say(f"{len(errors)} unreadable images are left out")
+    _check_classes(dataset)
     splits = assign_splits(dataset.records, SplitScheme.parse(config.split), config.split_seed, classes=dataset.classes)
     progress.phase("checksums", len(splits))
     manifest = build_manifest(dataset, splits, on_progress=lambda _done, _total: progress.advance())
@@ -65,6 +66,17 @@ def load_task_data(config: RunConfig, catalog: Catalog, data_root: Path, workers
         name: [index for index, split in enumerate(splits) if split == name] for name in SPLITS
     }
     return TaskData(dataset, indices, manifest, tuple(error.message for error in errors.values()))
+
+
+def _check_classes(dataset: Dataset) -> None:
+    present = {record.label for record in dataset.records}
+    for label, name in enumerate(dataset.classes):
+        if label not in present:
+            raise InputError(
+                f"class '{name}' of {dataset.name} has no image left",
+                hint="mend its images, or take the class out",
+                kind="class_too_small",
+            )
 
 
 def _unreadable(dataset: Dataset, workers: int, progress: Progress) -> dict[str, InputError]:
