@@ -87,6 +87,7 @@ def test_the_feature_cache_of_fpt_at_512_is_fifteen_megabytes_an_image(plan: Cal
     assert cache["bytes"] == 15_114_240 * 11_720
 
 
+@pytest.mark.slow
 def test_fpt_plus_caches_half_of_the_layers(plan: Callable[..., Any]) -> None:
     assert plan("fpt_plus", "--image-size", "512")["feature_cache"]["bytes_per_image"] == 15_114_240 // 2
 
@@ -139,32 +140,18 @@ def test_defaults_that_are_spelled_out_name_the_same_run(cli: Cli, quick: Quick,
     assert cli(*spelled).document["run_id"] == left_out["run_id"]
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"seed": "1"},
-        {"lr": "0.5"},
-        {"threads": "2"},
-        {"precision": "bf16"},
-        {"split_seed": "1"},
-        {"image_size": "48"},
-        {"skip_corrupt": True},
-        {"no_preload": True},
-        {"set": "training.schedule=constant"},
-    ],
-)
-def test_what_can_change_a_number_names_another_run(cli: Cli, quick: Quick, changed: dict[str, Any]) -> None:
-    asked = {"dry_run": True, "json": True}
-    assert (
-        cli(*quick(**asked, **changed)).document["run_id"].rpartition("-")[2]
-        != cli(*quick(**asked)).document["run_id"].rpartition("-")[2]
-    )
+def test_what_can_change_a_number_names_another_run(cli: Cli, quick: Quick) -> None:
+    changes: list[dict[str, Any]] = [{}, {"threads": "2"}, {"no_preload": True}, {"set": "training.schedule=constant"}]
+    digests = [
+        cli(*quick(dry_run=True, json=True, **changed)).document["run_id"].rpartition("-")[2] for changed in changes
+    ]
+    assert len(set(digests)) == len(changes)
 
 
-@pytest.mark.parametrize("changed", [{"output": "elsewhere"}, {"workers": "5"}, {"tracking_uri": "none"}])
-def test_what_cannot_change_a_number_names_the_same_run(cli: Cli, quick: Quick, changed: dict[str, Any]) -> None:
-    asked = {"dry_run": True, "json": True}
-    assert cli(*quick(**{**asked, **changed})).document["run_id"] == cli(*quick(**asked)).document["run_id"]
+def test_what_cannot_change_a_number_names_the_same_run(cli: Cli, quick: Quick) -> None:
+    elsewhere = {"output": "elsewhere", "workers": "5", "tracking_uri": "none", "data_root": "elsewhere"}
+    run_ids = [cli(*quick(dry_run=True, json=True, **changed)).document["run_id"] for changed in ({}, elsewhere)]
+    assert run_ids[0] == run_ids[1]
 
 
 def test_a_method_of_the_users_runs_dry(cli: Cli, quick: Quick, here: Path) -> None:
