@@ -185,7 +185,11 @@ def _read_file(kind: Kind, file: Path) -> Iterator[Entry]:
                 raise ValueError("it has no 'title'")
             yield Entry(kind, file.stem, file, card["title"], card=card)
     except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as error:
-        raise InputError(f"the {kind} file {file} is broken: {error}", kind="broken_catalog") from error
+        raise InputError(
+            f"the {kind} file {file} is broken: {error}",
+            hint="mend the file, or move it out of the catalogue",
+            kind="broken_catalog",
+        ) from error
 
 
 def _method_entries(file: Path, text: str) -> Iterator[Entry]:

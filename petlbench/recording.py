@@ -28,11 +28,13 @@ class Ending:
         status: The result's status.
         outputs: Labels (N,) and logits (N, C) by split, for a finished run.
         error: What went wrong, for the others.
+        resumable: Whether the same command can go on from the last checkpoint.
     """
 
     status: Status
     outputs: Mapping[str, tuple[Labels, Logits]] = field(default_factory=dict)
     error: dict[str, str] | None = None
+    resumable: bool = False
 
 
 def describe_failure(error: BaseException) -> Ending:
@@ -43,11 +45,15 @@ def describe_failure(error: BaseException) -> Ending:
     """
     if isinstance(error, KeyboardInterrupt):
         told = {"kind": "interrupted", "message": "stopped by the user", "hint": "the same command goes on from here"}
-        return Ending("interrupted", error=told)
+        return Ending("interrupted", error=told, resumable=True)
     if _is_out_of_memory(error):
         message = f"out of memory: {str(error).splitlines()[0]}"
         hint = "use a smaller --batch-size or --image-size, or --precision bf16"
         return Ending("oom", error={"kind": "oom", "message": message, "hint": hint})
+    if isinstance(error, OSError):
+        message = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        hint = "mend that (room on the disk?); the same command goes on from the last epoch"
+        return Ending("failed", error={"kind": "io", "message": message, "hint": hint}, resumable=True)
     if isinstance(error, PetlbenchError):
         return Ending("failed", error={"kind": error.kind, "message": error.message, "hint": error.hint})
     told = {

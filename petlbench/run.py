@@ -265,7 +265,7 @@ class _Run:
     def _record(self, ending: Ending) -> Result:
         """Write the result as a whole and tell the tracker.
 
-        An interrupted run keeps its checkpoint, and a finished result is never replaced by an unfinished one.
+        A run that can go on keeps its checkpoint, and a finished result is never replaced by an unfinished one.
         """
         result = self._result(ending)
         result.scores = score(result, iter_results(self.place.output))
@@ -277,7 +277,7 @@ class _Run:
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
             self.folder.publish()
-        if ending.status != "interrupted":
+        if not ending.resumable:
             self.folder.clear()
         self.tracker.finish(ending.status, final_metrics(result), self.folder.final)
         return result

@@ -67,8 +67,10 @@ def _from_hub(name: str) -> object:
             hint="give --weights FILE, or --weights none for random ones",
             kind="no_weights",
         )
+    # Without a file name timm takes "not reachable" for "no such file" and tries everything again under another name.
+    file = cfg.hf_hub_filename or "model.safetensors"
     try:
-        return cast("object", load_state_dict_from_hf(cfg.hf_hub_id, weights_only=True))
+        return cast("object", load_state_dict_from_hf(cfg.hf_hub_id, file, weights_only=True))
     except PetlbenchError:
         raise
     except Exception as error:  # the hub client raises many kinds, all of which mean the same to the user

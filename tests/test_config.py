@@ -252,7 +252,7 @@ class TestSettings:
     def test_an_unknown_key_of_something_without_settings_says_so(self) -> None:
         with pytest.raises(InputError) as caught:
             validate_settings(Nothing, {"rank": 1}, "method x")
-        assert caught.value.hint in {"known: none", "method x has no settings"}
+        assert caught.value.hint == "method x has no settings"
 
     @pytest.mark.parametrize(("value", "why"), [("0", "greater than or equal to 1"), ("65", "64"), ("x", "integer")])
     def test_a_refused_value_is_shown_with_its_key_bound_and_meaning(self, value: str, why: str) -> None:

@@ -169,6 +169,27 @@ def test_out_of_memory_is_recorded(run: Run, monkeypatch: pytest.MonkeyPatch, er
     assert str(error) in result["error"]["message"]
 
 
+def test_a_full_disk_costs_no_finished_epoch(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options, save, saved = ("--method", "full", "--epochs", "3"), torch.save, []
+
+    def save_until_full(state: Any, file: Path) -> None:
+        if len(saved) == 2:
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(file))
+        saved.append(file)
+        save(state, file)
+
+    unbroken = run(*options, output=tmp_path / "unbroken")
+    monkeypatch.setattr(torch, "save", save_until_full)
+    broken = run(*options, output=tmp_path / "broken")
+    assert (broken["exit_status"], broken["status"], broken["error"]["kind"]) == (1, "failed", "io")
+    assert "No space left" in broken["error"]["message"]
+    assert not list((tmp_path / "broken").rglob("*.tmp"))
+    monkeypatch.undo()
+    resumed = run(*options, output=tmp_path / "broken")
+    assert (resumed["status"], resumed["metrics"]) == ("finished", unbroken["metrics"])
+
+
 def test_the_test_split_is_read_once_and_the_reading_is_logged(run: Run, tmp_path: Path) -> None:
     result = run("--method", "linear", "--epochs", "3")
     lines = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()

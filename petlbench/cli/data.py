@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-@click.group("data")
+@click.group("data", epilog="Example: petlbench data info lesions")
 def command() -> None:
     """Look at datasets."""
 
