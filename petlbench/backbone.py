@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
@@ -164,9 +164,32 @@ class Backbone:
             else:
                 tokens = block(tokens)
 
+    def pooled_through(
+        self, image: Tensor, enter: Callable[[int, Tensor], Tensor], leave: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Compute the final feature while something is done to the tokens on the way.
+
+        Args:
+            image: Normalised images, (B, 3, image_size, image_size).
+            enter: Given a block's number and the tokens (B, N, D) in front of it, returns what the block reads.
+            leave: Given the tokens behind the last block, returns those that the final feature is made of.
+
+        Returns:
+            Features, (B, D).
+        """
+        model = cast("Any", self.module)
+        tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))
+        for layer, block in enumerate(model.blocks):
+            tokens = block(enter(layer, tokens))
+        return cast("Tensor", model.forward_head(model.norm(leave(tokens)), pre_logits=True))
+
+    def blocks(self) -> Sequence[Any]:
+        """The transformer blocks, each with an ``attn`` and an ``mlp`` that can be replaced in place."""
+        return list(cast("Any", self.module).blocks)
+
     def split_qkv(self) -> None:
         """Take every fused query-key-value layer apart, in place; the outputs stay the same."""
-        for block in cast("Any", self.module).blocks:
+        for block in self.blocks():
             block.attn.qkv = SplitQKV(block.attn.qkv)
 
     def digest(self) -> str:

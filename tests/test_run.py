@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from petlbench.cli.app import run_command
 
-METHODS = ("full", "linear", "lora", "fpt", "fpt_plus")
+METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
 TINY = ("--backbone", "vit_tiny_patch16_224", "--weights", "none", "--image-size", "32", "--batch-size", "8")
 Run = Callable[..., dict[str, Any]]
 

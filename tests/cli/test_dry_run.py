@@ -12,7 +12,17 @@ Cli = Callable[..., Any]
 Quick = Callable[..., list[str]]
 
 # Learnable parameters as the papers print them (7 classes, ViT-B/16 at 384 pixels).
-PUBLISHED = {"full": 86_095_879, "linear": 5_383, "lora": 595_207, "fpt": 1_602_535, "fpt_plus": 901_159}
+PUBLISHED = {
+    "full": 86_095_879,
+    "linear": 5_383,
+    "attention": 28_353_799,
+    "bitfit": 108_295,
+    "adapter": 1_794_439,
+    "vpt": 152_839,
+    "lora": 595_207,
+    "fpt": 1_602_535,
+    "fpt_plus": 901_159,
+}
 PAPER = ("--dataset", "isic2018", "--backbone", "vit_base_patch16_384", "--weights", "none", "--dry-run", "--json")
 
 

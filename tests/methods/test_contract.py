@@ -193,3 +193,43 @@ def test_fpt_refuses_a_side_network_that_its_heads_cannot_share() -> None:
     assert reason is not None
     assert "3 heads" in reason
     assert load_method(CATALOG.find("method", "fpt")).from_settings({}).refuse(probe_backbone(BACKBONE, 64)) is None
+
+
+@pytest.mark.parametrize("settings", [{"placement": placement} for placement in ("houlsby", "pfeiffer", "parallel")])
+def test_adapters_start_at_the_frozen_backbone(settings: dict[str, str]) -> None:
+    full = build("full")
+    assembled = build("full")
+    method = load_method(CATALOG.find("method", "adapter")).from_settings(settings)
+    torch.manual_seed(0)
+    module = method.adapt(assembled.backbone, CLASSES).module.eval()
+    module.get_parameter("head.weight").data.copy_(full.adapted.module.get_parameter("head.weight"))
+    with torch.no_grad():
+        torch.testing.assert_close(module(batch(full)[0]), logits(full), rtol=0, atol=1e-6)
+
+
+def test_a_backbone_run_block_by_block_gives_its_own_final_feature() -> None:
+    backbone = build("full").backbone
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stepwise = backbone.pooled_through(image, lambda _layer, tokens: tokens, lambda tokens: tokens)
+        torch.testing.assert_close(stepwise, backbone.pooled(image))
+
+
+@pytest.mark.parametrize("depth", ["shallow", "deep"])
+def test_prompts_are_replaced_and_never_added_up(depth: str) -> None:
+    method = load_method(CATALOG.find("method", "vpt")).from_settings({"depth": depth, "num_tokens": 5})
+    assembled = build("full")
+    seen: list[int] = []
+    for block in assembled.backbone.blocks():
+        block.register_forward_pre_hook(lambda _module, args: seen.append(args[0].shape[1]))
+    module: Any = method.adapt(assembled.backbone, CLASSES).module.eval()
+    module(batch(assembled)[0])
+    assert set(seen) == {assembled.backbone.info.tokens + 5}
+
+
+@pytest.mark.parametrize(("which", "endings"), [("blocks", {"bias"}), ("query_mlp", {"q.bias", "fc1.bias"})])
+def test_bitfit_learns_the_chosen_biases(which: str, endings: set[str]) -> None:
+    method = load_method(CATALOG.find("method", "bitfit")).from_settings({"which": which})
+    learned = method.adapt(build("full").backbone, CLASSES).learnable - {"head.weight", "head.bias"}
+    assert learned
+    assert all(".blocks." in name and name.endswith(tuple(endings)) for name in learned)
