@@ -226,6 +226,7 @@ class _Run:
             progress=self.progress,
             on_epoch=self._report,
             watch=self._watch,
+            measured=self.meter.phases,
         )
         self.folder.work.mkdir(parents=True, exist_ok=True)
         checkpoint = Checkpoint(self.folder.checkpoint, identity=json.dumps(self.digests, sort_keys=True))

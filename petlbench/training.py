@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from petlbench.data.loader import ImageLoader
 from petlbench.errors import RunError
 from petlbench.evaluation import Predictor
 from petlbench.files import write_atomically
+from petlbench.memory.measure import PhaseMemory
 from petlbench.method import Adapted
 from petlbench.metrics import evaluate
 from petlbench.progress import Progress
@@ -73,6 +74,8 @@ class Trainer:
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
             lives already, to read their peak memory.
+        measured: Memory figures by phase, shared with what ``watch`` fills; a checkpoint keeps them, so that a run that
+            was stopped behind its last epoch still has them.
         on_epoch: Told each new point of the curve, once the checkpoint is written.
         seconds: Time spent so far in training and in evaluation, earlier attempts included.
         earlier: The part of it that was spent before this process.
@@ -87,6 +90,7 @@ class Trainer:
     seed: int
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
+    measured: dict[str, PhaseMemory] = field(default_factory=dict)
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
     earlier: float = 0.0
@@ -105,7 +109,6 @@ class Trainer:
         self.earlier = sum(self.seconds.values())
         first = len(selected.curve) + 1
         for epoch in range(first, self.config.epochs + 1):
-            # A training that goes on from a checkpoint is watched again: its memory belongs to this process.
             watch = self.watch if epoch == first else _unwatched
             started = time.perf_counter()
             loss = self._train_epoch(epoch, watch)
@@ -215,6 +218,7 @@ class Checkpoint:
             "curve": selected.curve,
             "best": {"epoch": selected.epoch, "key": list(selected.key), "learned": selected.learned},
             "seconds": trainer.seconds,
+            "measured": {name: asdict(figures) for name, figures in trainer.measured.items()},
         }
         with write_atomically(self.file) as temporary:
             torch.save(state, temporary)
@@ -232,6 +236,7 @@ class Checkpoint:
         trainer.step.optimizer.load_state_dict(state["optimizer"])
         trainer.step.scaler.load_state_dict(state["scaler"])
         trainer.seconds.update(state["seconds"])
+        trainer.measured |= {name: PhaseMemory(**figures) for name, figures in state["measured"].items()}
         best = state["best"]
         selected.curve, selected.epoch = state["curve"], best["epoch"]
         selected.key, selected.learned = tuple(best["key"]), best["learned"]

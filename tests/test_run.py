@@ -190,6 +190,22 @@ def test_a_full_disk_costs_no_finished_epoch(run: Run, monkeypatch: pytest.Monke
     assert (resumed["status"], resumed["metrics"]) == ("finished", unbroken["metrics"])
 
 
+def test_a_run_stopped_behind_its_last_epoch_keeps_its_memory_figures(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = ("--method", "linear", "--epochs", "2")
+    monkeypatch.setattr("petlbench.evaluation.TestSplit.read", stop)
+    stopped = run(*options)
+    assert (stopped["exit_status"], stopped["status"], len(stopped["curve"])) == (1, "interrupted", 2)
+    monkeypatch.undo()
+    resumed = run(*options)
+    assert resumed["status"] == "finished"
+    assert resumed["memory"]["allocated"] == stopped["memory"]["allocated"] > 0
+
+
 def test_the_test_split_is_read_once_and_the_reading_is_logged(run: Run, tmp_path: Path) -> None:
     result = run("--method", "linear", "--epochs", "3")
     lines = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()
