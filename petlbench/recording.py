@@ -104,8 +104,10 @@ def describe_data(data: TaskData, normalization: Normalization) -> dict[str, Any
 def final_metrics(result: Result) -> dict[str, float]:
     """The figures of a result that a tracker shows beside the curves."""
     found: dict[str, float | None] = {}
+    # The curve owns the names val_…; the best epoch's figures must not become another point of it.
+    prefixes = {"val": "best_val", "test": "test"}
     for split, metrics in result.metrics.items():
-        found |= {f"{split}_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+        found |= {f"{prefixes[split]}_{name}": value for name, value in metrics.items() if isinstance(value, float)}
     if result.parameters is not None:
         found |= {"learnable_parameters": result.parameters.learnable, "learnable_ratio": result.parameters.ratio}
     if result.memory is not None:
