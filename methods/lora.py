@@ -53,7 +53,7 @@ class LoRA(Method[LoRASettings]):
         targets = self.settings.targets.replace(",", "|")
         config = peft.LoraConfig(
             r=self.settings.rank,
-            lora_alpha=self.settings.alpha or self.settings.rank,  # type: ignore[arg-type]  # a float works as well
+            lora_alpha=self.settings.alpha or self.settings.rank,
             lora_dropout=self.settings.dropout,
             target_modules=rf"blocks\.\d+\.attn\.qkv\.({targets})",
         )
