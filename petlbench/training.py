@@ -18,6 +18,7 @@ from petlbench.data.loader import ImageLoader
 from petlbench.errors import RunError
 from petlbench.evaluation import Predictor
 from petlbench.files import write_atomically
+from petlbench.interrupt import check_interrupt
 from petlbench.memory.measure import PhaseMemory
 from petlbench.method import Adapted
 from petlbench.metrics import evaluate
@@ -136,6 +137,7 @@ class Trainer:
             if number % _READ_EVERY == 0:
                 self._check(losses[-1], epoch, number)
             self.progress.advance()
+            check_interrupt()
         mean = torch.stack(losses).mean()
         self._check(mean, epoch, steps - 1)
         return float(mean)

@@ -236,7 +236,7 @@ def stop_in_epoch(process: subprocess.Popen[str], epoch: int, sign: signal.Signa
 def test_a_run_that_was_stopped_ends_with_the_same_numbers(
     images: Path, tmp_path: Path, run: Run, sign: signal.Signals
 ) -> None:
-    options = ("--method", "lora", "--epochs", "4", "--set", "method.dropout=0.1")
+    options = ("--method", "lora", "--epochs", "6", "--set", "method.dropout=0.1")
     unbroken = run(*options, output=tmp_path / "unbroken")
     process = start(images, tmp_path / "broken", *options)
     printed = stop_in_epoch(process, 2, sign)

@@ -6,7 +6,6 @@ Every command imports what it needs when it is called, so that ``--help`` and ``
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 __all__ = ["main"]
@@ -19,7 +18,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without a fixed workspace cuBLAS may choose another algorithm, and other last bits, from call to call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     from petlbench.cli.app import run_command
+    from petlbench.interrupt import install_handlers
 
+    install_handlers()
     sys.exit(run_command(sys.argv[1:]))
