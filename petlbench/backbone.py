@@ -145,10 +145,9 @@ class Backbone:
         Yields:
             Queries, keys and values of each wanted layer in turn, each (B, H, N, D / H), not scaled.
         """
-        model = cast("Any", self.module)
-        tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))
+        tokens = self._embedded(image)
         wanted, last = set(layers), max(layers)
-        for index, block in enumerate(model.blocks):
+        for index, block in enumerate(self.blocks()):
             if index == last:
                 yield _heads(block.attn, block.attn.qkv(block.norm1(tokens)))
                 return
@@ -178,10 +177,15 @@ class Backbone:
             Features, (B, D).
         """
         model = cast("Any", self.module)
-        tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image))))
-        for layer, block in enumerate(model.blocks):
+        tokens = self._embedded(image)
+        for layer, block in enumerate(self.blocks()):
             tokens = block(enter(layer, tokens))
         return cast("Tensor", model.forward_head(model.norm(leave(tokens)), pre_logits=True))
+
+    def _embedded(self, image: Tensor) -> Tensor:
+        """Turn images into what the first block reads, (B, N, D)."""
+        model = cast("Any", self.module)
+        return cast("Tensor", model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(image)))))
 
     def blocks(self) -> Sequence[Any]:
         """The transformer blocks, each with an ``attn`` and an ``mlp`` that can be replaced in place."""

@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -203,7 +203,7 @@ def _method_entries(file: Path, text: str) -> Iterator[Entry]:
             if call is not None:
                 found = True
                 card = _literal_card(call)
-                yield Entry("method", card.name, file, card.title, attribute=node.name, card=_as_dict(card))
+                yield Entry("method", card.name, file, card.title, attribute=node.name, card=asdict(card))
     if not found:
         raise ValueError("no class in it has a 'card = MethodCard(...)'")
 
@@ -243,7 +243,3 @@ def _literal_card(call: ast.Call) -> MethodCard:
     if not card.name.isidentifier():
         raise ValueError(f"line {call.lineno}: the card's name '{card.name}' is no identifier")
     return card
-
-
-def _as_dict(card: MethodCard) -> dict[str, Any]:
-    return {spec.name: getattr(card, spec.name) for spec in fields(card)}

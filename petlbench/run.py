@@ -272,9 +272,9 @@ class _Run:
         result.scores = score(result, iter_results(self.place.output))
         draft = self.folder.new_draft()
         if ending.status == "finished":
-            write_predictions(draft / "predictions.parquet", self.data, ending.outputs)
-            write_learned(draft / "learned.safetensors", self.selected.learned, self.config.run_id)
-            write_manifest(self.data.manifest, draft / "manifest.csv")
+            write_predictions(draft / ARTIFACTS["predictions"], self.data, ending.outputs)
+            write_learned(draft / ARTIFACTS["learned"], self.selected.learned, self.config.run_id)
+            write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
             self.folder.publish()

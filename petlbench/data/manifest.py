@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from petlbench.data.dataset import Dataset
 from petlbench.errors import InputError
+from petlbench.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,12 +68,8 @@ def write_manifest(frame: pd.DataFrame, file: Path) -> None:
         file: Where to; its folder is made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
+    with write_atomically(file) as temporary:
         temporary.write_bytes(_canonical(frame, COLUMNS))
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def manifest_digest(frame: pd.DataFrame) -> str:
