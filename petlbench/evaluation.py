@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from petlbench.data.loader import ImageLoader
+from petlbench.autocast import autocast
+from petlbench.data.loader import Batch, ImageLoader
 from petlbench.errors import RunError
 from petlbench.features.source import FeatureSource
-from petlbench.step import autocast
 
 __all__ = ["Predictor", "TestSplit"]
 
@@ -54,12 +54,25 @@ class Predictor:
         self.module.eval()
         labels, logits = [], []
         for batch in loader.in_order():
-            moved = batch.to(self.device)
-            with torch.no_grad(), autocast(self.device, self.precision):
-                logits.append(self.module(self.source(moved)).float().cpu())
+            logits.append(self.logits(batch.to(self.device)).cpu())
             labels.append(batch.labels)
             on_images(len(batch.index))
         return torch.cat(labels).numpy(), torch.cat(logits).numpy()
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Compute the logits of one batch: one prediction pass, in the mode that the module is in.
+
+        Nothing is read back to the host, so that the pass runs on device ``meta`` too.
+
+        Args:
+            batch: B images, on the device; labels are not looked at.
+
+        Returns:
+            Logits in fp32, (B, C), on the device.
+        """
+        with torch.no_grad(), autocast(self.device, self.precision):
+            logits: Tensor = self.module(self.source(batch)).float()
+        return logits
 
 
 class TestSplit:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
+from petlbench.config import RunConfig
 from petlbench.data.task import TaskData
 from petlbench.data.views import Normalization
-from petlbench.errors import PetlbenchError
+from petlbench.errors import PetlbenchError, RunError
 from petlbench.evaluation import Labels, Logits
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
-from petlbench.result import Memory, Result, Status
+from petlbench.memory.shortage import describe_shortage, is_shortage
+from petlbench.result import Inference, Memory, Result, Status
 
-__all__ = ["Ending", "describe_data", "describe_failure", "describe_memory", "final_metrics"]
+__all__ = ["Ending", "describe_data", "describe_failure", "describe_memory", "final_metrics", "shortage_while_building"]
+
+# The figures of memory that a tracker is told.
+_MEMORY = ("allocated", "reserved", "process")
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,18 @@ class Ending:
     resumable: bool = False
 
 
-def describe_failure(error: BaseException) -> Ending:
+def describe_failure(error: BaseException, config: RunConfig) -> Ending:
     """Turn whatever stopped a run into an ending that says so.
 
     Args:
         error: The exception.
+        config: The run.
     """
     if isinstance(error, KeyboardInterrupt):
         told = {"kind": "interrupted", "message": "stopped by the user", "hint": "the same command goes on from here"}
         return Ending("interrupted", error=told, resumable=True)
-    if _is_out_of_memory(error):
-        message = f"out of memory: {str(error).splitlines()[0]}"
-        hint = "use a smaller --batch-size or --image-size, or --precision bf16"
-        return Ending("oom", error={"kind": "oom", "message": message, "hint": hint})
+    if is_shortage(error):
+        return Ending("oom", error=_describe_out_of_memory(error, config))
     if isinstance(error, OSError):
         message = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
         hint = "mend that (room on the disk?); the same command goes on from the last epoch"
@@ -76,6 +79,7 @@ def describe_memory(meter: MemoryMeter) -> Memory:
         source=meter.source,
         phases={name: asdict(figures) for name, figures in meter.phases.items()},
         parts=step.parts,
+        others=meter.already_used,
     )
 
 
@@ -111,12 +115,45 @@ def final_metrics(result: Result) -> dict[str, float]:
     if result.parameters is not None:
         found |= {"learnable_parameters": result.parameters.learnable, "learnable_ratio": result.parameters.ratio}
     if result.memory is not None:
-        found |= {f"memory_{name}": getattr(result.memory, name) for name in ("allocated", "reserved", "process")}
+        found |= {f"memory_{name}": getattr(result.memory, name) for name in _MEMORY}
+    found |= _inference_figures(result.inference)
     found |= {"ppe": result.scores.ppe, "pme": result.scores.pme}
     found |= {f"seconds_{name}": value for name, value in result.timing.items()}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a plain RuntimeError whose text is all there is to tell it by.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def shortage_while_building(error: BaseException, config: RunConfig) -> RunError:
+    """The error of a run whose backbone alone does not fit; there is nothing yet that a result could be made of.
+
+    Args:
+        error: One that `is_shortage` is true of.
+        config: The run.
+    """
+    told = _describe_out_of_memory(error, config)
+    message = told["message"].replace("out of memory", f"out of memory while building {config.backbone}", 1)
+    return RunError(message, hint=told["hint"], kind="oom")
+
+
+def _describe_out_of_memory(error: BaseException, config: RunConfig) -> dict[str, str]:
+    shortage = describe_shortage(error)
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    more = "a smaller --image-size" + (" or --precision bf16" if config.precision == "fp32" else "")
+    hint = f"{_memory_command(config, shortage)} names the largest --batch-size that fits; {more} takes less, too"
+    return {"kind": "oom", "message": f"out of memory: {said}", "hint": hint, **shortage}
+
+
+def _memory_command(config: RunConfig, shortage: Mapping[str, str]) -> str:
+    """The command that finds what fits, into all that the device has where that was said."""
+    total = shortage.get("total", "")
+    words = ["petlbench", "memory", "--method", config.method, "--dataset", config.dataset]
+    words += ["--backbone", config.backbone, "--image-size", str(config.image_size), "--precision", config.precision]
+    return shlex.join([*words, "--budget", total.replace(" ", "") if total.endswith("iB") else "SIZE"])
+
+
+def _inference_figures(inference: Inference | None) -> dict[str, float | None]:
+    if inference is None:
+        return {}
+    figures = {"latency": inference.latency, "images_per_second": inference.images_per_second}
+    if inference.memory is not None:
+        figures |= {f"memory_{name}": getattr(inference.memory, name) for name in _MEMORY}
+    return {f"inference_{name}": value for name, value in figures.items()}

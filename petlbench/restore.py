@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from petlbench.artifacts import ARTIFACTS, load_learned
 from petlbench.assemble import Assembled, assemble, build_views
+from petlbench.autocast import autocast
 from petlbench.backbone import Backbone, set_attention_kernel
 from petlbench.catalog import Catalog
 from petlbench.data.loader import Batch
@@ -22,7 +23,6 @@ from petlbench.errors import InputError
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.method import Adapted, Inputs
 from petlbench.result import Result, read_result
-from petlbench.step import autocast
 
 __all__ = ["Restored", "find_run", "read_finished", "restore"]
 

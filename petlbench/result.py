@@ -16,6 +16,8 @@ from petlbench.files import write_atomically
 __all__ = [
     "FILE",
     "SCHEMA",
+    "Inference",
+    "InferenceMemory",
     "Memory",
     "Parameters",
     "Result",
@@ -66,6 +68,28 @@ class Memory(_Part):
     source: str = Field(description="cuda, cpu, mps or predicted")
     phases: dict[str, Any] = Field(default_factory=dict)
     parts: dict[str, int] | None = None
+    others: int | None = Field(default=None, description="what others held on the device when the run began")
+
+
+class InferenceMemory(_Part):
+    """Peak memory of prediction in bytes, each as in `Memory`; None where it cannot be had."""
+
+    allocated: int | None = None
+    reserved: int | None = None
+    process: int | None = None
+    resident: int | None = None
+    parts: dict[str, int] | None = None
+    source: str = Field(description="cuda, cpu, mps or predicted")
+
+
+class Inference(_Part):
+    """What prediction costs with the trained module in evaluation mode, frozen features computed live."""
+
+    batch_size: int = Field(description="images of the batch that memory and throughput belong to")
+    latency: float | None = Field(default=None, description="median seconds of one image alone")
+    images_per_second: float | None = Field(default=None, description="at the batch size")
+    memory: InferenceMemory | None = Field(default=None, description="the peak of one batch")
+    error: str | None = Field(default=None, description="why the figures are missing, where they are")
 
 
 class Result(_Part):
@@ -84,6 +108,7 @@ class Result(_Part):
     scores: Scores = Field(default_factory=Scores)
     intervals: dict[str, Any] = Field(default_factory=dict)
     memory: Memory | None = None
+    inference: Inference | None = None
     timing: dict[str, float] = Field(default_factory=dict)
     data: dict[str, Any] = Field(default_factory=dict)
     preprocessing: dict[str, str] = Field(default_factory=dict)

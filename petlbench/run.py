@@ -35,12 +35,21 @@ from petlbench.evaluation import Predictor, TestSplit
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures
 from petlbench.files import check_writable
 from petlbench.identity import differences, identify
+from petlbench.inference import measure_inference
 from petlbench.memory.measure import MemoryMeter, open_meter
+from petlbench.memory.shortage import is_shortage
 from petlbench.method import Inputs
 from petlbench.metrics import evaluate
 from petlbench.progress import Progress
-from petlbench.recording import Ending, describe_data, describe_failure, describe_memory, final_metrics
-from petlbench.result import FILE, Result, iter_results, read_result, write_result
+from petlbench.recording import (
+    Ending,
+    describe_data,
+    describe_failure,
+    describe_memory,
+    final_metrics,
+    shortage_while_building,
+)
+from petlbench.result import FILE, Inference, Result, iter_results, read_result, write_result
 from petlbench.run_folder import RunFolder
 from petlbench.scores import score
 from petlbench.step import balanced_weights
@@ -93,8 +102,7 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
     device, started = _device(config), time.perf_counter()
     meter = open_meter(device)
     data = load_task_data(config, catalog, place.data_root, place.workers, progress)
-    with meter.phase("build"):
-        assembled = assemble(config, catalog, len(data.dataset.classes), device)
+    assembled = _build(config, catalog, len(data.dataset.classes), device, meter)
     digests = identify(config, catalog, data, assembled)
     folder = RunFolder(place.output, config.run_id)
     if (stored := _stored(folder, digests, place)) is not None:
@@ -116,6 +124,18 @@ def _device(config: RunConfig) -> torch.device:
             kind="bad_setting",
         )
     return torch.device(config.device)
+
+
+def _build(
+    config: RunConfig, catalog: Catalog, num_classes: int, device: torch.device, meter: MemoryMeter
+) -> Assembled:
+    try:
+        with meter.phase("build"):
+            return assemble(config, catalog, num_classes, device)
+    except Exception as error:
+        if is_shortage(error):
+            raise shortage_while_building(error, config) from error
+        raise
 
 
 def _repeatable(threads: int) -> None:
@@ -163,6 +183,7 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
     earlier: float = 0.0
     selected: Selected = field(default_factory=Selected)
+    inference: Inference | None = None
 
     def __post_init__(self) -> None:
         config, info = self.config, self.assembled.backbone.info
@@ -183,8 +204,9 @@ class _Run:
             predictor = Predictor(self.assembled.adapted.module, self.source, self.device, self.config.precision)
             self._train(predictor)
             ending = self._test(predictor)
+            self.inference = self._measure_inference()
         except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
-            ending = describe_failure(error)
+            ending = describe_failure(error, self.config)
         return self._record(ending)
 
     def _source(self) -> FeatureSource:
@@ -241,7 +263,7 @@ class _Run:
     def _train(self, predictor: Predictor) -> None:
         trainer = Trainer(
             adapted=self.assembled.adapted,
-            step=new_step(self.config, self.assembled.adapted, self._class_weights()),
+            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights()),
             predictor=predictor,
             train=self._loader("train"),
             val=self._loader("val"),
@@ -287,6 +309,17 @@ class _Run:
         self.seconds["evaluate"] += time.perf_counter() - began
         return Ending("finished", outputs=outputs)
 
+    def _measure_inference(self) -> Inference:
+        """Measure prediction as it would be deployed: with features computed live, whatever training did."""
+        began = time.perf_counter()
+        self.progress.phase("measuring prediction", 1)
+        source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
+        predictor = Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
+        sizes = {name: view.size for name, view in self.views.items()}
+        measured = measure_inference(predictor, sizes, self.config.training.batch_size, self.meter)
+        self.seconds["inference"] = time.perf_counter() - began
+        return measured
+
     def _record(self, ending: Ending) -> Result:
         """Write the result as a whole and tell the tracker.
 
@@ -317,6 +350,7 @@ class _Run:
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),
+            inference=self.inference,
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
             data=describe_data(self.data, self.normalization),
             preprocessing={name: view.describe() for name, view in self.views.items()},

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from petlbench.cli.app import run_command
+from petlbench.memory.measure import HostMeter
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
 TINY = ("--backbone", "vit_tiny_patch16_224", "--weights", "none", "--image-size", "32", "--batch-size", "8")
@@ -169,6 +170,143 @@ def test_out_of_memory_is_recorded(run: Run, monkeypatch: pytest.MonkeyPatch, er
     result = run("--method", "full", "--epochs", "1")
     assert (result["exit_status"], result["status"]) == (1, "oom")
     assert str(error) in result["error"]["message"]
+
+
+GREEDY_METHOD = """
+import torch
+
+from petlbench.catalog import MethodCard
+from petlbench.method import Adapted, Classifier, Method, MethodSettings, TrainingDefaults
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.77 GiB of which 1.20 GiB is free."
+    " Including non-PyTorch memory, this process has 14.57 GiB memory in use."
+)
+
+
+class Greedy(Classifier):
+    passes, device, allowed = 0, "cpu", 1
+
+    def forward(self, inputs):
+        self.passes += 1
+        if self.passes > self.allowed and len(inputs.views["fine"]) > 1:
+            if self.device == "cuda":
+                raise torch.OutOfMemoryError(CUDA)
+            torch.empty(10**16)
+        return super().forward(inputs)
+
+
+class Settings(MethodSettings):
+    device: str = "cpu"
+    allowed: int = 1
+
+
+class GreedyMethod(Method[Settings]):
+    card = MethodCard(name="greedy", title="Greedy", family="own", year=2026, paper="none")
+    Settings = Settings
+    defaults = TrainingDefaults(lr=0.1)
+
+    def adapt(self, backbone, num_classes):
+        module = Greedy(backbone, num_classes)
+        module.device, module.allowed = self.settings.device, self.settings.allowed
+        return Adapted(module, frozenset({"head.bias"}))
+"""
+
+
+@pytest.fixture
+def greedy(run: Run, tmp_path: Path) -> Run:
+    """Run a method whose module wants more than there is after so many passes."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "greedy.py").write_text(GREEDY_METHOD)
+
+    def call(*settings: str) -> dict[str, Any]:
+        given = [word for setting in settings for word in ("--set", f"method.{setting}")]
+        return run("--method", "greedy", "--catalog", str(tmp_path / "own"), "--epochs", "1", *given)
+
+    return call
+
+
+@pytest.mark.parametrize(("device", "asked", "free"), [("cuda", "2.00 GiB", "1.20 GiB"), ("cpu", "35.53 PiB", "iB")])
+def test_out_of_memory_in_a_step_says_what_was_asked_and_what_was_there(
+    greedy: Run, device: str, asked: str, free: str
+) -> None:
+    result = greedy(f"device={device}")
+    assert (result["exit_status"], result["status"], result["error"]["kind"]) == (1, "oom", "oom")
+    assert result["error"]["asked"] == asked
+    assert result["error"]["free"].endswith(free)
+    assert result["error"].get("total") == ("15.77 GiB" if device == "cuda" else None)
+    assert "petlbench memory --method greedy" in result["error"]["hint"]
+    # The first step went well, and its peak is kept.
+    phases = result["memory"]["phases"]
+    assert list(phases) == ["build", "train_step"]
+    assert result["memory"]["allocated"] == phases["train_step"]["allocated"] > 0
+
+
+def test_a_backbone_that_does_not_fit_is_said_in_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("petlbench.run.assemble", fail)
+    told = run("--method", "full", "--epochs", "1")
+    assert (told["exit_status"], told["error"]["kind"]) == (1, "oom")
+    assert "while building vit_tiny_patch16_224" in told["error"]["message"]
+
+
+def test_a_run_whose_prediction_cannot_be_measured_is_finished(greedy: Run) -> None:
+    # 60 images: 5 training steps, the validation split twice, the test split once.
+    passes = greedy("allowed=1000")
+    assert passes["inference"]["error"] is None
+    splits = {name: -(-count // 8) for name, count in passes["data"]["images"].items()}
+    allowed = passes["data"]["images"]["train"] // 8 + 2 * splits["val"] + splits["test"]
+    result = greedy(f"allowed={allowed}", "device=cuda")
+    assert (result["exit_status"], result["status"]) == (0, "finished")
+    assert result["metrics"] == passes["metrics"]
+    assert result["inference"]["error"].startswith("out of memory: CUDA out of memory")
+    assert (result["inference"]["batch_size"], result["inference"]["latency"]) == (8, None)
+
+
+@pytest.mark.parametrize("method", ["full", "linear", "fpt"])
+def test_prediction_is_measured_as_it_would_be_deployed(run: Run, method: str) -> None:
+    result = run("--method", method, "--epochs", "1")
+    inference, memory = result["inference"], result["inference"]["memory"]
+    assert inference["batch_size"] == 8
+    assert 0 < inference["latency"] < 10
+    assert inference["images_per_second"] > 0
+    assert memory["source"] == "cpu"
+    assert sum(memory["parts"].values()) == memory["allocated"] > 0
+    # The backbone is at work, also where training left it out; gradients and the optimiser are not.
+    backbone = (result["parameters"]["total"] - result["parameters"]["learnable"]) * 4
+    assert memory["parts"]["parameters"] >= (backbone if method != "full" else result["parameters"]["total"] * 4)
+    assert (memory["parts"]["gradients"], memory["parts"]["optimizer"]) == (0, 0)
+    assert result["memory"]["phases"]["predict"]["allocated"] == memory["allocated"]
+    assert result["timing"]["inference"] > 0
+
+
+def test_the_facts_of_a_run_say_what_prediction_costs(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--method", "linear", "--dataset", str(images), *TINY, "--epochs", "1", "--tracking-uri", "none"]
+    assert run_command([*command, "--output", str(tmp_path / "results")]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"prediction +[\d.]+ ms an image, [\d.]+ images/s and a peak of [\d.]+ MiB in batches of 8", shown)
+    assert "other processes" not in shown
+
+
+def test_what_others_held_on_the_device_is_shown_and_kept(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared(device: torch.device) -> HostMeter:
+        meter = HostMeter(device)
+        meter.already_used = 700 << 20
+        return meter
+
+    monkeypatch.setattr("petlbench.run.open_meter", shared)
+    command = ["run", "--method", "linear", "--dataset", str(images), *TINY, "--epochs", "1", "--tracking-uri", "none"]
+    command += ["--output", str(tmp_path / "results")]
+    assert run_command(command) == 0
+    assert "other processes held 700.0 MiB when the run began" in capsys.readouterr().out
+    assert run_command([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory"]["others"] == 700 << 20
 
 
 # adalora has a state of its own besides, and gps chooses what it learns from the training images.

@@ -8,11 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from petlbench.autocast import autocast
 from petlbench.backbone import Backbone
 from petlbench.data.loader import Batch
 from petlbench.errors import InputError
 from petlbench.method import FeatureSpec, FrozenFeatures, Inputs
-from petlbench.step import autocast
 
 __all__ = ["CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures"]
 

@@ -10,64 +10,145 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["memory_of_others", "process_memory"]
+__all__ = ["Driver", "Gpu", "memory_of_others", "open_driver"]
+
+_GPU, _MIG = "GPU-", "MIG-"
 
 
-def process_memory(uuid: str, *, pid: int | None = None, nvml: Any = None) -> int | None:
-    """Read the memory that a process holds on a GPU, CUDA context included.
-
-    This is the reading at the time of the call, not a peak; it comes close to one because PyTorch's allocator keeps
-    what it has reserved.
-
-    Args:
-        uuid: The device's UUID, with or without the prefix ``GPU-`` or ``MIG-``.
-        pid: The process; this one by default.
-        nvml: The module to ask; ``pynvml`` by default.
-
-    Returns:
-        Bytes, or ``None`` when not available.
-    """
-    with _session(nvml) as library:
-        used = _used_by_process(library, uuid)
-    return used.get(os.getpid() if pid is None else pid) if used else None
-
-
-def memory_of_others(uuid: str, *, pid: int | None = None, nvml: Any = None) -> int | None:
-    """Read what is in use on a GPU besides a process: other programs, and what the driver keeps.
-
-    A process that the driver knows by another id counts as another, so ask before this one has touched the device.
+@dataclass(frozen=True)
+class Gpu:
+    """Which GPU is meant, as far as a program of CUDA knows.
 
     Args:
-        uuid: The device's UUID, with or without the prefix ``GPU-`` or ``MIG-``.
-        pid: The process to leave out; this one by default.
-        nvml: The module to ask; ``pynvml`` by default.
-
-    Returns:
-        Bytes, or ``None`` when not available.
+        index: CUDA's number of the device, among those that it sees.
+        uuid: The device's UUID as torch tells it, with or without the prefix ``GPU-`` or ``MIG-``; None where torch
+            does not tell.
+        visible: The value of ``CUDA_VISIBLE_DEVICES``; None where it is not set.
+        in_bus_order: Whether CUDA numbers devices as the driver does (``CUDA_DEVICE_ORDER=PCI_BUS_ID``).
     """
-    with _session(nvml) as library:
-        handle = _handle(library, uuid)
-        total = _ask(library, lambda: int(library.nvmlDeviceGetMemoryInfo(handle).used)) if handle is not None else None
-        used = _used_by_process(library, uuid)
-    if total is None or used is None:
-        return None
-    own = used.get(os.getpid() if pid is None else pid, 0)
-    return None if own is None else max(0, total - own)
+
+    index: int
+    uuid: str | None = None
+    visible: str | None = None
+    in_bus_order: bool = False
+
+    @property
+    def chosen(self) -> str:
+        """What ``CUDA_VISIBLE_DEVICES`` says of it: a number, a UUID or the beginning of one; empty for nothing."""
+        if self.visible is None:
+            return str(self.index)
+        entries = [entry.strip() for entry in self.visible.split(",")]
+        return entries[self.index] if self.index < len(entries) else ""
+
+    def uuids(self) -> list[str]:
+        """The UUIDs that it may have, the surest first.
+
+        For a MIG instance torch may tell the UUID of the whole GPU, so the one that was asked for goes before it.
+        """
+        chosen = self.chosen
+        named = [chosen] if chosen.startswith((_GPU, _MIG)) else []
+        if self.uuid is None:
+            return named
+        told = [self.uuid] if self.uuid.startswith((_GPU, _MIG)) else [_GPU + self.uuid, _MIG + self.uuid]
+        return [*named, *told] if chosen.startswith(_MIG) else [*told, *named]
+
+
+class Driver:
+    """The driver's answers about one GPU; made by `open_driver`.
+
+    Args:
+        library: The module to ask.
+        handle: What it knows the GPU by.
+    """
+
+    def __init__(self, library: Any, handle: Any) -> None:
+        self._library = library
+        self._handle = handle
+
+    def process_memory(self, pid: int | None = None) -> int | None:
+        """Read the memory that a process holds on the GPU at this moment, CUDA context included.
+
+        Args:
+            pid: The process; this one by default.
+
+        Returns:
+            Bytes, or ``None`` when not available.
+        """
+        used = self._used_by_process()
+        return used.get(os.getpid() if pid is None else pid) if used else None
+
+    def memory_of_others(self, pid: int | None = None, *, touched: bool = False) -> int | None:
+        """Read what is in use on the GPU besides a process.
+
+        Args:
+            pid: The process to leave out; this one by default.
+            touched: Whether that process is known to hold memory there. When the driver does not list it all the
+                same, its share is among the others' and cannot be told from them.
+
+        Returns:
+            Bytes, or ``None`` when not available.
+        """
+        used, total = self._used_by_process(), self._used()
+        if total is None or used is None:
+            return None
+        own = used.get(os.getpid() if pid is None else pid, None if touched else 0)
+        return None if own is None else max(0, total - own)
+
+    def _used(self) -> int | None:
+        """Bytes in use; the newer question leaves out what the driver keeps for itself, older drivers lack it."""
+        library, handle = self._library, self._handle
+        version = getattr(library, "nvmlMemory_v2", None)
+        info = _ask(library, lambda: library.nvmlDeviceGetMemoryInfo(handle, version)) if version else None
+        info = info or _ask(library, lambda: library.nvmlDeviceGetMemoryInfo(handle))
+        return int(info.used) if info is not None else None
+
+    def _processes(self) -> Any:
+        """The processes that compute on the GPU; older drivers know only an older form of the question."""
+        library, name = self._library, "nvmlDeviceGetComputeRunningProcesses"
+        forms = [form for form in (name, f"{name}_v2") if hasattr(library, form)]
+        answers = (_ask(library, functools.partial(getattr(library, form), self._handle)) for form in forms)
+        return next((answer for answer in answers if answer is not None), None)
+
+    def _used_by_process(self) -> dict[int, int | None] | None:
+        listed = self._processes()
+        if listed is None:
+            return None
+        used: dict[int, int | None] = {}
+        for entry in listed:  # a process has one entry for each MIG instance that it uses
+            before, now = used.get(entry.pid, 0), _known(entry.usedGpuMemory)
+            used[entry.pid] = None if before is None or now is None else before + now
+        return used
 
 
 @contextmanager
-def _session(nvml: Any) -> Iterator[Any]:
-    """Open the library for one question; yields ``None`` when there is no driver to ask."""
+def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
+    """Open the driver's library for questions about one GPU.
+
+    Args:
+        gpu: Which one.
+        nvml: The module to ask; ``pynvml`` by default.
+
+    Yields:
+        The driver, or ``None`` where there is none or it does not know the GPU.
+    """
     library = nvml if nvml is not None else _pynvml()
     if library is None or _ask(library, lambda: (library.nvmlInit(), True)) is None:
         yield None
         return
     try:
-        yield library
+        handle = _handle(library, gpu)
+        yield Driver(library, handle) if handle is not None else None
     finally:
         _ask(library, library.nvmlShutdown)
+
+
+def memory_of_others(gpu: Gpu, *, pid: int | None = None, touched: bool = False, nvml: Any = None) -> int | None:
+    """Ask once what is in use on a GPU besides a process; see `Driver.memory_of_others`."""
+    with open_driver(gpu, nvml=nvml) as driver:
+        return driver.memory_of_others(pid, touched=touched) if driver is not None else None
 
 
 def _pynvml() -> Any:
@@ -79,26 +160,53 @@ def _pynvml() -> Any:
 
 
 def _ask(library: Any, question: Callable[[], Any]) -> Any:
+    # A driver that is older than the library raises an error that is no NVMLError.
+    mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
     try:
         return question()
-    except library.NVMLError:
+    except (library.NVMLError, mismatch):
         return None
 
 
-def _handle(library: Any, uuid: str) -> Any:
-    if library is None:
-        return None
-    names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
-    for name in names:
-        handle = _ask(library, functools.partial(library.nvmlDeviceGetHandleByUUID, name))
+def _known(value: int | None) -> int | None:
+    """A figure, unless it is the number that stands for none (all bits set, of 32 or 64)."""
+    return None if value is None or value in {-1, 2**32 - 1, 2**64 - 1} else int(value)
+
+
+def _handle(library: Any, gpu: Gpu) -> Any:
+    for uuid in gpu.uuids():
+        handle = _ask(library, functools.partial(library.nvmlDeviceGetHandleByUUID, uuid)) or _by_prefix(library, uuid)
         if handle is not None:
             return handle
-    return None
+    return _by_number(library, gpu) if gpu.uuid is None else None
 
 
-def _used_by_process(library: Any, uuid: str) -> dict[int, int | None] | None:
-    handle = _handle(library, uuid)
-    if handle is None:
+def _by_prefix(library: Any, beginning: str) -> Any:
+    """Find the one device whose UUID begins so; CUDA takes abbreviated ones, the driver does not."""
+    found = [
+        device
+        for device in _devices(library)
+        if str(_ask(library, functools.partial(library.nvmlDeviceGetUUID, device))).startswith(beginning)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _devices(library: Any) -> Iterator[Any]:
+    """Yield the handles of all GPUs and of all MIG instances."""
+    for number in range(_ask(library, library.nvmlDeviceGetCount) or 0):
+        device = _ask(library, functools.partial(library.nvmlDeviceGetHandleByIndex, number))
+        if device is None:
+            continue
+        yield device
+        for place in range(_ask(library, functools.partial(library.nvmlDeviceGetMaxMigDeviceCount, device)) or 0):
+            instance = _ask(library, functools.partial(library.nvmlDeviceGetMigDeviceHandleByIndex, device, place))
+            if instance is not None:
+                yield instance
+
+
+def _by_number(library: Any, gpu: Gpu) -> Any:
+    """Find a device by its number, which CUDA and the driver share only in bus order or where there is one device."""
+    alone = _ask(library, library.nvmlDeviceGetCount) == 1
+    if not gpu.chosen.isdecimal() or not (alone or gpu.in_bus_order):
         return None
-    processes = _ask(library, lambda: library.nvmlDeviceGetComputeRunningProcesses(handle))
-    return None if processes is None else {entry.pid: entry.usedGpuMemory for entry in processes}
+    return _ask(library, functools.partial(library.nvmlDeviceGetHandleByIndex, int(gpu.chosen)))

@@ -1,0 +1,102 @@
+"""The meter of CUDA devices: torch's caching allocator, the driver, and live tensors for the split."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from petlbench.memory.meter import MemoryMeter, PhaseMemory
+from petlbench.memory.nvml import Gpu, memory_of_others, open_driver
+from petlbench.memory.sampler import Sampler
+
+if TYPE_CHECKING:
+    import torch
+
+    from petlbench.memory.live import LiveTensors
+
+__all__ = ["CudaMeter"]
+
+
+class CudaMeter(MemoryMeter):
+    """Measures a CUDA device: torch's caching allocator, the driver all through a phase, and the resident set.
+
+    A phase that is entered for the first time begins with an empty cache, so that its reserved memory is its own.
+
+    Args:
+        device: The CUDA device.
+        cuda: The module that keeps the allocator's figures; ``torch.cuda`` by default.
+        nvml: The module that asks the driver; ``pynvml`` by default.
+    """
+
+    source = "cuda"
+
+    def __init__(self, device: torch.device, *, cuda: Any = None, nvml: Any = None) -> None:
+        super().__init__(device)
+        self._cuda = cuda if cuda is not None else _torch_cuda()
+        self._nvml = nvml
+        self._gpu = _gpu(device, self._cuda)
+        self._process: int | None = None
+        # A process that holds memory already may be on the driver's list by an id that is not its own.
+        touched = int(self._cuda.memory_reserved(device)) > 0
+        self.already_used = memory_of_others(self._gpu, touched=touched, nvml=nvml)
+
+    def _clear(self) -> None:
+        gc.collect()
+        self._cuda.empty_cache()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._process = None
+        self._cuda.reset_peak_memory_stats(self._device)
+        with open_driver(self._gpu, nvml=self._nvml) as driver:
+            if driver is None:
+                yield
+                return
+            sampler = Sampler(driver.process_memory)
+            try:
+                with sampler:
+                    yield
+            finally:
+                self._process = sampler.peak
+
+    def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
+        allocated = int(self._cuda.max_memory_allocated(self._device))
+        return PhaseMemory(
+            allocated=allocated,
+            reserved=int(self._cuda.max_memory_reserved(self._device)),
+            process=self._process,
+            resident=self._resident.peak(),
+            parts=_parts(counted, allocated) if counted is not None else None,
+        )
+
+
+def _parts(counted: LiveTensors, allocated: int) -> dict[str, int] | None:
+    """Split the allocator's peak by role; what no tensor shows (a kernel's workspace, say) is ``other``.
+
+    An allocator that rounds to something smaller than blocks can say less than was counted: then nothing is split.
+    """
+    from petlbench.memory.live import OTHER
+
+    unseen = allocated - counted.peak
+    parts = counted.parts
+    return parts | {OTHER: parts[OTHER] + unseen} if unseen >= 0 else None
+
+
+def _gpu(device: torch.device, cuda: Any) -> Gpu:
+    uuid = getattr(cuda.get_device_properties(device), "uuid", None)
+    index = cast("int | None", device.index)
+    return Gpu(
+        index=int(cuda.current_device()) if index is None else index,
+        uuid=str(uuid) if uuid is not None else None,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        in_bus_order=os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID",
+    )
+
+
+def _torch_cuda() -> Any:
+    import torch
+
+    return torch.cuda

@@ -1,0 +1,178 @@
+"""What every meter does: phases one at a time, the larger figures of each kept, and the host's resident set."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from petlbench.memory.live import LiveTensors
+
+__all__ = ["PHASES", "MemoryMeter", "PhaseMemory"]
+
+PHASES = ("build", "preload", "prepare", "train_step", "evaluate", "predict")
+"""The phases of a run, in their order."""
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """Peak memory of one phase in bytes; ``None`` is "not available here", never zero.
+
+    Attributes:
+        allocated: The most bytes in tensors at one time. On CUDA the allocator's own figure for the whole phase;
+            elsewhere counted tensor by tensor, in those parts of the phase that named what lives already.
+        reserved: The most bytes that the CUDA caching allocator held from the driver.
+        process: The most bytes that the driver said this process holds on the device, context included. On CUDA NVML
+            is asked all through the phase; on MPS Metal is asked at its start and its end.
+        resident: Peak resident set of the process in host memory; `MemoryMeter.resident_scope` tells whose peak it is.
+        parts: The peak of ``allocated`` by role, where live tensors were counted; sums to ``allocated``.
+    """
+
+    allocated: int | None = None
+    reserved: int | None = None
+    process: int | None = None
+    resident: int | None = None
+    parts: dict[str, int] | None = None
+
+
+class MemoryMeter(ABC):
+    """Measures the phases of one run.
+
+    Args:
+        device: The device whose tensors count.
+        proc: The process's folder in ``/proc``; absent on other systems than Linux.
+
+    Attributes:
+        source: Where the figures come from: ``cuda``, ``cpu`` or ``mps``.
+        phases: The figures of the phases that were measured, by name.
+        already_used: Bytes that others held on the device when the meter was opened; ``None`` where that is not known.
+    """
+
+    source: str
+
+    def __init__(self, device: torch.device, *, proc: Path = Path("/proc/self")) -> None:
+        self.phases: dict[str, PhaseMemory] = {}
+        self.already_used: int | None = None
+        self._device = device
+        self._resident = _ResidentSet(proc)
+        self._open: list[str] = []
+        self._entered: set[str] = set()
+
+    @property
+    def resident_scope(self) -> Literal["phase", "process"]:
+        """Whether ``resident`` is the phase's own peak, or that of the process since it started."""
+        return self._resident.scope
+
+    @contextmanager
+    def phase(self, name: str, live: Sequence[object] = ()) -> Iterator[None]:
+        """Measure a phase, also when its body raises.
+
+        Args:
+            name: The phase, one of `PHASES` or another. A phase that is entered again keeps the larger figures.
+            live: The modules, optimisers and tensors (also in mappings, sequences, dataclasses) that live at the start,
+                for a phase whose tensors are to be counted. Counting slows the phase: wrap the first two training
+                steps, of which the second holds the optimiser's state.
+
+        Yields:
+            Nothing; the phase's work is done inside.
+
+        Raises:
+            RuntimeError: Another phase is still open.
+        """
+        with _alone(self._open, name):
+            if name not in self._entered:
+                self._entered.add(name)
+                self._clear()
+            self._resident.restart()
+            counted: LiveTensors | None = None
+            try:
+                with ExitStack() as stack:
+                    stack.enter_context(self._watched())
+                    if live:
+                        counted = stack.enter_context(self._count(live))
+                    yield
+            finally:
+                self._record(name, self._figures(counted))
+
+    def _clear(self) -> None:  # noqa: B027  # most devices have nothing to clear
+        """Make room before a phase is entered for the first time, so that nothing of an earlier one is in its peak."""
+
+    def _watched(self) -> AbstractContextManager[object]:
+        """The context in which a phase's work is done."""
+        return nullcontext()
+
+    @abstractmethod
+    def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
+        """Read the figures of the phase that just ended; ``counted`` holds its live tensors where they were named."""
+
+    def _count(self, live: Sequence[object]) -> LiveTensors:
+        from petlbench.memory.live import LiveTensors
+
+        tensors = LiveTensors(self._device)
+        tensors.add(*live)
+        return tensors
+
+    def _record(self, name: str, new: PhaseMemory) -> None:
+        old = self.phases.get(name, PhaseMemory())
+        newer_counts = (new.allocated or 0) > (old.allocated or 0)
+        self.phases[name] = PhaseMemory(
+            allocated=_larger(old.allocated, new.allocated),
+            reserved=_larger(old.reserved, new.reserved),
+            process=_larger(old.process, new.process),
+            resident=_larger(old.resident, new.resident),
+            parts=new.parts if newer_counts else old.parts,
+        )
+
+
+class _ResidentSet:
+    """Peak resident set of this process: since `restart` where the kernel allows that, else since the process began."""
+
+    def __init__(self, proc: Path) -> None:
+        self._proc = proc
+        self.scope: Literal["phase", "process"] = "process"
+
+    def restart(self) -> None:
+        try:
+            (self._proc / "clear_refs").write_text("5")  # proc(5): sets the peak to what is resident now
+        except OSError:
+            self.scope = "process"
+        else:
+            self.scope = "phase"
+
+    def peak(self) -> int | None:
+        try:
+            for line in (self._proc / "status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        except OSError:
+            pass
+        self.scope = "process"
+        try:
+            import resource
+        except ImportError:  # Windows has no such module
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def _alone(opened: list[str], name: str) -> Iterator[None]:
+    if opened:
+        raise RuntimeError(f"phase '{name}' inside phase '{opened[-1]}': phases share one peak and do not nest")
+    opened.append(name)
+    try:
+        yield
+    finally:
+        opened.pop()
+
+
+def _larger(old: int | None, new: int | None) -> int | None:
+    known = [value for value in (old, new) if value is not None]
+    return max(known) if known else None
