@@ -7,6 +7,7 @@ in front of them is learned they are computed once per image.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from petlbench.backbone import Backbone, BackboneInfo, FusedAttentionSwitch
 from petlbench.catalog import MethodCard
+from petlbench.checkpointing import recomputed
 from petlbench.features.frozen import ImportantTokens
 from petlbench.method import (
     Adapted,
@@ -42,7 +44,7 @@ __all__ = [
 class FPTSettings(MethodSettings):
     """Settings of FPT; the defaults are the authors'.
 
-    The last four switch FPT's parts off one by one, as the paper's Table 2 does; preloading is a choice of the run.
+    The four switches turn FPT's parts off one by one, as the paper's Table 2 does; preloading is a choice of the run.
     """
 
     num_prompts: int = Field(
@@ -69,6 +71,11 @@ class FPTSettings(MethodSettings):
         True, description="the side network reads the coarse view; off, it reads an image as large as the backbone's"
     )
     token_selection: bool = Field(True, description="only the important tokens are kept; off, all of them are")
+    implementation: Literal["lean", "published"] = Field(
+        "lean",
+        description="what the fusion module keeps for the backward pass: its inputs alone, or all that it computed, as "
+        "the authors' code does; the results are the same",
+    )
 
     @property
     def reads_backbone(self) -> bool:
@@ -160,6 +167,7 @@ class FPT(Method[FPTSettings]):
             side_width=side,
             heads=info.heads,
             dropout=self.settings.dropout,
+            lean=self.settings.implementation == "lean",
         )
 
     def _prompt_width(self, info: BackboneInfo) -> int:
@@ -197,6 +205,8 @@ class FusionModule(FusedAttentionSwitch):
         side_width: Width of the side network, S.
         heads: Attention heads of the backbone, H.
         dropout: Dropout on the fused prompts.
+        lean: Whether the attention is computed again in the backward pass, from keys and values that are there anyway,
+            rather than kept with its copies of them in the order and precision that it needs.
     """
 
     def __init__(
@@ -209,9 +219,11 @@ class FusionModule(FusedAttentionSwitch):
         side_width: int,
         heads: int,
         dropout: float,
+        lean: bool,
     ) -> None:
         super().__init__()
         self.heads = heads
+        self.attend = partial(recomputed, self._attend) if lean else self._attend
         self.add_in_backbone_width = prompt_width == backbone_width
         self.prompts = nn.Parameter(torch.empty(layers, num_prompts, prompt_width))
         nn.init.normal_(self.prompts, std=1e-6)
@@ -235,7 +247,7 @@ class FusionModule(FusedAttentionSwitch):
         key, value = inputs.features["keys"][:, layer], inputs.features["values"][:, layer]
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        read = self._attend(query.expand(batch, -1, -1, -1), key, value).transpose(1, 2).flatten(2)
+        read = self.attend(query.expand(batch, -1, -1, -1), key, value).transpose(1, 2).flatten(2)
         fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
         return cast("Tensor", self.dropout(fused))
 

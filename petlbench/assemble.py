@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import nn
 
 from petlbench.backbone import Backbone, BackboneInfo, build_backbone, probe_backbone, set_attention_kernel
 from petlbench.catalog import Catalog
+from petlbench.checkpointing import checkpoint_blocks
 from petlbench.config import RunConfig, derive_seed
 from petlbench.data.card import DatasetCard
+from petlbench.data.loader import Batch
 from petlbench.data.views import Augmentation, Normalization, View
-from petlbench.method import Adapted, FrozenFeatures, Method, load_method
+from petlbench.method import Adapted, FrozenFeatures, Inputs, Method, load_method
 from petlbench.result import Parameters
 from petlbench.step import Objective, Step, build_step
 
@@ -30,6 +33,7 @@ class Assembled:
         backbone: The backbone, on the device.
         adapted: The module to train, on the device.
         frozen: What the module takes from the frozen backbone, or None.
+        num_classes: Number of classes C.
         weights_digest: SHA-256 of the backbone's weights before it was adapted; empty on device ``meta``.
     """
 
@@ -37,6 +41,7 @@ class Assembled:
     backbone: Backbone
     adapted: Adapted
     frozen: FrozenFeatures | None
+    num_classes: int
     weights_digest: str
 
 
@@ -61,10 +66,28 @@ def assemble(config: RunConfig, catalog: Catalog, num_classes: int, device: torc
     with torch.device("meta") if device.type == "meta" else torch.device("cpu"):
         adapted = method.adapt(backbone, num_classes)
     adapted.module.to(device)
+    if device.type == "meta":
+        _compact(backbone.module, adapted.module)
     adapted.freeze_the_rest()
     for module in (backbone.module, adapted.module):
         set_attention_kernel(module, config.attention_kernel)
-    return Assembled(method, backbone, adapted, method.features(backbone.info), digest)
+    if config.checkpointing:
+        checkpoint_blocks(adapted.module)
+    return Assembled(method, backbone, adapted, method.features(backbone.info), num_classes, digest)
+
+
+def _compact(*modules: nn.Module) -> None:
+    """Give what stands alone in a larger storage a storage of its own size, as a move to a device does.
+
+    A piece of a decomposition, say, keeps the whole on ``meta``, and for as long as the module lives. Moved or copied
+    elsewhere, it leaves the whole behind.
+    """
+    tensors = {tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    holders = Counter(map(id, storages))
+    for tensor, storage in zip(tensors, storages, strict=True):
+        if storage.nbytes() > tensor.nbytes and holders[id(storage)] == 1:
+            tensor.data = tensor.detach().clone()
 
 
 def count_parameters(assembled: Assembled) -> Parameters:
@@ -78,17 +101,19 @@ def count_parameters(assembled: Assembled) -> Parameters:
     )
 
 
-def new_step(config: RunConfig, adapted: Adapted, class_weights: torch.Tensor | None) -> Step:
-    """Set up the optimiser step that a config describes."""
-    training = config.training
-    return build_step(
-        adapted,
-        Objective(training.label_smoothing, class_weights),
-        lr=training.lr,
-        weight_decay=training.weight_decay,
-        clip_grad_norm=training.clip_grad_norm,
-        precision=config.precision,
-    )
+def new_step(
+    config: RunConfig, adapted: Adapted, source: Callable[[Batch], Inputs], class_weights: torch.Tensor | None
+) -> Step:
+    """Set up the optimiser step that a config describes.
+
+    Args:
+        config: The run.
+        adapted: The module and what it learns.
+        source: Turns a batch into what the module eats.
+        class_weights: Weight of each class, (C,), or None.
+    """
+    objective = Objective(config.training.label_smoothing, class_weights)
+    return build_step(adapted, source, objective, config.training, config.precision)
 
 
 def normalization(config: RunConfig, card: DatasetCard) -> Normalization:

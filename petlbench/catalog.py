@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 from petlbench.errors import InputError, unknown_name
 
-__all__ = ["KINDS", "Catalog", "Entry", "Kind", "MethodCard"]
+__all__ = ["KINDS", "Catalog", "Entry", "Kind", "MethodCard", "shipped_folder"]
 
 Kind = Literal["method", "dataset", "sweep", "report"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -72,7 +72,7 @@ class Entry:
     @property
     def shipped(self) -> bool:
         """Whether petlbench brought it, rather than the user."""
-        return _shipped_folder(self.kind) == self.file.parent
+        return shipped_folder(self.kind) == self.file.parent
 
 
 class Catalog:
@@ -129,7 +129,7 @@ class Catalog:
                     yield from _read_file(kind, file.resolve())
 
     def _sources(self, kind: Kind) -> list[Path]:
-        sources = [_shipped_folder(kind)]
+        sources = [shipped_folder(kind)]
         for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
             sources.append(folder / f"{kind}s")
             if kind == "method":
@@ -137,7 +137,7 @@ class Catalog:
         return list(dict.fromkeys(source for source in sources if source.is_dir()))
 
 
-def _shipped_folder(kind: Kind) -> Path:
+def shipped_folder(kind: Kind) -> Path:
     """Find a shipped folder inside the package (wheel) or beside it (checkout)."""
     inside = _PACKAGE / f"{kind}s"
     return (inside if inside.is_dir() else _PACKAGE.parent / f"{kind}s").resolve()

@@ -12,7 +12,7 @@ from petlbench.assemble import assemble, count_parameters
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig
 from petlbench.data.dataset import describe_dataset
-from petlbench.memory.predict import predict_step_memory
+from petlbench.memory.predict import predict_training
 from petlbench.result import Memory, Parameters
 
 __all__ = ["DryRun", "dry_run"]
@@ -63,7 +63,7 @@ def dry_run(config: RunConfig, catalog: Catalog, data_root: Path) -> DryRun:
     return DryRun(
         config=config,
         parameters=count_parameters(assembled),
-        memory=predict_step_memory(config, assembled),
+        memory=predict_training(config, assembled),
         bytes_per_image=each,
         bytes=each * described.images if each is not None and described.images is not None else None,
     )

@@ -13,7 +13,8 @@ __all__ = ["REFERENCE", "score"]
 REFERENCE = "full"
 
 # What must agree before two runs' memory is compared.
-_SAME = ("backbone", "image_size", "precision", "attention_kernel", "device")
+_SAME = ("backbone", "image_size", "precision", "attention_kernel", "checkpointing", "device")
+_SAME_STEP = ("batch_size", "accumulate", "optimizer")
 
 
 def score(result: Result, others: Iterable[Result]) -> Scores:
@@ -24,8 +25,8 @@ def score(result: Result, others: Iterable[Result]) -> Scores:
         others: Stored results among which the reference is looked for.
 
     Returns:
-        PPE; and PME where a finished run of ``full`` with the same backbone, image size, batch size, precision,
-        attention kernel, device and memory source is known, or the run is that one itself.
+        PPE; and PME where a finished run of ``full`` with the same backbone, image size, precision, attention kernel,
+        checkpointing, batch size, accumulation, optimiser, device and memory source is known, or the run is that one.
     """
     auc = result.metrics.get("test", {}).get("auc")
     if auc is None or result.parameters is None:
@@ -45,6 +46,6 @@ def _is_reference(other: Result, result: Result) -> bool:
         and other.status == "finished"
         and bool(other.memory and other.memory.allocated and result.memory)
         and other.memory.source == result.memory.source  # type: ignore[union-attr]  # both were just seen to be there
-        and other.config.training.batch_size == result.config.training.batch_size
         and all(getattr(other.config, name) == getattr(result.config, name) for name in _SAME)
+        and all(getattr(other.config.training, name) == getattr(result.config.training, name) for name in _SAME_STEP)
     )

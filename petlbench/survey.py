@@ -59,4 +59,4 @@ def survey(catalog: Catalog, backbone: str, image_size: int | None, num_classes:
         bare = Backbone(info, copy.deepcopy(pristine))
         with _META:
             adapted = method.adapt(bare, num_classes)
-        yield Suitability(entry, None, count_parameters(Assembled(method, bare, adapted, None, "")))
+        yield Suitability(entry, None, count_parameters(Assembled(method, bare, adapted, None, num_classes, "")))

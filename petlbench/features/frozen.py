@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,12 +79,14 @@ class ImportantTokens:
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
         """Run the backbone up to the last layer's keys and values and keep the important tokens (FPT, section 2.3)."""
-        kept: dict[str, list[Tensor]] = {"keys": [], "values": []}
+        keys, values = zip(*self.by_layer(backbone, image), strict=True)
+        return {"keys": torch.stack(keys, dim=1), "values": torch.stack(values, dim=1)}
+
+    def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Run the backbone and yield the kept keys and values of each layer in turn, each (B, heads, K, D / heads)."""
         for query, key, value in backbone.queries_keys_values(image, self.layers):
             chosen = self.select(query, key).unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
-            kept["keys"].append(key.gather(2, chosen))
-            kept["values"].append(value.gather(2, chosen))
-        return {name: torch.stack(parts, dim=1) for name, parts in kept.items()}
+            yield key.gather(2, chosen), value.gather(2, chosen)
 
     def select(self, query: Tensor, key: Tensor) -> Tensor:
         """Choose the K tokens of largest importance.

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["ACTIVATIONS", "BLOCK", "GRADIENTS", "OPTIMIZER", "OTHER", "PARAMETERS", "LiveTensors"]
+from petlbench.memory.allocator import BLOCK, CachingAllocator
 
-BLOCK = 512
-"""Bytes to which CUDA's caching allocator rounds a request up."""
+__all__ = ["ACTIVATIONS", "GRADIENTS", "OPTIMIZER", "OTHER", "PARAMETERS", "LiveTensors"]
 
 PARAMETERS, GRADIENTS, OPTIMIZER = "parameters", "gradients", "optimizer"
 ACTIVATIONS, OTHER = "activations", "other"
@@ -56,6 +55,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         devices: Only storages on these types of device count (the CPU when none is named), so that host tensors (the
             step counts of AdamW, say) stay out of a GPU's figure.
         block: Bytes to which each storage is rounded up; 1 counts exact sizes.
+        allocator: Told of every storage that comes and goes, in their order.
 
     Example:
         >>> with LiveTensors("meta") as live:
@@ -64,8 +64,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         602112
     """
 
-    def __init__(self, *devices: torch.device | str, block: int = BLOCK) -> None:
+    def __init__(
+        self, *devices: torch.device | str, block: int = BLOCK, allocator: CachingAllocator | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self._allocator = allocator
         self._devices = frozenset(torch.device(device).type for device in devices or ("cpu",))
         self._block = block
         self._records: dict[int, _Record] = {}
@@ -199,6 +202,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         self._records[key] = record
         self._current[role] += size
         self._total += size
+        if self._allocator is not None:
+            self._allocator.allocate(record.born, size)
         return record
 
     def _released(self, key: int, reference: weakref.ref[torch.UntypedStorage]) -> None:
@@ -211,6 +216,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         record = self._records.pop(key)
         self._current[record.role] -= record.size
         self._total -= record.size
+        if self._allocator is not None:
+            self._allocator.release(record.born)
 
     def _move(self, record: _Record, role: str) -> None:
         """Change a role, also within the peak when the storage was part of it (it has lived from birth to now)."""

@@ -2,111 +2,193 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from petlbench.assemble import Assembled, new_step
+from petlbench.autocast import autocast, meta_stands_for
+from petlbench.checkpointing import recompute_under
 from petlbench.config import RunConfig
 from petlbench.data.loader import Batch
+from petlbench.evaluation import Predictor
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
+from petlbench.memory.allocator import BLOCK, CachingAllocator
+from petlbench.memory.fused import FusedKernel
 from petlbench.memory.live import LiveTensors
 from petlbench.method import FeatureSpec, Inputs
-from petlbench.result import Memory
+from petlbench.result import InferenceMemory, Memory
 
-__all__ = ["predict_step_memory"]
+__all__ = ["CONTEXT", "WORKSPACE", "MetaDevice", "feature_source", "predict_inference", "predict_training"]
+
+CONTEXT = 480 * 2**20
+"""Bytes that a process holds on a CUDA device beside what torch reserves: the CUDA context with torch's kernels in it.
+
+An estimate, 300 to 600 MiB on the cards of these years: it depends on card, driver and torch.
+"""
+
+WORKSPACE = 32 * 2**20
+"""Bytes that cuBLAS keeps from its first call on, with the setting that petlbench starts it with (``:4096:8``)."""
 
 _META = torch.device("meta")
 
 
-def predict_step_memory(config: RunConfig, assembled: Assembled) -> Memory:
-    """Predict the peak of a training step: what lives in tensors, as the config's device would count it in fp32.
+def predict_training(
+    config: RunConfig, assembled: Assembled, *, context: int = CONTEXT, block: int = BLOCK
+) -> Memory:
+    """Predict the peak of a training step, as the config's device would count it.
 
     Two steps are taken, because the optimiser's state exists from the first step's end on.
 
     Args:
         config: The run.
         assembled: Its parts, built on device ``meta``.
+        context: Bytes of the CUDA context.
+        block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
 
     Returns:
-        The peak in bytes and its split, source ``predicted``; reserved and process memory are not predicted, and
-        nothing is for mixed precision, whose casts device ``meta`` does not make.
+        The peak in bytes and its split, source ``predicted``. Reserved memory, and the process's (reserved and the
+        context), are those of CUDA; None on other devices.
     """
-    if config.precision != "fp32":
-        return Memory(allocated=None, reserved=None, process=None, resident=None, source="predicted")
-    step = new_step(config, assembled.adapted, None)
-    source = _source(config, assembled)
-    batch = _meta_batch(config, assembled, source)
+    source = feature_source(config, assembled)
+    step = new_step(config, assembled.adapted, source, _class_weights(config, assembled))
+    device = MetaDevice(config, block=block)
+    device.hold(assembled.adapted.module, step.optimizer, step.objective, *_beside(assembled, source))
     assembled.adapted.module.train()
-    # Where the host is the device, the small tensors that stay there in any case (step counts, indices) count too.
-    live = LiveTensors(_META, "cpu") if config.device == "cpu" else LiveTensors(_META)
-    live.add(assembled.adapted.module, step.optimizer, batch, *_at_work(assembled, source))
-    with live, _FusedKernel(config):
+    with device.at_work():
         for _ in range(2):
-            step(source(batch), batch.labels)
-    return Memory(allocated=live.peak, reserved=None, process=None, resident=None, source="predicted", parts=live.parts)
+            step(device.batch(assembled, source.spared_view))
+    return device.memory(context)
 
 
-def _at_work(assembled: Assembled, source: FeatureSource) -> Sequence[object]:
-    return (assembled.backbone.module,) if isinstance(source, LiveFeatures) else ()
+def predict_inference(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT) -> InferenceMemory:
+    """Predict the peak of predicting one batch, frozen features computed live: what a deployed model takes.
+
+    Args:
+        config: The run; its batch size counts.
+        assembled: Its parts, built on device ``meta``.
+        context: Bytes of the CUDA context.
+
+    Returns:
+        The peak in bytes and its split, as `predict_training` gives it.
+    """
+    source = feature_source(config.model_copy(update={"preload": False}), assembled)
+    module = assembled.adapted.module
+    device = MetaDevice(config)
+    for held in (module, *_beside(assembled, source)):
+        device.hold(held.eval())
+    with device.at_work():
+        batch = device.batch(assembled, source.spared_view)
+        Predictor(module, source, _META, config.precision).logits(batch)
+    found = device.memory(context)
+    return InferenceMemory(
+        allocated=found.allocated,
+        reserved=found.reserved,
+        process=found.process,
+        parts=found.parts,
+        source=found.source,
+    )
 
 
-def _source(config: RunConfig, assembled: Assembled) -> FeatureSource:
+class MetaDevice:
+    """Device ``meta`` in the place of the device of a config, with an account of what lies on it.
+
+    Args:
+        config: The run that is predicted.
+        workspace: Bytes that cuBLAS keeps.
+        block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
+    """
+
+    def __init__(self, config: RunConfig, *, workspace: int = WORKSPACE, block: int = BLOCK) -> None:
+        self._config = config
+        self._workspace = workspace
+        on_host = config.device == "cpu"
+        self._allocator = CachingAllocator() if config.device == "cuda" else None
+        # Where the host is the device, the small tensors that stay there in any case (step counts, indices) count too.
+        self._live = LiveTensors(_META, *(("cpu",) if on_host else ()), block=block, allocator=self._allocator)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While entered, operations follow the rules of the device, and what they leave is counted."""
+        rules = "cuda" if self._config.device == "cuda" else "cpu"
+        token = meta_stands_for.set(rules)
+        try:
+            with self._live, FusedKernel(rules), recompute_under(lambda: self._recomputing(rules)):
+                kept = torch.empty(self._workspace if self._allocator else 0, dtype=torch.uint8, device=_META)
+                yield
+                del kept
+        finally:
+            meta_stands_for.reset(token)
+
+    @contextmanager
+    def _recomputing(self, rules: str) -> Iterator[None]:
+        """What a block runs under when it is computed again in the backward pass."""
+        with FusedKernel(rules), autocast(_META, self._config.precision):
+            yield
+
+    def hold(self, *things: object) -> None:
+        """Count modules, optimisers and tensors that are there before the work begins."""
+        self._live.add(*things)
+
+    def batch(self, assembled: Assembled, spared_view: str | None) -> Batch:
+        """Put a batch of images on the device, without the view whose features are known."""
+        views = assembled.method.views(assembled.backbone.info, self._config.image_size)
+        count = self._config.training.batch_size
+        images = {
+            name: torch.empty(count, 3, view.size, view.size, device=_META)
+            for name, view in views.items()
+            if name != spared_view
+        }
+        batch = Batch(torch.arange(count), images, torch.empty(count, dtype=torch.int64, device=_META))
+        self._live.tag("other", (*images.values(), batch.labels))
+        return batch
+
+    def memory(self, context: int) -> Memory:
+        """The peak so far in bytes.
+
+        Args:
+            context: Bytes of the CUDA context.
+        """
+        reserved = self._allocator.reserved if self._allocator else None
+        return Memory(
+            allocated=self._live.peak,
+            reserved=reserved,
+            process=reserved + context if reserved is not None else None,
+            source="predicted",
+            parts=self._live.parts,
+        )
+
+
+def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
+    """Give what stands for the run's feature source on device ``meta``.
+
+    Args:
+        config: The run.
+        assembled: Its parts, built on device ``meta``.
+    """
     if assembled.frozen is None:
         return NoFeatures()
     if config.preload:
-        return _PreloadedOnMeta(assembled.frozen.spec(assembled.backbone.info))
+        return _Preloaded(assembled.frozen.spec(assembled.backbone.info))
     return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
 
 
-def _meta_batch(config: RunConfig, assembled: Assembled, source: FeatureSource) -> Batch:
-    size, views = config.training.batch_size, assembled.method.views(assembled.backbone.info, config.image_size)
-    images = {
-        name: torch.empty(size, 3, view.size, view.size, device=_META)
-        for name, view in views.items()
-        if name != source.spared_view
-    }
-    return Batch(torch.arange(size), images, torch.empty(size, dtype=torch.int64, device=_META))
+def _beside(assembled: Assembled, source: FeatureSource) -> Sequence[torch.nn.Module]:
+    """The backbone, where it works in every step beside the module."""
+    return (assembled.backbone.module,) if isinstance(source, LiveFeatures) else ()
 
 
-class _FusedKernel(TorchFunctionMode):
-    """Sends fused attention to the kernel that the device would choose.
-
-    Left to itself, device ``meta`` falls back on explicit attention, which keeps the whole attention matrix.
-    """
-
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__()
-        self._on_cpu = config.device == "cpu"
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one function, attention by the chosen kernel."""
-        if func is not nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        return self._attend(*args, **(kwargs or {}))
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **options: Any
-    ) -> Tensor:
-        if attn_mask is not None:
-            return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, **options)
-        causal = bool(options.get("is_causal", False))
-        ops: Any = torch.ops.aten
-        if self._on_cpu:
-            output = ops._scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout_p, causal)
-        elif query.dtype == torch.float32:
-            output = ops._scaled_dot_product_efficient_attention(query, key, value, None, True, dropout_p, causal)
-        else:
-            output = ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, causal)
-        return cast("Tensor", output[0])
+def _class_weights(config: RunConfig, assembled: Assembled) -> Tensor | None:
+    if config.training.class_weights == "none":
+        return None
+    return torch.empty(assembled.num_classes, device=_META)
 
 
 @dataclass(frozen=True)
-class _PreloadedOnMeta:
+class _Preloaded:
     """Stands for preloaded features: tensors of their shapes."""
 
     spec: FeatureSpec
@@ -116,7 +198,7 @@ class _PreloadedOnMeta:
         return self.spec.view
 
     def __call__(self, batch: Batch) -> Inputs:
-        count = len(batch.index)
+        count = len(batch.labels)
         rows = {
             name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META)
             for name, spec in self.spec.tensors.items()

@@ -1,0 +1,164 @@
+"""The training loops of the papers' authors, as far as they show in memory, on device ``meta``.
+
+Three things are modelled that petlbench does in other ways: attention layers that hold scores and probabilities to
+their end, batches that are held while the next one comes, and FPT's keys and values that are held per layer beside the
+stacked ones. They are read off the structure of the authors' public code and of what it builds on, and set with the
+printed figures in sight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import MethodType
+from typing import Any, cast
+
+import torch
+from timm.models import vision_transformer as vit
+from torch import Tensor, nn
+
+from petlbench.assemble import Assembled, assemble, new_step
+from petlbench.autocast import autocast
+from petlbench.backbone import Backbone
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig
+from petlbench.data.loader import Batch
+from petlbench.evaluation import Predictor
+from petlbench.features.frozen import ImportantTokens
+from petlbench.features.source import FeatureSource, LiveFeatures
+from petlbench.memory.predict import MetaDevice, feature_source
+from petlbench.method import Inputs
+from petlbench.result import Memory
+
+__all__ = ["predict_as_published"]
+
+_META = torch.device("meta")
+# What cuBLAS keeps with torch's own setting for it (``:4096:2:16:8``).
+_WORKSPACE = (2 * 4096 + 8 * 16) * 1024
+_CLASSES = 7
+
+
+def predict_as_published(config: RunConfig, catalog: Catalog, *, evaluates: bool) -> Memory:
+    """Predict what a run in the authors' form takes.
+
+    Args:
+        config: The run, for a CUDA device with eager attention.
+        catalog: The catalogues.
+        evaluates: Whether an evaluation, with two batches of its own, falls between two steps while the training batch
+            is held.
+
+    Returns:
+        Memory in bytes, without a CUDA context: ``process`` is what is reserved.
+    """
+    assembled = assemble(config, catalog, _CLASSES, _META)
+    modules = (assembled.backbone.module, assembled.adapted.module)
+    for module in modules:
+        _hold_scores(module)
+    source = _Held(feature_source(config, assembled))
+    step = new_step(config, assembled.adapted, source, None)
+    device = MetaDevice(config, workspace=_WORKSPACE)
+    device.hold(assembled.adapted.module, step.optimizer, *(modules[:1] if source.is_live else ()))
+    with device.at_work():
+        assembled.adapted.module.train()
+        # As in a plain loop, the name holds a batch until the next one has been made.
+        for _ in range(2):
+            batch = device.batch(assembled, source.spared_view)
+            step(batch)
+        if evaluates:
+            _evaluate(config, assembled, source, device)
+            assembled.adapted.module.train()
+            batch = device.batch(assembled, source.spared_view)
+            step(batch)
+        del batch
+    return device.memory(context=0)
+
+
+def _evaluate(config: RunConfig, assembled: Assembled, source: _Held, device: MetaDevice) -> None:
+    """Predict two batches while the training batch is held, its preloaded features with it.
+
+    Features that are computed live are held in one place for training and evaluation alike.
+    """
+    training = None if source.is_live else source.held
+    module = assembled.adapted.module.eval()
+    predictor = Predictor(module, source, _META, config.precision)
+    for _ in range(2):
+        batch = device.batch(assembled, source.spared_view)
+        predictor.logits(batch)
+    del batch
+    source.held = source.held if training is None else training
+
+
+class _Held:
+    """Holds the features of a batch until those of the next one have been made.
+
+    Args:
+        inner: Makes them.
+    """
+
+    def __init__(self, inner: FeatureSource) -> None:
+        self.inner = inner
+        self.spared_view = inner.spared_view
+        self.is_live = isinstance(inner, LiveFeatures)
+        self.held: object = None
+
+    def __call__(self, batch: Batch) -> Inputs:
+        if isinstance(self.inner, LiveFeatures) and isinstance(self.inner.frozen, ImportantTokens):
+            inputs, beside = _tokens_by_layer(self.inner, self.inner.frozen, batch)
+        else:
+            inputs, beside = self.inner(batch), None
+        self.held = (inputs, beside)
+        return inputs
+
+
+def _tokens_by_layer(live: LiveFeatures, frozen: ImportantTokens, batch: Batch) -> tuple[Inputs, object]:
+    """Make FPT's features, and give what the layers returned beside the stacked tensors."""
+    naive = _NaiveTokens(frozen.layers, frozen.ratio, frozen.score)
+    with torch.no_grad(), autocast(_META, live.precision):
+        layers = list(naive.by_layer(live.backbone, batch.views[live.spec.view]))
+    keys, values = (torch.stack(parts, dim=1).float() for parts in zip(*layers, strict=True))
+    others = {name: view for name, view in batch.views.items() if name != live.spec.view}
+    return Inputs(others, {"keys": keys, "values": values}), layers
+
+
+class _NaiveTokens(ImportantTokens):
+    """Chooses tokens from a second, whole attention matrix, and gathers nothing where all are kept."""
+
+    def select(self, query: Tensor, key: Tensor) -> Tensor:
+        """Indices of the K tokens of largest importance, (B, H, K)."""
+        importance = _probabilities(query, key).mean(dim=2)
+        return importance.topk(self._kept(key.shape[2]), dim=-1).indices
+
+    def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The kept keys and values of each layer in turn, each (B, H, K, d)."""
+        if self.ratio < 1:
+            yield from super().by_layer(backbone, image)
+            return
+        for _, key, value in backbone.queries_keys_values(image, self.layers):
+            yield key, value
+
+
+def _hold_scores(module: nn.Module) -> None:
+    """Let timm's attention layers hold what the authors' hold: each step's result under a name of its own."""
+    attention: Any = vit.Attention  # type: ignore[attr-defined, unused-ignore]
+    for layer in module.modules():
+        if isinstance(layer, attention):
+            cast("Any", layer).forward = MethodType(_attend, layer)
+
+
+def _attend(layer: Any, x: Tensor, attn_mask: object = None, is_causal: bool = False) -> Tensor:
+    """Attend with separate queries, keys and values, scores divided behind the product, and nothing freed early."""
+    batch, tokens, width = x.shape
+    projected = layer.qkv(x).chunk(3, dim=-1)
+    query, key, value = (part.view(batch, tokens, layer.num_heads, -1).transpose(1, 2) for part in projected)
+    scores = query @ key.transpose(-2, -1)
+    scores = scores / math.sqrt(layer.head_dim)
+    probabilities = scores.softmax(dim=-1)
+    context = (probabilities @ value).transpose(1, 2).reshape(batch, tokens, width)
+    output: Tensor = layer.proj(context)
+    return output
+
+
+def _probabilities(query: Tensor, key: Tensor) -> Tensor:
+    scores = query @ key.transpose(-2, -1)
+    scores = scores / math.sqrt(key.shape[-1])
+    return scores.softmax(dim=-1)
