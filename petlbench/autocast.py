@@ -49,7 +49,7 @@ SET_TYPE = frozenset(
 
 # The key and the registrations on it; a library takes its kernels along when it is collected.
 _KEY_NAME = "AutocastHPU"
-_KEY = torch._C.DispatchKey.AutocastHPU
+_KEY = getattr(torch._C.DispatchKey, _KEY_NAME)  # torch's own type stubs leave it out
 _KEYS = torch._C.DispatchKeySet(_KEY)
 
 
@@ -126,9 +126,10 @@ def _listed(device: str) -> frozenset[str]:
 @cache
 def _register() -> tuple[torch.library.Library, ...]:
     """Lay the rules on the key, once; operations without a rule pass through it."""
-    others = torch.library.Library("_", "IMPL")
+    new: Any = torch.library.Library  # it has no type annotations
+    others = new("_", "IMPL")
     others.fallback(torch.library.fallthrough_kernel, _KEY_NAME)
-    library = torch.library.Library("aten", "IMPL")
+    library = new("aten", "IMPL")
     for name in sorted(_listed("cuda") | _listed("cpu")):
         base, _, overload = name.partition(".")
         operation = getattr(getattr(torch.ops.aten, base), overload or "default")
@@ -156,7 +157,7 @@ def _apply(rules: _Rules, name: str, operation: Any, args: tuple[Any, ...], kwar
     elif name in SET_TYPE and rules.device == "cuda":
         return _with_type_set(operation, args, kwargs)
     elif name in PROMOTED:
-        wide = torch.float32 in {tensor.dtype for tensor in _floating(args)}
+        wide = torch.float32 in {tensor.dtype for tensor in _eligible(args)}
         cast = _to_float32 if wide else rules.lowered
     else:
         cast = _to_float32
@@ -168,7 +169,7 @@ def _with_type_set(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     schema = [argument.name for argument in operation._schema.arguments]
     named = dict(zip(schema, args, strict=False)) | kwargs
     input_ = named["self"]
-    if named.get("dtype") is not None or not input_.is_floating_point() or input_.dtype == torch.float64:
+    if named.get("dtype") is not None or not _is_eligible(input_):
         return operation(*args, **kwargs)
     half = {"aten::softmax": torch.ops.aten._softmax, "aten::log_softmax": torch.ops.aten._log_softmax}
     if input_.dtype == torch.float16 and operation._schema.name in half:
@@ -182,17 +183,21 @@ def _to_float32(tensor: Tensor) -> Tensor:
 
 
 def _mapped(cast: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a cast to every floating tensor of an argument, float64 excepted."""
+    """Apply a cast to every tensor of an argument that autocast concerns: floating, not float64, and on ``meta``."""
     if isinstance(value, Tensor):
-        return cast(value) if value.is_floating_point() and value.dtype != torch.float64 else value
+        return cast(value) if _is_eligible(value) else value
     if isinstance(value, list | tuple):
         return type(value)(_mapped(cast, item) for item in value)
     return value
 
 
-def _floating(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor) and value.is_floating_point():
+def _is_eligible(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype != torch.float64 and tensor.device.type == "meta"
+
+
+def _eligible(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor) and _is_eligible(value):
         yield value
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _floating(item)
+            yield from _eligible(item)

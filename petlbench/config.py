@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 __all__ = ["RunConfig", "TrainingConfig", "derive_seed"]
 
@@ -16,20 +18,42 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class TrainingConfig(BaseModel):
-    """How a run trains. AdamW throughout: the papers' optimiser, so that methods differ in nothing else."""
+    """How a run trains.
+
+    The optimiser is the papers' AdamW (betas 0.9 and 0.999) unless another one is chosen: SGD with a momentum of 0.9.
+    Methods are to be compared under one choice, so that they differ in nothing else.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training split")
     batch_size: int = Field(16, ge=1, le=65_536, description="images a step")
-    lr: float = Field(gt=0, le=1e6, description="peak learning rate of AdamW")
-    weight_decay: float = Field(ge=0, le=1e3, description="decoupled weight decay, on every learnable parameter")
+    accumulate: int = Field(1, ge=1, description="pieces of a batch that go through one by one; at most batch_size")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd with a momentum of 0.9")
+    lr: float = Field(gt=0, le=1e6, description="peak learning rate")
+    weight_decay: float = Field(
+        ge=0, le=1e3, description="on every learnable parameter; adamw decays apart from the gradient, sgd with it"
+    )
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the steps")
     warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up, fractions allowed")
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
     clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
     augment: Literal["standard", "none"] = Field("standard", description="augmentation of the training images")
+
+    @property
+    def piece_size(self) -> int:
+        """Images that go through the module at once."""
+        return math.ceil(self.batch_size / self.accumulate)
+
+    @field_validator("accumulate")
+    @classmethod
+    def _check_pieces(cls, accumulate: int, info: ValidationInfo) -> int:
+        batch_size = info.data.get("batch_size", accumulate)  # it is absent where it was refused itself
+        if accumulate > batch_size:
+            message = "a batch of {batch_size} images cannot be cut into more pieces than that"
+            raise PydanticCustomError("too_many_pieces", message, {"batch_size": batch_size})
+        return accumulate
 
 
 class RunConfig(BaseModel):
@@ -59,6 +83,7 @@ class RunConfig(BaseModel):
     threads: int = Field(gt=0, description="threads of one operator; sums depend on it")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     attention_kernel: Literal["auto", "eager", "fused"] = "auto"
+    checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
 
     @property
     def digest(self) -> str:

@@ -30,7 +30,7 @@ class Request:
 
     Args:
         method: Name of the method.
-        dataset: Name, folder, table or card.
+        dataset: Name, folder, table or card; None where no image is to be read and the number of classes is known.
         backbone: timm name.
         weights: ``default``, ``none`` or a file.
         image_size: Side of the fine view in pixels.
@@ -44,13 +44,14 @@ class Request:
         threads: Threads of one operator.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         attention_kernel: ``auto``, ``eager`` or ``fused``.
+        checkpointing: Whether transformer blocks are computed again in backward.
         normalize: ``backbone`` or ``card``.
         preload: Whether frozen features are computed once; None for wherever the method can.
         skip_corrupt: Whether images that cannot be read are left out.
     """
 
     method: str
-    dataset: str
+    dataset: str | None = None
     backbone: str = DEFAULT_BACKBONE
     weights: str = "default"
     image_size: int | None = None
@@ -64,6 +65,7 @@ class Request:
     threads: int | None = None
     precision: str = "fp32"
     attention_kernel: str = "auto"
+    checkpointing: bool = False
     normalize: str = "backbone"
     preload: bool | None = None
     skip_corrupt: bool = False
@@ -81,8 +83,8 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         InputError: When a name is unknown, a value is out of bounds, or the parts do not go together.
     """
     method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
-    dataset = describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    image_size = dataset.card.image_size if request.image_size is None else request.image_size
+    dataset = _dataset(request, catalog, data_root)
+    image_size = dataset.card.image_size if request.image_size is None and dataset is not None else request.image_size
     info = probe_backbone(resolve_backbone(request.backbone), image_size)
     if reason := method.refuse(info):
         raise InputError(
@@ -94,8 +96,8 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
         "dataset": _reference(request.dataset, catalog),
-        "dataset_settings": dataset.settings,
-        "split": str(SplitScheme.parse(dataset.card.split if request.split is None else request.split)),
+        "dataset_settings": dataset.settings if dataset is not None else {},
+        "split": str(SplitScheme.parse(_split(request, dataset))),
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
         "backbone": info.name,
@@ -109,11 +111,27 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "threads": min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads,
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
+        "checkpointing": request.checkpointing,
     }
     return validate_settings(RunConfig, values, "run")
 
 
-def _reference(dataset: str, catalog: Catalog) -> str:
+def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:
+    if request.dataset is None:
+        return None
+    return describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
+
+
+def _split(request: Request, dataset: DatasetInfo | None) -> str:
+    """The split that was asked for, else the card's; without a dataset there is nothing to split."""
+    if request.split is None:
+        return dataset.card.split if dataset is not None else "random"
+    return request.split
+
+
+def _reference(dataset: str | None, catalog: Catalog) -> str:
+    if dataset is None:
+        return ""
     return dataset if dataset in catalog.entries("dataset") else str(Path(dataset).expanduser().resolve())
 
 
@@ -125,8 +143,8 @@ def _weights(weights: str) -> str:
     return str(file)
 
 
-def _normalize(normalize: str, dataset: DatasetInfo) -> str:
-    if normalize == "card" and (dataset.card.mean is None or dataset.card.std is None):
+def _normalize(normalize: str, dataset: DatasetInfo | None) -> str:
+    if normalize == "card" and dataset is not None and (dataset.card.mean is None or dataset.card.std is None):
         raise InputError(
             f"--normalize card: the card of {dataset.name} gives no mean and standard deviation",
             hint="use --normalize backbone",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from petlbench.autocast import autocast
+from petlbench.config import TrainingConfig
+from petlbench.data.loader import Batch
 from petlbench.method import Adapted, Companion, Inputs
 
-__all__ = ["Objective", "Step", "autocast", "balanced_weights", "build_step"]
+__all__ = ["Objective", "Step", "balanced_weights", "build_step"]
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,21 @@ class Objective:
             logits.float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing
         )
 
+    def share(self, labels: Tensor, whole: Tensor) -> Tensor | float:
+        """How much of the mean over a whole batch the mean over a piece of it makes.
+
+        Args:
+            labels: Class indices of the piece, (b,).
+            whole: Class indices of the whole batch, (B,).
+
+        Returns:
+            A fraction: images over images, or weights over weights where classes have weights. Those of all pieces add
+            up to one.
+        """
+        if self.class_weights is None:
+            return len(labels) / len(whole)
+        return self.class_weights[labels].sum() / self.class_weights[whole].sum()
+
 
 @dataclass
 class Step:
@@ -43,44 +60,65 @@ class Step:
 
     Args:
         module: ``forward(Inputs) -> logits``.
+        source: Turns a batch into what the module eats.
         objective: The loss.
         optimizer: Updates the learnable parameters.
         clip_grad_norm: Largest gradient norm; 0 for no clipping.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         scaler: Scales the loss so that fp16 gradients do not vanish; disabled otherwise.
+        piece_size: Images that go through the module at once. A larger batch is cut into pieces, whose gradients add up
+            to its own.
         companion: Adds its penalty to the loss, where a method has one.
     """
 
     module: nn.Module
+    source: Callable[[Batch], Inputs]
     objective: Objective
     optimizer: torch.optim.Optimizer
     clip_grad_norm: float
     precision: str
     scaler: torch.amp.GradScaler
+    piece_size: int
     companion: Companion | None = None
 
-    def __call__(self, inputs: Inputs, labels: Tensor) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         """Take one step.
 
         Args:
-            inputs: A batch of B images.
-            labels: Class indices, (B,).
+            batch: B images, on the device.
 
         Returns:
             The loss before the step, a detached scalar on the device.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(labels.device, self.precision):
-            loss = self.objective(self.module(inputs), labels)
-            if self.companion is not None:
-                loss = loss + self.companion.penalty()
+        losses: list[Tensor] = []
+        for piece in batch.pieces(self.piece_size):
+            # The penalty counts once a step, however many pieces there are.
+            losses.append(self._backward(piece, batch.labels, self.companion if not losses else None))
+        self._update()
+        return torch.stack(losses).sum()
+
+    def _backward(self, piece: Batch, whole: Tensor, companion: Companion | None) -> Tensor:
+        """Add a piece's part of the gradients, and return its part of the loss.
+
+        All that the piece needs ends with this call, before the next piece begins.
+        """
+        inputs = self.source(piece)
+        with autocast(whole.device, self.precision):
+            loss = self.objective(self.module(inputs), piece.labels)
+            if len(piece.labels) < len(whole):
+                loss = loss * self.objective.share(piece.labels, whole)
+            if companion is not None:
+                loss = loss + companion.penalty()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call, unused-ignore]
+        return loss.detach()
+
+    def _update(self) -> None:
         if self.clip_grad_norm > 0:
             self.scaler.unscale_(self.optimizer)
             self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach()
 
     def _clip(self) -> None:
         # torch's clip_grad_norm_ refuses meta tensors in its foreach form and the two forms differ in memory, so the
@@ -91,16 +129,44 @@ class Step:
 
 
 def build_step(
-    adapted: Adapted, objective: Objective, *, lr: float, weight_decay: float, clip_grad_norm: float, precision: str
+    adapted: Adapted,
+    source: Callable[[Batch], Inputs],
+    objective: Objective,
+    training: TrainingConfig,
+    precision: str,
 ) -> Step:
-    """Set up the step that trains an adapted backbone with AdamW (betas 0.9 and 0.999)."""
+    """Set up the step that trains an adapted backbone.
+
+    Args:
+        adapted: The module and what it learns.
+        source: Turns a batch into what the module eats.
+        objective: The loss.
+        training: Which optimiser, and in how many pieces a batch goes through.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
     parameters = list(adapted.parameters().values())
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, foreach=True)
     device = parameters[0].device
     scaler = torch.amp.GradScaler(
         device.type if device.type != "meta" else "cpu", enabled=precision == "fp16" and device.type != "meta"
     )
-    return Step(adapted.module, objective, optimizer, clip_grad_norm, precision, scaler, adapted.companion)
+    return Step(
+        module=adapted.module,
+        source=source,
+        objective=objective,
+        optimizer=_optimizer(parameters, training),
+        clip_grad_norm=training.clip_grad_norm,
+        precision=precision,
+        scaler=scaler,
+        piece_size=training.piece_size,
+        companion=adapted.companion,
+    )
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
+    lr, decay = training.lr, training.weight_decay
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=_MOMENTUM, weight_decay=decay, foreach=True)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, foreach=True)
 
 
 def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
@@ -115,10 +181,3 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     """
     counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
     return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The mixed-precision context of a device; does nothing in fp32 and on device ``meta``."""
-    if precision == "fp32" or device.type == "meta":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=_AUTOCAST[precision])

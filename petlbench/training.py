@@ -67,7 +67,7 @@ class Trainer:
     Args:
         adapted: The module and what it learns.
         step: The optimiser step.
-        predictor: Runs the module for evaluation; its feature source serves training too.
+        predictor: Runs the module for evaluation.
         train: The training images.
         val: The validation images.
         config: How to train.
@@ -128,12 +128,13 @@ class Trainer:
         steps = self.train.steps()
         self.progress.phase(f"epoch {epoch}/{self.config.epochs}", steps)
         losses: list[Tensor] = []
-        for number, batch in enumerate(self.train.shuffled(seed)):
+        for batch in self.train.shuffled(seed):
+            number = len(losses)
             self._set_rate(epoch - 1 + number / steps, steps)
             moved = batch.to(self.predictor.device)
             live = (self.adapted.module, self.step.optimizer, moved)
             with watch("train_step", live) if number < _WATCHED else nullcontext():
-                losses.append(self.step(self.predictor.source(moved), moved.labels))
+                losses.append(self.step(moved))
             if self.adapted.companion is not None:
                 done = (epoch - 1) * steps + number + 1
                 self.adapted.companion.after_step(done, self.config.epochs * steps)
@@ -141,6 +142,8 @@ class Trainer:
                 self._check(losses[-1], epoch, number)
             self.progress.advance()
             check_interrupt()
+            # Else these images would stay where they are while the next ones are moved there beside them.
+            del batch, moved, live
         mean = torch.stack(losses).mean()
         self._check(mean, epoch, steps - 1)
         return float(mean)

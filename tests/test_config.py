@@ -18,6 +18,8 @@ from petlbench.settings import validate_settings
 TRAINING: dict[str, Any] = {
     "epochs": 20,
     "batch_size": 16,
+    "accumulate": 1,
+    "optimizer": "adamw",
     "lr": 1e-3,
     "weight_decay": 1e-4,
     "schedule": "cosine",
@@ -46,11 +48,14 @@ RUN: dict[str, Any] = {
     "threads": 2,
     "precision": "fp32",
     "attention_kernel": "auto",
+    "checkpointing": False,
 }
 # Another value of every field; a field that is missing here fails a test.
 OTHER_TRAINING: dict[str, Any] = {
     "epochs": 21,
     "batch_size": 17,
+    "accumulate": 2,
+    "optimizer": "sgd",
     "lr": 2e-3,
     "weight_decay": 0.0,
     "schedule": "constant",
@@ -78,6 +83,7 @@ OTHER: dict[str, Any] = {
     "threads": 3,
     "precision": "bf16",
     "attention_kernel": "eager",
+    "checkpointing": True,
 }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from petlbench.method import Adapted, Inputs
-from petlbench.step import Objective, Step, autocast, balanced_weights, build_step
-
-CPU = torch.device("cpu")
+from petlbench.config import TrainingConfig
+from petlbench.data.loader import Batch
+from petlbench.features.source import NoFeatures
+from petlbench.memory.live import LiveTensors
+from petlbench.method import Adapted, Companion, Inputs
+from petlbench.step import Objective, Step, balanced_weights, build_step
 
 
 class Network(nn.Module):
@@ -41,13 +45,23 @@ def adapted(device: str = "cpu") -> Adapted:
     return made
 
 
-def step_of(made: Adapted, *, clip: float = 1.0, precision: str = "fp32", lr: float = 0.1, decay: float = 0.0) -> Step:
-    return build_step(made, Objective(), lr=lr, weight_decay=decay, clip_grad_norm=clip, precision=precision)
+def step_of(
+    made: Adapted,
+    *,
+    clip: float = 1.0,
+    precision: str = "fp32",
+    lr: float = 0.1,
+    decay: float = 0.0,
+    objective: Objective | None = None,
+    **chosen: Any,
+) -> Step:
+    training = TrainingConfig(lr=lr, weight_decay=decay, clip_grad_norm=clip, **{"batch_size": 8, **chosen})
+    return build_step(made, NoFeatures(), objective or Objective(), training, precision)
 
 
-def batch(scale: float = 1.0, device: str = "cpu") -> tuple[Inputs, Tensor]:
-    views = torch.randn(8, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * scale
-    return Inputs({"fine": views.to(device)}), (torch.arange(8) % 3).to(device)
+def batch(scale: float = 1.0, device: str = "cpu", images: int = 8) -> Batch:
+    views = torch.randn(images, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * scale
+    return Batch(torch.arange(images), {"fine": views.to(device)}, (torch.arange(images) % 3).to(device))
 
 
 def gradient_norm(made: Adapted) -> float:
@@ -62,7 +76,7 @@ class TestStep:
             made = adapted()
             step = step_of(made, precision=precision)
             torch.manual_seed(5)
-            losses = [step(*batch()) for _ in range(3)]
+            losses = [step(batch()) for _ in range(3)]
             ends.append((torch.stack(losses), *made.parameters().values()))
         for left, right in zip(*ends, strict=True):
             assert torch.equal(left, right)
@@ -72,7 +86,7 @@ class TestStep:
         for seed in (5, 6):
             made = adapted()
             torch.manual_seed(seed)
-            step_of(made)(*batch())
+            step_of(made)(batch())
             ends.append(made.parameters()["head.weight"].detach().clone())
         assert not torch.equal(*ends)
 
@@ -80,7 +94,7 @@ class TestStep:
     def test_the_loss_falls_in_every_precision(self, precision: str) -> None:
         made = adapted()
         step = step_of(made, precision=precision)
-        losses = [float(step(*batch())) for _ in range(60)]
+        losses = [float(step(batch())) for _ in range(60)]
         assert losses[-1] < 0.5 * losses[0]
         assert {tensor.dtype for tensor in made.parameters().values()} == {torch.float32}
 
@@ -89,7 +103,7 @@ class TestStep:
         for precision in ("fp32", "bf16", "fp16"):
             made = adapted()
             made.module.eval()
-            losses[precision] = float(step_of(made, precision=precision)(*batch()))
+            losses[precision] = float(step_of(made, precision=precision)(batch()))
         assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
         assert losses["fp16"] == pytest.approx(losses["fp32"], rel=0.005)
         assert losses["bf16"] != losses["fp32"]
@@ -97,7 +111,7 @@ class TestStep:
     def test_only_what_is_learnable_moves(self) -> None:
         made = adapted()
         before = {name: tensor.detach().clone() for name, tensor in made.module.named_parameters()}
-        step_of(made, decay=0.1)(*batch())
+        step_of(made, decay=0.1)(batch())
         moved = {name for name, tensor in made.module.named_parameters() if not torch.equal(tensor, before[name])}
         assert moved == {"head.weight", "head.bias"}
         assert all(tensor.grad is None for name, tensor in made.module.named_parameters() if name.startswith("frozen"))
@@ -105,9 +119,9 @@ class TestStep:
     def test_the_returned_loss_is_that_before_the_step_and_is_detached(self) -> None:
         made = adapted()
         made.module.eval()
-        inputs, labels = batch()
-        expected = nn.functional.cross_entropy(made.module(inputs), labels)
-        loss = step_of(made)(inputs, labels)
+        whole = batch()
+        expected = nn.functional.cross_entropy(made.module(Inputs(whole.views)), whole.labels)
+        loss = step_of(made)(whole)
         assert torch.equal(loss, expected.detach())
         assert not loss.requires_grad
 
@@ -116,17 +130,17 @@ class TestStep:
     def test_clipping_holds_the_gradients_norm(self, clip: float, precision: str) -> None:
         made = adapted()
         step = step_of(made, clip=clip, precision=precision)
-        step(*batch(scale=30.0))
+        step(batch(scale=30.0))
         for _ in range(20):  # until the scale of fp16 has come down to what these gradients allow
             if math.isfinite(gradient_norm(made)):
                 break
-            step(*batch(scale=30.0))
+            step(batch(scale=30.0))
         assert gradient_norm(made) == pytest.approx(clip, rel=1e-3)
 
     @pytest.mark.parametrize("precision", ["fp32", "fp16"])
     def test_zero_is_no_clipping(self, precision: str) -> None:
         made = adapted()
-        step_of(made, clip=0, precision=precision)(*batch(scale=30.0))
+        step_of(made, clip=0, precision=precision)(batch(scale=30.0))
         assert gradient_norm(made) > 5
 
     def test_a_small_gradient_is_left_as_it_is(self) -> None:
@@ -134,7 +148,7 @@ class TestStep:
         for clip in (0.0, 1e6):
             made = adapted()
             torch.manual_seed(0)
-            step_of(made, clip=clip)(*batch())
+            step_of(made, clip=clip)(batch())
             norms.append(gradient_norm(made))
         assert norms[0] == pytest.approx(norms[1], rel=1e-5)
 
@@ -142,15 +156,15 @@ class TestStep:
         made = adapted()
         made.module.eval()
         step = step_of(made, clip=0, lr=1e-12)
-        step(*batch())
+        step(batch())
         first = gradient_norm(made)
-        step(*batch())
+        step(batch())
         assert gradient_norm(made) == pytest.approx(first, rel=1e-4)
 
     def test_the_first_step_of_adamw_is_the_learning_rate(self) -> None:
         made = adapted()
         before = made.parameters()["head.bias"].detach().clone()
-        step_of(made, lr=0.01)(*batch())
+        step_of(made, lr=0.01)(batch())
         change = (made.parameters()["head.bias"] - before).abs()
         torch.testing.assert_close(change, torch.full_like(change, 0.01), rtol=1e-3, atol=0)
 
@@ -160,7 +174,7 @@ class TestStep:
             made = adapted()
             start = made.parameters()["head.weight"].detach().clone()
             torch.manual_seed(0)
-            step_of(made, lr=0.01, decay=decay)(*batch())
+            step_of(made, lr=0.01, decay=decay)(batch())
             ends.append(made.parameters()["head.weight"].detach())
         torch.testing.assert_close(ends[0] - ends[1], 0.01 * 0.5 * start, rtol=1e-3, atol=1e-7)
 
@@ -168,7 +182,7 @@ class TestStep:
         made = adapted()
         step = step_of(made, precision="fp16")
         before, scale = made.parameters()["head.weight"].detach().clone(), step.scaler.get_scale()
-        step(*batch(scale=1e5))
+        step(batch(scale=1e5))
         assert torch.equal(made.parameters()["head.weight"], before)
         assert step.scaler.get_scale() == scale / 2
 
@@ -180,7 +194,7 @@ class TestMeta:
         made = adapted("meta")
         step = step_of(made, clip=clip, precision=precision)
         for _ in range(2):
-            loss = step(*batch(device="meta"))
+            loss = step(batch(device="meta"))
         assert loss.device.type == "meta"
         assert loss.shape == ()
         state = step.optimizer.state_dict()["state"]
@@ -189,9 +203,162 @@ class TestMeta:
 
     def test_class_weights_and_smoothing_work_on_meta(self) -> None:
         made = adapted("meta")
-        objective = Objective(0.1, torch.ones(3, device="meta"))
-        step = build_step(made, objective, lr=0.1, weight_decay=0, clip_grad_norm=1, precision="fp32")
-        assert step(*batch(device="meta")).device.type == "meta"
+        step = step_of(made, objective=Objective(0.1, torch.ones(3, device="meta")), accumulate=3)
+        assert step(batch(device="meta")).device.type == "meta"
+
+
+class TestPieces:
+    """A batch that goes through in pieces: the same step, in less memory."""
+
+    WEIGHTS = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64)
+
+    def gradients(self, accumulate: int, objective: Objective, images: int = 8) -> tuple[Tensor, dict[str, Tensor]]:
+        made = adapted()
+        made.module.double().eval()  # without dropout, which draws for each piece anew
+        whole = batch(images=images)
+        whole = Batch(whole.index, {"fine": whole.views["fine"].double()}, whole.labels)
+        loss = step_of(made, accumulate=accumulate, clip=0, objective=objective)(whole)
+        return loss, {name: tensor.grad for name, tensor in made.parameters().items() if tensor.grad is not None}
+
+    @pytest.mark.parametrize("weights", [None, WEIGHTS])
+    @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+    @pytest.mark.parametrize("images", [8, 5])
+    @pytest.mark.parametrize("accumulate", [2, 3, 5, 8])
+    def test_their_gradients_add_up_to_the_batchs(
+        self, accumulate: int, images: int, smoothing: float, weights: Tensor | None
+    ) -> None:
+        objective = _Exact(smoothing, weights)
+        expected, found = self.gradients(1, objective, images), self.gradients(accumulate, objective, images)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+    def test_a_batch_in_one_piece_is_what_it_always_was(self) -> None:
+        loss, gradients = self.gradients(1, Objective())
+        made = adapted()
+        made.module.double().eval()
+        whole = batch()
+        logits = made.module(Inputs({"fine": whole.views["fine"].double()}))
+        expected = nn.functional.cross_entropy(logits.float(), whole.labels)
+        expected.backward()
+        assert torch.equal(loss, expected.detach())
+        for name, tensor in made.parameters().items():
+            assert torch.equal(gradients[name], tensor.grad)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("images", "accumulate", "sizes"),
+        [
+            (8, 1, [8]),
+            (8, 2, [4, 4]),
+            (8, 3, [3, 3, 2]),
+            (8, 5, [2, 2, 2, 2]),
+            (8, 8, [1] * 8),
+            (3, 2, [3]),
+            (5, 2, [4, 1]),
+        ],
+    )
+    def test_pieces_have_equal_sizes_and_none_is_empty(self, images: int, accumulate: int, sizes: list[int]) -> None:
+        seen: list[Batch] = []
+
+        def look(piece: Batch) -> Inputs:
+            seen.append(piece)
+            return Inputs(piece.views)
+
+        step, whole = step_of(adapted(), accumulate=accumulate), batch(images=images)
+        step.source = look
+        step(whole)
+        assert [len(piece.labels) for piece in seen] == sizes
+        assert torch.equal(torch.cat([piece.index for piece in seen]), whole.index)
+        assert torch.equal(torch.cat([piece.views["fine"] for piece in seen]), whole.views["fine"])
+        assert torch.equal(torch.cat([piece.labels for piece in seen]), whole.labels)
+
+    @pytest.mark.parametrize("accumulate", [1, 2, 4])
+    def test_a_penalty_counts_once(self, accumulate: int) -> None:
+        made = adapted()
+        made.module.eval()
+        penalised = dataclasses.replace(made, companion=Penalty(made.parameters()["head.bias"]))
+        plain, loss = (step_of(one, accumulate=accumulate, clip=0, lr=1e-12) for one in (made, penalised))
+        difference = float(loss(batch())) - float(plain(batch()))
+        bias = made.parameters()["head.bias"]
+        assert difference == pytest.approx(float(bias.detach().square().sum()), rel=1e-4)
+        without = bias.grad.clone()  # type: ignore[union-attr]
+        loss(batch())
+        torch.testing.assert_close(bias.grad - without, 2 * bias.detach(), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("device", ["cpu", "meta"])
+    def test_one_piece_is_in_memory_at_a_time(self, device: str) -> None:
+        peaks = {}
+        for accumulate in (1, 2, 8):
+            made = adapted(device)
+            step = step_of(made, accumulate=accumulate)
+            step.source = _features_of_a_mebibyte
+            with LiveTensors(device) as live:
+                for _ in range(2):
+                    step(batch(device=device))
+            peaks[accumulate] = live.peak / 2**20
+        assert 8 < peaks[1] < 8.2
+        assert 4 < peaks[2] < 4.2
+        assert 1 < peaks[8] < 1.2
+
+    def test_an_overflow_in_one_piece_skips_the_step(self) -> None:
+        made, whole = adapted(), batch()
+        step = step_of(made, precision="fp16", accumulate=4)
+        before, scale = made.parameters()["head.weight"].detach().clone(), step.scaler.get_scale()
+        whole.views["fine"][3] *= 1e5
+        step(whole)
+        assert torch.equal(made.parameters()["head.weight"], before)
+        assert step.scaler.get_scale() == scale / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exact(Objective):
+    """The loss without its cast to 32 bits, which would hide what the pieces do behind rounding."""
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(
+            logits, labels, weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
+
+
+class Penalty(Companion):
+    """Adds the sum of squares of a tensor to the loss."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def penalty(self) -> Tensor:
+        return self.tensor.square().sum()
+
+
+def _features_of_a_mebibyte(piece: Batch) -> Inputs:
+    """As much as a large feature cache would hand over for each image."""
+    features = torch.empty(len(piece.labels), 2**18, device=piece.labels.device)
+    return Inputs(piece.views, {"features": features})
+
+
+class TestOptimizer:
+    def test_the_papers_is_adamw(self) -> None:
+        assert type(step_of(adapted()).optimizer) is torch.optim.AdamW
+
+    def test_sgd_follows_its_formula(self) -> None:
+        made = adapted()
+        made.module.eval()
+        step = step_of(made, clip=0, lr=0.1, decay=0.01, optimizer="sgd")
+        weight = made.parameters()["head.weight"]
+        by_hand, velocity = weight.detach().clone(), torch.zeros_like(weight)
+        for _ in range(3):
+            step(batch())
+            velocity = 0.9 * velocity + weight.grad + 0.01 * by_hand  # type: ignore[operator]
+            by_hand = by_hand - 0.1 * velocity
+            torch.testing.assert_close(weight.detach(), by_hand, rtol=1e-5, atol=1e-7)
+
+    @pytest.mark.parametrize("clip", [0.0, 1.0])
+    def test_sgd_keeps_one_tensor_a_parameter_on_meta_too(self, clip: float) -> None:
+        made = adapted("meta")
+        step = step_of(made, clip=clip, optimizer="sgd")
+        for _ in range(2):
+            step(batch(device="meta"))
+        kept = step.optimizer.state_dict()["state"]
+        assert [list(state) for state in kept.values()] == [["momentum_buffer"]] * 2
+        assert [tuple(state["momentum_buffer"].shape) for state in kept.values()] == [(3, 16), (3,)]
 
 
 class TestObjective:
@@ -238,17 +405,3 @@ class TestBalancedWeights:
         weights = balanced_weights(labels, 3)
         assert [float(weights[label]) * labels.count(label) for label in range(3)] == pytest.approx([100 / 3] * 3)
         assert weights.dtype == torch.float32
-
-
-class TestAutocast:
-    @pytest.mark.parametrize(
-        ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
-    )
-    def test_the_precision_is_that_of_the_products(self, precision: str, dtype: torch.dtype) -> None:
-        with autocast(CPU, precision):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is dtype
-
-    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-    def test_on_meta_it_does_nothing(self, precision: str) -> None:
-        with autocast(torch.device("meta"), precision):
-            assert (torch.ones(2, 2, device="meta") @ torch.ones(2, 2, device="meta")).dtype is torch.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,24 @@ class Images:
 
 
 @dataclass
+class Passing(Images):
+    """Looks, before it makes a batch, for images of earlier ones that are still in memory."""
+
+    given: list[weakref.ref[Tensor]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+
+    def shuffled(self, seed: int) -> Iterator[Batch]:
+        for number in range(STEPS):
+            self.left.append(sum(reference() is not None for reference in self.given))
+            yield self._made(number)
+
+    def _made(self, number: int) -> Batch:
+        fine = torch.full((2, 3), float(number))
+        self.given.append(weakref.ref(fine))
+        return Batch(torch.arange(2), {"fine": fine}, torch.tensor([0, 1]))
+
+
+@dataclass
 class Verdicts:
     """Stands for the predictor: says what validation saw in each epoch, and remembers what was learned by then."""
 
@@ -131,7 +150,7 @@ def trainer(logits: Sequence[Any], images: Images | None = None, labels: Any = L
     adapted = Adapted(Network(), frozenset({"head.weight", "head.bias"}))
     adapted.freeze_the_rest()
     made = config(epochs=len(logits), **changed)
-    step = build_step(adapted, Objective(), lr=made.lr, weight_decay=0.0, clip_grad_norm=1.0, precision="fp32")
+    step = build_step(adapted, NoFeatures(), Objective(), made, "fp32")
     loader: Any = images or Images()
     predictor: Any = Verdicts(adapted, list(logits), labels)
     return Trainer(adapted=adapted, step=step, predictor=predictor, train=loader, val=loader, config=made, seed=3)
@@ -192,6 +211,12 @@ class TestSelection:
         last = learning_rate(made.config, 1 + (STEPS - 1) / STEPS, 1 / STEPS)
         assert selected.curve[-1]["lr"] == last
 
+    def test_a_batch_is_gone_before_the_next_one_is_made(self, file: Path) -> None:
+        images = Passing()
+        fit(trainer([RIGHT], images), file)
+        assert len(images.given) == STEPS
+        assert images.left == [0] * STEPS
+
     def test_every_epoch_has_an_order_of_its_own(self, file: Path) -> None:
         images = Images()
         fit(trainer([RIGHT] * 3, images), file)
@@ -230,12 +255,13 @@ class TestBadNumbers:
 
 
 class TestCheckpoint:
-    def test_a_training_that_was_stopped_ends_like_one_that_was_not(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("chosen", [{}, {"optimizer": "sgd"}, {"optimizer": "sgd", "accumulate": 2}])
+    def test_a_training_that_was_stopped_ends_like_one_that_was_not(self, chosen: Any, tmp_path: Path) -> None:
         logits = [WRONG, RIGHT, HALF, WRONG]
-        whole = trainer(logits)
+        whole = trainer(logits, **chosen)
         expected = fit(whole, tmp_path / "whole.pt")
 
-        stopped = trainer(logits)
+        stopped = trainer(logits, **chosen)
 
         def stop(entry: Any) -> None:
             if entry["epoch"] == 2:
@@ -244,7 +270,7 @@ class TestCheckpoint:
         stopped.on_epoch = stop
         with pytest.raises(KeyboardInterrupt):
             fit(stopped, tmp_path / "stopped.pt")
-        resumed = trainer(logits)
+        resumed = trainer(logits, **chosen)
         resumed.predictor.logits = logits[2:]  # type: ignore[attr-defined]
         found = fit(resumed, tmp_path / "stopped.pt")
 

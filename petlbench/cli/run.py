@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from petlbench.cli.output import mebibytes, number, percent, print_facts, print_
 if TYPE_CHECKING:
     from petlbench.config import RunConfig
     from petlbench.dryrun import DryRun
-    from petlbench.result import Memory, Parameters, Result
+    from petlbench.result import Inference, Memory, Parameters, Result
 
 __all__ = ["command"]
 
@@ -23,7 +24,7 @@ EPILOG = (
     "--image-size 256 --epochs 5"
 )
 
-TRAINING = ("epochs", "batch_size", "lr", "weight_decay")
+TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay")
 
 
 @click.command("run", epilog=EPILOG)
@@ -34,6 +35,10 @@ TRAINING = ("epochs", "batch_size", "lr", "weight_decay")
 @click.option("--image-size", type=int, help="Pixels.  [default: the card's, else the backbone's]")
 @click.option("--epochs", type=int, help="Passes over the training split.  [default: 20]")
 @click.option("--batch-size", type=int, help="Images a step.  [default: 16]")
+@click.option(
+    "--accumulate", type=int, help="Pieces of a batch that go through one by one: less memory, same step.  [default: 1]"
+)
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="sgd: momentum 0.9.  [default: adamw]")
 @click.option("--lr", type=float, help="Peak learning rate.  [default: the method's]")
 @click.option("--weight-decay", type=float, help="Weight decay.  [default: the method's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of initial values, order and augmentation.")
@@ -49,6 +54,7 @@ TRAINING = ("epochs", "batch_size", "lr", "weight_decay")
     show_default=True,
     help="Explicit attention or torch's fused kernels.",
 )
+@click.option("--checkpointing", is_flag=True, help="Compute blocks again in backward: less memory, more time.")
 @click.option(
     "--normalize",
     type=click.Choice(["backbone", "card"]),
@@ -121,14 +127,14 @@ def _show(result: Result, output: Path, json: bool) -> int:
 def _facts(result: Result, folder: Path) -> dict[str, str]:
     facts = {"status": result.status, "backbone": _backbone(result.config)}
     if result.error is not None:
-        facts |= {"error": result.error["message"], "hint": result.error["hint"]}
+        facts |= {"error": result.error["message"], **_shortage(result.error), "hint": result.error["hint"]}
     for split, name in (("val", "validation"), ("test", "test")):
         if split in result.metrics:
             metrics = result.metrics[split]
             facts[f"{name} AUC"] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
-    facts |= _size(result.parameters, result.memory)
+    facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
     return facts | {"result": str(folder)}
@@ -147,7 +153,27 @@ def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str
             f"allocated {mebibytes(memory.allocated)}, reserved {mebibytes(memory.reserved)}, "
             f"process {mebibytes(memory.process)} (training step, {memory.source})"
         )
+        if memory.others:
+            facts["on the device besides"] = f"other processes held {mebibytes(memory.others)} MiB when the run began"
     return facts
+
+
+def _prediction(inference: Inference | None) -> dict[str, str]:
+    if inference is None:
+        return {}
+    if inference.latency is None or inference.images_per_second is None or inference.memory is None:
+        return {"prediction": f"not measured: {inference.error}"}
+    peak = mebibytes(inference.memory.allocated)
+    return {
+        "prediction": f"{number(1000 * inference.latency, 1)} ms an image, {number(inference.images_per_second, 1)} "
+        f"images/s and a peak of {peak} MiB in batches of {inference.batch_size}"
+    }
+
+
+def _shortage(error: Mapping[str, str]) -> dict[str, str]:
+    """What was asked for and what was there, where memory ran out."""
+    sizes = [f"{name} {error[name]}" for name in ("asked", "free", "total") if name in error]
+    return {"memory": ", ".join(sizes)} if sizes else {}
 
 
 def _reference(result: Result) -> str:

@@ -47,6 +47,20 @@ class Batch:
         views = {name: view.to(device, non_blocking=True) for name, view in self.views.items()}
         return Batch(self.index, views, self.labels.to(device, non_blocking=True))
 
+    def pieces(self, size: int) -> Iterator[Batch]:
+        """Cut the batch into pieces, without copying anything.
+
+        Args:
+            size: Images a piece; the last one may have fewer.
+
+        Yields:
+            The pieces in order.
+        """
+        for start in range(0, len(self.labels), size):
+            rows = slice(start, start + size)
+            views = {name: view[rows] for name, view in self.views.items()}
+            yield Batch(self.index[rows], views, self.labels[rows])
+
 
 def decode_ahead(
     batches: Iterable[Sequence[Item]], decode: Callable[[Item], Pixels], workers: int

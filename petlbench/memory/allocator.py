@@ -73,7 +73,7 @@ class CachingAllocator:
             return
         size = -(-size // BLOCK) * BLOCK
         pool = self._small if size <= _SMALL_REQUEST else self._large
-        place = bisect.bisect_left(pool, (size, -1))  # type: ignore[misc]  # shorter than an entry, and sorted before it
+        place = bisect.bisect_left(pool, (size, -1))  # shorter than an entry, and sorted before it
         block = pool.pop(place)[2] if place < len(pool) else self._new_segment(size, pool)
         block.free = False
         if self._is_worth_splitting(block, size):
@@ -117,7 +117,7 @@ class CachingAllocator:
     @staticmethod
     def _join(block: _Block, neighbour: _Block) -> None:
         """Let a block take over a free neighbour."""
-        del block.pool[bisect.bisect_left(block.pool, neighbour.entry[:2])]  # type: ignore[type-var]
+        del block.pool[bisect.bisect_left(block.pool, neighbour.entry[:2])]
         block.size += neighbour.size
         if neighbour is block.before:
             block.address, block.before = neighbour.address, neighbour.before

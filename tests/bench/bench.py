@@ -21,10 +21,9 @@ from torch import nn
 
 from petlbench.assemble import Assembled, assemble, build_views, new_step, normalization
 from petlbench.catalog import Catalog
-from petlbench.data.loader import ImageLoader, StoredImages
+from petlbench.data.loader import Batch, ImageLoader, StoredImages
 from petlbench.data.task import load_task_data
-from petlbench.features.source import CachedFeatures, LiveFeatures
-from petlbench.method import Inputs
+from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
 from petlbench.progress import Progress
 from petlbench.resolve import Request, resolve
 
@@ -57,9 +56,9 @@ def training_step() -> tuple[float, float, float]:
     """A step of full fine-tuning through petlbench, and the same step written by hand."""
     config, ours = put_together("full", 128)
     _, theirs = put_together("full", 128)
-    step = new_step(config, ours.adapted, None)
+    step = new_step(config, ours.adapted, NoFeatures(), None)
     images, labels = torch.randn(16, 3, 128, 128), torch.randint(10, (16,))
-    inputs = Inputs({"fine": images})
+    batch = Batch(torch.arange(16), {"fine": images}, labels)
     module: Any = theirs.adapted.module
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4, weight_decay=1e-4, foreach=True)
 
@@ -70,7 +69,7 @@ def training_step() -> tuple[float, float, float]:
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
 
-    return ratio(lambda: step(inputs, labels), by_hand)
+    return ratio(lambda: step(batch), by_hand)
 
 
 def epoch_of_linear_probing() -> tuple[float, float, float]:
@@ -86,11 +85,11 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     live = LiveFeatures(assembled.backbone, assembled.frozen, "fp32")
     cached = CachedFeatures(live, len(data.dataset.records), torch.device("cpu"), free=1 << 30)
     cached.fill(decoding.in_order())
-    step = new_step(config, assembled.adapted, None)
 
     def epoch(loader: ImageLoader, source: Any) -> None:
+        step = new_step(config, assembled.adapted, source, None)
         for batch in loader.shuffled(0):
-            step(source(batch), batch.labels)
+            step(batch)
 
     return ratio(lambda: epoch(blind, cached), lambda: epoch(decoding, live))
 

@@ -134,6 +134,59 @@ def test_a_dry_run_writes_nothing(cli: Cli, quick: Quick, here: Path, pictures: 
     assert sorted(here.rglob("*")) == before
 
 
+def test_the_training_switches_stand_in_the_config_and_name_the_run(cli: Cli, quick: Quick) -> None:
+    plain, switched = (
+        cli(*quick(method="full", dry_run=True, json=True, **flags)).document
+        for flags in ({}, {"checkpointing": True, "accumulate": "4", "optimizer": "sgd"})
+    )
+    assert plain["config"]["checkpointing"] is False
+    assert [plain["config"]["training"][name] for name in ("accumulate", "optimizer")] == [1, "adamw"]
+    assert switched["config"]["checkpointing"] is True
+    assert [switched["config"]["training"][name] for name in ("accumulate", "optimizer")] == [4, "sgd"]
+    assert switched["run_id"] != plain["run_id"]
+    assert switched["parameters"] == plain["parameters"]
+
+
+def test_each_training_switch_lowers_the_predicted_peak(cli: Cli, quick: Quick) -> None:
+    switches: dict[str, dict[str, Any]] = {
+        "none": {},
+        "checkpointing": {"checkpointing": True},
+        "accumulate": {"accumulate": "4"},
+        "optimizer": {"optimizer": "sgd"},
+    }
+    memory = {
+        name: cli(*quick(method="full", image_size="96", dry_run=True, json=True, **flags)).document["memory"]
+        for name, flags in switches.items()
+    }
+    activations = {name: figures["parts"]["activations"] for name, figures in memory.items()}
+    assert activations["checkpointing"] < 0.3 * activations["none"]
+    assert activations["accumulate"] < 0.4 * activations["none"]
+    # Momentum is one tensor a parameter; AdamW keeps two, and its step counts.
+    assert memory["optimizer"]["parts"]["optimizer"] < 0.51 * memory["none"]["parts"]["optimizer"]
+    assert all(figures["allocated"] < memory["none"]["allocated"] for name, figures in memory.items() if name != "none")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"accumulate": "0"}, ("accumulate = 0", "greater than or equal to 1")),
+        ({"accumulate": "-3"}, ("accumulate = -3", "greater than or equal to 1")),
+        ({"accumulate": "17", "batch_size": "16"}, ("accumulate = 17", "a batch of 16 images")),
+        ({"accumulate": "17"}, ("accumulate = 17", "a batch of 16 images")),
+        ({"accumulate": "2", "batch_size": "0"}, ("batch_size = 0", "greater than or equal to 1")),
+        ({"accumulate": "half"}, ("--accumulate", "'half'")),
+        ({"optimizer": "foo"}, ("--optimizer", "'foo'", "'adamw'", "'sgd'")),
+        ({"set": "training.optimizer=foo"}, ("optimizer = 'foo'", "'adamw'", "'sgd'")),
+    ],
+)
+def test_a_training_switch_out_of_bounds_is_refused(
+    refused: Callable[..., dict[str, str]], quick: Quick, given: dict[str, str], words: tuple[str, ...]
+) -> None:
+    error = refused(*quick(dry_run=True, **given))
+    assert [word for word in words if word not in error["message"]] == []
+    assert "\n" not in error["message"]
+
+
 def test_the_table_of_a_dry_run_says_that_memory_is_predicted(cli: Cli, quick: Quick) -> None:
     outcome = cli(*quick(dry_run=True))
     assert "dry run" in outcome.out

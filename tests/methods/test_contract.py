@@ -17,8 +17,10 @@ from petlbench.artifacts import load_learned, write_learned
 from petlbench.assemble import Assembled, assemble, count_parameters, new_step
 from petlbench.backbone import build_backbone, probe_backbone
 from petlbench.catalog import Catalog
+from petlbench.checkpointing import checkpoint_blocks
 from petlbench.config import RunConfig, TrainingConfig
-from petlbench.features.source import LiveFeatures
+from petlbench.data.loader import Batch
+from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.method import Inputs, Method, load_method
 from petlbench.step import Step
 
@@ -46,7 +48,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
 WEIGHTS: dict[str, Path] = {}
 
 
-def config(method: str, image_size: int = SIZE, seed: int = 0, backbone: str = BACKBONE) -> RunConfig:
+def config(method: str, image_size: int = SIZE, seed: int = 0, backbone: str = BACKBONE, **training: Any) -> RunConfig:
     return RunConfig(
         method=method,
         dataset="digits",
@@ -55,7 +57,7 @@ def config(method: str, image_size: int = SIZE, seed: int = 0, backbone: str = B
         weights=str(WEIGHTS[backbone]),
         image_size=image_size,
         # Without weight decay a tensor changes by its gradient alone.
-        training=TrainingConfig(lr=1e-3, weight_decay=0.0),
+        training=TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, **training}),
         preload=False,
         seed=seed,
         device="cpu",
@@ -68,23 +70,30 @@ def build(method: str, **choices: Any) -> Assembled:
     chosen = config(method, **choices)
     assembled = assemble(chosen, CATALOG, CLASSES, torch.device("cpu"))
     if assembled.adapted.prepare is not None:
-        assembled.adapted.prepare([batch(assembled)])
+        assembled.adapted.prepare([(inputs(assembled), batch(assembled).labels)])
     return assembled
 
 
-def batch(assembled: Assembled, images: Tensor | None = None, labels: Tensor | None = None) -> tuple[Inputs, Tensor]:
-    """A batch as the engine would hand it over: views for the module, features from the frozen backbone."""
+def batch(assembled: Assembled, images: Tensor | None = None, labels: Tensor | None = None) -> Batch:
+    """A batch as the engine would load it."""
     info = assembled.backbone.info
     sizes = {name: view.size for name, view in assembled.method.views(info, info.image_size).items()}
     if images is None or labels is None:
         images = torch.randn(BATCH, 3, info.image_size, info.image_size, generator=torch.Generator().manual_seed(1))
         labels = torch.arange(BATCH) % CLASSES
     views = {name: torch.nn.functional.interpolate(images, size=(size, size)) for name, size in sizes.items()}
+    return Batch(torch.arange(len(labels)), views, labels)
+
+
+def source(assembled: Assembled) -> FeatureSource:
+    """Where the module's features come from, if it takes any: from the frozen backbone."""
     if assembled.frozen is None:
-        return Inputs(views), labels
-    fine = views.pop(LiveFeatures(assembled.backbone, assembled.frozen, "fp32").spec.view)
-    with torch.no_grad():
-        return Inputs(views, assembled.frozen.extract(assembled.backbone, fine)), labels
+        return NoFeatures()
+    return LiveFeatures(assembled.backbone, assembled.frozen, "fp32")
+
+
+def inputs(assembled: Assembled) -> Inputs:
+    return source(assembled)(batch(assembled))
 
 
 def state(assembled: Assembled) -> dict[str, Tensor]:
@@ -104,29 +113,43 @@ def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def train(assembled: Assembled, steps: int = 3) -> list[float]:
     step = stepper(assembled)
-    inputs, labels = batch(assembled)
-    return [take(step, assembled, inputs, labels, number, steps) for number in range(1, steps + 1)]
+    images = batch(assembled)
+    return [take(step, assembled, images, number, steps) for number in range(1, steps + 1)]
 
 
-def stepper(assembled: Assembled, lr: float = 1e-3) -> Step:
-    chosen = config(assembled.method.card.name)
-    chosen = chosen.model_copy(update={"training": chosen.training.model_copy(update={"lr": lr})})
+def stepper(assembled: Assembled, **training: Any) -> Step:
+    chosen = config(assembled.method.card.name, **training)
     assembled.adapted.module.train()
     torch.manual_seed(5)
-    return new_step(chosen, assembled.adapted, None)
+    return new_step(chosen, assembled.adapted, source(assembled), None)
 
 
-def take(step: Step, assembled: Assembled, inputs: Inputs, labels: Tensor, number: int, steps: int) -> float:
+def take(step: Step, assembled: Assembled, images: Batch, number: int, steps: int) -> float:
     """One step as the engine takes it."""
-    loss = float(step(inputs, labels))
+    loss = float(step(images))
     if assembled.adapted.companion is not None:
         assembled.adapted.companion.after_step(number, steps)
     return loss
 
 
+def gradients(assembled: Assembled, steps: int = 1, draws: bool = True, **training: Any) -> dict[str, Tensor]:
+    """Losses and last gradients of some steps, after which the parameters are put back."""
+    learnable = assembled.adapted.parameters()
+    before = {name: tensor.detach().clone() for name, tensor in learnable.items()}
+    step, images = stepper(assembled, **training), batch(assembled)
+    assembled.adapted.module.train(draws)
+    found = {"losses": torch.stack([step(images) for _ in range(steps)])}
+    with torch.no_grad():
+        for name, tensor in learnable.items():
+            assert tensor.grad is not None, name
+            found[name] = tensor.grad.clone()
+            tensor.copy_(before[name])
+    return found
+
+
 def logits(assembled: Assembled) -> Tensor:
     with torch.no_grad():
-        output: Tensor = assembled.adapted.module.eval()(batch(assembled)[0])
+        output: Tensor = assembled.adapted.module.eval()(inputs(assembled))
     return output
 
 
@@ -218,6 +241,40 @@ def test_training_is_decided_by_the_seed(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_blocks_that_are_computed_again_give_the_same_gradients(method: str) -> None:
+    assembled = build(method)
+    plain = gradients(assembled, steps=2)
+    checkpoint_blocks(assembled.adapted.module)
+    again = gradients(assembled, steps=2)
+    assert plain.keys() == again.keys()
+    assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
+
+
+@pytest.mark.parametrize("backbone", STRUCTURES)
+@pytest.mark.parametrize("method", ["full", "lora", "sct", "dtl", "lst"])
+def test_so_do_those_of_every_structure(method: str, backbone: str) -> None:
+    info = probe_backbone(backbone, STRUCTURES[backbone])
+    if method_class(method).from_settings({}).refuse(info):
+        return
+    assembled = build(method, backbone=backbone, image_size=STRUCTURES[backbone])
+    plain = gradients(assembled)
+    checkpoint_blocks(assembled.adapted.module)
+    again = gradients(assembled)
+    assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_gradients_of_pieces_add_up_to_those_of_the_batch(method: str) -> None:
+    assembled = build(method)
+    # Dropout and the like would draw for each piece anew.
+    whole = gradients(assembled, draws=False, batch_size=BATCH)
+    pieces = gradients(assembled, draws=False, batch_size=BATCH, accumulate=2)
+    largest = max(float(tensor.abs().max()) for tensor in whole.values())
+    for name, expected in whole.items():
+        torch.testing.assert_close(pieces[name], expected, rtol=1e-3, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_was_learned_can_be_stored_and_put_back(method: str, tmp_path: Path) -> None:
     trained, fresh = build(method), build(method)
     train(trained)
@@ -241,7 +298,7 @@ def test_features_are_as_declared(method: str) -> None:
     if assembled.frozen is None:
         pytest.skip(f"{method} takes no frozen features")
     spec = assembled.frozen.spec(assembled.backbone.info)
-    features = batch(assembled)[0].features
+    features = inputs(assembled).features
     assert {name: (tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in features.items()} == {
         name: (tensor.shape, tensor.dtype) for name, tensor in spec.tensors.items()
     }
@@ -258,9 +315,9 @@ def test_sixty_steps_on_digits_bring_the_loss_down(method: str) -> None:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     for number in range(60):
         rows = order[torch.arange(16) + 16 * number if 16 * (number + 1) <= len(order) else torch.arange(16)]
-        inputs, wanted = batch(assembled, images[rows], labels[rows])
+        shown = batch(assembled, images[rows], labels[rows])
         assembled.adapted.module.train()
-        losses.append(take(step, assembled, inputs, wanted, number + 1, 60))
+        losses.append(take(step, assembled, shown, number + 1, 60))
     assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
 
 
@@ -327,7 +384,7 @@ def test_prompts_are_replaced_and_never_added_up(depth: str) -> None:
     for block in assembled.backbone.blocks():
         block.register_forward_pre_hook(lambda _module, args: seen.append(args[0].shape[1]))
     module: Any = method.adapt(assembled.backbone, CLASSES).module.eval()
-    module(batch(assembled)[0])
+    module(inputs(assembled))
     assert set(seen) == {assembled.backbone.info.tokens + 5}
 
 
