@@ -38,17 +38,16 @@ _WORKSPACE = (2 * 4096 + 8 * 16) * 1024
 _CLASSES = 7
 
 
-def predict_as_published(config: RunConfig, catalog: Catalog, *, evaluates: bool) -> Memory:
+def predict_as_published(config: RunConfig, catalog: Catalog) -> tuple[Memory, Memory]:
     """Predict what a run in the authors' form takes.
 
     Args:
         config: The run, for a CUDA device with eager attention.
         catalog: The catalogues.
-        evaluates: Whether an evaluation, with two batches of its own, falls between two steps while the training batch
-            is held.
 
     Returns:
-        Memory in bytes, without a CUDA context: ``process`` is what is reserved.
+        Memory in bytes, without a CUDA context (``process`` is what is reserved): of training alone, and of a training
+        whose batch is held while an evaluation holds two of its own.
     """
     assembled = assemble(config, catalog, _CLASSES, _META)
     modules = (assembled.backbone.module, assembled.adapted.module)
@@ -64,13 +63,13 @@ def predict_as_published(config: RunConfig, catalog: Catalog, *, evaluates: bool
         for _ in range(2):
             batch = device.batch(assembled, source.spared_view)
             step(batch)
-        if evaluates:
-            _evaluate(config, assembled, source, device)
-            assembled.adapted.module.train()
-            batch = device.batch(assembled, source.spared_view)
-            step(batch)
+        training = device.memory(context=0)
+        _evaluate(config, assembled, source, device)
+        assembled.adapted.module.train()
+        batch = device.batch(assembled, source.spared_view)
+        step(batch)
         del batch
-    return device.memory(context=0)
+    return training, device.memory(context=0)
 
 
 def _evaluate(config: RunConfig, assembled: Assembled, source: _Held, device: MetaDevice) -> None:

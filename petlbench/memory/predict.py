@@ -36,9 +36,7 @@ WORKSPACE = 32 * 2**20
 _META = torch.device("meta")
 
 
-def predict_training(
-    config: RunConfig, assembled: Assembled, *, context: int = CONTEXT, block: int = BLOCK
-) -> Memory:
+def predict_training(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT, block: int = BLOCK) -> Memory:
     """Predict the peak of a training step, as the config's device would count it.
 
     Two steps are taken, because the optimiser's state exists from the first step's end on.

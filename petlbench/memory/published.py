@@ -39,29 +39,35 @@ _DATASET = "isic2018"
 
 @dataclass(frozen=True)
 class PublishedJob:
-    """One run whose memory a paper prints.
+    """One run whose memory a paper, or more than one, prints.
 
     Args:
-        paper: Key of the paper.
+        setting: Backbone, image size, batch size, precision and attention kernel.
         method: Name of the method.
         settings: Settings of the method that are not its defaults, as pairs.
         preload: Whether frozen features are preloaded; None for the method's default.
-        evaluates: Whether the reading was taken behind an evaluation that held batches beside the training batch.
     """
 
-    paper: str
+    setting: tuple[str, int, int, str, str]
     method: str
     settings: tuple[tuple[str, Any], ...] = ()
     preload: bool | None = None
-    evaluates: bool = False
 
 
 @dataclass(frozen=True)
 class PublishedPeak:
-    """What was predicted for a job, in bytes: reserved as the paper trained, and allocated in fp32 beside it."""
+    """What was predicted for a job, in bytes.
+
+    Args:
+        job: The run.
+        reserved: Reserved by training alone.
+        reserved_evaluating: Reserved where an evaluation holds batches of its own beside the training batch.
+        allocated_fp32: In tensors at the peak of training in fp32.
+    """
 
     job: PublishedJob
     reserved: int
+    reserved_evaluating: int
     allocated_fp32: int
 
 
@@ -129,7 +135,11 @@ class _Paper:
     rows: Sequence[_Row]
 
     def job(self, row: _Row) -> PublishedJob:
-        return PublishedJob(self.key, row.method, tuple(sorted(row.settings.items())), row.preload, self.evaluates)
+        setting = (self.backbone, self.image_size, self.batch_size, self.precision, self.attention_kernel)
+        return PublishedJob(setting, row.method, tuple(sorted(row.settings.items())), row.preload)
+
+    def reserved(self, peak: PublishedPeak) -> int:
+        return peak.reserved_evaluating if self.evaluates else peak.reserved
 
 
 def printed_figures(backbone: str, image_size: int, batch_size: int) -> dict[str, dict[str, int]]:
@@ -166,10 +176,14 @@ def run_job(job: PublishedJob, catalog_folders: Sequence[Path] = ()) -> Publishe
         catalog_folders: Folders of the user's own catalogues.
     """
     catalog = Catalog(catalog_folders)
-    paper = next(paper for paper in _papers() if paper.key == job.paper)
-    as_trained = predict_as_published(_config(job, paper, paper.precision, catalog), catalog, evaluates=job.evaluates)
-    in_fp32 = predict_as_published(_config(job, paper, "fp32", catalog), catalog, evaluates=False)
-    return PublishedPeak(job, cast("int", as_trained.reserved), cast("int", in_fp32.allocated))
+    training, evaluating = predict_as_published(_config(job, job.setting[3], catalog), catalog)
+    in_fp32, _ = predict_as_published(_config(job, "fp32", catalog), catalog)
+    return PublishedPeak(
+        job,
+        reserved=cast("int", training.reserved),
+        reserved_evaluating=cast("int", evaluating.reserved),
+        allocated_fp32=cast("int", in_fp32.allocated),
+    )
 
 
 def compare(peaks: Sequence[PublishedPeak]) -> Comparison:
@@ -184,16 +198,16 @@ def compare(peaks: Sequence[PublishedPeak]) -> Comparison:
     rows, constants = [], {}
     for paper in _papers():
         pairs = [(row, known[paper.job(row)]) for row in paper.rows]
-        constant = _fit([(_printed(row), peak.reserved) for row, peak in pairs if row.fit])
+        constant = _fit([(_printed(row), paper.reserved(peak)) for row, peak in pairs if row.fit])
         constants[paper.key] = constant
-        rows += [_compared(paper.key, row, peak, constant) for row, peak in pairs]
+        rows += [_compared(paper, row, peak, constant) for row, peak in pairs]
     return Comparison(rows, constants)
 
 
-def _compared(paper: str, row: _Row, peak: PublishedPeak, constant: int) -> ComparedRow:
-    printed, predicted = _printed(row), peak.reserved + constant
+def _compared(paper: _Paper, row: _Row, peak: PublishedPeak, constant: int) -> ComparedRow:
+    printed, predicted = _printed(row), paper.reserved(peak) + constant
     return ComparedRow(
-        paper=paper,
+        paper=paper.key,
         table=row.table,
         row=row.row,
         method=row.method,
@@ -233,18 +247,19 @@ def _printed(row: _Row) -> int:
     return _table(row.table)[row.row]
 
 
-def _config(job: PublishedJob, paper: _Paper, precision: str, catalog: Catalog) -> RunConfig:
+def _config(job: PublishedJob, precision: str, catalog: Catalog) -> RunConfig:
+    backbone, image_size, batch_size, _, attention_kernel = job.setting
     request = Request(
         method=job.method,
         method_settings=dict(job.settings),
         dataset=_DATASET,
-        backbone=paper.backbone,
+        backbone=backbone,
         weights="none",
-        image_size=paper.image_size,
-        training={"batch_size": paper.batch_size},
+        image_size=image_size,
+        training={"batch_size": batch_size},
         preload=job.preload,
         device="cuda",
         precision=precision,
-        attention_kernel=paper.attention_kernel,
+        attention_kernel=attention_kernel,
     )
     return resolve(request, catalog, Path())
