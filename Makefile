@@ -8,7 +8,7 @@ OUTPUT ?= results
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone vit_tiny_patch16_224 --weights none --image-size 64 --epochs 3 --output $(OUTPUT)
 
-.PHONY: help install demo test test-all check format bench build clean
+.PHONY: help install demo test test-all check format bench gpu-check build clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ format: $(STAMP) ## Put the code in form.
 
 bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/bench/bench.py
+
+gpu-check: $(STAMP) ## On a machine with CUDA: measured peak memory against predicted (ARGS='--methods lora,fpt').
+	$(BIN)/python tests/bench/gpu_check.py $(ARGS)
 
 build: $(STAMP) ## Build the source distribution and the wheel.
 	$(BIN)/python -m build

@@ -19,6 +19,7 @@ _COMMANDS: Mapping[str, str] = {
     "run": "petlbench.cli.run",
     "predict": "petlbench.cli.predict",
     "export": "petlbench.cli.export",
+    "memory": "petlbench.cli.memory",
     "list": "petlbench.cli.listing",
     "data": "petlbench.cli.data",
     "doctor": "petlbench.cli.doctor",

@@ -13,6 +13,12 @@ from petlbench.autocast import autocast_type
 __all__ = ["FusedKernel"]
 
 
+_ALIGNMENT = 8
+
+# What meta does by itself, and devices where no fused kernel serves: for tensors that are not (B, H, N, D), say.
+_explicit = nn.functional.scaled_dot_product_attention
+
+
 class FusedKernel(TorchFunctionMode):
     """Sends fused attention to the kernel that a device would choose.
 
@@ -43,17 +49,39 @@ def _attend_on_cuda(  # noqa: PLR0917  # the arguments are those of torch's func
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
+    if query.dim() != 4:
+        return _explicit(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
     ops: Any = torch.ops.aten
     dtype = autocast_type() or query.dtype
     query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
     if attn_mask is None and dtype != torch.float32:
         output = ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)
     else:
-        mask = attn_mask.to(dtype).expand(*query.shape[:3], key.shape[2]) if attn_mask is not None else None
+        mask = (
+            _aligned(_added(attn_mask, dtype)).expand(*query.shape[:3], key.shape[2]) if attn_mask is not None else None
+        )
         output = ops._scaled_dot_product_efficient_attention(
             query, key, value, mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
         )
     return cast("Tensor", output[0])
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as it is added to the scores: torch makes such a one from a boolean mask."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.where(mask, torch.zeros((), dtype=dtype, device=mask.device), -torch.inf)
+
+
+def _aligned(mask: Tensor) -> Tensor:
+    """Give a mask rows that begin at multiples of eight elements, which the memory-efficient kernel asks for.
+
+    Torch copies one whose rows do not (the 49 of a window of 7 by 7, say) into wider rows.
+    """
+    if mask.stride(-1) == 1 and all(stride % _ALIGNMENT == 0 for stride in mask.stride()[:-1]):
+        return mask
+    width = mask.shape[-1]
+    return nn.functional.pad(mask, (0, _ALIGNMENT - width % _ALIGNMENT))[..., :width]
 
 
 def _attend_on_cpu(  # noqa: PLR0917  # as above
@@ -67,13 +95,12 @@ def _attend_on_cpu(  # noqa: PLR0917  # as above
 ) -> Tensor:
     dtype = autocast_type() or query.dtype
     query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    if dropout_p > 0 or (attn_mask is not None and attn_mask.requires_grad):
-        # The CPU has no fused kernel that drops out or that learns a mask, and attends explicitly, as meta does.
-        return nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale
-        )
+    if query.dim() != 4 or dropout_p > 0 or (attn_mask is not None and attn_mask.requires_grad):
+        # The CPU has no fused kernel that drops out or that learns a mask.
+        return _explicit(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
     ops: Any = torch.ops.aten
+    mask = _added(attn_mask, dtype) if attn_mask is not None else None
     output = ops._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+        query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale
     )
     return cast("Tensor", output[0])

@@ -1,0 +1,33 @@
+"""Amounts of memory on the command line."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import click
+
+__all__ = ["SIZE"]
+
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
+
+
+class _Size(click.ParamType):
+    """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a size in bytes."""
+        match = _FORM.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"'{value}' is no size: write 8GiB, 15.77GiB, 8192MiB, 8GB or a number of bytes", param, ctx)
+        number, prefix, binary = match.groups(default="")
+        size = int(Decimal(number) * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
+        if size < 1:
+            self.fail(f"'{value}' is less than one byte", param, ctx)
+        return size
+
+
+SIZE = _Size()

@@ -1,0 +1,152 @@
+"""Device ``meta`` made quicker: an operation is asked once what it returns for tensors of some shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["RememberedShapes"]
+
+_META = torch.device("meta")
+_PLAIN = (Tensor, nn.Parameter)
+
+_Answer = Callable[[Any], Any]
+
+
+class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    """Remembers what operations return on device ``meta``, and makes it without asking them again.
+
+    Torch works out in Python which shape comes from adding two tensors, in up to a millisecond, and a transformer asks
+    the same of every block, and every method the same as the one before. Tensors and their storages come out as they
+    would otherwise; views and what lies on other devices pass through. Modes that are entered later see every operation
+    as before, so that what they count stays the same.
+
+    Example:
+        >>> image = torch.empty(2, 3, device="meta")
+        >>> with RememberedShapes():
+        ...     first, second = image + 1, image + 1
+        >>> second.shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self._answers: dict[Any, _Answer | None] = {}
+        self._passed: dict[Any, bool] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would wrap the method below against being compiled, which nothing here is; each call would pay for it.
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation, or make what it is known to return."""
+        kwargs = kwargs or {}
+        if self._passes(func):
+            return func(*args, **kwargs)
+        try:
+            key = (func, _described(args), _described(kwargs))
+            known = self._answers.get(key, _unknown)
+        except TypeError:  # something on another device, or that cannot be a key
+            return func(*args, **kwargs)
+        if known is _unknown:
+            result = func(*args, **kwargs)
+            # An operation that changed the description of its own input is not the same one when it comes again.
+            unchanged = key[1] == _described(args)
+            self._answers[key] = _answer(func, args, result) if unchanged else None
+            return result
+        return known(args) if known is not None else func(*args, **kwargs)
+
+    def _passes(self, func: Any) -> bool:
+        passes = self._passed.get(func)
+        if passes is None:
+            is_view = func.is_view or torch.Tag.inplace_view in func.tags
+            passes = self._passed[func] = is_view or func.namespace != "aten"
+        return passes
+
+
+def _unknown(args: Any) -> Any:
+    """Stands for an answer that has not been looked for yet."""
+    raise NotImplementedError
+
+
+def _described(value: Any) -> Any:
+    """All of an argument that can decide what comes out, as a key.
+
+    Raises:
+        TypeError: When there is a tensor of another kind or on another device.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        if value.device != _META:
+            raise TypeError
+        return (value.shape, value.stride(), value.dtype)
+    if kind is tuple or kind is list:
+        return (kind, *map(_described, value))
+    if kind is dict:
+        return tuple((name, _described(item)) for name, item in value.items())
+    if isinstance(value, Tensor):
+        raise TypeError
+    # 1, 1.0 and True are equal, and are three things to an operation.
+    return (kind, value)
+
+
+def _answer(func: Any, args: Any, result: Any) -> _Answer | None:
+    """Find how to make an operation's result anew, or None where it has to be asked each time."""
+    if func._schema.is_mutable:
+        return _changed_in_place(args, result)
+    outputs = result if type(result) in {list, tuple} else (result,)
+    if not outputs or not _are_new(outputs, args):
+        return None
+    makers = [_maker(output) for output in outputs]
+    if result is outputs[0]:
+        return lambda _: makers[0]()
+    made_in = type(result)
+    return lambda _: made_in(make() for make in makers)
+
+
+def _maker(output: Tensor | None) -> Callable[[], Tensor | None]:
+    if output is None:
+        return lambda: None
+    size, strides, dtype = output.shape, output.stride(), output.dtype
+    return lambda: torch.empty_strided(size, strides, dtype=dtype, device=_META)
+
+
+def _changed_in_place(args: Any, result: Any) -> _Answer | None:
+    """There are no values on ``meta`` that could change."""
+    if result is None:
+        return lambda _: None
+    if args and result is args[0]:
+        return lambda given: given[0]
+    return None
+
+
+def _are_new(outputs: Any, args: Any) -> bool:
+    """Whether all outputs are tensors on ``meta`` in storages of their own, with nothing before or behind them.
+
+    A gradient that was not asked for is None.
+    """
+    taken = {id(tensor.untyped_storage()) for tensor in _tensors(args)}
+    for output in outputs:
+        if output is None:
+            continue
+        if type(output) is not Tensor or output.device != _META or output.storage_offset():
+            return False
+        storage = output.untyped_storage()
+        again = torch.empty_strided(output.shape, output.stride(), dtype=output.dtype, device=_META)
+        if id(storage) in taken or storage.nbytes() != again.untyped_storage().nbytes():
+            return False
+        taken.add(id(storage))
+    return True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)

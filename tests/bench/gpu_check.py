@@ -1,0 +1,196 @@
+"""``make gpu-check``: peak memory of real runs against the prediction, for every method, kernel and precision.
+
+Each setting is a run of its own in a process of its own (``petlbench run``, one short epoch on random pixels), so that
+the driver's figure holds nothing of another one and the figures come from the very meters that runs use. The
+prediction is made for the config that the run says it had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from petlbench.assemble import assemble
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig
+from petlbench.environment import available_devices
+from petlbench.memory.predict import predict_training
+
+CATALOG = Catalog()
+KERNELS, PRECISIONS = ("eager", "fused"), ("fp32", "bf16")
+FIGURES = ("allocated", "reserved", "process")
+CLASSES = 7
+MIB = 2**20
+
+
+@dataclass
+class Row:
+    """One setting: measured and predicted bytes by figure, or why there are none."""
+
+    method: str
+    attention_kernel: str
+    precision: str
+    status: str
+    message: str = ""
+    measured: dict[str, int | None] = field(default_factory=dict)
+    predicted: dict[str, int | None] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> dict[str, float | None]:
+        """Predicted over measured, less one: positive where too much is predicted."""
+        return {name: _difference(self.predicted.get(name), self.measured.get(name)) for name in FIGURES}
+
+
+def _difference(predicted: int | None, measured: int | None) -> float | None:
+    return None if predicted is None or not measured else predicted / measured - 1
+
+
+def asked_for(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make gpu-check ARGS=...", description="Measured memory against predicted.")
+    parser.add_argument("--methods", default="all", help="names with commas between them, or all (default)")
+    parser.add_argument("--backbone", default="vit_base_patch16_224", help="timm name; its weights are random")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step")
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="the CPU shows allocated memory alone"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    return parser.parse_args(arguments)
+
+
+def draw_images(folder: Path, batch_size: int, size: int) -> None:
+    """Fill a folder of class folders with as many images of random pixels as two whole batches of training take."""
+    rng = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True)
+        # Seven in ten images are for training, of each class rounded down.
+        for number in range(math.ceil(2 * batch_size / CLASSES / 0.7) + 3):
+            pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{number}.png")
+
+
+def rows(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    draw_images(folder / "images", asked.batch_size, asked.image_size)
+    methods = list(CATALOG.entries("method")) if asked.methods == "all" else asked.methods.split(",")
+    for method, kernel, precision in product(methods, KERNELS, PRECISIONS):
+        row = _row(method, kernel, precision, run(asked, folder, method, kernel, precision))
+        print(f"{method} {kernel} {precision}: {row.status}", file=sys.stderr)
+        yield row
+
+
+def run(asked: argparse.Namespace, folder: Path, method: str, kernel: str, precision: str) -> dict[str, Any]:
+    """Carry out one run in a process of its own; returns its JSON document."""
+    options = {
+        "method": method,
+        "dataset": folder / "images",
+        "split": "random",
+        "backbone": asked.backbone,
+        "weights": "none",
+        "image-size": asked.image_size,
+        "batch-size": asked.batch_size,
+        "epochs": 1,
+        "device": asked.device,
+        "precision": precision,
+        "attention-kernel": kernel,
+        "output": folder / "results",
+        "tracking-uri": "none",
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "petlbench", "run", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        document: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        document = {"error": {"kind": "failed", "message": last}}
+    return document
+
+
+def _row(method: str, kernel: str, precision: str, document: dict[str, Any]) -> Row:
+    error = document.get("error") or {}
+    row = Row(method, kernel, precision, document.get("status", error.get("kind", "failed")), error.get("message", ""))
+    if "config" in document:
+        config = RunConfig.model_validate(document["config"])
+        predicted = predict_training(config, assemble(config, CATALOG, CLASSES, torch.device("meta")))
+        row.predicted = {name: getattr(predicted, name) for name in FIGURES}
+    if row.status == "finished":
+        row.measured = {name: document["memory"][name] for name in FIGURES}
+    return row
+
+
+def summary(found: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    """The worst and the mean difference of each figure, both without their signs."""
+    ends: dict[str, dict[str, float | None]] = {}
+    for name in FIGURES:
+        sizes = [abs(difference) for row in found if (difference := row.difference[name]) is not None]
+        ends[name] = {"worst": max(sizes, default=None), "mean": sum(sizes) / len(sizes) if sizes else None}
+    return ends
+
+
+def show(found: Sequence[Row], title: str) -> None:
+    table = Table(title=title, show_footer=True)
+    ends = summary(found)
+    for name, footer in (("method", "worst / mean"), ("kernel", ""), ("precision", "")):
+        table.add_column(name, footer)
+    for name in FIGURES:
+        table.add_column(f"{name}, MiB", justify="right")
+        table.add_column("predicted", justify="right")
+        worst, mean = (_percent(ends[name][end], "") for end in ("worst", "mean"))
+        table.add_column("%", f"{worst} / {mean}", justify="right", no_wrap=True)
+    for row in found:
+        cells = [
+            text
+            for name in FIGURES
+            for text in (_mib(row.measured.get(name)), _mib(row.predicted.get(name)), _percent(row.difference[name]))
+        ]
+        table.add_row(row.method, row.attention_kernel, row.precision, *cells)
+    # Elsewhere than in a terminal, as in a file, nothing is to be cut off.
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    for row in found:
+        if row.status != "finished":
+            console.print(f"{row.method} {row.attention_kernel} {row.precision}: {row.status}: {row.message}")
+
+
+def _mib(size: int | None) -> str:
+    return "–" if size is None else f"{size / MIB:,.1f}"
+
+
+def _percent(fraction: float | None, sign: str = "+") -> str:
+    return "–" if fraction is None else f"{100 * fraction:{sign}.2f}"
+
+
+def main() -> int:
+    asked = asked_for()
+    if asked.device not in available_devices():
+        print(f"gpu-check: no device {asked.device} here; --device cpu compares allocated memory", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="petlbench-gpu-check-") as folder:
+        found = list(rows(asked, Path(folder)))
+    device = torch.cuda.get_device_name() if asked.device == "cuda" else "CPU"
+    if asked.json:
+        each = [{**asdict(row), "difference": row.difference} for row in found]
+        print(json.dumps({"device": device, "settings": vars(asked), "rows": each, "summary": summary(found)}))
+    else:
+        size = f"{asked.image_size} pixels, {asked.batch_size} images a step"
+        show(found, f"Peak of a training step, {asked.backbone}, {size}, {device}, torch {torch.__version__}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
