@@ -29,7 +29,7 @@ _LINES = ("-", "--", "-.", ":")
 _HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 _GIB = 2**30
 # Type 42 puts the fonts themselves into a PDF.
-_STYLE = {"pdf.fonttype": 42, "svg.hashsalt": "petlbench", "font.size": 9, "axes.spines.top": False}
+_STYLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "petlbench", "font.size": 9, "axes.spines.top": False}
 _STYLE |= {"axes.spines.right": False}
 
 

@@ -13,7 +13,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in new versions of click
     """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none."""
 
     name = "size"
