@@ -356,7 +356,8 @@ class TestBackbones:
             assert found.parts is not None
             assert WORKSPACE < sum(found.parts.values()) == found.allocated <= found.reserved
         assert training.parts is not None
-        assert training.parts["gradients"] > 0 < training.parts["optimizer"]
+        # Gradients need not be part of a peak: it may come before the first of them.
+        assert training.parts["optimizer"] > 0
 
 
 def table() -> None:
