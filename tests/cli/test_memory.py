@@ -41,6 +41,7 @@ def test_a_method_that_cannot_is_a_row_with_its_reason(cli: Cli) -> None:
     assert bitfit["allocated"] > 0
 
 
+@pytest.mark.slow
 def test_a_budget_is_met_by_the_largest_batch_and_by_no_larger_one(cli: Cli) -> None:
     tiny = TINY[:4]
     (row,) = cli("memory", "--method", "full", *tiny, "--budget", "800MiB", "--json").document["rows"]

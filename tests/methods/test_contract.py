@@ -250,6 +250,7 @@ def test_blocks_that_are_computed_again_give_the_same_gradients(method: str) -> 
     assert [name for name in plain if not torch.equal(plain[name], again[name])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", STRUCTURES)
 @pytest.mark.parametrize("method", ["full", "lora", "sct", "dtl", "lst"])
 def test_so_do_those_of_every_structure(method: str, backbone: str) -> None:
