@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._answers: dict[Any, _Answer | None] = {}
-        self._passed: dict[Any, bool] = {}
+        self._kinds: dict[Any, _Kind] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -46,13 +47,16 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation, or make what it is known to return."""
         kwargs = kwargs or {}
-        if self._passes(func):
+        kind = self._kinds.get(func) or self._find_kind(func)
+        if kind is _Kind.PASSED:
             return func(*args, **kwargs)
         try:
             key = (func, _described(args), _described(kwargs))
             known = self._answers.get(key, _unknown)
         except TypeError:  # something on another device, or that cannot be a key
             return func(*args, **kwargs)
+        if kind is _Kind.FOREACH_IN_PLACE:
+            return None
         if known is _unknown:
             result = func(*args, **kwargs)
             # An operation that changed the description of its own input is not the same one when it comes again.
@@ -61,12 +65,25 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
             return result
         return known(args) if known is not None else func(*args, **kwargs)
 
-    def _passes(self, func: Any) -> bool:
-        passes = self._passed.get(func)
-        if passes is None:
-            is_view = func.is_view or torch.Tag.inplace_view in func.tags
-            passes = self._passed[func] = is_view or func.namespace != "aten"
-        return passes
+    def _find_kind(self, func: Any) -> _Kind:
+        if func.is_view or torch.Tag.inplace_view in func.tags or func.namespace != "aten":
+            kind = _Kind.PASSED
+        elif func._schema.name.startswith("aten::_foreach_") and func._schema.is_mutable and not func._schema.returns:
+            kind = _Kind.FOREACH_IN_PLACE
+        else:
+            kind = _Kind.ASKED_ONCE
+        self._kinds[func] = kind
+        return kind
+
+
+class _Kind(Enum):
+    """How an operation is dealt with."""
+
+    PASSED = auto()
+    ASKED_ONCE = auto()
+    # An optimiser's update of all its tensors: nothing comes out, and there are no values that could change. Asked, it
+    # works out the shape of each tensor, and its numbers are others in each step.
+    FOREACH_IN_PLACE = auto()
 
 
 def _unknown(args: Any) -> Any:

@@ -30,7 +30,7 @@ from petlbench.memory.predict import MetaDevice, feature_source
 from petlbench.method import Inputs
 from petlbench.result import Memory
 
-__all__ = ["predict_as_published"]
+__all__ = ["assemble_as_published", "predict_as_published", "predict_training_as_published"]
 
 _META = torch.device("meta")
 # What cuBLAS keeps with torch's own setting for it (``:4096:2:16:8``).
@@ -38,53 +38,90 @@ _WORKSPACE = (2 * 4096 + 8 * 16) * 1024
 _CLASSES = 7
 
 
-def predict_as_published(config: RunConfig, catalog: Catalog) -> tuple[Memory, Memory]:
-    """Predict what a run in the authors' form takes.
+def assemble_as_published(config: RunConfig, catalog: Catalog) -> Assembled:
+    """Put together the parts of a run in the authors' form, on device ``meta``.
 
     Args:
         config: The run, for a CUDA device with eager attention.
         catalog: The catalogues.
+    """
+    assembled = assemble(config, catalog, _CLASSES, _META)
+    for module in (assembled.backbone.module, assembled.adapted.module):
+        _hold_scores(module)
+    return assembled
+
+
+def predict_as_published(config: RunConfig, assembled: Assembled) -> tuple[Memory, Memory]:
+    """Predict what a run in the authors' form takes.
+
+    Args:
+        config: The run.
+        assembled: Its parts, as `assemble_as_published` gives them.
 
     Returns:
         Memory in bytes, without a CUDA context (``process`` is what is reserved): of training alone, and of a training
         whose batch is held while an evaluation holds two of its own.
     """
-    assembled = assemble(config, catalog, _CLASSES, _META)
-    modules = (assembled.backbone.module, assembled.adapted.module)
-    for module in modules:
-        _hold_scores(module)
-    source = _Held(feature_source(config, assembled))
-    step = new_step(config, assembled.adapted, source, None)
-    device = MetaDevice(config, workspace=_WORKSPACE)
-    device.hold(assembled.adapted.module, step.optimizer, *(modules[:1] if source.is_live else ()))
-    with device.at_work():
-        assembled.adapted.module.train()
-        # As in a plain loop, the name holds a batch until the next one has been made.
-        for _ in range(2):
-            batch = device.batch(assembled, source.spared_view)
-            step(batch)
-        training = device.memory(context=0)
-        _evaluate(config, assembled, source, device)
-        assembled.adapted.module.train()
-        batch = device.batch(assembled, source.spared_view)
-        step(batch)
-        del batch
-    return training, device.memory(context=0)
+    run = _AuthorsRun(config, assembled)
+    with run.device.at_work():
+        run.train(steps=2)
+        training = run.device.memory(context=0)
+        run.evaluate()
+        run.train(steps=1)
+    return training, run.device.memory(context=0)
 
 
-def _evaluate(config: RunConfig, assembled: Assembled, source: _Held, device: MetaDevice) -> None:
-    """Predict two batches while the training batch is held, its preloaded features with it.
+def predict_training_as_published(config: RunConfig, assembled: Assembled) -> Memory:
+    """Predict what training alone takes in the authors' form: the first of what `predict_as_published` gives.
 
-    Features that are computed live are held in one place for training and evaluation alike.
+    Args:
+        config: The run.
+        assembled: Its parts, as `assemble_as_published` gives them.
     """
-    training = None if source.is_live else source.held
-    module = assembled.adapted.module.eval()
-    predictor = Predictor(module, source, _META, config.precision)
-    for _ in range(2):
-        batch = device.batch(assembled, source.spared_view)
-        predictor.logits(batch)
-    del batch
-    source.held = source.held if training is None else training
+    run = _AuthorsRun(config, assembled)
+    with run.device.at_work():
+        run.train(steps=2)
+    return run.device.memory(context=0)
+
+
+class _AuthorsRun:
+    """A run in the authors' form on device ``meta``."""
+
+    def __init__(self, config: RunConfig, assembled: Assembled) -> None:
+        self._config = config
+        self._assembled = assembled
+        self._source = source = _Held(feature_source(config, assembled))
+        adapted = assembled.adapted
+        adapted.module.zero_grad(set_to_none=True)
+        self._step = new_step(config, adapted, source, None)
+        self.device = MetaDevice(config, workspace=_WORKSPACE)
+        beside = (assembled.backbone.module,) if source.is_live else ()
+        self.device.hold(adapted.module, self._step.optimizer, *beside)
+        self._batch: Batch | None = None
+
+    def train(self, steps: int) -> None:
+        """Take training steps; as in a plain loop, a batch is held until the next one has been made."""
+        self._assembled.adapted.module.train()
+        for _ in range(steps):
+            self._batch = self._next_batch()
+            self._step(self._batch)
+
+    def evaluate(self) -> None:
+        """Predict two batches while the training batch is held, its preloaded features with it.
+
+        Features that are computed live are held in one place for training and evaluation alike.
+        """
+        source = self._source
+        training = None if source.is_live else source.held
+        predictor = Predictor(self._assembled.adapted.module.eval(), source, _META, self._config.precision)
+        for _ in range(2):
+            batch = self._next_batch()
+            predictor.logits(batch)
+        del batch
+        source.held = source.held if training is None else training
+
+    def _next_batch(self) -> Batch:
+        return self.device.batch(self._assembled, self._source.spared_view)
 
 
 class _Held:

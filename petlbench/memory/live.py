@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -159,6 +159,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
             hook.remove()
         self._hooks.clear()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch would wrap the method below against being compiled, which nothing here is; each call would pay for it.
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and count what it returns."""
         result = func(*args, **(kwargs or {}))
@@ -187,8 +192,6 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
 
     def _note(self, storage: torch.UntypedStorage, role: str) -> _Record | None:
         """Count a storage that is new, or that has another size than when it was seen last."""
-        if storage.device.type not in self._devices:
-            return None
         size = -(-storage.nbytes() // self._block) * self._block
         key = id(storage)  # torch keeps one Python object per storage for as long as the storage lives
         known = self._records.get(key)
@@ -197,6 +200,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
                 return known
             role = known.role
             self._drop(key)
+        elif storage.device.type not in self._devices:
+            return None
         self._births += 1
         record = _Record(size, role, self._births, weakref.ref(storage, functools.partial(self._released, key)))
         self._records[key] = record
@@ -250,9 +255,8 @@ def _tensors(thing: object) -> Iterator[Tensor]:
             yield from _tensors(getattr(thing, field.name))
 
 
-def _storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from _storages(getattr(tensor, name))
-    elif tensor.layout == torch.strided:
-        yield tensor.untyped_storage()
+def _storages(tensor: Tensor) -> Sequence[torch.UntypedStorage]:
+    if type(tensor) is not Tensor and is_traceable_wrapper_subclass(tensor):
+        parts = (getattr(tensor, name) for name in tensor.__tensor_flatten__()[0])
+        return [storage for part in parts for storage in _storages(part)]
+    return (tensor.untyped_storage(),) if tensor.layout == torch.strided else ()

@@ -17,7 +17,7 @@ from typing import Any, cast
 from petlbench.backbone import resolve_backbone
 from petlbench.catalog import Catalog, shipped_folder
 from petlbench.config import RunConfig
-from petlbench.memory.authors import predict_as_published
+from petlbench.memory.authors import assemble_as_published, predict_as_published, predict_training_as_published
 from petlbench.resolve import Request, resolve
 
 __all__ = [
@@ -176,13 +176,15 @@ def run_job(job: PublishedJob, catalog_folders: Sequence[Path] = ()) -> Publishe
         catalog_folders: Folders of the user's own catalogues.
     """
     catalog = Catalog(catalog_folders)
-    training, evaluating = predict_as_published(_config(job, job.setting[3], catalog), catalog)
-    in_fp32, _ = predict_as_published(_config(job, "fp32", catalog), catalog)
+    config, in_fp32 = (_config(job, precision, catalog) for precision in (job.setting[3], "fp32"))
+    assembled = assemble_as_published(config, catalog)
+    training, evaluating = predict_as_published(config, assembled)
+    training_fp32 = predict_training_as_published(in_fp32, assembled)
     return PublishedPeak(
         job,
         reserved=cast("int", training.reserved),
         reserved_evaluating=cast("int", evaluating.reserved),
-        allocated_fp32=cast("int", in_fp32.allocated),
+        allocated_fp32=cast("int", training_fp32.allocated),
     )
 
 
