@@ -330,7 +330,8 @@ class SideNetwork(nn.Module):
         """
         if self.fusion is None:
             return cast("Tensor", block(tokens))
-        prompts = self.fusion(layer, inputs, len(tokens)).to(tokens.dtype)
+        # len() would be a plain number, which an exported graph could not vary.
+        prompts = self.fusion(layer, inputs, tokens.shape[0]).to(tokens.dtype)
         return cast("Tensor", block(torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]])
 
 
