@@ -142,12 +142,14 @@ def test_pme_takes_the_run_of_full_with_the_same_setting(run: Run) -> None:
     assert beside["scores"]["pme"] == pytest.approx(beside["metrics"]["test"]["auc"] * np.exp(-np.log10(ratio + 1)))
 
 
-def test_the_prediction_of_memory_is_what_a_run_measures(run: Run) -> None:
-    for method in METHODS:
-        predicted = run("--method", method, "--epochs", "1", "--dry-run")["memory"]
-        measured = run("--method", method, "--epochs", "1")["memory"]
-        assert (predicted["source"], measured["source"]) == ("predicted", "cpu")
-        assert predicted["allocated"] == pytest.approx(measured["allocated"], rel=0.001), method
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=[] if name in {"lora", "fpt"} else [pytest.mark.slow]) for name in METHODS]
+)
+def test_the_prediction_of_memory_is_what_a_run_measures(run: Run, method: str) -> None:
+    predicted = run("--method", method, "--epochs", "1", "--dry-run")["memory"]
+    measured = run("--method", method, "--epochs", "1")["memory"]
+    assert (predicted["source"], measured["source"]) == ("predicted", "cpu")
+    assert predicted["allocated"] == pytest.approx(measured["allocated"], rel=0.001)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_the_result_says_so(run: Run, tmp_path: Path) -> None:
@@ -310,7 +312,9 @@ def test_what_others_held_on_the_device_is_shown_and_kept(
 
 
 # adalora has a state of its own besides, and gps chooses what it learns from the training images.
-@pytest.mark.parametrize("method", ["full", "adalora", "gps"])
+@pytest.mark.parametrize(
+    "method", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adalora", "gps"))]
+)
 def test_a_full_disk_costs_no_finished_epoch(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, method: str
 ) -> None:
@@ -378,7 +382,7 @@ def stop_in_epoch(process: subprocess.Popen[str], epoch: int, sign: signal.Signa
     return out
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sign", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_with_the_same_numbers(
     images: Path, tmp_path: Path, run: Run, sign: signal.Signals
 ) -> None:

@@ -85,6 +85,7 @@ def test_full_holds_parameters_gradients_and_two_moments(plan: Callable[..., Any
     assert parts["optimizer"] == pytest.approx(8 * PUBLISHED["full"], rel=0.001)
 
 
+@pytest.mark.slow
 def test_frozen_methods_need_less_memory_than_full(plan: Callable[..., Any]) -> None:
     need = {method: plan(method, "--image-size", "384")["memory"]["allocated"] for method in PUBLISHED}
     assert need["linear"] < need["fpt_plus"] < need["fpt"] < need["lora"] < need["full"]
