@@ -6,9 +6,9 @@ STAMP := $(VENV)/.installed
 OUTPUT ?= results
 # One process a core; threads that wait must not take the cores from those that work.
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
-DEMO := --dataset digits --backbone vit_tiny_patch16_224 --weights none --image-size 64 --epochs 3 --output $(OUTPUT)
+DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
-.PHONY: help install demo test test-all check format bench gpu-check build clean
+.PHONY: help install demo test test-all check format bench gpu-check pretrain build clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP) ## Make .venv and install petlbench with what its developers need.
 
-demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with a tiny random backbone.
+demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with the backbone that travels with petlbench.
 	$(BIN)/petlbench run --method full $(DEMO)
 	$(BIN)/petlbench run --method fpt $(DEMO)
 
@@ -46,6 +46,10 @@ bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
 
 gpu-check: $(STAMP) ## On a machine with CUDA: measured peak memory against predicted (ARGS='--methods lora,fpt').
 	$(BIN)/python tests/bench/gpu_check.py $(ARGS)
+
+pretrain: $(STAMP) ## Make the weights of petlbench_micro anew, in up to three hours; stopped, it goes on.
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m petlbench.pretraining --folder $(OUTPUT)/pretraining \
+		--output $(OUTPUT)/petlbench_micro.safetensors $(ARGS)
 
 build: $(STAMP) ## Build the source distribution and the wheel.
 	$(BIN)/python -m build

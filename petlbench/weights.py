@@ -10,6 +10,7 @@ from typing import Any, cast
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from petlbench.errors import InputError, PetlbenchError, RunError
@@ -25,8 +26,8 @@ def load_weights(module: nn.Module, name: str, weights: str) -> None:
     Args:
         module: The model, without its classifier.
         name: Its timm name with the weight tag.
-        weights: ``default`` (timm's hub), ``none`` (leave the random ones), or a file: safetensors, or a checkpoint
-            that torch reads with ``weights_only=True``.
+        weights: ``default`` (timm's hub, or this package where they travel with it), ``none`` (leave the random
+            ones), or a file: safetensors, or a checkpoint that torch reads with ``weights_only=True``.
 
     Raises:
         InputError: When the file is missing, unreadable or made for another model (lists what does not fit), or timm
@@ -35,7 +36,7 @@ def load_weights(module: nn.Module, name: str, weights: str) -> None:
     """
     if weights == "none":
         return
-    state = _from_hub(name) if weights == "default" else _from_file(Path(weights))
+    state = _published(name) if weights == "default" else _from_file(Path(weights))
     origin = f"timm's weights for {name}" if weights == "default" else f"weights file {weights}"
     _fill(module, _converted(module, _unwrapped(state), origin), name, origin)
 
@@ -63,10 +64,16 @@ def check_weights_file(file: Path) -> None:
         )
 
 
-def _from_hub(name: str) -> object:
+def _published(name: str) -> object:
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.file:  # they travel with the package
+        return _from_file(Path(cfg.file))
+    return _from_hub(name, cfg)
+
+
+def _from_hub(name: str, cfg: PretrainedCfg | None) -> object:
     from timm.models import load_state_dict_from_hf
 
-    cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights or not cfg.hf_hub_id:
         raise InputError(
             f"timm publishes no weights under the name '{name}'",
@@ -83,7 +90,7 @@ def _from_hub(name: str) -> object:
         raise RunError(
             f"the weights of {name} could not be fetched from the hub ({cfg.hf_hub_id}): {type(error).__name__}",
             hint="without a network, give --weights FILE (a safetensors or .pth file of this model), "
-            "or --weights none for random ones",
+            "--weights none for random ones, or --backbone petlbench_micro, whose weights are here",
             kind="weights_unavailable",
         ) from error
 

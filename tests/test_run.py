@@ -25,7 +25,7 @@ from petlbench.cli.app import run_command
 from petlbench.memory.measure import HostMeter
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
-TINY = ("--backbone", "vit_tiny_patch16_224", "--weights", "none", "--image-size", "32", "--batch-size", "8")
+TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8")
 Run = Callable[..., dict[str, Any]]
 
 
@@ -251,7 +251,7 @@ def test_a_backbone_that_does_not_fit_is_said_in_an_error(run: Run, monkeypatch:
     monkeypatch.setattr("petlbench.run.assemble", fail)
     told = run("--method", "full", "--epochs", "1")
     assert (told["exit_status"], told["error"]["kind"]) == (1, "oom")
-    assert "while building vit_tiny_patch16_224" in told["error"]["message"]
+    assert "while building petlbench_micro" in told["error"]["message"]
 
 
 def test_a_run_whose_prediction_cannot_be_measured_is_finished(greedy: Run) -> None:

@@ -11,6 +11,7 @@ from timm.models import PretrainedCfg, eva, swin_transformer
 from timm.models import vision_transformer as vit
 from torch import nn
 
+from petlbench.backbone import micro  # noqa: F401 - tells timm of it
 from petlbench.backbone.info import BackboneInfo
 from petlbench.backbone.model import Backbone
 from petlbench.errors import InputError, unknown_name

@@ -45,7 +45,7 @@ class _Commands(click.Group):
     cls=_Commands,
     name="petlbench",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Example: petlbench run --method fpt --dataset digits --backbone vit_tiny_patch16_224 --weights none",
+    epilog="Example: petlbench run --method fpt --dataset digits --backbone petlbench_micro --image-size 64",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="petlbench")

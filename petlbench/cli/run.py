@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-EPILOG = (
-    "Example: petlbench run --method fpt --dataset lesions --backbone vit_tiny_patch16_224 --weights none "
-    "--image-size 256 --epochs 5"
-)
+EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
 TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay")
 

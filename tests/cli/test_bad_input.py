@@ -456,7 +456,7 @@ class TestWeights:
         torch.save(timm.create_model("test_vit", num_classes=0).state_dict(), here / "other.pth")
         error = refused(*quick(weights="other.pth"))
         assert error["kind"] == "bad_weights"
-        for word in (str(here / "other.pth"), "vit_tiny_patch16_224", "missing blocks.", "and "):
+        for word in (str(here / "other.pth"), "petlbench_micro", "wanted (192,)", "and "):
             assert word in error["message"]
         assert "--backbone" in error["hint"]
 
@@ -482,18 +482,24 @@ class TestWeights:
 
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        error = refused(*quick(weights="default"), status=1)
+        error = refused(*quick(backbone="vit_tiny_patch16_224", weights="default"), status=1)
         assert error["kind"] == "weights_unavailable"
         assert "vit_tiny_patch16_224.augreg_in21k_ft_in1k" in error["message"]
         assert "--weights FILE" in error["hint"]
         assert "--weights none" in error["hint"]
+        assert "--backbone petlbench_micro" in error["hint"]
 
     @pytest.mark.slow
     def test_a_hub_that_does_not_answer_is_given_up_within_a_minute(
         self, quick: Quick, here: Path, tmp_path: Path
     ) -> None:
         nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
-        command = [sys.executable, "-m", "petlbench", *quick(weights="default", json=True)]
+        command = [
+            sys.executable,
+            "-m",
+            "petlbench",
+            *quick(backbone="vit_tiny_patch16_224", weights="default", json=True),
+        ]
         done = subprocess.run(
             command, env={**os.environ, **nobody}, capture_output=True, text=True, timeout=60, check=False
         )

@@ -122,7 +122,7 @@ def test_the_image_size_is_the_cards_then_the_backbones(plan: Callable[..., Any]
     arguments = quick(dry_run=True, json=True)
     position = arguments.index("--image-size")
     del arguments[position : position + 2]
-    assert cli(*arguments).document["config"]["image_size"] == 224
+    assert cli(*arguments).document["config"]["image_size"] == 128
 
 
 def test_a_bare_backbone_name_is_completed(plan: Callable[..., Any]) -> None:
