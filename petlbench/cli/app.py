@@ -53,18 +53,20 @@ def app(debug: bool) -> None:
     """Compare ways to adapt large vision transformers to medical images: accuracy, learnable parameters, memory."""
 
 
-def run_command(arguments: list[str]) -> int:
+def run_command(arguments: list[str], command: click.Command = app, name: str = "petlbench") -> int:
     """Run one command.
 
     Args:
-        arguments: What stands behind ``petlbench``.
+        arguments: What stands behind the program's name.
+        command: The command, or all of them.
+        name: The program's name.
 
     Returns:
         The exit status: 0 done, 1 the run failed, 2 the command or its input is wrong.
     """
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
-        status = app.main(rest or ["--help"], prog_name="petlbench", standalone_mode=False)
+        status = command.main(rest or ["--help"], prog_name=name, standalone_mode=False)
         return status if isinstance(status, int) else 0
     except BrokenPipeError:
         return 0

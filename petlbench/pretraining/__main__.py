@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -25,10 +26,14 @@ def command(folder: Path, output: Path, shards: int, epochs: int, batch_size: in
     """
     from petlbench.cli.bars import ShownProgress
     from petlbench.environment import usable_cores
+    from petlbench.files import check_writable
     from petlbench.pretraining.distill import distill
     from petlbench.pretraining.pool import fill_pool
     from petlbench.workers import open_workers
 
+    for place in (folder, output.parent):  # now, not after two hours
+        check_writable(place)
+        place.mkdir(parents=True, exist_ok=True)
     with open_workers(usable_cores()) as workers, ShownProgress() as progress:
         pool = fill_pool(folder / "pool", shards, seed, workers, progress)
     with ShownProgress() as progress:
@@ -36,7 +41,8 @@ def command(folder: Path, output: Path, shards: int, epochs: int, batch_size: in
 
 
 if __name__ == "__main__":
+    from petlbench.cli.app import run_command
     from petlbench.interrupt import install_handlers
 
     install_handlers()
-    command()
+    sys.exit(run_command(sys.argv[1:], command, "python -m petlbench.pretraining"))

@@ -53,25 +53,28 @@ def distill(pool: Pool, recipe: Recipe, folder: Path, output: Path, progress: Pr
     Args:
         pool: Images and targets.
         recipe: How.
-        folder: Where a checkpoint is kept after every epoch; a training that was stopped goes on from it.
+        folder: Where a checkpoint is kept after every epoch; a training that was stopped goes on from it. That of
+            another recipe or pool is ignored.
         output: The safetensors file.
         progress: Told of steps and epochs.
     """
     training = _Training(pool, recipe)
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint, made_by = folder / "checkpoint.pt", f"{recipe} on {len(pool)} images"
     if checkpoint.exists():
-        training.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if state.get("made_by") == made_by:
+            training.load_state_dict(state)
     progress.phase("distilling", recipe.epochs * training.steps)
     progress.advance(training.epoch * training.steps)
     while training.epoch < recipe.epochs:
         loss = training.run_epoch(progress)
         with write_atomically(checkpoint) as temporary:
-            torch.save(training.state_dict(), temporary)
+            torch.save({"made_by": made_by, **training.state_dict()}, temporary)
         progress.say(f"epoch {training.epoch} of {recipe.epochs}: loss {loss:.4f}")
     weights = {name: value.half() for name, value in training.student.backbone.state_dict().items()}
     with write_atomically(output) as temporary:
         # One entry: the library writes several in any order, and the same weights would be other bytes.
-        write_tensors(temporary, weights, {"made_by": f"{recipe} on {len(pool)} images"})
+        write_tensors(temporary, weights, {"made_by": made_by})
 
 
 class _Student(nn.Module):

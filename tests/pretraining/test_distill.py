@@ -71,6 +71,14 @@ def test_what_was_stopped_goes_on_to_the_same_weights(trained: tuple[Path, list[
     assert output.read_bytes() == trained[0].read_bytes()
 
 
+def test_another_recipe_does_not_go_on_from_it(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
+    other = Recipe(epochs=1, batch_size=8, seed=1)
+    distill(Colours(), other, tmp_path, tmp_path / "other.safetensors", Stops(99))  # type: ignore[arg-type]
+    afresh = Stops(99)
+    distill(Colours(), RECIPE, tmp_path, tmp_path / "weights.safetensors", afresh)  # type: ignore[arg-type]
+    assert afresh.said == trained[1]
+
+
 def test_the_weights_are_those_of_the_backbone_in_half_precision(trained: tuple[Path, list[str]]) -> None:
     assert {tensor.dtype for tensor in load_file(trained[0]).values()} == {torch.float16}
     backbone = build_backbone("petlbench_micro.distilled", 64, str(trained[0]), torch.device("cpu"))

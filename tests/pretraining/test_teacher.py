@@ -34,5 +34,4 @@ def test_the_fast_answer_is_the_networks() -> None:
     }
     np.testing.assert_allclose(found["image"][:2], image, atol=5e-3)
     np.testing.assert_allclose(found["tokens"][:2], tokens, atol=5e-2, rtol=5e-3)
-    # The fine channels of a place are those of the four places in it.
     assert np.isfinite(found["tokens"]).all()
