@@ -1,0 +1,180 @@
+"""The feature cache on disk: features of images, written once in shards, mapped into memory, shared by processes.
+
+A shard is one safetensors file: for each tensor of a feature one array with a row an image. It is whole or absent, and
+knows which images it holds and the checksum of every byte of them. Its name follows from its images alone, so that
+processes that fill one store at a time, and those that come after one that was killed, make the same shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from petlbench.errors import RunError
+from petlbench.files import write_atomically, write_tensors
+from petlbench.interrupt import check_interrupt
+from petlbench.method import TensorSpec
+
+__all__ = ["FeatureStore"]
+
+_SUFFIX, _LOCK = ".safetensors", ".lock"
+_PATIENCE = 0.2
+
+Extract = Callable[[Sequence[int]], Mapping[str, Tensor]]
+
+
+class FeatureStore:
+    """Features of one kind: of one backbone, one view, one precision.
+
+    Args:
+        folder: Where the shards lie; it is made when the first one is written.
+        tensors: One image's tensors as they are stored, by name.
+        shard_bytes: About how large a shard is.
+    """
+
+    def __init__(self, folder: Path, tensors: Mapping[str, TensorSpec], shard_bytes: int = 64 * 2**20) -> None:
+        self.folder = folder
+        self.tensors = dict(tensors)
+        self.images_a_shard = max(1, shard_bytes // sum(spec.bytes for spec in tensors.values()))
+        self._shards: list[dict[str, Tensor]] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        self._opened: set[Path] = set()
+
+    def fill(
+        self, images: Sequence[str], extract: Extract, on_images: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """Make what is not there yet, together with other processes that do the same.
+
+        Args:
+            images: Digests of the images' content, in the order of the dataset.
+            extract: Given positions in ``images``, returns the tensors of those images, each (B, ...).
+            on_images: Told the number of images each time that some are there.
+
+        Raises:
+            RunError: When the disk is full; whole shards stay.
+        """
+        self._open_all()
+        waiting = list(self._wanted(images))
+        while waiting:
+            left = [shard for shard in waiting if not self._settle(shard, images, extract, on_images)]
+            if len(left) == len(waiting):  # others are at work on all of them
+                time.sleep(_PATIENCE)
+                check_interrupt()
+            waiting = left
+
+    def rows(self, images: Sequence[str]) -> dict[str, Tensor]:
+        """Read the features of some images.
+
+        Args:
+            images: Digests of their content, B of them.
+
+        Returns:
+            Tensors by name as they are stored, each (B, ...).
+
+        Raises:
+            KeyError: When an image is not in the store.
+        """
+        places = [self._places[image] for image in images]
+        return {name: torch.stack([self._shards[shard][name][row] for shard, row in places]) for name in self.tensors}
+
+    def __contains__(self, image: object) -> bool:
+        """Whether the features of an image are there."""
+        return image in self._places
+
+    def _wanted(self, images: Sequence[str]) -> Iterator[list[int]]:
+        """Cut the dataset into shards, and leave out what is known: the cuts stay where they were after an end."""
+        seen: set[str] = set()
+        for start in range(0, len(images), self.images_a_shard):
+            missing = []
+            for position in range(start, min(start + self.images_a_shard, len(images))):
+                if images[position] not in seen and images[position] not in self._places:
+                    missing.append(position)
+                seen.add(images[position])
+            if missing:
+                yield missing
+
+    def _settle(
+        self, positions: Sequence[int], images: Sequence[str], extract: Extract, on_images: Callable[[int], None]
+    ) -> bool:
+        """Open a shard or make it; whether it is there now."""
+        names = [images[position] for position in positions]
+        file = self.folder / (hashlib.sha256("".join(names).encode()).hexdigest()[:20] + _SUFFIX)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(file.with_suffix(_LOCK), timeout=0):
+                if not self._open(file):
+                    self._write(file, names, extract(positions))
+                    self._open(file)
+        except Timeout:
+            return False
+        on_images(len(names))
+        return True
+
+    def _write(self, file: Path, names: Sequence[str], features: Mapping[str, Tensor]) -> None:
+        tensors = {name: features[name].to("cpu", spec.dtype).contiguous() for name, spec in self.tensors.items()}
+        try:
+            with write_atomically(file) as temporary:
+                write_tensors(temporary, tensors, {"shard": _seal(names, tensors)})
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"a shard of the feature cache could not be written: {file}: {error}",
+                hint="make room, name another folder with --cache-dir, or use --no-preload; what is there stays valid",
+                kind="cache_not_written",
+            ) from error
+
+    def _open_all(self) -> None:
+        for file in sorted(self.folder.glob(f"*{_SUFFIX}")):
+            self._open(file)
+
+    def _open(self, file: Path) -> bool:
+        """Map a shard into memory; one that is damaged is taken away, to be made again."""
+        if file in self._opened:
+            return True
+        if not file.exists():
+            return False
+        try:
+            names, tensors = _load(file)
+            self._check(names, tensors)
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            file.unlink(missing_ok=True)
+            return False
+        self._places |= {name: (len(self._shards), row) for row, name in enumerate(names)}
+        self._shards.append(tensors)
+        self._opened.add(file)
+        return True
+
+    def _check(self, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+        for name, spec in self.tensors.items():
+            if tensors[name].dtype != spec.dtype or tensors[name].shape != (len(names), *spec.shape):
+                raise ValueError(f"{name} has another form")
+
+
+def _load(file: Path) -> tuple[list[str], dict[str, Tensor]]:
+    with safe_open(file, framework="pt") as opened:
+        sealed = opened.metadata()["shard"]
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
+    names: list[str] = json.loads(sealed.partition(" ")[2])
+    if sealed != _seal(names, tensors):
+        raise ValueError("the checksum differs")
+    return names, tensors
+
+
+def _seal(names: Sequence[str], tensors: Mapping[str, Tensor]) -> str:
+    """The images that a shard holds, behind the checksum of them and of all rows.
+
+    One text, because the library writes several in any order, and the same features would be other bytes.
+    """
+    listed = json.dumps(list(names))
+    checksum = zlib.crc32(listed.encode())
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x} {listed}"
