@@ -1,0 +1,77 @@
+"""The precision in which features are stored, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from petlbench.method import FeatureSpec, TensorSpec
+
+__all__ = ["CachePrecision", "compact", "restore", "stored_tensors"]
+
+CachePrecision = Literal["fp32", "bf16", "fp16", "int8"]
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+_SCALE = ".scale"
+_LARGEST = 127
+
+
+def stored_tensors(spec: FeatureSpec, precision: CachePrecision) -> dict[str, TensorSpec]:
+    """Say what is stored of each image.
+
+    Args:
+        spec: The features.
+        precision: In ``int8`` every vector (the last axis: of a token and head, say) has a scale in bf16 beside it.
+
+    Returns:
+        One image's tensors by name.
+    """
+    stored = {name: TensorSpec(tensor.shape, _TYPES[precision]) for name, tensor in spec.tensors.items()}
+    if precision == "int8":
+        scales = {name + _SCALE: TensorSpec(tensor.shape[:-1], torch.bfloat16) for name, tensor in spec.tensors.items()}
+        return stored | scales
+    return stored
+
+
+def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[str, Tensor]:
+    """Bring features into the form that is stored.
+
+    Args:
+        features: Tensors by name, each (B, ...), fp32.
+        precision: The wanted one.
+
+    Returns:
+        The tensors that `stored_tensors` names, each (B, ...). A value that fp16 cannot hold becomes its largest.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in features.items():
+        if precision == "int8":
+            found[name], found[name + _SCALE] = _quantized(value.float())
+        elif precision == "fp16":
+            largest = torch.finfo(torch.float16).max
+            found[name] = value.clamp(-largest, largest).half()
+        else:
+            found[name] = value.to(_TYPES[precision])
+    return found
+
+
+def restore(values: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Bring stored values back to fp32.
+
+    Args:
+        values: As they are stored, (..., D).
+        scale: That of each vector, (...), where they are integers.
+    """
+    return values.float() if scale is None else values.float() * scale.float().unsqueeze(-1)
+
+
+def _quantized(value: Tensor) -> tuple[Tensor, Tensor]:
+    """Round each vector to 255 steps of its own size: from minus its largest magnitude to plus."""
+    # The type has the range of fp32. Its scale is rounded first, so that values are rounded to the steps that they are
+    # restored by; the largest is cut by half a step at most.
+    scale = (value.abs().amax(dim=-1) / _LARGEST).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
+    steps = (value / scale.float().unsqueeze(-1)).round_().clamp_(-_LARGEST, _LARGEST)
+    return steps.to(torch.int8), scale

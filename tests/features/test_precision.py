@@ -1,0 +1,50 @@
+"""Stored features: how many bytes, and how far from what they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.features.precision import CachePrecision, compact, restore, stored_tensors
+from petlbench.method import FeatureSpec, TensorSpec
+
+FPT = FeatureSpec("fine", {}, {"keys": TensorSpec((12, 12, 205, 64)), "values": TensorSpec((12, 12, 205, 64))})
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 1.0), ("fp16", 0.5), ("bf16", 0.5), ("int8", 0.2578125)])
+def test_an_image_takes_this_share_of_fp32(precision: CachePrecision, share: float) -> None:
+    stored = sum(tensor.bytes for tensor in stored_tensors(FPT, precision).values())
+    assert stored == share * FPT.bytes_per_image
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+def test_what_is_stored_is_what_was_announced(precision: CachePrecision) -> None:
+    spec = FeatureSpec("fine", {}, {"keys": TensorSpec((2, 3, 8)), "final": TensorSpec((5,))})
+    features = {name: torch.randn(4, *tensor.shape) for name, tensor in spec.tensors.items()}
+    stored = compact(features, precision)
+    announced = stored_tensors(spec, precision)
+    assert set(stored) == set(announced)
+    for name, value in stored.items():
+        assert (value.shape, value.dtype) == ((4, *announced[name].shape), announced[name].dtype)
+
+
+@given(st.integers(0, 10_000), st.floats(-4, 3))
+def test_integers_are_off_by_half_a_step_at_most(seed: int, magnitude: float) -> None:
+    value = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(seed)) * 10**magnitude
+    stored = compact({"keys": value}, "int8")
+    restored = restore(stored["keys"], stored["keys.scale"])
+    step = value.abs().amax(dim=-1, keepdim=True) / 127
+    assert ((restored - value).abs() <= 0.51 * step + 1e-6).all()
+
+
+def test_a_vector_of_zeros_stays_one() -> None:
+    stored = compact({"keys": torch.zeros(1, 2, 4)}, "int8")
+    assert torch.equal(restore(stored["keys"], stored["keys.scale"]), torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_nothing_becomes_infinite(precision: CachePrecision) -> None:
+    stored = compact({"keys": torch.full((1, 4), 1e6)}, precision)
+    assert restore(stored["keys"], stored.get("keys.scale")).isfinite().all()
