@@ -19,6 +19,7 @@ from petlbench.backbone import Backbone, BackboneInfo, FusedAttentionSwitch
 from petlbench.catalog import MethodCard
 from petlbench.checkpointing import recomputed
 from petlbench.features.frozen import ImportantTokens
+from petlbench.features.precision import as_stored, restore
 from petlbench.method import (
     Adapted,
     FrozenFeatures,
@@ -244,14 +245,17 @@ class FusionModule(FusedAttentionSwitch):
         Returns:
             Fused prompts, (B, P, S).
         """
-        key, value = inputs.features["keys"][:, layer], inputs.features["values"][:, layer]
+        key, value = ([part[:, layer] for part in as_stored(inputs.features, name)] for name in ("keys", "values"))
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        read = self.attend(query.expand(batch, -1, -1, -1), key, value).transpose(1, 2).flatten(2)
+        read = self.attend(query.expand(batch, -1, -1, -1), *key, *value).transpose(1, 2).flatten(2)
         fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
         return cast("Tensor", self.dropout(fused))
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(self, query: Tensor, *stored: Tensor) -> Tensor:
+        """Attend to keys and values as they are stored: what they are restored to is not kept for backward."""
+        half = len(stored) // 2
+        key, value = restore(*stored[:half]), restore(*stored[half:])
         if self.fused_attn:
             # Under autocast the queries come in half precision; the kernels want one type.
             key, value = key.to(query.dtype), value.to(query.dtype)

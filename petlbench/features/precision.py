@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from petlbench.method import FeatureSpec, TensorSpec
 
-__all__ = ["CachePrecision", "compact", "restore", "stored_tensors"]
+__all__ = ["CachePrecision", "StoredFeatures", "as_stored", "compact", "restore", "stored_tensors"]
 
 CachePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
@@ -58,14 +58,59 @@ def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[s
     return found
 
 
+class StoredFeatures(Mapping[str, Tensor]):
+    """Features as they are stored, which become fp32 when they are asked for.
+
+    A module that reads them in pieces takes a piece at a time by `as_stored`, and need not hold all of them restored.
+
+    Args:
+        tensors: What `compact` gave, each (B, ...), on the device.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A feature in fp32, (B, ...)."""
+        return restore(*self.parts(name))
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the features."""
+        return (name for name in self._tensors if not name.endswith(_SCALE))
+
+    def __len__(self) -> int:
+        """How many features there are."""
+        return sum(1 for _ in self)
+
+    def parts(self, name: str) -> tuple[Tensor, ...]:
+        """A feature as it is stored: its values, and their scale where they have one."""
+        scale = self._tensors.get(name + _SCALE)
+        return (self._tensors[name],) if scale is None else (self._tensors[name], scale)
+
+
+def as_stored(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
+    """What `restore` makes a feature of: more than the feature itself only where a cache keeps it in another form.
+
+    Args:
+        features: Those of a batch.
+        name: The feature's name.
+
+    Returns:
+        One or two tensors, each (B, ...), with all axes in common but the last one of the first.
+    """
+    return features.parts(name) if isinstance(features, StoredFeatures) else (features[name],)
+
+
 def restore(values: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Bring stored values back to fp32.
+    """Bring stored values back to fp32; what is wider stays as it is.
 
     Args:
         values: As they are stored, (..., D).
         scale: That of each vector, (...), where they are integers.
     """
-    return values.float() if scale is None else values.float() * scale.float().unsqueeze(-1)
+    if scale is not None:
+        return values.float() * scale.float().unsqueeze(-1)
+    return values if values.dtype.itemsize >= torch.float32.itemsize else values.float()
 
 
 def _quantized(value: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.features.precision import CachePrecision, compact, restore, stored_tensors
-from petlbench.method import FeatureSpec, TensorSpec
+from petlbench.backbone import build_backbone, resolve_backbone
+from petlbench.catalog import Catalog
+from petlbench.features.precision import (
+    CachePrecision,
+    StoredFeatures,
+    as_stored,
+    compact,
+    restore,
+    stored_tensors,
+)
+from petlbench.method import FeatureSpec, Inputs, TensorSpec, load_method
 
 FPT = FeatureSpec("fine", {}, {"keys": TensorSpec((12, 12, 205, 64)), "values": TensorSpec((12, 12, 205, 64))})
 
@@ -48,3 +57,35 @@ def test_a_vector_of_zeros_stays_one() -> None:
 def test_nothing_becomes_infinite(precision: CachePrecision) -> None:
     stored = compact({"keys": torch.full((1, 4), 1e6)}, precision)
     assert restore(stored["keys"], stored.get("keys.scale")).isfinite().all()
+
+
+def test_stored_features_are_a_mapping_of_restored_ones() -> None:
+    features = {"keys": torch.randn(2, 3, 8), "final": torch.randn(2, 5)}
+    stored = StoredFeatures(compact(features, "int8"))
+    assert set(stored) == set(features)
+    assert len(stored) == 2
+    for name, value in features.items():
+        assert torch.allclose(stored[name], value, atol=0.05)
+        assert [part.dtype for part in as_stored(stored, name)] == [torch.int8, torch.bfloat16]
+        assert as_stored(features, name) == (value,)
+
+
+@pytest.mark.parametrize("implementation", ["lean", "published"])
+def test_fpt_reads_stored_features_as_it_reads_restored_ones(implementation: str) -> None:
+    method = load_method(Catalog().find("method", "fpt")).from_settings({"implementation": implementation})
+    backbone = build_backbone(resolve_backbone("vit_tiny_patch16_224"), 64, "none", torch.device("cpu"))
+    module = method.adapt(backbone, 3).module.eval()
+    frozen = method.features(backbone.info)
+    assert frozen is not None
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        stored = StoredFeatures(compact(frozen.extract(backbone, image), "int8"))
+    views = {"coarse": image[..., :16, :16]} if module.side.patch_embed.img_size[0] == 16 else {"coarse": image}
+    torch.nn.init.normal_(module.side.head.weight)
+    from_stored, from_restored = (module(Inputs(views, features)) for features in (stored, dict(stored)))
+    assert torch.allclose(from_stored, from_restored, atol=1e-5)
+    gradients = [
+        torch.autograd.grad(logits.square().sum(), module.fusion.prompts)[0] for logits in (from_stored, from_restored)
+    ]
+    assert gradients[0].abs().sum() > 0
+    assert torch.allclose(*gradients, atol=1e-5)
