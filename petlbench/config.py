@@ -78,6 +78,9 @@ class RunConfig(BaseModel):
     normalize: Literal["backbone", "card"] = "backbone"
     training: TrainingConfig
     preload: bool
+    cache_precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(
+        None, description="of preloaded features; none where nothing is preloaded"
+    )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial values, order, augmentation and dropout")
     device: Literal["cpu", "cuda", "mps"]
     threads: int = Field(gt=0, description="threads of one operator; sums depend on it")

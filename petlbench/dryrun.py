@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from petlbench.assemble import assemble, count_parameters
+from petlbench.assemble import Assembled, assemble, count_parameters
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig
 from petlbench.data.dataset import describe_dataset
+from petlbench.features.precision import stored_tensors
 from petlbench.memory.predict import predict_training
 from petlbench.result import Memory, Parameters
 
@@ -57,9 +58,7 @@ def dry_run(config: RunConfig, catalog: Catalog, data_root: Path) -> DryRun:
     """
     described = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
     assembled = assemble(config, catalog, len(described.classes), torch.device("meta"))
-    each = (
-        assembled.frozen.spec(assembled.backbone.info).bytes_per_image if assembled.frozen and config.preload else None
-    )
+    each = _bytes_per_image(config, assembled)
     return DryRun(
         config=config,
         parameters=count_parameters(assembled),
@@ -67,3 +66,10 @@ def dry_run(config: RunConfig, catalog: Catalog, data_root: Path) -> DryRun:
         bytes_per_image=each,
         bytes=each * described.images if each is not None and described.images is not None else None,
     )
+
+
+def _bytes_per_image(config: RunConfig, assembled: Assembled) -> int | None:
+    if assembled.frozen is None or config.cache_precision is None:
+        return None
+    stored = stored_tensors(assembled.frozen.spec(assembled.backbone.info), config.cache_precision)
+    return sum(spec.bytes for spec in stored.values())

@@ -14,6 +14,7 @@ from petlbench.data.dataset import DatasetInfo, describe_dataset
 from petlbench.data.splits import SplitScheme
 from petlbench.environment import available_devices, usable_cores
 from petlbench.errors import InputError
+from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.method import Method, load_method
 from petlbench.settings import validate_settings
 from petlbench.weights import check_weights_file
@@ -47,6 +48,7 @@ class Request:
         checkpointing: Whether transformer blocks are computed again in backward.
         normalize: ``backbone`` or ``card``.
         preload: Whether frozen features are computed once; None for wherever the method can.
+        cache_precision: Precision in which they are kept; None for the default.
         skip_corrupt: Whether images that cannot be read are left out.
     """
 
@@ -68,6 +70,7 @@ class Request:
     checkpointing: bool = False
     normalize: str = "backbone"
     preload: bool | None = None
+    cache_precision: str | None = None
     skip_corrupt: bool = False
 
 
@@ -92,6 +95,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
             hint=f"choose another backbone, or other settings (petlbench list methods --method {request.method})",
             kind="unsupported",
         )
+    preload = _preload(request, method, info)
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
@@ -105,7 +109,8 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "image_size": info.image_size,
         "normalize": _normalize(request.normalize, dataset),
         "training": _training(method, request.training),
-        "preload": _preload(request, method, info),
+        "preload": preload,
+        "cache_precision": _cache_precision(request, preload),
         "seed": request.seed,
         "device": available_devices()[0] if request.device == "auto" else request.device,
         "threads": min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads,
@@ -156,6 +161,18 @@ def _normalize(normalize: str, dataset: DatasetInfo | None) -> str:
 def _training(method: Method[Any], given: Mapping[str, Any]) -> TrainingConfig:
     defaults = {"lr": method.defaults.lr, "weight_decay": method.defaults.weight_decay}
     return validate_settings(TrainingConfig, {**defaults, **given}, "training")
+
+
+def _cache_precision(request: Request, preload: bool) -> str | None:
+    if preload:
+        return request.cache_precision or DEFAULT_CACHE_PRECISION
+    if request.cache_precision is not None:
+        raise InputError(
+            f"--cache-precision {request.cache_precision}: nothing is preloaded",
+            hint="leave it out, or choose a method and settings with preloading",
+            kind="bad_setting",
+        )
+    return None
 
 
 def _preload(request: Request, method: Method[Any], info: BackboneInfo) -> bool:

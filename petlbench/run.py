@@ -25,20 +25,21 @@ from petlbench.assemble import (
 )
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig, derive_seed
-from petlbench.data.loader import ImageLoader, StoredImages
+from petlbench.data.loader import Batch, ImageLoader, StoredImages
 from petlbench.data.manifest import write_manifest
 from petlbench.data.task import TaskData, load_task_data
 from petlbench.data.views import View
-from petlbench.environment import available_devices, describe_environment, free_memory
+from petlbench.environment import available_devices, describe_environment
 from petlbench.errors import InputError
 from petlbench.evaluation import Predictor, TestSplit
-from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures
+from petlbench.features.cache import open_store
+from petlbench.features.source import EXTRACTION_BATCH, CachedFeatures, FeatureSource, LiveFeatures, NoFeatures
 from petlbench.files import check_writable
 from petlbench.identity import differences, identify
 from petlbench.inference import measure_inference
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.shortage import is_shortage
-from petlbench.method import Inputs
+from petlbench.method import FeatureSpec, Inputs
 from petlbench.metrics import evaluate
 from petlbench.progress import Progress
 from petlbench.recording import (
@@ -67,6 +68,7 @@ class Place:
         output: Folder of all results.
         data_root: Folder below which the images of cards lie.
         tracking_uri: MLflow's address, ``none``, or None for the default.
+        cache_dir: Folder of the feature cache.
         workers: Threads that decode images.
         rerun: Run again even when a finished result stands.
         accept: Take a finished result although what it rests on has changed.
@@ -74,6 +76,7 @@ class Place:
 
     output: Path
     data_root: Path
+    cache_dir: Path
     tracking_uri: str | None = None
     workers: int = 2
     rerun: bool = False
@@ -199,7 +202,7 @@ class _Run:
         """Preload, train, test and record."""
         self.tracker.start(self.config.run_id, "petlbench", self.config.model_dump(mode="json"), self._tags())
         try:
-            self._preload("train", "val")
+            self._preload()
             self._prepare()
             predictor = Predictor(self.assembled.adapted.module, self.source, self.device, self.config.precision)
             self._train(predictor)
@@ -214,28 +217,38 @@ class _Run:
         if frozen is None:
             return NoFeatures()
         live = LiveFeatures(self.assembled.backbone, frozen, self.config.precision)
-        if not self.config.preload:
+        precision = self.config.cache_precision
+        if precision is None:
             return live
-        return CachedFeatures(live, len(self.data.dataset.records), self.device, free_memory() // 2)
+        store = open_store(self.place.cache_dir, live.spec, precision, self._determined_by(live.spec))
+        return CachedFeatures(live, store, self.data.manifest["sha256"].tolist(), precision, self.device)
 
-    def _preload(self, *splits: str) -> None:
-        """Compute the frozen features of some splits once; the backbone is on the device only while it works."""
+    def _determined_by(self, spec: FeatureSpec) -> dict[str, Any]:
+        """What the features come from, beside the images and what the method takes."""
+        return {
+            "backbone": self.config.backbone,
+            "weights": self.assembled.weights_digest,
+            "view": _plain(self.views)[spec.view].describe(),
+            "precision": self.config.precision,
+            "attention_kernel": self.config.attention_kernel,
+            "device": self.config.device,
+        }
+
+    def _preload(self) -> None:
+        """Compute the frozen features of all images once; the backbone is on the device only while it works."""
         if not isinstance(self.source, CachedFeatures):
             return
         began = time.perf_counter()
-        indices = [index for split in splits for index in self.data.indices[split]]
-        self.progress.phase(f"preloading {' and '.join(splits)}", len(indices))
+        self.progress.phase("preloading", len(self.data.dataset.records))
         views = _plain({name: view for name, view in self.views.items() if name == self.source.spared_view})
-        loader = ImageLoader(
-            StoredImages(self.data.dataset, bound=0),
-            indices,
-            views,
-            self.config.training.batch_size,
-            self.place.workers,
-        )
+        images = StoredImages(self.data.dataset, bound=0)
+
+        def load(positions: Sequence[int]) -> Iterator[Batch]:
+            return ImageLoader(images, positions, views, EXTRACTION_BATCH, self.place.workers).in_order()
+
         module = self.assembled.backbone.module.to(self.device)
         with self.meter.phase("preload", (module,)):
-            self.source.fill(loader.in_order(), self.progress.advance)
+            self.source.fill(load, self.progress.advance)
         module.to("cpu")
         self.seconds["preload"] += time.perf_counter() - began
 
@@ -303,7 +316,6 @@ class _Run:
         self.progress.phase("validation", len(self.data.indices["val"]))
         outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
         images = test.read()
-        self._preload("test")
         self.progress.phase("test", len(self.data.indices["test"]))
         outputs["test"] = predictor(images, self.progress.advance)
         self.seconds["evaluate"] += time.perf_counter() - began

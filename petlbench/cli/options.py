@@ -7,9 +7,17 @@ from pathlib import Path
 
 import click
 
-__all__ = ["catalog_option", "data_root_option", "json_option", "output_option", "setting_option"]
+__all__ = ["cache_dir_option", "catalog_option", "data_root_option", "json_option", "output_option", "setting_option"]
 
 _FOLDER = click.Path(path_type=Path)
+
+
+def _default_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    named = os.environ.get("PETLBENCH_CACHE")
+    return Path(named) if named else user_cache_path("petlbench")
+
 
 catalog_option = click.option(
     "--catalog",
@@ -17,6 +25,13 @@ catalog_option = click.option(
     multiple=True,
     metavar="DIR",
     help="Folder with your own methods, datasets, sweeps and reports; may be given several times.",
+)
+cache_dir_option = click.option(
+    "--cache-dir",
+    type=_FOLDER,
+    default=_default_cache_dir,
+    metavar="DIR",
+    help="Folder of preloaded features, which runs share.  [default: $PETLBENCH_CACHE or the user's cache folder]",
 )
 data_root_option = click.option(
     "--data-root",

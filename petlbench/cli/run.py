@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.assignments import parse_assignments
-from petlbench.cli.options import catalog_option, data_root_option, json_option, output_option, setting_option
+from petlbench.cli.options import (
+    cache_dir_option,
+    catalog_option,
+    data_root_option,
+    json_option,
+    output_option,
+    setting_option,
+)
 from petlbench.cli.output import mebibytes, number, percent, print_facts, print_json, seconds
 
 if TYPE_CHECKING:
@@ -62,9 +69,15 @@ TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_dec
 @click.option(
     "--preload/--no-preload", default=None, help="Compute frozen features once.  [default: wherever the method can]"
 )
+@click.option(
+    "--cache-precision",
+    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
+    help="In which preloaded features are kept.  [default: int8]",
+)
 @click.option("--skip-corrupt", is_flag=True, help="Leave unreadable images out.")
 @setting_option
 @data_root_option
+@cache_dir_option
 @output_option
 @click.option("--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
@@ -76,6 +89,7 @@ TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_dec
 def command(
     settings: tuple[str, ...],
     data_root: Path,
+    cache_dir: Path,
     output: Path,
     tracking_uri: str | None,
     workers: int,
@@ -104,7 +118,7 @@ def command(
     from petlbench.cli.bars import ShownProgress
     from petlbench.run import Place, execute
 
-    place = Place(output, data_root, tracking_uri, workers, rerun, accept)
+    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept)
     with ShownProgress() as progress:
         result = execute(config, place, found, progress)
     return _show(result, output, json)

@@ -10,9 +10,20 @@ from torch import Tensor
 
 from petlbench.method import FeatureSpec, TensorSpec
 
-__all__ = ["CachePrecision", "StoredFeatures", "as_stored", "compact", "restore", "stored_tensors"]
+__all__ = [
+    "DEFAULT_CACHE_PRECISION",
+    "CachePrecision",
+    "StoredFeatures",
+    "as_stored",
+    "compact",
+    "restore",
+    "stored_tensors",
+]
 
 CachePrecision = Literal["fp32", "bf16", "fp16", "int8"]
+
+DEFAULT_CACHE_PRECISION: CachePrecision = "int8"
+"""The smallest one that changes no result beyond what the seed does."""
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 _SCALE = ".scale"

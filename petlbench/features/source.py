@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor
 from petlbench.autocast import autocast
 from petlbench.backbone import Backbone
 from petlbench.data.loader import Batch
-from petlbench.errors import InputError
-from petlbench.method import FeatureSpec, FrozenFeatures, Inputs
+from petlbench.features.precision import CachePrecision, StoredFeatures, compact
+from petlbench.features.store import FeatureStore
+from petlbench.method import FrozenFeatures, Inputs
 
-__all__ = ["CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures"]
+__all__ = ["EXTRACTION_BATCH", "CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures"]
+
+
+EXTRACTION_BATCH = 16
+"""Images that go through the backbone at once when features are preloaded. It is the same for every run, because the
+last bits of a feature can depend on what else is in its batch, and runs share what they extract."""
 
 
 class FeatureSource(Protocol):
@@ -71,55 +77,54 @@ class LiveFeatures:
 
 
 class CachedFeatures:
-    """Features in memory, one row an image.
+    """Features that the backbone computed once, from the feature cache.
 
     Args:
         live: Computes what is not known yet.
-        images: Number of images of the dataset.
+        store: Holds what is known, in the form that `stored_tensors` names.
+        images: Digest of each image's content, by its position in the dataset.
+        precision: The form in which features are stored.
         device: Where batches are wanted.
-        free: Bytes of memory that may be taken.
-
-    Raises:
-        InputError: When the features of all images do not fit.
     """
 
-    def __init__(self, live: LiveFeatures, images: int, device: torch.device, free: int) -> None:
+    def __init__(
+        self,
+        live: LiveFeatures,
+        store: FeatureStore,
+        images: Sequence[str],
+        precision: CachePrecision,
+        device: torch.device,
+    ) -> None:
         self.live = live
+        self.store = store
+        self.images = images
+        self.precision = precision
         self.device = device
         self.spared_view: str | None = live.spec.view
-        self._check_room(live.spec, images, free)
-        self._rows = {
-            name: torch.empty((images, *spec.shape), dtype=spec.dtype) for name, spec in live.spec.tensors.items()
-        }
-        self._known = torch.zeros(images, dtype=torch.bool)
 
-    def fill(self, batches: Iterable[Batch], on_images: Callable[[int], None] = lambda count: None) -> None:
-        """Compute the features of some images.
+    def fill(
+        self, load: Callable[[Sequence[int]], Iterable[Batch]], on_images: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """Compute the features of the images that have none yet.
 
         Args:
-            batches: Batches that carry the view that the features come from.
-            on_images: Told the number of images after each batch.
+            load: Given positions in the dataset, makes batches that carry the view that the features come from.
+            on_images: Told the number of images as they come.
         """
-        for batch in batches:
-            for name, value in self.live.extract(batch.to(self.device)).items():
-                self._rows[name][batch.index] = value.cpu()
-            self._known[batch.index] = True
-            on_images(len(batch.index))
+
+        def extract(positions: Sequence[int]) -> dict[str, Tensor]:
+            parts = [self._compact(batch, on_images) for batch in load(positions)]
+            return {name: torch.cat([part[name] for part in parts]) for name in self.store.tensors}
+
+        self.store.fill(self.images, extract, on_images)
 
     def __call__(self, batch: Batch) -> Inputs:
         """Look up the features of a batch."""
-        if not bool(self._known[batch.index].all()):
-            raise KeyError("features of an image that was not preloaded were asked for")
-        rows = {name: values[batch.index].to(self.device, non_blocking=True) for name, values in self._rows.items()}
-        return Inputs(batch.views, rows)
+        rows = self.store.rows([self.images[position] for position in batch.index.tolist()])
+        moved = {name: value.to(self.device, non_blocking=True) for name, value in rows.items()}
+        return Inputs(batch.views, StoredFeatures(moved))
 
-    @staticmethod
-    def _check_room(spec: FeatureSpec, images: int, free: int) -> None:
-        needed = spec.bytes_per_image * images
-        if needed > free:
-            raise InputError(
-                f"preloading needs {needed / 2**30:.1f} GiB of memory for {images} images "
-                f"({spec.bytes_per_image / 2**20:.2f} MiB each), and {free / 2**30:.1f} GiB may be taken",
-                hint="use --no-preload, or a smaller --image-size",
-                kind="no_room",
-            )
+    def _compact(self, batch: Batch, on_images: Callable[[int], None]) -> dict[str, Tensor]:
+        stored = compact(self.live.extract(batch.to(self.device)), self.precision)
+        on_images(len(batch.index))
+        return {name: value.cpu() for name, value in stored.items()}

@@ -14,8 +14,10 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -28,6 +30,8 @@ __all__ = ["FeatureStore"]
 
 _SUFFIX, _LOCK = ".safetensors", ".lock"
 _PATIENCE = 0.2
+# However small their features are: so many images are lost when a process is killed.
+_MOST_IMAGES = 512
 
 Extract = Callable[[Sequence[int]], Mapping[str, Tensor]]
 
@@ -44,8 +48,10 @@ class FeatureStore:
     def __init__(self, folder: Path, tensors: Mapping[str, TensorSpec], shard_bytes: int = 64 * 2**20) -> None:
         self.folder = folder
         self.tensors = dict(tensors)
-        self.images_a_shard = max(1, shard_bytes // sum(spec.bytes for spec in tensors.values()))
-        self._shards: list[dict[str, Tensor]] = []
+        each = sum(spec.bytes for spec in tensors.values())
+        self.images_a_shard = min(max(1, shard_bytes // each), _MOST_IMAGES)
+        # Plain bytes, a row an image: what lies in a file is no memory that tensors take.
+        self._shards: list[dict[str, NDArray[np.uint8]]] = []
         self._places: dict[str, tuple[int, int]] = {}
         self._opened: set[Path] = set()
 
@@ -57,7 +63,7 @@ class FeatureStore:
         Args:
             images: Digests of the images' content, in the order of the dataset.
             extract: Given positions in ``images``, returns the tensors of those images, each (B, ...).
-            on_images: Told the number of images each time that some are there.
+            on_images: Told the number of images each time that another process has made some.
 
         Raises:
             RunError: When the disk is full; whole shards stay.
@@ -84,7 +90,11 @@ class FeatureStore:
             KeyError: When an image is not in the store.
         """
         places = [self._places[image] for image in images]
-        return {name: torch.stack([self._shards[shard][name][row] for shard, row in places]) for name in self.tensors}
+        found = {}
+        for name, spec in self.tensors.items():
+            rows = torch.from_numpy(np.stack([self._shards[shard][name][row] for shard, row in places]))
+            found[name] = rows.view(spec.dtype).view(len(places), *spec.shape)
+        return found
 
     def __contains__(self, image: object) -> bool:
         """Whether the features of an image are there."""
@@ -111,12 +121,13 @@ class FeatureStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(file.with_suffix(_LOCK), timeout=0):
-                if not self._open(file):
+                if self._open(file):
+                    on_images(len(names))
+                else:
                     self._write(file, names, extract(positions))
                     self._open(file)
         except Timeout:
             return False
-        on_images(len(names))
         return True
 
     def _write(self, file: Path, names: Sequence[str], features: Mapping[str, Tensor]) -> None:
@@ -148,7 +159,7 @@ class FeatureStore:
             file.unlink(missing_ok=True)
             return False
         self._places |= {name: (len(self._shards), row) for row, name in enumerate(names)}
-        self._shards.append(tensors)
+        self._shards.append({name: _bytes(tensor) for name, tensor in tensors.items()})
         self._opened.add(file)
         return True
 
@@ -176,5 +187,11 @@ def _seal(names: Sequence[str], tensors: Mapping[str, Tensor]) -> str:
     listed = json.dumps(list(names))
     checksum = zlib.crc32(listed.encode())
     for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(_bytes(tensors[name]).data, checksum)
     return f"{checksum:08x} {listed}"
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    """The bytes of a tensor (B, ...), without copying them: (B, bytes)."""
+    array: NDArray[np.uint8] = tensor.flatten(1).view(torch.uint8).numpy()
+    return array

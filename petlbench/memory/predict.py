@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,11 +15,12 @@ from petlbench.checkpointing import recompute_under
 from petlbench.config import RunConfig
 from petlbench.data.loader import Batch
 from petlbench.evaluation import Predictor
+from petlbench.features.precision import StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.allocator import BLOCK, CachingAllocator
 from petlbench.memory.fused import FusedKernel
 from petlbench.memory.live import LiveTensors
-from petlbench.method import FeatureSpec, Inputs
+from petlbench.method import Inputs, TensorSpec
 from petlbench.result import InferenceMemory, Memory
 
 __all__ = ["CONTEXT", "WORKSPACE", "MetaDevice", "feature_source", "predict_inference", "predict_training"]
@@ -170,7 +171,8 @@ def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
     if assembled.frozen is None:
         return NoFeatures()
     if config.preload:
-        return _Preloaded(assembled.frozen.spec(assembled.backbone.info))
+        spec = assembled.frozen.spec(assembled.backbone.info)
+        return _Preloaded(spec.view, stored_tensors(spec, config.cache_precision or "fp32"))
     return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
 
 
@@ -189,16 +191,12 @@ def _class_weights(config: RunConfig, assembled: Assembled) -> Tensor | None:
 class _Preloaded:
     """Stands for preloaded features: tensors of their shapes."""
 
-    spec: FeatureSpec
-
-    @property
-    def spared_view(self) -> str:
-        return self.spec.view
+    spared_view: str
+    tensors: Mapping[str, TensorSpec]
 
     def __call__(self, batch: Batch) -> Inputs:
         count = len(batch.labels)
         rows = {
-            name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META)
-            for name, spec in self.spec.tensors.items()
+            name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META) for name, spec in self.tensors.items()
         }
-        return Inputs(batch.views, rows)
+        return Inputs(batch.views, StoredFeatures(rows))

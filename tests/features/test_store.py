@@ -92,11 +92,6 @@ class TestFilling:
         assert extract.asked == [*IMAGES[:3], *IMAGES[9:]]
         assert all(image in store for image in IMAGES)
 
-    def test_progress_counts_every_image_that_was_missing(self, tmp_path: Path) -> None:
-        counted: list[int] = []
-        opened(tmp_path).fill(IMAGES, Extractor(), counted.append)
-        assert sum(counted) == len(IMAGES)
-
     def test_a_full_disk_is_said_and_whole_shards_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from petlbench.errors import RunError
         from petlbench.features import store as module
