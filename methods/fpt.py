@@ -7,17 +7,17 @@ in front of them is learned they are computed once per image.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from petlbench.backbone import Backbone, BackboneInfo, FusedAttentionSwitch
 from petlbench.catalog import MethodCard
-from petlbench.checkpointing import recomputed
+from petlbench.features.attention import attend_to_stored
 from petlbench.features.frozen import ImportantTokens
 from petlbench.features.precision import as_stored, restore
 from petlbench.method import (
@@ -74,8 +74,8 @@ class FPTSettings(MethodSettings):
     token_selection: bool = Field(True, description="only the important tokens are kept; off, all of them are")
     implementation: Literal["lean", "published"] = Field(
         "lean",
-        description="what the fusion module keeps for the backward pass: its inputs alone, or all that it computed, as "
-        "the authors' code does; the results are the same",
+        description="published: as the authors' code computes it; lean: without what it computes and throws away (the "
+        "prompts' own outputs) and without copies of keys and values for the backward pass; the results are the same",
     )
 
     @property
@@ -143,6 +143,7 @@ class FPT(Method[FPTSettings]):
             image_size=self.views(info, info.image_size)["coarse"].size,
             width=info.width // self.settings.reduction,
             num_classes=num_classes,
+            block=PromptedBlock if self.settings.implementation == "lean" else PublishedBlock,
         )
         learnable = frozenset(name for name, _ in module.named_parameters())
         # The authors count the frozen model with the classifier that came with its weights.
@@ -206,8 +207,8 @@ class FusionModule(FusedAttentionSwitch):
         side_width: Width of the side network, S.
         heads: Attention heads of the backbone, H.
         dropout: Dropout on the fused prompts.
-        lean: Whether the attention is computed again in the backward pass, from keys and values that are there anyway,
-            rather than kept with its copies of them in the order and precision that it needs.
+        lean: Whether keys and values are read in the precision that they are stored in, rather than kept for the
+            backward pass in the order and precision that attention needs.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class FusionModule(FusedAttentionSwitch):
     ) -> None:
         super().__init__()
         self.heads = heads
-        self.attend = partial(recomputed, self._attend) if lean else self._attend
+        self.attend = attend_to_stored if lean else self._attend_to_restored
         self.add_in_backbone_width = prompt_width == backbone_width
         self.prompts = nn.Parameter(torch.empty(layers, num_prompts, prompt_width))
         nn.init.normal_(self.prompts, std=1e-6)
@@ -248,20 +249,18 @@ class FusionModule(FusedAttentionSwitch):
         key, value = ([part[:, layer] for part in as_stored(inputs.features, name)] for name in ("keys", "values"))
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        read = self.attend(query.expand(batch, -1, -1, -1), *key, *value).transpose(1, 2).flatten(2)
+        read = self.attend(query.expand(batch, -1, -1, -1), key, value).transpose(1, 2).flatten(2)
         fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
         return cast("Tensor", self.dropout(fused))
 
-    def _attend(self, query: Tensor, *stored: Tensor) -> Tensor:
-        """Attend to keys and values as they are stored: what they are restored to is not kept for backward."""
-        half = len(stored) // 2
-        key, value = restore(*stored[:half]), restore(*stored[half:])
+    def _attend_to_restored(self, query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
+        keys, values = restore(*key), restore(*value)
         if self.fused_attn:
             # Under autocast the queries come in half precision; the kernels want one type.
-            key, value = key.to(query.dtype), value.to(query.dtype)
-            return nn.functional.scaled_dot_product_attention(query, key, value)
-        scores: Tensor = (query * key.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        return scores.softmax(dim=-1) @ value
+            keys, values = keys.to(query.dtype), values.to(query.dtype)
+            return nn.functional.scaled_dot_product_attention(query, keys, values)
+        scores: Tensor = (query * keys.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
+        return scores.softmax(dim=-1) @ values
 
 
 class UnfusedPrompts(nn.Module):
@@ -297,6 +296,7 @@ class SideNetwork(nn.Module):
         image_size: Height and width of the coarse view in pixels.
         width: Channels of a token, S.
         num_classes: Number of classes C.
+        block: Kind of its blocks.
     """
 
     def __init__(
@@ -308,6 +308,7 @@ class SideNetwork(nn.Module):
         image_size: int,
         width: int,
         num_classes: int,
+        block: type[PromptedBlock | PublishedBlock],
     ) -> None:
         super().__init__()
         self.fusion = prompts
@@ -318,25 +319,55 @@ class SideNetwork(nn.Module):
             depth=depth,
             num_heads=info.heads,
             num_classes=num_classes,
+            block_fn=block,
         )
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the coarse view (B, 3, h, w) and keys and values (B, L', H, K, D / H) to logits (B, C)."""
         tokens = self.side._pos_embed(self.side.patch_embed(inputs.views["coarse"]))
         for layer, block in enumerate(self.side.blocks):
-            tokens = self._through(block, layer, tokens, inputs)
+            tokens = block(tokens, self._prompts(layer, inputs, tokens))
         return cast("Tensor", self.side.head(self.side.norm(tokens)[:, 0]))
 
-    def _through(self, block: nn.Module, layer: int, tokens: Tensor, inputs: Inputs) -> Tensor:
-        """Run one block, with fresh prompts behind its tokens (B, M, S).
-
-        The prompts take part as queries, keys and values; what becomes of them is thrown away.
-        """
+    def _prompts(self, layer: int, inputs: Inputs, tokens: Tensor) -> Tensor:
+        """Fresh prompts of one block, (B, P, S), beside its tokens (B, M, S); no prompts at all where none are made."""
         if self.fusion is None:
-            return cast("Tensor", block(tokens))
+            return tokens[:, :0]
         # len() would be a plain number, which an exported graph could not vary.
-        prompts = self.fusion(layer, inputs, tokens.shape[0]).to(tokens.dtype)
-        return cast("Tensor", block(torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]])
+        return cast("Tensor", self.fusion(layer, inputs, tokens.shape[0]).to(tokens.dtype))
+
+
+class PromptedBlock(Block):
+    """A transformer block in which tokens see prompts behind them.
+
+    What would become of the prompts themselves is thrown away in any case, and not computed: they ask nothing.
+    """
+
+    def forward(self, tokens: Tensor, prompts: Tensor) -> Tensor:  # type: ignore[override]  # no mask in their place
+        """Run tokens (B, M, S) through the block, with prompts (B, P, S) as keys and values beside them."""
+        seen = self.norm1(torch.cat([tokens, prompts], dim=1))
+        tokens = tokens + self._read(seen, tokens.shape[1])
+        return cast("Tensor", tokens + self.mlp(self.norm2(tokens)))
+
+    def _read(self, seen: Tensor, count: int) -> Tensor:
+        """Let the first tokens attend to all that is seen, (B, M + P, S)."""
+        attention: Any = self.attn
+        parts = attention.qkv(seen).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        query = query[:, :, :count]
+        if attention.fused_attn:
+            read = nn.functional.scaled_dot_product_attention(query, key, value)
+        else:
+            read = ((query * attention.scale) @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+        return cast("Tensor", attention.proj(read.transpose(1, 2).flatten(2)))
+
+
+class PublishedBlock(Block):
+    """The same as the authors compute it: prompts go through the whole block and are cut off behind it."""
+
+    def forward(self, tokens: Tensor, prompts: Tensor) -> Tensor:  # type: ignore[override]  # as above
+        """Run tokens (B, M, S) through the block, with prompts (B, P, S) beside them."""
+        return super().forward(torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]]
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

@@ -94,8 +94,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=_TYPES[precision])
 
 
-def autocast_type() -> torch.dtype | None:
-    """The lower type in force on device ``meta``, or None."""
+def autocast_type(device: str = "meta") -> torch.dtype | None:
+    """The lower type in force on a type of device, or None."""
+    if device != "meta":
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     rules = _rules.get()
     return rules.dtype if rules is not None else None
 

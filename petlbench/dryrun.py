@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from petlbench.assemble import Assembled, assemble, count_parameters
+from petlbench.assemble import Assembled, assemble, build_views, count_parameters, normalization
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig
-from petlbench.data.dataset import describe_dataset
-from petlbench.features.precision import stored_tensors
+from petlbench.data.dataset import DatasetInfo, describe_dataset
+from petlbench.features.room import CachePlace, check_room, free_bytes
 from petlbench.memory.predict import predict_training
+from petlbench.preloading import plan_features
 from petlbench.result import Memory, Parameters
 
-__all__ = ["DryRun", "dry_run"]
+__all__ = ["DryRun", "PreloadedBytes", "dry_run"]
+
+
+@dataclass(frozen=True)
+class PreloadedBytes:
+    """What preloaded features would take, in bytes; None where nothing is preloaded.
+
+    Args:
+        bytes_per_image: Size of one image's features.
+        bytes: Size of all of them; None where the number of images is not known.
+        free: Free bytes of the disk that the feature cache is on.
+    """
+
+    bytes_per_image: int | None = None
+    bytes: int | None = None
+    free: int | None = None
 
 
 @dataclass(frozen=True)
@@ -27,15 +43,13 @@ class DryRun:
         config: The run.
         parameters: Its exact counts.
         memory: The predicted peak of its training step.
-        bytes_per_image: Size of one image's preloaded features in bytes; None where nothing is preloaded.
-        bytes: Size of all of them; None where nothing is preloaded or the number of images is not known.
+        preloaded: What its preloaded features would take.
     """
 
     config: RunConfig
     parameters: Parameters
     memory: Memory
-    bytes_per_image: int | None
-    bytes: int | None
+    preloaded: PreloadedBytes
 
     def document(self) -> dict[str, Any]:
         """The dry run as plain values."""
@@ -44,32 +58,37 @@ class DryRun:
             "config": self.config.model_dump(mode="json"),
             "parameters": self.parameters.model_dump(mode="json"),
             "memory": self.memory.model_dump(mode="json"),
-            "feature_cache": {"bytes_per_image": self.bytes_per_image, "bytes": self.bytes},
+            "feature_cache": asdict(self.preloaded),
         }
 
 
-def dry_run(config: RunConfig, catalog: Catalog, data_root: Path) -> DryRun:
+def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CachePlace) -> DryRun:
     """Build a run on device ``meta``, count its parameters and predict its memory.
 
     Args:
         config: The run.
         catalog: The catalogues.
         data_root: The folder below which the images of cards lie; they need not be there.
+        cache: Where preloaded features would be kept.
+
+    Raises:
+        InputError: When preloaded features would find no room, as far as that can be said without the images.
     """
     described = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
     assembled = assemble(config, catalog, len(described.classes), torch.device("meta"))
-    each = _bytes_per_image(config, assembled)
-    return DryRun(
-        config=config,
-        parameters=count_parameters(assembled),
-        memory=predict_training(config, assembled),
-        bytes_per_image=each,
-        bytes=each * described.images if each is not None and described.images is not None else None,
-    )
+    preloaded = _preloaded(config, assembled, described, cache)
+    return DryRun(config, count_parameters(assembled), predict_training(config, assembled), preloaded)
 
 
-def _bytes_per_image(config: RunConfig, assembled: Assembled) -> int | None:
-    if assembled.frozen is None or config.cache_precision is None:
-        return None
-    stored = stored_tensors(assembled.frozen.spec(assembled.backbone.info), config.cache_precision)
-    return sum(spec.bytes for spec in stored.values())
+def _preloaded(config: RunConfig, assembled: Assembled, described: DatasetInfo, cache: CachePlace) -> PreloadedBytes:
+    chosen = normalization(config, described.card)
+    views = build_views(config, assembled.method, assembled.backbone.info, chosen, None)
+    plan = plan_features(config, assembled, views, cache.folder)
+    if plan is None:
+        return PreloadedBytes()
+    each, images = plan.store.bytes_an_image, described.images
+    if images is not None:
+        # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
+        folder, known = plan.alike()
+        check_room(cache, folder, plan.store.bytes_of(max(0, images - known), spread_over=images))
+    return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))

@@ -13,7 +13,7 @@ from petlbench.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_writable", "write_atomically", "write_tensors"]
+__all__ = ["check_writable", "existing_part", "write_atomically", "write_tensors"]
 
 
 @contextmanager
@@ -50,22 +50,27 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     file.chmod(mode)
 
 
-def check_writable(folder: Path) -> None:
+def existing_part(folder: Path) -> Path:
+    """The folder itself where it is there, or else the nearest of those above it that is."""
+    return next(path for path in (folder, *folder.parents) if path.exists() or path == path.parent)
+
+
+def check_writable(folder: Path, *, what: str = "output folder", option: str = "--output") -> None:
     """Check that files can be made in a folder, or that the folder can be made, without leaving anything.
 
     Args:
         folder: The folder; need not exist.
+        what: What it is, for the message.
+        option: Where another one is given.
 
     Raises:
         InputError: When it cannot be written to.
     """
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = existing_part(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(
-            f"the output folder {folder} cannot be written to ({existing} is {_why(existing)})",
-            hint="give another one with --output",
+            f"the {what} {folder} cannot be written to ({existing} is {_why(existing)})",
+            hint=f"give another one with {option}",
             kind="not_writable",
         )
 

@@ -15,6 +15,7 @@ from petlbench.cases import Case
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig
 from petlbench.errors import InputError
+from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.fitting import largest_batch_size
 from petlbench.interrupt import check_interrupt
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
@@ -234,12 +235,13 @@ class _Prediction:
 
     def _changes(self) -> dict[str, dict[str, Any] | None]:
         """What is changed in the config by each of `SAVINGS`; None for what is on already or cannot be had."""
-        config, can_preload = self._config, self._assembled.frozen is not None
+        config = self._config
+        could_preload = self._assembled.frozen is not None and not config.preload
         changes: tuple[dict[str, Any] | None, ...] = (
             {"attention_kernel": "fused"} if config.attention_kernel == "eager" else None,
             {"precision": "bf16"} if config.precision == "fp32" else None,
             {"checkpointing": True} if not config.checkpointing else None,
-            {"preload": True} if can_preload and not config.preload else None,
+            {"preload": True, "cache_precision": DEFAULT_CACHE_PRECISION} if could_preload else None,
         )
         return dict(zip(SAVINGS, changes, strict=True))
 

@@ -25,22 +25,23 @@ from petlbench.assemble import (
 )
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig, derive_seed
-from petlbench.data.loader import Batch, ImageLoader, StoredImages
+from petlbench.data.loader import ImageLoader, StoredImages
 from petlbench.data.manifest import write_manifest
 from petlbench.data.task import TaskData, load_task_data
 from petlbench.data.views import View
 from petlbench.environment import available_devices, describe_environment
 from petlbench.errors import InputError
 from petlbench.evaluation import Predictor, TestSplit
-from petlbench.features.cache import open_store
-from petlbench.features.source import EXTRACTION_BATCH, CachedFeatures, FeatureSource, LiveFeatures, NoFeatures
+from petlbench.features.room import CachePlace
+from petlbench.features.source import CachedFeatures, LiveFeatures
 from petlbench.files import check_writable
 from petlbench.identity import differences, identify
 from petlbench.inference import measure_inference
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.shortage import is_shortage
-from petlbench.method import FeatureSpec, Inputs
+from petlbench.method import Inputs
 from petlbench.metrics import evaluate
+from petlbench.preloading import open_source, preload
 from petlbench.progress import Progress
 from petlbench.recording import (
     Ending,
@@ -72,6 +73,7 @@ class Place:
         workers: Threads that decode images.
         rerun: Run again even when a finished result stands.
         accept: Take a finished result although what it rests on has changed.
+        cache_size: Largest size of the feature cache in bytes; None for no bound.
     """
 
     output: Path
@@ -81,6 +83,12 @@ class Place:
     workers: int = 2
     rerun: bool = False
     accept: bool = False
+    cache_size: int | None = None
+
+    @property
+    def cache(self) -> CachePlace:
+        """The feature cache."""
+        return CachePlace(self.cache_dir, self.cache_size)
 
 
 def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progress) -> Result:
@@ -96,7 +104,7 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
         The result: finished, or saying why not (``failed``, ``oom``, ``interrupted``).
 
     Raises:
-        InputError: When data, weights or folders are wrong; nothing is left behind then.
+        InputError: When data, weights or folders are wrong, or features find no room; nothing is left behind then.
         RunError: When another process works on this run, or weights cannot be fetched.
     """
     check_writable(place.output)
@@ -196,7 +204,8 @@ class _Run:
         self.views = build_views(config, self.assembled.method, info, self.normalization, augmentation)
         self.images = StoredImages(self.data.dataset)
         self.parameters = count_parameters(self.assembled)
-        self.source = self._source()
+        cache = self.place.cache
+        self.source = open_source(config, self.assembled, self.views, self.data, cache=cache, device=self.device)
 
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
@@ -212,44 +221,20 @@ class _Run:
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
-    def _source(self) -> FeatureSource:
-        frozen = self.assembled.frozen
-        if frozen is None:
-            return NoFeatures()
-        live = LiveFeatures(self.assembled.backbone, frozen, self.config.precision)
-        precision = self.config.cache_precision
-        if precision is None:
-            return live
-        store = open_store(self.place.cache_dir, live.spec, precision, self._determined_by(live.spec))
-        return CachedFeatures(live, store, self.data.manifest["sha256"].tolist(), precision, self.device)
-
-    def _determined_by(self, spec: FeatureSpec) -> dict[str, Any]:
-        """What the features come from, beside the images and what the method takes."""
-        return {
-            "backbone": self.config.backbone,
-            "weights": self.assembled.weights_digest,
-            "view": _plain(self.views)[spec.view].describe(),
-            "precision": self.config.precision,
-            "attention_kernel": self.config.attention_kernel,
-            "device": self.config.device,
-        }
-
     def _preload(self) -> None:
-        """Compute the frozen features of all images once; the backbone is on the device only while it works."""
+        """Compute the frozen features of all images once, where the run wants that."""
         if not isinstance(self.source, CachedFeatures):
             return
         began = time.perf_counter()
-        self.progress.phase("preloading", len(self.data.dataset.records))
-        views = _plain({name: view for name, view in self.views.items() if name == self.source.spared_view})
-        images = StoredImages(self.data.dataset, bound=0)
-
-        def load(positions: Sequence[int]) -> Iterator[Batch]:
-            return ImageLoader(images, positions, views, EXTRACTION_BATCH, self.place.workers).in_order()
-
-        module = self.assembled.backbone.module.to(self.device)
-        with self.meter.phase("preload", (module,)):
-            self.source.fill(load, self.progress.advance)
-        module.to("cpu")
+        preload(
+            self.source,
+            self.data,
+            self.views,
+            cache=self.place.cache,
+            workers=self.place.workers,
+            meter=self.meter,
+            progress=self.progress,
+        )
         self.seconds["preload"] += time.perf_counter() - began
 
     def _prepare(self) -> None:

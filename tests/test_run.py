@@ -95,11 +95,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(run: Run, 
     assert first["run_id"] == again["run_id"] != other["run_id"]
 
 
-def test_preloading_and_no_preloading_agree(run: Run) -> None:
+@pytest.mark.parametrize(("precision", "apart"), [("fp32", 1e-4), pytest.param("int8", 0.02, marks=pytest.mark.slow)])
+def test_preloading_and_no_preloading_agree(run: Run, precision: str, apart: float) -> None:
     options = ("--method", "fpt", "--epochs", "2")
-    preloaded, live = run(*options), run(*options, "--no-preload")
+    preloaded, live = run(*options, "--cache-precision", precision), run(*options, "--no-preload")
     logits = [np.stack(predictions(result)["logits"].to_list()) for result in (preloaded, live)]
-    np.testing.assert_allclose(*logits, atol=1e-4)
+    np.testing.assert_allclose(*logits, atol=apart)
 
 
 def test_what_is_stored_is_what_was_learned_and_nothing_else(run: Run) -> None:
@@ -408,7 +409,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_numbers(
 def test_predict_gives_the_probabilities_of_the_stored_logits(
     run: Run, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run("--method", "fpt", "--epochs", "1")
+    result = run("--method", "fpt", "--epochs", "1", "--cache-precision", "fp32")
     frame = predictions(result)
     row = frame[frame["split"] == "test"].iloc[0]
     capsys.readouterr()

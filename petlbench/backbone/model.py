@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from petlbench.backbone.info import BackboneInfo
 from petlbench.backbone.projections import fuse, split
@@ -24,6 +26,29 @@ _PLACES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "fc1": (("mlp.fc1",), ("mlp.fc1_g", "mlp.fc1_x")),
     "fc2": (("mlp.fc2",),),
 }
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class _AttentionKernel(TorchFunctionMode):
+    """Puts a function in the place of torch's fused attention kernels, where those would attend to all tokens alike.
+
+    Args:
+        attend: Given queries, keys and values, returns what the queries read.
+    """
+
+    def __init__(self, attend: Attend) -> None:
+        super().__init__()
+        self._attend = attend
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function, attention by the one that was given."""
+        options = kwargs or {}
+        plain = len(args) == 3 and not any(options.get(name) for name in ("dropout_p", "is_causal", "scale"))
+        if func is nn.functional.scaled_dot_product_attention and plain and options.get("attn_mask") is None:
+            return self._attend(*args)
+        return func(*args, **options)
 
 
 class FusedAttentionSwitch(nn.Module):
@@ -106,7 +131,9 @@ class Backbone:
             tokens = block(tokens, **positions[layer])
         yield tokens
 
-    def queries_keys_values(self, image: Tensor, layers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def queries_keys_values(
+        self, image: Tensor, layers: Sequence[int], attend: Attend | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Run the blocks and yield what the attention of the wanted layers sees (needs ``keys_values``).
 
         Nothing is computed after the last wanted layer's queries, keys and values.
@@ -114,6 +141,9 @@ class Backbone:
         Args:
             image: Normalised images, (B, 3, image_size, image_size).
             layers: Layers (0-based, ascending).
+            attend: Called in the place of the fused attention kernel in the wanted layers but the last, with queries,
+                keys and values, each (B, H, N, D / H); returns what the queries read, of the same shape. Layers that
+                compute attention explicitly do not call it.
 
         Yields:
             Queries, keys and values of each wanted layer in turn, each (B, H, N, D / H), not scaled.
@@ -129,7 +159,8 @@ class Backbone:
                 # The block runs as timm wrote it; the hook only looks on.
                 hook = block.attn.qkv.register_forward_hook(lambda _m, _i, out, seen=captured: seen.append(out))
                 try:
-                    tokens = block(tokens)
+                    with nullcontext() if attend is None else _AttentionKernel(attend):
+                        tokens = block(tokens)
                 finally:
                     hook.remove()
                 yield _heads(block.attn, captured[0])

@@ -22,6 +22,7 @@ _COMMANDS: Mapping[str, str] = {
     "memory": "petlbench.cli.memory",
     "list": "petlbench.cli.listing",
     "data": "petlbench.cli.data",
+    "cache": "petlbench.cli.cache",
     "doctor": "petlbench.cli.doctor",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from petlbench.cli.options import data_root_option, json_option, output_option
+from petlbench.cli.options import cache_dir_option, data_root_option, json_option, output_option
 from petlbench.cli.output import print_facts, print_json
 
 __all__ = ["command"]
@@ -15,11 +15,12 @@ __all__ = ["command"]
 
 @click.command("doctor", epilog="Example: petlbench doctor --json")
 @data_root_option
+@cache_dir_option
 @output_option
 @json_option
-def command(data_root: Path, output: Path, json: bool) -> None:
+def command(data_root: Path, cache_dir: Path, output: Path, json: bool) -> None:
     """Show versions, devices, free memory, and where weights and data would be looked for."""
-    report = _report(data_root, output)
+    report = _report(data_root, cache_dir, output)
     if json:
         print_json(report)
         return
@@ -27,15 +28,15 @@ def command(data_root: Path, output: Path, json: bool) -> None:
         print_facts(title, {name: _text(value) for name, value in facts.items()})
 
 
-def _report(root: Path, output: Path) -> dict[str, Any]:
+def _report(root: Path, cache: Path, output: Path) -> dict[str, Any]:
     import shutil
 
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from petlbench.environment import describe_environment, free_memory
+    from petlbench.files import existing_part
 
     environment = describe_environment()
-    existing = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     return {
         "versions": {
             "petlbench": environment["petlbench"],
@@ -46,11 +47,13 @@ def _report(root: Path, output: Path) -> dict[str, Any]:
         "memory and disk": {
             "host memory free, bytes": free_memory(),
             "host memory, bytes": environment["hardware"]["memory"],
-            "disk free for results, bytes": shutil.disk_usage(existing).free,
+            "disk free for results, bytes": shutil.disk_usage(existing_part(output)).free,
+            "disk free for preloaded features, bytes": shutil.disk_usage(existing_part(cache)).free,
         },
         "places": {
             "weights from the hub are kept in": str(HF_HUB_CACHE),
             "datasets are looked for below": str(root.absolute()),
+            "preloaded features are kept in": str(cache.absolute()),
             "results are written to": str(output.absolute()),
         },
     }

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import click
 
-__all__ = ["cache_dir_option", "catalog_option", "data_root_option", "json_option", "output_option", "setting_option"]
+from petlbench.cli.sizes import SIZE
+
+__all__ = [
+    "CACHE_SIZE_VARIABLE",
+    "cache_dir_option",
+    "cache_size_option",
+    "catalog_option",
+    "data_root_option",
+    "json_option",
+    "output_option",
+    "setting_option",
+]
+
+CACHE_SIZE_VARIABLE = "PETLBENCH_CACHE_SIZE"
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -32,6 +45,14 @@ cache_dir_option = click.option(
     default=_default_cache_dir,
     metavar="DIR",
     help="Folder of preloaded features, which runs share.  [default: $PETLBENCH_CACHE or the user's cache folder]",
+)
+cache_size_option = click.option(
+    "--cache-size",
+    type=SIZE,
+    envvar=CACHE_SIZE_VARIABLE,
+    metavar="SIZE",
+    help="Largest size of that folder, such as 50GB; what was not used for longest goes first.  "
+    f"[default: ${CACHE_SIZE_VARIABLE} or no bound]",
 )
 data_root_option = click.option(
     "--data-root",

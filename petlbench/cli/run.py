@@ -11,17 +11,19 @@ import click
 from petlbench.cli.assignments import parse_assignments
 from petlbench.cli.options import (
     cache_dir_option,
+    cache_size_option,
     catalog_option,
     data_root_option,
     json_option,
     output_option,
     setting_option,
 )
-from petlbench.cli.output import mebibytes, number, percent, print_facts, print_json, seconds
+from petlbench.cli.output import MISSING, mebibytes, number, percent, print_facts, print_json, seconds
+from petlbench.sizes import readable_size
 
 if TYPE_CHECKING:
     from petlbench.config import RunConfig
-    from petlbench.dryrun import DryRun
+    from petlbench.dryrun import DryRun, PreloadedBytes
     from petlbench.result import Inference, Memory, Parameters, Result
 
 __all__ = ["command"]
@@ -78,6 +80,7 @@ TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_dec
 @setting_option
 @data_root_option
 @cache_dir_option
+@cache_size_option
 @output_option
 @click.option("--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
@@ -90,6 +93,7 @@ def command(
     settings: tuple[str, ...],
     data_root: Path,
     cache_dir: Path,
+    cache_size: int | None,
     output: Path,
     tracking_uri: str | None,
     workers: int,
@@ -113,12 +117,13 @@ def command(
     config = resolve(request, found, data_root)
     if dry_run:
         from petlbench.dryrun import dry_run as predict
+        from petlbench.features.room import CachePlace
 
-        return _show_dry_run(predict(config, found, data_root), json)
+        return _show_dry_run(predict(config, found, data_root, CachePlace(cache_dir, cache_size)), cache_dir, json)
     from petlbench.cli.bars import ShownProgress
     from petlbench.run import Place, execute
 
-    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept)
+    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size)
     with ShownProgress() as progress:
         result = execute(config, place, found, progress)
     return _show(result, output, json)
@@ -206,13 +211,20 @@ def _backbone(config: RunConfig) -> str:
     return f"{config.backbone} at {config.image_size} pixels, {weights}"
 
 
-def _show_dry_run(plan: DryRun, json: bool) -> int:
+def _show_dry_run(plan: DryRun, cache_dir: Path, json: bool) -> int:
     if json:
         print_json(plan.document())
         return 0
     facts: dict[str, Any] = {"run id": plan.config.run_id, "backbone": _backbone(plan.config)}
     facts |= _size(plan.parameters, plan.memory)
-    if plan.bytes_per_image is not None:
-        facts["feature cache"] = f"{mebibytes(plan.bytes_per_image)} MiB an image, {mebibytes(plan.bytes)} MiB in all"
+    if plan.preloaded.bytes_per_image is not None:
+        facts["feature cache"] = _preloaded(plan.preloaded, cache_dir)
     print_facts(f"{_title(plan.config)}: dry run", facts)
     return 0
+
+
+def _preloaded(size: PreloadedBytes, cache_dir: Path) -> str:
+    each, all_of_them, free = (
+        MISSING if value is None else readable_size(value) for value in (size.bytes_per_image, size.bytes, size.free)
+    )
+    return f"{each} an image, {all_of_them} in all; the disk of {cache_dir} has {free} free"

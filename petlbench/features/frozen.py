@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from petlbench.backbone import Backbone, BackboneInfo
+from petlbench.features.attention import attend_and_weigh, importance
 from petlbench.method import FeatureSpec, TensorSpec
 
-__all__ = ["FinalFeature", "ImportantTokens", "LayerStates", "importance"]
-
-# Rows of the attention matrix that are held at once while importance is averaged over all queries.
-_QUERY_BLOCK = 256
+__all__ = ["FinalFeature", "ImportantTokens", "LayerStates"]
 
 
 class FinalFeature:
@@ -84,39 +82,34 @@ class ImportantTokens:
 
     def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Run the backbone and yield the kept keys and values of each layer in turn, each (B, heads, K, D / heads)."""
-        for query, key, value in backbone.queries_keys_values(image, self.layers):
-            chosen = self.select(query, key).unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
+        found: list[Tensor] = []
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            read, scores = attend_and_weigh(query, key, value)
+            found.append(scores)
+            return read
+
+        replaced = attend if self.score == "global" else None
+        for query, key, value in backbone.queries_keys_values(image, self.layers, replaced):
+            # Where the attention itself was not computed here, its probabilities are.
+            scores = found.pop() if found else self.weigh(query, key)
+            chosen = self.select(scores).unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
             yield key.gather(2, chosen), value.gather(2, chosen)
 
-    def select(self, query: Tensor, key: Tensor) -> Tensor:
+    def weigh(self, query: Tensor, key: Tensor) -> Tensor:
+        """Importance of each token by the score, (B, H, N), from one layer's queries and keys, each (B, H, N, d)."""
+        return importance(query[:, :, :1] if self.score == "class_token" else query, key)
+
+    def select(self, scores: Tensor) -> Tensor:
         """Choose the K tokens of largest importance.
 
         Args:
-            query: Queries of one layer, (B, H, N, d).
-            key: Keys of the same layer, (B, H, N, d).
+            scores: Importance of each token, (B, H, N).
 
         Returns:
             Token indices in falling order of importance, (B, H, K).
         """
-        asking = query[:, :, :1] if self.score == "class_token" else query
-        return importance(asking, key).topk(self._kept(key.shape[2]), dim=-1).indices
+        return scores.topk(self._kept(scores.shape[2]), dim=-1).indices
 
     def _kept(self, tokens: int) -> int:
         return max(1, int(tokens * self.ratio))
-
-
-def importance(query: Tensor, key: Tensor) -> Tensor:
-    """Mean over the queries of the attention that each token receives, per head.
-
-    Args:
-        query: Queries, (B, H, M, d), not scaled.
-        key: Keys, (B, H, N, d).
-
-    Returns:
-        Importance, (B, H, N), each row adding up to one.
-    """
-    total = key.new_zeros(key.shape[:3])
-    scale = key.shape[-1] ** -0.5
-    for block in torch.split(query, _QUERY_BLOCK, dim=2):
-        total += ((block * scale) @ key.transpose(-2, -1)).softmax(dim=-1).sum(dim=2)
-    return total / query.shape[2]

@@ -9,18 +9,33 @@ import torch
 from torch import Tensor
 
 from petlbench.autocast import autocast
-from petlbench.backbone import Backbone
+from petlbench.backbone import Backbone, BackboneInfo
 from petlbench.data.loader import Batch
 from petlbench.features.precision import CachePrecision, StoredFeatures, compact
 from petlbench.features.store import FeatureStore
 from petlbench.method import FrozenFeatures, Inputs
 
-__all__ = ["EXTRACTION_BATCH", "CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures"]
+__all__ = ["CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures", "extraction_batch"]
 
 
-EXTRACTION_BATCH = 16
-"""Images that go through the backbone at once when features are preloaded. It is the same for every run, because the
-last bits of a feature can depend on what else is in its batch, and runs share what they extract."""
+_LARGEST_BATCH = 16
+# Numbers in one layer's tokens: on a CPU, more images at a time than fill its caches take longer, each of them.
+_CPU_NUMBERS = 2**20
+
+
+def extraction_batch(backbone: BackboneInfo, device: str) -> int:
+    """Say how many images go through the backbone at once when features are preloaded.
+
+    It hangs on nothing else, memory least of all: the last bits of a feature can depend on what else is in its batch,
+    and runs share what they extract.
+
+    Args:
+        backbone: The structure of the backbone, at its image size.
+        device: ``cpu``, ``cuda`` or ``mps``.
+    """
+    if device != "cpu":
+        return _LARGEST_BATCH
+    return min(max(1, _CPU_NUMBERS // (backbone.tokens * backbone.width)), _LARGEST_BATCH)
 
 
 class FeatureSource(Protocol):

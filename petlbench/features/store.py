@@ -7,28 +7,38 @@ processes that fill one store at a time, and those that come after one that was 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from petlbench.errors import RunError
-from petlbench.files import write_atomically, write_tensors
+from petlbench.features.lease import Lease
+from petlbench.features.shard import (
+    IMAGE_OVERHEAD,
+    SHARD_OVERHEAD,
+    SUFFIX,
+    DamagedShardError,
+    images_of,
+    lock_of,
+    only_writer,
+    read_shard,
+    row_bytes,
+    shards_in,
+    write_shard,
+)
 from petlbench.interrupt import check_interrupt
 from petlbench.method import TensorSpec
 
 __all__ = ["FeatureStore"]
 
-_SUFFIX, _LOCK = ".safetensors", ".lock"
 _PATIENCE = 0.2
 # However small their features are: so many images are lost when a process is killed.
 _MOST_IMAGES = 512
@@ -43,13 +53,21 @@ class FeatureStore:
         folder: Where the shards lie; it is made when the first one is written.
         tensors: One image's tensors as they are stored, by name.
         shard_bytes: About how large a shard is.
+        lease: Keeps others from deleting the store while it is open.
     """
 
-    def __init__(self, folder: Path, tensors: Mapping[str, TensorSpec], shard_bytes: int = 64 * 2**20) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tensors: Mapping[str, TensorSpec],
+        shard_bytes: int = 64 * 2**20,
+        lease: Lease | None = None,
+    ) -> None:
         self.folder = folder
         self.tensors = dict(tensors)
-        each = sum(spec.bytes for spec in tensors.values())
-        self.images_a_shard = min(max(1, shard_bytes // each), _MOST_IMAGES)
+        self.lease = lease
+        self.bytes_an_image = sum(spec.bytes for spec in tensors.values())
+        self.images_a_shard = min(max(1, shard_bytes // self.bytes_an_image), _MOST_IMAGES)
         # Plain bytes, a row an image: what lies in a file is no memory that tensors take.
         self._shards: list[dict[str, NDArray[np.uint8]]] = []
         self._places: dict[str, tuple[int, int]] = {}
@@ -63,13 +81,14 @@ class FeatureStore:
         Args:
             images: Digests of the images' content, in the order of the dataset.
             extract: Given positions in ``images``, returns the tensors of those images, each (B, ...).
-            on_images: Told the number of images each time that another process has made some.
+            on_images: Told how many images are there already, and each time that another process has made some.
 
         Raises:
             RunError: When the disk is full; whole shards stay.
         """
         self._open_all()
         waiting = list(self._wanted(images))
+        on_images(len(images) - sum(map(len, waiting)))
         while waiting:
             left = [shard for shard in waiting if not self._settle(shard, images, extract, on_images)]
             if len(left) == len(waiting):  # others are at work on all of them
@@ -96,6 +115,25 @@ class FeatureStore:
             found[name] = rows.view(spec.dtype).view(len(places), *spec.shape)
         return found
 
+    def missing_bytes(self, images: Sequence[str]) -> int:
+        """Say how many bytes `fill` would write, at most; nothing is opened for that, and nothing written.
+
+        Args:
+            images: Digests of the images' content.
+        """
+        known = {name for file in shards_in(self.folder) for name in images_of(file)}
+        return self.bytes_of(len(set(images) - known), spread_over=len(images))
+
+    def bytes_of(self, missing: int, spread_over: int) -> int:
+        """Size of some images on the disk in bytes, at most.
+
+        Args:
+            missing: How many images are to be written.
+            spread_over: How many images the dataset has, of which they are some.
+        """
+        shards = min(missing, -(-spread_over // self.images_a_shard))
+        return missing * (self.bytes_an_image + IMAGE_OVERHEAD) + shards * SHARD_OVERHEAD
+
     def __contains__(self, image: object) -> bool:
         """Whether the features of an image are there."""
         return image in self._places
@@ -117,24 +155,25 @@ class FeatureStore:
     ) -> bool:
         """Open a shard or make it; whether it is there now."""
         names = [images[position] for position in positions]
-        file = self.folder / (hashlib.sha256("".join(names).encode()).hexdigest()[:20] + _SUFFIX)
+        file = self.folder / (hashlib.sha256("".join(names).encode()).hexdigest()[:20] + SUFFIX)
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(file.with_suffix(_LOCK), timeout=0):
-                if self._open(file):
-                    on_images(len(names))
-                else:
-                    self._write(file, names, extract(positions))
-                    self._open(file)
-        except Timeout:
-            return False
+        with only_writer(file) as alone:
+            if not alone:
+                return False
+            if self._open(file):
+                on_images(len(names))
+            else:
+                self._write(file, names, extract(positions))
+                self._open(file)
+        # Whoever waits for the lock finds the shard, so the lock's file has done its work.
+        with contextlib.suppress(OSError):
+            lock_of(file).unlink()
         return True
 
     def _write(self, file: Path, names: Sequence[str], features: Mapping[str, Tensor]) -> None:
         tensors = {name: features[name].to("cpu", spec.dtype).contiguous() for name, spec in self.tensors.items()}
         try:
-            with write_atomically(file) as temporary:
-                write_tensors(temporary, tensors, {"shard": _seal(names, tensors)})
+            write_shard(file, names, tensors)
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"a shard of the feature cache could not be written: {file}: {error}",
@@ -143,55 +182,28 @@ class FeatureStore:
             ) from error
 
     def _open_all(self) -> None:
-        for file in sorted(self.folder.glob(f"*{_SUFFIX}")):
+        for file in shards_in(self.folder):
             self._open(file)
 
     def _open(self, file: Path) -> bool:
         """Map a shard into memory; one that is damaged is taken away, to be made again."""
         if file in self._opened:
             return True
-        if not file.exists():
-            return False
         try:
-            names, tensors = _load(file)
+            names, tensors = read_shard(file)
             self._check(names, tensors)
-        except (SafetensorError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            return False
+        except DamagedShardError:
             file.unlink(missing_ok=True)
             return False
         self._places |= {name: (len(self._shards), row) for row, name in enumerate(names)}
-        self._shards.append({name: _bytes(tensor) for name, tensor in tensors.items()})
+        self._shards.append({name: row_bytes(tensor) for name, tensor in tensors.items()})
         self._opened.add(file)
         return True
 
     def _check(self, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         for name, spec in self.tensors.items():
-            if tensors[name].dtype != spec.dtype or tensors[name].shape != (len(names), *spec.shape):
-                raise ValueError(f"{name} has another form")
-
-
-def _load(file: Path) -> tuple[list[str], dict[str, Tensor]]:
-    with safe_open(file, framework="pt") as opened:
-        sealed = opened.metadata()["shard"]
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no mapping
-    names: list[str] = json.loads(sealed.partition(" ")[2])
-    if sealed != _seal(names, tensors):
-        raise ValueError("the checksum differs")
-    return names, tensors
-
-
-def _seal(names: Sequence[str], tensors: Mapping[str, Tensor]) -> str:
-    """The images that a shard holds, behind the checksum of them and of all rows.
-
-    One text, because the library writes several in any order, and the same features would be other bytes.
-    """
-    listed = json.dumps(list(names))
-    checksum = zlib.crc32(listed.encode())
-    for name in sorted(tensors):
-        checksum = zlib.crc32(_bytes(tensors[name]).data, checksum)
-    return f"{checksum:08x} {listed}"
-
-
-def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
-    """The bytes of a tensor (B, ...), without copying them: (B, bytes)."""
-    array: NDArray[np.uint8] = tensor.flatten(1).view(torch.uint8).numpy()
-    return array
+            tensor = tensors.get(name)
+            if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (len(names), *spec.shape):
+                raise DamagedShardError(f"{name} has another form")

@@ -159,10 +159,9 @@ def _tokens_by_layer(live: LiveFeatures, frozen: ImportantTokens, batch: Batch) 
 class _NaiveTokens(ImportantTokens):
     """Chooses tokens from a second, whole attention matrix, and gathers nothing where all are kept."""
 
-    def select(self, query: Tensor, key: Tensor) -> Tensor:
-        """Indices of the K tokens of largest importance, (B, H, K)."""
-        importance = _probabilities(query, key).mean(dim=2)
-        return importance.topk(self._kept(key.shape[2]), dim=-1).indices
+    def weigh(self, query: Tensor, key: Tensor) -> Tensor:
+        """Importance of each token, (B, H, N)."""
+        return _probabilities(query, key).mean(dim=2)
 
     def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The kept keys and values of each layer in turn, each (B, H, K, d)."""

@@ -264,4 +264,6 @@ def _config(job: PublishedJob, precision: str, catalog: Catalog) -> RunConfig:
         precision=precision,
         attention_kernel=attention_kernel,
     )
-    return resolve(request, catalog, Path())
+    config = resolve(request, catalog, Path())
+    # The authors keep what they preload in fp32.
+    return config.model_copy(update={"cache_precision": "fp32" if config.preload else None})

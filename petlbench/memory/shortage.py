@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from petlbench.environment import free_memory
+from petlbench.sizes import readable_size
 
 __all__ = ["describe_shortage", "is_shortage"]
 
@@ -18,7 +19,6 @@ _WORDS = {
 # Where torch raises a plain RuntimeError, its text is all there is to tell it by.
 _ON_HOST = "DefaultCPUAllocator: can't allocate memory"
 _ON_DEVICE = ("MPS backend out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -43,7 +43,7 @@ def describe_shortage(error: BaseException) -> dict[str, str]:
     text = str(error)
     found = {name: _found(patterns, text) for name, patterns in _WORDS.items()}
     if isinstance(error, MemoryError) or _ON_HOST in text:
-        found["free"] = _readable(free_memory())
+        found["free"] = readable_size(free_memory())
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -52,12 +52,4 @@ def _found(patterns: tuple[str, ...], text: str) -> str | None:
     if match is None:
         return None
     size = match.group(1)
-    return _readable(int(size.removesuffix(" bytes"))) if re.fullmatch(r"\d+ bytes", size) else size
-
-
-def _readable(size: float) -> str:
-    """Bytes in the largest unit of which there is one, such as ``1.50 GiB``."""
-    steps = 0
-    while size >= 1024 and steps < len(_UNITS) - 1:
-        size, steps = size / 1024, steps + 1
-    return f"{size:.2f} {_UNITS[steps]}" if steps else f"{size:.0f} bytes"
+    return readable_size(int(size.removesuffix(" bytes"))) if re.fullmatch(r"\d+ bytes", size) else size

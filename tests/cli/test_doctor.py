@@ -13,11 +13,13 @@ from petlbench.cli.app import run_command
 
 def test_doctor_tells_versions_devices_memory_and_places(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     command = ["doctor", "--json", "--data-root", str(tmp_path / "data"), "--output", str(tmp_path / "results")]
-    assert run_command(command) == 0
+    assert run_command([*command, "--cache-dir", str(tmp_path / "cache")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert report["memory and disk"]["host memory free, bytes"] > 0
     assert report["places"]["datasets are looked for below"] == str(tmp_path / "data")
+    assert report["places"]["preloaded features are kept in"] == str(tmp_path / "cache")
+    assert report["memory and disk"]["disk free for preloaded features, bytes"] > 0
     assert any(name.startswith("cuda:") for name in report["devices"]) == torch.cuda.is_available()
     assert not (tmp_path / "results").exists()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +26,12 @@ PUBLISHED = {
     "fpt_plus": 901_159,
 }
 PAPER = ("--dataset", "isic2018", "--backbone", "vit_base_patch16_384", "--weights", "none", "--dry-run", "--json")
+
+
+@pytest.fixture(autouse=True)
+def large_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room for all features of the papers' datasets."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10**13))
 
 
 @pytest.fixture(scope="module")
@@ -92,26 +100,36 @@ def test_frozen_methods_need_less_memory_than_full(plan: Callable[..., Any]) -> 
 
 
 def test_the_feature_cache_of_fpt_at_512_is_fifteen_megabytes_an_image(plan: Callable[..., Any]) -> None:
-    cache = plan("fpt", "--image-size", "512")["feature_cache"]
+    cache = plan("fpt", "--image-size", "512", "--cache-precision", "fp32")["feature_cache"]
     layers, heads, kept, width, keys_and_values = 12, 12, 205, 64, 2
     assert cache["bytes_per_image"] == layers * keys_and_values * heads * kept * width * 4 == 15_114_240
     assert cache["bytes"] == 15_114_240 * 11_720
+    assert cache["free"] == 10**13
+
+
+def test_integers_and_their_scales_take_a_quarter(plan: Callable[..., Any]) -> None:
+    each = plan("fpt", "--image-size", "512")["feature_cache"]["bytes_per_image"]
+    assert each == 15_114_240 * (64 + 2) // (64 * 4)
 
 
 @pytest.mark.slow
 def test_fpt_plus_caches_half_of_the_layers(plan: Callable[..., Any]) -> None:
-    assert plan("fpt_plus", "--image-size", "512")["feature_cache"]["bytes_per_image"] == 15_114_240 // 2
+    cache = plan("fpt_plus", "--image-size", "512", "--cache-precision", "fp32")["feature_cache"]
+    assert cache["bytes_per_image"] == 15_114_240 // 2
+
+
+NOTHING_PRELOADED = {"bytes_per_image": None, "bytes": None, "free": None}
 
 
 def test_a_method_that_preloads_nothing_has_no_feature_cache(plan: Callable[..., Any]) -> None:
-    assert plan("lora", "--image-size", "384")["feature_cache"] == {"bytes_per_image": None, "bytes": None}
+    assert plan("lora", "--image-size", "384")["feature_cache"] == NOTHING_PRELOADED
 
 
 def test_without_preloading_the_backbone_counts_in_the_step(cli: Cli, quick: Quick) -> None:
     preloaded, live = (
         cli(*quick(dry_run=True, json=True, **flags)).document for flags in ({"preload": True}, {"no_preload": True})
     )
-    assert live["feature_cache"] == {"bytes_per_image": None, "bytes": None}
+    assert live["feature_cache"] == NOTHING_PRELOADED
     backbone = 4 * (live["parameters"]["total"] - live["parameters"]["learnable"])
     assert live["memory"]["parts"]["parameters"] - preloaded["memory"]["parts"]["parameters"] >= backbone
     assert live["parameters"] == preloaded["parameters"]

@@ -72,6 +72,11 @@ class TestRows:
         assert torch.equal(rows["scale"], expected["scale"].half())
         assert rows["scale"].dtype == torch.float16
 
+    def test_one_number_an_image_can_be_stored(self, tmp_path: Path) -> None:
+        store = FeatureStore(tmp_path, {"scale": TensorSpec((), torch.bfloat16)})
+        store.fill(IMAGES, lambda positions: {"scale": torch.tensor(positions).bfloat16()})
+        assert store.rows(IMAGES[3:5])["scale"].tolist() == [3.0, 4.0]
+
     def test_an_unknown_image_is_an_error(self, tmp_path: Path) -> None:
         store, _ = filled(tmp_path)
         assert "image-099" not in store
@@ -86,6 +91,18 @@ class TestFilling:
         assert sorted(first.asked) == IMAGES
         assert second.asked == []
 
+    def test_all_images_are_told_however_they_come(self, tmp_path: Path) -> None:
+        filled(tmp_path, IMAGES[3:9])
+        told: list[int] = []
+        opened(tmp_path).fill(IMAGES, Extractor(), told.append)
+        assert sum(told) == 6
+        opened(tmp_path).fill(IMAGES, Extractor(), told.append)
+        assert sum(told) == 6 + len(IMAGES)
+
+    def test_nothing_but_shards_is_left(self, tmp_path: Path) -> None:
+        filled(tmp_path)
+        assert {file.suffix for file in tmp_path.iterdir()} == {".safetensors"}
+
     def test_what_another_dataset_brought_is_not_computed_again(self, tmp_path: Path) -> None:
         filled(tmp_path, IMAGES[3:9])
         store, extract = filled(tmp_path)
@@ -94,7 +111,7 @@ class TestFilling:
 
     def test_a_full_disk_is_said_and_whole_shards_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from petlbench.errors import RunError
-        from petlbench.features import store as module
+        from petlbench.features import shard as module
 
         written = module.write_tensors
 
@@ -110,6 +127,27 @@ class TestFilling:
         assert len(files(tmp_path)) == 2
         _, extract = filled(tmp_path)
         assert extract.asked == IMAGES[8:]
+
+
+class TestSize:
+    def test_what_is_missing_is_said_before_it_is_written(self, tmp_path: Path) -> None:
+        digests = [f"{number:064d}" for number in range(23)]
+        expected = opened(tmp_path / "store").missing_bytes(digests)
+        assert not (tmp_path / "store").exists()
+        filled(tmp_path / "store", digests)
+        written = sum(map(len, files(tmp_path / "store").values()))
+        assert written <= expected
+        assert expected - written <= 6 * 5 * 1024 + 23 * 72
+        assert opened(tmp_path / "store").missing_bytes(digests) == 0
+
+    def test_the_size_of_many_images_is_that_of_their_features(self, tmp_path: Path) -> None:
+        store = FeatureStore(tmp_path, {"keys": TensorSpec((12, 12, 205, 64), torch.int8)})
+        assert store.bytes_of(1_000, spread_over=1_000) == pytest.approx(1_000 * 12 * 12 * 205 * 64, rel=0.001)
+
+    def test_images_that_are_there_need_no_room(self, tmp_path: Path) -> None:
+        filled(tmp_path, IMAGES[:20])
+        alone = opened(tmp_path).bytes_of(3, spread_over=23)
+        assert opened(tmp_path).missing_bytes([*IMAGES, *IMAGES]) == pytest.approx(alone, abs=3 * 5 * 1024)
 
 
 class TestSharing:

@@ -127,4 +127,4 @@ def test_a_token_can_be_scored_by_the_class_token_alone(backbone: Backbone) -> N
     frozen: Any = method("fpt", token_score="class_token", token_ratio=0.1).features(backbone.info)
     query, key, _ = next(iter(backbone.queries_keys_values(fine, [0])))
     scores = torch.einsum("bhd,bhnd->bhn", query[:, :, 0], key) * 32**-0.5
-    assert torch.equal(frozen.select(query, key), scores.topk(int(65 * 0.1), dim=-1).indices)
+    assert torch.equal(frozen.select(frozen.weigh(query, key)), scores.topk(int(65 * 0.1), dim=-1).indices)

@@ -1,0 +1,162 @@
+"""Which feature sets are in use: locks that end with the process that holds them, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+try:
+    import fcntl
+except ImportError:  # a system that has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["USED", "Lease", "claimed", "hold", "in_use", "last_used"]
+
+USED = "used"
+"""The file in a feature set's folder that its users lock, and that dates from the last time that one began."""
+
+# Where there are no locks, a set counts as in use for so many seconds after a process has opened it. What a process
+# has open stays readable to it even when it is deleted.
+_RECENT = 86_400.0
+
+# To ask whether a set is in use is to lock it for a moment: another one's question is no use.
+_TRIES, _PATIENCE = 3, 0.01
+
+
+class Lease:
+    """Says that this process uses a feature set: as long as the lease lives, or else the process.
+
+    Args:
+        file: The open file that carries the lock.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        """Give the feature set free."""
+        self._file.close()
+
+    def __del__(self) -> None:
+        """A lease that nobody keeps ends."""
+        self.close()
+
+
+def hold(folder: Path) -> Lease:
+    """Use a feature set: make its folder where it is not there, and keep others from deleting it.
+
+    Args:
+        folder: The feature set's folder.
+
+    Returns:
+        The lease. The folder is there, whatever others delete meanwhile.
+
+    Raises:
+        OSError: When the folder cannot be made or read.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = _open(folder / USED, "a+b")
+        except FileNotFoundError:  # deleted since
+            continue
+        _lock(file, alone=False)
+        if _is_in_place(file, folder / USED):
+            with contextlib.suppress(OSError):  # in a cache that may only be read
+                os.utime(folder / USED)
+            return Lease(file)
+        file.close()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Keep processes from a feature set while the block runs; those that want to open it wait.
+
+    Args:
+        folder: The feature set's folder.
+
+    Yields:
+        Whether it is this process's; false where another one uses the set, or the folder may not be written to.
+    """
+    try:
+        file = (folder / USED).open("a+b")
+    except OSError:
+        yield False
+        return
+    with file:
+        locked = _lock_alone(file)
+        if locked is None:
+            locked = _is_old(file)
+            file.close()  # where there are no locks, a folder with an open file may be impossible to rename
+        elif locked:  # the folder may be another one by now, which others use
+            locked = _is_in_place(file, folder / USED)
+        yield locked
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a running process uses a feature set."""
+    try:
+        file = _open(folder / USED, "r+b")
+    except OSError:
+        return False
+    with file:
+        locked = _lock_alone(file)
+        return not (_is_old(file) if locked is None else locked)
+
+
+def last_used(folder: Path) -> float:
+    """When a feature set was opened last, in seconds since 1970."""
+    for path in (folder / USED, folder):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
+
+
+def _open(path: Path, mode: Literal["a+b", "r+b"]) -> BinaryIO:
+    """Open the file to read and write, as locks over a network ask for; to read where the cache may only be read."""
+    try:
+        return path.open(mode)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return path.open("rb")
+
+
+def _lock_alone(file: BinaryIO) -> bool | None:
+    """Take an open file's exclusive lock if nobody has one; None where there are no locks."""
+    for _ in range(_TRIES):
+        locked = _lock(file, alone=True)
+        if locked is not False:
+            return locked
+        time.sleep(_PATIENCE)
+    return False
+
+
+def _lock(file: BinaryIO, *, alone: bool) -> bool | None:
+    """Lock an open file: alone if nobody else has it, or with others as soon as it can be had."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
+
+
+def _is_in_place(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file still stands under its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_old(file: BinaryIO) -> bool:
+    return time.time() - os.fstat(file.fileno()).st_mtime > _RECENT

@@ -1,0 +1,239 @@
+"""Preloading against the naive reference beside this file: FPT and FPT+ on ViT-B/16 at 512 pixels, random weights.
+
+Bytes an image, extraction, the training step with the loading of its features, and the step's peak memory, each as a
+ratio within one run. The floor is the time that this machine takes for the matrix products alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from petlbench.assemble import Assembled, assemble, new_step
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig
+from petlbench.data.loader import Batch
+from petlbench.features.precision import compact, stored_tensors
+from petlbench.features.source import CachedFeatures, LiveFeatures, extraction_batch
+from petlbench.features.store import FeatureStore
+from petlbench.memory.predict import predict_training
+from petlbench.method import FeatureSpec, Inputs
+from petlbench.resolve import Request, resolve
+from tests.bench.naive import NaiveFPT, extract, load_features, save_features
+
+BACKBONE, SIZE, BATCH, CLASSES = "vit_base_patch16_384", 512, 16, 7
+METHODS = ("fpt", "fpt_plus")
+# Enough for batches that differ, few enough for any disk.
+IMAGES = 3 * BATCH
+CATALOG = Catalog()
+
+
+def configure(method: str, device: str = "cpu", **asked: Any) -> RunConfig:
+    request = Request(
+        method, "isic2018", backbone=BACKBONE, weights="none", image_size=SIZE, device=device, threads=1, **asked
+    )
+    return resolve(request, CATALOG, Path())
+
+
+@dataclass
+class Pair:
+    """A method of petlbench and its naive form, with the same values in all parameters."""
+
+    method: str
+    device: torch.device
+
+    @cached_property
+    def config(self) -> RunConfig:
+        return configure(self.method)
+
+    @cached_property
+    def ours(self) -> Assembled:
+        return assemble(self.config, CATALOG, CLASSES, self.device)
+
+    @cached_property
+    def frozen(self) -> Any:
+        """What petlbench takes from the backbone."""
+        return self.ours.frozen
+
+    @cached_property
+    def spec(self) -> FeatureSpec:
+        spec: FeatureSpec = self.frozen.spec(self.ours.backbone.info)
+        return spec
+
+    def naive(self) -> NaiveFPT:
+        module, info = assemble(self.config, CATALOG, CLASSES, self.device).adapted.module, self.ours.backbone.info
+        side: Any = module.side
+        layers, prompts, prompt_width = module.get_parameter("fusion.prompts").shape
+        made = NaiveFPT(
+            side,
+            layers=layers,
+            prompts=prompts,
+            prompt_width=prompt_width,
+            width=info.width,
+            heads=info.heads,
+            dropout=0.5,
+        ).to(self.device)
+        made.load_state_dict(self.ours.adapted.module.state_dict())
+        return made
+
+
+def in_turns(ours: Callable[[], object], naive: Callable[[], object], rounds: int) -> tuple[float, float, float]:
+    """Median ratio of ours over naive, and both medians in seconds, after one round to warm up."""
+    ours(), naive()
+    pairs = [(seconds(ours), seconds(naive)) for _ in range(rounds)]
+    return statistics.median(a / b for a, b in pairs), *(statistics.median(side) for side in zip(*pairs, strict=True))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def products_per_second() -> float:
+    """What this machine reaches in a matrix product of the backbone's kind, in operations a second, at its best."""
+    tokens, weight = torch.randn(1025, 768), torch.randn(768, 3072)
+    return 2 * 1025 * 768 * 3072 / min(seconds(lambda: tokens @ weight) for _ in range(20))
+
+
+def extraction_products(layers: Sequence[int], width: int = 768, tokens: int = 1025) -> int:
+    """Operations of all matrix products in front of the last layer's keys and values, its probabilities included."""
+    matrices, attention = 24 * tokens * width**2, 4 * tokens**2 * width
+    return max(layers) * (matrices + attention) + 6 * tokens * width**2 + attention // 2
+
+
+def bytes_an_image(pair: Pair) -> tuple[float, int, int]:
+    ours = sum(spec.bytes for spec in stored_tensors(pair.spec, pair.config.cache_precision or "fp32").values())
+    naive = sum(spec.bytes for spec in stored_tensors(pair.spec, "fp32").values())
+    return ours / naive, ours, naive
+
+
+def extraction(pair: Pair, precision: str, rounds: int) -> tuple[float, float, float]:
+    """An image's features as a run extracts them, over the naive way; seconds an image."""
+    live = LiveFeatures(pair.ours.backbone, pair.frozen, precision)
+    size = extraction_batch(pair.ours.backbone.info, "cpu")
+    fine = torch.randn(size, 3, SIZE, SIZE)
+    batch = Batch(torch.arange(size), {"fine": fine}, torch.zeros(size, dtype=torch.long))
+
+    def ours() -> None:
+        compact(live.extract(batch), pair.config.cache_precision or "fp32")
+
+    def naive() -> None:
+        with torch.no_grad():
+            extract(pair.ours.backbone.module, fine, pair.frozen.layers, pair.frozen.ratio)
+
+    ratio, mine, theirs = in_turns(ours, naive, rounds)
+    return ratio, mine / size, theirs / size
+
+
+@contextmanager
+def stored(pair: Pair) -> Iterator[tuple[CachedFeatures, Path]]:
+    """The same random features in a store and in the naive form's files."""
+    with TemporaryDirectory() as folder:
+        files = Path(folder) / "naive"
+        files.mkdir()
+        precision = pair.config.cache_precision or "fp32"
+        store = FeatureStore(Path(folder) / "store", stored_tensors(pair.spec, precision))
+
+        def make(positions: Sequence[int]) -> dict[str, Tensor]:
+            parts = []
+            for position in positions:
+                chance = torch.Generator().manual_seed(position)
+                made = {name: torch.randn(1, *spec.shape, generator=chance) for name, spec in pair.spec.tensors.items()}
+                save_features(files, position, made["keys"], made["values"])
+                parts.append(compact(made, precision))
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+        images = [str(number) for number in range(IMAGES)]
+        store.fill(images, make)
+        live = LiveFeatures(pair.ours.backbone, pair.frozen, "fp32")
+        yield CachedFeatures(live, store, images, pair.config.cache_precision or "fp32", pair.device), files
+
+
+def batches(pair: Pair) -> Iterator[Batch]:
+    """Endless batches in random order, their coarse views ready."""
+    coarse = pair.ours.method.views(pair.ours.backbone.info, SIZE)["coarse"].size
+    images, chance = torch.randn(BATCH, 3, coarse, coarse), torch.Generator().manual_seed(0)
+    while True:
+        for index in torch.randperm(IMAGES, generator=chance).split(BATCH):
+            yield Batch(index, {"coarse": images}, torch.randint(CLASSES, (BATCH,), generator=chance))
+
+
+def training_step(pair: Pair, rounds: int) -> tuple[float, float, float]:
+    """A step with the loading of its features, over the naive one; seconds a step."""
+    with stored(pair) as (source, files):
+        step = new_step(pair.config, pair.ours.adapted, source, None)
+        pair.ours.adapted.module.train()
+        module = pair.naive().train()
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.1)
+        coming = batches(pair)
+
+        def naive() -> None:
+            batch = next(coming)
+            keys, values = load_features(files, batch.index.tolist())
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(batch.views["coarse"], keys, values), batch.labels).backward()
+            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+
+        return in_turns(lambda: step(next(coming)), naive, rounds)
+
+
+def peak_memory(method: str) -> tuple[float, float, float]:
+    """Predicted peak of the training step on CUDA, allocated, over that of the naive form; MiB."""
+    pair = Pair(method, torch.device("meta"))
+    config = configure(method, "cuda")
+    assembled = assemble(config, CATALOG, CLASSES, pair.device)
+    plain = config.model_copy(update={"cache_precision": "fp32", "attention_kernel": "eager"})
+    adapted = replace(assembled.adapted, module=_TakesInputs(pair.naive()))
+    adapted = replace(adapted, learnable=frozenset(name for name, _ in adapted.module.named_parameters()))
+    ours = predict_training(config, assembled).allocated
+    naive = predict_training(plain, replace(assembled, adapted=adapted)).allocated
+    return ours / naive, ours / 2**20, naive / 2**20
+
+
+class _TakesInputs(nn.Module):
+    def __init__(self, naive: NaiveFPT) -> None:
+        super().__init__()
+        self.naive = naive
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        logits: Tensor = self.naive(inputs.views["coarse"], inputs.features["keys"], inputs.features["values"])
+        return logits
+
+
+def measure(pair: Pair, threads: int) -> Iterator[tuple[str, float, str, str]]:
+    torch.set_num_threads(threads)
+    floor = extraction_products(pair.frozen.layers) / products_per_second()
+    for precision in ("fp32", "bf16"):
+        ratio, ours, naive = extraction(pair, precision, rounds=5)
+        yield f"extraction, {precision}", ratio, f"{ours:.2f} s ({ours / floor:.2f} x the floor)", f"{naive:.2f} s"
+    ratio, ours, naive = training_step(pair, rounds=7)
+    yield "training step with loading", ratio, f"{1000 * ours:.0f} ms", f"{1000 * naive:.0f} ms"
+
+
+def report(console: Console) -> None:
+    """Print everything; takes some minutes."""
+    table = Table("method", "threads", "what", "ratio", "petlbench", "naive", title=f"preloading, {BACKBONE} at {SIZE}")
+    for method in METHODS:
+        pair = Pair(method, torch.device("cpu"))
+        size, ours, naive = bytes_an_image(pair)
+        table.add_row(method, "", "bytes an image", f"{size:.3f}", f"{ours:,}", f"{naive:,}")
+        memory, mine, theirs = peak_memory(method)
+        table.add_row(method, "", "peak memory of a step", f"{memory:.3f}", f"{mine:,.0f} MiB", f"{theirs:,.0f} MiB")
+        for threads in (1, 2):
+            for name, ratio, here, there in measure(pair, threads):
+                table.add_row(method, str(threads), name, f"{ratio:.3f}", here, there)
+    console.print(table)

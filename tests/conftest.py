@@ -1,0 +1,16 @@
+"""What every test has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Preloaded features go to a folder of this session; what the user keeps is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PETLBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("PETLBENCH_CACHE_SIZE", raising=False)
+        yield

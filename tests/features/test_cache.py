@@ -1,0 +1,58 @@
+"""Where features are kept: one folder for all that have the same origin, and another one for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from petlbench.features.cache import open_store, plan_store, read_about
+from petlbench.features.lease import in_use
+from petlbench.method import FeatureSpec, TensorSpec
+
+SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
+ORIGIN = {"backbone": "tiny", "weights": "w", "mean": (0.5, 0.5, 0.5)}
+
+
+def test_a_plan_touches_nothing(tmp_path: Path) -> None:
+    plan = plan_store(tmp_path / "cache", SPEC, "int8", ORIGIN)
+    assert plan.store.missing_bytes(["image"]) > 0
+    assert plan.alike() == (None, 0)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_open_store_says_what_it_holds_and_is_in_use(tmp_path: Path) -> None:
+    store = open_store(tmp_path, SPEC, "int8", ORIGIN)
+    about = read_about(store.folder)
+    assert {name: about[name] for name in ("backbone", "weights", "features", "cache_precision")} == {
+        "backbone": "tiny",
+        "weights": "w",
+        "features": {"feature": "final"},
+        "cache_precision": "int8",
+    }
+    assert in_use(store.folder)
+    folder = store.folder
+    del store
+    assert not in_use(folder)
+
+
+def test_whatever_changes_the_features_changes_the_folder(tmp_path: Path) -> None:
+    plans = [
+        plan_store(tmp_path, SPEC, "int8", ORIGIN),
+        plan_store(tmp_path, SPEC, "fp16", ORIGIN),
+        plan_store(tmp_path, replace(SPEC, key={"feature": "other"}), "int8", ORIGIN),
+        *(plan_store(tmp_path, SPEC, "int8", {**ORIGIN, name: "other"}) for name in ORIGIN),
+    ]
+    assert len({plan.folder for plan in plans}) == len(plans)
+    assert plan_store(tmp_path, SPEC, "int8", ORIGIN).folder == plans[0].folder
+
+
+def test_without_the_weights_the_fullest_store_that_is_alike_is_meant(
+    tmp_path: Path, make_set: Callable[..., Path]
+) -> None:
+    make_set("tiny", images=5)
+    cache = tmp_path / "cache"
+    plan = plan_store(cache, SPEC, "fp32", {"backbone": "tiny", "weights": "", "image_size": 32})
+    assert plan.alike()[1] == 5
+    assert plan.alike()[0] != plan.folder
+    assert plan_store(cache, SPEC, "fp32", {"backbone": "small", "weights": "", "image_size": 32}).alike()[1] == 0
