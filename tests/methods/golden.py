@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -124,7 +124,7 @@ def golden_info(cfg: Mapping[str, Any]) -> BackboneInfo:
     )
 
 
-def golden_method(cfg: Mapping[str, Any]) -> FPT:
+def golden_method(cfg: Mapping[str, Any], implementation: Literal["lean", "published"] = "lean") -> FPT:
     plus = cfg["variant"] == "fpt+"
     settings = FPTPlusSettings if plus else FPTSettings
     values = settings(
@@ -133,6 +133,7 @@ def golden_method(cfg: Mapping[str, Any]) -> FPT:
         token_ratio=cfg["token_ratio"],
         layers=",".join(map(str, cfg["extract"])),
         coarse_size=cfg["side_image"],
+        implementation=implementation,
     )
     return FPTPlus(values) if plus else FPT(values)
 

@@ -18,15 +18,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     return read_golden(request.param)
 
 
-@pytest.fixture(params=["eager", "fused"])
+@pytest.fixture(params=[("eager", "lean"), ("fused", "lean"), ("eager", "published"), ("fused", "published")])
 def run(request: pytest.FixtureRequest, golden: Golden) -> tuple[Golden, SideNetwork, dict[str, Tensor], Backbone]:
-    backbone, method = golden_backbone(golden), golden_method(golden.config)
+    kernel, implementation = request.param
+    backbone, method = golden_backbone(golden), golden_method(golden.config, implementation)
     module = method.adapt(backbone, golden.config["classes"]).module.double().eval()
     assert isinstance(module, SideNetwork)
     set_epsilon(module.side)
     module.load_state_dict(side_state(golden.under("model."), module.side.patch_embed.grid_size[0]))
     for part in (backbone.module, module):
-        set_attention_kernel(part, request.param)
+        set_attention_kernel(part, kernel)
     with torch.no_grad():
         features = method.features(backbone.info).extract(backbone, golden.tensors["in.lpm_image"])
     return golden, module, features, backbone
