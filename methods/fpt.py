@@ -75,7 +75,7 @@ class FPTSettings(MethodSettings):
     implementation: Literal["lean", "published"] = Field(
         "lean",
         description="published: as the authors' code computes it; lean: without what it computes and throws away (the "
-        "prompts' own outputs) and without copies of keys and values for the backward pass; the results are the same",
+        "prompts' own outputs, and all but the class token's behind the last block) and without copies of keys and values for the backward pass; the results are the same",
     )
 
     @property
@@ -325,9 +325,15 @@ class SideNetwork(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the coarse view (B, 3, h, w) and keys and values (B, L', H, K, D / H) to logits (B, C)."""
         tokens = self.side._pos_embed(self.side.patch_embed(inputs.views["coarse"]))
-        for layer, block in enumerate(self.side.blocks):
-            tokens = block(tokens, self._prompts(layer, inputs, tokens))
+        *others, last = range(len(self.side.blocks))
+        for layer in others:
+            tokens = self._through(layer, inputs, tokens, tokens.shape[1])
+        # Only the class token is classified.
+        tokens = self._through(last, inputs, tokens, 1)
         return cast("Tensor", self.side.head(self.side.norm(tokens)[:, 0]))
+
+    def _through(self, layer: int, inputs: Inputs, tokens: Tensor, wanted: int) -> Tensor:
+        return cast("Tensor", self.side.blocks[layer](tokens, self._prompts(layer, inputs, tokens), wanted))
 
     def _prompts(self, layer: int, inputs: Inputs, tokens: Tensor) -> Tensor:
         """Fresh prompts of one block, (B, P, S), beside its tokens (B, M, S); no prompts at all where none are made."""
@@ -340,13 +346,14 @@ class SideNetwork(nn.Module):
 class PromptedBlock(Block):
     """A transformer block in which tokens see prompts behind them.
 
-    What would become of the prompts themselves is thrown away in any case, and not computed: they ask nothing.
+    What would become of the prompts themselves is thrown away in any case, and not computed: they ask nothing. Nor do
+    tokens that nobody reads behind the block.
     """
 
-    def forward(self, tokens: Tensor, prompts: Tensor) -> Tensor:  # type: ignore[override]  # no mask in their place
-        """Run tokens (B, M, S) through the block, with prompts (B, P, S) as keys and values beside them."""
+    def forward(self, tokens: Tensor, prompts: Tensor, wanted: int) -> Tensor:  # type: ignore[override]  # see above
+        """Run tokens (B, M, S), with prompts (B, P, S) as keys and values beside them; returns the first ones wanted."""
         seen = self.norm1(torch.cat([tokens, prompts], dim=1))
-        tokens = tokens + self._read(seen, tokens.shape[1])
+        tokens = tokens[:, :wanted] + self._read(seen, wanted)
         return cast("Tensor", tokens + self.mlp(self.norm2(tokens)))
 
     def _read(self, seen: Tensor, count: int) -> Tensor:
@@ -365,9 +372,9 @@ class PromptedBlock(Block):
 class PublishedBlock(Block):
     """The same as the authors compute it: prompts go through the whole block and are cut off behind it."""
 
-    def forward(self, tokens: Tensor, prompts: Tensor) -> Tensor:  # type: ignore[override]  # as above
-        """Run tokens (B, M, S) through the block, with prompts (B, P, S) beside them."""
-        return super().forward(torch.cat([tokens, prompts], dim=1))[:, : tokens.shape[1]]
+    def forward(self, tokens: Tensor, prompts: Tensor, wanted: int) -> Tensor:  # type: ignore[override]  # as above
+        """Run tokens (B, M, S) through the block, with prompts (B, P, S) beside them; returns the first ones wanted."""
+        return super().forward(torch.cat([tokens, prompts], dim=1))[:, :wanted]
 
 
 def _linear(width_in: int, width_out: int) -> nn.Linear:

@@ -73,8 +73,6 @@ def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tenso
 
 
 class _AttendToStored(torch.autograd.Function):
-    """Scores and probabilities stand as (B, H, K, P): the larger factor of the products comes first."""
-
     @staticmethod
     def forward(ctx: Any, query: Tensor, dtype: torch.dtype, parts: int, *stored: Tensor) -> Tensor:
         probabilities = _weigh(query, stored[:parts], dtype)
@@ -84,37 +82,38 @@ class _AttendToStored(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
         probabilities, *stored = ctx.saved_tensors
         key, value = stored[: ctx.parts], stored[ctx.parts :]
-        wide = probabilities.dtype
         # The softmax's derivative (of its scores), then the product's (of the queries).
-        reached = _scaled((value[0].to(ctx.dtype) @ gradient.to(ctx.dtype).transpose(-2, -1)).to(wide), value)
-        reached -= (probabilities * reached).sum(dim=2, keepdim=True)
-        scores = _scaled(reached.mul_(probabilities), key).mul_(key[0].shape[-1] ** -0.5)
-        found = scores.to(ctx.dtype).transpose(-2, -1) @ key[0].to(ctx.dtype)
+        reached = _scores(gradients[0], value, ctx.dtype)
+        reached -= (probabilities * reached).sum(dim=3, keepdim=True)
+        found = _read(reached.mul_(probabilities), key, ctx.dtype).mul_(key[0].shape[-1] ** -0.5)
         return found.to(ctx.query_dtype), None, None, *(None for _ in stored)
 
 
 def _weigh(query: Tensor, key: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Probabilities of the stored tokens, (B, H, K, P)."""
-    asking = (query * query.shape[-1] ** -0.5).to(dtype).transpose(-2, -1)
-    return _softmax(_scaled(_at_least_single(key[0].to(dtype) @ asking), key), dim=2)
+    """Probabilities of the stored tokens, (B, H, P, K)."""
+    return _scores(query * query.shape[-1] ** -0.5, key, dtype).softmax(dim=3)
 
 
-def _read(probabilities: Tensor, value: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    weights = probabilities if len(value) == 1 else probabilities * _column(value[1], probabilities)
-    return weights.to(dtype).transpose(-2, -1) @ value[0].to(dtype)
+def _scores(query: Tensor, stored: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Products with each stored vector, (B, H, P, K), in fp32 at least."""
+    # The scale of a vector is that of its products, which are fewer than its numbers.
+    # The larger factor first, and the smaller one turned by itself: the product takes half the time so on a CPU.
+    turned = query.to(dtype).transpose(-2, -1).contiguous()
+    scores = _at_least_single(stored[0].to(dtype) @ turned).transpose(-2, -1).contiguous()
+    return scores if len(stored) == 1 else scores.mul_(_row(stored[1], scores))
 
 
-def _scaled(scores: Tensor, stored: Sequence[Tensor]) -> Tensor:
-    """Multiply what comes of stored vectors by their scales, in place, where they have some."""
-    return scores if len(stored) == 1 else scores.mul_(_column(stored[1], scores))
+def _read(weights: Tensor, stored: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Sums of the stored vectors by weights (B, H, P, K), (B, H, P, d)."""
+    scaled = weights if len(stored) == 1 else weights * _row(stored[1], weights)
+    return scaled.to(dtype) @ stored[0].to(dtype)
 
 
-def _column(scale: Tensor, like: Tensor) -> Tensor:
+def _row(scale: Tensor, like: Tensor) -> Tensor:
     # In one type: products of two types are slow on a CPU.
-    return scale.to(like.dtype).unsqueeze(-1)
+    return scale.to(like.dtype).unsqueeze(-2)
 
 
 def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:
