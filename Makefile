@@ -42,7 +42,7 @@ format: $(STAMP) ## Put the code in form.
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/bench/bench.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.bench
 
 gpu-check: $(STAMP) ## On a machine with CUDA: measured peak memory against predicted (ARGS='--methods lora,fpt').
 	$(BIN)/python tests/bench/gpu_check.py $(ARGS)

@@ -75,7 +75,8 @@ class FPTSettings(MethodSettings):
     implementation: Literal["lean", "published"] = Field(
         "lean",
         description="published: as the authors' code computes it; lean: without what it computes and throws away (the "
-        "prompts' own outputs, and all but the class token's behind the last block) and without copies of keys and values for the backward pass; the results are the same",
+        "prompts' own outputs, and all but the class token's behind the last block) and without copies of keys and "
+        "values for the backward pass; the results are the same",
     )
 
     @property
@@ -351,7 +352,7 @@ class PromptedBlock(Block):
     """
 
     def forward(self, tokens: Tensor, prompts: Tensor, wanted: int) -> Tensor:  # type: ignore[override]  # see above
-        """Run tokens (B, M, S), with prompts (B, P, S) as keys and values beside them; returns the first ones wanted."""
+        """Run tokens (B, M, S), with prompts (B, P, S) as keys and values beside them, and return the first ones."""
         seen = self.norm1(torch.cat([tokens, prompts], dim=1))
         tokens = tokens[:, :wanted] + self._read(seen, wanted)
         return cast("Tensor", tokens + self.mlp(self.norm2(tokens)))

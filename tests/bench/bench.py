@@ -6,12 +6,11 @@ of the ratios is what is told.
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,27 +22,17 @@ from petlbench.assemble import Assembled, assemble, build_views, new_step, norma
 from petlbench.catalog import Catalog
 from petlbench.data.loader import Batch, ImageLoader, StoredImages
 from petlbench.data.task import load_task_data
+from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
+from petlbench.features.store import FeatureStore
 from petlbench.progress import Progress
 from petlbench.resolve import Request, resolve
+from tests.bench import preloading
+from tests.bench.turns import in_turns
 
 ROUNDS = 7
 CATALOG = Catalog()
 TINY: dict[str, Any] = {"backbone": "vit_tiny_patch16_224", "weights": "none", "device": "cpu"}
-
-
-def seconds(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
-
-
-def ratio(ours: Callable[[], object], plain: Callable[[], object]) -> tuple[float, float, float]:
-    """Median of ours over plain, and the median seconds of both, measured in turns after one warm-up."""
-    ours(), plain()
-    pairs = [(seconds(ours), seconds(plain)) for _ in range(ROUNDS)]
-    mine, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
-    return statistics.median(a / b for a, b in pairs), statistics.median(mine), statistics.median(theirs)
 
 
 def put_together(method: str, image_size: int, preload: bool | None = None) -> tuple[Any, Assembled]:
@@ -69,7 +58,7 @@ def training_step() -> tuple[float, float, float]:
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
 
-    return ratio(lambda: step(batch), by_hand)
+    return in_turns(lambda: step(batch), by_hand, ROUNDS)
 
 
 def epoch_of_linear_probing() -> tuple[float, float, float]:
@@ -83,24 +72,28 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     blind = ImageLoader(images, data.indices["train"], {}, 16, 2)
     assert assembled.frozen is not None
     live = LiveFeatures(assembled.backbone, assembled.frozen, "fp32")
-    cached = CachedFeatures(live, len(data.dataset.records), torch.device("cpu"), free=1 << 30)
-    cached.fill(decoding.in_order())
 
     def epoch(loader: ImageLoader, source: Any) -> None:
         step = new_step(config, assembled.adapted, source, None)
         for batch in loader.shuffled(0):
             step(batch)
 
-    return ratio(lambda: epoch(blind, cached), lambda: epoch(decoding, live))
+    with TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder), stored_tensors(live.spec, DEFAULT_CACHE_PRECISION))
+        names = [str(position) for position in range(len(data.dataset.records))]
+        cached = CachedFeatures(live, store, names, DEFAULT_CACHE_PRECISION, torch.device("cpu"))
+        cached.fill(lambda positions: ImageLoader(images, positions, views, 16, 2).in_order())
+        return in_turns(lambda: epoch(blind, cached), lambda: epoch(decoding, live), ROUNDS)
 
 
 def start_up() -> tuple[float, float, float]:
     """``petlbench list methods``, and Python starting with typer alone."""
     ours = [sys.executable, "-m", "petlbench", "list", "methods"]
     plain = [sys.executable, "-c", "import typer"]
-    return ratio(
+    return in_turns(
         lambda: subprocess.run(ours, check=True, capture_output=True),
         lambda: subprocess.run(plain, check=True, capture_output=True),
+        ROUNDS,
     )
 
 
@@ -116,7 +109,9 @@ def main() -> None:
     for name, measure in BENCHMARKS.items():
         value, ours, plain = measure()
         table.add_row(name, f"{value:.3f}", f"{1000 * ours:.1f} ms", f"{1000 * plain:.1f} ms")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    preloading.report(console)
 
 
 if __name__ == "__main__":
