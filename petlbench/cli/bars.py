@@ -8,8 +8,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from petlbench.progress import Progress
 
@@ -25,6 +35,7 @@ class ShownProgress(Progress):
             TextColumn("{task.description:<22}"),
             BarColumn(),
             MofNCompleteColumn(),
+            _SpeedColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
@@ -64,3 +75,10 @@ class ShownProgress(Progress):
     def say(self, text: str) -> None:
         """Print one line."""
         self._console.print(text, markup=False)
+
+
+class _SpeedColumn(ProgressColumn):
+    """How many images, or whatever is counted, are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
