@@ -74,7 +74,7 @@ def test_help_and_lists_load_no_heavy_package(arguments: list[str]) -> None:
     found = json.loads(done.stdout)
     assert found["status"] == 0
     assert sorted(set(HEAVY) & set(found["modules"])) == []
-    light = ("petlbench.cli", "petlbench.catalog", "petlbench.errors")
+    light = ("petlbench.cli", "petlbench.catalog", "petlbench.errors", "petlbench.sizes")
     assert [name for name in found["ours"] if name != "petlbench" and not name.startswith(light)] == []
 
 
