@@ -98,10 +98,10 @@ def _weigh(query: Tensor, key: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def _scores(query: Tensor, stored: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Products with each stored vector, (B, H, P, K), in fp32 at least."""
-    # The scale of a vector is that of its products, which are fewer than its numbers.
     # The larger factor first, and the smaller one turned by itself: the product takes half the time so on a CPU.
     turned = query.to(dtype).transpose(-2, -1).contiguous()
     scores = _at_least_single(stored[0].to(dtype) @ turned).transpose(-2, -1).contiguous()
+    # The scale of a vector is that of its products, which are fewer than its numbers.
     return scores if len(stored) == 1 else scores.mul_(_row(stored[1], scores))
 
 
@@ -120,13 +120,13 @@ def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:
     """Probabilities of a few queries at a time, (B, H, M', N): the whole matrix is never there."""
     turned, scale = key.transpose(-2, -1), key.shape[-1] ** -0.5
     for block in torch.split(query, _QUERY_BLOCK, dim=2):
-        yield _softmax(_at_least_single((block * scale) @ turned), dim=3)
+        yield _softmax(_at_least_single((block * scale) @ turned))
 
 
-def _softmax(scores: Tensor, dim: int) -> Tensor:
+def _softmax(scores: Tensor) -> Tensor:
     """Softmax in place: on a CPU, fresh memory takes longer than the arithmetic."""
-    scores.sub_(scores.amax(dim=dim, keepdim=True)).exp_()
-    return scores.div_(scores.sum(dim=dim, keepdim=True))
+    scores.sub_(scores.amax(dim=3, keepdim=True)).exp_()
+    return scores.div_(scores.sum(dim=3, keepdim=True))
 
 
 def _zeros(key: Tensor) -> Tensor:

@@ -31,8 +31,9 @@ def command(folder: Path, output: Path, shards: int, epochs: int, batch_size: in
     from petlbench.pretraining.pool import fill_pool
     from petlbench.workers import open_workers
 
-    for place in (folder, output.parent):  # now, not after two hours
-        check_writable(place)
+    check_writable(folder, what="working folder", option="--folder")  # now, not after two hours
+    check_writable(output.parent)
+    for place in (folder, output.parent):
         place.mkdir(parents=True, exist_ok=True)
     with open_workers(usable_cores()) as workers, ShownProgress() as progress:
         pool = fill_pool(folder / "pool", shards, seed, workers, progress)
