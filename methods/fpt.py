@@ -250,12 +250,13 @@ class FusionModule(FusedAttentionSwitch):
         key, value = ([part[:, layer] for part in as_stored(inputs.features, name)] for name in ("keys", "values"))
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        read = self.attend(query.expand(batch, -1, -1, -1), key, value).transpose(1, 2).flatten(2)
+        read = self.attend(query, key, value).transpose(1, 2).flatten(2)
         fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
         return cast("Tensor", self.dropout(fused))
 
     def _attend_to_restored(self, query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
         keys, values = restore(*key), restore(*value)
+        query = query.expand(keys.shape[0], -1, -1, -1)
         if self.fused_attn:
             # Under autocast the queries come in half precision; the kernels want one type.
             keys, values = keys.to(query.dtype), values.to(query.dtype)

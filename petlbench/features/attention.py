@@ -15,6 +15,10 @@ __all__ = ["attend_and_weigh", "attend_to_stored", "importance"]
 # Rows of the attention matrix that are held at once: few enough for a core's cache, many enough for a matrix product.
 _QUERY_BLOCK = 64
 
+# Parts in which the heads of stored vectors are brought to the queries' precision: memory that is fresh costs more on a
+# CPU than the arithmetic.
+_PARTS = 4
+
 
 def importance(query: Tensor, key: Tensor) -> Tensor:
     """Mean over the queries of the attention that each token receives, per head.
@@ -51,14 +55,14 @@ def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 
 def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
-    """Attend to keys and values in the precision that they are stored in; no gradient flows to them.
+    """Let the same queries attend to the stored keys and values of each image; no gradient flows to those.
 
     What is kept for the backward pass is the probabilities, which are small because the queries are few; keys and
-    values are brought to the queries' precision once more there, and nothing of their size is kept. Their scales are
-    applied to the scores and probabilities, which are smaller than they are.
+    values are brought to the queries' precision once more there, a few heads at a time. Their scales are applied to
+    the scores and probabilities, which are smaller than they are.
 
     Args:
-        query: Queries, (B, H, P, d), not scaled.
+        query: Queries of all images alike, (H, P, d), not scaled.
         key: Keys as they are stored, (B, H, K, d), with a scale for each, (B, H, K), where they are integers.
         value: Values, likewise.
 
@@ -67,7 +71,7 @@ def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tenso
     """
     dtype = autocast_type(query.device.type) or query.dtype
     if not torch.is_grad_enabled():
-        return _read(_weigh(query, key, dtype), value, dtype)
+        return _attend(query, key, value, dtype)[0]
     result: Tensor = _AttendToStored.apply(query, dtype, len(key), *key, *value)
     return result
 
@@ -75,45 +79,54 @@ def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tenso
 class _AttendToStored(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, dtype: torch.dtype, parts: int, *stored: Tensor) -> Tensor:
-        probabilities = _weigh(query, stored[:parts], dtype)
+        read, probabilities = _attend(query, stored[:parts], stored[parts:], dtype)
         ctx.save_for_backward(probabilities, *stored)
         ctx.query_dtype, ctx.dtype, ctx.parts = query.dtype, dtype, parts
-        return _read(probabilities, stored[parts:], dtype)
+        return read
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         probabilities, *stored = ctx.saved_tensors
         key, value = stored[: ctx.parts], stored[ctx.parts :]
+        turned = gradients[0].to(ctx.dtype).permute(1, 0, 3, 2).contiguous()
         # The softmax's derivative (of its scores), then the product's (of the queries).
-        reached = _scores(gradients[0], value, ctx.dtype)
-        reached -= (probabilities * reached).sum(dim=3, keepdim=True)
-        found = _read(reached.mul_(probabilities), key, ctx.dtype).mul_(key[0].shape[-1] ** -0.5)
-        return found.to(ctx.query_dtype), None, None, *(None for _ in stored)
+        reached = _scaled(torch.cat([part @ turned[heads] for heads, part in _by_heads(value, ctx.dtype)]), value)
+        reached -= (probabilities * reached).sum(dim=2, keepdim=True)
+        reached = _scaled(reached.mul_(probabilities), key).to(ctx.dtype).flatten(1, 2).transpose(1, 2)
+        found = torch.cat([reached[heads] @ part.flatten(1, 2) for heads, part in _by_heads(key, ctx.dtype)])
+        found = found.mul_(key[0].shape[-1] ** -0.5).to(ctx.query_dtype)
+        return found, None, None, *(None for _ in stored)
 
 
-def _weigh(query: Tensor, key: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Probabilities of the stored tokens, (B, H, P, K)."""
-    return _scores(query * query.shape[-1] ** -0.5, key, dtype).softmax(dim=3)
+def _attend(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the queries (H, P, d) read, (B, H, P, d), and the probabilities, (H, B, K, P)."""
+    asked, images = (query * query.shape[-1] ** -0.5).to(dtype).transpose(1, 2), key[0].shape[0]
+    # Queries are the same for all images: one product a head.
+    scores = torch.cat([part.flatten(1, 2) @ asked[heads] for heads, part in _by_heads(key, dtype)])
+    scores = _at_least_single(scores.reshape(len(query), images, -1, query.shape[1]))
+    probabilities = _scaled(scores, key).softmax(dim=2)
+    weights = (probabilities if len(value) == 1 else _scaled(probabilities.clone(), value)).to(dtype).transpose(2, 3)
+    read = torch.cat([weights[heads] @ part for heads, part in _by_heads(value, dtype)])
+    return read.transpose(0, 1), probabilities
 
 
-def _scores(query: Tensor, stored: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Products with each stored vector, (B, H, P, K), in fp32 at least."""
-    # The larger factor first, and the smaller one turned by itself: the product takes half the time so on a CPU.
-    turned = query.to(dtype).transpose(-2, -1).contiguous()
-    scores = _at_least_single(stored[0].to(dtype) @ turned).transpose(-2, -1).contiguous()
-    # The scale of a vector is that of its products, which are fewer than its numbers.
-    return scores if len(stored) == 1 else scores.mul_(_row(stored[1], scores))
+def _by_heads(stored: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """A few heads at a time, (H', B, K, d), in the precision but not scaled, each in the place of those before."""
+    vectors = stored[0].transpose(0, 1)
+    heads = len(vectors)
+    together = -(-heads // _PARTS)
+    place = torch.empty(together, *vectors.shape[1:], dtype=dtype, device=vectors.device)
+    for first in range(0, heads, together):
+        part = vectors[first : first + together]
+        yield slice(first, first + together), place[: len(part)].copy_(part)
 
 
-def _read(weights: Tensor, stored: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Sums of the stored vectors by weights (B, H, P, K), (B, H, P, d)."""
-    scaled = weights if len(stored) == 1 else weights * _row(stored[1], weights)
-    return scaled.to(dtype) @ stored[0].to(dtype)
-
-
-def _row(scale: Tensor, like: Tensor) -> Tensor:
+def _scaled(scores: Tensor, stored: Sequence[Tensor]) -> Tensor:
+    """Apply the scale of each stored vector to its products, (H, B, K, P), in place: there are fewer of them."""
+    if len(stored) == 1:
+        return scores
     # In one type: products of two types are slow on a CPU.
-    return scale.to(like.dtype).unsqueeze(-2)
+    return scores.mul_(stored[1].to(scores.dtype).transpose(0, 1).unsqueeze(-1))
 
 
 def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:

@@ -6,10 +6,12 @@ ratio within one run. The floor is the time that this machine takes for the matr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +41,9 @@ METHODS = ("fpt", "fpt_plus")
 # Enough for batches that differ, few enough for any disk.
 IMAGES = 3 * BATCH
 CATALOG = Catalog()
+
+# A ratio, and what petlbench and the naive form came to.
+Row = tuple[float | None, str, str]
 
 
 def configure(method: str, device: str = "cpu", **asked: Any) -> RunConfig:
@@ -223,33 +228,58 @@ def same_tokens(pair: Pair) -> float:
     return float(torch.stack(shares).mean())
 
 
-def measure(pair: Pair, threads: int) -> Iterator[tuple[str, float | None, str, str]]:
+def extraction_row(method: str, threads: int, precision: str) -> Row:
     torch.set_num_threads(threads)
-    rate = products_per_second()
+    pair, rate = Pair(method, torch.device("cpu")), products_per_second()
+    if precision == "bf16" and products_per_second(torch.bfloat16) < rate:
+        return None, "not measured: this CPU's products are no faster in bf16", ""
     floor = extraction_products(pair.frozen.layers) / rate
-    ratio, ours, naive = extraction(pair, "fp32", rounds=5)
-    yield "extraction, fp32", ratio, f"{ours:.2f} s ({ours / floor:.2f} x the floor)", f"{naive:.2f} s"
-    if products_per_second(torch.bfloat16) > rate:
-        ratio, ours, naive = extraction(pair, "bf16", rounds=5)
-        yield "extraction, bf16", ratio, f"{ours:.2f} s ({ours / floor:.2f} x the fp32 floor)", f"{naive:.2f} s"
-    else:
-        yield "extraction, bf16", None, "not measured: this CPU's products are no faster in bf16", ""
+    ratio, ours, naive = extraction(pair, precision, rounds=5)
+    return ratio, f"{ours:.2f} s ({ours / floor:.2f} x the fp32 floor)", f"{naive:.2f} s"
+
+
+def training_row(method: str, threads: int) -> Row:
+    torch.set_num_threads(threads)
+    pair = Pair(method, torch.device("cpu"))
     ratio, ours, naive = training_step(pair, rounds=11)
-    floor = step_products(pair) / rate
-    yield "training step with loading", ratio, f"{1000 * ours:.0f} ms ({ours / floor:.2f} x)", f"{1000 * naive:.0f} ms"
+    floor = step_products(pair) / products_per_second()
+    return ratio, f"{1000 * ours:.0f} ms ({ours / floor:.2f} x the floor)", f"{1000 * naive:.0f} ms"
+
+
+def bytes_row(method: str, _: int) -> Row:
+    ratio, ours, naive = bytes_an_image(Pair(method, torch.device("cpu")))
+    return ratio, f"{ours:,}", f"{naive:,}"
+
+
+def memory_row(method: str, _: int) -> Row:
+    ratio, ours, naive = peak_memory(method)
+    return ratio, f"{ours:,.0f} MiB", f"{naive:,.0f} MiB"
+
+
+def tokens_row(method: str, _: int) -> Row:
+    return same_tokens(Pair(method, torch.device("cpu"))), "", ""
+
+
+ROWS: tuple[tuple[str, Callable[[str, int], Row], Sequence[int]], ...] = (
+    ("bytes an image", bytes_row, (2,)),
+    ("peak memory of a step", memory_row, (2,)),
+    ("selected tokens, bf16 as in fp32", tokens_row, (2,)),
+    ("extraction, fp32", partial(extraction_row, precision="fp32"), (1, 2)),
+    ("extraction, bf16", partial(extraction_row, precision="bf16"), (1, 2)),
+    ("training step with loading", training_row, (1, 2)),
+)
 
 
 def report(console: Console) -> None:
-    """Print everything; takes some minutes."""
+    """Print everything; takes some minutes.
+
+    Each row has a process of its own: how fast a large matrix is made hangs on what the process has freed before.
+    """
     table = Table("method", "threads", "what", "ratio", "petlbench", "naive", title=f"preloading, {BACKBONE} at {SIZE}")
-    for method in METHODS:
-        pair = Pair(method, torch.device("cpu"))
-        size, ours, naive = bytes_an_image(pair)
-        table.add_row(method, "", "bytes an image", f"{size:.3f}", f"{ours:,}", f"{naive:,}")
-        memory, mine, theirs = peak_memory(method)
-        table.add_row(method, "", "peak memory of a step", f"{memory:.3f}", f"{mine:,.0f} MiB", f"{theirs:,.0f} MiB")
-        table.add_row(method, "", "selected tokens, bf16 as in fp32", f"{same_tokens(pair):.3f}", "", "")
-        for threads in (1, 2):
-            for name, ratio, here, there in measure(pair, threads):
-                table.add_row(method, str(threads), name, "" if ratio is None else f"{ratio:.3f}", here, there)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
+        for method in METHODS:
+            for name, row, counts in ROWS:
+                for threads in counts:
+                    ratio, here, there = processes.submit(row, method, threads).result()
+                    table.add_row(method, str(threads), name, "" if ratio is None else f"{ratio:.3f}", here, there)
     console.print(table)
