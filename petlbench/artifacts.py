@@ -11,6 +11,7 @@ import pyarrow.parquet
 from safetensors.torch import load_file
 from torch import Tensor
 
+from petlbench.data.record import SPLITS
 from petlbench.data.task import TaskData
 from petlbench.errors import InputError
 from petlbench.evaluation import Labels, Logits
@@ -39,18 +40,21 @@ _PREDICTIONS = _arrow.schema(
 )
 
 
-def write_predictions(file: Path, data: TaskData, outputs: Mapping[str, tuple[Labels, Logits]]) -> None:
-    """Write the logits of the validation and test images.
+def write_predictions(
+    file: Path, data: TaskData, external: TaskData | None, outputs: Mapping[str, tuple[Labels, Logits]]
+) -> None:
+    """Write the logits of the images that were evaluated.
 
     Args:
         file: A parquet file.
-        data: The images.
+        data: The images of the run's own dataset.
+        external: Those of its external test set, which are the split ``external``.
         outputs: Labels (N,) and logits (N, C) by split, in the order of the split's indices.
     """
+    records = {side: data.records(side) for side in SPLITS} | {"external": external.records("test") if external else []}
     rows = []
     for split, (labels, logits) in outputs.items():
-        for index, label, values in zip(data.indices[split], labels.tolist(), logits.tolist(), strict=True):
-            record = data.dataset.records[index]
+        for record, label, values in zip(records[split], labels.tolist(), logits.tolist(), strict=True):
             row = {"image_id": record.image_id, "group": record.group, "split": split, "label": label, "logits": values}
             rows.append(row)
     _arrow.parquet.write_table(_arrow.Table.from_pylist(rows, schema=_PREDICTIONS), file)

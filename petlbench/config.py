@@ -72,6 +72,7 @@ class RunConfig(BaseModel):
     split: str = Field(description="official, random, kfold:K/I or repeat:N/I")
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
     skip_corrupt: bool = False
+    test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
     backbone: str = Field(description="timm name with its weight tag")
     weights: str = Field("default", description="default, none, or the absolute path of a file")
     image_size: int = Field(gt=0, description="height and width of the fine view in pixels")

@@ -18,7 +18,9 @@ from petlbench.environment import file_digest, package_versions
 __all__ = ["differences", "identify"]
 
 
-def identify(config: RunConfig, catalog: Catalog, data: TaskData, assembled: Assembled) -> dict[str, Any]:
+def identify(
+    config: RunConfig, catalog: Catalog, data: TaskData, assembled: Assembled, external: TaskData | None = None
+) -> dict[str, Any]:
     """Take the digests that decide whether a stored result still stands for its config.
 
     Args:
@@ -26,6 +28,7 @@ def identify(config: RunConfig, catalog: Catalog, data: TaskData, assembled: Ass
         catalog: The catalogues.
         data: Its data.
         assembled: Its module.
+        external: Its external test set, where it has one.
     """
     return {
         "data": manifest_digest(data.manifest),
@@ -34,6 +37,7 @@ def identify(config: RunConfig, catalog: Catalog, data: TaskData, assembled: Ass
         "method": _method_digest(catalog.find("method", config.method).file),
         "petlbench": petlbench.__version__,
         "packages": package_versions(),
+        "external": "" if external is None else manifest_digest(external.manifest),
     }
 
 
@@ -45,7 +49,11 @@ def _method_digest(file: Path) -> str:
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
-    found = [f"{name} differs" for name in ("data", "split", "weights", "method") if stored.get(name) != now[name]]
+    found = [
+        f"{name} differs"
+        for name in ("data", "split", "weights", "method", "external")
+        if stored.get(name) != now[name]
+    ]
     if stored.get("petlbench") != now["petlbench"]:
         found.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
     old, new = stored.get("packages", {}), now["packages"]

@@ -9,7 +9,8 @@ import torch
 
 from petlbench.assemble import Assembled
 from petlbench.config import RunConfig
-from petlbench.data.loader import Batch, ImageLoader, StoredImages
+from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.stored import StoredImages
 from petlbench.data.task import TaskData
 from petlbench.data.views import View
 from petlbench.features.cache import StorePlan, plan_store
@@ -110,11 +111,13 @@ def preload(
         keep_below(cache, source.store.missing_bytes(source.images))
     progress.phase("preloading", len(source.images))
     read = {name: view.without_augmentation() for name, view in views.items() if name == source.spared_view}
-    images = StoredImages(data.dataset, bound=0)
+    # Each image is read once here, so nothing of it need be kept.
+    images = StoredImages(data.dataset)
     batch_size = extraction_batch(source.live.backbone.info, source.device.type)
 
     def load(positions: Sequence[int]) -> Iterator[Batch]:
-        return ImageLoader(images, positions, read, batch_size, workers).in_order()
+        pinned = source.device.type == "cuda"
+        return ImageLoader(images, positions, read, batch_size, workers, pinned).in_order()
 
     module = source.live.backbone.module.to(source.device)
     with meter.phase("preload", (module,)):

@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from petlbench.config import RunConfig
+from petlbench.data.record import SPLITS
 from petlbench.data.task import TaskData
 from petlbench.data.views import Normalization
 from petlbench.errors import PetlbenchError, RunError
 from petlbench.evaluation import Labels, Logits
+from petlbench.external import shared_images
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
 from petlbench.memory.shortage import describe_shortage, is_shortage
 from petlbench.result import Inference, Memory, Result, Status
@@ -83,23 +85,31 @@ def describe_memory(meter: MemoryMeter) -> Memory:
     )
 
 
-def describe_data(data: TaskData, normalization: Normalization) -> dict[str, Any]:
-    """Count the images by split and class, name what was skipped, and say how colours were normalised."""
-    classes = data.dataset.classes
-    counts = {
-        split: dict(Counter(classes[data.dataset.records[index].label] for index in indices))
-        for split, indices in data.indices.items()
-    }
-    card = data.dataset.card
+def describe_data(data: TaskData, normalization: Normalization, external: TaskData | None) -> dict[str, Any]:
+    """Count the images by split and class, name what was skipped, and say how colours were normalised.
+
+    Args:
+        data: The images that the run learns from.
+        normalization: How colours are normalised.
+        external: The external test set, where there is one.
+    """
+    found = {**_describe_images(data), "normalization": asdict(normalization)}
+    if external is not None:
+        found["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
+    return found
+
+
+def _describe_images(data: TaskData) -> dict[str, Any]:
+    card, classes = data.dataset.card, data.dataset.classes
+    counts = {side: Counter(classes[record.label] for record in data.records(side)) for side in SPLITS}
     return {
         "title": card.title,
         "card_version": card.version,
         "synthetic": card.synthetic,
         "classes": list(classes),
-        "images": {split: len(indices) for split, indices in data.indices.items()},
-        "images_by_class": counts,
+        "images": {side: counts[side].total() for side in SPLITS},
+        "images_by_class": {side: dict(counts[side]) for side in SPLITS},
         "grouping": card.grouping,
-        "normalization": asdict(normalization),
         "skipped": list(data.skipped),
         "notes": list(data.dataset.notes),
     }
@@ -109,7 +119,7 @@ def final_metrics(result: Result) -> dict[str, float]:
     """The figures of a result that a tracker shows beside the curves."""
     found: dict[str, float | None] = {}
     # The curve owns the names val_…; the best epoch's figures must not become another point of it.
-    prefixes = {"val": "best_val", "test": "test"}
+    prefixes = {"val": "best_val", "test": "test", "external": "external"}
     for split, metrics in result.metrics.items():
         found |= {f"{prefixes[split]}_{name}": value for name, value in metrics.items() if isinstance(value, float)}
     if result.parameters is not None:

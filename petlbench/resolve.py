@@ -10,7 +10,8 @@ from typing import Any
 from petlbench.backbone import DEFAULT_BACKBONE, BackboneInfo, probe_backbone, resolve_backbone
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig, TrainingConfig
-from petlbench.data.dataset import DatasetInfo, describe_dataset
+from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
+from petlbench.data.readers import require_trainable
 from petlbench.data.splits import SplitScheme
 from petlbench.environment import available_devices, usable_cores
 from petlbench.errors import InputError
@@ -50,6 +51,7 @@ class Request:
         preload: Whether frozen features are computed once; None for wherever the method can.
         cache_precision: Precision in which they are kept; None for the default.
         skip_corrupt: Whether images that cannot be read are left out.
+        test_on: Another dataset of the same classes, read once as an external test set.
     """
 
     method: str
@@ -72,6 +74,7 @@ class Request:
     preload: bool | None = None
     cache_precision: str | None = None
     skip_corrupt: bool = False
+    test_on: str | None = None
 
 
 def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
@@ -104,6 +107,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "split": str(SplitScheme.parse(_split(request, dataset))),
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
+        "test_on": _external(request, dataset, catalog, data_root),
         "backbone": info.name,
         "weights": _weights(request.weights),
         "image_size": info.image_size,
@@ -124,7 +128,17 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
 def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:
     if request.dataset is None:
         return None
-    return describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
+    found = describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
+    require_trainable(found.name, found.card)
+    return found
+
+
+def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, data_root: Path) -> str:
+    if request.test_on is None or dataset is None:
+        return ""
+    external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings={})
+    require_same_classes(external.name, external.classes, dataset.classes)
+    return _reference(request.test_on, catalog)
 
 
 def _split(request: Request, dataset: DatasetInfo | None) -> str:

@@ -25,18 +25,24 @@ from petlbench.assemble import (
 )
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig, derive_seed
-from petlbench.data.loader import ImageLoader, StoredImages
+from petlbench.data.dataset import Dataset
+from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
+from petlbench.data.record import Split
+from petlbench.data.stored import StoredImages
 from petlbench.data.task import TaskData, load_task_data
-from petlbench.data.views import View
-from petlbench.environment import available_devices, describe_environment
+from petlbench.data.views import View, by_split
+from petlbench.environment import describe_environment
 from petlbench.errors import InputError
-from petlbench.evaluation import Predictor, TestSplit
+from petlbench.evaluation import Labels, Logits, Predictor, TestSplit
+from petlbench.external import load_external_data
 from petlbench.features.room import CachePlace
-from petlbench.features.source import CachedFeatures, LiveFeatures
+from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.files import check_writable
 from petlbench.identity import differences, identify
+from petlbench.image_cache import ImageCache, check_disk, fill_disk, open_images, views_by_split
 from petlbench.inference import measure_inference
+from petlbench.machine import choose_device, make_repeatable
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.shortage import is_shortage
 from petlbench.method import Inputs
@@ -74,6 +80,7 @@ class Place:
         rerun: Run again even when a finished result stands.
         accept: Take a finished result although what it rests on has changed.
         cache_size: Largest size of the feature cache in bytes; None for no bound.
+        cache_images: Where decoded and resized images are kept.
     """
 
     output: Path
@@ -84,6 +91,7 @@ class Place:
     rerun: bool = False
     accept: bool = False
     cache_size: int | None = None
+    cache_images: ImageCache = "ram"
 
     @property
     def cache(self) -> CachePlace:
@@ -109,32 +117,28 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
     """
     check_writable(place.output)
     tracker = open_tracker(place.tracking_uri, output=place.output)
-    _repeatable(config.threads)
-    device, started = _device(config), time.perf_counter()
+    make_repeatable(config.threads)
+    device, started = choose_device(config.device), time.perf_counter()
     meter = open_meter(device)
-    data = load_task_data(config, catalog, place.data_root, place.workers, progress)
-    assembled = _build(config, catalog, len(data.dataset.classes), device, meter)
-    digests = identify(config, catalog, data, assembled)
     folder = RunFolder(place.output, config.run_id)
+
+    def images_of(dataset: Dataset) -> StoredImages:
+        if _is_finished(folder) and not place.rerun:  # they are read to be checked, and most likely no further
+            return StoredImages(dataset)
+        return open_images(place.cache_images, dataset, views_by_split(config, catalog, dataset.card), place.cache)
+
+    data = load_task_data(config, catalog, place.data_root, place.workers, progress, images_of=images_of)
+    assembled = _build(config, catalog, len(data.dataset.classes), device, meter)
+    external = load_external_data(config, catalog, place.data_root, place.workers, progress, trained=data)
+    digests = identify(config, catalog, data, assembled, external)
     if (stored := _stored(folder, digests, place)) is not None:
         progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
-    run = _Run(config, place, data, assembled, meter, digests, folder, tracker, progress, device, started)
+    run = _Run(config, place, data, external, assembled, meter, digests, folder, tracker, progress, device, started)
     with folder.locked():
         if place.rerun:
             folder.clear()
         return run.carry_out()
-
-
-def _device(config: RunConfig) -> torch.device:
-    available = available_devices()
-    if config.device not in available:
-        raise InputError(
-            f"--device {config.device}: not available here",
-            hint=f"available: {', '.join(available)}; a dry run can be made for any device",
-            kind="bad_setting",
-        )
-    return torch.device(config.device)
 
 
 def _build(
@@ -147,14 +151,6 @@ def _build(
         if is_shortage(error):
             raise shortage_while_building(error, config) from error
         raise
-
-
-def _repeatable(threads: int) -> None:
-    """Make torch give the same bits again on the same machine."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # The mode would also fill every new tensor, which only serves to find reads of memory that was never written.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined, unused-ignore]
 
 
 def _stored(folder: RunFolder, digests: dict[str, Any], place: Place) -> Result | None:
@@ -183,6 +179,7 @@ class _Run:
     config: RunConfig
     place: Place
     data: TaskData
+    external: TaskData | None
     assembled: Assembled
     meter: MemoryMeter
     digests: dict[str, Any]
@@ -202,18 +199,25 @@ class _Run:
         self.normalization = normalization(config, card)
         augmentation = augmentation_of(config, card)
         self.views = build_views(config, self.assembled.method, info, self.normalization, augmentation)
-        self.images = StoredImages(self.data.dataset)
         self.parameters = count_parameters(self.assembled)
+        check_disk(self.data.images, self.data.indices, self.place.cache)
+        self.source = self._open_source(self.data)
+        self.external_source = None if self.external is None else self._open_source(self.external)
+
+    def _open_source(self, data: TaskData) -> FeatureSource:
         cache = self.place.cache
-        self.source = open_source(config, self.assembled, self.views, self.data, cache=cache, device=self.device)
+        return open_source(self.config, self.assembled, self.views, data, cache=cache, device=self.device)
 
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
         self.tracker.start(self.config.run_id, "petlbench", self.config.model_dump(mode="json"), self._tags())
         try:
-            self._preload()
+            self._store_images()
+            self._preload(self.source, self.data)
+            if self.external is not None:
+                self._preload(self.external_source, self.external)
             self._prepare()
-            predictor = Predictor(self.assembled.adapted.module, self.source, self.device, self.config.precision)
+            predictor = self._predictor(self.source)
             self._train(predictor)
             ending = self._test(predictor)
             self.inference = self._measure_inference()
@@ -221,14 +225,22 @@ class _Run:
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
-    def _preload(self) -> None:
+    def _store_images(self) -> None:
+        """Put the images on the disk, where the run keeps them there."""
+        if self.place.cache_images != "disk":
+            return
+        began = time.perf_counter()
+        fill_disk(self.data.images, self.data.indices, self.place.cache, self.place.workers, self.progress)
+        self.seconds["store_images"] = time.perf_counter() - began
+
+    def _preload(self, source: FeatureSource | None, data: TaskData) -> None:
         """Compute the frozen features of all images once, where the run wants that."""
-        if not isinstance(self.source, CachedFeatures):
+        if not isinstance(source, CachedFeatures):
             return
         began = time.perf_counter()
         preload(
-            self.source,
-            self.data,
+            source,
+            data,
             self.views,
             cache=self.place.cache,
             workers=self.place.workers,
@@ -250,7 +262,7 @@ class _Run:
 
     def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
-        loader = self._load("train", _plain(self._wanted_views()))
+        loader = self._load("train", by_split(self._wanted_views())["val"])
         # A dataset's own order may run from class to class, and a batch of one class says little.
         order = np.random.default_rng(derive_seed(self.config.seed, "prepare")).permutation(loader.indices)
         for batch in replace(loader, indices=order.tolist()).in_order():
@@ -287,7 +299,7 @@ class _Run:
     def _class_weights(self) -> torch.Tensor | None:
         if self.config.training.class_weights == "none":
             return None
-        labels = [self.data.dataset.records[index].label for index in self.data.indices["train"]]
+        labels = [record.label for record in self.data.records("train")]
         return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
@@ -296,22 +308,31 @@ class _Run:
         with torch.no_grad():
             for name, tensor in self.assembled.adapted.kept().items():
                 tensor.copy_(self.selected.learned[name])
-        identity = {"dataset": self.config.dataset, "split": self.digests["split"], "run_id": self.config.run_id}
-        test = TestSplit(self._loader("test"), self.place.output / "test_reads.jsonl", identity)
         self.progress.phase("validation", len(self.data.indices["val"]))
         outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
-        images = test.read()
-        self.progress.phase("test", len(self.data.indices["test"]))
-        outputs["test"] = predictor(images, self.progress.advance)
+        outputs["test"] = self._read_test(predictor, self._loader("test"), self.config.dataset, self.digests["split"])
+        if self.external is not None and self.external_source is not None:
+            loader = replace(self._loader("test"), images=self.external.images, indices=self.external.indices["test"])
+            predictor = self._predictor(self.external_source)
+            outputs["external"] = self._read_test(predictor, loader, self.config.test_on, self.digests["external"])
         self.seconds["evaluate"] += time.perf_counter() - began
         return Ending("finished", outputs=outputs)
+
+    def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
+        identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
+        images = TestSplit(loader, self.place.output / "test_reads.jsonl", identity).read()
+        self.progress.phase("test", len(images.indices))
+        return predictor(images, self.progress.advance)
+
+    def _predictor(self, source: FeatureSource) -> Predictor:
+        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
 
     def _measure_inference(self) -> Inference:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
         began = time.perf_counter()
         self.progress.phase("measuring prediction", 1)
         source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
-        predictor = Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
+        predictor = self._predictor(source)
         sizes = {name: view.size for name, view in self.views.items()}
         measured = measure_inference(predictor, sizes, self.config.training.batch_size, self.meter)
         self.seconds["inference"] = time.perf_counter() - began
@@ -326,7 +347,7 @@ class _Run:
         result.scores = score(result, iter_results(self.place.output))
         draft = self.folder.new_draft()
         if ending.status == "finished":
-            write_predictions(draft / ARTIFACTS["predictions"], self.data, ending.outputs)
+            write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
             write_learned(draft / ARTIFACTS["learned"], self.selected.learned, self.config.run_id)
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
         write_result(draft, result)
@@ -349,7 +370,7 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
-            data=describe_data(self.data, self.normalization),
+            data=describe_data(self.data, self.normalization, self.external),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=self.digests,
             environment=describe_environment(),
@@ -366,18 +387,14 @@ class _Run:
         at_work = (self.assembled.backbone.module,) if isinstance(self.source, LiveFeatures) else ()
         return self.meter.phase(phase, (*live, *at_work))
 
-    def _loader(self, split: str) -> ImageLoader:
-        views = self._wanted_views()
-        return self._load(split, views if split == "train" else _plain(views))
+    def _loader(self, split: Split) -> ImageLoader:
+        return self._load(split, by_split(self._wanted_views())[split])
 
     def _wanted_views(self) -> dict[str, View]:
         """The training views, without one whose features are known."""
         return {name: view for name, view in self.views.items() if name != self.source.spared_view}
 
-    def _load(self, split: str, views: Mapping[str, View]) -> ImageLoader:
+    def _load(self, split: Split, views: Mapping[str, View]) -> ImageLoader:
         batch_size = self.config.training.batch_size
-        return ImageLoader(self.images, self.data.indices[split], views, batch_size, self.place.workers)
-
-
-def _plain(views: Mapping[str, View]) -> dict[str, View]:
-    return {name: view.without_augmentation() for name, view in views.items()}
+        images, pinned = self.data.images, self.device.type == "cuda"
+        return ImageLoader(images, self.data.indices[split], views, batch_size, self.place.workers, pinned)

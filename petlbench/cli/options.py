@@ -12,6 +12,7 @@ from petlbench.cli.sizes import SIZE
 __all__ = [
     "CACHE_SIZE_VARIABLE",
     "cache_dir_option",
+    "cache_images_option",
     "cache_size_option",
     "catalog_option",
     "data_root_option",
@@ -44,7 +45,15 @@ cache_dir_option = click.option(
     type=_FOLDER,
     default=_default_cache_dir,
     metavar="DIR",
-    help="Folder of preloaded features, which runs share.  [default: $PETLBENCH_CACHE or the user's cache folder]",
+    help="Folder of preloaded features and stored images, which runs share.  "
+    "[default: $PETLBENCH_CACHE or the user's cache folder]",
+)
+cache_images_option = click.option(
+    "--cache-images",
+    type=click.Choice(["ram", "disk", "none"]),
+    default="ram",
+    show_default=True,
+    help="Where resized images are kept: in up to a quarter of the free memory, in --cache-dir, or nowhere.",
 )
 cache_size_option = click.option(
     "--cache-size",

@@ -11,6 +11,7 @@ import click
 from petlbench.cli.assignments import parse_assignments
 from petlbench.cli.options import (
     cache_dir_option,
+    cache_images_option,
     cache_size_option,
     catalog_option,
     data_root_option,
@@ -24,6 +25,7 @@ from petlbench.sizes import readable_size
 if TYPE_CHECKING:
     from petlbench.config import RunConfig
     from petlbench.dryrun import DryRun, PreloadedBytes
+    from petlbench.image_cache import ImageCache
     from petlbench.result import Inference, Memory, Parameters, Result
 
 __all__ = ["command"]
@@ -77,10 +79,12 @@ TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_dec
     help="In which preloaded features are kept.  [default: int8]",
 )
 @click.option("--skip-corrupt", is_flag=True, help="Leave unreadable images out.")
+@click.option("--test-on", help="Another dataset of the same classes: an external test set, read once.")
 @setting_option
 @data_root_option
 @cache_dir_option
 @cache_size_option
+@cache_images_option
 @output_option
 @click.option("--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
@@ -94,6 +98,7 @@ def command(
     data_root: Path,
     cache_dir: Path,
     cache_size: int | None,
+    cache_images: ImageCache,
     output: Path,
     tracking_uri: str | None,
     workers: int,
@@ -123,7 +128,7 @@ def command(
     from petlbench.cli.bars import ShownProgress
     from petlbench.run import Place, execute
 
-    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size)
+    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size, cache_images)
     with ShownProgress() as progress:
         result = execute(config, place, found, progress)
     return _show(result, output, json)
@@ -144,7 +149,8 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     facts = {"status": result.status, "backbone": _backbone(result.config)}
     if result.error is not None:
         facts |= {"error": result.error["message"], **_shortage(result.error), "hint": result.error["hint"]}
-    for split, name in (("val", "validation"), ("test", "test")):
+    external = f"test on {result.data['external']['title']}" if "external" in result.data else ""
+    for split, name in (("val", "validation"), ("test", "test"), ("external", external)):
         if split in result.metrics:
             metrics = result.metrics[split]
             facts[f"{name} AUC"] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"

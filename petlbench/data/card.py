@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from petlbench.data.layout import Layout
 from petlbench.errors import InputError
 
 __all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderKind", "ReaderSpec", "Task", "load_card"]
 
-ReaderKind = Literal["folder", "csv", "sklearn_digits", "lesions", "unavailable"]
+ReaderKind = Literal["folder", "csv", "sklearn_digits", "lesions", "medmnist", "huggingface", "official", "unavailable"]
 Task = Literal["multiclass", "binary", "ordinal", "multilabel"]
 Number = Annotated[int, Field(ge=0)]
 
@@ -40,18 +41,19 @@ class CountTable(_Part):
     train: Number | None = Field(default=None, description="Images of the training part.")
     val: Number | None = Field(default=None, description="Images of the validation part.")
     test: Number | None = Field(default=None, description="Images of the test part.")
+    left_out: Number = Field(default=0, description="Images without a usable label: in total and parts, in no class.")
     classes: dict[Literal["all", "train", "val", "test"], dict[str, Number]] = Field(
         default_factory=dict, description="Images by class, for one part or for 'all'."
     )
 
     @property
     def images(self) -> int | None:
-        """All images, as far as the table tells."""
+        """All images with a usable label, as far as the table tells."""
         if self.total is not None:
-            return self.total
+            return self.total - self.left_out
         parts = [part for part in (self.train, self.val, self.test) if part is not None]
         if parts:
-            return sum(parts)
+            return sum(parts) - self.left_out
         return sum(self.classes["all"].values()) if "all" in self.classes else None
 
     @model_validator(mode="after")
@@ -63,7 +65,9 @@ class CountTable(_Part):
         for part, numbers in self.classes.items():
             expected = self.images if part == "all" else getattr(self, part)
             found = sum(numbers.values())
-            if expected is not None and found != expected:
+            # How the images without a label are spread over the parts is not said.
+            spare = 0 if part == "all" else self.left_out
+            if expected is not None and not expected - spare <= found <= expected:
                 raise ValueError(f"the classes of '{part}' make {found}, but the part has {expected} images")
         return self
 
@@ -81,6 +85,7 @@ class OfficialFile(_Part):
     name: str = Field(min_length=1, description="File name.")
     url: str = Field(default="", description="Address; empty where it is behind a login or a form.")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum.")
+    md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$", description="Checksum where that is published.")
     bytes: Number | None = Field(default=None, description="Size.")
 
 
@@ -107,6 +112,10 @@ class DatasetCard(_Part):
     known_issues: tuple[str, ...] = Field(default=(), description="Traps that a reader of results must know.")
     unverified: tuple[str, ...] = Field(default=(), description="Facts of this card not yet checked on real files.")
     files: tuple[OfficialFile, ...] = Field(default=(), description="The files of the official release.")
+    steps: tuple[str, ...] = Field(
+        default=(), description="How to get the files by hand, one step each, where a login or a form is before them."
+    )
+    layout: Layout | None = Field(default=None, description="How the official files are read (official only).")
 
     @field_validator("classes")
     @classmethod
@@ -130,6 +139,21 @@ class DatasetCard(_Part):
             strange = sorted({name for part in table.classes.values() for name in part} - set(self.classes))
             if strange:
                 raise ValueError(f"counts name classes that the card does not have: {', '.join(strange)}")
+        return self
+
+    @model_validator(mode="after")
+    def _layout_fits(self) -> DatasetCard:
+        if (self.reader.kind == "official") != (self.layout is not None):
+            raise ValueError("a card has a layout exactly where its reader is 'official'")
+        if self.layout is None:
+            return self
+        strange = sorted(set(self.layout.labels.values()) ^ set(self.classes))
+        if strange:
+            raise ValueError(f"layout.labels and classes differ in: {', '.join(strange)}")
+        if bool(self.layout.group) == (self.grouping in {"unavailable", "none"}):
+            raise ValueError(f"the grouping is '{self.grouping}', but layout.group is '{self.layout.group}'")
+        if self.split == "official" and not {"train", "test"} <= {source.split for source in self.layout.images}:
+            raise ValueError("the split is 'official', but layout.images does not give train and test")
         return self
 
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from petlbench.data.images import read_bytes, read_image
+from petlbench.data.image_files import ImageFiles
 from petlbench.data.reader import choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 from petlbench.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["CsvReader", "CsvSettings", "read_lines"]
 
@@ -41,10 +36,13 @@ class _Row:
     label: str
     split: Split | None
     group: str | None
+    extra: tuple[tuple[str, str], ...]
 
 
-class CsvReader:
+class CsvReader(ImageFiles):
     """Reads images named by a CSV file, whose paths are relative to the file's own folder.
+
+    Columns that have no role, such as site or age, become what else is known of an image.
 
     Args:
         file: The CSV file, UTF-8, separated by commas, with a header.
@@ -56,8 +54,8 @@ class CsvReader:
     """
 
     def __init__(self, file: Path, settings: CsvSettings, declared: Sequence[str] | None = None) -> None:
+        super().__init__(file.parent)
         self._file = file
-        self._root = file.parent
         self._settings = settings
         rows = self._without_repeats(list(self._rows()))
         if not rows:
@@ -65,7 +63,7 @@ class CsvReader:
         self._require_images(rows)
         self.classes: tuple[str, ...] = choose_classes((row.label for row in rows), declared, str(file))
         label = {name: position for position, name in enumerate(self.classes)}
-        records = [Record(row.path, row.path, label[row.label], row.group, row.split) for row in rows]
+        records = [Record(row.path, row.path, label[row.label], row.group, row.split, row.extra) for row in rows]
         self.records: tuple[Record, ...] = tuple(sorted(records, key=lambda record: record.image_id))
 
     @property
@@ -73,22 +71,12 @@ class CsvReader:
         """Rows that say the same twice."""
         return (f"{self._repeats} rows repeat an earlier one and are left out",) if self._repeats else ()
 
-    def open(self, record: Record) -> Image:
-        """Return the image in 8-bit RGB.
-
-        Raises:
-            InputError: When the file is absent or corrupt.
-        """
-        return read_image(self._root / record.path)
-
-    def content_hash(self, record: Record) -> str:
-        """Return the SHA-256 of the file's bytes."""
-        return hashlib.sha256(read_bytes(self._root / record.path)).hexdigest()
-
     def _rows(self) -> Iterator[_Row]:
         lines = read_lines(self._file)
         _, header = next(lines, (1, []))
-        columns = self._columns([name.strip() for name in header])
+        names = [name.strip() for name in header]
+        columns = self._columns(names)
+        others = {name: place for place, name in enumerate(names) if name and place not in columns.values()}
         root = self._root.resolve()
         for line, cells in lines:
             if not any(cell.strip() for cell in cells):
@@ -96,7 +84,8 @@ class CsvReader:
             if len(cells) != len(header):
                 raise self._wrong(line, f"has {len(cells)} cells; the header has {len(header)}", kind="bad_csv")
             cell = {name: cells[position].strip() for name, position in columns.items()}
-            yield self._row(line, cell, root)
+            extra = tuple((name, cells[place].strip()) for name, place in others.items() if cells[place].strip())
+            yield self._row(line, cell, extra, root)
 
     def _columns(self, header: Sequence[str]) -> Mapping[str, int]:
         names = {
@@ -118,7 +107,7 @@ class CsvReader:
             raise InputError(f"{self._file} has the column '{twice[0]}' twice", kind="bad_csv")
         return {role: header.index(name) for role, name in names.items() if name in header}
 
-    def _row(self, line: int, cell: Mapping[str, str], root: Path) -> _Row:
+    def _row(self, line: int, cell: Mapping[str, str], extra: tuple[tuple[str, str], ...], root: Path) -> _Row:
         for role in ("image", "label"):
             if not cell[role]:
                 raise self._wrong(line, f"has an empty {role}", kind=f"empty_{role}")
@@ -126,7 +115,7 @@ class CsvReader:
         if split and split.lower() not in SPLIT_ALIASES:
             raise self._wrong(line, f"has the split '{split}'; train, val and test are known", kind="bad_split_value")
         path = self._inside(line, cell["image"], root)
-        return _Row(line, path, cell["label"], SPLIT_ALIASES.get(split.lower()), cell.get("group") or None)
+        return _Row(line, path, cell["label"], SPLIT_ALIASES.get(split.lower()), cell.get("group") or None, extra)
 
     def _inside(self, line: int, given: str, root: Path) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
@@ -178,15 +167,19 @@ class CsvReader:
         return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)
 
 
-def read_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
+def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of every row of a CSV file, the header first.
+
+    Args:
+        file: The file, UTF-8.
+        separator: The character between cells.
 
     Raises:
         InputError: When the file cannot be read, is not UTF-8 or no CSV; the line is named.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            reader = csv.reader(stream, delimiter=separator, strict=True)
             for cells in reader:
                 yield reader.line_num, cells
     except UnicodeDecodeError as error:

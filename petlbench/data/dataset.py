@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from petlbench.catalog import Catalog
 from petlbench.data.card import DatasetCard, ReaderKind, ReaderSpec, load_card
-from petlbench.data.csv_reader import CsvReader, CsvSettings
-from petlbench.data.digits_reader import DigitsReader, DigitsSettings
-from petlbench.data.folder_reader import FolderReader, FolderSettings
-from petlbench.data.lesions import LesionReader, LesionSettings
+from petlbench.data.huggingface_reader import is_saved_dataset
+from petlbench.data.images import to_rgb
 from petlbench.data.reader import Reader
+from petlbench.data.readers import check_settings, open_reader, reader_at
 from petlbench.data.record import Record
 from petlbench.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Dataset", "DatasetInfo", "Record", "describe_dataset", "open_dataset"]
-
-
-class _NoSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-_SETTINGS: Mapping[ReaderKind, type[BaseModel]] = {
-    "folder": FolderSettings,
-    "csv": CsvSettings,
-    "sklearn_digits": DigitsSettings,
-    "lesions": LesionSettings,
-    "unavailable": _NoSettings,
-}
+__all__ = ["Dataset", "DatasetInfo", "Record", "describe_dataset", "find_card", "open_dataset", "require_same_classes"]
 
 
 class Dataset:
@@ -72,7 +56,21 @@ class Dataset:
 
     def keep(self, records: Sequence[Record]) -> Dataset:
         """Return the same dataset with some of its records only."""
-        return Dataset(self.name, self.card, _Part(self._reader, tuple(records)), self.settings)
+        return Dataset(self.name, self.card, _Part(self._reader, tuple(records), self.classes), self.settings)
+
+    def labelled_as(self, classes: Sequence[str]) -> Dataset:
+        """Return the same images with labels that are positions in another order of the classes.
+
+        Args:
+            classes: The same class names.
+
+        Raises:
+            InputError: When they are not the same.
+        """
+        require_same_classes(self.name, self.classes, classes)
+        label = {position: tuple(classes).index(name) for position, name in enumerate(self.classes)}
+        records = tuple(replace(record, label=label[record.label]) for record in self.records)
+        return Dataset(self.name, self.card, _Part(self._reader, records, tuple(classes)), self.settings)
 
     def open(self, record: Record) -> Image:
         """Open one image.
@@ -86,7 +84,25 @@ class Dataset:
         Raises:
             InputError: When the image is absent, empty, cut off or broken; the message names the file.
         """
+        return to_rgb(self.open_deep(record))
+
+    def open_deep(self, record: Record) -> Image:
+        """Open one image as deep as its file is, for what resizes it.
+
+        Args:
+            record: One of this dataset's records.
+
+        Returns:
+            As `open`, but in mode F, with greys from 0 to 255, where the file's greys have more than 8 bits.
+
+        Raises:
+            InputError: As for `open`.
+        """
         return self._reader.open(record)
+
+    def file(self, record: Record) -> Path | None:
+        """Return the file of one image; None where the image is made, or lies in a file with others."""
+        return self._reader.file(record)
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the RGB pixels.
@@ -98,13 +114,14 @@ class Dataset:
 
 
 class _Part:
-    """A reader of which some records are left out."""
+    """A reader of which some records are left out, or labelled in another order of the classes."""
 
-    def __init__(self, whole: Reader, records: tuple[Record, ...]) -> None:
+    def __init__(self, whole: Reader, records: tuple[Record, ...], classes: tuple[str, ...]) -> None:
         self.records = records
-        self.classes = whole.classes
+        self.classes = classes
         self.notes = whole.notes
         self.open = whole.open
+        self.file = whole.file
         self.content_hash = whole.content_hash
 
 
@@ -132,6 +149,25 @@ class DatasetInfo:
         return self.card.classes
 
 
+def require_same_classes(name: str, classes: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse an external test set whose classes are not those that a run learns.
+
+    Args:
+        name: The external test set.
+        classes: Its classes.
+        wanted: Those of the dataset that is trained on, in any order.
+
+    Raises:
+        InputError: When they differ.
+    """
+    if set(classes) != set(wanted):
+        raise InputError(
+            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(wanted)}",
+            hint="an external test set has the same classes, by name",
+            kind="class_mismatch",
+        )
+
+
 def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> Dataset:
     """Open a dataset.
 
@@ -152,8 +188,8 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     found = _find(reference, catalog)
     if found.card is None:
         return _open_path(found, settings)
-    values = _checked(found.name, found.card.reader, settings)
-    reader = _card_reader(found.name, found.card, data_root, values)
+    values = check_settings(found.name, found.card.reader, settings)
+    reader = open_reader(found.name, found.card, data_root, values)
     return Dataset(found.name, found.card, reader, values.model_dump())
 
 
@@ -170,17 +206,35 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
         The card, and the number of images: counted where they can be read, else as the card says.
 
     Raises:
-        InputError: As for `open_dataset`, but never because a card's images are not there.
+        InputError: As for `open_dataset`, but never because a card's images are not there or its task is one that
+            no run can train on.
     """
     try:
         dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     except InputError as error:
         found = _find(reference, catalog)
-        if found.card is None or error.kind != "data_missing":
+        if found.card is None or error.kind not in ("data_missing", "unsupported_task"):
             raise
-        values = _checked(found.name, found.card.reader, settings)
+        values = check_settings(found.name, found.card.reader, settings)
         return DatasetInfo(found.name, found.card, found.card.counts.official.images, values.model_dump(), False)
     return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, True)
+
+
+def find_card(reference: str, *, catalog: Catalog) -> tuple[str, DatasetCard | None]:
+    """Find a dataset's name and card without looking at an image.
+
+    Args:
+        reference: As for `open_dataset`.
+        catalog: The catalogues.
+
+    Returns:
+        The short name, and the card; None for a folder or a CSV file, which have none.
+
+    Raises:
+        InputError: When the reference is neither name nor path, or the card is wrong.
+    """
+    found = _find(reference, catalog)
+    return found.name, found.card
 
 
 @dataclass(frozen=True)
@@ -219,15 +273,10 @@ def _short_name(text: str) -> str:
 
 
 def _open_path(found: _Found, settings: Mapping[str, Any]) -> Dataset:
-    reader: Reader
-    if found.path.is_dir():
-        kind: ReaderKind = "folder"
-        values = _checked(found.name, ReaderSpec(kind=kind), settings)
-        reader = FolderReader(found.path)
-    else:
-        kind = "csv"
-        values = _checked(found.name, ReaderSpec(kind=kind), settings)
-        reader = CsvReader(found.path, CsvSettings.model_validate(values.model_dump()))
+    in_folder: ReaderKind = "huggingface" if is_saved_dataset(found.path) else "folder"
+    kind: ReaderKind = in_folder if found.path.is_dir() else "csv"
+    values = check_settings(found.name, ReaderSpec(kind=kind), settings)
+    reader = reader_at(found.path, values, None)
     return Dataset(found.name, _card_for(found.name, kind, reader), reader, values.model_dump())
 
 
@@ -246,70 +295,3 @@ def _card_for(name: str, kind: ReaderKind, reader: Reader) -> DatasetCard:
         split="official" if {"train", "test"} <= splits else "random",
         grouping="group" if grouped else "unavailable",
     )
-
-
-def _card_reader(name: str, card: DatasetCard, data_root: Path, values: BaseModel) -> Reader:
-    if card.task == "multilabel":
-        raise InputError(
-            f"the dataset '{name}' has several labels an image, which petlbench cannot train on yet",
-            hint="choose a dataset whose task is multiclass, binary or ordinal",
-            kind="unsupported_task",
-        )
-    if isinstance(values, LesionSettings):
-        return LesionReader(values, card.classes)
-    if isinstance(values, DigitsSettings):
-        return DigitsReader()
-    root = _require_folder(name, card, data_root / name)
-    if isinstance(values, CsvSettings):
-        return CsvReader(root / card.reader.file, values, card.classes)
-    return FolderReader(root, card.classes)
-
-
-def _require_folder(name: str, card: DatasetCard, root: Path) -> Path:
-    if card.reader.kind == "unavailable":
-        raise InputError(
-            f"the images of '{name}' cannot be read: petlbench has no reader for its official files yet; they "
-            f"would lie in {root}",
-            hint=f"arrange them as class folders or with a CSV file and give that path; official page: {card.home}",
-            kind="data_missing",
-        )
-    if not root.is_dir():
-        source = f"; official page: {card.home}" if card.home else ""
-        raise InputError(
-            f"the images of '{name}' are missing: there is no folder {root}",
-            hint=f"put them there, or name another place with --data-root{source}",
-            kind="data_missing",
-        )
-    return root
-
-
-def _checked(name: str, spec: ReaderSpec, settings: Mapping[str, Any]) -> BaseModel:
-    """Check the reader's settings: the card's, and over them the user's."""
-    model = _SETTINGS[spec.kind]
-    known = _known(model)
-    merged = {**spec.settings, **settings}
-    for key in merged:
-        if key not in model.model_fields:
-            raise InputError(
-                f"the dataset '{name}' has no setting '{key}'", hint=f"settings: {known}", kind="unknown_setting"
-            )
-    try:
-        return model.model_validate(merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        if first["loc"]:
-            key = str(first["loc"][0])
-            said = f"{key} = {merged[key]!r} is wrong: {said[0].lower()}{said[1:]}"
-        raise InputError(f"the dataset '{name}': {said}", hint=f"settings: {known}", kind="bad_setting") from error
-
-
-def _known(model: type[BaseModel]) -> str:
-    """Say every setting with its bounds and default, for example ``image_count (60 to 100000, default 600)``."""
-    said: list[str] = []
-    for name, field in model.model_fields.items():
-        low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
-        high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
-        bounds = f"{low} to {high}, " if low is not None and high is not None else ""
-        said.append(f"{name} ({bounds}default {field.default})")
-    return ", ".join(said) or "none"

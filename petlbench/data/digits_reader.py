@@ -45,6 +45,9 @@ class DigitsReader:
         levels = self._bunch.images[int(record.path.rpartition("/")[2])]
         return Image.fromarray(np.rint(levels * (255 / _BRIGHTEST)).astype(np.uint8)).convert("RGB")
 
+    def file(self, record: Record) -> None:
+        """There is none."""
+
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the RGB pixels."""
         return hashlib.sha256(self.open(record).tobytes()).hexdigest()

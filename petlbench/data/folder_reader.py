@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from petlbench.data.images import IMAGE_SUFFIXES, NOT_DATA, read_bytes, read_image
+from petlbench.data.dicom import DICOM_SUFFIXES, require_pydicom
+from petlbench.data.image_files import ImageFiles
+from petlbench.data.images import IMAGE_SUFFIXES, NOT_DATA, is_image
 from petlbench.data.reader import choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 from petlbench.errors import InputError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["FolderReader", "FolderSettings"]
 
@@ -27,8 +24,10 @@ class FolderSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FolderReader:
+class FolderReader(ImageFiles):
     """Reads ``CLASS/…/image`` or ``train|val|test/CLASS/…/image`` below a folder.
+
+    A file is an image where its suffix says so or, with any other suffix or none, where its content does.
 
     Args:
         root: The folder.
@@ -36,11 +35,11 @@ class FolderReader:
 
     Raises:
         InputError: When the folder's layout is not one of the two, a class folder is empty, or there are fewer
-            than two classes.
+            than two classes; or when there are DICOM files and no pydicom.
     """
 
     def __init__(self, root: Path, declared: Sequence[str] | None = None) -> None:
-        self._root = root
+        super().__init__(root)
         self._ignored: list[str] = []
         found = list(self._find())
         self.classes: tuple[str, ...] = choose_classes((name for _, _, name in found), declared, f"the folder {root}")
@@ -50,22 +49,13 @@ class FolderReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Files that were left out because their suffix is no image's."""
+        """Files that were left out because they are no images."""
         if not self._ignored:
             return ()
-        return (f"{len(self._ignored)} files without an image suffix are left out, first {min(self._ignored)}",)
-
-    def open(self, record: Record) -> Image:
-        """Return the image in 8-bit RGB.
-
-        Raises:
-            InputError: When the file is absent or corrupt.
-        """
-        return read_image(self._root / record.path)
-
-    def content_hash(self, record: Record) -> str:
-        """Return the SHA-256 of the file's bytes."""
-        return hashlib.sha256(read_bytes(self._root / record.path)).hexdigest()
+        count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
+        return (f"{what} left out: {', '.join(names)}{more}",)
 
     def _find(self) -> Iterator[tuple[str, Split | None, str]]:
         """Yield (path relative to the root, split, class name) of every image."""
@@ -101,7 +91,7 @@ class FolderReader:
                     paths += self._images(Path(entry.path), (*above, place))
                 continue
             path = _portable(Path(entry.path).relative_to(self._root))
-            (paths if Path(path).suffix.lower() in IMAGE_SUFFIXES else self._ignored).append(path)
+            (paths if _holds_image(entry) else self._ignored).append(path)
         return paths
 
     def _subfolders(self, folder: Path) -> list[Path]:
@@ -115,6 +105,7 @@ class FolderReader:
 
 
 _LAYOUT_HINT = "the layout is CLASS/image or train|val|test/CLASS/image"
+_MOST_NAMED = 20
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
@@ -124,6 +115,14 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}", kind="data_missing") from error
     return sorted(seen, key=lambda entry: entry.name)
+
+
+def _holds_image(entry: os.DirEntry[str]) -> bool:
+    suffix = Path(entry.name).suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        require_pydicom(entry.path)
+    # Only a plain file may be looked into: reading from a pipe would wait for ever.
+    return suffix in IMAGE_SUFFIXES or (entry.is_file() and is_image(Path(entry.path)))
 
 
 def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:

@@ -109,6 +109,9 @@ class LesionReader:
         self._hashes.setdefault(record.path, hashlib.sha256(pixels.tobytes()).hexdigest())
         return Image.fromarray(pixels)
 
+    def file(self, record: Record) -> None:
+        """There is none."""
+
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the RGB pixels."""
         if record.path not in self._hashes:

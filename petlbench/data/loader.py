@@ -1,4 +1,4 @@
-"""Batches of views: decoded by threads ahead of the training, each image's randomness from a seed of its own."""
+"""Batches of views: made by threads ahead of the training, each image's randomness from a seed of its own."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image
 from torch import Tensor
 
 from petlbench.config import derive_seed
-from petlbench.data.dataset import Dataset
-from petlbench.data.views import View
+from petlbench.data.stored import StoredImages
+from petlbench.data.views import RGB, View
 
-__all__ = ["Batch", "ImageLoader", "StoredImages", "decode_ahead"]
+__all__ = ["Batch", "ImageLoader", "Pixels", "decode_ahead"]
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
-Pixels = dict[str, NDArray[np.uint8]]
+Pixels = dict[str, RGB]
 
-# Batches that are decoded ahead of the one in use.
-_AHEAD = 3
+# Batches that are begun while one is in use: two, as any number keeps the threads at work and each takes memory.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,20 @@ class Batch:
 
 
 def decode_ahead(
-    batches: Iterable[Sequence[Item]], decode: Callable[[Item], Pixels], workers: int
-) -> Iterator[tuple[Sequence[Item], list[Pixels]]]:
+    batches: Iterable[Sequence[Item]], decode: Callable[[Item], Made], workers: int
+) -> Iterator[tuple[Sequence[Item], list[Made]]]:
     """Decode batches by threads, some of them ahead of the one in use.
 
     Args:
-        batches: What stands for the images, batch by batch.
-        decode: Turns one of them into pixels, in a thread.
+        batches: What stands for the images, batch by batch; a batch is asked for when it is about to be begun.
+        decode: Is called with one of them, in a thread.
         workers: Number of threads.
 
     Yields:
-        Each batch in turn with its pixels, both in order.
+        Each batch in turn with what was made of it, both in order.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="petlbench-decode")
-    waiting: deque[tuple[Sequence[Item], list[Future[Pixels]]]] = deque()
+    waiting: deque[tuple[Sequence[Item], list[Future[Made]]]] = deque()
     try:
         for batch in batches:
             waiting.append((batch, [pool.submit(decode, item) for item in batch]))
@@ -88,46 +88,8 @@ def decode_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decoded(batch: Sequence[Item], futures: list[Future[Pixels]]) -> tuple[Sequence[Item], list[Pixels]]:
+def _decoded(batch: Sequence[Item], futures: list[Future[Made]]) -> tuple[Sequence[Item], list[Made]]:
     return batch, [future.result() for future in futures]
-
-
-class StoredImages:
-    """Decoded and resized images, kept in memory up to a bound so that each is decoded once.
-
-    Args:
-        dataset: Where the images come from.
-        bound: Most bytes that are kept; images beyond it are decoded anew each time.
-    """
-
-    def __init__(self, dataset: Dataset, bound: int = 2 << 30) -> None:
-        self.dataset = dataset
-        self._left = bound
-        self._kept: dict[tuple[int, View], Image] = {}
-
-    def get(self, index: int, views: Mapping[str, View]) -> dict[str, Image]:
-        """Return one image, stored for each view, from one decode.
-
-        Args:
-            index: Position in the dataset.
-            views: The wanted views by name.
-
-        Returns:
-            Stored images by view name.
-        """
-        kept = {name: self._kept[index, view] for name, view in views.items() if (index, view) in self._kept}
-        if len(kept) == len(views):
-            return kept
-        image = self.dataset.open(self.dataset.records[index])
-        return {name: self._keep(index, view, view.store(image)) for name, view in views.items()}
-
-    def _keep(self, index: int, view: View, image: Image) -> Image:
-        # Threads may pass here at once and overshoot the bound by a few images, which does no harm.
-        size = image.width * image.height * len(image.getbands())
-        if size <= self._left:
-            self._left -= size
-            self._kept[index, view] = image
-        return image
 
 
 @dataclass(frozen=True)
@@ -139,7 +101,8 @@ class ImageLoader:
         indices: Positions of the wanted images in the dataset.
         views: The wanted views by name; may be empty where only labels and positions are needed.
         batch_size: Images a batch, B.
-        workers: Threads that decode and augment.
+        workers: Threads that decode, augment and normalise.
+        pinned: Whether batches lie in pinned memory, from which a copy to a CUDA device need not be waited for.
     """
 
     images: StoredImages
@@ -147,6 +110,7 @@ class ImageLoader:
     views: Mapping[str, View]
     batch_size: int
     workers: int
+    pinned: bool = False
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every image once, in order; the last batch may be smaller."""
@@ -166,21 +130,43 @@ class ImageLoader:
         return max(1, len(self.indices) // self.batch_size)
 
     def _run(self, order: list[int], seed: int) -> Iterator[Batch]:
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for indices, images in decode_ahead(batches, lambda index: self._one(index, seed), self.workers):
-            yield self._collate(indices, images)
+        begun: deque[tuple[Batch, list[_Place]]] = deque()
 
-    def _one(self, index: int, seed: int) -> Pixels:
-        stored = self.images.get(index, self.views)
-        return {
-            name: self.views[name].pixels(image, np.random.default_rng(derive_seed(seed, "augment", name, index)))
-            for name, image in stored.items()
-        }
+        def places() -> Iterator[list[_Place]]:
+            for start in range(0, len(order), self.batch_size):
+                batch = self._empty(order[start : start + self.batch_size])
+                begun.append((batch, _places(batch)))
+                yield begun[-1][1]
 
-    def _collate(self, indices: Sequence[int], images: list[Pixels]) -> Batch:
+        for _ in decode_ahead(places(), lambda place: self._fill(place, seed), self.workers):
+            # Else the places, which others still name, would keep the batch in memory longer than it is in use.
+            begun[0][1].clear()
+            yield begun.popleft()[0]
+
+    def _empty(self, indices: Sequence[int]) -> Batch:
+        """A batch whose images are still to be written: each thread then puts its own where it belongs."""
         records = self.images.dataset.records
         return Batch(
             index=torch.tensor(indices),
-            views={name: view.batch([image[name] for image in images]) for name, view in self.views.items()},
+            views={
+                name: torch.empty(len(indices), 3, view.size, view.size, pin_memory=self.pinned)
+                for name, view in self.views.items()
+            },
             labels=torch.tensor([records[index].label for index in indices]),
         )
+
+    def _fill(self, place: _Place, seed: int) -> None:
+        index, rows = place
+        stored = self.images.get(self.images.dataset.records[index], self.views)
+        for name, view in self.views.items():
+            rng = np.random.default_rng(derive_seed(seed, "augment", name, index))
+            view.write(view.pixels(stored[name], rng), rows[name])
+
+
+# An image's position in the dataset, and its rows in a batch by view.
+_Place = tuple[int, dict[str, NDArray[np.float32]]]
+
+
+def _places(batch: Batch) -> list[_Place]:
+    rows = {name: view.numpy() for name, view in batch.views.items()}
+    return [(index, {name: view[row] for name, view in rows.items()}) for row, index in enumerate(batch.index.tolist())]

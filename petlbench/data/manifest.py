@@ -16,7 +16,7 @@ from petlbench.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "build_manifest", "manifest_digest", "split_digest", "write_manifest"]
+__all__ = ["COLUMNS", "build_manifest", "manifest_digest", "manifest_of", "split_digest", "write_manifest"]
 
 COLUMNS = ("image_id", "path", "label", "split", "group", "sha256")
 _SPLIT_COLUMNS = ("image_id", "split")
@@ -38,26 +38,51 @@ def build_manifest(
     Raises:
         InputError: When an image cannot be read, or there are not as many splits as records.
     """
-    import pandas as pd
-
     records = dataset.records
-    if len(splits) != len(records):
-        raise InputError(
-            f"'{dataset.name}' has {len(records)} images, but {len(splits)} splits were given", kind="bad_split"
-        )
-    rows: list[tuple[str, str, int, str, str, str]] = []
+    _check_count(dataset, splits)
+    digests: list[str] = []
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        hashes = pool.map(dataset.content_hash, records)
         try:
-            for record, split, digest in zip(records, splits, hashes, strict=True):
-                rows.append((record.image_id, record.path, record.label, split, record.group or "", digest))
+            for digest in pool.map(dataset.content_hash, records):
+                digests.append(digest)
                 if on_progress is not None:
-                    on_progress(len(rows), len(records))
+                    on_progress(len(digests), len(records))
         except BaseException:
             # Without this, an error or Ctrl-C would wait until every remaining image is hashed.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return manifest_of(dataset, splits, digests)
+
+
+def manifest_of(dataset: Dataset, splits: Sequence[str], digests: Sequence[str]) -> pd.DataFrame:
+    """Write down where every image belongs, once its content was hashed.
+
+    Args:
+        dataset: The dataset.
+        splits: The side of every record, in the order of the dataset's records.
+        digests: The SHA-256 of every record's content, in the same order.
+
+    Returns:
+        The same as `build_manifest`.
+
+    Raises:
+        InputError: When there are not as many splits as records.
+    """
+    import pandas as pd
+
+    _check_count(dataset, splits)
+    rows = [
+        (record.image_id, record.path, record.label, split, record.group or "", digest)
+        for record, split, digest in zip(dataset.records, splits, digests, strict=True)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image_id", ignore_index=True)
+
+
+def _check_count(dataset: Dataset, splits: Sequence[str]) -> None:
+    if len(splits) != len(dataset.records):
+        raise InputError(
+            f"'{dataset.name}' has {len(dataset.records)} images, but {len(splits)} splits were given", kind="bad_split"
+        )
 
 
 def write_manifest(frame: pd.DataFrame, file: Path) -> None:

@@ -9,6 +9,8 @@ from petlbench.data.record import Record
 from petlbench.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
 
 __all__ = ["Reader", "choose_classes", "ordered_classes"]
@@ -33,11 +35,15 @@ class Reader(Protocol):
         ...
 
     def open(self, record: Record) -> Image:
-        """Return the image in 8-bit RGB.
+        """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
 
         Raises:
             InputError: When the image is absent or corrupt.
         """
+        ...
+
+    def file(self, record: Record) -> Path | None:
+        """Return the image's file; None where the image is made, or lies in a file with others."""
         ...
 
     def content_hash(self, record: Record) -> str:

@@ -33,6 +33,7 @@ class Record:
         label: Position of the class in the dataset's ``classes``.
         group: What must stay on one side of a split (patient, lesion), or None where it is not known.
         split: The side that the dataset's own split gives the image, or None where there is none.
+        extra: What else the dataset's tables say of the image (site, device, sex, age, …), as (name, value) pairs.
     """
 
     image_id: str
@@ -40,3 +41,4 @@ class Record:
     label: int
     group: str | None = None
     split: Split | None = None
+    extra: tuple[tuple[str, str], ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,14 @@ import pandas as pd
 from petlbench.catalog import Catalog
 from petlbench.config import RunConfig
 from petlbench.data.dataset import Dataset, Record, open_dataset
-from petlbench.data.manifest import build_manifest
-from petlbench.data.record import SPLITS
+from petlbench.data.manifest import manifest_of
+from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
+from petlbench.data.stored import StoredImages
 from petlbench.errors import InputError
 from petlbench.progress import Progress
 
-__all__ = ["TaskData", "load_task_data"]
+__all__ = ["TaskData", "load_task_data", "load_test_data"]
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,30 @@ class TaskData:
         indices: Positions in the dataset by split.
         manifest: One row an image: image_id, path, label, split, group, sha256.
         skipped: What was wrong with each image that was left out.
+        images: The images, and what was kept of them when they were read for the first time.
     """
 
     dataset: Dataset
-    indices: Mapping[str, list[int]]
+    indices: Mapping[Split, list[int]]
     manifest: pd.DataFrame
     skipped: tuple[str, ...]
+    images: StoredImages
+
+    def records(self, split: Split) -> list[Record]:
+        """The images of one side, in the order of its indices."""
+        return [self.dataset.records[index] for index in self.indices[split]]
 
 
-def load_task_data(config: RunConfig, catalog: Catalog, data_root: Path, workers: int, progress: Progress) -> TaskData:
-    """Open a run's dataset, decode every image once to be sure of it, and split it.
+def load_task_data(
+    config: RunConfig,
+    catalog: Catalog,
+    data_root: Path,
+    workers: int,
+    progress: Progress,
+    *,
+    images_of: Callable[[Dataset], StoredImages] = StoredImages,
+) -> TaskData:
+    """Open a run's dataset, split it, and read every image once: to be sure of it, to hash it, and to keep it.
 
     Args:
         config: The run.
@@ -47,25 +62,65 @@ def load_task_data(config: RunConfig, catalog: Catalog, data_root: Path, workers
         data_root: The folder below which the images of cards lie.
         workers: Threads that decode.
         progress: Told what goes on.
+        images_of: Says what is kept of a dataset's images; nothing by default.
 
     Raises:
         InputError: When the dataset or its split is wrong, or an image cannot be read and is not to be skipped.
     """
     dataset = open_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
-    errors = _unreadable(dataset, workers, progress)
-    if errors and not config.skip_corrupt:
+    scheme = SplitScheme.parse(config.split)
+
+    def split(left: Dataset) -> list[Split]:
+        _check_classes(left)
+        return assign_splits(left.records, scheme, config.split_seed, classes=left.classes)
+
+    return _read_all(images_of(dataset), split, config.skip_corrupt, workers, progress)
+
+
+def load_test_data(
+    config: RunConfig, catalog: Catalog, data_root: Path, workers: int, progress: Progress, *, classes: Sequence[str]
+) -> TaskData:
+    """Open a run's external test set, all of whose images are its test split, and read every image once.
+
+    Args:
+        config: The run.
+        catalog: The catalogues.
+        data_root: The folder below which the images of cards lie.
+        workers: Threads that decode.
+        progress: Told what goes on.
+        classes: The classes that the run learns, in label order.
+
+    Raises:
+        InputError: When the dataset or its classes are wrong, or an image cannot be read and is not to be skipped.
+    """
+    dataset = open_dataset(config.test_on, catalog=catalog, data_root=data_root, settings={}).labelled_as(classes)
+    images = StoredImages(dataset)
+    return _read_all(images, lambda left: ["test"] * len(left.records), config.skip_corrupt, workers, progress)
+
+
+def _read_all(
+    images: StoredImages,
+    split: Callable[[Dataset], list[Split]],
+    skip_corrupt: bool,
+    workers: int,
+    progress: Progress,
+) -> TaskData:
+    """Split a dataset and look at every image; once more split what is left where some cannot be read."""
+    dataset = images.dataset
+    splits = split(dataset)
+    digests, errors = _read(images, splits, workers, progress)
+    if errors and not skip_corrupt:
         raise _refusal(errors)
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
         progress.say(f"{len(errors)} unreadable images are left out")
-    _check_classes(dataset)
-    splits = assign_splits(dataset.records, SplitScheme.parse(config.split), config.split_seed, classes=dataset.classes)
-    progress.phase("checksums", len(splits))
-    manifest = build_manifest(dataset, splits, on_progress=lambda _done, _total: progress.advance())
-    indices: dict[str, list[int]] = {
-        name: [index for index, split in enumerate(splits) if split == name] for name in SPLITS
+        splits = split(dataset)
+    manifest = manifest_of(dataset, splits, [digests[record.image_id] for record in dataset.records])
+    indices: dict[Split, list[int]] = {
+        name: [index for index, side in enumerate(splits) if side == name] for name in SPLITS
     }
-    return TaskData(dataset, indices, manifest, tuple(error.message for error in errors.values()))
+    skipped = tuple(error.message for error in errors.values())
+    return TaskData(dataset, indices, manifest, skipped, images.part(dataset))
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -79,22 +134,30 @@ def _check_classes(dataset: Dataset) -> None:
             )
 
 
-def _unreadable(dataset: Dataset, workers: int, progress: Progress) -> dict[str, InputError]:
-    """Decode every image; return the errors by image id."""
-    progress.phase("checking images", len(dataset.records))
+def _read(
+    images: StoredImages, splits: Sequence[Split], workers: int, progress: Progress
+) -> tuple[dict[str, str], dict[str, InputError]]:
+    """Look at every image; return the digests of those that can be read, and the errors of the others, by image id."""
+    records = images.dataset.records
+    progress.phase("reading images", len(records))
 
-    def check(record: Record) -> InputError | None:
+    def look(record: Record, split: Split) -> str | InputError:
         try:
-            dataset.open(record)
+            return images.look(record, split)
         except InputError as error:
             return error
         finally:
             progress.advance()
-        return None
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        checked = zip(dataset.records, pool.map(check, dataset.records), strict=True)
-        return {record.image_id: error for record, error in checked if error is not None}
+        try:
+            seen = dict(zip((record.image_id for record in records), pool.map(look, records, splits), strict=True))
+        except BaseException:
+            # Without this, Ctrl-C would wait until every remaining image is read.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    digests = {name: found for name, found in seen.items() if isinstance(found, str)}
+    return digests, {name: found for name, found in seen.items() if isinstance(found, InputError)}
 
 
 def _refusal(errors: Mapping[str, InputError]) -> InputError:

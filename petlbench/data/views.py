@@ -1,14 +1,15 @@
 """Views of an image: resized once, augmented by seed, normalised.
 
-What is done image by image runs in threads and touches Pillow and NumPy alone: torch operators called from several
-threads at once each bring a pool of their own, and the pools then fight for the cores. Whole batches are torch's.
+All of it is done image by image, in threads, and touches Pillow and NumPy alone: torch operators called from several
+threads at once each bring a pool of their own, and the pools then fight for the cores.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -19,10 +20,19 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as _functional
 
+from petlbench.data.images import to_rgb
+from petlbench.data.record import Split
+
 # torchvision declares tensors where it takes Pillow images as well.
 F: Any = _functional
 
-__all__ = ["Augmentation", "Normalization", "View"]
+__all__ = ["RGB", "Augmentation", "Form", "Normalization", "View", "by_split"]
+
+RGB = NDArray[np.uint8]
+"""An RGB image, (height, width, 3)."""
+
+Form = tuple[int, str]
+"""What a view stores of an image: the side of the square in pixels, and the filter that resizes."""
 
 _INTERPOLATION = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -107,23 +117,35 @@ class View:
         """The filter that resizes: the one that was asked for, or bicubic where that is unknown."""
         return self.interpolation if self.interpolation in _INTERPOLATION else "bicubic"
 
-    def store(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB image to the square that is kept, a little larger where it will be cropped."""
+    @property
+    def form(self) -> Form:
+        """What is stored of each image: a square a little larger than the view where it will be cropped."""
         side = self.size if self.augmentation is None else math.ceil(self.size / self.augmentation.margin)
-        return image.resize((side, side), _INTERPOLATION[self.filter])
+        return side, self.filter
 
-    def pixels(self, stored: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Turn a stored image into the pixels of the view, (size, size, 3), augmented where that is wanted."""
-        if self.augmentation is not None:
-            stored = self.augmentation(stored, self.size, rng)
-        return np.asarray(stored, dtype=np.uint8)
+    def store(self, image: Image.Image) -> RGB:
+        """Resize a decoded image to the square that is kept, (side, side, 3)."""
+        side, name = self.form
+        return np.asarray(to_rgb(image.resize((side, side), _INTERPOLATION[name])))
 
-    def batch(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def pixels(self, stored: RGB, rng: np.random.Generator) -> RGB:
+        """Turn what is stored of an image into the pixels of the view, (size, size, 3), augmented where wanted."""
+        if self.augmentation is None:
+            return stored
+        return np.asarray(self.augmentation(Image.fromarray(stored), self.size, rng))
+
+    def write(self, pixels: RGB, row: NDArray[np.float32]) -> None:
+        """Normalise the pixels of an image, (size, size, 3), into its place in a batch, (3, size, size)."""
+        for channel, levels in enumerate(_levels(self.normalization)):
+            # No pixel lies outside; "clip" only spares NumPy the buffer that it would need to find one that does.
+            np.take(levels, pixels[..., channel], out=row[channel], mode="clip")
+
+    def batch(self, images: Sequence[RGB]) -> Tensor:
         """Normalise the pixels of B images, each (size, size, 3), for a module: float32, (B, 3, size, size)."""
-        stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        scaled = F.to_dtype(stacked, torch.float32, scale=True).contiguous()
-        mean, std = list(self.normalization.mean), list(self.normalization.std)
-        return cast("Tensor", F.normalize(scaled, mean, std, inplace=True))
+        made = torch.empty(len(images), 3, self.size, self.size)
+        for pixels, row in zip(images, made.numpy(), strict=True):
+            self.write(pixels, row)
+        return made
 
     def without_augmentation(self) -> View:
         """The same view for evaluation, or for features that are computed once."""
@@ -135,3 +157,18 @@ class View:
             f"resize to {self.size} ({self.interpolation}), normalised with the mean of the {self.normalization.origin}"
         )
         return f"{text}; {self.augmentation.describe(self.size)}" if self.augmentation else f"{text}; no augmentation"
+
+
+def by_split(views: Mapping[str, View]) -> dict[Split, dict[str, View]]:
+    """The views of each split, by their names: those of training, and the same without augmentation."""
+    plain = {name: view.without_augmentation() for name, view in views.items()}
+    return {"train": dict(views), "val": plain, "test": plain}
+
+
+@lru_cache
+def _levels(normalization: Normalization) -> NDArray[np.float32]:
+    """What each of the 256 levels of a channel becomes, (3, 256): an image is then looked up, not computed."""
+    pixels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
+    scaled = F.to_dtype(pixels, torch.float32, scale=True)
+    levels: Tensor = F.normalize(scaled, list(normalization.mean), list(normalization.std))
+    return cast("NDArray[np.float32]", levels.reshape(3, 256).numpy())

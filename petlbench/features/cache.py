@@ -14,9 +14,9 @@ from petlbench.features.precision import CachePrecision, stored_tensors
 from petlbench.features.shard import images_of, shards_in
 from petlbench.features.store import FeatureStore
 from petlbench.files import write_atomically
-from petlbench.method import FeatureSpec
+from petlbench.method import FeatureSpec, TensorSpec
 
-__all__ = ["ABOUT", "StorePlan", "features_folder", "open_store", "plan_store", "read_about"]
+__all__ = ["ABOUT", "StorePlan", "features_folder", "open_store", "plan_store", "plan_tensors", "read_about"]
 
 ABOUT = "about.json"
 """What a folder's features are determined by, for people and for ``petlbench cache``."""
@@ -90,10 +90,21 @@ def plan_store(
         precision: The form in which they are stored.
         determined_by: What decides the numbers beside the images' content: backbone, weights, view, precision.
     """
-    about = {"version": _VERSION, **determined_by, "features": dict(spec.key), "cache_precision": precision}
-    text = _text(about)
+    determined_by = {**determined_by, "features": dict(spec.key), "cache_precision": precision}
+    return plan_tensors(cache_dir, stored_tensors(spec, precision), determined_by)
+
+
+def plan_tensors(cache_dir: Path, tensors: Mapping[str, TensorSpec], determined_by: Mapping[str, Any]) -> StorePlan:
+    """Say where tensors of any kind are kept, without touching the disk.
+
+    Args:
+        cache_dir: Folder of the whole cache.
+        tensors: One image's tensors as they are stored, by name.
+        determined_by: What decides the numbers beside the images' content.
+    """
+    text = _text({"version": _VERSION, **determined_by})
     key = hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
-    return StorePlan(json.loads(text), FeatureStore(features_folder(cache_dir) / key, stored_tensors(spec, precision)))
+    return StorePlan(json.loads(text), FeatureStore(features_folder(cache_dir) / key, tensors))
 
 
 def open_store(

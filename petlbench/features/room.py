@@ -11,7 +11,7 @@ from petlbench.features.housekeeping import FeatureSet, evictable, prune, survey
 from petlbench.files import check_writable, existing_part
 from petlbench.sizes import readable_size
 
-__all__ = ["CachePlace", "check_room", "free_bytes", "keep_below"]
+__all__ = ["PRELOADING", "CachePlace", "Purpose", "check_room", "free_bytes", "keep_below"]
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,45 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing_part(folder)).free
 
 
-def check_room(place: CachePlace, own: Path | None, needed: int) -> None:
+@dataclass(frozen=True)
+class Purpose:
+    """What is to be kept in the cache, in the words of the errors.
+
+    Args:
+        doing: What the run would do, such as ``preloading``.
+        instead: What does without it, as the end of a hint.
+    """
+
+    doing: str
+    instead: str
+
+
+PRELOADING = Purpose("preloading", "use --no-preload, or a smaller --cache-precision")
+
+
+def check_room(place: CachePlace, own: Path | None, needed: int, purpose: Purpose = PRELOADING) -> None:
     """Check that features fit on the disk and into the cache; nothing is written or deleted.
 
     Args:
         place: The cache.
         own: Folder of the feature set that they are part of; None where it is not known.
         needed: Size of the features that are still missing in bytes, at most.
+        purpose: What they are.
 
     Raises:
         InputError: When they do not fit, also after feature sets that nobody uses have gone.
     """
-    gone = _check_bound(place, own, needed) if place.most is not None else []
+    gone = _check_bound(place, own, needed, purpose) if place.most is not None else []
     if not needed:
         return
-    check_writable(place.folder, what="folder of the feature cache", option="--cache-dir, or use --no-preload")
+    check_writable(place.folder, what="folder of the feature cache", option=f"--cache-dir, or {purpose.instead}")
     free = free_bytes(place.folder)
     if needed > free + sum(one.bytes for one in gone):
         raise InputError(
-            f"preloading would write {readable_size(needed)} to {place.folder}, and the disk has "
+            f"{purpose.doing} would write {readable_size(needed)} to {place.folder}, and the disk has "
             f"{readable_size(free)} free",
             hint="name a folder on another disk with --cache-dir, make room with petlbench cache prune --cache-size "
-            "SIZE, use --no-preload, or a smaller --cache-precision",
+            f"SIZE, or {purpose.instead}",
             kind="no_room",
         )
 
@@ -73,7 +90,7 @@ def keep_below(place: CachePlace, needed: int = 0) -> int:
     return max(0, prune(place.folder, max(0, place.most - needed)).bytes_left + needed - place.most)
 
 
-def _check_bound(place: CachePlace, own: Path | None, needed: int) -> list[FeatureSet]:
+def _check_bound(place: CachePlace, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
     """Choose the feature sets that would have to go, or say that it does not help."""
     sets, _ = survey(place.folder)
     most = place.most or 0
@@ -83,10 +100,9 @@ def _check_bound(place: CachePlace, own: Path | None, needed: int) -> list[Featu
         mine = sum(one.bytes for one in sets if one.folder == own)
         raise InputError(
             f"--cache-size {readable_size(most)} is too small: this run's feature set in {place.folder} holds "
-            f"{readable_size(mine)}, preloading would add {readable_size(needed)}, and other running processes use "
-            f"{readable_size(stays - mine)}",
-            hint="give a larger --cache-size, name another folder with --cache-dir, use --no-preload, or a smaller "
-            "--cache-precision",
+            f"{readable_size(mine)}, {purpose.doing} would add {readable_size(needed)}, and other running "
+            f"processes use {readable_size(stays - mine)}",
+            hint=f"give a larger --cache-size, name another folder with --cache-dir, or {purpose.instead}",
             kind="cache_too_small",
         )
     return gone

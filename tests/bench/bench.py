@@ -20,14 +20,16 @@ from torch import nn
 
 from petlbench.assemble import Assembled, assemble, build_views, new_step, normalization
 from petlbench.catalog import Catalog
-from petlbench.data.loader import Batch, ImageLoader, StoredImages
+from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.stored import StoredImages
 from petlbench.data.task import load_task_data
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
 from petlbench.features.store import FeatureStore
+from petlbench.image_cache import memory_bound
 from petlbench.progress import Progress
 from petlbench.resolve import Request, resolve
-from tests.bench import preloading
+from tests.bench import loading, preloading
 from tests.bench.turns import in_turns
 
 ROUNDS = 7
@@ -67,7 +69,7 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     data = load_task_data(config, CATALOG, Path("data"), 2, Progress())
     chosen = normalization(config, data.dataset.card)
     views = build_views(config, assembled.method, assembled.backbone.info, chosen, augmentation=None)
-    images = StoredImages(data.dataset)
+    images = StoredImages(data.dataset, bound=memory_bound())
     decoding = ImageLoader(images, data.indices["train"], views, 16, 2)
     blind = ImageLoader(images, data.indices["train"], {}, 16, 2)
     assert assembled.frozen is not None
@@ -112,6 +114,7 @@ def main() -> None:
     console = Console()
     console.print(table)
     preloading.report(console)
+    loading.report(console)
 
 
 if __name__ == "__main__":

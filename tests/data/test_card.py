@@ -35,8 +35,9 @@ def write(folder: Path, text: str) -> Path:
     return file
 
 
-def test_the_three_first_cards_are_shipped() -> None:
-    assert {"digits", "isic2018", "lesions"} <= {entry.name for entry in ENTRIES}
+def test_cards_that_need_no_download_and_the_papers_eight_are_shipped() -> None:
+    papers = {"messidor2", "isic2018", "ddsm", "covid", "ddr", "isic2016", "cmmd", "chncxr"}
+    assert {"digits", "lesions"} | papers <= {entry.name for entry in ENTRIES}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.name))
@@ -77,6 +78,11 @@ def test_a_good_card_loads(tmp_path: Path) -> None:
         (("version = 1", "version = 1\nmean = [0.5, 0.5, 0.5]"), "mean and std"),
         (('kind = "folder"', 'kind = "folder"\n[counts.official]\ntotal=3\ntrain=1\nval=1\ntest=2'), "total is 3"),
         (('kind = "folder"', 'kind = "folder"\n[counts.official.classes.all]\nzebra=1'), "zebra"),
+        (('kind = "folder"', 'kind = "official"'), "a card has a layout exactly where its reader is 'official'"),
+        (
+            ('kind = "folder"', 'kind = "folder"\n[counts.official]\ntotal=9\nleft_out=2\nclasses.all = {a=9}'),
+            "the classes of 'all' make 9, but the part has 7 images",
+        ),
     ],
 )
 def test_a_wrong_card_is_refused_with_file_and_key(tmp_path: Path, change: tuple[str, str], said: str) -> None:
@@ -111,6 +117,8 @@ def test_an_absent_card_is_an_input_error(tmp_path: Path) -> None:
         (CountTable(total=5), 5),
         (CountTable(train=3, test=2), 5),
         (CountTable(classes={"all": {"a": 1, "b": 4}}), 5),
+        (CountTable(total=5, left_out=1, classes={"all": {"a": 1, "b": 3}}), 4),
+        (CountTable(train=3, test=2, left_out=1, classes={"train": {"a": 1, "b": 1}}), 4),
         (CountTable(), None),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,10 @@ def table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 class TestFolder:
     def test_class_folders(self, tmp_path: Path) -> None:
-        for name in ("cat/2.PNG", "cat/1.jfif", "dog/deep/1.png", "dog/.hidden.png", "dog/notes.txt"):
+        for name in ("cat/2.PNG", "cat/1.jfif", "dog/deep/1.png", "dog/.hidden.png"):
             file = image(tmp_path / Path(name).with_suffix(".png"))
             file.rename(tmp_path / name)
+        (tmp_path / "dog/notes.txt").write_text("not an image")
         dataset = opened(tmp_path)
         assert dataset.classes == ("cat", "dog")
         assert [(r.image_id, r.label, r.split) for r in dataset.records] == [
@@ -55,9 +57,57 @@ class TestFolder:
             ("cat/2.PNG", 0, None),
             ("dog/deep/1.png", 1, None),
         ]
-        assert dataset.notes == ("1 files without an image suffix are left out, first dog/notes.txt",)
+        assert dataset.notes == ("1 file that is no image is left out: dog/notes.txt",)
         assert (dataset.card.task, dataset.card.split, dataset.card.grouping) == ("binary", "random", "unavailable")
         assert dataset.open(dataset.records[0]).getpixel((0, 0)) == (100, 0, 0)
+
+    def test_the_content_decides_where_the_suffix_does_not(self, tmp_path: Path) -> None:
+        for number, name in enumerate(("a/no_suffix", "a/scan.0", "b/UPPER.JPG", "b/picture.txt")):
+            image(tmp_path / f"{name}.png", number).rename(tmp_path / name)
+        (tmp_path / "b/jpeg_called.png").write_bytes((tmp_path / "b/UPPER.JPG").read_bytes())
+        (tmp_path / "a/labels.csv").write_text("image,label")
+        (tmp_path / "a/empty").touch()
+        os.mkfifo(tmp_path / "a/pipe")
+        dataset = opened(tmp_path)
+        read = {record.image_id: dataset.open(record).size for record in dataset.records}
+        assert read == dict.fromkeys(
+            ("a/no_suffix", "a/scan.0", "b/UPPER.JPG", "b/jpeg_called.png", "b/picture.txt"), (4, 3)
+        )
+        assert dataset.notes == ("3 files that are no images are left out: a/empty, a/labels.csv, a/pipe",)
+
+    def test_many_skipped_files_are_all_counted(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            image(tmp_path / name / "1.png")
+        for number in range(25):
+            (tmp_path / f"a/{number:02d}.txt").touch()
+        (note,) = opened(tmp_path).notes
+        assert note.startswith("25 files that are no images are left out: a/00.txt, a/01.txt, ")
+        assert note.endswith("a/19.txt and 5 more")
+
+    def test_dicom_counts_where_pydicom_is(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        image(tmp_path / "a/1.png")
+        mark = bytes(128) + b"DICM"
+        for name in ("b/1-1.dcm", "b/none"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(mark)
+        (tmp_path / "b/DICOMDIR").write_bytes(mark)
+        monkeypatch.setitem(sys.modules, "pydicom", None)
+        error = refused(tmp_path)
+        assert (error.kind, "petlbench[dicom]" in error.hint) == ("missing_package", True)
+        monkeypatch.undo()
+        pytest.importorskip("pydicom")
+        dataset = opened(tmp_path)
+        assert [record.image_id for record in dataset.records] == ["a/1.png", "b/1-1.dcm", "b/none"]
+        assert dataset.notes == ("1 file that is no image is left out: b/DICOMDIR",)
+
+    def test_deep_greys_stay_deep_for_what_resizes_them(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            Image.fromarray(np.array([[0, 100, 65535]], dtype=np.uint16)).save(tmp_path / name / "1.png")
+        dataset = opened(tmp_path)
+        record = dataset.records[0]
+        assert np.asarray(dataset.open_deep(record))[0].tolist() == pytest.approx([0, 100 / 257, 255])
+        assert np.asarray(dataset.open(record))[0, :, 1].tolist() == [0, 0, 255]
 
     def test_equal_stems_have_different_ids(self, tmp_path: Path) -> None:
         image(tmp_path / "a/1.png", 1)
@@ -140,6 +190,11 @@ class TestCsv:
         ]
         assert (dataset.card.split, dataset.card.grouping) == ("official", "group")
 
+    def test_columns_without_a_role_are_kept(self, tmp_path: Path) -> None:
+        text = "image,age,label,site,\na.png, 40 ,x,north,?\nb.png,,y,south,?\na.png,41,x,north,?\n"
+        dataset = opened(table(tmp_path, text))
+        assert [r.extra for r in dataset.records] == [(("age", "40"), ("site", "north")), (("site", "south"),)]
+
     def test_labels_that_look_like_nothing_are_labels(self, tmp_path: Path) -> None:
         assert opened(table(tmp_path, "image,label\na.png,NA\nb.png,None\n")).classes == ("NA", "None")
 
@@ -208,7 +263,8 @@ class TestNames:
 
     def test_a_card_by_its_path(self, tmp_path: Path) -> None:
         text = CATALOG.find("dataset", "isic2018").file.read_text(encoding="utf-8")
-        folder = text.replace('"unavailable"', '"folder"').replace('"lesion"', '"none"')
+        before, after = text.split("[layout]")
+        folder = before.replace('kind = "official"', 'kind = "folder"') + after[after.index("[counts") :]
         (tmp_path / "mine.toml").write_text(folder, encoding="utf-8")
         error = refused(tmp_path / "mine.toml", root=tmp_path)
         assert error.kind == "data_missing"

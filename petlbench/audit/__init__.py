@@ -1,0 +1,1 @@
+"""What would make a reviewer reject a dataset's table, found before any training."""

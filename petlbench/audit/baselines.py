@@ -1,0 +1,212 @@
+"""Trivial classifiers: how far the class can be told without learning to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from petlbench.audit.columns import FILE_SIZE, Column, most_common
+from petlbench.audit.gallery import Gallery
+from petlbench.audit.intervals import auc_interval, weighted_auc
+from petlbench.progress import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Baseline", "run_baselines"]
+
+FOLDS = 5
+_TREES = 300
+_PIXEL_COMPONENTS = 80
+_MOST_NAMES = 50
+"""Names of a column that get a feature of their own; the others share one."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One trivial classifier, cross-validated.
+
+    Args:
+        name: Its name.
+        features: What it is given, in words.
+        looks: Whether what it is given depends on the pixels by intent; it does not for ``metadata``.
+        auc: Of all images, each scored by the model that did not see its fold; None where it could not be computed.
+        low: Lower bound of the AUC's 95 % interval (bootstrap over images, or groups where they are known).
+        high: Upper bound.
+        accuracy: Share of images whose most probable class is theirs.
+        refused: Why there are no figures; empty where there are.
+    """
+
+    name: str
+    features: str
+    looks: bool
+    auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    accuracy: float | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    name: str
+    features: str
+    looks: bool
+    matrix: NDArray[np.float64]
+    model: Callable[[int], Any]
+
+
+def run_baselines(
+    gallery: Gallery, columns: Sequence[Column], seed: int, workers: int, progress: Progress
+) -> list[Baseline]:
+    """Cross-validate every baseline: five shuffled folds, stratified by class, with groups kept together.
+
+    Args:
+        gallery: The images, (N,).
+        columns: What is known of them without a look at the pixels.
+        seed: Seed of folds, models and intervals.
+        workers: Processor cores that the forests use.
+        progress: Told of every fold.
+    """
+    plans = list(_plans(gallery, columns, seed, workers))
+    units, grouped = _units(gallery)
+    folds = _folds_possible(gallery.labels, units)
+    progress.phase("baselines", len(plans) * max(folds, 1))
+    found = []
+    for plan in plans:
+        why = _why_not(plan, folds)
+        if why:
+            found.append(Baseline(plan.name, plan.features, plan.looks, refused=why))
+            progress.advance(max(folds, 1))
+            continue
+        splits = _splits(gallery.labels, units, grouped, folds, seed)
+        scores = _cross_validated(plan, gallery.labels, len(gallery.classes), splits, progress)
+        found.append(_scored(plan, gallery.labels, scores, units, seed))
+    return found
+
+
+def _plans(gallery: Gallery, columns: Sequence[Column], seed: int, workers: int) -> Iterator[_Plan]:
+    import numpy as np
+
+    def forest(_train: int) -> Any:
+        from sklearn.ensemble import RandomForestClassifier
+
+        return RandomForestClassifier(_TREES, random_state=seed, n_jobs=workers)
+
+    def linear(train: int) -> Any:
+        return _pixel_model(train, seed)
+
+    sights = gallery.sights
+    levels = [(s.levels.mean, s.levels.deviation, s.levels.black, s.levels.white) for s in sights]
+    greys = np.array(levels, dtype=np.float64)
+    sizes = [column.numbers for column in columns if column.name == FILE_SIZE and column.numbers is not None]
+    if sizes:
+        both = np.column_stack([sizes[0], greys])
+        yield _Plan("file", "file size, mean, deviation, share of black and of white", True, both, forest)
+    yield _Plan("grey levels", "mean, deviation, share of black and of white", True, greys, forest)
+    thumbnails = np.stack([sight.fingerprint.thumbnail for sight in sights])
+    small = thumbnails.reshape(len(sights), 32, 2, 32, 2).mean(axis=(2, 4)).reshape(len(sights), -1)
+    yield _Plan("pixels", "32x32 greys, standardised, 80 principal components", True, small, linear)
+    useful = [column for column in columns if not column.constant and not column.identifies]
+    yield _Plan("metadata", _named(useful), False, _encoded(useful, len(sights)), forest)
+    if sizes:
+        rest = [column for column in useful if column.name != FILE_SIZE]
+        yield _Plan("metadata but file size", _named(rest), False, _encoded(rest, len(sights)), forest)
+
+
+def _pixel_model(train: int, seed: int) -> Any:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    components = PCA(min(_PIXEL_COMPONENTS, train - 1), random_state=seed)
+    return make_pipeline(StandardScaler(), components, LogisticRegression(C=0.1, max_iter=2000))
+
+
+def _named(columns: Sequence[Column]) -> str:
+    return ", ".join(column.name for column in columns)
+
+
+def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
+    """Numbers as they are, and for every frequent name whether it is that, (N, F)."""
+    import numpy as np
+
+    parts: list[NDArray[np.float64]] = []
+    for column in columns:
+        if column.numbers is not None:
+            parts.append(column.numbers[:, None])
+        else:
+            names, values = most_common(column.values, _MOST_NAMES), np.array(column.values)
+            parts.append((values[:, None] == np.array(names)[None]).astype(np.float64))
+    return np.concatenate(parts, axis=1) if parts else np.empty((count, 0))
+
+
+def _units(gallery: Gallery) -> tuple[NDArray[np.int64], bool]:
+    """The number of each image's group, (N,), an image without one being its own; and whether there are groups."""
+    import numpy as np
+
+    grouped = any(record.group is not None for record in gallery.records)
+    names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in gallery.records]
+    return np.unique(names, return_inverse=True)[1], grouped
+
+
+def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:
+    """Five, or fewer where a class has fewer images or groups; 0 where nothing can be cross-validated."""
+    import numpy as np
+
+    present = np.unique(labels)
+    least = min((len(np.unique(units[labels == label])) for label in present), default=0)
+    return min(FOLDS, least) if len(present) > 1 and least > 1 else 0
+
+
+def _why_not(plan: _Plan, folds: int) -> str:
+    if not folds:
+        return "fewer than two classes have two images or groups each, so nothing can be cross-validated"
+    if not plan.matrix.shape[1]:
+        return "nothing that it is given differs between images"
+    return ""
+
+
+def _splits(
+    labels: NDArray[np.int64], units: NDArray[np.int64], grouped: bool, folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if grouped:
+        return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, units))
+    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+
+
+def _cross_validated(
+    plan: _Plan,
+    labels: NDArray[np.int64],
+    classes: int,
+    splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    progress: Progress,
+) -> NDArray[np.float64]:
+    """Probabilities of every image by the model that did not see its fold, (N, C)."""
+    import numpy as np
+
+    scores = np.full((len(labels), classes), 1 / classes)
+    for train, test in splits:
+        # Groups can leave a fold's training part, or its test part, without a choice.
+        if len(test) and len(np.unique(labels[train])) > 1:
+            model = plan.model(len(train)).fit(plan.matrix[train], labels[train])
+            scores[test] = 0
+            scores[np.ix_(test, model.classes_)] = model.predict_proba(plan.matrix[test])
+        progress.advance()
+    return scores
+
+
+def _scored(
+    plan: _Plan, labels: NDArray[np.int64], scores: NDArray[np.float64], units: NDArray[np.int64], seed: int
+) -> Baseline:
+    import numpy as np
+
+    auc = float(weighted_auc(labels, scores, np.ones((1, len(labels))))[0])
+    low, high = auc_interval(labels, scores, units, seed)
+    accuracy = float((scores.argmax(axis=1) == labels).mean())
+    return Baseline(plan.name, plan.features, plan.looks, auc, low, high, accuracy)

@@ -1,0 +1,78 @@
+"""A page with some images of each class, to see at a glance what a dataset shows."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petlbench.data.dataset import Dataset
+from petlbench.data.record import Record
+from petlbench.files import write_atomically
+from petlbench.progress import Progress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["chosen_images", "draw_contact_sheet"]
+
+_SIDE = 160
+"""Pixels of the longer side of an image on the page."""
+
+
+def chosen_images(dataset: Dataset, label: int, count: int) -> list[Record]:
+    """Choose images of a class at even distances in the order of the dataset, the same ones each time.
+
+    Args:
+        dataset: The dataset.
+        label: Position of the class.
+        count: How many at most.
+    """
+    records = [record for record in dataset.records if record.label == label]
+    count = min(count, len(records))
+    return [records[position * len(records) // count] for position in range(count)]
+
+
+def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_class: int = 8) -> None:
+    """Draw some images of each class, one row a class.
+
+    Args:
+        dataset: The dataset.
+        file: Where to; its suffix, such as ``.png`` or ``.pdf``, gives the format.
+        progress: Told of every image.
+        per_class: Images of a class at most.
+
+    Raises:
+        InputError: When an image cannot be read.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [chosen_images(dataset, label, per_class) for label in range(len(dataset.classes))]
+    progress.phase("drawing images", sum(map(len, rows)))
+    figure = Figure(figsize=(1.3 * per_class + 1.5, 1.4 * len(rows) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{dataset.card.title}: {len(dataset.records)} images")
+    grid = figure.subplots(len(rows), per_class, squeeze=False)
+    for label, (axes, records) in enumerate(zip(grid, rows, strict=True)):
+        count = sum(record.label == label for record in dataset.records)
+        axes[0].set_ylabel(f"{textwrap.fill(dataset.classes[label], 14)}\n{count}", rotation=0, ha="right", va="center")
+        for position, one in enumerate(axes):
+            _empty(one)
+            if position < len(records):
+                _show(one, dataset, records[position])
+                progress.advance()
+    with write_atomically(file) as temporary:
+        figure.savefig(temporary, format=file.suffix.removeprefix(".").lower(), dpi=100)
+
+
+def _empty(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_frame_on(False)
+
+
+def _show(axes: Axes, dataset: Dataset, record: Record) -> None:
+    image = dataset.open(record)
+    image.thumbnail((_SIDE, _SIDE))
+    axes.imshow(image)

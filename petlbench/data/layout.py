@@ -1,0 +1,185 @@
+"""How an official release is laid out: where its images lie, which tables name them, and what their labels mean.
+
+Every image has *fields*: named groups of the pattern that its path matches, tags of its DICOM header, columns of the
+tables in which it stands. Label and group are templates over them, such as ``{patient}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from petlbench.data.record import Split
+
+__all__ = ["ImageSource", "Layout", "LeftOutFiles", "RefusedCopy", "TableSource", "ends_with", "fill", "names_in"]
+
+_NAME = re.compile(r"\{([^{}]+)\}")
+
+
+def names_in(template: str) -> tuple[str, ...]:
+    """Return the names that a template asks for: ``{patient}/{eye}`` has two."""
+    return tuple(_NAME.findall(template))
+
+
+def fill(template: str, fields: Mapping[str, str]) -> str:
+    """Put fields into a template; one that is not there counts as empty."""
+    return _NAME.sub(lambda match: fields.get(match[1], ""), template)
+
+
+def ends_with(path: str, end: str) -> bool:
+    """Say whether the last parts of a path in POSIX form are these; ``*`` stands for any characters of one part."""
+    return re.fullmatch("(?:.*/)?" + re.escape(end).replace(r"\*", "[^/]*"), path) is not None
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+    return pattern
+
+
+Text = Annotated[str, Field(min_length=1)]
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageSource(_Part):
+    """Where images lie."""
+
+    pattern: Pattern = Field(
+        description="Regular expression for the whole path, with forward slashes; its named groups become fields, and "
+        "together they tell the images apart."
+    )
+    split: Split | None = Field(default=None, description="The side on which the release has these images.")
+    tags: dict[str, Text] = Field(default_factory=dict, description="Fields from DICOM headers: name = 'Keyword'.")
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of the fields that an image has from here."""
+        return frozenset(re.compile(self.pattern).groupindex) | frozenset(self.tags)
+
+
+class LeftOutFiles(_Part):
+    """Files that look like images of the dataset and are none."""
+
+    pattern: Pattern = Field(description="Regular expression for the whole path.")
+    reason: Text = Field(description="Why they are left out.")
+
+
+class RefusedCopy(_Part):
+    """A changed copy that passes for the release."""
+
+    columns: tuple[Text, ...] = Field(min_length=1, description="Columns of a table that only the copy has.")
+    file: Text = Field(default="*.csv", description="The end of the table's path; * stands for any characters.")
+    reason: Text = Field(description="What the copy is and why it is refused.")
+
+
+class TableSource(_Part):
+    """A table, and how its rows belong to images."""
+
+    file: Text = Field(description="The end of the file's path; * stands for any characters and allows many files.")
+    optional: bool = Field(default=False, description="Whether it may lack; its fields are then empty.")
+    split: Split | None = Field(default=None, description="The side whose images it is about; all without it.")
+    separator: str = Field(default=",", min_length=1, max_length=1, description="Between cells (not in Excel files).")
+    sheet: str | None = Field(default=None, description="The sheet of an Excel file; the first without it.")
+    columns: tuple[Text, ...] = Field(default=(), description="Names of the columns where the file has no header.")
+    text: Annotated[str, AfterValidator(_compiles)] = Field(
+        default="",
+        description="For free text, one file a row: regular expression whose named groups, empty where it is not "
+        "found, are the columns beside 'stem', the file's name without its ending.",
+    )
+    fields: dict[str, Text] = Field(default_factory=dict, description="What is taken from a row: field = 'column'.")
+    one_hot: dict[str, tuple[Text, ...]] = Field(
+        default_factory=dict, description="Fields whose value is the name of the one column that holds a 1."
+    )
+    key: tuple[Text, ...] = Field(
+        min_length=1, description="Templates over columns that name the images of a row; several name several images."
+    )
+    image_key: Text = Field(description="Template over an image's fields that must equal a key; \\ counts as /.")
+    ignore_case: bool = Field(default=False, description="Whether keys are compared without regard to capitals.")
+    unmatched: Literal["error", "empty", "leave out"] = Field(
+        default="error", description="What becomes of an image that no row names."
+    )
+    reason: str = Field(default="", description="Why unmatched images are left out.")
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The names of the fields that an image has from here."""
+        return frozenset(self.fields) | frozenset(self.one_hot)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns without which it cannot be read, in the card's order."""
+        asked = [*(name for key in self.key for name in names_in(key)), *self.fields.values()]
+        asked += [name for columns in self.one_hot.values() for name in columns]
+        return tuple(dict.fromkeys(asked))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TableSource:
+        if bool(self.reason) != (self.unmatched == "leave out"):
+            raise ValueError("a reason is given exactly where unmatched images are left out")
+        if self.columns and self.text:
+            raise ValueError("free text has no columns; its names are those of the groups in 'text'")
+        known = self.columns or (*re.compile(self.text).groupindex, "stem") * bool(self.text)
+        strange = [name for name in self.needs if known and name not in known]
+        if strange:
+            raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(known)}")
+        return self
+
+
+class Layout(_Part):
+    """How the files of an official release are read once they are unpacked."""
+
+    shape: Text = Field(description="How the unpacked files lie, in words, for those who put them there.")
+    images: tuple[ImageSource, ...] = Field(min_length=1, description="Where images lie.")
+    leave: tuple[LeftOutFiles, ...] = Field(default=(), description="Files that are no images of the dataset.")
+    refused: tuple[RefusedCopy, ...] = Field(default=(), description="Changed copies that are not read.")
+    tables: tuple[TableSource, ...] = Field(default=(), description="The tables, in the order in which they are read.")
+    label: Text = Field(description="Template over an image's fields: the label as the release writes it.")
+    group: str = Field(default="", description="Template for what stays on one side; an image without it is alone.")
+    extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for the audit.")
+    labels: dict[str, Text] = Field(min_length=1, description="The label as it is written = class.")
+    left_out: dict[str, Text] = Field(
+        default_factory=dict, description="The label as it is written = why such images are left out."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Layout:
+        both = sorted(set(self.labels) & set(self.left_out))
+        if both:
+            raise ValueError(f"the label '{both[0]}' is a class and is left out")
+        for side in {source.split for source in self.images}:
+            self._check_side(side)
+        return self
+
+    def tables_of(self, side: Split | None) -> Iterator[TableSource]:
+        """Yield the tables that are about the images of one side."""
+        return (table for table in self.tables if table.split in (None, side))
+
+    def _check_side(self, side: Split | None) -> None:
+        """Check that every name is known when it is used, and given once."""
+        known = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
+        for table in self.tables_of(side):
+            _require(known, table.image_key, f"tables: image_key of {table.file}")
+            twice = sorted(known & table.provides)
+            if twice:
+                raise ValueError(f"the field '{twice[0]}' of {table.file} stands twice")
+            known |= table.provides
+        _require(known, self.label, "label")
+        # A side without groups, or without a column for the audit, is common: it is enough that some side has it.
+        every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.tables))
+        _require(every, self.group, "group")
+        _require(every, "".join(f"{{{name}}}" for name in self.extra), "extra")
+
+
+def _require(known: set[str] | frozenset[str], template: str, where: str) -> None:
+    strange = [name for name in names_in(template) if name not in known]
+    if strange:
+        raise ValueError(f"{where} uses the field '{strange[0]}'; known there: {', '.join(sorted(known)) or 'none'}")

@@ -1,0 +1,161 @@
+"""Images as their views store them: decoded and resized once, and kept in memory or on the disk."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from petlbench.data.dataset import Dataset
+from petlbench.data.record import Record, Split
+from petlbench.data.views import RGB, Form, View
+
+__all__ = ["Shelf", "StoredImages", "form_bytes"]
+
+
+class Shelf(Protocol):
+    """Where images are kept in some forms beyond this process."""
+
+    def __contains__(self, digest: object) -> bool:
+        """Whether an image, named by the digest of its content, is there."""
+        ...
+
+    def find(self, digest: str) -> Mapping[Form, RGB]:
+        """Return an image that is there, in every form."""
+        ...
+
+
+class StoredImages:
+    """Makes what views store of images, from one decode for all views, and keeps it.
+
+    Args:
+        dataset: Where the images come from.
+        views: The views that each split will be read in, by name; none for a split that is only looked at.
+        bound: Most bytes that are kept in memory; what is beyond is made anew each time.
+        shelves: What is kept elsewhere, by the forms that it holds.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        views: Mapping[Split, Mapping[str, View]] | None = None,
+        *,
+        bound: int = 0,
+        shelves: Mapping[frozenset[Form], Shelf] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.views = dict(views or {})
+        self.shelves = dict(shelves or {})
+        self._memory = _Memory(bound)
+        self._digests: dict[str, str] = {}
+
+    def part(self, dataset: Dataset) -> StoredImages:
+        """The same images and what is kept of them, for a dataset that has lost some of its records."""
+        left = copy.copy(self)
+        left.dataset = dataset
+        return left
+
+    def look(self, record: Record, split: Split) -> str:
+        """Read an image for the first time: see that it can be decoded, and keep what its split will be read in.
+
+        Args:
+            record: The image.
+            split: Its split.
+
+        Returns:
+            The digest of its content.
+
+        Raises:
+            InputError: When it cannot be read.
+        """
+        views = self.views.get(split, {})
+        shelf = self._shelf(views)
+        if shelf is None:
+            # Decoded before it is hashed: a reader that makes its images knows the digest by then.
+            self._make_ahead(record, views)
+            digest = self.dataset.content_hash(record)
+        else:
+            digest = self.dataset.content_hash(record)
+            if digest not in shelf:
+                self._make_ahead(record, views)
+        self._digests[record.image_id] = digest
+        return digest
+
+    def get(self, record: Record, views: Mapping[str, View]) -> dict[str, RGB]:
+        """Return what views store of an image, by the views' names.
+
+        Raises:
+            InputError: When it cannot be read.
+        """
+        stored = self.stored(record, views.values())
+        return {name: stored[view.form] for name, view in views.items()}
+
+    def stored(self, record: Record, views: Iterable[View]) -> Mapping[Form, RGB]:
+        """Return what views store of an image, by form, each (side, side, 3).
+
+        Raises:
+            InputError: When it cannot be read.
+        """
+        forms = {view.form: view for view in views}
+        found = self._find(record, forms)
+        if found is not None:
+            return found
+        image = self.dataset.open_deep(record)
+        return {form: self._memory.keep(record, form, view.store(image)) for form, view in forms.items()}
+
+    def digest(self, record: Record) -> str:
+        """The digest of the content of an image that was looked at."""
+        return self._digests[record.image_id]
+
+    def forget(self) -> None:
+        """Keep nothing in memory from now on."""
+        self._memory = _Memory(0)
+
+    def _find(self, record: Record, forms: Iterable[Form]) -> Mapping[Form, RGB] | None:
+        kept = self._memory.find(record, forms)
+        if kept is not None:
+            return kept
+        shelf, digest = self.shelves.get(frozenset(forms)), self._digests.get(record.image_id)
+        return shelf.find(digest) if shelf is not None and digest is not None and digest in shelf else None
+
+    def _shelf(self, views: Mapping[str, View]) -> Shelf | None:
+        return self.shelves.get(frozenset(view.form for view in views.values()))
+
+    def _make_ahead(self, record: Record, views: Mapping[str, View]) -> None:
+        image = self.dataset.open_deep(record)
+        for form, view in {view.form: view for view in views.values()}.items():
+            if self._memory.has_room(form):
+                self._memory.keep(record, form, view.store(image))
+
+
+class _Memory:
+    """Images that are kept up to a bound in bytes; threads may share it."""
+
+    def __init__(self, bound: int) -> None:
+        self._left = bound
+        self._kept: dict[tuple[str, Form], RGB] = {}
+        self._lock = threading.Lock()
+
+    def has_room(self, form: Form) -> bool:
+        return form_bytes(form) <= self._left
+
+    def keep(self, record: Record, form: Form, pixels: RGB) -> RGB:
+        key = record.image_id, form
+        with self._lock:
+            if key not in self._kept and self.has_room(form):
+                self._left -= form_bytes(form)
+                self._kept[key] = pixels
+        return pixels
+
+    def find(self, record: Record, forms: Iterable[Form]) -> dict[Form, RGB] | None:
+        """An image in every form; None where one is missing."""
+        kept = {form: self._kept.get((record.image_id, form)) for form in forms}
+        whole = {form: pixels for form, pixels in kept.items() if pixels is not None}
+        return whole if len(whole) == len(kept) else None
+
+
+def form_bytes(form: Form) -> int:
+    """Size of an image in a form, in bytes."""
+    side, _ = form
+    return 3 * side * side

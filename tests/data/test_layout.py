@@ -1,0 +1,127 @@
+"""The layout table of a card: templates, and wrong layouts refused with their key."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.catalog import Catalog
+from petlbench.data.card import load_card
+from petlbench.data.layout import Layout, ends_with, fill, names_in
+from petlbench.errors import InputError
+
+CARD = """
+title = "X-rays"
+modality = "X-ray"
+task = "binary"
+classes = ["ill", "well"]
+licence = "CC0"
+version = 1
+split = "random"
+grouping = "patient"
+
+[reader]
+kind = "official"
+
+[layout]
+shape = "the folder images, and labels.csv"
+label = "{finding}"
+group = "{patient}"
+extra = ["sex"]
+
+[[layout.images]]
+pattern = 'images/(?P<patient>\\d+)_(?P<number>\\d+)\\.png'
+
+[[layout.tables]]
+file = "labels.csv"
+fields = { finding = "Finding", sex = "Sex" }
+key = ["{Image}"]
+image_key = "{patient}_{number}"
+
+[layout.labels]
+0 = "well"
+1 = "ill"
+
+[layout.left_out]
+9 = "not read"
+"""
+
+
+def card(folder: Path, *changes: tuple[str, str]) -> Path:
+    text = CARD
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    file = folder / "card.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_whole_layout(tmp_path: Path) -> None:
+    layout = load_card(card(tmp_path)).layout
+    assert layout is not None
+    assert layout.images[0].fields == {"patient", "number"}
+    assert layout.tables[0].needs == ("Image", "Finding", "Sex")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('kind = "official"', 'kind = "folder"', "exactly where its reader is 'official'"),
+        ('grouping = "patient"', 'grouping = "unavailable"', "grouping is 'unavailable'"),
+        ('split = "random"', 'split = "official"', "does not give train and test"),
+        ('0 = "well"', '0 = "fine"', "layout.labels and classes differ in: fine, well"),
+        ("9 =", "1 =", "the label '1' is a class and is left out"),
+        ("(?P<patient>", "(?P<patient>(", "is no regular expression"),
+        ('label = "{finding}"', 'label = "{grade}"', "label uses the field 'grade'"),
+        ('group = "{patient}"', 'group = "{lesion}"', "group uses the field 'lesion'"),
+        ('extra = ["sex"]', 'extra = ["age"]', "extra uses the field 'age'"),
+        ("{patient}_{number}", "{patient}_{view}", "image_key of labels.csv uses the field 'view'"),
+        ('sex = "Sex"', 'patient = "Patient", sex = "Sex"', "the field 'patient' of labels.csv stands twice"),
+        ('key = ["{Image}"]', 'key = ["{Image}"]\ncolumns = ["Image", "Sex"]', "has no column 'Finding'"),
+        ('key = ["{Image}"]', 'key = ["{Image}"]\nunmatched = "leave out"', "a reason is given exactly where"),
+        ('key = ["{Image}"]', 'key = ["{Image}"]\nseperator = ";"', "unknown key 'layout.tables.0.seperator'"),
+        ('key = ["{Image}"]', 'key = ["{Image}"]\ntext = "(?P<Finding>.)"', "has no column 'Image'"),
+    ],
+)
+def test_a_wrong_layout_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    file = card(tmp_path, (old, new))
+    with pytest.raises(InputError) as caught:
+        load_card(file)
+    assert caught.value.kind == "bad_card"
+    assert str(file) in caught.value.message
+    assert said in caught.value.message
+
+
+def test_the_example_in_the_readme_is_a_layout() -> None:
+    readme = Catalog().find("dataset", "isic2018").file.with_name("README.md").read_text(encoding="utf-8")
+    example = next(block for block in readme.split("```toml\n") if block.startswith("[layout]"))
+    layout = Layout.model_validate(tomllib.loads(example.split("```")[0])["layout"])
+    assert layout.tables[0].provides == {"finding", "age"}
+
+
+@given(st.dictionaries(st.text("abc xyz", min_size=1), st.text(), min_size=1))
+def test_templates_give_every_field_once(fields: dict[str, str]) -> None:
+    template = "|".join(f"{{{name}}}" for name in fields)
+    assert names_in(template) == tuple(fields)
+    assert fill(template, fields) == "|".join(fields.values())
+    assert fill(template, {}) == "|" * (len(fields) - 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "end", "said"),
+    [
+        ("a/b/labels.csv", "labels.csv", True),
+        ("labels.csv", "labels.csv", True),
+        ("mylabels.csv", "labels.csv", False),
+        ("a/train/x.txt", "train/*.txt", True),
+        ("a/train/deep/x.txt", "train/*.txt", False),
+        ("labelsxcsv", "labels.csv", False),
+    ],
+)
+def test_ends_of_paths(path: str, end: str, said: bool) -> None:
+    assert ends_with(path, end) is said

@@ -1,0 +1,98 @@
+"""A look at a dataset: counts by side agree with its split, sizes and formats with its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from petlbench.catalog import Catalog
+from petlbench.data.contact_sheet import chosen_images, draw_contact_sheet
+from petlbench.data.dataset import Dataset, open_dataset
+from petlbench.data.image_facts import read_facts, read_size
+from petlbench.data.overview import Spread, look_over
+from petlbench.errors import InputError
+from petlbench.progress import Progress
+from tests.data.official_files import write_dicom
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(10):
+            image = Image.new("RGB", (20 + number, 30), (100 * label, 10 * number, 0))
+            image.save(tmp_path / "pets" / name / f"{number}.{'png' if number % 2 else 'jpg'}")
+    return tmp_path / "pets"
+
+
+def opened(folder: Path | str) -> Dataset:
+    return open_dataset(str(folder), catalog=Catalog(), data_root=Path("data"), settings={})
+
+
+def test_counts_sizes_and_formats(folder: Path) -> None:
+    done: list[int] = []
+
+    class Listening(Progress):
+        def advance(self, count: int = 1) -> None:
+            done.append(count)
+
+    seen = look_over(opened(folder), {}, 2, Listening())
+    assert (seen.width, seen.height) == (Spread(20, 24.5, 29), Spread(30, 30, 30))
+    assert (seen.formats, seen.unmeasured, seen.refused) == ({"PNG": 10, "JPEG": 10}, 0, "")
+    assert seen.by_split == {
+        "train": {"cat": 7, "dog": 7},
+        "val": {"cat": 1, "dog": 1},
+        "test": {"cat": 2, "dog": 2},
+    }
+    assert sum(done) == 20
+
+
+def test_what_is_known_is_not_measured_again(folder: Path) -> None:
+    dataset = opened(folder)
+    known = {record.image_id: read_facts(folder / record.path) for record in dataset.records}
+    for file in folder.rglob("*.*"):
+        file.write_bytes(b"")
+    assert look_over(dataset, known, 1, Progress()).width == Spread(20, 24.5, 29)
+    unknown = look_over(dataset, {}, 1, Progress())
+    assert (unknown.width, unknown.unmeasured) == (None, 20)
+
+
+def test_made_images_have_no_file_to_measure() -> None:
+    seen = look_over(opened("digits"), {}, 1, Progress())
+    assert (seen.width, seen.formats, seen.unmeasured) == (None, {}, 1797)
+    assert seen.by_split is not None
+
+
+def test_the_content_gives_the_format_and_the_head_the_size(tmp_path: Path) -> None:
+    Image.new("L", (7, 9)).save(tmp_path / "a.jpg", "PNG")
+    write_dicom(tmp_path / "b.dcm", "D1-0001", "L", "CC", 0, 0)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    assert read_size(tmp_path / "a.jpg") == (7, 9, "PNG")
+    assert read_size(tmp_path / "b.dcm") == (32, 32, "DICOM")
+    assert read_size(tmp_path / "c.png") is None
+    assert read_size(tmp_path / "d.png") is None
+    facts = read_facts(tmp_path / "b.dcm")
+    assert (facts.width, facts.height, facts.format, facts.bytes) == (
+        32,
+        32,
+        "DICOM",
+        (tmp_path / "b.dcm").stat().st_size,
+    )
+    with pytest.raises(InputError, match=r"c\.png"):
+        read_facts(tmp_path / "c.png")
+
+
+def test_a_contact_sheet_shows_images_of_every_class(folder: Path, tmp_path: Path) -> None:
+    dataset = opened(folder)
+    chosen = chosen_images(dataset, 1, 4)
+    assert [record.path for record in chosen] == ["dog/0.jpg", "dog/2.jpg", "dog/5.png", "dog/7.png"]
+    assert len(chosen_images(dataset, 0, 99)) == 10
+    draw_contact_sheet(dataset, tmp_path / "sheet.png", Progress(), per_class=4)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24) or ()}
+    for record in chosen:
+        if record.path.endswith(".png"):  # JPEG changes colours a little
+            assert (100, 10 * int(record.path[4]), 0) in colours
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["sheet.png"]
