@@ -238,7 +238,7 @@ def _plan(cache: CachePlace, forms: frozenset[Form]) -> StorePlan:
         "image_size": max(side for side, _ in forms),
         "cache_precision": "uint8",
         # Decodes and resizes; another version may round otherwise.
-        "pillow": package_versions()["pillow"],
+        **{name: package_versions()[name] for name in ("pillow", "torch")},
     }
     tensors = {_name((side, name)): TensorSpec((side, side, 3), torch.uint8) for side, name in forms}
     return plan_tensors(cache.folder, tensors, determined_by)

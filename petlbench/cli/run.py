@@ -149,11 +149,11 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     facts = {"status": result.status, "backbone": _backbone(result.config)}
     if result.error is not None:
         facts |= {"error": result.error["message"], **_shortage(result.error), "hint": result.error["hint"]}
-    external = f"test on {result.data['external']['title']}" if "external" in result.data else ""
-    for split, name in (("val", "validation"), ("test", "test"), ("external", external)):
+    external = f"AUC on {result.data['external']['title']}" if "external" in result.data else ""
+    for split, name in (("val", "validation AUC"), ("test", "test AUC"), ("external", external)):
         if split in result.metrics:
             metrics = result.metrics[split]
-            facts[f"{name} AUC"] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+            facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)

@@ -193,8 +193,9 @@ def _by_class(records: Sequence[Record], card: DatasetCard) -> dict[str, int]:
 def _differences(records: Sequence[Record], card: DatasetCard) -> list[str]:
     """Say where the numbers of images are not those that the card knows."""
     table, said = card.counts.official, []
-    expected = {"all": table.images, "train": table.train, "val": table.val, "test": table.test}
-    for part, count in expected.items():
+    # On which sides the images without a usable label are, no official page says.
+    parts = {} if table.left_out else {"train": table.train, "val": table.val, "test": table.test}
+    for part, count in {"all": table.images, **parts}.items():
         found = [record for record in records if part in ("all", record.split)]
         if count is not None and len(found) != count:
             said.append(f"{part}: {len(found)} images, not {count} as the card says")

@@ -113,7 +113,8 @@ def decode_image(content: bytes, name: str) -> Image:
             return decode_dicom(content, name)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             opened.load()
-            return _plain(ImageOps.exif_transpose(opened), name)
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _plain(opened, name)
     except UnidentifiedImageError as error:
         raise _corrupt(name, "it is no image in a known format") from error
     except (*_BROKEN, Image.DecompressionBombError) as error:
@@ -147,7 +148,7 @@ def _plain(image: Image, name: str) -> Image:
     if image.mode != "RGB" and image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _scaled(image: Image, name: str) -> Image:

@@ -22,7 +22,7 @@ ABOUT = "about.json"
 """What a folder's features are determined by, for people and for ``petlbench cache``."""
 
 # Raised when the same key comes to mean other features.
-_VERSION = 1
+_VERSION = 2
 
 _KEY_LENGTH = 20
 # What is not known before weights are read.
