@@ -32,6 +32,8 @@ from petlbench.result import Result, Status, write_result
 CLASSES = ["nevus", "naevus", "no, none"]
 NORMALIZATION = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "origin": "card"}
 SIZE = 32
+# Others resize by Pillow, from which a pixel in a thousand differs by one level of 255.
+CLOSE = 3e-4
 ONNX = {"model.onnx", "preprocessing.json"}
 Export = Callable[..., Any]
 Refused = Callable[..., dict[str, str]]
@@ -195,9 +197,9 @@ class TestSameProbabilities:
         assert 0 <= told["max_difference"] < 1e-4
         expected = predicted(call, run, pictures)
         logits, probabilities = by_onnx(run / "export", pictures)
-        np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities, expected, atol=CLOSE)
         np.testing.assert_allclose(torch.from_numpy(logits).softmax(dim=-1).numpy(), probabilities, atol=1e-6)
-        np.testing.assert_allclose(by_timm(run / "export", pictures, "export_vit"), expected, atol=1e-4)
+        np.testing.assert_allclose(by_timm(run / "export", pictures, "export_vit"), expected, atol=CLOSE)
 
     @pytest.mark.parametrize(
         ("method", "backbone"),
@@ -218,7 +220,7 @@ class TestSameProbabilities:
         assert set(told["files"]) == {path.name for path in (here / "deep/model").iterdir()}
         assert set(told["files"]) == {"model.safetensors", "preprocessing.json"}
         expected = predicted(call, run, pictures)
-        np.testing.assert_allclose(by_timm(here / "deep/model", pictures, backbone), expected, atol=1e-4)
+        np.testing.assert_allclose(by_timm(here / "deep/model", pictures, backbone), expected, atol=CLOSE)
 
     def test_both_heads_of_a_distilled_model_are_the_learned_one(self, call: Export, here: Path) -> None:
         run = finished_run(here / "results", "linear", "export_distilled")
@@ -260,7 +262,7 @@ class TestSameProbabilities:
         assert {name: view["size"] for name, view in document["views"].items()} == dict(
             zip(views, (SIZE, 16), strict=False)
         )
-        np.testing.assert_allclose(by_onnx(run / "export", pictures)[1], predicted(call, run, pictures), atol=1e-4)
+        np.testing.assert_allclose(by_onnx(run / "export", pictures)[1], predicted(call, run, pictures), atol=CLOSE)
 
 
 class TestWholeOrAbsent:

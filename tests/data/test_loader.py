@@ -98,13 +98,13 @@ def assert_same(ours: list[Batch], others: list[Batch]) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The images that were decoded, in whatever order."""
     seen: list[str] = []
-    real = Dataset.open
+    real = Dataset.open_deep
 
     def counting(dataset: Dataset, record: Record) -> Image.Image:
         seen.append(record.image_id)
         return real(dataset, record)
 
-    monkeypatch.setattr(Dataset, "open", counting)
+    monkeypatch.setattr(Dataset, "open_deep", counting)
     return seen
 
 
