@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["InputError", "PetlbenchError", "RunError", "unknown_name"]
+__all__ = ["InputError", "PetlbenchError", "RunError", "Stopped", "unknown_name"]
 
 
 class PetlbenchError(Exception):
@@ -38,6 +38,20 @@ class InputError(PetlbenchError):
 
 class RunError(PetlbenchError):
     """A run that started well could not be finished (exit status 1)."""
+
+
+class Stopped(Exception):  # noqa: N818 - a decision of those who watch a run, and no fault of it
+    """A run is to end before its last epoch; raised where its progress is told.
+
+    Args:
+        status: The status that its result gets: ``pruned``, ``timeout`` or ``interrupted``.
+        message: Why.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], *, hint: str = "") -> InputError:

@@ -82,21 +82,25 @@ class TestSplit:
         loader: The test images.
         log: JSON lines file to which every reading is appended.
         identity: What is read: dataset, split digest and run id.
+        is_hidden: Whether nobody may read them, as in the trials of a search.
     """
 
     __test__ = False  # not a test class, whatever its name begins with
 
-    def __init__(self, loader: ImageLoader, log: Path, identity: dict[str, str]) -> None:
+    def __init__(self, loader: ImageLoader, log: Path, identity: dict[str, str], *, is_hidden: bool = False) -> None:
         self._loader: ImageLoader | None = loader
         self._log = log
         self._identity = identity
+        self._is_hidden = is_hidden
 
     def read(self) -> ImageLoader:
         """Hand out the test images.
 
         Raises:
-            RunError: On the second call.
+            RunError: On the second call; and on the first where they are hidden.
         """
+        if self._is_hidden:
+            raise RunError("the test split is hidden from the trials of a search", kind="test_hidden")
         if self._loader is None:
             raise RunError("the test split of this run was read already", kind="test_read_twice")
         loader, self._loader = self._loader, None

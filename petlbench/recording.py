@@ -7,13 +7,13 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from petlbench.config import RunConfig
 from petlbench.data.record import SPLITS
 from petlbench.data.task import TaskData
 from petlbench.data.views import Normalization
-from petlbench.errors import PetlbenchError, RunError
+from petlbench.errors import PetlbenchError, RunError, Stopped
 from petlbench.evaluation import Labels, Logits
 from petlbench.external import shared_images
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
@@ -53,6 +53,8 @@ def describe_failure(error: BaseException, config: RunConfig) -> Ending:
     if isinstance(error, KeyboardInterrupt):
         told = {"kind": "interrupted", "message": "stopped by the user", "hint": "the same command goes on from here"}
         return Ending("interrupted", error=told, resumable=True)
+    if isinstance(error, Stopped):
+        return _describe_stop(error)
     if is_shortage(error):
         return Ending("oom", error=_describe_out_of_memory(error, config))
     if isinstance(error, OSError):
@@ -68,6 +70,12 @@ def describe_failure(error: BaseException, config: RunConfig) -> Ending:
         "traceback": "".join(traceback.format_exception(error)),
     }
     return Ending("failed", error=told)
+
+
+def _describe_stop(error: Stopped) -> Ending:
+    hint = "the same command goes on from here" if error.status == "interrupted" else ""
+    told = {"kind": error.status, "message": error.message, "hint": hint}
+    return Ending(cast("Status", error.status), error=told, resumable=error.status == "interrupted")
 
 
 def describe_memory(meter: MemoryMeter) -> Memory:

@@ -158,9 +158,14 @@ def read_result(folder: Path) -> Result:
         ) from error
 
 
-def iter_results(output: Path) -> Iterator[Result]:
-    """Yield every readable result below an output folder, in the order of their names."""
-    for file in sorted(output.glob(f"*/{FILE}")):
+def iter_results(output: Path, method: str = "*") -> Iterator[Result]:
+    """Yield every readable result below an output folder, in the order of their names.
+
+    Args:
+        output: Folder of all results.
+        method: Name of the method whose results are wanted; ``*`` for all.
+    """
+    for file in sorted(output.glob(f"{method}-*/{FILE}")):
         try:
             yield read_result(file.parent)
         except InputError:

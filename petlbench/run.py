@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,17 +35,18 @@ from petlbench.environment import describe_environment
 from petlbench.errors import InputError
 from petlbench.evaluation import Labels, Logits, Predictor, TestSplit
 from petlbench.external import load_external_data
-from petlbench.features.room import CachePlace
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.files import check_writable
 from petlbench.identity import differences, identify
-from petlbench.image_cache import ImageCache, check_disk, fill_disk, open_images, views_by_split
+from petlbench.image_cache import check_disk, fill_disk, open_images, views_by_split
 from petlbench.inference import measure_inference
+from petlbench.journal import Journal
 from petlbench.machine import choose_device, make_repeatable
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.shortage import is_shortage
 from petlbench.method import Inputs
 from petlbench.metrics import evaluate
+from petlbench.place import Place
 from petlbench.preloading import open_source, preload
 from petlbench.progress import Progress
 from petlbench.recording import (
@@ -59,44 +59,12 @@ from petlbench.recording import (
 )
 from petlbench.result import FILE, Inference, Result, iter_results, read_result, write_result
 from petlbench.run_folder import RunFolder
-from petlbench.scores import score
+from petlbench.scores import REFERENCE, score
 from petlbench.step import balanced_weights
 from petlbench.tracking import Tracker, open_tracker
 from petlbench.training import Checkpoint, Selected, Trainer
 
 __all__ = ["Place", "execute"]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run reads and writes, and how it is looked after: nothing here changes a number.
-
-    Args:
-        output: Folder of all results.
-        data_root: Folder below which the images of cards lie.
-        tracking_uri: MLflow's address, ``none``, or None for the default.
-        cache_dir: Folder of the feature cache.
-        workers: Threads that decode images.
-        rerun: Run again even when a finished result stands.
-        accept: Take a finished result although what it rests on has changed.
-        cache_size: Largest size of the feature cache in bytes; None for no bound.
-        cache_images: Where decoded and resized images are kept.
-    """
-
-    output: Path
-    data_root: Path
-    cache_dir: Path
-    tracking_uri: str | None = None
-    workers: int = 2
-    rerun: bool = False
-    accept: bool = False
-    cache_size: int | None = None
-    cache_images: ImageCache = "ram"
-
-    @property
-    def cache(self) -> CachePlace:
-        """The feature cache."""
-        return CachePlace(self.cache_dir, self.cache_size)
 
 
 def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progress) -> Result:
@@ -136,6 +104,8 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
         return stored
     run = _Run(config, place, data, external, assembled, meter, digests, folder, tracker, progress, device, started)
     with folder.locked():
+        if (stored := _stored(folder, digests, place)) is not None:
+            return stored  # another process has finished it meanwhile
         if place.rerun:
             folder.clear()
         return run.carry_out()
@@ -210,7 +180,8 @@ class _Run:
 
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
-        self.tracker.start(self.config.run_id, "petlbench", self.config.model_dump(mode="json"), self._tags())
+        config = self.config.model_dump(mode="json")
+        self.tracker.start(self.config.run_id, self.place.experiment, config, self._tags())
         try:
             self._store_images()
             self._preload(self.source, self.data)
@@ -220,7 +191,8 @@ class _Run:
             predictor = self._predictor(self.source)
             self._train(predictor)
             ending = self._test(predictor)
-            self.inference = self._measure_inference()
+            if self.place.reveal_test:
+                self.inference = self._measure_inference()
         except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
         return self._record(ending)
@@ -280,6 +252,7 @@ class _Run:
             config=self.config.training,
             seed=self.config.seed,
             progress=self.progress,
+            on_start=self._begin,
             on_epoch=self._report,
             watch=self._watch,
             measured=self.meter.phases,
@@ -303,24 +276,31 @@ class _Run:
         return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
-        """Read the test split, once, with the epoch that validation chose."""
+        """Read the test split, once and where it is revealed, with the epoch that validation chose."""
         began = time.perf_counter()
         with torch.no_grad():
             for name, tensor in self.assembled.adapted.kept().items():
                 tensor.copy_(self.selected.learned[name])
         self.progress.phase("validation", len(self.data.indices["val"]))
         outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
-        outputs["test"] = self._read_test(predictor, self._loader("test"), self.config.dataset, self.digests["split"])
-        if self.external is not None and self.external_source is not None:
-            loader = replace(self._loader("test"), images=self.external.images, indices=self.external.indices["test"])
-            predictor = self._predictor(self.external_source)
-            outputs["external"] = self._read_test(predictor, loader, self.config.test_on, self.digests["external"])
+        if self.place.reveal_test:
+            outputs |= self._read_tests(predictor)
         self.seconds["evaluate"] += time.perf_counter() - began
         return Ending("finished", outputs=outputs)
 
+    def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
+        loader, digests = self._loader("test"), self.digests
+        outputs = {"test": self._read_test(predictor, loader, self.config.dataset, digests["split"])}
+        if self.external is not None and self.external_source is not None:
+            loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
+            predictor = self._predictor(self.external_source)
+            outputs["external"] = self._read_test(predictor, loader, self.config.test_on, digests["external"])
+        return outputs
+
     def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
-        images = TestSplit(loader, self.place.output / "test_reads.jsonl", identity).read()
+        log = self.place.output / "test_reads.jsonl"
+        images = TestSplit(loader, log, identity, is_hidden=not self.place.reveal_test).read()
         self.progress.phase("test", len(images.indices))
         return predictor(images, self.progress.advance)
 
@@ -344,7 +324,7 @@ class _Run:
         A run that can go on keeps its checkpoint, and a finished result is never replaced by an unfinished one.
         """
         result = self._result(ending)
-        result.scores = score(result, iter_results(self.place.output))
+        result.scores = score(result, iter_results(self.place.output, REFERENCE))
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
@@ -355,6 +335,8 @@ class _Run:
             self.folder.publish()
         if not ending.resumable:
             self.folder.clear()
+        with suppress(OSError):  # the result stands, whether or not a full disk takes this line
+            self._journal.write("ended", self.config.run_id, status=ending.status)
         self.tracker.finish(ending.status, final_metrics(result), self.folder.final)
         return result
 
@@ -378,7 +360,15 @@ class _Run:
             error=ending.error,
         )
 
+    @property
+    def _journal(self) -> Journal:
+        return Journal(self.place.output)
+
+    def _begin(self, epochs: int) -> None:
+        self._journal.write("started", self.config.run_id, epoch=epochs)
+
     def _report(self, entry: Mapping[str, Any]) -> None:
+        self._journal.write("epoch", self.config.run_id, epoch=entry["epoch"])
         self.progress.epoch(entry)
         self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
 

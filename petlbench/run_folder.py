@@ -54,9 +54,9 @@ class RunFolder:
         try:
             yield
         finally:
+            # The empty file stays: were it removed, a process that waits for it and one that makes it anew would both
+            # hold the lock.
             lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
-            self._remove_if_empty(self.work.parent)
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
@@ -75,10 +75,3 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the unfinished state."""
         shutil.rmtree(self.work, ignore_errors=True)
-
-    @staticmethod
-    def _remove_if_empty(folder: Path) -> None:
-        try:
-            folder.rmdir()
-        except OSError:
-            return

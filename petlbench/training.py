@@ -77,6 +77,7 @@ class Trainer:
             lives already, to read their peak memory.
         measured: Memory figures by phase, shared with what ``watch`` fills; a checkpoint keeps them, so that a run that
             was stopped behind its last epoch still has them.
+        on_start: Told how many epochs earlier attempts have done.
         on_epoch: Told each new point of the curve, once the checkpoint is written.
         seconds: Time spent so far in training and in evaluation, earlier attempts included.
         earlier: The part of it that was spent before this process.
@@ -92,6 +93,7 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
     measured: dict[str, PhaseMemory] = field(default_factory=dict)
+    on_start: Callable[[int], None] = lambda epochs: None
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
     earlier: float = 0.0
@@ -108,6 +110,7 @@ class Trainer:
         """
         checkpoint.load(self, selected)
         self.earlier = sum(self.seconds.values())
+        self.on_start(len(selected.curve))
         first = len(selected.curve) + 1
         for epoch in range(first, self.config.epochs + 1):
             watch = self.watch if epoch == first else _unwatched

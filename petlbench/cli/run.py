@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.assignments import parse_assignments
-from petlbench.cli.options import (
-    cache_dir_option,
-    cache_images_option,
-    cache_size_option,
-    catalog_option,
-    data_root_option,
-    json_option,
-    output_option,
-    setting_option,
-)
+from petlbench.cli.options import json_option
 from petlbench.cli.output import MISSING, mebibytes, number, percent, print_facts, print_json, seconds
+from petlbench.cli.run_options import request_values, run_options
 from petlbench.sizes import readable_size
 
 if TYPE_CHECKING:
@@ -32,63 +24,13 @@ __all__ = ["command"]
 
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
-TRAINING = ("epochs", "batch_size", "accumulate", "optimizer", "lr", "weight_decay")
-
 
 @click.command("run", epilog=EPILOG)
 @click.option("--method", required=True, help="Name of a method; see petlbench list methods.")
 @click.option("--dataset", required=True, help="Name of a dataset, a folder of class folders, a CSV or a card.")
-@click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
-@click.option("--weights", default="default", show_default=True, help="default (the hub), none (random) or a file.")
-@click.option("--image-size", type=int, help="Pixels.  [default: the card's, else the backbone's]")
-@click.option("--epochs", type=int, help="Passes over the training split.  [default: 20]")
-@click.option("--batch-size", type=int, help="Images a step.  [default: 16]")
-@click.option(
-    "--accumulate", type=int, help="Pieces of a batch that go through one by one: less memory, same step.  [default: 1]"
-)
-@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="sgd: momentum 0.9.  [default: adamw]")
-@click.option("--lr", type=float, help="Peak learning rate.  [default: the method's]")
-@click.option("--weight-decay", type=float, help="Weight decay.  [default: the method's]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of initial values, order and augmentation.")
-@click.option("--split", help="official, random, kfold:K/I or repeat:N/I.  [default: the card's]")
-@click.option("--split-seed", type=int, default=0, show_default=True, help="The same for all seeds of a study.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
-@click.option("--threads", type=int, help="Threads of one operator.  [default: cores, at most 8]")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
-@click.option(
-    "--attention-kernel",
-    type=click.Choice(["auto", "eager", "fused"]),
-    default="auto",
-    show_default=True,
-    help="Explicit attention or torch's fused kernels.",
-)
-@click.option("--checkpointing", is_flag=True, help="Compute blocks again in backward: less memory, more time.")
-@click.option(
-    "--normalize",
-    type=click.Choice(["backbone", "card"]),
-    default="backbone",
-    show_default=True,
-    help="Whose mean and standard deviation.",
-)
-@click.option(
-    "--preload/--no-preload", default=None, help="Compute frozen features once.  [default: wherever the method can]"
-)
-@click.option(
-    "--cache-precision",
-    type=click.Choice(["fp32", "bf16", "fp16", "int8"]),
-    help="In which preloaded features are kept.  [default: int8]",
-)
-@click.option("--skip-corrupt", is_flag=True, help="Leave unreadable images out.")
-@click.option("--test-on", help="Another dataset of the same classes: an external test set, read once.")
-@setting_option
-@data_root_option
-@cache_dir_option
-@cache_size_option
-@cache_images_option
-@output_option
-@click.option("--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]")
+@run_options
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
-@catalog_option
 @click.option("--rerun", is_flag=True, help="Run again although a result stands.")
 @click.option("--accept", is_flag=True, help="Take a result whose data or code has changed since.")
 @click.option("--dry-run", is_flag=True, help="Count parameters and predict memory; train nothing.")
@@ -111,14 +53,13 @@ def command(
 ) -> int:
     """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
     given = parse_assignments(settings, ("method", "dataset", "training"))
-    training = {**given["training"]} | {name: asked.pop(name) for name in TRAINING if asked[name] is not None}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    values = request_values(asked, given["training"])
 
     from petlbench.catalog import Catalog
     from petlbench.resolve import Request, resolve
 
     found = Catalog(catalog)
-    request = Request(training=training, method_settings=given["method"], dataset_settings=given["dataset"], **asked)
+    request = Request(method_settings=given["method"], dataset_settings=given["dataset"], **values)
     config = resolve(request, found, data_root)
     if dry_run:
         from petlbench.dryrun import dry_run as predict
@@ -126,7 +67,8 @@ def command(
 
         return _show_dry_run(predict(config, found, data_root, CachePlace(cache_dir, cache_size)), cache_dir, json)
     from petlbench.cli.bars import ShownProgress
-    from petlbench.run import Place, execute
+    from petlbench.place import Place
+    from petlbench.run import execute
 
     place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size, cache_images)
     with ShownProgress() as progress:
