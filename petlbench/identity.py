@@ -15,7 +15,7 @@ from petlbench.data.manifest import manifest_digest, split_digest
 from petlbench.data.task import TaskData
 from petlbench.environment import file_digest, package_versions
 
-__all__ = ["differences", "identify"]
+__all__ = ["code_digests", "differences", "identify"]
 
 
 def identify(
@@ -34,10 +34,22 @@ def identify(
         "data": manifest_digest(data.manifest),
         "split": split_digest(data.manifest),
         "weights": assembled.weights_digest,
-        "method": _method_digest(catalog.find("method", config.method).file),
+        **code_digests(config.method, catalog),
+        "external": "" if external is None else manifest_digest(external.manifest),
+    }
+
+
+def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
+    """Take the part of the digests that needs no data and no weights: method code and package versions.
+
+    Args:
+        method: Name of the method.
+        catalog: The catalogues.
+    """
+    return {
+        "method": _method_digest(catalog.find("method", method).file),
         "petlbench": petlbench.__version__,
         "packages": package_versions(),
-        "external": "" if external is None else manifest_digest(external.manifest),
     }
 
 

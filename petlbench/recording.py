@@ -16,11 +16,21 @@ from petlbench.data.views import Normalization
 from petlbench.errors import PetlbenchError, RunError, Stopped
 from petlbench.evaluation import Labels, Logits
 from petlbench.external import shared_images
+from petlbench.features.source import CachedFeatures, FeatureSource
+from petlbench.intervals import compute_intervals
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
 from petlbench.memory.shortage import describe_shortage, is_shortage
 from petlbench.result import Inference, Memory, Result, Status
 
-__all__ = ["Ending", "describe_data", "describe_failure", "describe_memory", "final_metrics", "shortage_while_building"]
+__all__ = [
+    "Ending",
+    "describe_data",
+    "describe_failure",
+    "describe_intervals",
+    "describe_memory",
+    "final_metrics",
+    "shortage_while_building",
+]
 
 # The figures of memory that a tracker is told.
 _MEMORY = ("allocated", "reserved", "process")
@@ -78,6 +88,23 @@ def _describe_stop(error: Stopped) -> Ending:
     return Ending(cast("Status", error.status), error=told, resumable=error.status == "interrupted")
 
 
+def describe_intervals(
+    data: TaskData, external: TaskData | None, outputs: Mapping[str, tuple[Labels, Logits]]
+) -> dict[str, Any]:
+    """Give the intervals of the scores of each split, patients or lesions counted once.
+
+    Args:
+        data: The images of the run's own dataset.
+        external: Those of its external test set, which are the split ``external``.
+        outputs: Labels (N,) and logits (N, C) by split, in the order of the split's indices.
+    """
+    records = {side: data.records(side) for side in SPLITS} | {"external": external.records("test") if external else []}
+    return {
+        split: compute_intervals(labels, logits, [record.group for record in records[split]])
+        for split, (labels, logits) in outputs.items()
+    }
+
+
 def describe_memory(meter: MemoryMeter) -> Memory:
     """Take the training step's peak from a meter, and every phase beside it."""
     step = meter.phases.get("train_step", PhaseMemory())
@@ -93,15 +120,21 @@ def describe_memory(meter: MemoryMeter) -> Memory:
     )
 
 
-def describe_data(data: TaskData, normalization: Normalization, external: TaskData | None) -> dict[str, Any]:
-    """Count the images by split and class, name what was skipped, and say how colours were normalised.
+def describe_data(
+    data: TaskData, normalization: Normalization, external: TaskData | None, source: FeatureSource
+) -> dict[str, Any]:
+    """Count the images by split and class, name what was skipped, and say what was made of the images.
 
     Args:
         data: The images that the run learns from.
         normalization: How colours are normalised.
         external: The external test set, where there is one.
+        source: Gives the frozen features of the images that the run learns from.
     """
     found = {**_describe_images(data), "normalization": asdict(normalization)}
+    if isinstance(source, CachedFeatures):
+        each = source.store.bytes_an_image
+        found["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
     if external is not None:
         found["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
     return found

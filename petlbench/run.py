@@ -53,6 +53,7 @@ from petlbench.recording import (
     Ending,
     describe_data,
     describe_failure,
+    describe_intervals,
     describe_memory,
     final_metrics,
     shortage_while_building,
@@ -180,8 +181,8 @@ class _Run:
 
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
-        config = self.config.model_dump(mode="json")
-        self.tracker.start(self.config.run_id, self.place.experiment, config, self._tags())
+        config, place = self.config.model_dump(mode="json"), self.place
+        self.tracker.start(self.config.run_id, place.experiment, config, self._tags(), group=place.group)
         try:
             self._store_images()
             self._preload(self.source, self.data)
@@ -266,8 +267,9 @@ class _Run:
             self.earlier = trainer.earlier
 
     def _tags(self) -> dict[str, str]:
-        card = self.data.dataset.card
-        return {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
+        card, kind = self.data.dataset.card, "run" if self.place.reveal_test else "trial"
+        tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
+        return {**tags, "petlbench.kind": kind}
 
     def _class_weights(self) -> torch.Tensor | None:
         if self.config.training.class_weights == "none":
@@ -337,7 +339,7 @@ class _Run:
             self.folder.clear()
         with suppress(OSError):  # the result stands, whether or not a full disk takes this line
             self._journal.write("ended", self.config.run_id, status=ending.status)
-        self.tracker.finish(ending.status, final_metrics(result), self.folder.final)
+        self.tracker.finish(ending.status, final_metrics(result), self.folder.final, curve=result.curve)
         return result
 
     def _result(self, ending: Ending) -> Result:
@@ -347,12 +349,13 @@ class _Run:
             config=self.config,
             best_epoch=self.selected.epoch or None,
             metrics={split: evaluate(labels, logits) for split, (labels, logits) in ending.outputs.items()},
+            intervals=describe_intervals(self.data, self.external, ending.outputs),
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
-            data=describe_data(self.data, self.normalization, self.external),
+            data=describe_data(self.data, self.normalization, self.external, self.source),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=self.digests,
             environment=describe_environment(),

@@ -1,0 +1,71 @@
+"""Numbers with as many digits as their uncertainty leaves them."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["round_by_uncertainty", "with_uncertainty"]
+
+_MOST_DECIMALS = 6
+
+
+def round_by_uncertainty(value: float, std: float | None) -> str:
+    """Write a number with the digits that its uncertainty leaves it.
+
+    The standard deviation keeps two digits where its first three are at most 354, one up to 949, and is 1000 from 950
+    on; the value is rounded to the same place: the rule of the Particle Data Group (Review of Particle Physics,
+    introduction, section 5.3).
+
+    Args:
+        value: The number.
+        std: Its standard deviation, in the same unit; None, 0 or not finite where none is known.
+
+    Returns:
+        The number in decimals; to the digits of a float of 6 decimals, without trailing zeros, where no deviation is
+        known.
+
+    Example:
+        >>> round_by_uncertainty(90.763, 1.21)
+        '90.8'
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if not _known(std):
+        text = f"{value:.{_MOST_DECIMALS}f}".rstrip("0").rstrip(".")
+        return _unsigned_zero(text)
+    return _unsigned_zero(_to_place(value, _decimals(std or 0.0)))
+
+
+def with_uncertainty(value: float, std: float | None) -> str:
+    """Write a number and its standard deviation, both rounded to the same place.
+
+    Args:
+        value: The number.
+        std: Its standard deviation, in the same unit; None, 0 or not finite where none is known.
+
+    Example:
+        >>> with_uncertainty(90.763, 1.21)
+        '90.8 ± 1.2'
+    """
+    text = round_by_uncertainty(value, std)
+    return f"{text} ± {_to_place(std or 0.0, _decimals(std or 0.0))}" if _known(std) else text
+
+
+def _known(std: float | None) -> bool:
+    return std is not None and math.isfinite(std) and std > 0
+
+
+def _decimals(std: float) -> int:
+    """The place, counted behind the decimal point, to which a deviation is given."""
+    exponent = math.floor(math.log10(std))
+    first_three = round(std / 10.0 ** (exponent - 2))
+    # From 950 on it is 1000, of which one place less is two digits again.
+    return -exponent + (1 if first_three <= 354 else 0)
+
+
+def _to_place(value: float, decimals: int) -> str:
+    return f"{round(value, decimals):.{max(0, decimals)}f}"
+
+
+def _unsigned_zero(text: str) -> str:
+    return text.removeprefix("-") if not text.strip("-0.") else text

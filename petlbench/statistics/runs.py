@@ -1,0 +1,195 @@
+"""The runs of one method on one dataset, summed up by split: means, spread over seeds, influence of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petlbench.influence import influence_on
+from petlbench.statistics.evidence import Scored
+from petlbench.statistics.verdict import Source
+
+__all__ = ["Influence", "InfluenceReader", "Runs", "SplitRuns", "seed_sources"]
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What images, or groups, contribute to the error of a score.
+
+    Args:
+        units: Numbers of the images or groups, (U,), the same in all runs on a dataset; a number may stand twice.
+        values: The contributions, (U,).
+    """
+
+    units: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def mean(cls, parts: Sequence[Influence]) -> Influence:
+        """The influence on the mean of several scores."""
+        units = np.concatenate([part.units for part in parts])
+        return cls(units, np.concatenate([part.values for part in parts]) / len(parts))
+
+    def minus(self, other: Influence) -> Influence:
+        """The influence on the difference to another score."""
+        return Influence(np.concatenate([self.units, other.units]), np.concatenate([self.values, -other.values]))
+
+    def source(self) -> Source:
+        """The variance over draws of images or groups, and how well it is known.
+
+        The degrees of freedom are those at which a chi-square has the variance that the sum of squares has:
+        ``2 / (sum x^4 / (sum x^2)^2 - 1 / U)``. Few images that contribute much have few of them.
+        """
+        sums = np.bincount(self.units, weights=self.values) if len(self.units) else np.zeros(1)
+        squares, fourths = float((sums**2).sum()), float((sums**4).sum())
+        if squares == 0:
+            return Source(0.0, 1.0)
+        count = len(np.unique(self.units))
+        return Source(squares, 2 / max(fourths / squares**2 - 1 / count, 1e-6))
+
+
+class InfluenceReader:
+    """Reads the predictions of each run once, and keeps one number for each image or group.
+
+    Args:
+        metric: One of `petlbench.influence.METRICS`.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._numbers: dict[str, dict[str, int]] = {}
+        self._kept: dict[int, tuple[Scored, Influence | None]] = {}
+
+    def __call__(self, record: Scored) -> Influence | None:
+        """The influences of a run's images; None where its predictions are not kept."""
+        if id(record) not in self._kept:
+            # The record is kept beside, so that its id is not given to another one.
+            self._kept[id(record)] = (record, self._read(record))
+        return self._kept[id(record)][1]
+
+    def _read(self, record: Scored) -> Influence | None:
+        predictions = record.predictions()
+        values = None
+        if predictions is not None:
+            values = influence_on(self._metric, predictions.labels, predictions.logits)
+        if predictions is None or values is None:
+            return None
+        numbers = self._numbers.setdefault(record.dataset, {})
+        units = np.array([numbers.setdefault(unit, len(numbers)) for unit in predictions.units], dtype=np.int64)
+        groups = len(np.unique(units))
+        scale = (groups / max(1, groups - 1)) ** 0.5 if groups < len(units) else 1.0
+        return Influence(units, values * scale)
+
+
+@dataclass(frozen=True)
+class SplitRuns:
+    """The runs of one method on one split of a dataset.
+
+    Args:
+        records: The runs, by seed.
+        read: Gives the influences of a run.
+    """
+
+    records: Sequence[Scored]
+    read: Callable[[Scored], Influence | None]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The scores, (S,)."""
+        return np.array([record.score for record in self.records])
+
+    @cached_property
+    def influence(self) -> Influence | None:
+        """The influence on the mean score; None where that of a run is not known."""
+        found = [self.read(record) for record in self.records]
+        known = [one for one in found if one is not None]
+        return Influence.mean(known) if len(known) == len(found) else None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one method on one dataset.
+
+    Args:
+        splits: The runs by split.
+    """
+
+    splits: Mapping[str, SplitRuns]
+
+    @classmethod
+    def of(cls, records: Iterable[Scored], read: Callable[[Scored], Influence | None]) -> Runs:
+        """Sort runs by split and by seed."""
+        found: dict[str, list[Scored]] = {}
+        for record in sorted(records, key=lambda one: (one.split, one.seed)):
+            found.setdefault(record.split, []).append(record)
+        return cls({split: SplitRuns(members, read) for split, members in found.items()})
+
+    @staticmethod
+    def shared(first: Runs, second: Runs) -> tuple[Runs, Runs] | None:
+        """The runs of two methods that have a split and a seed in common; None where there are none."""
+        wanted = first._keys() & second._keys()
+        found = [
+            Runs.of((one for one in runs._records() if (one.split, one.seed) in wanted), runs._reader())
+            for runs in (first, second)
+        ]
+        return (found[0], found[1]) if wanted else None
+
+    def only(self, splits: Iterable[str]) -> Runs:
+        """The same method on some of its splits."""
+        return Runs({split: self.splits[split] for split in splits})
+
+    @property
+    def seeds(self) -> int:
+        """Runs of the split that has fewest."""
+        return min(len(split.records) for split in self.splits.values())
+
+    @cached_property
+    def influence(self) -> Influence | None:
+        """The influence on the mean over splits; None where that of a run is not known."""
+        found = [split.influence for split in self.splits.values()]
+        known = [one for one in found if one is not None]
+        return Influence.mean(known) if len(known) == len(found) else None
+
+    @property
+    def seed_sources(self) -> list[Source] | None:
+        """What seeds add to the variance of the mean over splits; None where a split has one run only."""
+        return seed_sources([split.scores for split in self.splits.values()])
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """The mean score of each split, (K,)."""
+        return np.array([split.scores.mean() for split in self.splits.values()])
+
+    @property
+    def test_to_train(self) -> float | None:
+        """Test images / training images, the mean over runs."""
+        known = [one.test_to_train for split in self.splits.values() for one in split.records]
+        shares = [share for share in known if share is not None]
+        return float(np.mean(shares)) if shares else None
+
+    def _records(self) -> list[Scored]:
+        return [record for split in self.splits.values() for record in split.records]
+
+    def _keys(self) -> set[tuple[str, int]]:
+        return {(record.split, record.seed) for record in self._records()}
+
+    def _reader(self) -> Callable[[Scored], Influence | None]:
+        return next(iter(self.splits.values())).read
+
+
+def seed_sources(scores: Sequence[NDArray[np.float64]]) -> list[Source] | None:
+    """Say what seeds add to the variance of the mean over splits.
+
+    Args:
+        scores: Scores, or differences of scores, of the runs of each split.
+
+    Returns:
+        A source for each split; None where one has a single run.
+    """
+    if min(len(one) for one in scores) < 2:
+        return None
+    return [Source(float(one.var(ddof=1)) / len(one) / len(scores) ** 2, len(one) - 1) for one in scores]

@@ -1,0 +1,114 @@
+"""Rank tests: figures of Demšar's paper, scipy's, and what they cannot say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import wilcoxon
+
+from petlbench.statistics.ranks import critical_difference, holm, rank_tests, smallest_wilcoxon_p
+
+
+def study(methods: int, datasets: int, seed: int = 0, gap: float = 0.0) -> dict[str, dict[str, float]]:
+    rng = np.random.default_rng(seed)
+    return {
+        f"m{row}": {f"d{column}": float(rng.normal(0.8 - gap * row, 0.02)) for column in range(datasets)}
+        for row in range(methods)
+    }
+
+
+def test_critical_differences_of_the_literature() -> None:
+    """Demšar 2006, section 3.2.2: four methods, 14 datasets; and q for 9 methods of table 5, 3.102."""
+    assert critical_difference(4, 14) == pytest.approx(1.25, abs=0.01)
+    assert critical_difference(9, 4) == pytest.approx(3.102 * np.sqrt(9 * 10 / 24), abs=0.005)
+    assert critical_difference(9, 4) == pytest.approx(6.0, abs=0.01)
+    assert critical_difference(9, 8) == pytest.approx(4.25, abs=0.01)
+
+
+def test_eight_datasets_cannot_make_seven_comparisons_significant() -> None:
+    assert smallest_wilcoxon_p(4) == 0.125
+    assert smallest_wilcoxon_p(8) == pytest.approx(0.0078, abs=5e-5)
+    found = rank_tests(study(8, 8, gap=0.1), reference="m0")
+    assert found is not None
+    assert len(found.pairs) == 7
+    assert {pair.p for pair in found.pairs} == {smallest_wilcoxon_p(8)}
+    assert found.smallest_p_holm == pytest.approx(0.055, abs=5e-4)
+    assert not found.wilcoxon_can_say
+    assert "0.0078" in found.text
+    assert "cannot find anything" in found.text
+
+
+def test_more_datasets_can() -> None:
+    found = rank_tests(study(3, 12, gap=0.1), reference="m0")
+    assert found is not None
+    assert found.wilcoxon_can_say
+    assert "cannot" not in found.text
+    assert max(pair.p_holm for pair in found.pairs) < 0.05
+
+
+def test_the_diagram_is_drawn_only_where_it_can_tell_methods_apart() -> None:
+    for datasets, drawn in ((4, False), (8, False), (16, True)):
+        found = rank_tests(study(9, datasets))
+        assert found is not None
+        assert found.diagram is drawn
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 12), st.integers(0, 10**6))
+def test_a_signed_rank_test_is_scipys(datasets: int, seed: int) -> None:
+    scores = study(2, datasets, seed)
+    found = rank_tests(scores)
+    assert found is not None
+    differences = [scores["m0"][name] - scores["m1"][name] for name in found.datasets]
+    assert found.pairs[0].p == pytest.approx(wilcoxon(differences, method="exact").pvalue)
+    assert found.pairs[0].p >= found.smallest_p - 1e-12
+    assert found.friedman_p is None
+
+
+def test_ties_and_equal_scores() -> None:
+    scores = {
+        "a": {"d": 0.8, "e": 0.7, "f": 0.6},
+        "b": {"d": 0.8, "e": 0.7, "f": 0.6},
+        "c": {"d": 0.7, "e": 0.6, "f": 0.5},
+    }
+    found = rank_tests(scores)
+    assert found is not None
+    assert found.mean_ranks == {"a": 1.5, "b": 1.5, "c": 3.0}
+    p = {(pair.a, pair.b): pair.p for pair in found.pairs}
+    assert p["a", "b"] == 1.0
+    assert p["a", "c"] == 0.25  # three equal differences, one of the 8 signs and its mirror image
+
+
+def test_friedman_reaches_its_smallest_p_where_all_datasets_agree() -> None:
+    found = rank_tests(study(5, 6, gap=0.5))
+    assert found is not None
+    assert found.friedman_p == pytest.approx(found.friedman_smallest_p)
+    assert found.mean_ranks == {f"m{row}": row + 1.0 for row in range(5)}
+
+
+def test_cliques_are_the_longest_runs_within_the_critical_difference() -> None:
+    found = rank_tests(study(6, 20, gap=0.5))
+    assert found is not None
+    assert 2 < found.critical_difference / 1 + 1 < 3 or found.critical_difference < 2
+    reach = int(np.ceil(found.critical_difference)) - 1
+    assert found.cliques == tuple(tuple(f"m{i}" for i in range(a, a + reach + 1)) for a in range(6 - reach))
+
+
+def test_datasets_that_a_method_lacks_are_left_out() -> None:
+    scores = study(3, 3)
+    del scores["m1"]["d1"]
+    found = rank_tests(scores)
+    assert found is not None
+    assert found.datasets == ("d0", "d2")
+    del scores["m1"]["d0"]
+    assert rank_tests(scores) is None
+    assert rank_tests({"m0": {"d0": 1.0, "d1": 1.0}}) is None
+    with pytest.raises(ValueError, match="'x' is none of the methods m0, m1, m2"):
+        rank_tests(scores, reference="x")
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
