@@ -1,17 +1,14 @@
-"""Tracking against a real SQLite store, a real server on the loopback address, and servers that fail."""
+"""The tracker against a real SQLite store, and against servers that fail."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +16,9 @@ import pytest
 
 from petlbench.errors import InputError
 from petlbench.tracking import MlflowTracker, NullTracker, open_tracker
+from tests.tracking.servers import free_port
 
 CONFIG = {"method": "fpt", "epochs": 2, "set": {"num_prompts": 16}, "notes": "x" * 7000}
-
-
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output folder with one SQLite store in it; its first migration takes seconds."""
-    return tmp_path_factory.mktemp("output")
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 
 def open_mlflow(uri: str | None, output: Path) -> MlflowTracker:
@@ -65,7 +50,7 @@ def check_whole_run(uri: str | None, output: Path, folder: Path) -> MlflowTracke
     tracker.log_epoch(2, {"val.auc": 0.75, "selected": "yes"})  # type: ignore[dict-item]
     tracker.finish("finished", {"test.auc": 0.7, "test.kappa": None}, folder)  # type: ignore[dict-item]
     client, run = read(tracker)
-    assert tracker.active
+    assert tracker.delivered
     assert run.info.status == "FINISHED"
     assert run.data.params["set.num_prompts"] == "16"
     assert run.data.params["notes"] == "x" * 5999 + "…"
@@ -108,7 +93,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(output: Path, *, interrupted: bo
     second.log_epoch(1, {"val.auc": 0.5})
     second.log_epoch(2, {"val.auc": 0.6})
     assert second.mlflow_run_id == first.mlflow_run_id
-    assert second.active
+    assert second.delivered
     _, run = read(second)
     assert run.info.status == "RUNNING"
     assert run.data.params["epochs"] == "2"
@@ -142,7 +127,7 @@ def test_many_params_metrics_and_strange_names_fit(output: Path) -> None:
     tracker.start("many", "study", {f"p{i}": i for i in range(230)} | {"a(b)": 1}, {"long": "x" * 9000})
     tracker.log_epoch(1, {f"m{i}": i for i in range(1200)} | {"x[0]": 1.0})
     _, run = read(tracker)
-    assert tracker.active
+    assert tracker.delivered
     assert len(run.data.params) == 231
     assert run.data.params["a_b_"] == "1"
     assert len(run.data.metrics) == 1201
@@ -153,7 +138,7 @@ def test_processes_that_start_at_once_share_one_store(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from petlbench.tracking import open_tracker\n"
         "t = open_tracker(None, output=Path(sys.argv[1])); t.start(sys.argv[2], 'study', {'a': 1}, {})\n"
-        "t.log_epoch(1, {'m': 1.0}); t.finish('finished', {}, None); sys.exit(0 if t.active else 1)"
+        "t.log_epoch(1, {'m': 1.0}); t.finish('finished', {}, None); sys.exit(0 if t.delivered else 1)"
     )
     children = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), f"run-{i}"]) for i in range(2)]
     assert [child.wait(timeout=120) for child in children] == [0, 0]
@@ -169,7 +154,7 @@ def test_a_server_that_is_down_costs_one_warning(
         tracker.log_epoch(1, {"val.auc": 0.5})
         tracker.finish("finished", {}, tmp_path)
     assert time.monotonic() - begun < 15
-    assert not tracker.active
+    assert not tracker.delivered
     [message] = [record.getMessage() for record in caplog.records if record.name == "petlbench"]
     assert tracker.uri in message
     assert "--tracking-uri" in message
@@ -186,7 +171,7 @@ def test_a_server_that_refuses_or_hangs_up_costs_one_warning(
         tracker.start("run", "study", {}, {})
         tracker.finish("finished", {}, None)
     [message] = [record.getMessage() for record in caplog.records if record.name == "petlbench"]
-    assert not tracker.active
+    assert not tracker.delivered
     assert "secret" not in message
 
 
@@ -194,7 +179,7 @@ def test_a_store_that_cannot_be_written_costs_one_warning(tmp_path: Path, caplog
     (tmp_path / "file").write_text("")
     tracker = open_mlflow(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path)
     tracker.start("run", "study", {}, {})
-    assert not tracker.active
+    assert not tracker.delivered
     assert len(caplog.records) == 1
 
 
@@ -228,50 +213,6 @@ def test_importing_the_module_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-@pytest.mark.slow
-def test_a_run_is_kept_by_a_real_server(server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tracker = check_whole_run(server, tmp_path, result_folder(tmp_path))
-    _, run = read(tracker)
-    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
-    assert capfd.readouterr().out == ""
-    assert not (tmp_path / "mlartifacts").exists()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an MLflow server with SQLite behind it."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "art")]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}", process, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.3)
-    pytest.fail(f"the server did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def answer_all(server: socket.socket, reply: bytes) -> None:
     while True:
         try:
@@ -281,3 +222,99 @@ def answer_all(server: socket.socket, reply: bytes) -> None:
         with connection:
             connection.recv(65536)
             connection.sendall(reply)
+
+
+def test_what_a_store_that_was_away_missed_is_sent_later(
+    tmp_path: Path, new_database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "place"
+    place.write_text("")  # no folder yet
+    tracker = open_mlflow(f"sqlite:///{place}/mlflow.db", tmp_path)
+    tracker.start("away", "study", CONFIG, {"method": "fpt"}, group="fpt on digits")
+    tracker.log_epoch(1, {"val_auc": 0.5})
+    assert tracker.mlflow_run_id is None
+    place.unlink()
+    place.mkdir()
+    shutil.copy(new_database, place / "mlflow.db")
+    tracker.log_epoch(2, {"val_auc": 0.6})
+    tracker.finish("finished", {"test_auc": 0.7}, result_folder(tmp_path))
+    assert tracker.delivered
+    client, run = read(tracker)
+    curve = client.get_metric_history(run.info.run_id, "val_auc")
+    assert [(point.step, point.value) for point in curve] == [(1, 0.5), (2, 0.6)]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test_auc"] == 0.7
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "result")] == ["result/result.json"]
+    assert len(caplog.records) == 1
+
+
+def test_a_locked_database_stops_a_run_for_a_moment_only(
+    output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from filelock import FileLock
+
+    from petlbench.tracking import store
+
+    monkeypatch.setattr(store, "_LOCK_SECONDS", 0.2)
+    tracker = open_mlflow(None, output)
+    tracker.start("locked", "study", {}, {})
+    with FileLock(output / "mlflow.db.lock"):
+        begun = time.monotonic()
+        for epoch in range(1, 9):
+            tracker.log_epoch(epoch, {"val_auc": epoch / 100})
+        assert time.monotonic() - begun < 3
+    tracker.finish("finished", {}, None)
+    client, run = read(tracker)
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "val_auc")] == list(range(1, 9))
+    assert not caplog.records
+
+
+def test_epochs_that_an_earlier_attempt_could_not_send_are_sent_at_the_end(output: Path) -> None:
+    first = open_mlflow(None, output)
+    first.start("curve", "study", {}, {})
+    first.log_epoch(1, {"val_auc": 0.5})
+    second = open_mlflow(None, output)  # the first was killed before it could send epoch 2
+    second.start("curve", "study", {}, {})
+    second.log_epoch(3, {"val_auc": 0.7})
+    curve = [{"epoch": epoch, "val_auc": 0.4 + epoch / 10} for epoch in (1, 2, 3)]
+    second.finish("finished", {}, None, curve=curve)
+    client, run = read(second)
+    told = sorted(point.step for point in client.get_metric_history(run.info.run_id, "val_auc"))
+    assert told == [1, 2, 3]
+
+
+def test_runs_of_one_method_and_dataset_have_one_parent(output: Path) -> None:
+    tags = {"method": "fpt", "dataset": "Digits", "synthetic": "true"}
+    children = []
+    for run_id in ("seed-0", "seed-1"):
+        children.append(open_mlflow(None, output))
+        children[-1].start(run_id, "table 2's", {}, tags, group="fpt on bob's digits")
+    client, _ = read(children[0])
+    [experiment] = client.search_experiments(filter_string="name LIKE 'table%'")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"fpt on bob's digits", "seed-0", "seed-1"}
+    parent = runs["fpt on bob's digits"]
+    assert parent.data.tags["method"] == "fpt"
+    for run_id in ("seed-0", "seed-1"):
+        assert runs[run_id].data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_a_trial_and_a_run_of_one_config_are_two_records(output: Path) -> None:
+    trial, run = open_mlflow(None, output), open_mlflow(None, output)
+    trial.start("same", "sweep", {}, {"petlbench.kind": "trial"})
+    run.start("same", "sweep", {}, {"petlbench.kind": "run"})
+    assert trial.mlflow_run_id != run.mlflow_run_id
+
+
+def test_a_deleted_experiment_is_named(output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = open_mlflow(None, output)
+    first.start("one", "gone", {}, {})
+    client, run = read(first)
+    client.delete_experiment(run.info.experiment_id)
+    second = open_mlflow(None, output)
+    second.start("two", "gone", {}, {})
+    second.log_epoch(1, {"val_auc": 0.5})
+    second.finish("finished", {}, None)
+    [record] = caplog.records
+    assert "'gone' was deleted" in record.getMessage()
+    assert "petlbench results track two" in record.getMessage()
