@@ -33,7 +33,9 @@ class AdapterSettings(MethodSettings):
     placement: Literal["houlsby", "pfeiffer", "parallel"] = Field(
         "houlsby", description="behind attention and MLP, behind the MLP alone, or beside the MLP"
     )
-    scale: float = Field(1.0, gt=0, le=100, description="factor on what an adapter adds")
+    scale: float = Field(
+        1.0, gt=0, le=100, description="factor on what an adapter adds", json_schema_extra={"search": [0.1, 1]}
+    )
     activation: Activation = Field(
         "gelu", description="in an adapter's middle; without any it is linear and can be merged behind a layer"
     )

@@ -20,7 +20,7 @@ class AttentionTuning(Method[MethodSettings]):
         paper="https://arxiv.org/abs/2203.09795",
         summary="Learns the attention layers' weights and biases.",
     )
-    defaults = TrainingDefaults(lr=1e-4)
+    defaults = TrainingDefaults(lr=1e-4, lr_range=(1e-6, 1e-3))
     starts_at_backbone = True
 
     def refuse(self, backbone: BackboneInfo) -> str | None:

@@ -47,7 +47,7 @@ class DTL(Method[DTLSettings]):
         summary="Learns a low-rank side path that reads every block and is added behind the late ones.",
     )
     Settings: ClassVar[type[MethodSettings]] = DTLSettings
-    defaults = TrainingDefaults(lr=1e-3, weight_decay=0.05)
+    defaults = TrainingDefaults(lr=1e-3, weight_decay=0.05, lr_range=(5e-5, 5e-3))
     starts_at_backbone = True
     convolution: ClassVar[bool] = False
 

@@ -48,7 +48,7 @@ class FourierFT(PeftMethod[FourierFTSettings]):
     )
     Settings = FourierFTSettings
     # A coefficient moves an entry of the update by a fraction of its step.
-    defaults = TrainingDefaults(lr=1e-2)
+    defaults = TrainingDefaults(lr=1e-2, lr_range=(1e-4, 1e-1))
     # Not with every setting.
     starts_at_backbone = False
 

@@ -109,8 +109,22 @@ class FPT(Method[FPTSettings]):
         summary="Learns a low-resolution side network that asks the frozen high-resolution backbone by prompts.",
     )
     Settings: ClassVar[type[MethodSettings]] = FPTSettings
-    # The learning rate of the authors' first release, one for all datasets.
-    defaults = TrainingDefaults(lr=2e-3, weight_decay=0.1)
+    # The learning rate of the authors' first release, one for all datasets; later ones give each dataset its own.
+    defaults = TrainingDefaults(
+        lr=2e-3,
+        weight_decay=0.1,
+        lr_range=(5e-5, 5e-3),
+        published_lr={
+            "cmmd": 5e-5,
+            "covid": 1e-4,
+            "isic2018": 1e-4,
+            "messidor2": 2e-4,
+            "ddr": 5e-4,
+            "chncxr": 5e-4,
+            "ddsm": 1e-3,
+            "isic2016": 5e-3,
+        },
+    )
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs keys and values to read and a side network whose width its heads can share."""

@@ -20,7 +20,7 @@ class FullFineTuning(Method[MethodSettings]):
         paper="https://arxiv.org/abs/1411.1792",
         summary="Learns every parameter of the backbone and a linear head.",
     )
-    defaults = TrainingDefaults(lr=1e-4)
+    defaults = TrainingDefaults(lr=1e-4, lr_range=(1e-6, 1e-3))
     starts_at_backbone = True
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:

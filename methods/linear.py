@@ -34,7 +34,7 @@ class LinearProbing(Method[MethodSettings]):
         paper="https://arxiv.org/abs/1610.01644",
         summary="Learns a linear head on the frozen final feature.",
     )
-    defaults = TrainingDefaults(lr=1e-3)
+    defaults = TrainingDefaults(lr=1e-3, lr_range=(1e-4, 1e-1))
     starts_at_backbone = True
 
     def features(self, backbone: BackboneInfo) -> FrozenFeatures:

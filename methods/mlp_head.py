@@ -40,7 +40,7 @@ class MLPHead(Method[MLPHeadSettings]):
         summary="Learns a head of several layers on the frozen final feature.",
     )
     Settings = MLPHeadSettings
-    defaults = TrainingDefaults(lr=1e-3)
+    defaults = TrainingDefaults(lr=1e-3, lr_range=(1e-4, 1e-1))
 
     def features(self, backbone: BackboneInfo) -> FrozenFeatures:
         """The head eats the final feature."""

@@ -17,9 +17,7 @@ _FINAL_NORMS = ("backbone.norm.", "backbone.fc_norm.")
 class PartialSettings(MethodSettings):
     """How much is learned."""
 
-    num_blocks: int = Field(
-        1, ge=1, le=1000, description="last blocks that are learned, k", json_schema_extra={"search": [1, 2, 4]}
-    )
+    num_blocks: int = Field(1, ge=1, le=1000, description="last blocks that are learned, k")
 
 
 class PartialTuning(Method[PartialSettings]):
@@ -38,7 +36,7 @@ class PartialTuning(Method[PartialSettings]):
     )
     Settings = PartialSettings
     # Pre-trained weights move, as in full fine-tuning.
-    defaults = TrainingDefaults(lr=1e-4)
+    defaults = TrainingDefaults(lr=1e-4, lr_range=(1e-6, 1e-3))
     starts_at_backbone = True
 
     def refuse(self, backbone: BackboneInfo) -> str | None:

@@ -55,7 +55,7 @@ class SideTuning(Method[SideTuningSettings]):
         summary="Learns a small convolutional network that is blended with the frozen final feature.",
     )
     Settings = SideTuningSettings
-    defaults = TrainingDefaults(lr=1e-3)
+    defaults = TrainingDefaults(lr=1e-3, lr_range=(5e-5, 5e-3))
 
     def views(self, backbone: BackboneInfo, image_size: int) -> dict[str, ViewSpec]:
         """The fine view is for the frozen backbone and never augmented; the other one is the side network's."""

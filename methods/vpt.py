@@ -38,7 +38,7 @@ class VPT(Method[VPTSettings]):
         summary="Learns prompt tokens that every block reads beside the image's.",
     )
     Settings = VPTSettings
-    defaults = TrainingDefaults(lr=1e-3)
+    defaults = TrainingDefaults(lr=1e-3, lr_range=(1e-4, 1e-1), sgd_lr_range=(0.1, 50))
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs plain blocks, which take any number of tokens."""

@@ -1,0 +1,369 @@
+"""One search: Optuna is asked for trials, an executor runs them, and Optuna is told what came of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import optuna
+from filelock import FileLock
+
+from petlbench.catalog import Catalog
+from petlbench.config import RunConfig, derive_seed
+from petlbench.data.dataset import find_card
+from petlbench.errors import InputError
+from petlbench.executor.job import Action, Ended, EpochDone, Event, Executor, Job
+from petlbench.method import load_method
+from petlbench.place import Place
+from petlbench.resolve import Request, resolve
+from petlbench.result import read_result
+from petlbench.sweep.card import SweepCard
+from petlbench.sweep.presence import Presence
+from petlbench.sweep.space import Settings, Space, build_space
+from petlbench.sweep.tickets import Tickets
+from petlbench.sweep.waiting import run_patiently
+
+__all__ = ["TRIALS", "Plan", "TrialFacts", "new_sampler", "open_study", "plan_search", "search", "trial_facts"]
+
+TRIALS = "trials"
+"""The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
+
+
+# What a config has of its dataset alone, and all trials share.
+_OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", "normalize")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One search: a sweep for one method on one dataset.
+
+    Args:
+        name: Name of the sweep.
+        card: The sweep.
+        request: What holds for all trials; method, dataset and the user's own settings are in it.
+        dataset: The dataset's short name.
+        config: The run at the method's defaults, from which trials differ by what is searched.
+        space: What is searched.
+        points: Values to begin with, one mapping a trial.
+        place: Where final runs read and write; trials have a folder of their own in it.
+        catalog: The catalogues.
+        study_name: The name of the study that final runs belong to.
+        timeout: Seconds after which a run is stopped.
+    """
+
+    name: str
+    card: SweepCard
+    request: Request
+    dataset: str
+    config: RunConfig
+    space: Space
+    points: Sequence[Mapping[str, Any]]
+    place: Place
+    catalog: Catalog
+    study_name: str
+    timeout: float | None = None
+
+    @property
+    def title(self) -> str:
+        """What a person calls the search."""
+        return f"{self.config.method} on {self.dataset}"
+
+    @property
+    def key(self) -> str:
+        """The name of the search in the storage.
+
+        Whatever two searches must share so that their trials may be compared is in its digest; the number of trials is
+        not, so that a search can be made longer.
+        """
+        same = {
+            "config": self.config.model_dump(mode="json"),
+            "space": self.space.document(),
+            "published": dict(self.space.published),
+            **{name: getattr(self.card, name) for name in ("sampler", "pruner", "objective", "track", "seed")},
+        }
+        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.name}/{self.config.method}/{self.dataset}/{digest}"
+
+    def configure(self, settings: Settings, seed: int) -> RunConfig:
+        """The run with these settings.
+
+        Raises:
+            InputError: When the settings do not go together.
+        """
+        request = replace(
+            self.request,
+            training={**settings.training, **self.request.training},
+            method_settings={**settings.method, **self.request.method_settings},
+            seed=seed,
+            # The dataset was looked at once, when the search was planned.
+            dataset=None,
+            dataset_settings={},
+            test_on=None,
+            image_size=self.config.image_size,
+            normalize="backbone",
+        )
+        same = {name: getattr(self.config, name) for name in _OF_DATASET}
+        return resolve(request, self.catalog, self.place.data_root).model_copy(update=same)
+
+    def trial_job(self, config: RunConfig) -> Job:
+        """A run that never reads the test split."""
+        place = replace(
+            self.place,
+            output=self.place.output / TRIALS,
+            reveal_test=False,
+            rerun=False,
+            experiment=self.study_name,
+            group=self.title,
+        )
+        return Job(config, place, self.catalog.folders, self.timeout)
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """What became of one trial.
+
+    Args:
+        number: Its number, from 0: the number of its ticket.
+        status: As in ``result.json``; ``waiting`` or ``running`` where it has not ended.
+        params: What it set, by dotted name.
+        value: The objective, for a finished trial.
+        run_id: Its run.
+        error: Why it did not finish.
+        seconds: Time that it took.
+    """
+
+    number: int
+    status: str
+    params: Mapping[str, Any]
+    value: float | None = None
+    run_id: str | None = None
+    error: str | None = None
+    seconds: float | None = None
+
+
+def plan_search(
+    name: str,
+    card: SweepCard,
+    request: Request,
+    place: Place,
+    catalog: Catalog,
+    *,
+    study_name: str,
+    timeout: float | None = None,
+) -> Plan:
+    """Put one search together and check what can be checked before anything is trained.
+
+    Args:
+        name: Name of the sweep.
+        card: The sweep.
+        request: What the user asked for, with one method and one dataset.
+        place: Where runs read and write.
+        catalog: The catalogues.
+        study_name: The name of the study that final runs belong to.
+        timeout: Seconds after which a run is stopped.
+
+    Raises:
+        InputError: When a name or a setting is wrong, or the method cannot adapt the backbone.
+    """
+    method = load_method(catalog.find("method", request.method))
+    request = replace(request, seed=card.seed)
+    given = {"training": request.training, "method_settings": request.method_settings}
+    dataset, _ = find_card(request.dataset or "", catalog=catalog)
+    space = build_space(card, method, dataset, **given)
+    held = space.settings({})
+    training = {**held.training, **request.training}
+    base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
+    config = resolve(base, catalog, place.data_root)
+    points = _points(card, space, config)
+    return Plan(name, card, request, dataset, config, space, points, place, catalog, study_name, timeout)
+
+
+def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
+    """What each trial begins with: a grid's point, the published defaults, or nothing."""
+    if not space.knobs:
+        raise InputError(
+            f"sweep over {config.method}: nothing is left to search",
+            hint="leave out --lr and the like, or give a sweep that searches something else",
+            kind="bad_setting",
+        )
+    if card.sampler == "grid":
+        points = space.grid()
+        # A grid that is cut short is cut anywhere, and not at one of its corners.
+        random.Random(card.seed).shuffle(points)  # noqa: S311 - no secret
+        return points[: card.trials]
+    first = [dict(space.published)] if card.published_first else []
+    return [*first, *({} for _ in range((card.trials or 1) - len(first)))]
+
+
+def open_study(plan: Plan, storage: Any) -> optuna.Study:
+    """Open a search in the storage, making it where it is not there yet."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.create_study(
+            study_name=plan.key,
+            storage=storage,
+            direction="minimize" if plan.card.minimises else "maximize",
+            sampler=new_sampler(plan.card, 0),
+            pruner=_new_pruner(plan.card, plan.config.training.epochs),
+            load_if_exists=True,
+        )
+
+
+def new_sampler(card: SweepCard, ticket: int) -> optuna.samplers.BaseSampler:
+    """The sampler of one trial.
+
+    Each ticket has a generator of its own, so that two drivers never try the same by having drawn alike.
+    """
+    seed = derive_seed(card.seed, "sampler", ticket) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if card.sampler == "tpe":
+            # A third of a short search is drawn at random; trials under way count as bad ones, so that others differ.
+            startup = max(4, min(10, (card.trials or 1) // 3))
+            return optuna.samplers.TPESampler(n_startup_trials=startup, constant_liar=True, seed=seed)
+        if card.sampler == "gp":
+            return optuna.samplers.GPSampler(seed=seed)
+        if card.sampler == "qmc":  # its sequence is one for all drivers, and the storage keeps the place in it
+            return optuna.samplers.QMCSampler(seed=card.seed, scramble=True, warn_independent_sampling=False)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _new_pruner(card: SweepCard, epochs: int) -> optuna.pruners.BasePruner:
+    """The pruner: all methods and trials are looked at after the same epochs."""
+    if card.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4))
+    if card.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+    return optuna.pruners.NopPruner()
+
+
+def search(
+    plan: Plan,
+    study: optuna.Study,
+    executor: Executor,
+    presence: Presence,
+    on_trial: Callable[[TrialFacts], None],
+    *,
+    retry_failed: bool = False,
+) -> tuple[list[TrialFacts], int]:
+    """Carry out what is missing of a search, together with whoever else works on it.
+
+    Args:
+        plan: The search.
+        study: Its study.
+        executor: Where trials are carried out.
+        presence: This driver.
+        on_trial: Told of each trial that ended here.
+        retry_failed: Whether trials that failed are tried again.
+
+    Returns:
+        All trials, in the order of their numbers; and how many were lost with their driver and begun again.
+
+    Raises:
+        KeyboardInterrupt: When the user stops it.
+    """
+    folder = plan.place.output / ".work"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "sweeps.lock")
+    with Tickets(study, plan.points, presence, lock, retry_failed=retry_failed) as tickets:
+        run = _Search(plan, study, tickets, on_trial)
+        run_patiently(executor, run.jobs(), run.heard)
+        return [trial_facts(trial) for trial in tickets.trials()], tickets.retries
+
+
+@dataclass
+class _Search:
+    plan: Plan
+    study: optuna.Study
+    tickets: Tickets
+    on_trial: Callable[[TrialFacts], None]
+    under_way: dict[str, list[optuna.Trial]] = field(default_factory=dict)
+
+    def jobs(self) -> Iterator[Job | None]:
+        """Ask for trials as long as a ticket is left; each is asked for when a worker is free and not before."""
+        while not self.tickets.all_used():
+            trial = self.tickets.take(self._prepare)
+            if trial is None:
+                yield None
+            elif (job := self._job(trial)) is not None:
+                yield job
+
+    def heard(self, job: Job, event: Event) -> Action:
+        """Report an epoch, or tell how a trial ended."""
+        trials = self.under_way.get(job.config.run_id, [])
+        if not trials:
+            return Action.GO_ON
+        if isinstance(event, EpochDone):
+            return self._reported(trials[0], event.entry)
+        if isinstance(event, Ended):
+            self._ended(trials.pop(0), job, event)
+        return Action.GO_ON
+
+    def _prepare(self, ticket: int) -> None:
+        self.study.sampler = new_sampler(self.plan.card, ticket)
+
+    def _job(self, trial: optuna.Trial) -> Job | None:
+        try:
+            config = self.plan.configure(self.plan.space.ask(trial), self.plan.card.seed)
+        except InputError as error:
+            self._end(trial, "failed", error=error.message)
+            return None
+        trial.set_user_attr("run_id", config.run_id)
+        self.under_way.setdefault(config.run_id, []).append(trial)
+        return self.plan.trial_job(config)
+
+    def _reported(self, trial: optuna.Trial, entry: Mapping[str, Any]) -> Action:
+        value = entry.get(f"val_{self.plan.card.metric}")
+        epoch = int(entry["epoch"])
+        if value is None or epoch in self._known(trial):
+            return Action.GO_ON
+        trial.report(float(value), epoch)
+        is_last = epoch >= self.plan.config.training.epochs
+        return Action.PRUNE if not is_last and trial.should_prune() else Action.GO_ON
+
+    @staticmethod
+    def _known(trial: optuna.Trial) -> Mapping[int, float]:
+        frozen: optuna.trial.FrozenTrial = trial.storage.get_trial(trial._trial_id)
+        return frozen.intermediate_values
+
+    def _ended(self, trial: optuna.Trial, job: Job, ended: Ended) -> None:
+        error = ended.error["message"] if ended.error is not None else None
+        if ended.status == "interrupted":
+            self.tickets.give_back(trial)
+            return
+        if ended.status != "finished":
+            self._end(trial, ended.status, error=error, seconds=ended.seconds)
+            return
+        result = read_result(job.place.output / job.config.run_id)
+        value = result.metrics["val"].get(self.plan.card.metric)
+        seconds = result.timing.get("total", ended.seconds)
+        if value is None:
+            told = f"{self.plan.card.objective} is undefined on the validation images"
+            self._end(trial, "failed", error=told, seconds=seconds)
+        else:
+            self._end(trial, "finished", value=float(value), seconds=seconds)
+
+    def _end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
+        self.tickets.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
+        frozen = trial.storage.get_trial(trial._trial_id)
+        self.on_trial(replace(trial_facts(frozen), status=status, value=value))
+
+
+def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:
+    """What the storage knows of a trial."""
+    states = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "interrupted"}
+    known = trial.user_attrs
+    return TrialFacts(
+        number=known["ticket"],
+        status=known.get("status", states.get(trial.state.name, trial.state.name.lower())),
+        params=dict(trial.params),
+        value=trial.values[0] if trial.state.name == "COMPLETE" and trial.values else None,
+        run_id=known.get("run_id"),
+        error=known.get("error"),
+        seconds=known.get("seconds"),
+    )

@@ -1,0 +1,199 @@
+"""Where searches are kept: an SQLite file, or PostgreSQL where several machines search together."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+
+from petlbench.errors import InputError, RunError
+
+__all__ = ["GRACE", "HEARTBEAT", "PatientStorage", "default_address", "describe_address", "open_storage"]
+
+# Seconds between two signs of life of a trial, and after how many without one it is given up. A database that is gone
+# for half a minute must not look like so many dead drivers.
+HEARTBEAT, GRACE = 10, 120
+
+# Seconds for which a database that does not answer is asked again.
+_PATIENCE = 900.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+
+R = TypeVar("R")
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage, asking again for minutes where the database does not answer.
+
+    One warning says that it is gone, and one line that it is back. Whatever is asked twice because an answer got lost
+    does no harm: trials are counted by their tickets.
+
+    Args:
+        address: SQLAlchemy's address.
+        say: Told when the database goes and comes.
+        options: For `RDBStorage`.
+    """
+
+    def __init__(self, address: str, say: Callable[[str], None], **options: Any) -> None:
+        self._say = say
+        self._is_gone = False
+        super().__init__(address, **options)
+
+    def patiently(self, ask: Callable[[], R]) -> R:
+        """Ask until there is an answer.
+
+        Raises:
+            RunError: When there was none for minutes.
+        """
+        began, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            try:
+                answer = ask()
+            except (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
+                if time.monotonic() - began > _PATIENCE:
+                    raise RunError(
+                        f"the database {describe_address(self.url)} did not answer for {_PATIENCE / 60:.0f} minutes: "
+                        f"{_reason(error)}",
+                        hint="start it again; the same command goes on from there",
+                        kind="database_gone",
+                    ) from error
+                self._warn(error)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                if self._is_gone:
+                    self._is_gone = False
+                    self._say(f"the database {describe_address(self.url)} answers again")
+                return answer
+
+    def _warn(self, error: Exception) -> None:
+        if not self._is_gone:
+            self._is_gone = True
+            self._say(
+                f"warning: the database {describe_address(self.url)} does not answer ({_reason(error)}); "
+                f"asking again for up to {_PATIENCE / 60:.0f} minutes"
+            )
+
+
+def _patient(method: Callable[..., R]) -> Callable[..., R]:
+    @functools.wraps(method)
+    def asked(self: PatientStorage, *args: Any, **kwargs: Any) -> R:
+        return self.patiently(lambda: method(self, *args, **kwargs))
+
+    return asked
+
+
+# Whatever asks the database: the public methods, and those that Optuna's own cache in front of them calls.
+_ASKING = [name for name in dir(BaseStorage) if not name.startswith("_")]
+_ASKING += ["record_heartbeat", "_create_new_trial", "_set_trial_param", "_get_best_trial_id", "_get_trials"]
+for _name in (*_ASKING, "_get_stale_trial_ids"):
+    if hasattr(RDBStorage, _name):
+        setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose commits do not wait for the disk, of which a trial makes a dozen.
+
+    A killed process loses nothing by that. A machine that loses power may lose the last commits, and never the file;
+    what they said stands in the trials' results.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=NORMAL")
+
+
+def default_address(output: Path) -> str:
+    """The SQLite file of an output folder."""
+    return f"sqlite:///{output.absolute() / 'sweeps.db'}"
+
+
+def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> PatientStorage:
+    """Open the storage of searches, making its tables where they are not there yet.
+
+    Args:
+        address: ``sqlite:///FILE`` or ``postgresql://USER@HOST/DATABASE``.
+        say: Told when the database goes and comes.
+
+    Raises:
+        InputError: When the address is wrong, a driver is missing or nothing answers there.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        url = sqlalchemy.engine.make_url(address)
+        if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
+            url = url.set(drivername="postgresql+psycopg")
+        return _open(url, say)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise InputError(
+            f"--storage {address}: no address of a database",
+            hint="for example postgresql://user@host/database, or sqlite:////folder/sweeps.db",
+            kind="bad_storage",
+        ) from error
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"--storage {describe_address(address)}: the Python package '{error.name}' is not installed",
+            hint="pip install 'petlbench[postgres]'",
+            kind="bad_storage",
+        ) from error
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        raise InputError(
+            f"--storage {describe_address(address)}: {_reason(error)}",
+            hint="is the database there, and may this user write to it?",
+            kind="bad_storage",
+        ) from error
+
+
+def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> PatientStorage:
+    is_file = url.get_backend_name() == "sqlite"
+    connecting = {"timeout": 60, "factory": _Connection}
+    engine: dict[str, Any] = {"connect_args": connecting} if is_file else {"pool_pre_ping": True}
+    if not is_file and "connect_timeout" not in url.query:
+        engine["connect_args"] = {"connect_timeout": 10}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for attempt in range(5):
+            try:
+                return PatientStorage(
+                    url.render_as_string(hide_password=False),
+                    say,
+                    engine_kwargs=engine,
+                    heartbeat_interval=HEARTBEAT,
+                    grace_period=GRACE,
+                )
+            except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+                # Two drivers that make the tables at once disturb each other, and neither the second time.
+                if attempt == 4 or not _is_race(error):
+                    raise
+                time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("unreachable")
+
+
+def _is_race(error: Exception) -> bool:
+    said = f"{error} {error.__cause__}".lower()
+    return any(words in said for words in ("already exists", "unique", "duplicate", "locked"))
+
+
+def describe_address(address: str) -> str:
+    """An address without its password."""
+    try:
+        return sqlalchemy.engine.make_url(address).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return address
+
+
+def _reason(error: BaseException) -> str:
+    """What the database itself said, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

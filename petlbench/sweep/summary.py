@@ -1,0 +1,96 @@
+"""A search as one JSON document."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+
+from petlbench.sweep.search import Plan, TrialFacts
+
+__all__ = ["SearchOutcome", "importances"]
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What came of one search.
+
+    Args:
+        plan: The search; None for a combination that cannot be had.
+        method: Name of the method.
+        dataset: The dataset's short name.
+        trials: Its trials.
+        retries: How many trials were lost with their driver and begun again.
+        importances: Share of each setting in how the objective varies; empty where ``note`` says why.
+        note: Why there are no importances.
+        winner: The winner as its file has it; None where there is none.
+        runs: The winner's runs, each tested once.
+        refusal: Why the combination cannot be had.
+    """
+
+    plan: Plan | None
+    method: str
+    dataset: str
+    trials: Sequence[TrialFacts] = ()
+    retries: int = 0
+    importances: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    winner: Mapping[str, Any] | None = None
+    runs: Sequence[Mapping[str, Any]] = ()
+    refusal: str | None = None
+
+    @property
+    def best(self) -> TrialFacts | None:
+        """The trial with the best objective."""
+        finished = [trial for trial in self.trials if trial.value is not None]
+        if self.plan is None or not finished:
+            return None
+        choose = min if self.plan.card.minimises else max
+        return choose(finished, key=lambda trial: trial.value or 0.0)
+
+    def document(self) -> dict[str, Any]:
+        """The outcome as plain values."""
+        if self.plan is None:
+            return {"method": self.method, "dataset": self.dataset, "error": self.refusal, "trials": [], "best": None}
+        return {
+            "sweep": self.plan.name,
+            "search": self.plan.key,
+            "method": self.method,
+            "dataset": self.dataset,
+            "track": self.plan.card.track,
+            "objective": self.plan.card.objective,
+            "trials": [asdict(trial) for trial in self.trials],
+            "retries": self.retries,
+            "best": None if self.best is None else asdict(self.best),
+            "importances": dict(self.importances),
+            "importances_note": self.note,
+            "winner": self.winner,
+            "runs": list(self.runs),
+        }
+
+
+def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
+    """How much each setting matters to the objective, by functional ANOVA.
+
+    Args:
+        study: The search.
+
+    Returns:
+        Shares by dotted name that add up to 1, the largest first; and why there are none, where there are none.
+    """
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if len(finished) < 4:
+        return {}, f"{len(finished)} finished trials say nothing of importance; it takes 4"
+    if len({trial.value for trial in finished}) == 1:
+        return {}, "the objective is the same in all finished trials"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError) as error:
+        return {}, f"importance cannot be computed: {error}"
+    return {name: float(share) for name, share in found.items()}, ""

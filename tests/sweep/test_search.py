@@ -1,0 +1,390 @@
+"""Searches: so many trials, each once, whoever works on them and whatever happens; and the settings that win."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import optuna
+import pytest
+from filelock import FileLock
+from optuna.trial import TrialState
+
+from petlbench.executor.job import Ended, Job
+from petlbench.result import read_result
+from petlbench.run_folder import RunFolder
+from petlbench.sweep.finals import choose_winner, run_finalists
+from petlbench.sweep.presence import Presence
+from petlbench.sweep.search import TRIALS, Plan, TrialFacts, open_study, search
+from petlbench.sweep.storage import PatientStorage, default_address, open_storage
+from petlbench.sweep.summary import importances
+from petlbench.sweep.sweeping import Sweeping, sweep_one
+from petlbench.sweep.tickets import Tickets
+from petlbench.sweep.winner import read_winner
+from tests.sweep.conftest import GRID, TPE, Scripted
+
+MakePlan = Callable[..., Plan]
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> PatientStorage:
+    return open_storage(default_address(tmp_path_factory.mktemp("storage")))
+
+
+def carry_out(plan: Plan, storage: Any, executor: Scripted, **options: Any) -> list[TrialFacts]:
+    with Presence(plan.place.output) as presence:
+        return search(plan, open_study(plan, storage), executor, presence, lambda trial: None, **options)[0]
+
+
+def states(plan: Plan, storage: Any) -> Counter[str]:
+    return Counter(trial.state.name for trial in open_study(plan, storage).get_trials(deepcopy=False))
+
+
+def test_a_grid_is_tried_point_by_point(make_plan: MakePlan, storage: Any) -> None:
+    plan, executor = make_plan(GRID), Scripted()
+    trials = carry_out(plan, storage, executor)
+    assert [trial.number for trial in trials] == list(range(6))
+    points = {(trial.params["training.lr"], trial.params["training.weight_decay"]) for trial in trials}
+    assert points == {(rate, decay) for rate in (1e-4, 0.00316228, 1e-1) for decay in (0, 0.1)}
+    assert all(trial.status == "finished" and trial.value is not None for trial in trials)
+    assert len(executor.trained) == len(set(executor.trained)) == 6
+    assert states(plan, storage) == {"COMPLETE": 6}
+
+
+def test_the_first_trial_is_at_the_published_defaults(make_plan: MakePlan, storage: Any) -> None:
+    trials = carry_out(make_plan(TPE), storage, Scripted())
+    assert trials[0].params == {"training.lr": 1e-3, "training.weight_decay": 1e-4}
+    assert len({tuple(trial.params.values()) for trial in trials}) == 6, "no trial is a copy of another"
+
+
+def test_a_stopped_search_goes_on(make_plan: MakePlan, storage: Any) -> None:
+    plan = make_plan(TPE)
+    stops = iter([False, False, True])
+
+    def outcome(job: Job) -> Ended:
+        if next(stops):
+            raise KeyboardInterrupt
+        return Ended("finished")
+
+    first = Scripted(outcome)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, storage, first)
+    asked = {trial.params["training.lr"] for trial in open_study(plan, storage).trials if trial.params}
+    second = Scripted()
+    trials = carry_out(plan, storage, second)
+    assert len(first.trained) == 2
+    assert len(second.trained) == 4
+    assert not set(first.trained) & set(second.trained)
+    assert asked <= {trial.params["training.lr"] for trial in trials}, "the stopped trial keeps its values"
+    assert states(plan, storage) == {"COMPLETE": 6, "FAIL": 1}
+    assert carry_out(plan, storage, Scripted(before=pytest.fail)) == trials
+
+
+def test_an_interrupted_run_uses_no_ticket_up(make_plan: MakePlan, storage: Any) -> None:
+    plan = make_plan(GRID)
+    ends = iter([Ended("interrupted")])
+    trials = carry_out(plan, storage, Scripted(lambda job: next(ends, Ended("finished"))))
+    assert [trial.status for trial in trials] == ["finished"] * 6
+
+
+def test_failed_trials_count_and_are_said(make_plan: MakePlan, storage: Any) -> None:
+    plan = make_plan(TPE)
+    ends = iter([Ended("oom", {"kind": "oom", "message": "out of memory", "hint": ""}), Ended("timeout")])
+    trials = carry_out(plan, storage, Scripted(lambda job: next(ends, Ended("finished"))))
+    assert Counter(trial.status for trial in trials) == {"oom": 1, "timeout": 1, "finished": 4}
+    assert trials[0].error == "out of memory"
+    assert len(trials) == 6, "the budget counts them"
+    again = Scripted()
+    trials = carry_out(plan, storage, again, retry_failed=True)
+    assert [trial.status for trial in trials] == ["finished"] * 6
+    assert len(again.trained) == 2
+    assert trials[0].params == {"training.lr": 1e-3, "training.weight_decay": 1e-4}
+
+
+def test_an_undefined_objective_is_a_failure(make_plan: MakePlan, storage: Any) -> None:
+    trials = carry_out(make_plan(GRID), storage, Scripted(value=lambda job: None))
+    assert {trial.status for trial in trials} == {"failed"}
+    assert "undefined" in (trials[0].error or "")
+
+
+def test_settings_that_do_not_go_together_are_a_failed_trial(make_plan: MakePlan, storage: Any) -> None:
+    card = {**TPE, "published_first": False, "trials": 3, "space": {"training": {"accumulate": [32, 64]}}}
+    trials = carry_out(make_plan(card), storage, Scripted())
+    assert {trial.status for trial in trials} == {"failed"}
+    assert "accumulate" in (trials[0].error or "")
+
+
+def test_a_longer_search_goes_on_from_a_shorter_one(make_plan: MakePlan, storage: Any) -> None:
+    short = carry_out(make_plan({**TPE, "trials": 3}), storage, Scripted())
+    executor = Scripted()
+    long = carry_out(make_plan(TPE), storage, executor)
+    assert long[:3] == short
+    assert len(executor.trained) == 3
+
+
+def test_changed_settings_are_another_search(make_plan: MakePlan) -> None:
+    plans = [
+        make_plan(TPE),
+        make_plan(TPE, training={"epochs": 2}),
+        make_plan({**TPE, "track": "tuned"}),
+        make_plan({**TPE, "sampler": "random"}),
+        make_plan({**TPE, "space": {"training": {"lr": [0.1, 0.2]}}}),
+        make_plan(TPE, method="bitfit"),
+    ]
+    assert len({plan.key for plan in plans}) == len(plans)
+    assert make_plan({**TPE, "trials": 60}).key == plans[0].key
+
+
+def test_what_another_search_has_run_is_not_trained_again(make_plan: MakePlan, storage: Any) -> None:
+    carry_out(make_plan(GRID), storage, Scripted())
+    executor = Scripted()
+    trials = carry_out(make_plan({**GRID, "objective": "val.accuracy"}), storage, executor)
+    assert executor.trained == []
+    assert {trial.value for trial in trials} == {0.5}
+
+
+def test_nothing_left_to_search_is_refused(make_plan: MakePlan) -> None:
+    with pytest.raises(Exception, match="nothing is left to search"):
+        make_plan(TPE, training={"lr": 1e-3, "weight_decay": 0})
+
+
+class TestPruning:
+    @pytest.mark.parametrize("pruner", ["median", pytest.param("hyperband", marks=pytest.mark.slow)])
+    def test_hopeless_trials_end_early(self, make_plan: MakePlan, storage: Any, pruner: str) -> None:
+        card = {**TPE, "sampler": "random", "trials": 8, "pruner": pruner}
+        plan, executor = make_plan(card, training={"epochs": 4}), Scripted()
+        trials = carry_out(plan, storage, executor)
+        assert {trial.status for trial in trials} == {"finished", "pruned"}
+        assert len(executor.epochs) < 8 * 4
+        assert all(trial.value is None for trial in trials if trial.status == "pruned")
+
+    def test_without_a_pruner_none_does(self, make_plan: MakePlan, storage: Any) -> None:
+        plan = make_plan(TPE, training={"epochs": 4})
+        assert {trial.status for trial in carry_out(plan, storage, Scripted())} == {"finished"}
+        values = open_study(plan, storage).trials[0].intermediate_values
+        assert list(values) == [1, 2, 3, 4]
+
+
+class TestTwoDrivers:
+    @pytest.mark.parametrize("card", [GRID, {**TPE, "trials": 12}])
+    def test_share_one_search(self, make_plan: MakePlan, tmp_path: Path, storage: Any, card: dict[str, Any]) -> None:
+        plan = make_plan(card)
+        executors = [Scripted(before=lambda job: threading.Event().wait(0.02)) for _ in range(2)]  # type: ignore[arg-type,return-value]
+        found: list[list[TrialFacts]] = []
+
+        def drive(executor: Scripted) -> None:
+            found.append(carry_out(plan, open_storage(storage.url), executor))
+
+        threads = [threading.Thread(target=drive, args=(executor,)) for executor in executors]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        trained = executors[0].trained + executors[1].trained
+        assert len(trained) == len(set(trained)) == len(plan.points)
+        assert found[0] == found[1]
+        assert all(executor.trained for executor in executors)
+        assert states(plan, storage)["COMPLETE"] == len(plan.points)
+
+    def test_a_run_in_other_hands_is_waited_for(self, make_plan: MakePlan, storage: Any) -> None:
+        plan = make_plan({**GRID, "trials": 2})
+        job = plan.trial_job(plan.configure(plan.space.settings(plan.points[0]), 0))
+        folder = RunFolder(job.place.output, job.config.run_id)
+        other, is_held = Scripted(), threading.Event()
+
+        def work() -> None:
+            with folder.locked():
+                is_held.set()
+                threading.Event().wait(0.5)
+                other._write(job, Ended("finished"), folder)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        is_held.wait(10)
+        executor = Scripted()
+        trials = carry_out(plan, storage, executor)
+        thread.join()
+        assert [trial.status for trial in trials] == ["finished", "finished"]
+        assert job.config.run_id not in executor.trained
+
+
+class TestTickets:
+    @pytest.fixture
+    def study(self, make_plan: MakePlan, storage: Any) -> optuna.Study:
+        return open_study(make_plan(GRID), storage)
+
+    @pytest.fixture
+    def open_tickets(self, study: optuna.Study, tmp_path: Path) -> Callable[[Presence], Tickets]:
+        return lambda presence: Tickets(study, [{}] * 3, presence, FileLock(tmp_path / "lock"))
+
+    def test_those_of_a_dead_driver_are_used_again(
+        self, open_tickets: Callable[[Presence], Tickets], study: optuna.Study, tmp_path: Path
+    ) -> None:
+        dead, alive = Presence(tmp_path), Presence(tmp_path)
+        dead._lock.acquire()
+        with alive:
+            theirs = open_tickets(dead).take(lambda ticket: None)
+            assert theirs is not None
+            theirs.suggest_float("x", 0, 1)
+            tickets = open_tickets(alive)
+            taken = [tickets.take(lambda ticket: None) for _ in range(3)]
+            assert taken[2] is None, "the third is in the other's hands"
+            dead._lock.release()  # as the system does when a process dies
+            again = tickets.take(lambda ticket: None)
+            assert again is not None
+            assert again.suggest_float("x", 0, 1) == theirs.params["x"]
+            tickets.end(again, "finished", 1.0)
+            tickets.end(theirs, "finished", 2.0)  # a driver that was given up too early
+            values = [trial.value for trial in study.trials if trial.state == TrialState.COMPLETE]
+            assert values == [1.0]
+
+    def test_made_twice_they_count_once(
+        self, open_tickets: Callable[[Presence], Tickets], study: optuna.Study, tmp_path: Path
+    ) -> None:
+        for _ in range(2):  # as on two machines without a common disk
+            for ticket in range(3):
+                study.add_trial(optuna.trial.create_trial(state=TrialState.WAITING, user_attrs={"ticket": ticket}))
+        with Presence(tmp_path) as presence:
+            tickets = open_tickets(presence)
+            while (trial := tickets.take(lambda ticket: None)) is not None:
+                tickets.end(trial, "finished", 1.0)
+            assert tickets.all_used()
+            assert Counter(trial.state.name for trial in study.trials) == {"COMPLETE": 3, "FAIL": 3}
+            assert tickets.retries == 0
+
+    def test_a_trial_that_gives_no_sign_of_life_is_given_up(
+        self,
+        open_tickets: Callable[[Presence], Tickets],
+        study: optuna.Study,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        elsewhere = Presence(tmp_path)
+        elsewhere.mark = "another-machine:/gone"
+        assert open_tickets(elsewhere).take(lambda ticket: None) is not None
+        with Presence(tmp_path) as presence:
+            tickets = open_tickets(presence)
+            assert tickets.take(lambda ticket: None) is not None
+            assert tickets.take(lambda ticket: None) is not None
+            assert tickets.take(lambda ticket: None) is None
+            monkeypatch.setattr(study._storage, "_get_stale_trial_ids", lambda study_id: [study.trials[0]._trial_id])
+            assert tickets.take(lambda ticket: None) is not None
+
+
+class TestPresence:
+    def test_is_known_while_it_lasts(self, tmp_path: Path) -> None:
+        mine = Presence(tmp_path)
+        with Presence(tmp_path) as other:
+            assert not mine.is_gone(other.mark)
+        assert mine.is_gone(other.mark)
+        assert not mine.is_gone("elsewhere:/nowhere.lock"), "nothing is known of another machine"
+
+    def test_a_lock_that_nobody_holds_is_that_of_a_killed_driver(self, tmp_path: Path) -> None:
+        killed = Presence(tmp_path)
+        killed._file.touch()
+        assert Presence(tmp_path).is_gone(killed.mark)
+
+
+class TestFinals:
+    CARD: ClassVar[dict[str, Any]] = {**GRID, "finalists": 2, "finalist_seeds": [0, 1, 2]}
+
+    def sweep(self, plan: Plan, storage: Any, executor: Scripted, **options: Any) -> Any:
+        with Presence(plan.place.output) as presence:
+            return sweep_one(plan, Sweeping(storage, executor, presence, Silent(), **options))
+
+    def test_the_best_mean_wins_and_is_tested_once_a_seed(self, make_plan: MakePlan, storage: Any) -> None:
+        plan, executor = make_plan(self.CARD), Scripted()
+        outcome = self.sweep(plan, storage, executor)
+        assert outcome.winner["best"]["training"]["lr"] == pytest.approx(0.00316, rel=0.01)
+        assert outcome.winner["best"]["training"]["weight_decay"] == 0
+        assert outcome.winner["edge"] == []
+        assert [len(one["runs"]) for one in outcome.winner["finalists"]] == [3, 3]
+        assert outcome.winner["value"] == outcome.winner["finalists"][0]["mean"]
+        # Six trials, two finalists on two seeds more, two seeds of the winner.
+        assert Counter(executor.trained).total() == 6 + 4 + 2
+        assert [run["status"] for run in outcome.runs] == ["finished"] * 2
+        assert all(run["metrics"]["test"]["auc"] == 0.7 for run in outcome.runs)
+        assert read_winner(plan.place.output, plan.name, "linear", "digits") == outcome.winner
+        again = Scripted(before=pytest.fail)
+        assert self.sweep(plan, storage, again).document() == outcome.document()
+
+    def test_no_trial_and_no_finalist_has_a_test_metric(self, make_plan: MakePlan, storage: Any) -> None:
+        plan = make_plan(self.CARD)
+        revealed: list[bool] = []
+        self.sweep(plan, storage, Scripted(before=lambda job: revealed.append(job.place.reveal_test)), is_final=False)
+        assert revealed == [False] * 10
+        for file in (plan.place.output / TRIALS).glob("*/result.json"):
+            with pytest.raises(KeyError):
+                read_result(file.parent).metrics["test"]
+        assert not list(plan.place.output.glob("linear-*"))
+
+    def test_the_study_says_what_it_consists_of(self, make_plan: MakePlan, storage: Any) -> None:
+        plan = make_plan(self.CARD)
+        outcome = self.sweep(plan, storage, Scripted())
+        document = json.loads((plan.place.output / "studies" / "test.json").read_text())
+        assert document["kind"] == "sweep"
+        assert [run["run_id"] for run in document["runs"]] == [run["run_id"] for run in outcome.runs]
+        assert document["sweep"]["winners"]["linear on digits"]["value"] == outcome.winner["value"]
+
+    def test_a_winner_on_the_edge_is_flagged(self, make_plan: MakePlan, storage: Any) -> None:
+        space = {"training": {"lr": {"low": 1e-5, "high": 1e-3, "log": True, "points": 3}, "weight_decay": [0, 1]}}
+        outcome = self.sweep(make_plan({**GRID, "space": space}), storage, Scripted(), is_final=False)
+        assert outcome.winner["edge"] == [{"name": "training.lr", "value": 1e-3, "end": "highest"}]
+
+    def test_the_least_loss_wins(self, make_plan: MakePlan, storage: Any) -> None:
+        plan = make_plan({**GRID, "objective": "val.loss"})
+        assert open_study(plan, storage).direction == optuna.study.StudyDirection.MINIMIZE
+        outcome = self.sweep(plan, storage, Scripted(), is_final=False)
+        assert outcome.winner["number"] == 0, "of equal ones the earliest"
+
+    def test_settings_that_fail_on_a_seed_win_nothing(self, make_plan: MakePlan, storage: Any) -> None:
+        plan = make_plan(self.CARD)
+        trials = carry_out(plan, storage, Scripted())
+        best = max(trials, key=lambda trial: trial.value or 0)
+
+        def outcome(job: Job) -> Ended:
+            is_best = job.config.training.lr == best.params["training.lr"]
+            return Ended("oom" if is_best and job.config.training.weight_decay == 0 else "finished")
+
+        finalists = run_finalists(plan, trials, Scripted(outcome), lambda line: None)
+        assert finalists[0].trial == best
+        assert finalists[0].mean is None
+        winner = choose_winner(plan, finalists)
+        assert winner is not None
+        assert winner.trial == finalists[1].trial
+
+    def test_where_all_fail_nobody_wins(self, make_plan: MakePlan, storage: Any) -> None:
+        outcome = self.sweep(make_plan(self.CARD), storage, Scripted(lambda job: Ended("failed")))
+        assert outcome.winner is None
+        assert outcome.best is None
+        assert outcome.runs == ()
+        assert outcome.importances == {}
+        assert "0 finished trials" in outcome.note
+
+
+class Silent:
+    def begin(self, *arguments: Any) -> None: ...
+    def trial(self, *arguments: Any) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_importances_name_what_matters_and_plots_read_the_storage(make_plan: MakePlan, storage: Any) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    plan = make_plan({**TPE, "trials": 20})
+    carry_out(plan, storage, Scripted())
+    study = optuna.load_study(study_name=plan.key, storage=storage.url)
+    shares, note = importances(study)
+    assert note == ""
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=shares.__getitem__) == "training.lr"
+    for plot in ("plot_optimization_history", "plot_param_importances", "plot_slice", "plot_contour"):
+        axes = getattr(optuna.visualization.matplotlib, plot)(study)
+        assert axes is not None
