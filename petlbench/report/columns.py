@@ -1,0 +1,279 @@
+"""The columns that a table of methods can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from petlbench.errors import InputError, unknown_name
+from petlbench.metrics import pme, ppe
+from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
+from petlbench.report.disk import cache_bytes, folder_bytes
+from petlbench.report.document import Cell, Column
+from petlbench.report.grid import Line
+from petlbench.report.results import Stored
+from petlbench.report.summary import MIB, number_cell
+
+__all__ = ["DATASETS", "OPTIONAL", "Maker", "make_columns", "metric_title"]
+
+DATASETS = "datasets"
+"""Stands for one column a dataset."""
+
+OPTIONAL: Mapping[str, Sequence[str]] = {
+    "gap": ("gap",),
+    "last": ("best_val", "last_val"),
+    "time": ("time",),
+    "hours": ("hours",),
+    "search_hours": ("search_hours",),
+    "disk": ("disk",),
+    "trials": ("trials",),
+    "test_reads": ("test_reads",),
+    "parameters": ("parameters",),
+    "learnable_published": ("learnable_published",),
+    "reserved": ("reserved",),
+    "process": ("process",),
+    "resident": ("resident",),
+    "latency": ("latency",),
+}
+"""What `--columns` takes, and the columns that each stands for."""
+
+_METRICS = {
+    "auc": "AUC",
+    "auc_logits": "AUC on logits",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "kappa": "kappa",
+}
+
+_Make = Callable[[Line, Context], Cell]
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A column and how its cells are made."""
+
+    column: Column
+    make: _Make
+
+
+def metric_title(metric: str) -> str:
+    """A score's name in tables.
+
+    Raises:
+        InputError: When there is no such score.
+    """
+    if metric not in _METRICS:
+        raise unknown_name("metric", metric, _METRICS)
+    return _METRICS[metric]
+
+
+def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
+    """Give the columns of the given keys, and those that the results call for.
+
+    Args:
+        keys: Names of columns; ``datasets`` for one a dataset.
+        context: The results.
+
+    Raises:
+        InputError: When a key names no column.
+    """
+    found: list[Maker] = []
+    for key in dict.fromkeys(one for name in keys for one in OPTIONAL.get(name, (name,))):
+        if key == DATASETS:
+            found += [_of_dataset(name, context) for name in context.grid.datasets]
+        elif key == "average":
+            found += _averages(context)
+        elif key == "memory":
+            found += _memory(context)
+        elif key in _MAKERS:
+            found.append(_MAKERS[key])
+        else:
+            raise _unknown(key)
+    return found
+
+
+def _unknown(key: str) -> InputError:
+    return unknown_name("column", key, [*OPTIONAL, *_MAKERS, DATASETS, "average", "memory"])
+
+
+def _of_dataset(name: str, context: Context) -> Maker:
+    marks = context.flagged.get(name, ())
+    title = context.grid.titles[name] + (f" ({', '.join(marks)})" if marks else "")
+
+    return Maker(Column(name, title, "%", "higher"), lambda line, context: context.cell(line, name))
+
+
+def _averages(context: Context) -> list[Maker]:
+    found = [Maker(Column("average", "average", "%", "higher"), lambda line, c: c.averages[line.key])]
+    clean = context.clean_datasets
+    if clean and len(clean) < len(context.grid.datasets):
+        column = Column("average_without_shortcuts", "average without shortcuts", "%", "higher")
+        found.append(Maker(column, lambda line, c: c.average_of(line, c.clean_datasets)))
+    return found
+
+
+def _memory(context: Context) -> list[Maker]:
+    """Peak memory of the step; and beside it what preloading takes, where some row preloads."""
+    found = [_bytes_column("memory", "memory", context.figure)]
+    if any(one.config["preload"] for line in context.grid.lines for one in line.all_runs):
+        found.append(_bytes_column("preloading_memory", "memory, preloading", context.figure, "preload"))
+        found.append(Maker(Column("cache", "feature cache", "MiB", None), _cache))
+    return found
+
+
+def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -> Maker:
+    def make(line: Line, context: Context) -> Cell:
+        size = memory_of(line, figure, phase)
+        if size is not None:
+            return number_cell(size / MIB, 1)
+        if not line.all_runs:
+            return Cell(text="–", reason="no finished run")
+        if phase is not None:
+            return Cell(text="–", reason="nothing is preloaded")
+        return Cell(text="–", reason=f"'{figure}' is not measured on {line.all_runs[0].config['device']}")
+
+    return Maker(Column(key, title, "MiB", "lower" if phase is None else None), make)
+
+
+def _cache(line: Line, _context: Context) -> Cell:
+    runs = [one for one in line.all_runs if one.config["preload"]]
+    if not runs:
+        return Cell(text="–", reason="nothing is preloaded" if line.all_runs else "no finished run")
+    size = cache_bytes(runs)
+    return number_cell(None if size is None else size / MIB, 1, "its size is not known")
+
+
+def _learnable(line: Line, published: bool) -> Cell:
+    name = "ratio_published" if published else "ratio"
+    ratios = [one.document["parameters"][name] for one in line.all_runs if one.document.get("parameters")]
+    if not ratios:
+        return Cell(text="–", reason="no finished run")
+    share = 100 * fmean(ratios)
+    return number_cell(share, 2 if share >= 1 else 3)
+
+
+def _parameters(line: Line, _context: Context) -> Cell:
+    return number_cell(parameters_of(line), 0, "no finished run")
+
+
+def _ppe(line: Line, context: Context) -> Cell:
+    average, learnable = context.averages[line.key], _learnable(line, published=False)
+    if average.value is None or learnable.value is None:
+        return Cell(text="–", reason="it rests on the average, which is missing")
+    return number_cell(ppe(average.value, learnable.value / 100))
+
+
+def _pme(line: Line, context: Context) -> Cell:
+    average, memory = context.averages[line.key], memory_of(line, context.figure)
+    if context.reference is None:
+        return Cell(text="–", reason=context.missing_reference)
+    if average.value is None or memory is None:
+        return Cell(text="–", reason="it rests on average and memory, of which one is missing")
+    return number_cell(pme(average.value, memory / context.reference))
+
+
+def _front(line: Line, context: Context) -> Cell:
+    rank = context.fronts.get(line.key)
+    if rank is None:
+        return Cell(text="–", reason="average, memory, parameters or time is missing")
+    return Cell(rank, str(rank))
+
+
+def _gap(line: Line, context: Context) -> Cell:
+    gaps = [
+        100 * (val - test)
+        for one in line.all_runs
+        if (val := one.score(context.metric, "val")) is not None and (test := one.score(context.metric)) is not None
+    ]
+    return number_cell(fmean(gaps) if gaps else None, 1, "no finished run")
+
+
+def _validation(which: Literal["best", "last"]) -> _Make:
+    def make(line: Line, context: Context) -> Cell:
+        values = [value for one in line.all_runs if (value := _of_epoch(one, context.metric, which)) is not None]
+        return number_cell(100 * fmean(values) if values else None, 1, "no curve")
+
+    return make
+
+
+def _of_epoch(stored: Stored, metric: str, which: Literal["best", "last"]) -> float | None:
+    curve = stored.document.get("curve") or []
+    epoch = stored.document.get("best_epoch") if which == "best" else len(curve)
+    found = [point.get(f"val_{metric}") for point in curve if point.get("epoch") == epoch]
+    return found[0] if found else None
+
+
+def _time(per: float, digits: int) -> _Make:
+    def make(line: Line, _context: Context) -> Cell:
+        seconds = seconds_of(line)
+        return number_cell(None if seconds is None else seconds / per, digits, "no finished run")
+
+    return make
+
+
+def _search_hours(line: Line, context: Context) -> Cell:
+    trials = [one for one in context.trials if one.method == line.method]
+    if not trials:
+        return Cell(text="–", reason="no trial of a search is stored")
+    seconds = sum(one.seconds("total") for one in [*trials, *line.all_runs])
+    return number_cell(seconds / 3600, 3)
+
+
+def _trials(line: Line, context: Context) -> Cell:
+    count = context.tried.get(line.method, 0)
+    return Cell(count, str(count))
+
+
+def _test_reads(line: Line, context: Context) -> Cell:
+    mine = {one.run_id for one in line.all_runs}
+    count = sum(read.get("run_id") in mine for read in context.reads)
+    return Cell(count, str(count)) if context.reads else Cell(text="–", reason="there is no log of test reads")
+
+
+def _disk(line: Line, _context: Context) -> Cell:
+    if not line.all_runs:
+        return Cell(text="–", reason="no finished run")
+    preloaded = [one for one in line.all_runs if one.config["preload"]]
+    cache = cache_bytes(preloaded) if preloaded else 0
+    folders = [size for one in line.all_runs if (size := folder_bytes(one)) is not None]
+    if cache is None or not folders:
+        return Cell(text="–", reason="the size of the cache or of the run's folder is not known")
+    return number_cell((cache + max(folders)) / MIB, 1)
+
+
+def _latency(line: Line, _context: Context) -> Cell:
+    found = [(one.document.get("inference") or {}).get("latency") for one in line.all_runs]
+    known = [value for value in found if value is not None]
+    return number_cell(1000 * fmean(known) if known else None, 1, "not measured")
+
+
+_MAKERS: Mapping[str, Maker] = {
+    one.column.key: one
+    for one in (
+        Maker(Column("learnable", "learnable", "%", "lower"), lambda line, _: _learnable(line, published=False)),
+        Maker(
+            Column("learnable_published", "learnable, as its paper counts", "%"),
+            lambda line, _: _learnable(line, published=True),
+        ),
+        Maker(Column("parameters", "learnable parameters", "", "lower"), _parameters),
+        Maker(Column("ppe", "PPE", "", "higher"), _ppe),
+        Maker(Column("pme", "PME", "", "higher"), _pme),
+        Maker(Column("front", "front"), _front),
+        Maker(Column("gap", "validation less test", "points"), _gap),
+        Maker(Column("best_val", "validation, best epoch", "%"), _validation("best")),
+        Maker(Column("last_val", "validation, last epoch", "%"), _validation("last")),
+        Maker(Column("time", "time of a run", "s", "lower"), _time(1, 1)),
+        Maker(Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
+        Maker(Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
+        Maker(Column("trials", "trials"), _trials),
+        Maker(Column("test_reads", "test reads"), _test_reads),
+        Maker(Column("disk", "disk", "MiB", "lower"), _disk),
+        Maker(Column("latency", "latency", "ms", "lower"), _latency),
+        _bytes_column("reserved", "reserved", "reserved"),
+        _bytes_column("process", "process", "process"),
+        _bytes_column("resident", "resident, host", "resident"),
+    )
+}

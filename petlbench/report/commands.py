@@ -1,0 +1,85 @@
+"""The commands that a report names: what to run so that a cell is not empty."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+from petlbench.report.choosing import common_settings
+from petlbench.report.results import Stored
+from petlbench.scores import REFERENCE
+
+__all__ = ["fill_command", "reference_command"]
+
+_OPTIONS = {
+    "backbone": "--backbone",
+    "weights": "--weights",
+    "image_size": "--image-size",
+    "normalize": "--normalize",
+    "training.epochs": "--epochs",
+    "training.batch_size": "--batch-size",
+    "training.accumulate": "--accumulate",
+    "training.optimizer": "--optimizer",
+    "precision": "--precision",
+    "attention_kernel": "--attention-kernel",
+    "device": "--device",
+}
+_DEFAULTS = {
+    "weights": "default",
+    "normalize": "backbone",
+    "training.accumulate": 1,
+    "training.optimizer": "adamw",
+    "precision": "fp32",
+    "attention_kernel": "auto",
+}
+
+
+def fill_command(
+    methods: Iterable[str], datasets: Iterable[str], like: Sequence[Stored], output: str, report: str = ""
+) -> str:
+    """The command that runs what cells are missing.
+
+    Args:
+        methods: Methods that have an empty cell.
+        datasets: Datasets that have one.
+        report: Name of the report where its rows are more than methods; the command then runs all its rows.
+        like: Runs whose settings are wanted.
+        output: Folder of the results; empty for the default.
+    """
+    seeds = sorted({one.seed for one in like})
+    known = {one.dataset: str(one.config["dataset"]) for one in like}
+    rows = ["--report", report] if report else ["--method", _listed(methods)]
+    words = ["petlbench", "bench", *rows, "--dataset", _listed(known.get(name, name) for name in datasets)]
+    return shlex.join([*words, "--seed", _listed(map(str, seeds)), *_settings(like), *_output(output)])
+
+
+def reference_command(like: Sequence[Stored], output: str) -> str:
+    """The command of the run that PME refers to.
+
+    Args:
+        like: Runs whose settings it must have.
+        output: Folder of the results; empty for the default.
+    """
+    words = ["petlbench", "run", "--method", REFERENCE, "--dataset", str(like[0].config["dataset"])]
+    return shlex.join([*words, *_settings(like), *_output(output)])
+
+
+def _settings(like: Sequence[Stored]) -> list[str]:
+    common = common_settings(like)
+    words = [
+        word
+        for key, option in _OPTIONS.items()
+        if common[key] is not None and common[key] != _DEFAULTS.get(key)
+        for word in (option, str(common[key]))
+    ]
+    threads = {one.value("threads") for one in like}
+    words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
+    return [*words, "--checkpointing"] if common["checkpointing"] else words
+
+
+def _output(output: str) -> list[str]:
+    return ["--output", output] if output else []
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(names))

@@ -1,0 +1,221 @@
+"""A report before it takes a form: tables, figures and notes as plain data, which every format draws from.
+
+Nothing here knows Markdown, LaTeX, HTML or matplotlib. Numbers are numbers, and every cell carries beside its number
+the text that all formats show, so that no two formats round differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Axis", "Cell", "Column", "Document", "Figure", "FigureKind", "Mark", "Row", "Series", "Table"]
+
+Mark = Literal["", "best", "second"]
+FigureKind = Literal["scatter", "lines", "bars", "matrix", "ranks", "intervals"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Args:
+        value: The number, in its column's unit; None where there is none.
+        text: What is shown, plain text of any characters; each format escapes it.
+        low: Lower bound of an interval around the value.
+        high: Its upper bound.
+        std: Standard deviation over seeds and splits.
+        mark: Whether it is the best or the second of its column.
+        reason: Why there is no value, in words; empty where there is one.
+        flags: What the reader should know of it, such as ``few`` or ``2 of 3 seeds``; short plain texts.
+    """
+
+    value: float | None = None
+    text: str = ""
+    low: float | None = None
+    high: float | None = None
+    std: float | None = None
+    mark: Mark = ""
+    reason: str = ""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Args:
+        key: Its stable name: the CSV's heading and the key of cells.
+        title: Its heading.
+        unit: Such as ``%`` or ``MiB``; empty for none.
+        better: Which end is good; None where neither is.
+        group: A heading above several columns side by side, such as ``published``; empty for none.
+        numeric: Whether its cells are numbers, which are aligned to the right.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    group: str = ""
+    numeric: bool = True
+
+    @property
+    def heading(self) -> str:
+        """Title and unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row.
+
+    Args:
+        key: Its stable name, most often a method's.
+        title: What stands in front of it.
+        cells: Its cells by column; a column without one is empty.
+        kind: ``method``, or ``baseline`` for standing rows, which are never marked and stand below a line.
+        runs: Ids of the runs that it is made from.
+    """
+
+    key: str
+    title: str
+    cells: Mapping[str, Cell]
+    kind: Literal["method", "baseline"] = "method"
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        key: Its stable name within the report; files of several tables are named by it.
+        title: Stands above it.
+        columns: Columns from left to right, without that of the rows' titles.
+        rows: Rows from top to bottom.
+        caption: What holds for all of it: settings, sources of figures, what is bold.
+        notes: Sentences below it, such as why cells are empty.
+        row_title: Heading of the column of the rows' titles.
+    """
+
+    key: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    caption: str = ""
+    notes: Sequence[str] = ()
+    row_title: str = "method"
+
+    def cell(self, row: Row, column: Column) -> Cell:
+        """The cell of a row and a column; an empty one where there is none."""
+        return row.cells.get(column.key, Cell())
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What a figure shows in one direction, or can show.
+
+    Args:
+        key: Name of the values in every series.
+        title: In words.
+        unit: Such as ``%``; empty for none.
+        scale: ``linear`` or ``log``.
+        better: Which end is good; None where neither is.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    scale: Literal["linear", "log"] = "linear"
+    better: Literal["higher", "lower"] | None = None
+
+    @property
+    def heading(self) -> str:
+        """Title and unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values that belong together: a line, or points of one colour.
+
+    Args:
+        key: Its stable name, most often a method's.
+        title: As the legend shows it.
+        values: Numbers by axis, all equally many; an axis' interval stands under ``KEY_low`` and ``KEY_high``. Of a
+            ``matrix``: one list a row, under ``0``, ``1`` and so on.
+        labels: One text a point, or none at all.
+        role: ``data``; ``reference`` for what is there to compare with, such as a diagonal or a published figure.
+    """
+
+    key: str
+    title: str
+    values: Mapping[str, Sequence[float | None]]
+    labels: Sequence[str] = ()
+    role: Literal["data", "reference"] = "data"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure.
+
+    Args:
+        key: Its stable name within the report; files are named by it.
+        kind: ``scatter``, ``lines``, ``bars``, ``matrix`` (labels are those of rows and columns), ``ranks`` (critical
+            difference: values ``rank``) or ``intervals`` (one line a series, its value with low and high).
+        title: Stands above it.
+        axes: All axes that its series have values of; a page lets its reader choose among them.
+        x: Key of the axis to the right.
+        y: Key of the axis upwards.
+        series: The data.
+        size: Key of the axis that the size of points stands for; None for points of one size.
+        caption: What holds for all of it.
+        marks: Further plain facts, such as ``{"critical_difference": 1.2}``.
+    """
+
+    key: str
+    kind: FigureKind
+    title: str
+    axes: Sequence[Axis]
+    x: str
+    y: str
+    series: Sequence[Series]
+    size: str | None = None
+    caption: str = ""
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+    def axis(self, key: str) -> Axis:
+        """The axis of a key."""
+        return next(axis for axis in self.axes if axis.key == key)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report.
+
+    Args:
+        name: Its name in the catalogue.
+        title: What stands above it.
+        tables: Its tables; the first is the main one.
+        figures: Its figures.
+        notes: Sentences on the whole: what is missing and the command that would make it, what differs from print.
+        runs: Every run that went into it as its ``result.json`` has it (config, metrics with confusion matrices,
+            curve, memory, timing, environment, error), and ``folder``, where the results are files.
+        source: Where the results came from, in words.
+        settings: What all of it holds for: setting, study, options of the command.
+    """
+
+    name: str
+    title: str
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
+    runs: Sequence[Mapping[str, Any]] = ()
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain values, fit for JSON."""
+        return asdict(self)

@@ -1,0 +1,206 @@
+"""A report in LaTeX with booktabs: a fragment for a paper, or a whole document that compiles as it is."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from textwrap import wrap
+
+from petlbench.report.document import Cell, Column, Document, Row, Table
+
+__all__ = ["PREAMBLE", "escape", "render", "render_document", "render_table"]
+
+PREAMBLE = (
+    r"\usepackage[utf8]{inputenc}",
+    r"\usepackage[T1]{fontenc}",
+    r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
+    r"\usepackage{textcomp}",
+    r"\usepackage{booktabs}",
+    r"\usepackage{graphicx}",
+)
+"""What a document needs that takes in a fragment."""
+
+_ESCAPED = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "−": "$-$",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "≈": r"$\approx$",
+    "→": r"$\rightarrow$",
+    "²": r"$^2$",
+    "³": r"$^3$",
+    "µ": r"$\mu$",
+    "κ": r"$\kappa$",
+    "†": r"\textdagger{}",
+    "…": r"\ldots{}",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+    "‘": "`",
+}
+# Two hyphens would become a dash.
+_DASHES = re.compile(r"-(?=-)")
+# Characters of a line of a heading; figures with their deviation are about as wide.
+_WIDEST = 14
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+# What T1 has glyphs for: Latin-1, and some letters beyond.
+_LAST_KNOWN = 0xFF
+_KNOWN = frozenset("ŁłŒœıŠšŽžŸ")
+
+
+def render(document: Document) -> str:
+    r"""Write the tables as a fragment that a paper takes in with ``\input``; what its preamble needs stands on top.
+
+    Args:
+        document: The report.
+    """
+    return (
+        "\n".join([*_head(document, "this file needs:"), *(f"%   {line}" for line in PREAMBLE), *_body(document)])
+        + "\n"
+    )
+
+
+def render_document(document: Document) -> str:
+    """Write a whole document.
+
+    Args:
+        document: The report.
+    """
+    top = [r"\documentclass[10pt,a4paper]{article}", r"\usepackage[margin=2cm]{geometry}", *PREAMBLE]
+    notes = [_notes(document.notes)] if document.notes else []
+    title = [r"\begin{document}", rf"\section*{{{escape(document.title)}}}"]
+    return "\n".join([*_head(document), *top, *title, *_body(document), *notes, r"\end{document}"]) + "\n"
+
+
+def render_table(table: Table, label: str) -> str:
+    r"""Write one table; one that is wider than the page is made smaller as a whole.
+
+    Args:
+        table: The table.
+        label: For ``\ref``.
+    """
+    columns = list(table.columns)
+    layout = "l" + "".join("r" if column.numeric else "l" for column in columns)
+    body = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", *_headings(table, columns), r"\midrule"]
+    body += [*_rows(table), r"\bottomrule", r"\end{tabular}}"]
+    lines = [
+        r"\begin{table}[htbp]",
+        r"\centering",
+        r"\setlength{\belowcaptionskip}{4pt}",
+        rf"\caption{{{escape(table.title)}. {escape(table.caption)}}}",
+        rf"\label{{{label}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        *body,
+        *([_notes(table.notes)] if table.notes else []),
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
+
+
+def escape(text: str) -> str:
+    """Take every character for itself; one that pdfLaTeX has no glyph for becomes its nearest, or a question mark."""
+    plain = " ".join("".join(char if char.isprintable() or char.isspace() else "" for char in text).split())
+    return _DASHES.sub("-{}", "".join(_escaped(char) for char in plain))
+
+
+def _escaped(char: str) -> str:
+    if char in _ESCAPED:
+        return _ESCAPED[char]
+    if ord(char) <= _LAST_KNOWN or char in _KNOWN:
+        return char
+    nearest = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+    return "".join(_ESCAPED.get(one, one) for one in nearest) or "?"
+
+
+def _head(document: Document, more: str = "") -> list[str]:
+    said = f"% {_comment(document.title)}, by petlbench report {_comment(document.name)}"
+    return [said, f"% {more}"] if more else [said]
+
+
+def _body(document: Document) -> list[str]:
+    return [f"\n{render_table(table, _label(document, table))}" for table in document.tables]
+
+
+def _label(document: Document, table: Table) -> str:
+    return "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{table.key}")
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _rows(table: Table) -> list[str]:
+    lines: list[str] = []
+    for kind, rows in groupby(table.rows, key=lambda row: row.kind):
+        if lines and kind == "baseline":
+            lines.append(r"\midrule")
+        lines += [_line(_cells(table, row)) for row in rows]
+    return lines
+
+
+def _cells(table: Table, row: Row) -> Iterable[str]:
+    title = escape(row.title)
+    yield rf"\emph{{{title}}}" if row.kind == "baseline" else title
+    for column in table.columns:
+        yield _marked(table.cell(row, column))
+
+
+def _marked(cell: Cell) -> str:
+    text = escape(_MINUS.sub("−", cell.text))
+    if cell.flags and text:
+        text += r"\textdagger{}"
+    return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}"}.get(cell.mark, text)
+
+
+def _headings(table: Table, columns: Sequence[Column]) -> list[str]:
+    """Groups on a line of their own; below them titles with their units, cut into short lines that end together."""
+    lines = [_group_line(columns)] if any(column.group for column in columns) else []
+    stacks = [wrap(table.row_title, _WIDEST), *(_stack(column) for column in columns)]
+    height = max(map(len, stacks))
+    padded = [[*[""] * (height - len(stack)), *stack] for stack in stacks]
+    return [*lines, *(_line(map(escape, parts)) for parts in zip(*padded, strict=True))]
+
+
+def _stack(column: Column) -> list[str]:
+    return [*wrap(column.title, _WIDEST), *([f"({column.unit})"] if column.unit else [])]
+
+
+def _group_line(columns: Sequence[Column]) -> str:
+    """Headings above several columns, each with a rule below it."""
+    spans, rules, at = [""], [], 2
+    for title, members in groupby(columns, key=lambda column: column.group):
+        width = len(list(members))
+        spans.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(title)}}}")
+        if title:
+            rules.append(rf"\cmidrule(lr){{{at}-{at + width - 1}}}")
+        at += width
+    return _line(spans) + " " + " ".join(rules)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return r"\par\smallskip\raggedright\footnotesize " + r" \\ ".join(escape(note) for note in notes) + r"\par"

@@ -1,0 +1,130 @@
+"""Rows and cells of a report, each with its runs, or with the reason why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from petlbench.catalog import Catalog
+from petlbench.report.cards import ReportCard, Variant
+from petlbench.report.results import Stored, Wanted, reason_of
+
+__all__ = ["Grid", "Line", "build_grid"]
+
+_NOT_RUN = reason_of(None)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row before it has cells.
+
+    Args:
+        key: Its stable name.
+        title: What stands in front of it.
+        method: Name of the method.
+        runs: Finished runs by dataset.
+        reasons: Why there are none, by dataset; and why some are missing, where others are there.
+        published: Its label in the papers' tables.
+    """
+
+    key: str
+    title: str
+    method: str
+    runs: Mapping[str, Sequence[Stored]] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    published: str = ""
+
+    @property
+    def all_runs(self) -> list[Stored]:
+        """Its runs on all datasets."""
+        return [run for runs in self.runs.values() for run in runs]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All rows of a report.
+
+    Args:
+        lines: The rows.
+        datasets: Names of the datasets, in the order of their columns.
+        titles: What the datasets are called in tables.
+        seeds: Number of runs that a cell should have; None where nobody said.
+    """
+
+    lines: Sequence[Line]
+    datasets: Sequence[str]
+    titles: Mapping[str, str]
+    seeds: int | None = None
+
+    def line(self, key: str) -> Line | None:
+        """The row of a key, or None."""
+        return next((line for line in self.lines if line.key == key), None)
+
+
+def build_grid(card: ReportCard, results: Sequence[Stored], wanted: Wanted, catalog: Catalog) -> Grid:
+    """Sort results into rows and cells.
+
+    Args:
+        card: The report.
+        results: Results of one setting, unfinished ones too.
+        wanted: What studies asked for.
+        catalog: The catalogues, for names as tables show them.
+    """
+    known = {name: entry.title for name, entry in catalog.entries("method").items()}
+    if card.variants:
+        plans = [(one.title, one.title, one.method, _of_variant(one, results), one.published) for one in card.variants]
+    else:
+        methods = _ordered(card.study.methods, wanted.methods, (one.method for one in results))
+        plans = [
+            (name, known.get(name, name), name, [r for r in results if r.method == name], name) for name in methods
+        ]
+    datasets = _ordered(card.study.datasets, wanted.datasets, (one.dataset for one in results))
+    lines = []
+    for key, title, method, mine, published in plans:
+        runs = {name: [one for one in mine if one.dataset == name and one.finished] for name in datasets}
+        reasons = {name: _why(method, [one for one in mine if one.dataset == name], name, wanted) for name in datasets}
+        lines.append(Line(key, title, method, runs, reasons, published or key))
+    return Grid(lines, datasets, _titles(datasets, results, catalog), wanted.seeds or _most_runs(lines))
+
+
+def _of_variant(variant: Variant, results: Sequence[Stored]) -> list[Stored]:
+    return [
+        one
+        for one in results
+        if one.method == variant.method
+        and variant.preload in (None, one.config["preload"])
+        and all(one.config["method_settings"].get(name) == value for name, value in variant.settings.items())
+    ]
+
+
+def _ordered(first: Sequence[str], second: Sequence[str], found: Any) -> list[str]:
+    """What was found or asked for, in the report's order, then in the study's, then by name."""
+    present = set(found)
+    asked = dict.fromkeys([*(name for name in first if name in present or name in second), *second])
+    return [*asked, *sorted(present - set(asked))]
+
+
+def _why(method: str, runs: Sequence[Stored], dataset: str, wanted: Wanted) -> str:
+    """Why runs are missing: as their results say, as their study says, or because there was none."""
+    unfinished = [one for one in runs if not one.finished]
+    done = {one.seed for one in runs if one.finished}
+    told = [
+        reason
+        for (name, where, seed), reason in wanted.reasons.items()
+        if (name, where) == (method, dataset) and seed not in done and reason != "finished"
+    ]
+    if unfinished:
+        error = unfinished[0].document.get("error") or {}
+        return reason_of(unfinished[0].status, str(error.get("message", "")))
+    return told[0] if told else _NOT_RUN
+
+
+def _titles(datasets: Sequence[str], results: Sequence[Stored], catalog: Catalog) -> dict[str, str]:
+    found = {one.dataset: str(one.document.get("data", {}).get("title") or one.dataset) for one in reversed(results)}
+    known = {name: entry.title for name, entry in catalog.entries("dataset").items()}
+    return {name: found.get(name) or known.get(name, name) for name in datasets}
+
+
+def _most_runs(lines: Sequence[Line]) -> int | None:
+    return max((len(runs) for line in lines for runs in line.runs.values()), default=None)

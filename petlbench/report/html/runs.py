@@ -1,0 +1,172 @@
+"""The runs of a report as a table of one row each, and what is known of each beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from petlbench.report.document import Axis
+
+__all__ = ["MEASURES", "Group", "Measure", "describe_runs", "group_runs", "pick"]
+
+Run = Mapping[str, Any]
+
+_SHOWN_SETTINGS = 8  # columns of settings that differ between runs
+_NAMED_SETTINGS = 3  # settings in the name of a group
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a run that can be compared.
+
+    Args:
+        axis: What it is called on a page.
+        path: Where it stands in ``result.json``, with dots.
+        factor: From the unit there to the unit here.
+        digits: Behind the point, where it is shown.
+    """
+
+    axis: Axis
+    path: str
+    factor: float = 1
+    digits: int = 2
+
+    def of(self, run: Run) -> float | None:
+        """The figure in the axis' unit; None where the run has none."""
+        value = pick(run, self.path)
+        return None if value is None else float(value) * self.factor
+
+
+MEASURES = (
+    Measure(Axis("auc", "test AUC", "%", "linear", "higher"), "metrics.test.auc", 100),
+    Measure(Axis("val_auc", "validation AUC", "%", "linear", "higher"), "metrics.val.auc", 100),
+    Measure(Axis("accuracy", "test accuracy", "%", "linear", "higher"), "metrics.test.accuracy", 100),
+    Measure(Axis("parameters", "learnable parameters", "%", "log", "lower"), "parameters.ratio", 100, 3),
+    Measure(Axis("memory", "peak memory, allocated", "MiB", "log", "lower"), "memory.allocated", 2**-20, 1),
+    Measure(Axis("reserved", "peak memory, reserved", "MiB", "log", "lower"), "memory.reserved", 2**-20, 1),
+    Measure(Axis("process", "peak memory, process", "MiB", "log", "lower"), "memory.process", 2**-20, 1),
+    Measure(Axis("time", "time of the run", "s", "log", "lower"), "timing.total", 1, 1),
+    Measure(Axis("ppe", "PPE", "%", "linear", "higher"), "scores.ppe", 100),
+    Measure(Axis("pme", "PME", "%", "linear", "higher"), "scores.pme", 100),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Finished runs that differ in their seeds alone.
+
+    Args:
+        title: The method, with the settings that tell it from other groups of the method on the dataset.
+        method: The method.
+        dataset: The dataset.
+        source: Where its peak memory comes from; empty where there is none.
+        runs: The runs.
+    """
+
+    title: str
+    method: str
+    dataset: str
+    source: str
+    runs: tuple[Run, ...]
+
+    def values(self, measure: Measure) -> list[float]:
+        """The figures of those runs that have one."""
+        return [value for run in self.runs if (value := measure.of(run)) is not None]
+
+    def mean(self, measure: Measure) -> float | None:
+        """The mean over seeds; None where no run has the figure."""
+        values = self.values(measure)
+        return sum(values) / len(values) if values else None
+
+
+def pick(run: Run, path: str) -> Any:
+    """The value at a path with dots; None where there is none."""
+    value: Any = run
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None.
+
+    Args:
+        runs: As their ``result.json`` has them.
+    """
+    measures = [measure for measure in MEASURES if any(measure.of(run) is not None for run in runs)]
+    settings = [_flat(run.get("config", {})) for run in runs]
+    varied = _varied(settings)[:_SHOWN_SETTINGS]
+    columns: list[dict[str, Any]] = [{"title": "method"}, {"title": "dataset"}, {"title": "seed", "digits": 0}]
+    columns += [{"title": "status"}]
+    columns += [
+        {"title": measure.axis.heading, "better": measure.axis.better, "digits": measure.digits} for measure in measures
+    ]
+    columns += [{"title": "memory source"}, *({"title": name} for name in varied), {"title": "run"}]
+    rows = [
+        [
+            pick(run, "config.method"),
+            pick(run, "config.dataset"),
+            pick(run, "config.seed"),
+            run.get("status"),
+            *(measure.of(run) for measure in measures),
+            pick(run, "memory.source"),
+            *(setting.get(name) for name in varied),
+            run.get("run_id"),
+        ]
+        for run, setting in zip(runs, settings, strict=True)
+    ]
+    return {"columns": columns, "rows": rows}
+
+
+def group_runs(runs: Sequence[Run]) -> list[Group]:
+    """Put finished runs that differ in their seeds alone together, in the order in which they first appear."""
+    found: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        if run.get("status") == "finished":
+            names = (str(pick(run, "config.method")), str(pick(run, "config.dataset")))
+            found.setdefault((*names, _setting(run)), []).append(run)
+    cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for (method, dataset, _), members in found.items():
+        cases.setdefault((method, dataset), []).append(_flat(members[0].get("config", {})))
+    return [
+        Group(
+            _title(method, _flat(members[0].get("config", {})), _varied(cases[method, dataset])),
+            method,
+            dataset,
+            str(pick(members[0], "memory.source") or ""),
+            tuple(members),
+        )
+        for (method, dataset, _), members in found.items()
+    ]
+
+
+def _setting(run: Run) -> str:
+    config = {key: value for key, value in run.get("config", {}).items() if key not in {"seed", "split_seed"}}
+    return json.dumps([config, pick(run, "memory.source")], sort_keys=True, default=str)
+
+
+def _title(method: str, setting: Mapping[str, Any], varied: Sequence[str]) -> str:
+    told = ", ".join(f"{name} {setting.get(name)}" for name in varied[:_NAMED_SETTINGS])
+    return f"{method} ({told})" if told else method
+
+
+def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of settings that do not have the same value everywhere; method, dataset and seed are no settings here."""
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    skipped = {"method", "dataset", "seed", "split_seed"}
+    return [name for name in names if name not in skipped and len({str(one.get(name)) for one in settings}) > 1]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return dict(_leaves(config, prefix))
+
+
+def _leaves(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        # A name that is inside says enough: training.lr is known as lr.
+        if isinstance(value, Mapping):
+            yield from _leaves(value, key)
+        else:
+            yield (key if prefix in {"", "training"} else f"{prefix.removesuffix('_settings')}.{key}"), value

@@ -1,0 +1,95 @@
+"""From the runs of a row to its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from petlbench.report.document import Cell, Mark
+
+if TYPE_CHECKING:
+    from petlbench.statistics.verdict import Cell as Judged
+
+__all__ = ["MIB", "average_cell", "mark_best", "number_cell", "rounded", "score_cell", "short"]
+
+MIB = 2**20
+# Of the normal distribution: half an interval of 95 % in standard deviations.
+_NORMAL = 1.96
+
+
+def score_cell(found: Judged | None, *, expected: int | None, reason: str) -> Cell:
+    """The cell of a row on a dataset, in percent.
+
+    Args:
+        found: What the statistics say of its runs; None where there are none.
+        expected: How many runs it should have; None where nobody said.
+        reason: Why runs are missing, where they are.
+    """
+    if found is None:
+        return Cell(text=short(reason), reason=reason)
+    mean, std, low, high = (None if x is None else 100 * x for x in (found.mean, found.std, found.low, found.high))
+    flags: tuple[str, ...] = ("too few positives for the interval to hold",) if found.few else ()
+    if expected is not None and found.runs < expected:
+        flags += (f"{found.runs} of {expected} runs",)
+    return Cell(mean, rounded(100 * found.mean, std, low, high), low, high, std, flags=flags)
+
+
+def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequence[str]) -> Cell:
+    """The mean of a row over datasets, in percent; empty where a dataset has no figure.
+
+    Args:
+        cells: The row's cells.
+        by_repeat: The mean over datasets of each seed and split that all of them have, in percent.
+        titles: Names of the datasets.
+    """
+    missing = [title for cell, title in zip(cells, titles, strict=True) if cell.value is None]
+    if missing or not cells:
+        return Cell(text="–", reason=f"no figure on {', '.join(missing)}" if missing else "no dataset")
+    mean = fmean(cell.value for cell in cells if cell.value is not None)
+    std = stdev(by_repeat) if len(by_repeat) > 1 else None
+    if std is None and all(cell.low is not None and cell.high is not None for cell in cells):
+        # Datasets share no image, so their errors are independent.
+        half = math.hypot(*((cell.high or 0.0) - (cell.low or 0.0) for cell in cells)) / (2 * len(cells))
+        return Cell(mean, rounded(mean, None, mean - half, mean + half))
+    return Cell(mean, rounded(mean, std), std=std)
+
+
+def number_cell(value: float | None, digits: int = 2, reason: str = "") -> Cell:
+    """A number with so many decimals, or an empty cell with its reason."""
+    return Cell(text="–", reason=reason) if value is None else Cell(value, f"{value:,.{digits}f}")
+
+
+def short(reason: str) -> str:
+    """What stands in an empty cell: the reason without its details."""
+    return reason.partition(":")[0]
+
+
+def mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
+    """Mark the best and the second of a column; what is shown alike is marked alike, and a figure alone is not marked.
+
+    Args:
+        cells: The column's cells.
+        better: ``higher`` or ``lower``; None leaves them as they are.
+    """
+    sign = {"higher": -1.0, "lower": 1.0}.get(better or "")
+    order = sorted((sign * cell.value, cell.text) for cell in cells if cell.value is not None) if sign else []
+    texts = list(dict.fromkeys(text for _, text in order))
+    if len(order) < 2:
+        return list(cells)
+    two: Sequence[Mark] = ("best", "second")
+    marks: Mapping[str, Mark] = dict(zip(texts, two, strict=False))
+    return [replace(cell, mark=marks.get(cell.text, "")) if cell.value is not None else cell for cell in cells]
+
+
+def rounded(value: float, std: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A number rounded by its uncertainty; where none is known, to two decimals as in the papers."""
+    from petlbench.statistics.rounding import round_by_uncertainty, with_uncertainty
+
+    if std is not None:
+        return with_uncertainty(value, std) if std > 0 else f"{value:.2f} ± 0.00"
+    if low is not None and high is not None and high > low:
+        return round_by_uncertainty(value, (high - low) / (2 * _NORMAL))
+    return f"{value:.2f}"
