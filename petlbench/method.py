@@ -58,10 +58,17 @@ class TrainingDefaults:
     Args:
         lr: Learning rate of AdamW.
         weight_decay: Decoupled weight decay, on every learnable parameter.
+        lr_range: Lowest and highest learning rate of AdamW that a search tries; holds ``lr``.
+        sgd_lr_range: The same for SGD with a batch of 256 images, scaled with the batch; None where a search keeps to
+            AdamW.
+        published_lr: The authors' own learning rate by dataset, where they print one; a search's first trial takes it.
     """
 
     lr: float
     weight_decay: float = 1e-4
+    lr_range: tuple[float, float] = (1e-5, 1e-2)
+    sgd_lr_range: tuple[float, float] | None = None
+    published_lr: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ CATALOG = Catalog()
 TINY = {"backbone": "petlbench_micro", "image_size": 32, "device": "cpu", "threads": 1}
 
 
-def carry_out(place: Place, progress: Progress | None = None, epochs: int = 2):  # noqa: ANN201
+def carry_out(place: Place, progress: Progress | None = None, epochs: int = 2):
     request = Request("linear", "digits", training={"epochs": epochs}, **TINY)
     return execute(resolve(request, CATALOG, place.data_root), place, CATALOG, progress or Progress())
 
@@ -53,7 +53,7 @@ class _StopAfter(Progress):
     def __init__(self, epoch: int, status: str) -> None:
         self._epoch, self._status = epoch, status
 
-    def epoch(self, entry) -> None:  # noqa: ANN001
+    def epoch(self, entry) -> None:
         if entry["epoch"] == self._epoch:
             raise Stopped(self._status, "enough")
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 from petlbench.audit.baselines import Baseline
 from petlbench.audit.confounds import Confound
 from petlbench.audit.findings import TOO_EASY
+from petlbench.drawing import COLOURS, HATCHES, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["draw_baselines", "draw_confound", "draw_strengths"]
 
-# Colours that people tell apart who see no red or no green: M. Okabe and K. Ito, "Color universal design" (2008). The
-# seventh, black, would not be seen on a dark page.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
-_HATCHES = ("", "///", "...", "xxx")
+# Black, the last, would not be seen on a dark page.
+_COLOURS = (*COLOURS[:-1], "#999999")
+_HATCHES = HATCHES[:4]
 # Stands for the page's text colour, and is no colour of the figures.
 _INK = "#010203"
 _STYLE: Any = {
@@ -46,7 +46,7 @@ def draw_baselines(baselines: Sequence[Baseline]) -> str:
             axes.plot([low, high], [row, row], color=colour, linewidth=2)
             axes.plot([auc], [row], marker="o" if one.looks else "s", color=colour, linestyle="none")
         axes.axvline(TOO_EASY, color=_INK, linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(shown)), [_plain(one.name) for one in shown])
+        axes.set_yticks(range(len(shown)), [plain(one.name) for one in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlim(min([0.45, *(one.low or 0.0 for one in shown)]), 1.005)
         axes.set_xlabel("cross-validated AUC with its 95 % interval")
@@ -57,7 +57,7 @@ def draw_strengths(confounds: Sequence[Confound]) -> str:
     """Draw Cramér's V of every column."""
     with _canvas((7.0, 1.1 + 0.28 * len(confounds))) as (axes, svg):
         axes.barh(range(len(confounds)), [one.cramers_v for one in confounds], color=_COLOURS[0], height=0.6)
-        axes.set_yticks(range(len(confounds)), [_plain(one.column) for one in confounds])
+        axes.set_yticks(range(len(confounds)), [plain(one.column) for one in confounds])
         axes.set_ylim(len(confounds) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel("Cramér's V of the column with the class")
@@ -75,24 +75,18 @@ def draw_confound(confound: Confound, classes: Sequence[str]) -> str:
                 range(len(classes)),
                 widths,
                 left=left,
-                label=_plain(name),
+                label=plain(name),
                 color=_COLOURS[number % len(_COLOURS)],
                 hatch=_HATCHES[number // len(_COLOURS) % len(_HATCHES)],
                 height=0.7,
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(classes)), [_plain(name) for name in classes])
+        axes.set_yticks(range(len(classes)), [plain(name) for name in classes])
         axes.set_ylim(len(classes) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel("share of the class")
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     return svg.text
-
-
-def _plain(text: str) -> str:
-    """Keep matplotlib from reading formulas into a name, and long names from taking the figure."""
-    short = text if len(text) <= 40 else text[:39] + "…"
-    return short.replace("$", r"\$")
 
 
 class _Svg:

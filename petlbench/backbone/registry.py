@@ -92,6 +92,7 @@ def build_backbone(name: str, image_size: int, weights: str, device: torch.devic
     return Backbone(info, module.to(device))
 
 
+@cache
 def _tagged(architecture: str) -> list[str]:
     return [name for name in timm.list_pretrained() if name.partition(".")[0] == architecture]
 

@@ -17,6 +17,10 @@ __all__ = ["app", "run_command"]
 # A command's module is imported when the command is called.
 _COMMANDS: Mapping[str, str] = {
     "run": "petlbench.cli.run",
+    "bench": "petlbench.cli.bench",
+    "sweep": "petlbench.cli.sweep",
+    "report": "petlbench.cli.report",
+    "results": "petlbench.cli.results",
     "predict": "petlbench.cli.predict",
     "export": "petlbench.cli.export",
     "memory": "petlbench.cli.memory",

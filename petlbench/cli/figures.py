@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petlbench.drawing import COLOURS, FORMATS, HATCHES, LINES, MARKERS, figure_file
 from petlbench.errors import InputError
-from petlbench.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,19 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_figure_file", "draw_curves", "draw_parts"]
 
-# What each format calls the time of writing, which is left out: the same figures make the same file.
-_FORMATS = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 _PARTS = ("parameters", "gradients", "optimizer", "activations", "other")
-# Colours that people tell apart who see no red or no green, and that differ in grey: M. Okabe and K. Ito, "Color
-# universal design" (2008).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = "osD^vPX*<>"
-_LINES = ("-", "--", "-.", ":")
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 _GIB = 2**30
-# Type 42 puts the fonts themselves into a PDF.
-_STYLE: Any = {"pdf.fonttype": 42, "svg.hashsalt": "petlbench", "font.size": 9, "axes.spines.top": False}
-_STYLE |= {"axes.spines.right": False}
 
 
 def check_figure_file(file: Path) -> None:
@@ -39,10 +27,10 @@ def check_figure_file(file: Path) -> None:
     Raises:
         InputError: When its ending is that of no format, or its folder cannot be written to.
     """
-    if file.suffix.lower() not in _FORMATS:
+    if file.suffix.lower() not in FORMATS:
         raise InputError(
             f"--figure {file}: figures are not written as '{file.suffix}'",
-            hint=f"end it in {', '.join(_FORMATS)}",
+            hint=f"end it in {', '.join(FORMATS)}",
             kind="bad_setting",
         )
     if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
@@ -65,7 +53,8 @@ def draw_curves(file: Path, rows: Sequence[Row], name: str, budget: int | None) 
     """
     shown = _shown(rows)
     kind, device = _kind(shown[0])
-    with _canvas(file, (7.0, 4.2)) as axes:
+    with figure_file(file, (7.0, 4.2)) as figure:
+        axes = figure.add_subplot()
         methods = list(dict.fromkeys(row.case.request.method for row in shown))
         for number, method in enumerate(methods):
             _draw_curve(axes, [row for row in shown if row.case.request.method == method], name, number)
@@ -92,9 +81,10 @@ def draw_parts(file: Path, rows: Sequence[Row]) -> None:
     """
     shown = _shown(rows)
     _, device = _kind(shown[0])
-    with _canvas(file, (7.0, 1.6 + 0.28 * len(shown))) as axes:
+    with figure_file(file, (7.0, 1.6 + 0.28 * len(shown))) as figure:
+        axes = figure.add_subplot()
         left = [0.0] * len(shown)
-        for part, colour, hatch in zip(_PARTS, _COLOURS, _HATCHES, strict=False):
+        for part, colour, hatch in zip(_PARTS, COLOURS, HATCHES, strict=False):
             widths = [_parts_of(row).get(part, 0) / _GIB for row in shown]
             axes.barh(
                 range(len(shown)),
@@ -137,26 +127,12 @@ def _draw_curve(axes: Axes, rows: Sequence[Row], name: str, number: int) -> None
         [value for value, _ in points],
         [size for _, size in points],
         label=rows[0].case.request.method,
-        color=_COLOURS[number % len(_COLOURS)],
-        marker=_MARKERS[number % len(_MARKERS)],
-        linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number % len(MARKERS)],
+        linestyle=LINES[number // len(COLOURS) % len(LINES)],
         markersize=5,
     )
 
 
 def _parts_of(row: Row) -> dict[str, int]:
     return row.memory.parts or {} if row.memory is not None else {}
-
-
-@contextmanager
-def _canvas(file: Path, inches: tuple[float, float]) -> Iterator[Axes]:
-    """Give axes to draw on, and write them to a file as a whole."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    suffix = file.suffix.lower()
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=inches)
-        yield figure.add_subplot()
-        with write_atomically(file) as temporary:
-            figure.savefig(temporary, format=suffix[1:], dpi=200, bbox_inches="tight", metadata=_FORMATS[suffix])

@@ -6,7 +6,10 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 __all__ = [
     "MISSING",
@@ -31,13 +34,13 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, indent=1, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str = "") -> None:
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, caption: str = "") -> None:
     """Print a table.
 
     Args:
         title: Stands above it.
         columns: Headings; one that ends in ``>`` is aligned to the right.
-        rows: Cells.
+        rows: Cells; one that is a text of rich keeps its style.
         caption: Stands below it.
     """
     from rich import box
@@ -50,7 +53,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         right = column.endswith(">")
         table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     console = Console(highlight=False, width=_width())
     console.print(table)
     if caption:

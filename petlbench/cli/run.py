@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from petlbench.image_cache import ImageCache
     from petlbench.result import Inference, Memory, Parameters, Result
 
-__all__ = ["command"]
+__all__ = ["command", "show_result"]
 
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
@@ -73,10 +73,17 @@ def command(
     place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size, cache_images)
     with ShownProgress() as progress:
         result = execute(config, place, found, progress)
-    return _show(result, output, json)
+    return show_result(result, output, json)
 
 
-def _show(result: Result, output: Path, json: bool) -> int:
+def show_result(result: Result, output: Path, json: bool) -> int:
+    """Print a result, and return the exit status of a run that ended so.
+
+    Args:
+        result: The result.
+        output: Folder of all results.
+        json: Whether as one JSON document.
+    """
     folder = output / result.run_id
     if json:
         document = result.document()

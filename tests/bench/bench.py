@@ -29,7 +29,7 @@ from petlbench.features.store import FeatureStore
 from petlbench.image_cache import memory_bound
 from petlbench.progress import Progress
 from petlbench.resolve import Request, resolve
-from tests.bench import loading, preloading
+from tests.bench import loading, overhead, preloading, workers
 from tests.bench.turns import in_turns
 
 ROUNDS = 7
@@ -115,6 +115,8 @@ def main() -> None:
     console.print(table)
     preloading.report(console)
     loading.report(console)
+    workers.report(console)
+    overhead.report(console)
 
 
 if __name__ == "__main__":
