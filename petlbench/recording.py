@@ -32,6 +32,8 @@ __all__ = [
     "shortage_while_building",
 ]
 
+_GOES_ON = "the same command goes on from here"
+
 # The figures of memory that a tracker is told.
 _MEMORY = ("allocated", "reserved", "process")
 
@@ -61,7 +63,7 @@ def describe_failure(error: BaseException, config: RunConfig) -> Ending:
         config: The run.
     """
     if isinstance(error, KeyboardInterrupt):
-        told = {"kind": "interrupted", "message": "stopped by the user", "hint": "the same command goes on from here"}
+        told = {"kind": "interrupted", "message": "stopped by the user", "hint": _GOES_ON}
         return Ending("interrupted", error=told, resumable=True)
     if isinstance(error, Stopped):
         return _describe_stop(error)
@@ -83,9 +85,9 @@ def describe_failure(error: BaseException, config: RunConfig) -> Ending:
 
 
 def _describe_stop(error: Stopped) -> Ending:
-    hint = "the same command goes on from here" if error.status == "interrupted" else ""
-    told = {"kind": error.status, "message": error.message, "hint": hint}
-    return Ending(cast("Status", error.status), error=told, resumable=error.status == "interrupted")
+    resumable = error.status != "pruned"
+    told = {"kind": error.status, "message": error.message, "hint": _GOES_ON if resumable else ""}
+    return Ending(cast("Status", error.status), error=told, resumable=resumable)
 
 
 def describe_intervals(

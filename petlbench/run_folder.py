@@ -67,6 +67,7 @@ class RunFolder:
     def publish(self) -> None:
         """Put the draft in the place of the result, replacing an older one."""
         old = self.work / "replaced"
+        shutil.rmtree(old, ignore_errors=True)  # left there by a process that was killed just behind its renaming
         if self.final.exists():
             self.final.rename(old)
         self.draft.rename(self.final)

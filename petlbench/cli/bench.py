@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
+from petlbench.cli.executor_options import executor_options
 from petlbench.cli.options import json_option
 from petlbench.cli.output import print_json
 from petlbench.cli.run_options import run_options
@@ -57,18 +58,7 @@ class _Command(click.Command):
 )
 @click.option("--study", help="The study's name: its file, and MLflow's experiment.  [default: the report's, or bench]")
 @run_options
-@click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option(
-    "--workers",
-    type=click.IntRange(0, 1024),
-    default=1,
-    show_default=True,
-    help="Runs at the same time, each in a process of its own; 0 for this process.",
-)
-@click.option("--ray-address", metavar="ADDRESS", help="Of a Ray cluster.  [default: one of this machine]")
-@click.option("--cpus-per-run", type=click.FloatRange(0), default=1, show_default=True, help="For --executor ray.")
-@click.option("--gpus-per-run", type=click.FloatRange(0), default=0, show_default=True, help="For --executor ray.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop a run after that.")
+@executor_options
 @click.option("--from-sweep", metavar="SWEEP", help="Settings that this sweep found best, where none are given here.")
 @click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
 @click.option("--rerun", is_flag=True, help="Run again although results stand.")

@@ -10,6 +10,7 @@ import click
 
 from petlbench.cli.assignments import parse_assignments
 from petlbench.cli.executor_options import executor_options
+from petlbench.cli.lists import parse_list
 from petlbench.cli.options import json_option
 from petlbench.cli.output import MISSING, number, print_json, print_table, seconds
 from petlbench.cli.run_options import request_values, run_options
@@ -130,7 +131,7 @@ def _requests(
 ) -> list[Request]:
     from petlbench.resolve import Request
 
-    named = _listed(methods, "--method")
+    named = parse_list(methods, "--method", str)
     names = list(catalog.entries("method")) if named == ["all"] else [catalog.find("method", one).name for one in named]
     given = parse_assignments(settings, ("method", "dataset", "training", *names))
     values = request_values(asked, given["training"])
@@ -142,16 +143,9 @@ def _requests(
             dataset_settings=given["dataset"],
             **values,
         )
-        for dataset in _listed(datasets, "--dataset")
+        for dataset in parse_list(datasets, "--dataset", str)
         for method in names
     ]
-
-
-def _listed(text: str, option: str) -> list[str]:
-    found = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
-        raise InputError(f"{option} '{text}' names nothing", hint="see petlbench sweep --help", kind="usage")
-    return found
 
 
 def _plans(

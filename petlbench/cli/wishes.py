@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from petlbench.cli.assignments import parse_assignments
+from petlbench.cli.lists import parse_list
 from petlbench.cli.run_options import request_values
 from petlbench.errors import InputError
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from petlbench.study import Matrix, Tuned
 
 __all__ = ["Wishes"]
-
-A = TypeVar("A")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Wishes:
             raise InputError(
                 "bench needs --method and --dataset, or --report", hint="see petlbench bench --help", kind="usage"
             )
-        seeds = _listed(self.seeds or "0", "--seed", _whole)
+        seeds = parse_list(self.seeds or "0", "--seed", _whole)
         return self._combine(self._named_methods(catalog), self._named_datasets(), seeds, {}, self.asked, catalog)
 
     def matrices_for(self, report: str, setting: Setting, catalog: Catalog) -> list[Matrix]:
@@ -76,7 +75,7 @@ class Wishes:
         found = []
         for one in required_study(load_report(catalog, report), setting)["matrices"]:
             datasets = one["datasets"] if self.datasets is None else self._named_datasets()
-            seeds = one["seeds"] if self.seeds is None else _listed(self.seeds, "--seed", _whole)
+            seeds = one["seeds"] if self.seeds is None else parse_list(self.seeds, "--seed", _whole)
             chosen = [name for name in one["methods"] if methods is None or name in methods]
             asked = self._before(one["request"])
             if chosen:
@@ -119,21 +118,13 @@ class Wishes:
         return Matrix(methods, datasets, seeds, request, {name: one for name, one in settings.items() if one}, tuned)
 
     def _named_methods(self, catalog: Catalog) -> list[str]:
-        names = _listed(self.methods or "", "--method", str)
+        names = parse_list(self.methods or "", "--method", str)
         return (
             list(catalog.entries("method")) if names == ["all"] else [catalog.find("method", one).name for one in names]
         )
 
     def _named_datasets(self) -> list[str]:
-        return _listed(self.datasets or "", "--dataset", str)
-
-
-def _listed(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
-    """Read a list with commas between its entries, each of which is taken once."""
-    found = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
-    if not found:
-        raise InputError(f"{option} '{text}' names nothing", hint="see petlbench bench --help", kind="usage")
-    return found
+        return parse_list(self.datasets or "", "--dataset", str)
 
 
 def _whole(text: str) -> int:

@@ -17,6 +17,7 @@ from petlbench.report.context import Context
 from petlbench.report.document import Document, Figure, Table
 from petlbench.report.grid import build_grid
 from petlbench.report.methods_table import describe_settings, methods_table
+from petlbench.report.papers import paper_table
 from petlbench.report.printed import printed_report
 from petlbench.report.request import Asked, Material, gather, paper_of
 from petlbench.report.results import Stored
@@ -39,12 +40,19 @@ def build_report(card: ReportCard, asked: Asked, catalog: Catalog, progress: Pro
     """
     paper = paper_of(asked.results)
     if paper is not None:
-        return printed_report(card.name, card.title, paper, _titles(catalog))
+        return _printed(card, paper, _titles(catalog))
     if card.kind == "resolutions" and not asked.measured:
         from petlbench.report.resolutions import predicted_report
 
         return predicted_report(card, asked, catalog, progress or Progress())
     return _BUILDERS[card.kind](gather(card, asked, catalog, progress or Progress()))
+
+
+def _printed(card: ReportCard, paper: str, titles: dict[str, str]) -> Document:
+    from petlbench.report.tradeoff import paper_figure
+
+    document, table = printed_report(card.name, card.title, paper, titles), paper_table(paper, card.name)
+    return replace(document, figures=(paper_figure(table, titles),)) if card.kind == "tradeoff" and table else document
 
 
 def _methods(material: Material) -> Document:

@@ -15,8 +15,13 @@ from petlbench.errors import unknown_name
 __all__ = ["PAPERS", "PaperRow", "PaperTable", "paper_table"]
 
 PAPERS: Mapping[str, Mapping[str, str]] = {
-    "miccai2024": {"table1": "miccai2024_table1", "ablation": "miccai2024_table2", "token_ratio": "miccai2024_table3"},
-    "tnnls2025": {"table1": "tnnls2025_summary"},
+    "miccai2024": {
+        "table1": "miccai2024_table1",
+        "ablation": "miccai2024_table2",
+        "token_ratio": "miccai2024_table3",
+        "tradeoff": "miccai2024_table1",
+    },
+    "tnnls2025": {"table1": "tnnls2025_summary", "tradeoff": "tnnls2025_summary"},
 }
 """Which printed table is which report, by paper."""
 

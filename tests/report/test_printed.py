@@ -93,3 +93,12 @@ def test_an_unknown_paper_is_named_with_the_nearest() -> None:
     with pytest.raises(InputError, match="unknown paper 'miccai2023'") as caught:
         made("table1", "miccai2023")
     assert "miccai2024" in caught.value.hint
+
+
+@pytest.mark.parametrize("paper", ["miccai2024", "tnnls2025"])
+def test_the_tradeoff_of_a_paper_is_drawn_from_its_printed_figures(paper: str) -> None:
+    document = made("tradeoff", paper)
+    (figure,) = document.figures
+    table = paper_table(paper, "tradeoff")
+    assert table is not None
+    assert [series.values["memory"] for series in figure.series] == [[row.printed["memory"]] for row in table.rows]

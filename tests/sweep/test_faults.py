@@ -113,7 +113,8 @@ class Here:
             return subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=log, env=environment)
 
     def said(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()
+        # Lines are folded at the width of a terminal.
+        return " ".join((self.folder / f"{name}.log").read_text().split())
 
     def found(self, name: str) -> Any:
         return json.loads((self.folder / f"{name}.json").read_text())
