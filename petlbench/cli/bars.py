@@ -74,7 +74,7 @@ class ShownProgress(Progress):
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
 
 class _SpeedColumn(ProgressColumn):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -185,7 +187,8 @@ def _carry_out(study: Study, executor: Literal["local", "ray"], opening: dict[st
 
     board = open_board(study)
     try:
-        with LiveTable(board, study.workers) as live:
+        # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
+        with redirect_stdout(sys.stderr), LiveTable(board, study.workers) as live:
             notes = run_study(study, board, open_executor(executor, **opening), live)
         _track(study)
     except KeyboardInterrupt as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -193,7 +195,8 @@ def _carry_out(
     from petlbench.sweep.sweeping import Sweeping, sweep_one
 
     check_writable(place.output)
-    with ShownProgress() as progress:
+    # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
+    with redirect_stdout(sys.stderr), ShownProgress() as progress:
         if storage is None:
             place.output.mkdir(parents=True, exist_ok=True)
         opened = open_storage(storage or default_address(place.output), progress.say)
