@@ -85,7 +85,8 @@ def _experiment_id(store: Store, name: str) -> str:
 
 def _newest(store: Store, experiment_id: str) -> list[Run]:
     by_name: dict[str, Run] = {}
-    for run in store.runs(experiment_id):
+    # A longer run that ended later may have begun earlier, where both are taken down afterwards.
+    for run in sorted(store.runs(experiment_id), key=lambda run: run.info.end_time or 0):
         if RUN_ID_TAG in run.data.tags and run.data.tags.get(KIND_TAG, "run") == "run":
             name = run.data.tags[RUN_ID_TAG]
             if name not in by_name or WHOLE_TAG in run.data.tags:  # one under way does not hide one that is done

@@ -129,6 +129,7 @@ def test_a_study_is_every_combination_once(cli: Cli, bench: Bench) -> None:
     assert "best on pictures, by validation AUC" in again.out
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_one_method_stays_there(cli: Cli, bench: Bench, troubled: Path) -> None:
     study = bench("in_adapt,in_forward,not_a_number,too_large,choosy,linear", "--catalog", str(troubled))
     outcome = cli(*study, "--json")
