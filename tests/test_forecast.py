@@ -123,12 +123,14 @@ class TestRows:
         assert row.memory == alone
         assert row.figure == alone.process
 
+    @pytest.mark.slow
     def test_what_is_predicted_beside_changes_no_figure(self, catalog: Catalog) -> None:
         cases = plan_cases(TINY, ["fpt", "norm"], None, catalog)
         plain = predict_rows(cases, 3, Extras())
         full = predict_rows(cases, 3, Extras(budget=600 * 2**20, inference=True, savings=True))
         assert [row.memory for row in full] == [row.memory for row in plain]
 
+    @pytest.mark.slow
     def test_savings_are_what_the_other_setting_is_predicted_to_take_less(self, catalog: Catalog) -> None:
         eager = replace(TINY, attention_kernel="eager", preload=False)
         (row,) = predict_rows(plan_cases(eager, ["fpt"], None, catalog), 3, Extras(savings=True))

@@ -80,6 +80,7 @@ def test_the_reported_auc_is_that_of_the_stored_logits(run: Run, method: str) ->
     assert sum(result["memory"]["parts"].values()) == result["memory"]["allocated"] > 0
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_the_best_on_validation(run: Run) -> None:
     result = run("--method", "full", "--epochs", "4")
     aucs = [entry["val_auc"] for entry in result["curve"]]

@@ -191,6 +191,7 @@ def test_a_dry_run_says_what_a_study_would_take_and_writes_nothing(cli: Cli, ben
     assert cells["full"]["feature_cache"]["bytes"] is None
 
 
+@pytest.mark.slow
 def test_the_time_of_a_run_is_that_of_earlier_ones_alike(cli: Cli, bench: Bench) -> None:
     run = cli(*bench("linear", "--json")).document["runs"][0]
     cells = cli(*bench("linear,bitfit", "--dry-run", "--json", "--lr", "0.5", seeds="0,1")).document["cells"]

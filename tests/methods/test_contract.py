@@ -26,6 +26,9 @@ from petlbench.step import Step
 
 CATALOG = Catalog()
 METHODS = tuple(CATALOG.entries("method"))
+# What the papers' table compares; the rest learn in the slow tests.
+COMPARED = ("full", "linear", "vpt", "attention", "adapter", "bitfit", "lora", "fpt", "fpt_plus")
+OTHERS = [name for name in METHODS if name not in COMPARED]
 # The other structures, each with an image size that suits its patch; see conftest.py.
 # So large that FPT keeps two tokens at least: where there is but one to attend to, no query learns anything.
 STRUCTURES = {"tiny_distilled": 32, "tiny_registers": 42, "tiny_eva": 28, "tiny_swin": 32}
@@ -306,7 +309,7 @@ def test_features_are_as_declared(method: str) -> None:
     }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*COMPARED, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_sixty_steps_on_digits_bring_the_loss_down(method: str) -> None:
     digits = load_digits()
     kept = digits.target < CLASSES

@@ -151,6 +151,7 @@ def test_a_trial_stands_beside_a_run_of_the_same_config(output: Path) -> None:
     assert [document["metrics"].keys() for document in read_tracked(uri_of(output), "lr_wd")] == [{"val", "test"}]
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_more_than_their_seed_have_no_mean(output: Path) -> None:
     one, two = make(), make(seed=1)
     two = two.model_copy(update={"config": two.config.model_copy(update={"image_size": 128})})
@@ -160,6 +161,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(output: Path) -> 
     assert metrics == {"runs_finished": 2}
 
 
+@pytest.mark.slow
 def test_two_parents_that_a_race_has_made_become_one(output: Path) -> None:
     result = make()
     store(output, result)
