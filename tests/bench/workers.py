@@ -25,9 +25,9 @@ from petlbench.resolve import Request, resolve
 
 __all__ = ["report"]
 
-RUNS, ROUNDS = 8, 3
+RUNS, ROUNDS = 6, 3
 REQUEST = Request(
-    "lora", "digits", backbone="petlbench_micro", image_size=64, device="cpu", threads=1, training={"epochs": 4}
+    "lora", "digits", backbone="petlbench_micro", image_size=32, device="cpu", threads=1, training={"epochs": 3}
 )
 
 
