@@ -20,15 +20,8 @@ from petlbench.catalog import MethodCard
 from petlbench.features.attention import attend_to_stored
 from petlbench.features.frozen import ImportantTokens
 from petlbench.features.precision import as_stored, restore
-from petlbench.method import (
-    Adapted,
-    FrozenFeatures,
-    Inputs,
-    Method,
-    MethodSettings,
-    TrainingDefaults,
-    ViewSpec,
-)
+from petlbench.method import Adapted, FrozenFeatures, Inputs, Method, MethodSettings, TrainingDefaults, ViewSpec
+from petlbench.narrow_attention import attend_in_narrow_heads, has_narrow_heads
 
 __all__ = [
     "FPT",
@@ -375,8 +368,10 @@ class PromptedBlock(Block):
     def _read(self, seen: Tensor, count: int) -> Tensor:
         """Let the first tokens attend to all that is seen, (B, M + P, S)."""
         attention: Any = self.attn
-        parts = attention.qkv(seen).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = parts.unbind(0)
+        packed = attention.qkv(seen).unflatten(-1, (3, attention.num_heads, -1))
+        if attention.fused_attn and has_narrow_heads(packed, count):
+            return cast("Tensor", attention.proj(attend_in_narrow_heads(packed, count)))
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
         query = query[:, :, :count]
         if attention.fused_attn:
             read = nn.functional.scaled_dot_product_attention(query, key, value)

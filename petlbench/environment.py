@@ -19,6 +19,7 @@ __all__ = [
     "file_digest",
     "free_memory",
     "package_versions",
+    "processor_vendor",
     "usable_cores",
 ]
 
@@ -108,10 +109,17 @@ def _hardware() -> dict[str, Any]:
     }
 
 
+def processor_vendor() -> str:
+    """Who made the processor, in its own words: ``GenuineIntel``, ``AuthenticAMD``; empty where it does not say."""
+    return _cpuinfo("vendor_id")
+
+
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    """A line of Linux's description of the first core; empty where there is none."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

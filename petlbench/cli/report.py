@@ -147,6 +147,9 @@ def _show_table(table: Table) -> None:
     print_table(
         table.title, columns, rows, caption="\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
     )
+    if table.commands:
+        # Not in the caption, which is folded: this is to be copied.
+        click.echo("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
 
 
 def _headings(table: Table) -> list[str]:

@@ -28,7 +28,7 @@ __all__ = ["RayExecutor"]
 # Results go through files, and Ray's store of objects holds next to nothing: 100 MB, about the least that it takes.
 _OBJECT_STORE = 100_000_000
 # What a run on another machine is to find as it is here.
-_PASSED_ON = ("PETLBENCH_", "MLFLOW_", "OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG")
+_PASSED_ON = ("PETLBENCH_", "MLFLOW_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "CUBLAS_WORKSPACE_CONFIG")
 _LOOK_UP = 1.0
 _MOST_STARTS = 3
 # Seconds in which Ray must have ended a task that it was told to end.

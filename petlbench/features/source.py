@@ -12,6 +12,7 @@ from petlbench.autocast import autocast
 from petlbench.backbone import Backbone, BackboneInfo
 from petlbench.data.loader import Batch
 from petlbench.features.precision import CachePrecision, StoredFeatures, compact
+from petlbench.features.products import fast_products
 from petlbench.features.store import FeatureStore
 from petlbench.method import FrozenFeatures, Inputs
 
@@ -86,7 +87,8 @@ class LiveFeatures:
 
     def extract(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the features of a batch on the device, each (B, ...)."""
-        with torch.no_grad(), autocast(self.backbone.device, self.precision):
+        device = self.backbone.device
+        with torch.no_grad(), autocast(device, self.precision), fast_products(device):
             features = self.frozen.extract(self.backbone, batch.views[self.spec.view])
         return {name: value.to(self.spec.tensors[name].dtype) for name, value in features.items()}
 

@@ -140,7 +140,9 @@ def _context(material: Material) -> Context:
     if context.reference is not None or not rows:
         return context
     command = reference_command(rows, str(material.asked.output or ""))
-    return replace(context, missing_reference=f"there is no run of {REFERENCE} in this setting; {command}")
+    return replace(
+        context, missing_reference=f"there is no run of {REFERENCE} in this setting", reference_command=command
+    )
 
 
 def _like(results: Sequence[Stored], rows: Sequence[Stored]) -> list[Stored]:

@@ -15,6 +15,11 @@ _DIGITS = {"memory": 0}
 # They rest on the mean over datasets, which is another quantity over other datasets.
 _AVERAGES = ("average", "ppe", "pme")
 
+_COUNTS = (
+    "Learnable parameters are counted by each side in its own way; "
+    "--columns learnable_published adds ours as the papers count."
+)
+
 
 def compare_with_papers(report: str, main: Table, grid: Grid, settings: str) -> list[Table]:
     """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both.
@@ -48,6 +53,8 @@ def _compared(paper: PaperTable, main: Table, grid: Grid, settings: str) -> Tabl
     )
     columns = [column for one in shared for column in _columns(one)]
     notes = [] if same else [f"Averages are not compared: the paper's is over {', '.join(paper.averaged)}."]
+    if any(column.key == "learnable" for column in shared):
+        notes.append(_COUNTS)
     return Table(f"papers_{paper.paper}", f"Ours beside {paper.title}", columns, rows, caption, notes, main.row_title)
 
 

@@ -34,7 +34,8 @@ class Context:
         flagged: Datasets that an audit marked, with their marks.
         trials: Trials of searches.
         reads: Readings of test splits.
-        missing_reference: Why there is no PME, and the command that would change that; empty where there is one.
+        missing_reference: Why there is no PME; empty where there is one.
+        reference_command: The command that would change that; empty likewise.
     """
 
     grid: Grid
@@ -45,6 +46,7 @@ class Context:
     trials: Sequence[Stored] = ()
     reads: Sequence[Mapping[str, Any]] = ()
     missing_reference: str = ""
+    reference_command: str = ""
 
     @cached_property
     def reference(self) -> int | None:

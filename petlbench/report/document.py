@@ -98,6 +98,7 @@ class Table:
         caption: What holds for all of it: settings, sources of figures, what is bold.
         notes: Sentences below it, such as why cells are empty.
         row_title: Heading of the column of the rows' titles.
+        commands: What would fill the empty cells, each a command to be run as it stands.
     """
 
     key: str
@@ -107,6 +108,7 @@ class Table:
     caption: str = ""
     notes: Sequence[str] = ()
     row_title: str = "method"
+    commands: Sequence[str] = ()
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column; an empty one where there is none."""

@@ -49,9 +49,10 @@ def methods_table(
         for number, line in enumerate(lines)
     ]
     columns = [maker.column for maker in makers]
-    notes = _notes(columns, rows, context, output, variants_of)
     row_title = "variant" if variants_of else "method"
-    return Table("main", title, columns, rows, _caption(columns, context), notes, row_title)
+    commands = _commands(columns, context, output, variants_of)
+    notes = _notes(columns, rows, context)
+    return Table("main", title, columns, rows, _caption(columns, context), notes, row_title, commands)
 
 
 def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> str:
@@ -74,7 +75,7 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
     }
     usual = {("weights", "default")}
     said = [
-        text.format(settings[key])
+        text.format(settings[key]) if (key, settings[key]) != ("training.epochs", 1) else "1 epoch"
         for key, text in words.items()
         if settings.get(key) is not None and key not in but and (key, settings[key]) not in usual
     ]
@@ -110,17 +111,27 @@ def _runs(context: Context) -> list[Stored]:
     return [one for line in context.grid.lines for one in line.all_runs]
 
 
-def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context, output: str, report: str) -> list[str]:
-    notes = []
-    if context.missing_reference and any(column.key == "pme" for column in columns):
-        notes.append(f"PME is empty: {context.missing_reference}")
-    notes += _empty(rows, context)
+def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
+    """What would fill the empty cells."""
     missing = [
         (line.method, name) for line in context.grid.lines for name in context.grid.datasets if not line.runs.get(name)
     ]
+    commands = [context.reference_command] if context.reference_command and _has_pme(columns) else []
     if missing and _runs(context):
         methods, datasets = ([pair[side] for pair in missing] for side in (0, 1))
-        notes.append(f"What is missing: {fill_command(methods, datasets, _runs(context), output, report)}")
+        commands.append(fill_command(methods, datasets, _runs(context), output, report))
+    return commands
+
+
+def _has_pme(columns: Sequence[Column]) -> bool:
+    return any(column.key == "pme" for column in columns)
+
+
+def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> list[str]:
+    notes = []
+    if context.missing_reference and _has_pme(columns):
+        notes.append(f"PME is empty: {context.missing_reference}.")
+    notes += _empty(rows, context)
     notes += _flags(rows, context)
     notes += _hardware(_runs(context))
     marked = [f"{context.grid.titles[name]} ({', '.join(marks)})" for name, marks in context.flagged.items() if marks]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from multiprocessing import get_context
@@ -131,28 +131,30 @@ def extraction(pair: Pair, precision: str, rounds: int) -> tuple[float, float, f
     return ratio, mine / size, theirs / size
 
 
-@contextmanager
-def stored(pair: Pair) -> Iterator[tuple[CachedFeatures, Path]]:
-    """The same random features in a store and in the naive form's files."""
-    with TemporaryDirectory() as folder:
-        files = Path(folder) / "naive"
-        files.mkdir()
-        precision = pair.config.cache_precision or "fp32"
-        store = FeatureStore(Path(folder) / "store", stored_tensors(pair.spec, precision))
+def random_features(pair: Pair, position: int) -> dict[str, Tensor]:
+    chance = torch.Generator().manual_seed(position)
+    return {name: torch.randn(1, *spec.shape, generator=chance) for name, spec in pair.spec.tensors.items()}
 
-        def make(positions: Sequence[int]) -> dict[str, Tensor]:
-            parts = []
-            for position in positions:
-                chance = torch.Generator().manual_seed(position)
-                made = {name: torch.randn(1, *spec.shape, generator=chance) for name, spec in pair.spec.tensors.items()}
-                save_features(files, position, made["keys"], made["values"])
-                parts.append(compact(made, precision))
-            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-        images = [str(number) for number in range(IMAGES)]
-        store.fill(images, make)
-        live = LiveFeatures(pair.ours.backbone, pair.frozen, "fp32")
-        yield CachedFeatures(live, store, images, pair.config.cache_precision or "fp32", pair.device), files
+def stored(pair: Pair, folder: Path) -> CachedFeatures:
+    """Random features in a store, which are made if they are not there."""
+    precision = pair.config.cache_precision or "fp32"
+    store = FeatureStore(folder / "store", stored_tensors(pair.spec, precision))
+
+    def make(positions: Sequence[int]) -> dict[str, Tensor]:
+        parts = [compact(random_features(pair, position), precision) for position in positions]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    images = [str(number) for number in range(IMAGES)]
+    store.fill(images, make)
+    return CachedFeatures(LiveFeatures(pair.ours.backbone, pair.frozen, "fp32"), store, images, precision, pair.device)
+
+
+def save_naively(pair: Pair, folder: Path) -> None:
+    """The same features in the naive form's files."""
+    for position in range(IMAGES):
+        made = random_features(pair, position)
+        save_features(folder, position, made["keys"], made["values"])
 
 
 def batches(pair: Pair) -> Iterator[Batch]:
@@ -164,30 +166,66 @@ def batches(pair: Pair) -> Iterator[Batch]:
             yield Batch(index, {"coarse": images}, torch.randint(CLASSES, (BATCH,), generator=chance))
 
 
-def training_step(pair: Pair, rounds: int) -> tuple[float, float, float]:
-    """A step with the loading of its features, over the naive one; seconds a step."""
-    with stored(pair) as (source, files):
-        step = new_step(pair.config, pair.ours.adapted, source, None)
-        pair.ours.adapted.module.train()
-        module = pair.naive().train()
-        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.1)
-        coming = batches(pair)
+def our_step(pair: Pair, folder: Path) -> Callable[[], object]:
+    step = new_step(pair.config, pair.ours.adapted, stored(pair, folder), None)
+    pair.ours.adapted.module.train()
+    coming = batches(pair)
+    return lambda: step(next(coming))
 
-        def naive() -> None:
-            batch = next(coming)
-            keys, values = load_features(files, batch.index.tolist())
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(module(batch.views["coarse"], keys, values), batch.labels).backward()
-            nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-            optimizer.step()
 
-        return in_turns(lambda: step(next(coming)), naive, rounds)
+def naive_step(pair: Pair, folder: Path) -> Callable[[], object]:
+    save_naively(pair, folder)
+    module = pair.naive().train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0.1)
+    coming = batches(pair)
+
+    def step() -> None:
+        batch = next(coming)
+        keys, values = load_features(folder, batch.index.tolist())
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(batch.views["coarse"], keys, values), batch.labels).backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+_action: Callable[[], object]
+
+
+def set_up(make: Callable[[Pair, Path], Callable[[], object]], method: str, threads: int, folder: Path) -> None:
+    """Make this process ready to act."""
+    global _action  # noqa: PLW0603  # what a worker process is for
+    torch.set_num_threads(threads)
+    _action = make(Pair(method, torch.device("cpu")), folder)
+
+
+def act() -> None:
+    _action()
+
+
+def training_step(method: str, threads: int, rounds: int) -> tuple[float, float, float]:
+    """A step with the loading of its features, over the naive one; seconds a step.
+
+    Each form has a process of its own, as a run has: what one frees changes how fast the other gets memory.
+    """
+    with TemporaryDirectory() as name, ExitStack() as processes:
+        forms = []
+        for make in (our_step, naive_step):
+            (folder := Path(name) / make.__name__).mkdir()
+            asked = (make, method, threads, folder)
+            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up, initargs=asked)
+            forms.append(processes.enter_context(pool))
+        ours, naive = forms
+        return in_turns(lambda: ours.submit(act).result(), lambda: naive.submit(act).result(), rounds)
 
 
 def step_products(pair: Pair) -> int:
     """Operations of all matrix products of a training step, counted."""
-    with stored(pair) as (source, _), FlopCounterMode(display=False) as counter:
-        new_step(pair.config, pair.ours.adapted, source, None)(next(batches(pair)))
+    with TemporaryDirectory() as folder:
+        step = our_step(pair, Path(folder))
+        with FlopCounterMode(display=False) as counter:
+            step()
     return counter.get_total_flops()
 
 
@@ -241,7 +279,7 @@ def extraction_row(method: str, threads: int, precision: str) -> Row:
 def training_row(method: str, threads: int) -> Row:
     torch.set_num_threads(threads)
     pair = Pair(method, torch.device("cpu"))
-    ratio, ours, naive = training_step(pair, rounds=11)
+    ratio, ours, naive = training_step(method, threads, rounds=11)
     floor = step_products(pair) / products_per_second()
     return ratio, f"{1000 * ours:.0f} ms ({ours / floor:.2f} x the floor)", f"{1000 * naive:.0f} ms"
 

@@ -37,7 +37,9 @@ def document(text: str = "plain") -> Document:
         ),
         Row("trivial", "trivial", {"auc": Cell(50, "50")}, "baseline"),
     ]
-    table = Table("main", text, columns, rows, caption=text, notes=[text])
+    table = Table(
+        "main", text, columns, rows, caption=text, notes=[text], commands=[f"petlbench run --set my_method.name={text}"]
+    )
     return Document("mine", text, [table, Table("more", "more", columns[2:], rows[:1])], notes=[text])
 
 
@@ -52,9 +54,16 @@ def test_a_markdown_table_marks_and_aligns() -> None:
     ]
 
 
+def test_a_command_in_markdown_is_code_to_be_copied() -> None:
+    assert "```sh\npetlbench run --set my_method.name=plain\n```" in markdown.render_table(document().tables[0])
+
+
 def test_nothing_in_markdown_is_taken_for_markup() -> None:
     text = markdown.render(document(HOSTILE))
-    assert "<script" not in text
+    outside, code, *others = text.split("```")
+    assert not others[1:]
+    assert "\n" not in code.removeprefix("sh\n").removesuffix("\n")
+    assert "<script" not in outside + others[0]
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")}
     assert widths == {5, 3}
 
@@ -89,6 +98,7 @@ def test_latex_names_its_preamble_and_uses_booktabs() -> None:
     assert r"\underline{$-$1.25\textdagger{}}" in text
     assert r"\multicolumn{2}{c}{plain}" in text
     assert r"\cmidrule(lr){2-3}" in text
+    assert r"\texttt{petlbench run -{}-set my\_method.name=plain}" in text
 
 
 @given(st.text())

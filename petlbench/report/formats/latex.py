@@ -88,7 +88,7 @@ def render_document(document: Document) -> str:
         document: The report.
     """
     top = [r"\documentclass[10pt,a4paper]{article}", r"\usepackage[margin=2cm]{geometry}", *PREAMBLE]
-    notes = [_notes(document.notes)] if document.notes else []
+    notes = [_notes([escape(note) for note in document.notes])] if document.notes else []
     title = [r"\begin{document}", rf"\section*{{{escape(document.title)}}}"]
     return "\n".join([*_head(document), *top, *title, *_body(document), *notes, r"\end{document}"]) + "\n"
 
@@ -112,7 +112,11 @@ def render_table(table: Table, label: str) -> str:
         rf"\label{{{label}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         *body,
-        *([_notes(table.notes)] if table.notes else []),
+        *(
+            [_notes([*map(escape, table.notes), *map(_command, table.commands)])]
+            if table.notes or table.commands
+            else []
+        ),
         r"\end{table}",
     ]
     return "\n".join(lines)
@@ -202,5 +206,9 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
+def _command(command: str) -> str:
+    return rf"\texttt{{{escape(command)}}}"
+
+
 def _notes(notes: Sequence[str]) -> str:
-    return r"\par\smallskip\raggedright\footnotesize " + r" \\ ".join(escape(note) for note in notes) + r"\par"
+    return r"\par\smallskip\raggedright\footnotesize " + r" \\ ".join(notes) + r"\par"

@@ -42,13 +42,18 @@ def render_table(table: Table) -> str:
         parts.append(escape(table.caption))
     if table.notes:
         parts.append(_list(table.notes))
+    if table.commands:
+        parts += ["What fills the empty cells:", "\n".join(["```sh", *map(_one_line, table.commands), "```"])]
     return "\n\n".join(parts)
 
 
 def escape(text: str) -> str:
     """Take every character for itself."""
-    plain = " ".join(text.split())
-    return _SPECIAL.sub(r"\\\1", plain).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", _one_line(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _heading(column: Column) -> str:

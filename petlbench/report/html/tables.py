@@ -36,6 +36,9 @@ def table_parts(table: Table) -> Iterator[str]:
     yield "</table></div>"
     yield from reasons.parts()
     yield from (f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
+    if table.commands:
+        lines = "\n".join(map(html.escape, table.commands))
+        yield f'<p class="note">What fills the empty cells:</p><pre class="note"><code>{lines}</code></pre>'
     yield "</section>"
 
 
