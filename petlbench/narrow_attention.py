@@ -70,7 +70,7 @@ class _NarrowHeads(torch.autograd.Function):
             torch.bmm(value[part], probabilities.transpose(1, 2), out=read[part])
         ctx.save_for_backward(rows, read)
         ctx.heads = heads
-        return read.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2)
+        return read.view(batch, heads, -1, wanted).permute(0, 3, 1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
@@ -78,7 +78,7 @@ class _NarrowHeads(torch.autograd.Function):
         rows, read = ctx.saved_tensors
         wanted = read.shape[2]
         query, key, value = _split(rows, wanted)
-        given = gradient.unflatten(2, (ctx.heads, -1)).permute(0, 2, 3, 1).flatten(0, 1).contiguous()
+        given = gradient.reshape(-1, wanted, ctx.heads, rows.shape[2]).permute(0, 2, 3, 1).flatten(0, 1).contiguous()
         # What the softmax's derivative takes off every score of a query: sum(p * dp) = sum(read * d read).
         common = (given * read).sum(dim=1).unsqueeze(2)
         found = torch.empty_like(rows)
@@ -90,7 +90,7 @@ class _NarrowHeads(torch.autograd.Function):
             torch.bmm(query[part], scores, out=found[1, part])
             found[0, part, :, :wanted] = torch.bmm(key[part], scores.transpose(1, 2))
         found[0] *= _scale(rows)
-        return found.unflatten(1, (-1, ctx.heads)).permute(1, 4, 0, 2, 3), None
+        return found.view(3, -1, ctx.heads, *found.shape[2:]).permute(1, 4, 0, 2, 3), None
 
 
 def _split(rows: Tensor, wanted: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -39,7 +39,7 @@ def fast_products(device: torch.device) -> AbstractContextManager[object]:
 @cache
 def mkl_is_slow() -> bool:
     """Whether this processor has AVX-512 that MKL does not use."""
-    libraries = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    libraries: bool = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return libraries and torch.backends.cpu.get_cpu_capability() == "AVX512" and processor_vendor() == "AuthenticAMD"
 
 
