@@ -103,6 +103,7 @@ def write_report(document: Document, formats: Sequence[str], output: Path, *, st
 
     One format goes to the file that is named; several, or a folder, to NAME.md, NAME.csv (and NAME-TABLE.csv for
     further tables), NAME.tex, NAME.json, NAME.html and NAME.png (NAME-FIGURE.png where there are several figures).
+    A LaTeX document is called NAME-document.tex: compiling NAME.tex would write over a figure in NAME.pdf.
 
     Args:
         document: The report.
@@ -118,7 +119,12 @@ def write_report(document: Document, formats: Sequence[str], output: Path, *, st
     """
     folder, stem = (output.parent, output.stem) if _is_file(output) else (output, document.name)
     folder.mkdir(parents=True, exist_ok=True)
-    return [file for name in formats for file in _write(document, name, folder, stem, standalone=standalone)]
+    stems = {"latex": f"{stem}-document"} if standalone and not _is_file(output) else {}
+    return [
+        file
+        for name in formats
+        for file in _write(document, name, folder, stems.get(name, stem), standalone=standalone)
+    ]
 
 
 def _write(document: Document, name: str, folder: Path, stem: str, *, standalone: bool) -> Iterator[Path]:

@@ -115,6 +115,22 @@ def test_what_tex_would_run_is_printed() -> None:
     assert not any(r"\input" in line.replace(r"\textbackslash{}input", "") for line in lines)
 
 
+def test_a_long_table_goes_on_in_another() -> None:
+    rows = [Row(f"row {number}", f"row {number}", {}) for number in range(85)]
+    text = latex.render_table(Table("main", "Long", [Column("auc", "AUC")], rows, "All.", ["A note."]), "tab:long")
+    pages = text.split(r"\begin{table}")[1:]
+    assert [page.count("row ") for page in pages] == [40, 40, 5]
+    assert [page.count(r"\label{tab:long}") for page in pages] == [1, 0, 0]
+    assert [r"\caption{Long, continued.}" in page for page in pages] == [False, True, True]
+    assert ["A note." in page for page in pages] == [False, False, True]
+
+
+def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> None:
+    assert write_report(document(), ["latex"], tmp_path, standalone=True) == [tmp_path / "mine-document.tex"]
+    assert write_report(document(), ["latex"], tmp_path) == [tmp_path / "mine.tex"]
+    assert write_report(document(), ["latex"], tmp_path / "my.tex", standalone=True) == [tmp_path / "my.tex"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("text", ["plain", HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])

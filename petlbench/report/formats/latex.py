@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from textwrap import wrap
 
@@ -64,6 +65,8 @@ _DASHES = re.compile(r"-(?=-)")
 # Characters of a line of a heading; figures with their deviation are about as wide.
 _WIDEST = 14
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
+# What fits on a page beside a caption.
+_MOST_ROWS = 40
 # What T1 has glyphs for: Latin-1, and some letters beyond.
 _LAST_KNOWN = 0xFF
 _KNOWN = frozenset("ŁłŒœıŠšŽžŸ")
@@ -94,32 +97,41 @@ def render_document(document: Document) -> str:
 
 
 def render_table(table: Table, label: str) -> str:
-    r"""Write one table; one that is wider than the page is made smaller as a whole.
+    r"""Write one table; one that is wider than the page is made smaller as a whole, and a long one goes on in others.
 
     Args:
         table: The table.
         label: For ``\ref``.
     """
+    pages = [table.rows[first : first + _MOST_ROWS] for first in range(0, len(table.rows), _MOST_ROWS)] or [[]]
+    title = escape(table.title)
+    captions = [[rf"\caption{{{title}. {escape(table.caption)}}}", rf"\label{{{label}}}"]]
+    captions += [[r"\addtocounter{table}{-1}", rf"\caption{{{title}, continued.}}"] for _ in pages[1:]]
+    notes = [*map(escape, table.notes), *map(_command, table.commands)]
+    below: list[list[str]] = [*([] for _ in pages[1:]), [_notes(notes)] if notes else []]
+    floats = zip(pages, captions, below, strict=True)
+    return "\n".join(line for rows, top, bottom in floats for line in _float(replace(table, rows=rows), top, bottom))
+
+
+def _float(table: Table, caption: Sequence[str], notes: Sequence[str]) -> list[str]:
     columns = list(table.columns)
     layout = "l" + "".join("r" if column.numeric else "l" for column in columns)
-    body = [rf"\begin{{tabular}}{{{layout}}}", r"\toprule", *_headings(table, columns), r"\midrule"]
-    body += [*_rows(table), r"\bottomrule", r"\end{tabular}}"]
-    lines = [
+    return [
         r"\begin{table}[htbp]",
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",
-        rf"\caption{{{escape(table.title)}. {escape(table.caption)}}}",
-        rf"\label{{{label}}}",
+        *caption,
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        *body,
-        *(
-            [_notes([*map(escape, table.notes), *map(_command, table.commands)])]
-            if table.notes or table.commands
-            else []
-        ),
+        rf"\begin{{tabular}}{{{layout}}}",
+        r"\toprule",
+        *_headings(table, columns),
+        r"\midrule",
+        *_rows(table),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *notes,
         r"\end{table}",
     ]
-    return "\n".join(lines)
 
 
 def escape(text: str) -> str:
