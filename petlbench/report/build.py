@@ -130,7 +130,7 @@ def _context(material: Material) -> Context:
     needs = {name for key in material.asked.columns for name in OPTIONAL.get(key, (key,))}
     context = Context(
         grid,
-        _like(material.finished, rows),
+        _like(material.references, rows),
         material.asked.metric,
         material.asked.figure,
         marks_of(find_audits(material)),

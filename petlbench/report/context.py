@@ -14,7 +14,6 @@ from petlbench.report.front import fronts
 from petlbench.report.grid import Grid, Line
 from petlbench.report.results import Stored
 from petlbench.report.summary import average_cell, score_cell
-from petlbench.scores import REFERENCE
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
@@ -28,7 +27,7 @@ class Context:
 
     Args:
         grid: Its rows.
-        results: All finished results of the setting, those of ``full`` among them where there are some.
+        references: Finished runs of ``full`` in the same setting, of any study: what PME refers to.
         metric: The score that is shown.
         figure: The figure of memory that is shown: allocated, reserved, process or resident.
         flagged: Datasets that an audit marked, with their marks.
@@ -39,7 +38,7 @@ class Context:
     """
 
     grid: Grid
-    results: Sequence[Stored]
+    references: Sequence[Stored]
     metric: str = "auc"
     figure: str = "allocated"
     flagged: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -51,7 +50,7 @@ class Context:
     @cached_property
     def reference(self) -> int | None:
         """Peak memory of ``full`` in bytes."""
-        return _peak([one for one in self.results if one.method == REFERENCE], self.figure)
+        return _peak(self.references, self.figure)
 
     @property
     def clean_datasets(self) -> list[str]:

@@ -13,6 +13,7 @@ from petlbench.progress import Progress
 from petlbench.report.cards import ReportCard, Setting
 from petlbench.report.choosing import choose
 from petlbench.report.results import Stored, Wanted, read_reads, read_results, read_studies, read_trials
+from petlbench.scores import REFERENCE
 
 __all__ = ["Asked", "Material", "gather", "paper_of"]
 
@@ -64,6 +65,7 @@ class Material:
         asked: What the user asks for.
         catalog: The catalogues.
         results: Results of the setting that was asked for, unfinished ones too.
+        references: Finished runs of full fine-tuning in any setting, of other studies too.
         wanted: What studies asked for.
         progress: Told what goes on.
     """
@@ -72,6 +74,7 @@ class Material:
     asked: Asked
     catalog: Catalog
     results: Sequence[Stored] = ()
+    references: Sequence[Stored] = ()
     wanted: Wanted = field(default_factory=Wanted)
     progress: Progress = field(default_factory=Progress)
 
@@ -119,10 +122,11 @@ def gather(card: ReportCard, asked: Asked, catalog: Catalog, progress: Progress)
         found, wanted = _tracked(asked), Wanted()
     else:
         found, wanted = read_results(output), read_studies(output, asked.study)
-        if asked.study is not None:
-            found = [one for one in found if one.run_id in wanted.runs]
+    references = [one for one in found if one.finished and one.method == REFERENCE]
+    if output is not None and asked.study is not None:
+        found = [one for one in found if one.run_id in wanted.runs]
     chosen = choose(found, asked.setting, asked.where, asked.results)
-    return Material(card, asked, catalog, chosen, wanted, progress)
+    return Material(card, asked, catalog, chosen, references, wanted, progress)
 
 
 def _tracked(asked: Asked) -> list[Stored]:

@@ -122,7 +122,10 @@ def test_what_a_study_asked_for_and_nobody_ran_is_a_row(tmp_path: Path) -> None:
 def test_a_study_leaves_other_results_out(study: Path) -> None:
     other = store(study, "lora", "covid", 0)
     store_study(study, "one", [{"method": "lora", "dataset": "covid", "seed": 0, "run_id": other.run_id}])
-    assert [row.key for row in made(study, study="one").tables[0].rows] == ["lora"]
+    document = made(study, study="one")
+    assert [row.key for row in document.tables[0].rows] == ["lora"]
+    # Memory is one quantity whatever the study: full's is in the same folder.
+    assert cell(document, "lora", "pme").value == pytest.approx(pme(90, 0.9))
     with pytest.raises(InputError, match="--study two") as caught:
         made(study, study="two")
     assert caught.value.hint == "known: one"

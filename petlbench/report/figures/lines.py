@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_lines"]
 
-_MARKS = 10  # markers on a line; more would hide it
+_MARKS = 10  # markers on a line, and ticks at the places of values; more would hide it
 
 
 def draw_lines(axes: Axes, figure: Figure) -> None:
@@ -24,14 +24,17 @@ def draw_lines(axes: Axes, figure: Figure) -> None:
         axes: Where.
         figure: What; its mark ``square`` gives both axes the same scale, as a calibration plot has it.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     for one, look in looks(figure):
         _draw_line(axes, figure, one, look)
     prepare_axis(axes, "x", figure.axis(figure.x))
     prepare_axis(axes, "y", figure.axis(figure.y))
-    if all(float(x).is_integer() for one in figure.series for x in one.values[figure.x] if x is not None):
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    places = sorted({x for one in figure.series for x in one.values[figure.x] if x is not None})
+    if all(float(x).is_integer() for x in places):
+        axes.xaxis.set_major_locator(
+            FixedLocator(places) if len(places) <= _MARKS else MaxNLocator("auto", integer=True)
+        )
     if figure.marks.get("square"):
         axes.set_aspect("equal", adjustable="box")
     if len(figure.series) > 1:
