@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from petlbench.metrics import softmax
 
-__all__ = ["METRICS", "auc_influences", "influence_on", "number_groups", "recall_influences", "sum_by_group"]
+__all__ = [
+    "METRICS",
+    "auc_influences",
+    "f1_influences",
+    "influence_on",
+    "kappa_influences",
+    "number_groups",
+    "recall_influences",
+    "sum_by_group",
+]
 
 Labels = NDArray[np.integer[Any]]
 Numbers = NDArray[np.float64]
@@ -60,6 +69,53 @@ def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbe
     recalls = (members * right).sum(axis=1) / counts
     scale = np.sqrt(counts * np.maximum(counts - 1, 1))
     return recalls, members * (right - recalls[:, None]) / scale[:, None]
+
+
+def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+    """Compute the F1 of each class that is present, and what each image contributes to its error.
+
+    F1 is twice the images that are rightly of the class, over those that are or are said to be: a ratio of two sums,
+    whose influence is linear in both.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+
+    Returns:
+        The F1s, (K,), and the influences, (K, N).
+    """
+    classes = np.unique(labels)[:, None]
+    of_class, said = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
+    total = (of_class + said).sum(axis=1, keepdims=True)
+    scores = 2 * (of_class * said).sum(axis=1, keepdims=True) / total
+    return scores[:, 0], (2 * of_class * said - scores * (of_class + said)) / total * _small_sample(len(labels))
+
+
+def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers] | None:
+    """Compute Cohen's kappa with quadratic weights, and what each image contributes to its error.
+
+    With the disagreement that was observed, a = sum w p, and that of chance, e = sum w r c (r and c being the shares of
+    true and predicted classes), kappa is 1 - a / e. An image moves a by its own weight, and e by both of its margins:
+    J. L. Fleiss, J. Cohen and B. S. Everitt, Psychological Bulletin 72 (1969) 323.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+
+    Returns:
+        Kappa, and the influences, (N,); None where all labels and predictions are one class.
+    """
+    truth, said = labels.astype(np.float64), predicted.astype(np.float64)
+    observed = (truth - said) ** 2
+    # Mean weight between an image's true class and all predicted ones, and the other way round.
+    by_truth = (truth - said.mean()) ** 2 + said.var()
+    by_said = (said - truth.mean()) ** 2 + truth.var()
+    chance = float(by_truth.mean())
+    if chance == 0:
+        return None
+    ratio = float(observed.mean()) / chance
+    influence = (ratio * (by_truth + by_said - chance) - observed) / (chance * len(labels))
+    return 1 - ratio, (influence - influence.mean()) * _small_sample(len(labels))
 
 
 def influence_on(metric: str, labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
@@ -152,6 +208,16 @@ def _of_mean(values: Numbers) -> Numbers:
     return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
 
 
+def _small_sample(count: int) -> float:
+    """What makes the variance of images drawn without bias."""
+    return float(np.sqrt(count / max(count - 1, 1)))
+
+
+def _kappa(labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
+    found = kappa_influences(labels, logits.argmax(axis=1))
+    return None if found is None else found[1]
+
+
 def _loss(labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return _of_mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
@@ -164,6 +230,8 @@ METRICS: Mapping[str, Callable[[Labels, NDArray[np.floating[Any]]], Numbers | No
     "balanced_accuracy": lambda labels, logits: np.asarray(
         recall_influences(labels, logits.argmax(axis=1))[1].mean(axis=0)
     ),
+    "f1": lambda labels, logits: np.asarray(f1_influences(labels, logits.argmax(axis=1))[1].mean(axis=0)),
+    "kappa": _kappa,
     "loss": _loss,
 }
 """Scores whose images' influence is known, by the names of `petlbench.metrics.evaluate`."""

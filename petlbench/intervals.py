@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.influence import auc_influences, number_groups, recall_influences, sum_by_group
+from petlbench.influence import (
+    auc_influences,
+    f1_influences,
+    kappa_influences,
+    number_groups,
+    recall_influences,
+    sum_by_group,
+)
 from petlbench.metrics import softmax
 
 __all__ = ["FEW", "combine", "compute_intervals", "design_effect", "newcombe", "share_interval", "wilson"]
@@ -44,20 +51,22 @@ def compute_intervals(
         level: Share of splits whose interval shall hold the true score.
 
     Returns:
-        By score (``auc``, ``auc_logits``, ``accuracy``, ``balanced_accuracy``), None where it is undefined, else:
-        ``low``, ``high``: fractions. ``level``. ``method``: ``newcombe`` or ``wilson``. ``positives``: images, or
-        groups where there are some, of the rarest side that the score rests on. ``few``: whether these are fewer than
-        10, so that the interval is a hint only. ``design_effect``: 1 without groups.
+        By score (``auc``, ``auc_logits``, ``accuracy``, ``balanced_accuracy``, ``f1``, ``kappa``), None where it is
+        undefined, else: ``low``, ``high``: fractions. ``level``. ``method``: ``newcombe``, ``wilson`` or ``gamma``.
+        ``positives``: images, or groups where there are some, of the rarest side that the score rests on. ``few``:
+        whether these are fewer than 10, so that the interval is a hint only. ``design_effect``: 1 without groups.
     """
     units = number_groups(groups, len(labels))
     if len(labels) == 0 or not np.isfinite(logits).all():
-        return dict.fromkeys(("auc", "auc_logits", "accuracy", "balanced_accuracy"))
+        return dict.fromkeys(("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa"))
     predicted = logits.argmax(axis=1)
     return {
         "auc": _auc(labels, softmax(logits), units, level),
         "auc_logits": _auc(labels, logits, units, level),
         "accuracy": _accuracy(labels, predicted, units, level),
         "balanced_accuracy": _balanced_accuracy(labels, predicted, units, level),
+        "f1": _f1(labels, predicted, units, level),
+        "kappa": _kappa(labels, predicted, units, level),
     }
 
 
@@ -250,6 +259,47 @@ def _balanced_accuracy(
     low, high = wilson(recalls, np.array([side.sum() for side in sides]) / effect, level)
     bounds = combine(recalls, low, high, _correlation(by_group))
     return _interval(bounds, level, "wilson", _rarest(sides, units), effect)
+
+
+def _f1(
+    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
+) -> dict[str, Any]:
+    """Of the images that are of a class or said to be, J are both: a share, and F1 is 2 J / (1 + J)."""
+    scores, influences = f1_influences(labels, predicted)
+    by_group = sum_by_group(influences, units)
+    effect = design_effect(influences.mean(axis=0), units)
+    sides = [labels == one for one in np.unique(labels)]
+    either = np.array([(side | (predicted == one)).sum() for side, one in zip(sides, np.unique(labels), strict=True)])
+    low, high = (2 * share / (1 + share) for share in wilson(scores / (2 - scores), either / effect, level))
+    bounds = combine(scores, low, high, _correlation(by_group))
+    return _interval(bounds, level, "wilson", _rarest(sides, units), effect)
+
+
+def _kappa(
+    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
+) -> dict[str, Any] | None:
+    """Disagreement over that of chance, 1 - kappa, is a weighted sum of few counts, with an interval of its kind.
+
+    M. P. Fay and E. J. Feuer, Statistics in Medicine 16 (1997) 791: gamma distributions of the same mean and variance,
+    above with one more count, here a confusion of neighbouring classes.
+    """
+    found = kappa_influences(labels, predicted)
+    if found is None:
+        return None
+    kappa, influence = found
+    ratio, variance = 1 - kappa, float((sum_by_group(influence[None], units) ** 2).sum())
+    effect = design_effect(influence, units)
+    chance = float(((labels - predicted.mean()) ** 2).mean() + predicted.var())
+    more = effect / (len(labels) * chance)
+    low = _gamma_quantile((1 - level) / 2, ratio, variance)
+    high = _gamma_quantile((1 + level) / 2, ratio + more, variance + more**2)
+    return _interval((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)
+
+
+def _gamma_quantile(share: float, mean: float, variance: float) -> float:
+    from scipy.special import gammaincinv
+
+    return mean if variance == 0 or mean == 0 else float(gammaincinv(mean**2 / variance, share) * variance / mean)
 
 
 def _interval(bounds: tuple[float, float], level: float, method: str, positives: int, effect: float) -> dict[str, Any]:

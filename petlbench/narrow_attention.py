@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from petlbench.autocast import meta_stands_for
+
 __all__ = ["attend_in_narrow_heads", "has_narrow_heads"]
 
 # More channels a head, and the fused kernel is as fast.
@@ -34,8 +36,9 @@ def has_narrow_heads(packed: Tensor, wanted: int) -> bool:
         Whether it is: in training (what cannot be differentiated is left to torch, which can also export it), in fp32
         on a CPU, and where the probabilities of one head fit the cache.
     """
+    device = meta_stands_for.get() if packed.device.type == "meta" else packed.device.type
     return (
-        packed.device.type == "cpu"
+        device == "cpu"
         and packed.dtype == torch.float32
         and packed.requires_grad
         and torch.is_grad_enabled()

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.influence import METRICS, auc_influences, influence_on, number_groups, recall_influences, sum_by_group
+from petlbench.influence import (
+    METRICS,
+    auc_influences,
+    f1_influences,
+    influence_on,
+    kappa_influences,
+    number_groups,
+    recall_influences,
+    sum_by_group,
+)
 from petlbench.metrics import evaluate
 
 
@@ -38,7 +47,12 @@ def test_influences_are_about_their_score_and_sum_to_nothing(count: int, classes
     assert influences is not None
     assert influences.sum() == pytest.approx(0, abs=1e-9)
     aucs, _ = auc_influences(labels, logits)
-    assert aucs.mean() == pytest.approx(evaluate(labels, logits)["auc_logits"])
+    scores, predicted = evaluate(labels, logits), logits.argmax(axis=1)
+    assert aucs.mean() == pytest.approx(scores["auc_logits"])
+    assert f1_influences(labels, predicted)[0].mean() == pytest.approx(scores["f1"])
+    kappa = kappa_influences(labels, predicted)
+    assert kappa is not None
+    assert kappa[0] == pytest.approx(scores["kappa"])
 
 
 def test_the_variance_is_that_of_the_bootstrap() -> None:
@@ -48,6 +62,8 @@ def test_the_variance_is_that_of_the_bootstrap() -> None:
     scores: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
         "auc_logits": lambda labels, logits: auc_influences(labels, logits)[0].mean(),
         "balanced_accuracy": lambda labels, logits: recall_influences(labels, logits.argmax(axis=1))[0].mean(),
+        "f1": lambda labels, logits: evaluate(labels, logits)["f1"],
+        "kappa": lambda labels, logits: evaluate(labels, logits)["kappa"],
     }
     for metric, score in scores.items():
         influences = influence_on(metric, labels, logits)
@@ -70,8 +86,9 @@ def test_undefined_scores_and_unknown_ones() -> None:
     labels = np.zeros(3, np.int64)
     assert influence_on("auc", labels, np.zeros((3, 2))) is None
     assert influence_on("loss", labels, np.full((3, 2), np.nan)) is None
-    with pytest.raises(ValueError, match="no influence is known for 'kappa'"):
-        influence_on("kappa", labels, np.zeros((3, 2)))
+    assert influence_on("kappa", labels, np.zeros((3, 2))) is None
+    with pytest.raises(ValueError, match="no influence is known for 'sensitivity'"):
+        influence_on("sensitivity", labels, np.zeros((3, 2)))
 
 
 def test_images_without_a_group_are_alone_even_where_their_number_is_a_groups_name() -> None:

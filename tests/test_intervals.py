@@ -15,7 +15,7 @@ from petlbench.influence import auc_influences
 from petlbench.intervals import FEW, combine, compute_intervals, design_effect, newcombe, share_interval, wilson
 from petlbench.metrics import evaluate
 
-SCORES = ("auc", "auc_logits", "accuracy", "balanced_accuracy")
+SCORES = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
 
 
 def draw(count: int, classes: int, seed: int, gap: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -26,15 +26,13 @@ def draw(count: int, classes: int, seed: int, gap: float = 1.0) -> tuple[np.ndar
 
 @settings(max_examples=25)
 @given(st.integers(0, 60), st.integers(2, 6), st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 8.0]))
-def test_an_interval_holds_its_estimate_and_stays_between_0_and_1(
-    count: int, classes: int, seed: int, gap: float
-) -> None:
+def test_an_interval_holds_its_estimate_and_stays_in_its_range(count: int, classes: int, seed: int, gap: float) -> None:
     labels, logits = draw(count, classes, seed, gap)
     scores, intervals = evaluate(labels, logits), compute_intervals(labels, logits)
     for name in SCORES:
         one = intervals[name]
         assert one is not None
-        assert 0 <= one["low"] <= scores[name] + 1e-12
+        assert (-1 if name == "kappa" else 0) <= one["low"] <= scores[name] + 1e-12
         assert scores[name] - 1e-12 <= one["high"] <= 1
         assert one["low"] < one["high"]
 
@@ -231,3 +229,32 @@ def test_coverage_with_groups() -> None:
     print(f"\ncoverage in %, groups: {100 * held / trials:.1f}, were they not known: {100 * blind / trials:.1f}")
     assert 92 <= 100 * held / trials <= 99
     assert blind < held
+
+
+@pytest.mark.slow
+def test_coverage_of_f1_and_kappa() -> None:
+    """Ordered grades, most images of the first, predictions that miss mostly by one grade."""
+    outside = []
+    shares = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
+    print("\ncoverage in %, five grades: f1 (its true value), kappa (its true value)")
+    for count in (80, 300, 1200):
+        line = f"{count:6d} images"
+        for noise in (0.3, 0.6, 1.0):
+            rng = np.random.default_rng(5)
+
+            def graded(labels: np.ndarray, rng: np.random.Generator = rng, noise: float = noise) -> np.ndarray:
+                said = np.clip(np.rint(labels + rng.normal(0, noise, len(labels))), 0, 4).astype(int)
+                return 10 * np.eye(5)[said]
+
+            big = rng.choice(5, 200_000, p=shares)
+            true, held, trials = evaluate(big, graded(big)), {"f1": 0, "kappa": 0}, 500
+            for _ in range(trials):
+                labels = rng.choice(5, count, p=shares)
+                found = compute_intervals(labels, graded(labels))
+                for name in held:
+                    held[name] += found[name]["low"] <= true[name] <= found[name]["high"]  # type: ignore[index, operator]
+            for name, inside in held.items():
+                line += f"  {name} {100 * inside / trials:5.1f} ({true[name]:.3f})"
+                outside += [] if 0.92 * trials <= inside <= 0.995 * trials else [(count, noise, name, inside)]
+        print(line)
+    assert not outside

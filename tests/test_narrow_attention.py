@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from petlbench import narrow_attention
+from petlbench.autocast import meta_stands_for
 from petlbench.narrow_attention import attend_in_narrow_heads, has_narrow_heads
 
 
@@ -71,6 +72,9 @@ def test_it_is_for_narrow_heads_in_training_on_a_cpu() -> None:
     assert not has_narrow_heads(narrow.detach(), 65)
     assert not has_narrow_heads(narrow.bfloat16(), 65)
     assert not has_narrow_heads(narrow.to("meta"), 65)
+    token = meta_stands_for.set("cpu")
+    assert has_narrow_heads(narrow.to("meta"), 65)
+    meta_stands_for.reset(token)
     assert not has_narrow_heads(packed(1, 65, 2, 64, torch.float32), 65)
     assert not has_narrow_heads(packed(1, 1041, 1, 8, torch.float32), 1025)
     with torch.no_grad():

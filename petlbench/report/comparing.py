@@ -21,7 +21,7 @@ __all__ = ["compare_lines"]
 # Each comparison reads the predictions of its runs: more than this takes minutes, so it is done on request only.
 _MOST_RUNS = 600
 # Scores of which is known what an image contributes to them.
-_COMPARABLE = ("auc", "auc_logits", "accuracy", "balanced_accuracy")
+_COMPARABLE = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
 
 _COLUMNS = (
     Column("effect", "effect", "points", group="on these datasets"),
