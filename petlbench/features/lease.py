@@ -60,7 +60,12 @@ def hold(folder: Path) -> Lease:
         OSError: When the folder cannot be made or read.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # deleted in the moment in which it was found to be there, or no folder
+            if folder.exists() and not folder.is_dir():
+                raise
+            continue
         try:
             file = _open(folder / USED, "a+b")
         except FileNotFoundError:  # deleted since

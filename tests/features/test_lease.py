@@ -101,6 +101,25 @@ class TestLastMoments:
         leases.clear()
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, left = Path.mkdir, [1]
+
+    def mkdir(self: Path, *args: object, **options: object) -> None:
+        if left and left.pop():
+            raise FileExistsError(errno.EEXIST, "File exists", str(self))  # as of one that was there, and is gone
+        make(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    hold(tmp_path / "set").close()
+    assert (tmp_path / "set" / USED).exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("something else")
+    with pytest.raises(FileExistsError):
+        hold(tmp_path / "set")
+
+
 class TestProcesses:
     def test_another_process_is_seen_and_its_death_too(self, tmp_path: Path, use: Use) -> None:
         process = use(tmp_path)
