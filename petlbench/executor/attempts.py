@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from petlbench.ending import record_ending
 from petlbench.errors import RunError
-from petlbench.executor.job import Action, Ended, Event, Job
+from petlbench.executor.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.executor.perform import timeout_error
 from petlbench.recording import describe_failure
 from petlbench.result import Status
@@ -35,17 +35,33 @@ class Attempts:
         count: How many were begun.
         spent: Seconds that the ended ones took.
         began: When the one under way began, on the monotonic clock; None where none is.
+        left_checkpoint: Whether one of them has finished an epoch.
     """
 
     job: Job
     count: int = 0
     spent: float = 0.0
     began: float | None = None
+    left_checkpoint: bool = False
+
+    @property
+    def next_job(self) -> Job:
+        """The job as the next attempt is to do it: a run that is done anew is so once, and then goes on."""
+        if not self.left_checkpoint:
+            return self.job
+        return replace(self.job, place=replace(self.job.place, rerun=False))
 
     def begin(self) -> None:
         """A worker has begun with the run."""
         self.count += 1
         self.began = time.monotonic()
+
+    def hear(self, event: Event) -> None:
+        """Take note of what a worker tells."""
+        if isinstance(event, Started):
+            self.begin()
+        elif isinstance(event, EpochDone):
+            self.left_checkpoint = True
 
     def end(self) -> None:
         """The attempt under way, if there is one, is over."""

@@ -145,7 +145,7 @@ class LocalExecutor:
     def _hand_over(self, slot: _Slot, attempts: Attempts) -> None:
         process = slot.open(attempts)
         self._busy.append(_Work(slot, process, attempts, time.monotonic() + _START_LIMIT))
-        process.send((attempts.job, attempts.spent))
+        process.send((attempts.next_job, attempts.spent))
 
     def _wait(self, timeout: float) -> list[_Work]:
         """Wait for workers that say something, or have died."""
@@ -170,7 +170,7 @@ class LocalExecutor:
     def _pass_on(work: _Work, event: Event, on: On) -> None:
         if isinstance(event, Started):
             work.slot.failed_starts = 0
-            work.attempts.begin()
+        work.attempts.hear(event)
         action = on(work.job, event)
         if isinstance(event, EpochDone):
             work.process.send(action)

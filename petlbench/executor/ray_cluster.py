@@ -17,7 +17,7 @@ from typing import Any
 
 from petlbench.errors import InputError, RunError
 from petlbench.executor.attempts import GRACE, Attempts, On, without_errors
-from petlbench.executor.job import Ended, EpochDone, Job, Started
+from petlbench.executor.job import Ended, EpochDone, Job
 from petlbench.executor.ray_worker import Letter, Mailbox, Parcel, carry_out
 from petlbench.executor.source import Source
 from petlbench.interrupt import check_interrupt
@@ -115,7 +115,7 @@ class RayExecutor:
 
     def _send_off(self, attempts: Attempts, failed_starts: int = 0) -> None:
         ticket = next(self._tickets)
-        job = pickle.dumps(_with_whole_paths(attempts.job))
+        job = pickle.dumps(_with_whole_paths(attempts.next_job))
         parcel = Parcel(ticket, job, attempts.spent, os.getcwd(), _environment())
         task = self._task.remote(parcel, self._mailbox)
         self._flights[ticket] = _Flight(ticket, task, attempts, failed_starts)
@@ -155,8 +155,7 @@ class RayExecutor:
         if isinstance(event, Ended):
             self._land(flight, event, on)
             return
-        if isinstance(event, Started):
-            flight.attempts.begin()
+        flight.attempts.hear(event)
         action = on(flight.job, event)
         if isinstance(event, EpochDone):
             self._mailbox.answer.remote(ticket, action.value)
