@@ -31,6 +31,15 @@ def worker_pid(job: Job) -> int:
     return int(journal(job, "started")[-1]["pid"])
 
 
+def is_free(job: Job) -> bool:
+    """Whether no process works on a job."""
+    try:
+        with RunFolder(job.place.output, job.config.run_id).locked():
+            return True
+    except RunError:
+        return False
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -205,9 +214,9 @@ def test_workers_end_with_a_driver_that_is_killed(driver: tuple[subprocess.Popen
     process.kill()
     process.communicate()
     assert wait_until(lambda: not any(is_alive(pid) for pid in pids), 10)
-    for job in jobs:  # nothing keeps the next driver from them
-        with RunFolder(job.place.output, job.config.run_id).locked():
-            assert RunFolder(job.place.output, job.config.run_id).checkpoint.exists()
+    # Nothing keeps the next driver from them; a process that is gone may give its files free a moment later.
+    assert wait_until(lambda: all(is_free(job) for job in jobs), 10)
+    assert all(RunFolder(job.place.output, job.config.run_id).checkpoint.exists() for job in jobs)
 
 
 @pytest.mark.slow
