@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.errors import RunError
 from petlbench.executor import open_executor
 from petlbench.executor.job import Ended, EpochDone, Event, Job, Started
 from petlbench.executor.local import LocalExecutor
