@@ -22,6 +22,7 @@ from petlbench.metrics import softmax
 __all__ = [
     "METRICS",
     "auc_influences",
+    "chance_disagreement",
     "f1_influences",
     "influence_on",
     "kappa_influences",
@@ -106,16 +107,24 @@ def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers]
         Kappa, and the influences, (N,); None where all labels and predictions are one class.
     """
     truth, said = labels.astype(np.float64), predicted.astype(np.float64)
-    observed = (truth - said) ** 2
+    observed, chance = (truth - said) ** 2, chance_disagreement(labels, predicted)
+    if chance == 0:
+        return None
     # Mean weight between an image's true class and all predicted ones, and the other way round.
     by_truth = (truth - said.mean()) ** 2 + said.var()
     by_said = (said - truth.mean()) ** 2 + truth.var()
-    chance = float(by_truth.mean())
-    if chance == 0:
-        return None
     ratio = float(observed.mean()) / chance
-    influence = (ratio * (by_truth + by_said - chance) - observed) / (chance * len(labels))
-    return 1 - ratio, (influence - influence.mean()) * _small_sample(len(labels))
+    return 1 - ratio, _of_mean((ratio * (by_truth + by_said - chance) - observed) / chance)
+
+
+def chance_disagreement(labels: Labels, predicted: Labels) -> float:
+    """Compute the mean squared distance of a true class and a predicted one that are drawn apart.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+    """
+    return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 
 def influence_on(metric: str, labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
@@ -171,7 +180,7 @@ def sum_by_group(influences: Numbers, units: NDArray[np.int64]) -> Numbers:
     if count == len(units):
         return influences
     sums = np.stack([np.bincount(units, weights=row, minlength=count) for row in influences])
-    return np.asarray(sums * np.sqrt(count / max(count - 1, 1)))
+    return np.asarray(sums * _small_sample(count))
 
 
 def _one_auc(positive: NDArray[np.bool_], scores: Numbers) -> tuple[float, Numbers]:

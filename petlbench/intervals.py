@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from petlbench.influence import (
     auc_influences,
+    chance_disagreement,
     f1_influences,
     kappa_influences,
     number_groups,
@@ -253,12 +254,12 @@ def _balanced_accuracy(
     labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
 ) -> dict[str, Any]:
     recalls, influences = recall_influences(labels, predicted)
-    by_group = sum_by_group(influences, units)
-    effect = design_effect(influences.mean(axis=0), units)
-    sides = [labels == one for one in np.unique(labels)]
-    low, high = wilson(recalls, np.array([side.sum() for side in sides]) / effect, level)
-    bounds = combine(recalls, low, high, _correlation(by_group))
-    return _interval(bounds, level, "wilson", _rarest(sides, units), effect)
+    members = labels == np.unique(labels)[:, None]
+
+    def bounds(effect: float) -> tuple[Numbers, Numbers]:
+        return wilson(recalls, members.sum(axis=1) / effect, level)
+
+    return _mean_of_classes(recalls, influences, members, bounds, units, level)
 
 
 def _f1(
@@ -266,13 +267,30 @@ def _f1(
 ) -> dict[str, Any]:
     """Of the images that are of a class or said to be, J are both: a share, and F1 is 2 J / (1 + J)."""
     scores, influences = f1_influences(labels, predicted)
-    by_group = sum_by_group(influences, units)
+    classes = np.unique(labels)[:, None]
+    members = labels == classes
+    either = (members | (predicted == classes)).sum(axis=1)
+
+    def bounds(effect: float) -> tuple[Numbers, Numbers]:
+        low, high = wilson(scores / (2 - scores), either / effect, level)
+        return 2 * low / (1 + low), 2 * high / (1 + high)
+
+    return _mean_of_classes(scores, influences, members, bounds, units, level)
+
+
+def _mean_of_classes(  # noqa: PLR0917  # what is known of the classes' scores
+    scores: Numbers,
+    influences: Numbers,
+    members: NDArray[np.bool_],
+    bounds: Callable[[float], tuple[Numbers, Numbers]],
+    units: NDArray[np.int64],
+    level: float,
+) -> dict[str, Any]:
+    """Combine the intervals of the classes' scores, which follow from the design effect, into that of their mean."""
     effect = design_effect(influences.mean(axis=0), units)
-    sides = [labels == one for one in np.unique(labels)]
-    either = np.array([(side | (predicted == one)).sum() for side, one in zip(sides, np.unique(labels), strict=True)])
-    low, high = (2 * share / (1 + share) for share in wilson(scores / (2 - scores), either / effect, level))
-    bounds = combine(scores, low, high, _correlation(by_group))
-    return _interval(bounds, level, "wilson", _rarest(sides, units), effect)
+    low, high = bounds(effect)
+    together = combine(scores, low, high, _correlation(sum_by_group(influences, units)))
+    return _interval(together, level, "wilson", _rarest(list(members), units), effect)
 
 
 def _kappa(
@@ -289,8 +307,7 @@ def _kappa(
     kappa, influence = found
     ratio, variance = 1 - kappa, float((sum_by_group(influence[None], units) ** 2).sum())
     effect = design_effect(influence, units)
-    chance = float(((labels - predicted.mean()) ** 2).mean() + predicted.var())
-    more = effect / (len(labels) * chance)
+    more = effect / (len(labels) * chance_disagreement(labels, predicted))
     low = _gamma_quantile((1 - level) / 2, ratio, variance)
     high = _gamma_quantile((1 + level) / 2, ratio + more, variance + more**2)
     return _interval((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)

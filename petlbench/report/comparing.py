@@ -20,8 +20,6 @@ __all__ = ["compare_lines"]
 
 # Each comparison reads the predictions of its runs: more than this takes minutes, so it is done on request only.
 _MOST_RUNS = 600
-# Scores of which is known what an image contributes to them.
-_COMPARABLE = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
 
 _COLUMNS = (
     Column("effect", "effect", "points", group="on these datasets"),
@@ -50,8 +48,6 @@ def compare_lines(material: Material, context: Context) -> tuple[list[Table], li
     lines = [line for line in context.grid.lines if line.all_runs]
     if len(lines) < 2:
         return [], [], []
-    if context.metric not in _COMPARABLE:
-        return [], [], [f"Rows are compared by {', '.join(_COMPARABLE)} only."]
     runs = sum(len(line.all_runs) for line in lines)
     if runs > _MOST_RUNS and material.asked.against is None:
         return (
