@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from petlbench.backbone import BackboneInfo
+from petlbench import BackboneInfo
 
 __all__ = ["norms_elsewhere", "take_layer_scale"]
 

@@ -12,8 +12,17 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from pydantic import Field
 from torch import nn
 
-from petlbench.backbone import Backbone, BackboneInfo, build_backbone
-from petlbench.method import Adapted, Classifier, Companion, Method, MethodSettings, TrainingDefaults
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    Classifier,
+    Companion,
+    Method,
+    MethodSettings,
+    TrainingDefaults,
+    build_backbone,
+)
 
 __all__ = ["LayerMethod", "PeftMethod", "TargetSettings", "Targets", "cannot_cut", "too_large"]
 

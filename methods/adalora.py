@@ -10,9 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from petlbench.backbone import BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Companion, TrainingDefaults
+from petlbench import BackboneInfo, Companion, MethodCard, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["AdaLoRA", "AdaLoRASettings", "RankAllocation"]

@@ -8,8 +8,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.catalog import MethodCard
-from petlbench.method import MethodSettings
+from petlbench import MethodCard, MethodSettings
 from petlbench.methods._peft import PeftMethod
 
 __all__ = ["BEFT", "BEFTSettings"]

@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Method, MethodSettings, TrainingDefaults
+from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
 
 __all__ = ["BitFit", "BitFitSettings"]
 

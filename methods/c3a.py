@@ -9,9 +9,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.backbone import Backbone
-from petlbench.catalog import MethodCard
-from petlbench.method import Companion
+from petlbench import Backbone, Companion, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["C3A", "C3ASettings"]

@@ -9,9 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Inputs, Method, MethodSettings, TrainingDefaults, new_head
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    Inputs,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+    new_head,
+)
 
 __all__ = ["DTL", "CompactSideNetwork", "DTLPlus", "DTLSettings"]
 

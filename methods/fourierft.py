@@ -8,9 +8,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.backbone import Backbone
-from petlbench.catalog import MethodCard
-from petlbench.method import Companion, TrainingDefaults
+from petlbench import Backbone, Companion, MethodCard, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["FourierFT", "FourierFTSettings"]

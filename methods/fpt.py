@@ -15,13 +15,25 @@ from pydantic import Field
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo, FusedAttentionSwitch
-from petlbench.catalog import MethodCard
-from petlbench.features.attention import attend_to_stored
-from petlbench.features.frozen import ImportantTokens
-from petlbench.features.precision import as_stored, restore
-from petlbench.method import Adapted, FrozenFeatures, Inputs, Method, MethodSettings, TrainingDefaults, ViewSpec
-from petlbench.narrow_attention import attend_in_narrow_heads, has_narrow_heads
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    FrozenFeatures,
+    FusedAttentionSwitch,
+    ImportantTokens,
+    Inputs,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+    ViewSpec,
+    attend_in_narrow_heads,
+    attend_to_stored,
+    dequantize,
+    has_narrow_heads,
+    stored_parts,
+)
 
 __all__ = [
     "FPT",
@@ -254,7 +266,7 @@ class FusionModule(FusedAttentionSwitch):
         Returns:
             Fused prompts, (B, P, S).
         """
-        key, value = ([part[:, layer] for part in as_stored(inputs.features, name)] for name in ("keys", "values"))
+        key, value = ([part[:, layer] for part in stored_parts(inputs.features, name)] for name in ("keys", "values"))
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
         read = self.attend(query, key, value).transpose(1, 2).flatten(2)
@@ -262,7 +274,7 @@ class FusionModule(FusedAttentionSwitch):
         return cast("Tensor", self.dropout(fused))
 
     def _attend_to_restored(self, query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
-        keys, values = restore(*key), restore(*value)
+        keys, values = dequantize(*key), dequantize(*value)
         query = query.expand(keys.shape[0], -1, -1, -1)
         if self.fused_attn:
             # Under autocast the queries come in half precision; the kernels want one type.

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from petlbench.backbone import Backbone
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Method, MethodSettings, TrainingDefaults, nothing_to_merge
+from petlbench import (
+    Adapted,
+    Backbone,
+    Classifier,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+    nothing_to_merge,
+)
 
 __all__ = ["FullFineTuning"]
 

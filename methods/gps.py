@@ -10,9 +10,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Inputs, Method, MethodSettings, TrainingDefaults
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    Classifier,
+    Inputs,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+)
 
 __all__ = ["GPS", "GPSSettings", "SparseUpdate", "contrastive_loss"]
 

@@ -6,8 +6,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.backbone import BackboneInfo
-from petlbench.catalog import MethodCard
+from petlbench import BackboneInfo, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["GraLoRA", "GraLoRASettings"]

@@ -7,8 +7,7 @@ from typing import Literal
 import peft
 from pydantic import Field
 
-from petlbench.catalog import MethodCard
-from petlbench.method import MethodSettings, TrainingDefaults
+from petlbench import MethodCard, MethodSettings, TrainingDefaults
 from petlbench.methods._peft import PeftMethod
 
 __all__ = ["IA3", "IA3Settings"]

@@ -9,10 +9,19 @@ from pydantic import Field
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.features.frozen import LayerStates
-from petlbench.method import Adapted, FrozenFeatures, Inputs, Method, MethodSettings, TrainingDefaults, new_head
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    FrozenFeatures,
+    Inputs,
+    LayerStates,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+    new_head,
+)
 
 __all__ = ["LST", "LSTSettings", "LadderNetwork"]
 

@@ -8,9 +8,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.backbone import Backbone
-from petlbench.catalog import MethodCard
-from petlbench.method import Companion, MethodSettings
+from petlbench import Backbone, Companion, MethodCard, MethodSettings
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["LoHa", "LoHaSettings", "LoKr", "LoKrSettings"]

@@ -7,10 +7,19 @@ from typing import cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.features.frozen import FinalFeature
-from petlbench.method import Adapted, FrozenFeatures, Inputs, Method, MethodSettings, TrainingDefaults, new_head
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    FinalFeature,
+    FrozenFeatures,
+    Inputs,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+    new_head,
+)
 
 __all__ = ["MLPHead", "MLPHeadSettings"]
 

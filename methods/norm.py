@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Method, MethodSettings, TrainingDefaults, nothing_to_merge
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    Classifier,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+    nothing_to_merge,
+)
 
 __all__ = ["NormTuning"]
 

@@ -9,9 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone
-from petlbench.catalog import MethodCard
-from petlbench.method import Companion
+from petlbench import Backbone, Companion, MethodCard
 from petlbench.methods._peft import LayerMethod, PeftMethod, Targets, TargetSettings, cannot_cut
 
 __all__ = ["BOFT", "OFT", "BOFTSettings", "ButterflyLinear", "OFTSettings"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import peft
 from pydantic import Field
 
-from petlbench.catalog import MethodCard
+from petlbench import MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["PEANuT", "PEANuTSettings"]

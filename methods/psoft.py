@@ -6,7 +6,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.catalog import MethodCard
+from petlbench import MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, too_large
 
 __all__ = ["PSOFT", "PSOFTSettings"]

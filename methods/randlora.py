@@ -7,9 +7,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from petlbench.backbone import Backbone
-from petlbench.catalog import MethodCard
-from petlbench.method import Companion
+from petlbench import Backbone, Companion, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, too_large
 
 __all__ = ["RandLoRA", "RandLoRASettings"]

@@ -8,7 +8,7 @@ import peft
 from pydantic import Field
 from torch import nn
 
-from petlbench.catalog import MethodCard
+from petlbench import MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, cannot_cut
 
 __all__ = ["RoAd", "RoAdSettings"]

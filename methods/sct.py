@@ -9,9 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Inputs, Method, MethodSettings, TrainingDefaults
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    Classifier,
+    Inputs,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+)
 
 __all__ = ["SCT", "SCTSettings", "SalientChannels"]
 

@@ -8,14 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.features.frozen import FinalFeature
-from petlbench.method import (
+from petlbench import (
     Adapted,
+    Backbone,
+    BackboneInfo,
+    FinalFeature,
     FrozenFeatures,
     Inputs,
     Method,
+    MethodCard,
     MethodSettings,
     TrainingDefaults,
     ViewSpec,

@@ -7,9 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Method, MethodSettings, TrainingDefaults
+from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
 
 __all__ = ["SSF"]
 

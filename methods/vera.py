@@ -5,8 +5,7 @@ from __future__ import annotations
 import peft
 from pydantic import Field
 
-from petlbench.catalog import MethodCard
-from petlbench.method import TrainingDefaults
+from petlbench import MethodCard, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["PVeRA", "VeRA", "VeRASettings"]

@@ -14,9 +14,9 @@ __all__ = [
     "DEFAULT_CACHE_PRECISION",
     "CachePrecision",
     "StoredFeatures",
-    "as_stored",
     "compact",
-    "restore",
+    "dequantize",
+    "stored_parts",
     "stored_tensors",
 ]
 
@@ -72,7 +72,7 @@ def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[s
 class StoredFeatures(Mapping[str, Tensor]):
     """Features as they are stored, which become fp32 when they are asked for.
 
-    A module that reads them in pieces takes a piece at a time by `as_stored`, and need not hold all of them restored.
+    A module that reads them in pieces takes a piece at a time by `stored_parts`, and need not hold all in fp32.
 
     Args:
         tensors: What `compact` gave, each (B, ...), on the device.
@@ -83,7 +83,7 @@ class StoredFeatures(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         """A feature in fp32, (B, ...)."""
-        return restore(*self.parts(name))
+        return dequantize(*self.parts(name))
 
     def __iter__(self) -> Iterator[str]:
         """The names of the features."""
@@ -99,8 +99,8 @@ class StoredFeatures(Mapping[str, Tensor]):
         return (self._tensors[name],) if scale is None else (self._tensors[name], scale)
 
 
-def as_stored(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
-    """What `restore` makes a feature of: more than the feature itself only where a cache keeps it in another form.
+def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
+    """What `dequantize` makes a feature of: more than the feature itself only where a cache keeps it in another form.
 
     Args:
         features: Those of a batch.
@@ -112,7 +112,7 @@ def as_stored(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
     return features.parts(name) if isinstance(features, StoredFeatures) else (features[name],)
 
 
-def restore(values: Tensor, scale: Tensor | None = None) -> Tensor:
+def dequantize(values: Tensor, scale: Tensor | None = None) -> Tensor:
     """Bring stored values back to fp32; what is wider stays as it is.
 
     Args:

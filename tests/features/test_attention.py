@@ -13,7 +13,7 @@ from torch import Tensor
 from petlbench.backbone import Backbone, build_backbone, set_attention_kernel
 from petlbench.features.attention import attend_and_weigh, attend_to_stored, importance
 from petlbench.features.frozen import ImportantTokens
-from petlbench.features.precision import compact, restore
+from petlbench.features.precision import compact, dequantize
 from petlbench.features.source import extraction_batch
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_stored_keys_and_values_give_what_restored_ones_give(precision: Any) -> 
     key, value = ([part for name, part in stored.items() if name.startswith(kind)] for kind in ("keys", "values"))
     ours, theirs = (draw(3, 5, 4, seed=2, dtype=torch.float32).requires_grad_() for _ in range(2))
     read = attend_to_stored(ours, key, value)
-    expected, _ = plain(theirs.expand(2, -1, -1, -1), restore(*key), restore(*value))
+    expected, _ = plain(theirs.expand(2, -1, -1, -1), dequantize(*key), dequantize(*value))
     torch.testing.assert_close(read, expected)
     weights = draw(2, 3, 5, 4, seed=3, dtype=torch.float32)
     (read * weights).sum().backward()

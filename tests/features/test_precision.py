@@ -12,9 +12,9 @@ from petlbench.catalog import Catalog
 from petlbench.features.precision import (
     CachePrecision,
     StoredFeatures,
-    as_stored,
     compact,
-    restore,
+    dequantize,
+    stored_parts,
     stored_tensors,
 )
 from petlbench.method import FeatureSpec, Inputs, TensorSpec, load_method
@@ -43,20 +43,20 @@ def test_what_is_stored_is_what_was_announced(precision: CachePrecision) -> None
 def test_integers_are_off_by_half_a_step_at_most(seed: int, magnitude: float) -> None:
     value = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(seed)) * 10**magnitude
     stored = compact({"keys": value}, "int8")
-    restored = restore(stored["keys"], stored["keys.scale"])
+    restored = dequantize(stored["keys"], stored["keys.scale"])
     step = value.abs().amax(dim=-1, keepdim=True) / 127
     assert ((restored - value).abs() <= 0.51 * step + 1e-6).all()
 
 
 def test_a_vector_of_zeros_stays_one() -> None:
     stored = compact({"keys": torch.zeros(1, 2, 4)}, "int8")
-    assert torch.equal(restore(stored["keys"], stored["keys.scale"]), torch.zeros(1, 2, 4))
+    assert torch.equal(dequantize(stored["keys"], stored["keys.scale"]), torch.zeros(1, 2, 4))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_nothing_becomes_infinite(precision: CachePrecision) -> None:
     stored = compact({"keys": torch.full((1, 4), 1e6)}, precision)
-    assert restore(stored["keys"], stored.get("keys.scale")).isfinite().all()
+    assert dequantize(stored["keys"], stored.get("keys.scale")).isfinite().all()
 
 
 def test_stored_features_are_a_mapping_of_restored_ones() -> None:
@@ -66,8 +66,8 @@ def test_stored_features_are_a_mapping_of_restored_ones() -> None:
     assert len(stored) == 2
     for name, value in features.items():
         assert torch.allclose(stored[name], value, atol=0.05)
-        assert [part.dtype for part in as_stored(stored, name)] == [torch.int8, torch.bfloat16]
-        assert as_stored(features, name) == (value,)
+        assert [part.dtype for part in stored_parts(stored, name)] == [torch.int8, torch.bfloat16]
+        assert stored_parts(features, name) == (value,)
 
 
 @pytest.mark.parametrize("implementation", ["lean", "published"])
