@@ -50,7 +50,7 @@ gpu-check: $(STAMP) ## On a machine with CUDA: measured peak memory against pred
 	$(BIN)/python tests/bench/gpu_check.py $(ARGS)
 
 pretrain: $(STAMP) ## Make the weights of petlbench_micro anew, in up to three hours; stopped, it goes on.
-	$(WAITING) $(BIN)/python -m petlbench.pretraining --folder $(OUTPUT)/pretraining \
+	$(WAITING) $(BIN)/python -m tools.pretraining --folder $(OUTPUT)/pretraining \
 		--output $(OUTPUT)/petlbench_micro.safetensors $(ARGS)
 
 build: $(STAMP) ## Build the source distribution and the wheel.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from petlbench.audit.columns import FILE_SIZE, Column, most_common
-from petlbench.audit.gallery import Gallery
-from petlbench.audit.intervals import auc_interval, weighted_auc
-from petlbench.progress import Progress
+from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
+from petlbench.audit.scan import Gallery
+from petlbench.core.progress import Progress
+from petlbench.metrics.intervals import auc_interval, weighted_auc
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from petlbench.audit.baselines import Baseline
-from petlbench.audit.confounds import Confound
+from petlbench.audit.confounders import Confound
 from petlbench.audit.findings import TOO_EASY
-from petlbench.drawing import COLOURS, HATCHES, plain
+from petlbench.core.plotting import COLOURS, HATCHES, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

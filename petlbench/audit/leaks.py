@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from petlbench.audit.gallery import Gallery
+from petlbench.audit.scan import Gallery
 from petlbench.data.duplicates import Kind, Pair, clusters, find_pairs
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import shared_groups

@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from petlbench.audit.auditing import Audit
-from petlbench.audit.confounds import WEAK
+from petlbench.audit.audit import Audit
+from petlbench.audit.confounders import WEAK
 from petlbench.audit.figures import draw_baselines, draw_confound, draw_strengths
 from petlbench.audit.leaks import Twins
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record
-from petlbench.errors import InputError
-from petlbench.files import write_atomically
 
 __all__ = ["check_page_file", "write_page"]
 

@@ -23,7 +23,7 @@ def main() -> None:
     # Without a fixed workspace cuBLAS may choose another algorithm, and other last bits, from call to call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     from petlbench.cli.app import run_command
-    from petlbench.interrupt import install_handlers
+    from petlbench.core.interrupt import install_handlers
 
     install_handlers()
     sys.exit(run_command(sys.argv[1:]))

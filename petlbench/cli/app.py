@@ -10,24 +10,24 @@ from collections.abc import Mapping
 
 import click
 
-from petlbench.errors import InputError, PetlbenchError
+from petlbench.core.errors import InputError, PetlbenchError
 
 __all__ = ["app", "run_command"]
 
 # A command's module is imported when the command is called.
 _COMMANDS: Mapping[str, str] = {
-    "run": "petlbench.cli.run",
-    "bench": "petlbench.cli.bench",
-    "sweep": "petlbench.cli.sweep",
-    "report": "petlbench.cli.report",
-    "results": "petlbench.cli.results",
-    "predict": "petlbench.cli.predict",
-    "export": "petlbench.cli.export",
-    "memory": "petlbench.cli.memory",
-    "list": "petlbench.cli.listing",
-    "data": "petlbench.cli.data",
-    "cache": "petlbench.cli.cache",
-    "doctor": "petlbench.cli.doctor",
+    "run": "petlbench.cli.commands.run",
+    "bench": "petlbench.cli.commands.bench",
+    "sweep": "petlbench.cli.commands.sweep",
+    "report": "petlbench.cli.commands.report",
+    "results": "petlbench.cli.commands.results",
+    "predict": "petlbench.cli.commands.predict",
+    "export": "petlbench.cli.commands.export",
+    "memory": "petlbench.cli.commands.memory",
+    "list": "petlbench.cli.commands.list",
+    "data": "petlbench.cli.commands.data",
+    "cache": "petlbench.cli.commands.cache",
+    "doctor": "petlbench.cli.commands.doctor",
 }
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from petlbench.cli.output import MISSING, mebibytes, percent, print_table
 
 if TYPE_CHECKING:
-    from petlbench.cases import Vary
-    from petlbench.forecast import Extras, Row
-    from petlbench.memory.published import Comparison
+    from petlbench.study.forecast.memory import Extras, Row
+    from petlbench.study.forecast.papers import Comparison
+    from petlbench.study.grid import Vary
 
 __all__ = ["print_forecast"]
 
@@ -99,7 +99,7 @@ def _fitting() -> list[_Column]:
 
 
 def _largest(row: Row) -> str:
-    from petlbench.fitting import LARGEST
+    from petlbench.study.forecast.batch_size import LARGEST
 
     if row.max_batch_size is None:
         return MISSING
@@ -107,7 +107,7 @@ def _largest(row: Row) -> str:
 
 
 def _savings() -> list[_Column]:
-    from petlbench.forecast import SAVINGS
+    from petlbench.study.forecast.memory import SAVINGS
 
     return [(name, lambda row, name=name: mebibytes((row.savings or {}).get(name))) for name in SAVINGS]  # type: ignore[misc]
 

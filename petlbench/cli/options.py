@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from petlbench.cli.sizes import SIZE
+from petlbench.core.errors import InputError, unknown_name
 
 __all__ = [
     "CACHE_SIZE_VARIABLE",
+    "SIZE",
+    "SIZE_OR_NOTHING",
     "cache_dir_option",
     "cache_images_option",
     "cache_size_option",
     "catalog_option",
     "data_root_option",
+    "executor_options",
     "json_option",
     "output_option",
+    "parse_assignments",
+    "parse_list",
     "setting_option",
 ]
+
+
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in new versions of click
+    """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none.
+
+    Args:
+        least: The smallest size that is taken, in bytes.
+    """
+
+    name = "size"
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a size in bytes."""
+        match = _FORM.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"'{value}' is no size: write 8GiB, 15.77GiB, 8192MiB, 8GB or a number of bytes", param, ctx)
+        number, prefix, binary = match.groups(default="")
+        size = int(Decimal(number) * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
+        if size < self.least:
+            self.fail(f"'{value}' is less than one byte", param, ctx)
+        return size
+
+
+SIZE = _Size(1)
+SIZE_OR_NOTHING = _Size(0)
+
 
 CACHE_SIZE_VARIABLE = "PETLBENCH_CACHE_SIZE"
 
@@ -81,3 +123,79 @@ setting_option = click.option(
     metavar="GROUP.KEY=VALUE",
     help="Any setting of the groups method, dataset and training; may be given several times.",
 )
+
+
+def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Sort ``--set group.key=value`` into one mapping a group.
+
+    Args:
+        assignments: The texts as given.
+        groups: The groups that exist.
+
+    Raises:
+        InputError: When a text has another form or names another group.
+    """
+    sorted_: dict[str, dict[str, str]] = {group: {} for group in groups}
+    for text in assignments:
+        path, equals, value = text.partition("=")
+        group, dot, key = path.strip().partition(".")
+        if not (equals and dot and key):
+            raise InputError(
+                f"--set {text}: not of the form GROUP.KEY=VALUE",
+                hint="for example --set method.rank=8",
+                kind="bad_setting",
+            )
+        if group not in sorted_:
+            raise unknown_name("setting group", group, groups)
+        sorted_[group][key] = value.strip()
+    return sorted_
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option(
+        "--workers",
+        type=click.IntRange(0, 1024),
+        default=1,
+        show_default=True,
+        help="Runs at the same time, each in a process of its own; 0 for this process.",
+    ),
+    click.option("--ray-address", metavar="ADDRESS", help="Of a Ray cluster.  [default: one of this machine]"),
+    click.option("--cpus-per-run", type=click.FloatRange(0), default=1, show_default=True, help="For --executor ray."),
+    click.option("--gpus-per-run", type=click.FloatRange(0), default=0, show_default=True, help="For --executor ray."),
+    click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Stop a run after that."
+    ),
+)
+
+
+def executor_options(function: F) -> F:
+    """Give a command the options of `petlbench.study.executors.open_executor`, and a time limit for each run."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+A = TypeVar("A")
+
+
+def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
+    """Read the entries of an option.
+
+    Args:
+        text: Entries with commas between them.
+        option: The option's name, for the error.
+        kind: Makes an entry of its text.
+
+    Returns:
+        The entries in their order, each once.
+
+    Raises:
+        InputError: When there is none.
+    """
+    found = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
+    if not found:
+        raise InputError(f"{option} '{text}' names nothing", hint="put commas between names", kind="usage")
+    return found

@@ -86,7 +86,7 @@ def run_options(function: F) -> F:
 
 
 def request_values(asked: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Sort what was asked for into the fields of `petlbench.resolve.Request`.
+    """Sort what was asked for into the fields of `petlbench.run.resolve.Request`.
 
     Args:
         asked: The values of the options that are fields of a request or of its training, by name.

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.cli.output import MISSING, mebibytes, percent, print_table, seconds
-from petlbench.sizes import readable_size
+from petlbench.core.units import readable_size
 
 if TYPE_CHECKING:
-    from petlbench.study import CellSummary, Preview, RunState, Spread, Summary
+    from petlbench.study.forecast.preview import Preview
+    from petlbench.study.status import RunState
+    from petlbench.study.summary import CellSummary, Spread, Summary
 
 __all__ = ["print_previews", "print_summary", "short_name"]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from petlbench.core.errors import InputError
 from petlbench.data.layout import Layout
-from petlbench.errors import InputError
 
 __all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderKind", "ReaderSpec", "Task", "load_card"]
 

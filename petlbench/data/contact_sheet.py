@@ -6,10 +6,10 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petlbench.core.files import write_atomically
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record
-from petlbench.files import write_atomically
-from petlbench.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

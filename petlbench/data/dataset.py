@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError, unknown_name
 from petlbench.data.card import DatasetCard, ReaderKind, ReaderSpec, load_card
-from petlbench.data.huggingface_reader import is_saved_dataset
-from petlbench.data.images import to_rgb
-from petlbench.data.reader import Reader
-from petlbench.data.readers import check_settings, open_reader, reader_at
+from petlbench.data.images.decode import to_rgb
+from petlbench.data.readers.base import Reader
+from petlbench.data.readers.huggingface import is_saved_dataset
+from petlbench.data.readers.registry import check_settings, open_reader, reader_at
 from petlbench.data.record import Record
-from petlbench.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record
-from petlbench.errors import InputError
-from petlbench.progress import Progress
 
 if TYPE_CHECKING:
     import numpy as np

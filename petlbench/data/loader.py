@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from petlbench.config import derive_seed
-from petlbench.data.stored import StoredImages
+from petlbench.core.config import derive_seed
+from petlbench.data.image_store import StoredImages
 from petlbench.data.views import RGB, View
 
 __all__ = ["Batch", "ImageLoader", "Pixels", "decode_ahead"]

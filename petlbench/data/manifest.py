@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
 from petlbench.data.dataset import Dataset
-from petlbench.errors import InputError
-from petlbench.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from petlbench.config import RunConfig
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.image_facts import ImageFacts, read_size
+from petlbench.data.images.facts import ImageFacts, read_size
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits
-from petlbench.errors import InputError
-from petlbench.progress import Progress
 
 __all__ = ["Overview", "Spread", "look_over"]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
-from petlbench.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

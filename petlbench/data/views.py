@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as _functional
 
-from petlbench.data.images import to_rgb
+from petlbench.data.images.decode import to_rgb
 from petlbench.data.record import Split
 
 # torchvision declares tensors where it takes Pillow images as well.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench.autocast import autocast_type
+from petlbench.models.precision import autocast_type
 
 __all__ = ["attend_and_weigh", "attend_to_stored", "importance"]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petlbench.features.lease import hold
+from petlbench.core.files import write_atomically
+from petlbench.features.locks import hold
 from petlbench.features.precision import CachePrecision, stored_tensors
 from petlbench.features.shard import images_of, shards_in
 from petlbench.features.store import FeatureStore
-from petlbench.files import write_atomically
-from petlbench.method import FeatureSpec, TensorSpec
+from petlbench.models.method import FeatureSpec, TensorSpec
 
 __all__ = ["ABOUT", "StorePlan", "features_folder", "open_store", "plan_store", "plan_tensors", "read_about"]
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petlbench.backbone import Backbone, BackboneInfo
 from petlbench.features.attention import attend_and_weigh, importance
-from petlbench.method import FeatureSpec, TensorSpec
+from petlbench.models.backbone import Backbone
+from petlbench.models.info import BackboneInfo
+from petlbench.models.method import FeatureSpec, TensorSpec
 
 __all__ = ["FinalFeature", "ImportantTokens", "LayerStates"]
 

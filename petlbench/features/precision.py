@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from petlbench.method import FeatureSpec, TensorSpec
+from petlbench.models.method import FeatureSpec, TensorSpec
 
 __all__ = [
     "DEFAULT_CACHE_PRECISION",

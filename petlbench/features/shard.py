@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from petlbench.files import write_atomically, write_tensors
+from petlbench.core.files import write_atomically, write_tensors
 
 __all__ = [
     "IMAGE_OVERHEAD",

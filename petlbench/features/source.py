@@ -8,13 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from petlbench.autocast import autocast
-from petlbench.backbone import Backbone, BackboneInfo
 from petlbench.data.loader import Batch
+from petlbench.features.fast_linear import fast_products
 from petlbench.features.precision import CachePrecision, StoredFeatures, compact
-from petlbench.features.products import fast_products
 from petlbench.features.store import FeatureStore
-from petlbench.method import FrozenFeatures, Inputs
+from petlbench.models.backbone import Backbone
+from petlbench.models.info import BackboneInfo
+from petlbench.models.method import FrozenFeatures, Inputs
+from petlbench.models.precision import autocast
 
 __all__ = ["CachedFeatures", "FeatureSource", "LiveFeatures", "NoFeatures", "extraction_batch"]
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from petlbench.errors import RunError
-from petlbench.features.lease import Lease
+from petlbench.core.errors import RunError
+from petlbench.core.interrupt import check_interrupt
+from petlbench.features.locks import Lease
 from petlbench.features.shard import (
     IMAGE_OVERHEAD,
     SHARD_OVERHEAD,
@@ -34,8 +35,7 @@ from petlbench.features.shard import (
     shards_in,
     write_shard,
 )
-from petlbench.interrupt import check_interrupt
-from petlbench.method import TensorSpec
+from petlbench.models.method import TensorSpec
 
 __all__ = ["FeatureStore"]
 

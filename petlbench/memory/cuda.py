@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from petlbench.memory.meter import MemoryMeter, PhaseMemory
+from petlbench.memory.meter import MemoryMeter
 from petlbench.memory.nvml import Gpu, memory_of_others, open_driver
-from petlbench.memory.sampler import Sampler
+from petlbench.memory.peak_sampler import Sampler
+from petlbench.results.result import PhaseMemory
 
 if TYPE_CHECKING:
     import torch
 
-    from petlbench.memory.live import LiveTensors
+    from petlbench.memory.live_tensors import LiveTensors
 
 __all__ = ["CudaMeter"]
 
@@ -78,7 +79,7 @@ def _parts(counted: LiveTensors, allocated: int) -> dict[str, int] | None:
 
     An allocator that rounds to something smaller than blocks can say less than was counted: then nothing is split.
     """
-    from petlbench.memory.live import OTHER
+    from petlbench.memory.live_tensors import OTHER
 
     unseen = allocated - counted.peak
     parts = counted.parts

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from petlbench.memory.meter import MemoryMeter, PhaseMemory
+from petlbench.memory.meter import MemoryMeter
+from petlbench.results.result import PhaseMemory
 
 if TYPE_CHECKING:
     import torch
 
-    from petlbench.memory.live import LiveTensors
+    from petlbench.memory.live_tensors import LiveTensors
 
 __all__ = ["HostMeter", "MpsMeter"]
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from petlbench.memory.cuda import CudaMeter
 from petlbench.memory.host import HostMeter, MpsMeter
-from petlbench.memory.meter import PHASES, MemoryMeter, PhaseMemory
+from petlbench.memory.meter import PHASES, MemoryMeter
+from petlbench.results.result import PhaseMemory
 
 if TYPE_CHECKING:
     import torch

@@ -6,40 +6,20 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
 
-    from petlbench.memory.live import LiveTensors
+    from petlbench.memory.live_tensors import LiveTensors
+from petlbench.results.result import PhaseMemory
 
-__all__ = ["PHASES", "MemoryMeter", "PhaseMemory"]
+__all__ = ["PHASES", "MemoryMeter"]
+
 
 PHASES = ("build", "preload", "prepare", "train_step", "evaluate", "predict")
 """The phases of a run, in their order."""
-
-
-@dataclass(frozen=True)
-class PhaseMemory:
-    """Peak memory of one phase in bytes; ``None`` is "not available here", never zero.
-
-    Attributes:
-        allocated: The most bytes in tensors at one time. On CUDA the allocator's own figure for the whole phase;
-            elsewhere counted tensor by tensor, in those parts of the phase that named what lives already.
-        reserved: The most bytes that the CUDA caching allocator held from the driver.
-        process: The most bytes that the driver said this process holds on the device, context included. On CUDA NVML
-            is asked all through the phase; on MPS Metal is asked at its start and its end.
-        resident: Peak resident set of the process in host memory; `MemoryMeter.resident_scope` tells whose peak it is.
-        parts: The peak of ``allocated`` by role, where live tensors were counted; sums to ``allocated``.
-    """
-
-    allocated: int | None = None
-    reserved: int | None = None
-    process: int | None = None
-    resident: int | None = None
-    parts: dict[str, int] | None = None
 
 
 class MemoryMeter(ABC):
@@ -113,7 +93,7 @@ class MemoryMeter(ABC):
         """Read the figures of the phase that just ended; ``counted`` holds its live tensors where they were named."""
 
     def _count(self, live: Sequence[object]) -> LiveTensors:
-        from petlbench.memory.live import LiveTensors
+        from petlbench.memory.live_tensors import LiveTensors
 
         tensors = LiveTensors(self._device)
         tensors.add(*live)

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petlbench.assemble import Assembled, new_step
-from petlbench.autocast import autocast, meta_stands_for
-from petlbench.checkpointing import recompute_under
-from petlbench.config import RunConfig
+from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
-from petlbench.evaluation import Predictor
 from petlbench.features.precision import StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.allocator import BLOCK, CachingAllocator
-from petlbench.memory.fused import FusedKernel
-from petlbench.memory.live import LiveTensors
-from petlbench.method import Inputs, TensorSpec
-from petlbench.result import InferenceMemory, Memory
+from petlbench.memory.fused_attention import FusedKernel
+from petlbench.memory.live_tensors import LiveTensors
+from petlbench.models.activation_checkpointing import recompute_under
+from petlbench.models.build import Assembled
+from petlbench.models.method import Inputs, TensorSpec
+from petlbench.models.precision import autocast, meta_stands_for
+from petlbench.results.result import InferenceMemory, Memory
+from petlbench.training.evaluation import Predictor
+from petlbench.training.step import new_step
 
 __all__ = ["CONTEXT", "WORKSPACE", "MetaDevice", "feature_source", "predict_inference", "predict_training"]
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from petlbench.audit.baselines import Baseline
+from petlbench.core.errors import InputError
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Row, Table
 from petlbench.report.request import Material
 
-if TYPE_CHECKING:
-    from petlbench.statistics.audits import StoredAudit
+__all__ = ["StoredAudit", "add_baselines", "find_audits", "marks_of", "read_audit"]
 
-__all__ = ["add_baselines", "find_audits", "marks_of"]
 
 _NOTE = (
     "Rows in italics are trivial classifiers, cross-validated on all images of a dataset by petlbench data audit: "
@@ -73,6 +73,42 @@ def _cells(name: str, audits: Mapping[str, StoredAudit], table: Table) -> dict[s
 
 
 def _read(folder: Path) -> dict[str, StoredAudit]:
-    from petlbench.statistics.audits import read_audit
-
     return {file.stem: read_audit(file) for file in sorted(folder.glob("*.json"))}
+
+
+@dataclass(frozen=True)
+class StoredAudit:
+    """What a report needs of an audit.
+
+    Args:
+        dataset: The dataset's name.
+        shortcut: Whether the class can be told without a look at the picture.
+        easy: Whether plain pixels of 32x32 tell the class.
+        baselines: The trivial classifiers, each cross-validated over all images.
+    """
+
+    dataset: str
+    shortcut: bool
+    easy: bool
+    baselines: tuple[Baseline, ...]
+
+
+def read_audit(file: Path) -> StoredAudit:
+    """Read what ``petlbench data audit NAME --json`` printed into a file.
+
+    Args:
+        file: The JSON document.
+
+    Raises:
+        InputError: When there is no such file, or it is no audit.
+    """
+    remedy = "petlbench data audit NAME --json > FILE writes it"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        verdicts = document["verdicts"]
+        baselines = tuple(Baseline(**one) for one in document["baselines"])
+        return StoredAudit(document["dataset"], "shortcut" in verdicts, "easy" in verdicts, baselines)
+    except OSError as error:
+        raise InputError(f"the audit {file} cannot be read: {error.strerror}", hint=remedy, kind="bad_audit") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is no audit of a dataset", hint=remedy, kind="bad_audit") from error

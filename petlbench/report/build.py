@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from petlbench.catalog import Catalog
-from petlbench.progress import Progress
+from petlbench.core.catalog import Catalog
+from petlbench.core.progress import Progress
+from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.audits import add_baselines, find_audits, marks_of
-from petlbench.report.cards import ReportCard
-from petlbench.report.choosing import check_alike, check_cells, common_settings
 from petlbench.report.columns import OPTIONAL, make_columns, metric_title
 from petlbench.report.commands import reference_command
-from petlbench.report.compare import compare_with_papers
 from petlbench.report.context import Context
 from petlbench.report.document import Document, Figure, Table
 from petlbench.report.grid import build_grid
-from petlbench.report.methods_table import describe_settings, methods_table
-from petlbench.report.papers import paper_table
-from petlbench.report.printed import printed_report
+from petlbench.report.kinds.beside_papers import compare_with_papers
+from petlbench.report.kinds.methods_table import describe_settings, methods_table
+from petlbench.report.kinds.papers import paper_table
+from petlbench.report.kinds.papers_recomputed import printed_report
 from petlbench.report.request import Asked, Material, gather, paper_of
-from petlbench.report.results import Stored
-from petlbench.scores import REFERENCE
+from petlbench.report.selection import check_alike, check_cells, common_settings
+from petlbench.report.spec import ReportCard
+from petlbench.results.table import Stored
 
 __all__ = ["build_report"]
 
@@ -42,14 +42,14 @@ def build_report(card: ReportCard, asked: Asked, catalog: Catalog, progress: Pro
     if paper is not None:
         return _printed(card, paper, _titles(catalog))
     if card.kind == "resolutions" and not asked.measured:
-        from petlbench.report.resolutions import predicted_report
+        from petlbench.report.kinds.memory_by_resolution import predicted_report
 
         return predicted_report(card, asked, catalog, progress or Progress())
     return _BUILDERS[card.kind](gather(card, asked, catalog, progress or Progress()))
 
 
 def _printed(card: ReportCard, paper: str, titles: dict[str, str]) -> Document:
-    from petlbench.report.tradeoff import paper_figure
+    from petlbench.report.kinds.tradeoff import paper_figure
 
     document, table = printed_report(card.name, card.title, paper, titles), paper_table(paper, card.name)
     return replace(document, figures=(paper_figure(table, titles),)) if card.kind == "tradeoff" and table else document
@@ -63,20 +63,20 @@ def _methods(material: Material) -> Document:
 
 
 def _tradeoff(material: Material) -> Document:
-    from petlbench.report.tradeoff import tradeoff_figure
+    from petlbench.report.kinds.tradeoff import tradeoff_figure
 
     context, main = _main_table(material, material.card.columns)
     return _document(material, [main], [tradeoff_figure(context, material.asked.x or "memory", main.caption)], [])
 
 
 def _resolutions(material: Material) -> Document:
-    from petlbench.report.resolutions import measured_report
+    from petlbench.report.kinds.memory_by_resolution import measured_report
 
     return measured_report(material)
 
 
 def _curves(material: Material) -> Document:
-    from petlbench.report.curves import curve_figures
+    from petlbench.report.kinds.curves import curve_figures
 
     check_alike(material.finished)
     check_cells(material.finished, lambda one: one.method)
@@ -84,13 +84,13 @@ def _curves(material: Material) -> Document:
 
 
 def _budget(material: Material) -> Document:
-    from petlbench.report.budget import budget_report
+    from petlbench.report.kinds.budget import budget_report
 
     return budget_report(material)
 
 
 def _clinical(material: Material) -> Document:
-    from petlbench.report.clinical import clinical_tables
+    from petlbench.report.kinds.clinical import clinical_tables
 
     check_alike(material.finished)
     check_cells(material.finished, lambda one: one.method)
@@ -161,7 +161,7 @@ def _papers(material: Material, main: Table, context: Context) -> list[Table]:
 
 
 def _compared(material: Material, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
-    from petlbench.report.comparing import compare_lines
+    from petlbench.report.kinds.comparison import compare_lines
 
     return compare_lines(material, context)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from petlbench.errors import InputError, unknown_name
-from petlbench.metrics import pme, ppe
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.metrics.efficiency import pme, ppe
+from petlbench.report.cells import MIB, number_cell
 from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
 from petlbench.report.disk import cache_bytes, folder_bytes
 from petlbench.report.document import Cell, Column
 from petlbench.report.grid import Line
-from petlbench.report.results import Stored
-from petlbench.report.summary import MIB, number_cell
+from petlbench.results.table import Stored
 
 __all__ = ["DATASETS", "OPTIONAL", "Maker", "make_columns", "metric_title"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 
-from petlbench.report.choosing import common_settings
-from petlbench.report.results import Stored
-from petlbench.scores import REFERENCE
+from petlbench.metrics.efficiency import REFERENCE
+from petlbench.report.selection import common_settings
+from petlbench.results.table import Stored
 
 __all__ = ["fill_command", "reference_command"]
 

@@ -8,12 +8,12 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell
 from petlbench.report.evidence import evidence_of
-from petlbench.report.front import fronts
 from petlbench.report.grid import Grid, Line
-from petlbench.report.results import Stored
-from petlbench.report.summary import average_cell, score_cell
+from petlbench.report.pareto import fronts
+from petlbench.results.table import Stored
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from petlbench.report.results import Stored
+from petlbench.results.table import Stored
 
 __all__ = ["cache_bytes", "folder_bytes"]
 
@@ -54,12 +54,13 @@ def _bytes_an_image(config: str, classes: int) -> int | None:
 
     import torch
 
-    from petlbench.assemble import assemble, build_views
-    from petlbench.catalog import Catalog
-    from petlbench.config import RunConfig
+    from petlbench.core.catalog import Catalog
+    from petlbench.core.config import RunConfig
+    from petlbench.core.errors import PetlbenchError
     from petlbench.data.views import Normalization
-    from petlbench.errors import PetlbenchError
-    from petlbench.preloading import plan_features
+    from petlbench.models.build import assemble
+    from petlbench.run.preload import plan_features
+    from petlbench.run.views import build_views
 
     given: dict[str, Any] = json.loads(config)
     try:

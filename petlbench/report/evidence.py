@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petlbench.report.grid import Line
-from petlbench.report.results import Stored
+from petlbench.results.table import Stored
 
 if TYPE_CHECKING:
+    from petlbench.results.predictions import Predictions
     from petlbench.statistics.comparison import Evidence
-    from petlbench.statistics.evidence import Predictions, Scored
+    from petlbench.statistics.runs import Scored
 
 __all__ = ["evidence_of", "predictions_of"]
 
@@ -40,14 +41,14 @@ def evidence_of(lines: Sequence[Line], metric: str) -> Evidence:
 
 def predictions_of(stored: Stored, split: str) -> Predictions | None:
     """Read the predictions that a run kept; None where there are none."""
-    from petlbench.statistics.evidence import read_predictions
+    from petlbench.results.predictions import read_predictions
 
     name = stored.document.get("artifacts", {}).get("predictions")
     return None if stored.folder is None or name is None else read_predictions(Path(stored.folder / name), split)
 
 
 def _scored(stored: Stored, row: str, dataset: str, metric: str) -> Scored | None:
-    from petlbench.statistics.evidence import Scored
+    from petlbench.statistics.runs import Scored
 
     score = stored.score(metric)
     if score is None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from petlbench.catalog import Catalog
-from petlbench.report.cards import ReportCard, Variant
-from petlbench.report.results import Stored, Wanted, reason_of
+from petlbench.core.catalog import Catalog
+from petlbench.report.spec import ReportCard, Variant
+from petlbench.results.table import Stored, Wanted, reason_of
 
 __all__ = ["Grid", "Line", "build_grid"]
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from petlbench.catalog import Catalog
-from petlbench.errors import InputError
-from petlbench.progress import Progress
-from petlbench.report.cards import ReportCard, Setting
-from petlbench.report.choosing import choose
-from petlbench.report.results import Stored, Wanted, read_reads, read_results, read_studies, read_trials
-from petlbench.scores import REFERENCE
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+from petlbench.metrics.efficiency import REFERENCE
+from petlbench.report.selection import choose
+from petlbench.report.spec import ReportCard, Setting
+from petlbench.results.table import Stored, Wanted, read_reads, read_results, read_studies, read_trials
 
 __all__ = ["Asked", "Material", "gather", "paper_of"]
 
@@ -130,7 +130,7 @@ def gather(card: ReportCard, asked: Asked, catalog: Catalog, progress: Progress)
 
 
 def _tracked(asked: Asked) -> list[Stored]:
-    from petlbench.tracking import read_tracked
+    from petlbench.results.tracking.read import read_tracked
 
     uri = asked.results.removeprefix("mlflow:")
     if not uri:

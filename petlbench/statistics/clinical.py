@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.influence import auc_influences, number_groups
-from petlbench.intervals import FEW, design_effect, share_interval, wilson
-from petlbench.metrics import softmax
-from petlbench.statistics.evidence import Predictions
+from petlbench.metrics.classification import softmax
+from petlbench.metrics.influence import auc_influences, number_groups
+from petlbench.metrics.intervals import FEW, design_effect, share_interval, wilson
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
 

@@ -24,8 +24,7 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.statistics.evidence import Scored
-from petlbench.statistics.runs import Influence, InfluenceReader, Runs, seed_sources
+from petlbench.statistics.runs import Influence, InfluenceReader, Runs, Scored, seed_sources
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
 __all__ = ["Evidence"]
@@ -39,7 +38,7 @@ class Evidence:
 
     Args:
         records: The runs. Of several with one method, dataset, split and seed all count, so there should be one.
-        metric: The score: one of `petlbench.influence.METRICS`.
+        metric: The score: one of `petlbench.metrics.influence.METRICS`.
         level: Of all intervals.
     """
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.influence import influence_on
-from petlbench.statistics.evidence import Scored
+from petlbench.metrics.influence import influence_on
+from petlbench.results.predictions import Predictions, read_predictions
+from petlbench.results.result import Result
 from petlbench.statistics.verdict import Source
 
-__all__ = ["Influence", "InfluenceReader", "Runs", "SplitRuns", "seed_sources"]
+__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "SplitRuns", "scored", "seed_sources"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class InfluenceReader:
     """Reads the predictions of each run once, and keeps one number for each image or group.
 
     Args:
-        metric: One of `petlbench.influence.METRICS`.
+        metric: One of `petlbench.metrics.influence.METRICS`.
     """
 
     def __init__(self, metric: str) -> None:
@@ -193,3 +196,64 @@ def seed_sources(scores: Sequence[NDArray[np.float64]]) -> list[Source] | None:
     if min(len(one) for one in scores) < 2:
         return None
     return [Source(float(one.var(ddof=1)) / len(one) / len(scores) ** 2, len(one) - 1) for one in scores]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One finished run as the statistics see it.
+
+    Args:
+        method: The method, or whatever else is compared.
+        dataset: The dataset.
+        seed: The run's seed.
+        split: The split in words, such as ``official`` or ``kfold:5/0@0`` (its seed behind the @); runs of one split
+            have one test set.
+        score: A fraction.
+        predictions: Reads the predictions on the test set; gives None where they are not kept.
+        test_to_train: Test images / training images; None where it is not known.
+        interval: The score's interval as `compute_intervals` of petlbench.metrics.intervals gave it; None where
+            it is not kept.
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    split: str
+    score: float
+    predictions: Callable[[], Predictions | None]
+    test_to_train: float | None = None
+    interval: Mapping[str, Any] | None = None
+
+
+def scored(result: Result, folder: Path, metric: str = "auc", split: str = "test") -> Scored | None:
+    """See a stored result as evidence.
+
+    Args:
+        result: The result.
+        folder: The run's folder, in which its predictions lie.
+        metric: A score of `petlbench.metrics.classification.evaluate`.
+        split: ``test``, ``val`` or ``external``.
+
+    Returns:
+        None where the run has not finished, or has no such score.
+    """
+    score = result.metrics.get(split, {}).get(metric)
+    if result.status != "finished" or score is None:
+        return None
+    config = result.config
+    file = folder / result.artifacts.get("predictions", "predictions.parquet")
+    return Scored(
+        config.method,
+        config.dataset_name,
+        config.seed,
+        f"{config.split}@{config.split_seed}",
+        score,
+        partial(read_predictions, file, split),
+        _test_to_train(result),
+        result.intervals.get(split, {}).get(metric),
+    )
+
+
+def _test_to_train(result: Result) -> float | None:
+    images = result.data.get("images", {})
+    return images["test"] / images["train"] if images.get("test") and images.get("train") else None

@@ -7,11 +7,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from petlbench.errors import InputError, RunError
-from petlbench.result import Result, Scores, iter_results, read_result, write_result
-from petlbench.run_folder import RunFolder
-from petlbench.scores import REFERENCE, score
-from petlbench.study.board import RunState
+from petlbench.core.errors import InputError, RunError
+from petlbench.metrics.efficiency import REFERENCE, score
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import Result, Scores, iter_results, read_result, write_result
+from petlbench.study.status import RunState
 
 __all__ = ["rescore"]
 

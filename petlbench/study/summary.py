@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from petlbench.result import Result
-from petlbench.study.board import Board, RunState
+from petlbench.results.result import Result
+from petlbench.study.status import Board, RunState
 
 __all__ = ["CellSummary", "Spread", "Summary", "summarize"]
 

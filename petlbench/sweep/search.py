@@ -13,20 +13,20 @@ from typing import Any
 import optuna
 from filelock import FileLock
 
-from petlbench.catalog import Catalog
-from petlbench.config import RunConfig, derive_seed
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig, derive_seed
+from petlbench.core.errors import InputError
 from petlbench.data.dataset import find_card
-from petlbench.errors import InputError
-from petlbench.executor.job import Action, Ended, EpochDone, Event, Executor, Job
-from petlbench.method import load_method
-from petlbench.place import Place
-from petlbench.resolve import Request, resolve
-from petlbench.result import read_result
-from petlbench.sweep.card import SweepCard
-from petlbench.sweep.presence import Presence
+from petlbench.models.method import load_method
+from petlbench.results.result import read_result
+from petlbench.run.options import Place
+from petlbench.run.resolve import Request, resolve
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
+from petlbench.sweep.busy_runs import run_patiently
+from petlbench.sweep.liveness import Presence
 from petlbench.sweep.space import Settings, Space, build_space
-from petlbench.sweep.tickets import Tickets
-from petlbench.sweep.waiting import run_patiently
+from petlbench.sweep.spec import SweepCard
+from petlbench.sweep.trial_queue import Tickets
 
 __all__ = ["TRIALS", "Plan", "TrialFacts", "new_sampler", "open_study", "plan_search", "search", "trial_facts"]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from petlbench.config import TrainingConfig
-from petlbench.errors import InputError
-from petlbench.method import Method, TrainingDefaults
-from petlbench.settings import validate_settings
-from petlbench.sweep.card import Range, SweepCard, Wanted
+from petlbench.core.config import TrainingConfig
+from petlbench.core.errors import InputError
+from petlbench.core.validation import validate_settings
+from petlbench.models.method import Method, TrainingDefaults
+from petlbench.sweep.spec import Range, SweepCard, Wanted
 
 if TYPE_CHECKING:
     import optuna

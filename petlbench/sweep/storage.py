@@ -15,7 +15,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 
-from petlbench.errors import InputError, RunError
+from petlbench.core.errors import InputError, RunError
 
 __all__ = ["GRACE", "HEARTBEAT", "PatientStorage", "default_address", "describe_address", "open_storage"]
 

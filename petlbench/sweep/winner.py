@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from petlbench.errors import InputError
-from petlbench.files import write_atomically
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
 
 __all__ = ["iter_winners", "read_winner", "winner_file", "write_winner"]
 

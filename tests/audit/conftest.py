@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from petlbench.audit import baselines
-from petlbench.audit.gallery import FileFacts, Gallery, GreyLevels, Sight
-from petlbench.catalog import Catalog
+from petlbench.audit.scan import FileFacts, Gallery, GreyLevels, Sight
+from petlbench.core.catalog import Catalog
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.duplicates import Fingerprint
 from petlbench.data.record import Record

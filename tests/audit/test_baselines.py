@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from petlbench.audit.baselines import Baseline, run_baselines
-from petlbench.audit.columns import columns_of
-from petlbench.audit.gallery import Gallery
-from petlbench.progress import Progress
+from petlbench.audit.metadata_columns import columns_of
+from petlbench.audit.scan import Gallery
+from petlbench.core.progress import Progress
 
 Make = Callable[..., Gallery]
 LABELS = [0, 1] * 30

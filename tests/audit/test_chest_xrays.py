@@ -10,12 +10,12 @@ import pytest
 
 from petlbench.audit import baselines
 from petlbench.audit.baselines import run_baselines
-from petlbench.audit.columns import columns_of
-from petlbench.audit.gallery import Gallery, see
 from petlbench.audit.leaks import find_leaks
-from petlbench.catalog import Catalog
+from petlbench.audit.metadata_columns import columns_of
+from petlbench.audit.scan import Gallery, see
+from petlbench.core.catalog import Catalog
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import open_dataset
-from petlbench.progress import Progress
 
 XRAYS = Path(os.environ.get("PETLBENCH_XRAYS") or Path(__file__).parents[3] / "shared" / "data" / "covid_xray")
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from petlbench.audit.gallery import Gallery
 from petlbench.audit.leaks import find_leaks
+from petlbench.audit.scan import Gallery
 from petlbench.data.record import Split
 
 Make = Callable[..., Gallery]

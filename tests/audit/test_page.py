@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from petlbench.audit.auditing import audit
+from petlbench.audit.audit import audit
 from petlbench.audit.page import check_page_file, write_page
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.errors import InputError
-from petlbench.progress import Progress
 
 
 class Reader(HTMLParser):

@@ -18,17 +18,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from petlbench.assemble import Assembled, assemble, build_views, new_step, normalization
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.progress import Progress
+from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
-from petlbench.data.stored import StoredImages
-from petlbench.data.task import load_task_data
+from petlbench.data.run_data import load_task_data
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
 from petlbench.features.store import FeatureStore
-from petlbench.image_cache import memory_bound
-from petlbench.progress import Progress
-from petlbench.resolve import Request, resolve
+from petlbench.models.build import Assembled, assemble
+from petlbench.run.image_cache import memory_bound
+from petlbench.run.resolve import Request, resolve
+from petlbench.run.views import build_views, normalization
+from petlbench.training.step import new_step
 from tests.bench import loading, overhead, preloading, workers
 from tests.bench.turns import in_turns
 

@@ -25,11 +25,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from petlbench.assemble import assemble
-from petlbench.catalog import Catalog
-from petlbench.config import RunConfig
-from petlbench.environment import available_devices
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.environment import available_devices
 from petlbench.memory.predict import predict_training
+from petlbench.models.build import assemble
 
 CATALOG = Catalog()
 KERNELS, PRECISIONS = ("eager", "fused"), ("fp32", "bf16")

@@ -23,14 +23,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import open_dataset
 from petlbench.data.loader import ImageLoader
 from petlbench.data.record import Split
 from petlbench.data.views import Augmentation, Normalization, View
-from petlbench.features.room import CachePlace
-from petlbench.image_cache import ImageCache, fill_disk, open_images
-from petlbench.progress import Progress
+from petlbench.features.quota import CachePlace
+from petlbench.run.image_cache import ImageCache, fill_disk, open_images
 from tests.bench.turns import in_turns
 
 IMAGES, BATCH, ROUNDS = 96, 16, 5

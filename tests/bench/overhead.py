@@ -25,16 +25,17 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from petlbench.assemble import assemble, augmentation_of, build_views, normalization
-from petlbench.catalog import Catalog
-from petlbench.config import RunConfig
-from petlbench.data.task import TaskData, load_task_data
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import Stopped
+from petlbench.core.progress import Progress
+from petlbench.data.run_data import TaskData, load_task_data
 from petlbench.data.views import View
-from petlbench.errors import Stopped
-from petlbench.place import Place
-from petlbench.progress import Progress
-from petlbench.resolve import Request, resolve
-from petlbench.run import execute
+from petlbench.models.build import assemble
+from petlbench.run.execute import execute
+from petlbench.run.options import Place
+from petlbench.run.resolve import Request, resolve
+from petlbench.run.views import augmentation_of, build_views, normalization
 from tests.bench.loading import plain_transform
 
 __all__ = ["report"]

@@ -22,17 +22,18 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from petlbench.assemble import Assembled, assemble, new_step
-from petlbench.autocast import autocast
-from petlbench.catalog import Catalog
-from petlbench.config import RunConfig
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
 from petlbench.features.precision import compact, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, extraction_batch
 from petlbench.features.store import FeatureStore
 from petlbench.memory.predict import predict_training
-from petlbench.method import FeatureSpec, Inputs
-from petlbench.resolve import Request, resolve
+from petlbench.models.build import Assembled, assemble
+from petlbench.models.method import FeatureSpec, Inputs
+from petlbench.models.precision import autocast
+from petlbench.run.resolve import Request, resolve
+from petlbench.training.step import new_step
 from tests.bench.naive import NaiveFPT, extract, load_features, save_features
 from tests.bench.turns import in_turns, seconds
 

@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from petlbench.catalog import Catalog
-from petlbench.executor import open_executor
-from petlbench.executor.job import Action, Ended, Event, Job, Started
-from petlbench.place import Place
-from petlbench.resolve import Request, resolve
+from petlbench.core.catalog import Catalog
+from petlbench.run.options import Place
+from petlbench.run.resolve import Request, resolve
+from petlbench.study.executors import open_executor
+from petlbench.study.executors.job import Action, Ended, Event, Job, Started
 
 __all__ = ["report"]
 

@@ -53,7 +53,7 @@ class TestForm:
         def broken(*_: object) -> None:
             raise ZeroDivisionError("by design")
 
-        monkeypatch.setattr("petlbench.resolve.resolve", broken)
+        monkeypatch.setattr("petlbench.run.resolve.resolve", broken)
         outcome = cli(*quick(json=True))
         assert outcome.status == 1
         assert outcome.document["error"]["kind"] == "internal"

@@ -255,8 +255,7 @@ def test_a_method_whose_file_does_not_import_names_the_file(cli: Cli, quick: Qui
 
 
 OWN_METHOD = '''
-from petlbench.catalog import MethodCard
-from petlbench.method import Adapted, Classifier, Method, TrainingDefaults
+from petlbench import Adapted, Classifier, Method, MethodCard, TrainingDefaults
 
 
 class BiasOnly(Method):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
 
 SIZE = 32
 CLASSES: Mapping[str, int] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.catalog import Catalog, Entry
+from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.errors import InputError
 from petlbench.data.card import CountTable, load_card
 from petlbench.data.splits import SplitScheme
-from petlbench.errors import InputError
 
 ENTRIES = [entry for entry in Catalog().entries("dataset").values() if entry.shipped]
 

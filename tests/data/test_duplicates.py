@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data import duplicates
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.duplicates import Pair, close_pairs, clusters, find_pairs, fingerprint, near_duplicate_groups
-from petlbench.errors import InputError
-from petlbench.progress import Progress
 
 
 def picture(seed: int) -> Image.Image:

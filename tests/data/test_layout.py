@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
 from petlbench.data.card import load_card
 from petlbench.data.layout import Layout, ends_with, fill, names_in
-from petlbench.errors import InputError
 
 CARD = """
 title = "X-rays"

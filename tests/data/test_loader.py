@@ -17,18 +17,18 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from petlbench.catalog import Catalog
 from petlbench.cli.app import run_command
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError, RunError
+from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
+from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.record import Record, Split
-from petlbench.data.stored import StoredImages
 from petlbench.data.views import Augmentation, Normalization, View, by_split
-from petlbench.errors import InputError, RunError
-from petlbench.features.room import CachePlace
+from petlbench.features.quota import CachePlace
 from petlbench.features.shard import shards_in
-from petlbench.image_cache import ImageCache, check_disk, fill_disk, open_images
-from petlbench.progress import Progress
+from petlbench.run.image_cache import ImageCache, check_disk, fill_disk, open_images
 
 COUNT = 11
 COLOURS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "test")
@@ -247,7 +247,7 @@ class TestDisk:
         self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         images = looked_at(root, "disk", tmp_path / "cache")
-        monkeypatch.setattr("petlbench.features.room.free_bytes", lambda folder: 1000)
+        monkeypatch.setattr("petlbench.features.quota.free_bytes", lambda folder: 1000)
         with pytest.raises(InputError, match="keeping the resized images would write") as refusal:
             check_disk(images, INDICES, CachePlace(tmp_path / "cache"))
         assert (refusal.value.kind, "--cache-images ram" in refusal.value.hint) == ("no_room", True)

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.manifest import COLUMNS, build_manifest, manifest_digest, split_digest, write_manifest
-from petlbench.errors import InputError
 
 SIDES = ["train", "val", "test", "train"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data.contact_sheet import chosen_images, draw_contact_sheet
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.image_facts import read_facts, read_size
+from petlbench.data.images.facts import read_facts, read_size
 from petlbench.data.overview import Spread, look_over
-from petlbench.errors import InputError
-from petlbench.progress import Progress
 from tests.data.official_files import write_dicom
 
 

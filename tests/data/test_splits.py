@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
-from petlbench.errors import InputError
 
 EIGHTY_TWENTY: list[Split | None] = ["train" if number < 80 else "test" for number in range(100)]
 SCHEMES = ["random", "kfold:2/1", "kfold:3/0", "kfold:5/4", "repeat:3/2"]

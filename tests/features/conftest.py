@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from petlbench.features.cache import open_store
-from petlbench.features.lease import USED
-from petlbench.method import FeatureSpec, TensorSpec
+from petlbench.features.locks import USED
+from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
 
@@ -22,7 +22,7 @@ SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
 HOLD = """
 import sys
 from pathlib import Path
-from petlbench.features.lease import hold
+from petlbench.features.locks import hold
 lease = hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

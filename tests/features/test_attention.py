@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from petlbench.backbone import Backbone, build_backbone, set_attention_kernel
 from petlbench.features.attention import attend_and_weigh, attend_to_stored, importance
 from petlbench.features.frozen import ImportantTokens
 from petlbench.features.precision import compact, dequantize
 from petlbench.features.source import extraction_batch
+from petlbench.models.backbone import Backbone, set_attention_kernel
+from petlbench.models.registry import build_backbone
 
 CPU = torch.device("cpu")
 

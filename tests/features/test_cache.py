@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from petlbench.features.cache import open_store, plan_store, read_about
-from petlbench.features.lease import in_use
-from petlbench.method import FeatureSpec, TensorSpec
+from petlbench.features.locks import in_use
+from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
 ORIGIN = {"backbone": "tiny", "weights": "w", "mean": (0.5, 0.5, 0.5)}

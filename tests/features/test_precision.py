@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.backbone import build_backbone, resolve_backbone
-from petlbench.catalog import Catalog
+from petlbench.core.catalog import Catalog
 from petlbench.features.precision import (
     CachePrecision,
     StoredFeatures,
@@ -17,7 +16,8 @@ from petlbench.features.precision import (
     stored_parts,
     stored_tensors,
 )
-from petlbench.method import FeatureSpec, Inputs, TensorSpec, load_method
+from petlbench.models.method import FeatureSpec, Inputs, TensorSpec, load_method
+from petlbench.models.registry import build_backbone, resolve_backbone
 
 FPT = FeatureSpec("fine", {}, {"keys": TensorSpec((12, 12, 205, 64)), "values": TensorSpec((12, 12, 205, 64))})
 

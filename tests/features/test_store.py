@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from petlbench.features.store import FeatureStore
-from petlbench.method import TensorSpec
+from petlbench.models.method import TensorSpec
 
 TENSORS = {"keys": TensorSpec((2, 5)), "scale": TensorSpec((2,), torch.float16)}
 EACH = sum(spec.bytes for spec in TENSORS.values())
@@ -110,7 +110,7 @@ class TestFilling:
         assert all(image in store for image in IMAGES)
 
     def test_a_full_disk_is_said_and_whole_shards_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from petlbench.errors import RunError
+        from petlbench.core.errors import RunError
         from petlbench.features import shard as module
 
         written = module.write_tensors

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petlbench.assemble import Assembled, assemble, new_step
-from petlbench.catalog import Catalog
-from petlbench.config import RunConfig
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import InputError
 from petlbench.data.loader import Batch
-from petlbench.errors import InputError
-from petlbench.evaluation import Predictor
 from petlbench.features.precision import CachePrecision, StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
-from petlbench.memory.live import LiveTensors
+from petlbench.memory.live_tensors import LiveTensors
 from petlbench.memory.predict import CONTEXT, WORKSPACE, predict_inference, predict_training
-from petlbench.method import FeatureSpec, Inputs
-from petlbench.resolve import Request, resolve
-from petlbench.result import Memory
-from petlbench.step import Step
+from petlbench.models.build import Assembled, assemble
+from petlbench.models.method import FeatureSpec, Inputs
+from petlbench.results.result import Memory
+from petlbench.run.resolve import Request, resolve
+from petlbench.training.evaluation import Predictor
+from petlbench.training.step import Step, new_step
 
 CATALOG = Catalog()
 METHODS = tuple(CATALOG.entries("method"))

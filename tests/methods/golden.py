@@ -15,8 +15,9 @@ from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, BackboneInfo
 from petlbench.methods.fpt import FPT, FPTPlus, FPTPlusSettings, FPTSettings
+from petlbench.models.backbone import Backbone
+from petlbench.models.info import BackboneInfo
 
 FOLDER = Path(os.environ.get("PETLBENCH_GOLDEN", Path(__file__).parents[1] / "golden"))
 FILES = ("fpt_golden.safetensors", "fptplus_golden.safetensors")

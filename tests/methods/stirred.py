@@ -10,8 +10,9 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Adapted, Inputs, Method
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs, Method
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 __all__ = ["adapt", "adapt_beside", "check_folding", "fused_eva", "image", "logits", "redraw", "stirred_backbone"]
 

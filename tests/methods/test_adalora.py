@@ -12,9 +12,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.backbone import Backbone, probe_backbone, resolve_backbone
-from petlbench.method import Adapted, Inputs
 from petlbench.methods.adalora import AdaLoRA, RankAllocation
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs
+from petlbench.models.registry import probe_backbone, resolve_backbone
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SIZE = 32

@@ -13,16 +13,16 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from petlbench.artifacts import load_learned, write_learned
-from petlbench.assemble import Assembled, assemble, count_parameters, new_step
-from petlbench.backbone import build_backbone, probe_backbone
-from petlbench.catalog import Catalog
-from petlbench.checkpointing import checkpoint_blocks
-from petlbench.config import RunConfig, TrainingConfig
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.data.loader import Batch
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
-from petlbench.method import Inputs, Method, load_method
-from petlbench.step import Step
+from petlbench.models.activation_checkpointing import checkpoint_blocks
+from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.models.method import Inputs, Method, load_method
+from petlbench.models.registry import build_backbone, probe_backbone
+from petlbench.run.artifacts import load_learned, write_learned
+from petlbench.training.step import Step, new_step
 
 CATALOG = Catalog()
 METHODS = tuple(CATALOG.entries("method"))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Adapted, Inputs
 from petlbench.methods.convpass import Convpass
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from tests.methods import stirred
 from tests.methods.stirred import image, stirred_backbone
 

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from petlbench.backbone import Backbone, BackboneInfo
-from petlbench.catalog import Catalog
-from petlbench.method import Inputs, load_method
+from petlbench.core.catalog import Catalog
+from petlbench.models.backbone import Backbone
+from petlbench.models.info import BackboneInfo
+from petlbench.models.method import Inputs, load_method
 
 FOLDER = Path(__file__).parents[1] / "golden" / "cross_check"
 WIDTH, DEPTH = 48, 3

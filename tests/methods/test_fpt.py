@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from petlbench.backbone import Backbone, build_backbone
-from petlbench.catalog import Catalog
-from petlbench.method import Adapted, Inputs, Method, load_method
+from petlbench.core.catalog import Catalog
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs, Method, load_method
+from petlbench.models.registry import build_backbone
 
 SIZE, CLASSES = 64, 5
 VARIANTS = ("fpt", "fpt_plus")

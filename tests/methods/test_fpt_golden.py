@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, set_attention_kernel
 from petlbench.features.attention import importance
-from petlbench.method import Inputs
 from petlbench.methods.fpt import SideNetwork
+from petlbench.models.backbone import Backbone, set_attention_kernel
+from petlbench.models.method import Inputs
 from tests.methods.golden import FILES, Golden, golden_backbone, golden_method, read_golden, set_epsilon, side_state
 
 

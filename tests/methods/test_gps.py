@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Adapted, Inputs
 from petlbench.methods.gps import GPS, SparseUpdate, contrastive_loss
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 CLASSES, TEMPERATURE = 3, 0.07
 UPDATE = "parametrizations.weight.0"

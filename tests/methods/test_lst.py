@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petlbench.backbone import build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Inputs
 from petlbench.methods.lst import LST, LadderNetwork, LSTSettings
+from petlbench.models.method import Inputs
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 CLASSES, TEMPERATURE = 3, 0.1
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Inputs, Method
 from petlbench.methods.mlp_head import MLPHead
 from petlbench.methods.norm import NormTuning
 from petlbench.methods.partial import PartialTuning
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Inputs, Method
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 CLASSES = 5
 # The 24 tasks of VPT's tables: their classes together, and ViT-B/16 without a head.

@@ -15,9 +15,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.backbone import Backbone, probe_backbone, resolve_backbone
-from petlbench.catalog import Catalog
-from petlbench.method import Adapted, Inputs, load_method
+from petlbench.core.catalog import Catalog
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs, load_method
+from petlbench.models.registry import probe_backbone, resolve_backbone
 
 SIZE, D = 32, 64
 FIRST = "blocks.0.attn.qkv."

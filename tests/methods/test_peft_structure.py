@@ -13,9 +13,10 @@ import torch
 from peft.tuners.boft import layer as peft_boft
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.catalog import Catalog
-from petlbench.method import Inputs, load_method
+from petlbench.core.catalog import Catalog
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Inputs, load_method
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 NAME, SIZE = resolve_backbone("test_vit"), 32

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Adapted
 from petlbench.methods.repadapter import RepAdapter
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from tests.methods.stirred import adapt_beside, check_folding, image, logits
 
 CPU, META = torch.device("cpu"), torch.device("meta")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petlbench.backbone import Backbone, build_backbone, resolve_backbone
-from petlbench.method import Adapted, Inputs
 from petlbench.methods.sct import SCT, SalientChannels
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted, Inputs
+from petlbench.models.registry import build_backbone, resolve_backbone
 
 CLASSES = 3
 SIZES = {"tiny_vit": 32, "tiny_registers": 28, "tiny_swin": 32}

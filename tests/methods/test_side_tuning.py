@@ -8,9 +8,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petlbench.backbone import build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Inputs, ViewSpec
 from petlbench.methods.side_tuning import BlendedClassifier, SideTuning, alexnet_features
+from petlbench.models.method import Inputs, ViewSpec
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 CLASSES, WIDTH = 3, 8
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petlbench.backbone import Backbone, build_backbone, probe_backbone, resolve_backbone
-from petlbench.method import Adapted
 from petlbench.methods.ssf import SSF
+from petlbench.models.backbone import Backbone
+from petlbench.models.method import Adapted
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from tests.methods.stirred import adapt_beside, image, logits
 
 CPU, META = torch.device("cpu"), torch.device("meta")

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from petlbench.config import RunConfig, TrainingConfig
-from petlbench.intervals import compute_intervals
-from petlbench.metrics import evaluate
-from petlbench.result import Memory, Parameters, Result, write_result
+from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.metrics.classification import evaluate
+from petlbench.metrics.intervals import compute_intervals
+from petlbench.results.result import Memory, Parameters, Result, write_result
 
 MIB = 2**20
 RATIOS = {"full": 1.0, "linear": 0.0001, "lora": 0.007, "fpt": 0.018}

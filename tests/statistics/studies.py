@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import ndtri
 
-from petlbench.influence import auc_influences
-from petlbench.intervals import compute_intervals
-from petlbench.statistics.evidence import Predictions, Scored
+from petlbench.metrics.influence import auc_influences
+from petlbench.metrics.intervals import compute_intervals
+from petlbench.results.predictions import Predictions
+from petlbench.statistics.runs import Scored
 
 
 def scored_run(

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss
 
-from petlbench.metrics import softmax
+from petlbench.metrics.classification import softmax
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.clinical import clinical, threshold_at
-from petlbench.statistics.evidence import Predictions
 
 
 def draw(count: int, classes: int, seed: int, groups: int = 0) -> Predictions:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_ind
 
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.comparison import Evidence
-from petlbench.statistics.evidence import Predictions, Scored
+from petlbench.statistics.runs import Scored
 from petlbench.statistics.verdict import Comparison, Source, add_up, judge
 from tests.statistics.studies import draw_study, scored_run, with_interval
 

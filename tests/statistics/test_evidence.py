@@ -10,10 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from petlbench.artifacts import _PREDICTIONS
-from petlbench.errors import InputError
-from petlbench.statistics.audits import read_audit
-from petlbench.statistics.evidence import read_predictions
+from petlbench.core.errors import InputError
+from petlbench.report.audits import read_audit
+from petlbench.results.predictions import read_predictions
+from petlbench.run.artifacts import _PREDICTIONS
 
 
 def write(file: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.comparison import Evidence
-from petlbench.statistics.evidence import Predictions, Scored
 from petlbench.statistics.noninferiority import NonInferiority, non_inferior
+from petlbench.statistics.runs import Scored
 from tests.statistics.studies import draw_study, scored_run
 
 SAME = Predictions(["x", "y", "z"], [None] * 3, np.array([0, 1, 1]), np.array([[0, -1], [0, 1], [0, 2.0]]))

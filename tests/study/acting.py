@@ -10,14 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from petlbench.catalog import Catalog
-from petlbench.config import RunConfig
-from petlbench.errors import RunError
-from petlbench.executor.job import Action, Ended, EpochDone, Event, Job, Started
-from petlbench.identity import code_digests
-from petlbench.result import FILE, Memory, Parameters, Result, Status, read_result, write_result
-from petlbench.run_folder import RunFolder
-from petlbench.study import RunState
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import RunError
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import FILE, Memory, Parameters, Result, Status, read_result, write_result
+from petlbench.run.digests import code_digests
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
+from petlbench.study.status import RunState
 
 On = Callable[[Job, Event], Action]
 

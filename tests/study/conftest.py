@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench.catalog import Catalog
-from petlbench.place import Place
-from petlbench.resolve import Request
-from petlbench.study import Matrix, Planned, Study
+from petlbench.core.catalog import Catalog
+from petlbench.run.options import Place
+from petlbench.run.resolve import Request
+from petlbench.study.grid import Matrix, Planned
+from petlbench.study.runner import Study
 
 MakeStudy = Callable[..., Study]
 

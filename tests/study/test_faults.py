@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from petlbench.journal import read_journal
+from petlbench.results.journal import read_journal
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from petlbench.journal import read_journal
+from petlbench.results.journal import read_journal
 
 KILLS = 5
 SEED = int(os.environ.get("PETLBENCH_KILL_SEED", "20"))

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from petlbench.catalog import Catalog, Entry
-from petlbench.executor.job import Action, Ended, EpochDone, Event, Job, Started
-from petlbench.identity import code_digests
-from petlbench.place import Place
-from petlbench.resolve import Request
-from petlbench.result import FILE, Result, read_result, write_result
-from petlbench.run_folder import RunFolder
-from petlbench.sweep.card import load_sweep
+from petlbench.core.catalog import Catalog, Entry
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import FILE, Result, read_result, write_result
+from petlbench.run.digests import code_digests
+from petlbench.run.options import Place
+from petlbench.run.resolve import Request
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.sweep.search import Plan, plan_search
+from petlbench.sweep.spec import load_sweep
 
 GRID: dict[str, Any] = {
     "title": "Test grid",

@@ -22,7 +22,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from petlbench.journal import read_journal
+from petlbench.results.journal import read_journal
 from petlbench.sweep.storage import open_storage
 
 pytestmark = pytest.mark.slow

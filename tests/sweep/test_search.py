@@ -14,16 +14,16 @@ import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from petlbench.executor.job import Ended, Job
-from petlbench.result import read_result
-from petlbench.run_folder import RunFolder
-from petlbench.sweep.finals import choose_winner, run_finalists
-from petlbench.sweep.presence import Presence
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import read_result
+from petlbench.study.executors.job import Ended, Job
+from petlbench.sweep.finalists import choose_winner, run_finalists
+from petlbench.sweep.liveness import Presence
+from petlbench.sweep.outcome import importances
 from petlbench.sweep.search import TRIALS, Plan, TrialFacts, open_study, search
 from petlbench.sweep.storage import PatientStorage, default_address, open_storage
-from petlbench.sweep.summary import importances
-from petlbench.sweep.sweeping import Sweeping, sweep_one
-from petlbench.sweep.tickets import Tickets
+from petlbench.sweep.sweep import Sweeping, sweep_one
+from petlbench.sweep.trial_queue import Tickets
 from petlbench.sweep.winner import read_winner
 from tests.sweep.conftest import GRID, TPE, Scripted
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.catalog import Catalog
-from petlbench.errors import InputError
-from petlbench.method import Method, load_method
-from petlbench.sweep.card import SweepCard, load_sweep
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.models.method import Method, load_method
 from petlbench.sweep.space import Choice, Space, Span, build_space
+from petlbench.sweep.spec import SweepCard, load_sweep
 
 CATALOG = Catalog()
 METHODS = tuple(CATALOG.entries("method"))

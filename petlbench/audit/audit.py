@@ -1,0 +1,174 @@
+"""A whole audit: one pass over the images, and everything that is asked of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from petlbench.audit.baselines import Baseline, run_baselines
+from petlbench.audit.confounders import Confound, find_confounds
+from petlbench.audit.findings import Finding, find
+from petlbench.audit.leaks import Leaks, find_leaks
+from petlbench.audit.metadata_columns import Column, columns_of
+from petlbench.audit.scan import Gallery, see
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+from petlbench.data.dataset import Dataset
+from petlbench.data.record import SPLITS, Record, Split
+from petlbench.data.splits import SplitScheme, assign_splits
+
+__all__ = ["Audit", "audit"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What came out.
+
+    Args:
+        dataset: The dataset's name.
+        classes: Class names.
+        images: Number of images by side of the split, one number a class; ``all`` where there is no split.
+        split: The split in words.
+        notes: What the reader left out, and what could not be looked at.
+        unreadable: What is wrong with images that cannot be read, by image id.
+        leaks: Duplicates and groups.
+        confounds: Tables of class by what is known without a look.
+        constant: Columns that say the same of all images.
+        identifying: Columns that name single images.
+        baselines: Trivial classifiers.
+        findings: What is wrong.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    images: Mapping[str, Sequence[int]]
+    split: str
+    notes: tuple[str, ...]
+    unreadable: Mapping[str, str]
+    leaks: Leaks
+    confounds: Sequence[Confound]
+    constant: Sequence[str]
+    identifying: Sequence[str]
+    baselines: Sequence[Baseline]
+    findings: Sequence[Finding]
+
+    @property
+    def grave(self) -> bool:
+        """Whether a table on this dataset and split should be rejected."""
+        return any(finding.grave for finding in self.findings)
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """``shortcut`` and ``easy``, where the dataset is that."""
+        return tuple(finding.kind for finding in self.findings if finding.kind in ("shortcut", "easy"))
+
+    def document(self) -> dict[str, Any]:
+        """Everything as JSON; pairs and sets by image id."""
+        return {
+            "dataset": self.dataset,
+            "classes": list(self.classes),
+            "images": {side: list(counts) for side, counts in self.images.items()},
+            "split": self.split,
+            "notes": list(self.notes),
+            "verdicts": list(self.verdicts),
+            "grave": self.grave,
+            "findings": [asdict(finding) for finding in self.findings],
+            "unreadable": dict(self.unreadable),
+            "duplicates": {
+                "pairs": [asdict(pair) for pair in self.leaks.twins],
+                "sets": [list(names) for names in self.leaks.sets],
+                "with_duplicate_in_training": {
+                    side: {"images": known, "of": total} for side, (known, total) in self.leaks.leaked.items()
+                },
+            },
+            "groups_on_two_sides": list(self.leaks.groups),
+            "confounds": [asdict(confound) for confound in self.confounds],
+            "constant": list(self.constant),
+            "identifying": list(self.identifying),
+            "baselines": [asdict(baseline) for baseline in self.baselines],
+        }
+
+
+def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int, progress: Progress) -> Audit:
+    """Look for what would make a reviewer reject a table on this dataset. Nothing is changed or mended.
+
+    Args:
+        dataset: The dataset.
+        scheme: The split that is looked at; None for the card's, or for none where that cannot be made.
+        seed: Seed of a drawn split, of the baselines' folds and models, and of their intervals.
+        workers: Threads that decode.
+        progress: Told what goes on.
+
+    Raises:
+        InputError: When no two images can be read, or a split that was asked for cannot be made.
+    """
+    gallery = see(dataset, workers, progress)
+    if len(gallery.records) < 2:
+        first = next(iter(gallery.unreadable.values()), "there is none")
+        raise InputError(
+            f"'{dataset.name}' has fewer than two readable images: {first}",
+            hint="mend the images, or name another folder",
+            kind="corrupt_image",
+        )
+    sides, split, trouble = _sides(dataset, gallery, scheme, seed)
+    columns = columns_of(gallery)
+    leaks = find_leaks(gallery, sides)
+    baselines = run_baselines(gallery, columns, seed, workers, progress)
+    return Audit(
+        dataset.name,
+        dataset.classes,
+        _counts(gallery, sides),
+        split,
+        (*dataset.notes, *trouble),
+        gallery.unreadable,
+        leaks,
+        find_confounds(columns, gallery.labels, len(gallery.classes)),
+        _names(columns, "constant"),
+        _names(columns, "identifies"),
+        baselines,
+        find(leaks, baselines, gallery.unreadable),
+    )
+
+
+def _sides(
+    dataset: Dataset, gallery: Gallery, scheme: SplitScheme | None, seed: int
+) -> tuple[list[Split | None], str, tuple[str, ...]]:
+    """The side of every image, the split in words, and why there is none."""
+    chosen = scheme or SplitScheme.parse(dataset.card.split)
+    try:
+        return _assigned(gallery.records, chosen, seed, dataset.classes), _in_words(chosen, seed), ()
+    except InputError as error:
+        if scheme is not None:
+            raise
+        return [None] * len(gallery.records), "none", (f"the split '{chosen}' cannot be made: {error.message}",)
+
+
+def _assigned(records: Sequence[Record], scheme: SplitScheme, seed: int, classes: Sequence[str]) -> list[Split | None]:
+    if scheme.kind != "official":
+        return [*assign_splits(records, scheme, seed, classes=classes)]
+    # As it was given: `assign_splits` would refuse one that leaks, which is what is to be reported.
+    if not any(record.split for record in records):
+        raise InputError(
+            "the dataset has no official split", hint="choose --split random or leave it out", kind="no_official_split"
+        )
+    return [record.split for record in records]
+
+
+def _in_words(scheme: SplitScheme, seed: int) -> str:
+    return str(scheme) if scheme.kind == "official" else f"{scheme}, seed {seed}"
+
+
+def _counts(gallery: Gallery, sides: Sequence[Split | None]) -> dict[str, list[int]]:
+    found = Counter(zip(sides, (record.label for record in gallery.records), strict=True))
+    names: dict[Split | None, str] = {side: side for side in SPLITS} | {None: "no side" if any(sides) else "all"}
+    return {
+        name: [found[side, label] for label in range(len(gallery.classes))]
+        for side, name in names.items()
+        if side in sides
+    }
+
+
+def _names(columns: Sequence[Column], what: str) -> tuple[str, ...]:
+    return tuple(column.name for column in columns if getattr(column, what))

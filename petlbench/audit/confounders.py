@@ -1,0 +1,119 @@
+"""Tables of class by what is known of the image without a look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from petlbench.audit.metadata_columns import MISSING, Column, most_common
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["WEAK", "Confound", "find_confounds"]
+
+WEAK = 0.1
+"""Below this Cramér's V a column is hardly worth a table."""
+
+_MOST_ROWS = 12
+_OTHERS = "others"
+_COMMON = 0.1
+"""A number that so large a share of the images has is a row of its own; the others share four rows."""
+
+
+@dataclass(frozen=True)
+class Confound:
+    """How a column goes with the class.
+
+    Args:
+        column: The column's name.
+        rows: Its values; numbers in ranges.
+        counts: Images by row and class, (rows, classes).
+        cramers_v: Cramér's V, 0 (unrelated) to 1 (one tells the other), corrected for chance (Bergsma 2013, "A
+            bias-correction for Cramér's V and Tschuprow's T").
+        p: The chi-squared test's probability of such a table where column and class are unrelated.
+    """
+
+    column: str
+    rows: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    cramers_v: float
+    p: float
+
+
+def find_confounds(columns: Sequence[Column], labels: NDArray[np.int64], classes: int) -> list[Confound]:
+    """Compare every column that says something with the class, the most telling first.
+
+    Args:
+        columns: Of N values.
+        labels: Labels, (N,).
+        classes: Number of classes.
+    """
+    telling = [column for column in columns if not column.constant and not column.identifies]
+    found = [_compare(column, labels, classes) for column in telling]
+    return sorted(found, key=lambda confound: -confound.cramers_v)
+
+
+def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confound:
+    import numpy as np
+
+    values = column.values if column.numbers is None else _ranges(column.numbers)
+    by_number = column.numbers is not None
+    kept = sorted(set(values), key=_first_number) if by_number else most_common(values, _MOST_ROWS)
+    rows = kept if len(kept) == len(set(values)) else [*kept, _OTHERS]
+    place = {row: number for number, row in enumerate(rows)}
+    counts = np.zeros((len(rows), classes), dtype=np.int64)
+    np.add.at(counts, (np.array([place.get(value, len(rows) - 1) for value in values]), labels), 1)
+    strength, p = _association(counts)
+    return Confound(column.name, tuple(rows), tuple(map(tuple, counts.tolist())), strength, p)
+
+
+def _ranges(numbers: NDArray[np.float64]) -> list[str]:
+    """Say for each number which row it belongs to."""
+    import numpy as np
+
+    given = numbers[~np.isnan(numbers)]
+    levels, count = np.unique(given, return_counts=True)
+    common = set(levels[count >= max(2, _COMMON * len(numbers))].tolist())
+    rest = given[~np.isin(given, list(common))]
+    edges = np.unique(np.quantile(rest, [0.25, 0.5, 0.75], method="nearest")) if len(rest) else rest
+    bins = np.searchsorted(edges, rest)
+    spans = {part: _span(rest[bins == part]) for part in set(bins)}
+
+    def row(number: float) -> str:
+        if np.isnan(number):
+            return MISSING
+        return _short(number) if number in common else spans[np.searchsorted(edges, number)]
+
+    return [row(number) for number in numbers.tolist()]
+
+
+def _span(numbers: NDArray[np.float64]) -> str:
+    low, high = _short(numbers.min()), _short(numbers.max())
+    return low if low == high else f"{low} to {high}"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+
+
+def _first_number(row: str) -> float:
+    return float("inf") if row == MISSING else float(row.partition(" to ")[0])
+
+
+def _association(counts: NDArray[np.int64]) -> tuple[float, float]:
+    """Return Cramér's V, corrected for chance, and the p of the chi-squared test."""
+    import numpy as np
+    from scipy.stats import chi2_contingency
+
+    table = counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0]
+    if min(table.shape) < 2:
+        return 0.0, 1.0
+    tested = chi2_contingency(table, correction=False)
+    images, (rows, columns) = int(table.sum()), table.shape
+    by_chance = (rows - 1) * (columns - 1) / (images - 1)
+    excess = max(0.0, float(tested.statistic) / images - by_chance)
+    least = min(rows - (rows - 1) ** 2 / (images - 1), columns - (columns - 1) ** 2 / (images - 1)) - 1
+    return (min(1.0, float(np.sqrt(excess / least))) if least > 0 else 0.0), float(tested.pvalue)

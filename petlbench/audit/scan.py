@@ -1,0 +1,156 @@
+"""One pass over the images of a dataset: what every part of an audit needs to know of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petlbench.core.progress import Progress
+from petlbench.data.dataset import Dataset
+from petlbench.data.duplicates import Fingerprint, fingerprint, look_at_all
+from petlbench.data.images.dicom import is_dicom
+from petlbench.data.record import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+__all__ = ["FileFacts", "Gallery", "GreyLevels", "Sight", "see"]
+
+_BLACK, _WHITE = 5, 250
+"""Darkest and lightest levels of 0 to 255 that count: JPEG blurs a black border by a few levels."""
+
+_DEPTHS = {
+    "1": "1 bit",
+    "L": "grey, 8 bits",
+    "LA": "grey and alpha, 8 bits",
+    "P": "palette, 8 bits",
+    "RGB": "colour, 8 bits",
+    "RGBA": "colour and alpha, 8 bits",
+    "CMYK": "CMYK, 8 bits",
+    "I": "grey, 32 bits",
+    "F": "grey, floating point",
+}
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file's header says.
+
+    Args:
+        format: By the content, not by the name: ``JPEG``, ``PNG``, ``DICOM``, ….
+        depth: Channels and bits of a pixel, in words.
+        bytes: Size of the file.
+    """
+
+    format: str
+    depth: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GreyLevels:
+    """What an image's histogram says: levels from 0 to 255, shares from 0 to 1."""
+
+    mean: float
+    deviation: float
+    black: float
+    white: float
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is known of one image.
+
+    Args:
+        fingerprint: What its copies are found by.
+        width: In pixels, upright.
+        height: In pixels, upright.
+        levels: Its grey levels.
+        file: What its file's header says; None where it has no file of its own.
+    """
+
+    fingerprint: Fingerprint
+    width: int
+    height: int
+    levels: GreyLevels
+    file: FileFacts | None
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The images that could be read.
+
+    Args:
+        records: Their records, (N,).
+        sights: What was seen of them, (N,).
+        classes: Class names; a record's label is a position in it.
+        unreadable: What is wrong with the others, by image id.
+    """
+
+    records: tuple[Record, ...]
+    sights: tuple[Sight, ...]
+    classes: tuple[str, ...]
+    unreadable: Mapping[str, str]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels, (N,)."""
+        import numpy as np
+
+        return np.array([record.label for record in self.records], dtype=np.int64)
+
+
+def see(dataset: Dataset, workers: int, progress: Progress) -> Gallery:
+    """Decode every image of a dataset once.
+
+    Args:
+        dataset: The dataset.
+        workers: Threads that decode.
+        progress: Told of every image.
+    """
+
+    def look(record: Record) -> Sight:
+        image, file = dataset.open(record), dataset.file(record)
+        mark = fingerprint(image, dataset.content_hash(record))
+        return Sight(mark, image.width, image.height, _levels(image), None if file is None else _facts(file))
+
+    seen, errors = look_at_all(dataset, look, workers, progress)
+    records = tuple(record for record in dataset.records if record.image_id in seen)
+    unreadable = {name: error.message for name, error in errors.items()}
+    return Gallery(records, tuple(seen.values()), dataset.classes, unreadable)
+
+
+def _levels(image: Image) -> GreyLevels:
+    import numpy as np
+
+    histogram = np.array(image.convert("L").histogram(), dtype=np.float64)
+    share, level = histogram / histogram.sum(), np.arange(256)
+    mean = float(share @ level)
+    deviation = float(np.sqrt(share @ (level - mean) ** 2))
+    return GreyLevels(mean, deviation, float(share[: _BLACK + 1].sum()), float(share[_WHITE:].sum()))
+
+
+def _facts(file: Path) -> FileFacts:
+    from PIL import Image
+
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(132)
+    if is_dicom(start):
+        return FileFacts("DICOM", _dicom_depth(file), size)
+    # Opened only: Pillow decodes no pixel before it is asked to.
+    with Image.open(file) as opened:
+        depth = "grey, 16 bits" if opened.mode.startswith("I;16") else _DEPTHS.get(opened.mode, opened.mode)
+        return FileFacts(opened.format or "unknown", depth, size)
+
+
+def _dicom_depth(file: Path) -> str:
+    from pydicom import dcmread
+
+    header = dcmread(file, stop_before_pixels=True)
+    channels = "colour" if header.get("SamplesPerPixel", 1) > 1 else "grey"
+    return f"{channels}, {header.get('BitsStored', '?')} bits"

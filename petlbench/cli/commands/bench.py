@@ -1,0 +1,242 @@
+"""``petlbench bench``: every combination of methods, datasets and seeds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from click.core import ParameterSource
+
+from petlbench.cli.commands.bench_options import Wishes
+from petlbench.cli.options import executor_options, json_option
+from petlbench.cli.output import print_json
+from petlbench.cli.run_options import run_options
+from petlbench.core.errors import PetlbenchError
+
+if TYPE_CHECKING:
+    from petlbench.core.catalog import Catalog
+    from petlbench.report.spec import Setting
+    from petlbench.run.image_cache import ImageCache
+    from petlbench.run.options import Place
+    from petlbench.study.grid import Matrix, Planned
+    from petlbench.study.runner import Study
+    from petlbench.study.status import Board
+    from petlbench.study.summary import Summary
+
+__all__ = ["command"]
+
+EPILOG = (
+    "Example: petlbench bench --method full,linear,fpt --dataset digits,lesions --seed 0,1,2 "
+    "--backbone petlbench_micro --image-size 64 --epochs 5"
+)
+
+_ARGUMENTS = "petlbench.arguments"
+
+
+class _Command(click.Command):
+    """Remembers its arguments, to name the command that goes on from where it ends."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command("bench", cls=_Command, epilog=EPILOG)
+@click.option("--method", "methods", help="Names of methods, with commas between them, or all.")
+@click.option("--dataset", "datasets", help="Names, folders, CSVs or cards, with commas between them.")
+@click.option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
+@click.option(
+    "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."
+)
+@click.option(
+    "--setting",
+    type=click.Choice(["as-published", "best-practice", "any"]),
+    default="any",
+    show_default=True,
+    help="Precision and attention kernel of --report.",
+)
+@click.option("--study", help="The study's name: its file, and MLflow's experiment.  [default: the report's, or bench]")
+@run_options
+@executor_options
+@click.option("--from-sweep", metavar="SWEEP", help="Settings that this sweep found best, where none are given here.")
+@click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
+@click.option("--rerun", is_flag=True, help="Run again although results stand.")
+@click.option("--accept", is_flag=True, help="Take results whose code has changed since.")
+@click.option("--dry-run", is_flag=True, help="Show what the study would take; train nothing.")
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    methods: str | None,
+    datasets: str | None,
+    seeds: str | None,
+    report: str | None,
+    setting: Setting,
+    study: str | None,
+    settings: tuple[str, ...],
+    data_root: Path,
+    cache_dir: Path,
+    cache_size: int | None,
+    cache_images: ImageCache,
+    output: Path,
+    tracking_uri: str | None,
+    catalog: tuple[Path, ...],
+    executor: Literal["local", "ray"],
+    workers: int,
+    ray_address: str | None,
+    cpus_per_run: float,
+    gpus_per_run: float,
+    timeout: float | None,
+    from_sweep: str | None,
+    retry_failed: bool,
+    rerun: bool,
+    accept: bool,
+    dry_run: bool,
+    json: bool,
+    **asked: Any,
+) -> int:
+    """Carry out every combination of methods, datasets and seeds; what is finished is left alone.
+
+    The groups of --set are those of petlbench run, for all methods and all datasets, and also the names of methods and
+    datasets, such as --set fpt.num_prompts=8.
+    """
+    from petlbench.core.catalog import Catalog
+    from petlbench.run.options import Place
+    from petlbench.study.runner import Study
+    from petlbench.study.study_file import check_study_name
+
+    name = study or report or "bench"
+    check_study_name(name)
+    found = Catalog(catalog)
+    wishes = Wishes(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
+    matrices = [wishes.matrix(found)] if report is None else wishes.matrices_for(report, setting, found)
+    plans = {title: matrix.plans(found, data_root) for title, matrix in _titled(name, matrices).items()}
+    place = Place(
+        output,
+        data_root,
+        cache_dir,
+        tracking_uri,
+        rerun=rerun,
+        accept=accept,
+        cache_size=cache_size,
+        cache_images=cache_images,
+    )
+    if dry_run:
+        return _show_preview(name, [one for some in plans.values() for one in some], place, catalog, json)
+    studies = [
+        Study(title, some, place, catalog, timeout, retry_failed, max(1, workers)) for title, some in plans.items()
+    ]
+    if executor == "local":
+        _check_data(studies, found)
+    opening = {
+        "workers": workers,
+        "address": ray_address,
+        "cpus": cpus_per_run,
+        "gpus": gpus_per_run,
+    }
+    summaries = [_carry_out(one, executor, opening) for one in studies]
+    if json:
+        print_json(_document(name, summaries))
+    else:
+        from petlbench.cli.study_tables import print_summary
+
+        for summary in summaries:
+            print_summary(summary, _retry(context))
+    return 1 if any(summary.unfinished() for summary in summaries) else 0
+
+
+def _titled(name: str, matrices: Sequence[Matrix]) -> dict[str, Matrix]:
+    """Name the study of each matrix: a method that stands in several, with other settings, is one cell in each."""
+    if len(matrices) == 1:
+        return {name: matrices[0]}
+    return {f"{name}.{number}": matrix for number, matrix in enumerate(matrices, start=1)}
+
+
+def _document(name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
+    if len(summaries) == 1:
+        return summaries[0].document()
+    documents = [summary.document() for summary in summaries]
+    return {"study": name, "runs": [run for one in documents for run in one["runs"]], "studies": documents}
+
+
+def _given(context: click.Context) -> Iterator[str]:
+    """Name the options that were given, as against those that have their default."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            yield name
+
+
+def _check_data(studies: Sequence[Study], catalog: Catalog) -> None:
+    """Open each dataset once: a study of days should not learn on its last day that one is not there."""
+    from petlbench.data.dataset import open_dataset
+
+    root = studies[0].place.data_root
+    plans = [planned for study in studies for planned in study.plans]
+    datasets = {planned.dataset: planned.config for planned in plans if planned.config is not None}
+    for dataset, config in datasets.items():
+        open_dataset(dataset, catalog=catalog, data_root=root, settings=config.dataset_settings)
+
+
+def _carry_out(study: Study, executor: Literal["local", "ray"], opening: dict[str, Any]) -> Summary:
+    from petlbench.cli.live_table import LiveTable
+    from petlbench.study.executors import open_executor
+    from petlbench.study.runner import open_board, run_study
+    from petlbench.study.summary import summarize
+
+    board = open_board(study)
+    try:
+        # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
+        with redirect_stdout(sys.stderr), LiveTable(board, study.workers) as live:
+            notes = run_study(study, board, open_executor(executor, **opening), live)
+        _track(study)
+    except KeyboardInterrupt as error:
+        raise _stopped(board) from error
+    return summarize(study.name, board, notes)
+
+
+def _track(study: Study) -> None:
+    """Give MLflow the study's table, and the runs that it lacks."""
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.results.tracking.study import track_study
+    from petlbench.study.existing import study_results
+
+    output = study.place.output
+    with ShownProgress() as progress:
+        track_study(study.place.tracking_uri, output, study.name, study_results(output, study.name), progress=progress)
+
+
+def _stopped(board: Board) -> PetlbenchError:
+    done, all_of_them = board.counts()["finished"], len(board.states)
+    return PetlbenchError(
+        f"stopped: {done} of {all_of_them} runs are finished",
+        hint="the same command goes on from here",
+        kind="interrupted",
+    )
+
+
+def _retry(context: click.Context) -> str:
+    arguments = [one for one in context.meta[_ARGUMENTS] if one not in ("--retry-failed", "--rerun")]
+    return shlex.join(["petlbench", "bench", *arguments, "--retry-failed"])
+
+
+def _show_preview(name: str, plans: Sequence[Planned], place: Place, folders: tuple[Path, ...], json: bool) -> int:
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.environment import usable_cores
+    from petlbench.core.process_pool import open_workers
+    from petlbench.study.forecast.preview import preview_matrix
+
+    with open_workers(usable_cores()) as workers, ShownProgress() as progress:
+        previews = preview_matrix(plans, place, folders=folders, workers=workers, progress=progress)
+    if json:
+        print_json({"study": name, "runs": len(plans), "cells": [one.document() for one in previews]})
+    else:
+        from petlbench.cli.study_tables import print_previews
+
+        print_previews(name, previews)
+    return 0

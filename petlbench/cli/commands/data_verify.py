@@ -1,0 +1,68 @@
+"""``petlbench data verify``: is every image still the one that was prepared?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petlbench.cli.options import catalog_option, data_root_option, json_option
+from petlbench.cli.output import print_json
+from petlbench.core.units import readable_size
+
+if TYPE_CHECKING:
+    from petlbench.data.official.verify import Verified
+
+__all__ = ["verify"]
+
+_MOST_NAMED = 20
+
+
+@click.command("verify", epilog="Example: petlbench data verify isic2018")
+@click.argument("dataset")
+@data_root_option
+@catalog_option
+@json_option
+def verify(dataset: str, data_root: Path, catalog: tuple[Path, ...], json: bool) -> int:
+    """Check every image of a prepared dataset: present, of the same size and checksum, and readable.
+
+    Exits with status 1 where anything is not as it was when the dataset was prepared.
+    """
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.catalog import Catalog
+    from petlbench.core.environment import usable_cores
+    from petlbench.data.official.verify import verify_dataset
+
+    with ShownProgress() as progress:
+        found = verify_dataset(dataset, Catalog(catalog), data_root, usable_cores(), progress)
+    if json:
+        print_json(_document(dataset, found))
+    else:
+        _print(dataset, found)
+    return 1 if found.faults else 0
+
+
+def _document(name: str, found: Verified) -> dict[str, Any]:
+    return {
+        "name": name,
+        found.what: found.images,
+        "bytes": found.bytes,
+        "whole": not found.faults,
+        "faults": [{"kind": fault.kind, "file": fault.file, "message": fault.message} for fault in found.faults],
+    }
+
+
+def _print(name: str, found: Verified) -> None:
+    size = readable_size(found.bytes)
+    if not found.faults:
+        print(f"{name}: all {found.images} {found.what} ({size}) are as they should be")
+        return
+    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fault.kind for fault in found.faults).items())
+    print(f"{name}: of {found.images} {found.what} ({size}), not everything is as it should be: {kinds}")
+    for fault in found.faults[:_MOST_NAMED]:
+        print(f"  {fault.message}")
+    if len(found.faults) > _MOST_NAMED:
+        print(f"  and {len(found.faults) - _MOST_NAMED} more, which --json names")
+    print(f"  hint: get the official files again, then petlbench data prepare {name} --again")

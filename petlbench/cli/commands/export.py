@@ -1,0 +1,69 @@
+"""``petlbench export``: a finished run as files for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from petlbench.cli.options import catalog_option, json_option, output_option
+from petlbench.cli.output import mebibytes, print_json, print_table
+
+if TYPE_CHECKING:
+    from petlbench.run.export import Exported
+
+__all__ = ["command"]
+
+_MEANING = {
+    "model.safetensors": "state dict that timm.create_model loads",
+    "model.onnx": "the whole model, normalisation included",
+    "model.onnx.data": "its tensors; keep it beside model.onnx",
+    "preprocessing.json": "labels, and how images are prepared",
+}
+
+
+@click.command("export", epilog="Example: petlbench export lora-lesions-s0-0123456789ab --to lesion_model")
+@click.argument("run")
+@output_option
+@click.option(
+    "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder to write.  [default: export, in the run's]"
+)
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["all", "onnx", "timm"]),
+    default="all",
+    show_default=True,
+    help="What to write; all leaves timm out where the method cannot be folded into the backbone.",
+)
+@catalog_option
+@json_option
+def command(run: str, output: Path, to: Path | None, wanted: str, catalog: tuple[Path, ...], json: bool) -> None:
+    """Write a finished run as files that need no petlbench: for ONNX runtimes and for timm.
+
+    RUN is a run id, or the folder of a finished run. What was learned is folded into the backbone where that can be.
+    The files are run once and compared with the run's own module before they are put in place.
+    """
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.catalog import Catalog
+    from petlbench.run.export import export_run
+    from petlbench.run.load import find_run
+
+    place = find_run(run, output)
+    with ShownProgress() as progress:
+        exported = export_run(place, to or place / "export", wanted, Catalog(catalog), progress)
+    if json:
+        print_json(exported.document())
+        return
+    _print(exported)
+
+
+def _print(exported: Exported) -> None:
+    rows = [[name, mebibytes(size), _MEANING[name]] for name, size in exported.files.items()]
+    merged = "folded into the backbone" if exported.merged else "beside the backbone"
+    caption = (
+        f"In {exported.folder}. What was learned is {merged}. Probabilities differ from the run's own by at most "
+        f"{exported.max_difference:.1g}, on random images. Not a diagnosis."
+    )
+    print_table(f"{exported.run_id}: export", ["file", "MiB>", "what it is"], rows, caption=caption)

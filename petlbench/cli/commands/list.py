@@ -1,0 +1,160 @@
+"""``petlbench list``: what the catalogues hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petlbench.cli.options import catalog_option, json_option
+from petlbench.cli.output import MISSING, percent, print_json, print_table, shortened
+from petlbench.core.catalog import Catalog, Kind
+from petlbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from petlbench.core.catalog import Entry
+    from petlbench.models.compatibility import Suitability
+
+__all__ = ["command"]
+
+_KINDS: dict[str, Kind] = {"methods": "method", "datasets": "dataset", "sweeps": "sweep", "reports": "report"}
+_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "method": ("family", "year", "paper"),
+    "dataset": ("modality", "task", "licence"),
+    "sweep": (),
+    "report": (),
+}
+
+
+@click.command("list", epilog="Example: petlbench list methods --backbone vit_base_patch16_384 --classes 7")
+@click.argument("what", type=click.Choice(list(_KINDS)))
+@click.option("--method", help="Show the settings of this method.")
+@click.option("--backbone", help="Show what each method learns on this backbone, or why it cannot.")
+@click.option("--image-size", type=int, help="Pixels, for --backbone.  [default: the backbone's]")
+@click.option("--classes", type=click.IntRange(2, 100_000), default=2, show_default=True, help="For --backbone.")
+@catalog_option
+@json_option
+def command(
+    what: str,
+    method: str | None,
+    backbone: str | None,
+    image_size: int | None,
+    classes: int,
+    catalog: tuple[Path, ...],
+    json: bool,
+) -> None:
+    """List methods, datasets, sweeps or reports: the shipped ones and your own."""
+    found = Catalog(catalog)
+    if (method is not None or backbone is not None) and what != "methods":
+        raise InputError(
+            f"--method and --backbone go with petlbench list methods, not with petlbench list {what}",
+            hint="see petlbench list --help",
+            kind="usage",
+        )
+    if backbone is not None:
+        _on_backbone(found, backbone, image_size, classes, json)
+        return
+    if method is not None:
+        _settings(found.find("method", method), json)
+        return
+    kind = _KINDS[what]
+    entries = list(found.entries(kind).values())
+    if json:
+        print_json({"items": [_item(entry) for entry in entries]})
+        return
+    columns = _COLUMNS[kind]
+    rows = [
+        [entry.name, entry.title, *(shortened(str(entry.card.get(column, ""))) for column in columns), _origin(entry)]
+        for entry in entries
+    ]
+    headings = ["name", "title", *columns, "file"]
+    if all(entry.shipped for entry in entries):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    print_table(what, headings, rows)
+
+
+def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.models.compatibility import survey
+    from petlbench.models.registry import probe_backbone, resolve_backbone
+
+    info = probe_backbone(resolve_backbone(backbone), image_size)
+    answers = []
+    with ShownProgress() as progress:
+        progress.phase("methods", len(catalog.entries("method")))
+        for answer in survey(catalog, backbone, image_size, classes):
+            answers.append(answer)
+            progress.advance()
+    if json:
+        items = [{**_item(answer.entry), **_suitability(answer)} for answer in answers]
+        print_json({"items": items, "backbone": info.name, "image_size": info.image_size, "classes": classes})
+        return
+    rows = [
+        [answer.entry.name, answer.entry.title, *_published(answer.entry), *_learned(answer, info.name)]
+        for answer in answers
+    ]
+    title = f"methods on {info.name} at {info.image_size} pixels, {classes} classes"
+    columns = ["name", "title", "family", "year", "paper", "learnable>", "of all, %>", "why not"]
+    if all(answer.reason is None for answer in answers):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_table(title, columns, rows)
+
+
+def _published(entry: Entry) -> list[str]:
+    return [shortened(str(entry.card.get(column, ""))) for column in _COLUMNS["method"]]
+
+
+def _learned(answer: Suitability, backbone: str) -> list[str]:
+    if answer.parameters is None:
+        return [MISSING, MISSING, (answer.reason or "").removeprefix(f"{backbone} ")]
+    return [f"{answer.parameters.learnable:,}", percent(answer.parameters.ratio, 3), ""]
+
+
+def _suitability(answer: Suitability) -> dict[str, Any]:
+    counts = answer.parameters.model_dump(mode="json") if answer.parameters is not None else None
+    return {"suits": answer.reason is None, "reason": answer.reason, "parameters": counts}
+
+
+def _item(entry: Entry) -> dict[str, Any]:
+    shown = {key: entry.card.get(key) for key in (*_COLUMNS[entry.kind], "family", "year", "paper")}
+    return {"name": entry.name, "title": entry.title, **shown, "file": str(entry.file)}
+
+
+def _origin(entry: Entry) -> str:
+    return "" if entry.shipped else str(entry.file)
+
+
+def _settings(entry: Entry, json: bool) -> None:
+    from petlbench.models.method import load_method
+
+    schema = load_method(entry).Settings.model_json_schema()
+    settings = (
+        [_setting(name, values) for name, values in schema["properties"].items()] if "properties" in schema else []
+    )
+    if json:
+        print_json({"items": [_item(entry)], "settings": settings})
+        return
+    rows = [[row["name"], str(row["default"]), row["bounds"], row["description"]] for row in settings]
+    print_table(f"{entry.title}: settings, for --set method.NAME=VALUE", ["name", "default", "bounds", "meaning"], rows)
+
+
+def _setting(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    # A setting that may be left empty is a choice between its type and null.
+    typed: dict[str, Any] = next((part for part in schema.get("anyOf", []) if part.get("type") != "null"), schema)
+    words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {typed[key]:g}" for key, sign in words.items() if key in typed]
+    if "enum" in typed:
+        bounds.append(" | ".join(map(str, typed["enum"])))
+    if typed.get("type") == "boolean":
+        bounds.append("true | false")
+    if "bounds" in schema:
+        bounds.append(schema["bounds"])
+    return {
+        "name": name,
+        "type": typed.get("type", ""),
+        "default": schema.get("default"),
+        "bounds": ", ".join(bounds),
+        "description": schema.get("description", ""),
+        "search": schema.get("search"),
+    }

@@ -1,0 +1,230 @@
+"""``petlbench memory``: what methods would take, predicted without the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petlbench.cli.options import SIZE, catalog_option, data_root_option, json_option, parse_assignments, setting_option
+from petlbench.cli.output import print_json
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from petlbench.run.resolve import Request
+    from petlbench.study.forecast.memory import Extras, Row
+    from petlbench.study.forecast.papers import Comparison
+    from petlbench.study.grid import Case, Vary
+
+__all__ = ["command"]
+
+_TRAINING = ("batch_size", "accumulate", "optimizer")
+_CLASSES = 7
+# With so few methods the answer to what other settings would save costs little.
+_FEW = 4
+# Fewer predictions than this are made sooner than workers are started.
+_ALONE = 2
+
+
+@click.command("memory", epilog="Example: petlbench memory --method fpt,lora --image-size 512 --budget 8GiB")
+@click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
+@click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
+@click.option("--dataset", help="Name, folder, CSV or card: gives classes and image size; images need not be there.")
+@click.option(
+    "--classes", type=click.IntRange(2, 100_000), help=f"Instead of --dataset.  [default: {_CLASSES}, as in the papers]"
+)
+@click.option("--image-size", type=int, help="Pixels.  [default: the card's, else the backbone's]")
+@click.option("--batch-size", type=int, help="Images a step.  [default: 16]")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: fp32]")
+@click.option("--attention-kernel", type=click.Choice(["auto", "eager", "fused"]), help="[default: auto]")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="sgd: momentum 0.9.  [default: adamw]")
+@click.option("--checkpointing", is_flag=True, help="Blocks are computed again in backward.")
+@click.option("--accumulate", type=int, help="Pieces of a batch that go through one by one.  [default: 1]")
+@click.option(
+    "--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="It need not be here."
+)
+@click.option(
+    "--preload/--no-preload", default=None, help="Features are computed once.  [default: wherever the method can]"
+)
+@setting_option
+@click.option(
+    "--vary",
+    metavar="NAME=V1,V2,...",
+    help="One figure for each value of image-size, batch-size, precision, attention-kernel, backbone, optimizer, "
+    "accumulate or method.KEY.",
+)
+@click.option("--budget", type=SIZE, metavar="SIZE", help="Say what fits, and up to which batch size; such as 8GiB.")
+@click.option("--compare", type=click.Choice(["papers"]), help="Predict the papers' tables, too.")
+@click.option(
+    "--context-mib",
+    type=click.IntRange(0, 1_000_000),
+    metavar="N",
+    help="MiB of the CUDA context, the process's memory beside torch's.  [default: 480]",
+)
+@click.option("--inference", is_flag=True, help="Predict the peak of predicting one batch, too.")
+@click.option(
+    "--savings/--no-savings",
+    default=None,
+    help="What other settings would save.  [default: with up to four methods, without --vary and --budget]",
+)
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw to FILE: .png, .pdf or .svg.")
+@data_root_option
+@catalog_option
+@json_option
+def command(
+    methods: str,
+    dataset: str | None,
+    classes: int | None,
+    settings: tuple[str, ...],
+    vary: str | None,
+    budget: int | None,
+    compare: str | None,
+    context_mib: int | None,
+    inference: bool,
+    savings: bool | None,
+    figure: Path | None,
+    data_root: Path,
+    catalog: tuple[Path, ...],
+    json: bool,
+    **asked: Any,
+) -> int:
+    """Predict the peak memory of a training step, method by method: in seconds, and without images, weights or GPU.
+
+    allocated: what tensors take. reserved: what torch takes from the driver. process: what nvidia-smi would show.
+    """
+    from petlbench.cli.memory_figures import check_figure_file
+
+    if figure is not None:
+        check_figure_file(figure)
+    given = parse_assignments(settings, ("method", "dataset", "training"))
+    found = Catalog(catalog)
+    names = _methods(methods, found)
+
+    from petlbench.memory.predict import CONTEXT
+    from petlbench.study.forecast.memory import Extras
+    from petlbench.study.grid import Vary, plan_cases
+
+    varied = Vary.parse(vary) if vary is not None else None
+    _check_given_once(varied, asked, given["method"])
+    number, image_size = _task(dataset, classes, given["dataset"], found, data_root)
+    cases = plan_cases(_request(asked, given, image_size), names, varied, found)
+    few = len(names) <= _FEW and varied is None and budget is None
+    extras = Extras(
+        context=CONTEXT if context_mib is None else context_mib * 2**20,
+        budget=budget,
+        inference=inference,
+        savings=few if savings is None else savings,
+    )
+    rows, comparison = _predict(cases, number, extras, catalog, compare is not None)
+    if figure is not None:
+        _draw(figure, rows, varied, extras)
+    document = _document(rows, extras, comparison, varied, {"classes": number, "dataset": dataset, "settings": given})
+    if json:
+        print_json(document)
+    else:
+        from petlbench.cli.memory_tables import print_forecast
+
+        print_forecast(rows, extras, comparison, varied, document["config"])
+    return 1 if any(row.failed for row in rows) else 0
+
+
+def _methods(text: str, catalog: Catalog) -> list[str]:
+    """Read the names of methods, each once and in the order given; all of them alphabetically."""
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise InputError(f"--method '{text}' names no method", hint="see petlbench list methods", kind="usage")
+    if names == ["all"]:
+        return list(catalog.entries("method"))
+    return [catalog.find("method", name).name for name in names]
+
+
+def _check_given_once(varied: Vary | None, asked: Mapping[str, Any], method_settings: Mapping[str, Any]) -> None:
+    if varied is None:
+        return
+    twice = asked.get(varied.name.replace("-", "_")) is not None
+    if twice or varied.name.removeprefix("method.") in method_settings:
+        option = f"--set {varied.name}" if varied.name.startswith("method.") else f"--{varied.name}"
+        raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")
+
+
+def _task(
+    dataset: str | None, classes: int | None, settings: Mapping[str, str], catalog: Catalog, data_root: Path
+) -> tuple[int, int | None]:
+    """Number of classes, and the image size in pixels where a card gives one."""
+    if dataset is None:
+        if settings:
+            raise InputError(
+                "--set dataset.… goes with --dataset, which is not given", hint="add --dataset NAME", kind="usage"
+            )
+        return _CLASSES if classes is None else classes, None
+    if classes is not None:
+        raise InputError(
+            "--dataset and --classes exclude each other: a dataset has its own classes",
+            hint="leave one of them out",
+            kind="usage",
+        )
+    from petlbench.data.dataset import describe_dataset
+
+    described = describe_dataset(dataset, catalog=catalog, data_root=data_root, settings=settings)
+    return len(described.classes), described.card.image_size
+
+
+def _request(asked: Mapping[str, Any], given: Mapping[str, Mapping[str, str]], image_size: int | None) -> Request:
+    from petlbench.run.resolve import Request
+
+    known = {name: value for name, value in asked.items() if value is not None}
+    training = {**given["training"]} | {name: known.pop(name) for name in _TRAINING if name in known}
+    sized = {"image_size": image_size, **known}
+    return Request(method="", method_settings=given["method"], training=training, weights="none", **sized)
+
+
+def _predict(
+    cases: list[Case], classes: int, extras: Extras, folders: tuple[Path, ...], with_papers: bool
+) -> tuple[list[Row], Comparison | None]:
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.environment import usable_cores
+    from petlbench.core.process_pool import open_workers
+    from petlbench.study.forecast.memory import compare_papers, predict_rows
+
+    alone = len(cases) <= _ALONE and not with_papers
+    with open_workers(1 if alone else usable_cores()) as workers, ShownProgress() as progress:
+        rows = predict_rows(cases, classes, extras, folders=folders, workers=workers, progress=progress)
+        if not with_papers:
+            return rows, None
+        return rows, compare_papers(folders=folders, workers=workers, progress=progress)
+
+
+def _draw(file: Path, rows: list[Row], varied: Vary | None, extras: Extras) -> None:
+    from petlbench.cli.memory_figures import draw_curves, draw_parts
+
+    if varied is not None:
+        draw_curves(file, rows, varied.name, extras.budget)
+    else:
+        draw_parts(file, rows)
+
+
+def _document(
+    rows: list[Row],
+    extras: Extras,
+    comparison: Comparison | None,
+    varied: Vary | None,
+    task: Mapping[str, Any],
+) -> dict[str, Any]:
+    from petlbench.study.forecast.batch_size import LARGEST
+    from petlbench.study.grid import common_settings
+
+    config = common_settings([row.case for row in rows]) | {
+        **task,
+        "context": extras.context if rows[0].case.request.device == "cuda" else None,
+        "budget": extras.budget,
+        "largest_batch_size": LARGEST,
+        "vary": {varied.name: list(varied.values)} if varied is not None else None,
+    }
+    document: dict[str, Any] = {"rows": [row.document(extras) for row in rows], "config": config}
+    if comparison is not None:
+        found = comparison.document()
+        document |= {"comparison": found["comparison"], "fits_of_constants": found["constants"]}
+    return document

@@ -1,0 +1,86 @@
+"""``petlbench predict``: class probabilities from a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from petlbench.cli.options import catalog_option, json_option, output_option
+from petlbench.cli.output import percent, print_json, print_table
+
+if TYPE_CHECKING:
+    from petlbench.run.predict import Predictions
+
+__all__ = ["command"]
+
+_PATH = click.Path(path_type=Path)
+# More rows than this are no table that a person reads.
+_SHOWN = 50
+
+
+@click.command("predict", epilog="Example: petlbench predict fpt-lesions-s0-0123456789ab eyes/ --save eyes.csv")
+@click.argument("run")
+@click.argument("images", nargs=-1, required=True, type=_PATH)
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=16, show_default=True, help="Images at once.")
+@click.option("--image-column", default="image", show_default=True, help="Column of a CSV file that names the images.")
+@click.option("--save", type=_PATH, metavar="FILE", help="Write a table to FILE: .csv or .parquet.")
+@click.option("--merge", is_flag=True, help="Fold what was learned into the backbone first.")
+@output_option
+@catalog_option
+@json_option
+def command(
+    run: str,
+    images: tuple[Path, ...],
+    batch_size: int,
+    image_column: str,
+    save: Path | None,
+    merge: bool,
+    output: Path,
+    catalog: tuple[Path, ...],
+    json: bool,
+) -> None:
+    """Print class probabilities of images, from what a run has learned.
+
+    RUN is a run id, or the folder of a finished run. IMAGES are image files, folders (all images below them) and CSV
+    files with a column of paths, relative to the CSV file.
+    """
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.catalog import Catalog
+    from petlbench.run.load import find_run
+    from petlbench.run.predict import check_table, find_images, predict_images, write_table
+
+    if save is not None:
+        check_table(save)
+    found, place = find_images(images, image_column), find_run(run, output)
+    with ShownProgress() as progress:
+        predictions = predict_images(
+            place, found, Catalog(catalog), batch_size=batch_size, merge=merge, progress=progress
+        )
+    if save is not None:
+        write_table(save, predictions)
+    if json:
+        print_json(
+            {
+                "run_id": predictions.run_id,
+                "classes": predictions.classes,
+                "predictions": predictions.rows(),
+                "saved": str(save) if save is not None else None,
+            }
+        )
+        return
+    _print(predictions, save)
+
+
+def _print(predictions: Predictions, save: Path | None) -> None:
+    rows = [
+        [row["image"], row["class"], *(percent(value, 1) for value in row["probabilities"])]
+        for row in predictions.rows()
+    ]
+    left = len(rows) - _SHOWN
+    notes = [f"{left} more images; --save FILE and --json give them all."] if left > 0 and save is None else []
+    notes += [f"All {len(rows)} images are in {save}."] if save is not None else []
+    columns = ["image", "class", *(f"{name}, %>" for name in predictions.classes)]
+    caption = " ".join([*notes, "Not a diagnosis."])
+    print_table(f"{predictions.run_id}: class probabilities", columns, rows[:_SHOWN], caption=caption)

@@ -1,0 +1,184 @@
+"""``petlbench run``: one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from petlbench.cli.options import json_option, parse_assignments
+from petlbench.cli.output import MISSING, mebibytes, number, percent, print_facts, print_json, seconds
+from petlbench.cli.run_options import request_values, run_options
+from petlbench.core.units import readable_size
+
+if TYPE_CHECKING:
+    from petlbench.core.config import RunConfig
+    from petlbench.results.result import Inference, Memory, Parameters, Result
+    from petlbench.run.image_cache import ImageCache
+    from petlbench.study.forecast.dry_run import DryRun, PreloadedBytes
+
+__all__ = ["command", "show_result"]
+
+EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
+
+
+@click.command("run", epilog=EPILOG)
+@click.option("--method", required=True, help="Name of a method; see petlbench list methods.")
+@click.option("--dataset", required=True, help="Name of a dataset, a folder of class folders, a CSV or a card.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of initial values, order and augmentation.")
+@run_options
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
+@click.option("--rerun", is_flag=True, help="Run again although a result stands.")
+@click.option("--accept", is_flag=True, help="Take a result whose data or code has changed since.")
+@click.option("--dry-run", is_flag=True, help="Count parameters and predict memory; train nothing.")
+@json_option
+def command(
+    settings: tuple[str, ...],
+    data_root: Path,
+    cache_dir: Path,
+    cache_size: int | None,
+    cache_images: ImageCache,
+    output: Path,
+    tracking_uri: str | None,
+    workers: int,
+    catalog: tuple[Path, ...],
+    rerun: bool,
+    accept: bool,
+    dry_run: bool,
+    json: bool,
+    **asked: Any,
+) -> int:
+    """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
+    given = parse_assignments(settings, ("method", "dataset", "training"))
+    values = request_values(asked, given["training"])
+
+    from petlbench.core.catalog import Catalog
+    from petlbench.run.resolve import Request, resolve
+
+    found = Catalog(catalog)
+    request = Request(method_settings=given["method"], dataset_settings=given["dataset"], **values)
+    config = resolve(request, found, data_root)
+    if dry_run:
+        from petlbench.features.quota import CachePlace
+        from petlbench.study.forecast.dry_run import dry_run as predict
+
+        return _show_dry_run(predict(config, found, data_root, CachePlace(cache_dir, cache_size)), cache_dir, json)
+    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.run.execute import execute
+    from petlbench.run.options import Place
+
+    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size, cache_images)
+    with ShownProgress() as progress:
+        result = execute(config, place, found, progress)
+    return show_result(result, output, json)
+
+
+def show_result(result: Result, output: Path, json: bool) -> int:
+    """Print a result, and return the exit status of a run that ended so.
+
+    Args:
+        result: The result.
+        output: Folder of all results.
+        json: Whether as one JSON document.
+    """
+    folder = output / result.run_id
+    if json:
+        document = result.document()
+        document["artifacts"] = {name: str(folder / file) for name, file in result.artifacts.items()}
+        print_json(document)
+    else:
+        print_facts(_title(result.config), _facts(result, folder))
+    return 0 if result.status == "finished" else 1
+
+
+def _facts(result: Result, folder: Path) -> dict[str, str]:
+    facts = {"status": result.status, "backbone": _backbone(result.config)}
+    if result.error is not None:
+        facts |= {"error": result.error["message"], **_shortage(result.error), "hint": result.error["hint"]}
+    external = f"AUC on {result.data['external']['title']}" if "external" in result.data else ""
+    for split, name in (("val", "validation AUC"), ("test", "test AUC"), ("external", external)):
+        if split in result.metrics:
+            metrics = result.metrics[split]
+            facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+    if result.best_epoch is not None:
+        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
+    facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
+    facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
+    facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
+    return facts | {"result": str(folder)}
+
+
+def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str]:
+    facts = {}
+    if parameters is not None:
+        facts["learnable parameters"] = (
+            f"{parameters.learnable:,} of {parameters.total:,}: {percent(parameters.ratio, 3)} %"
+        )
+        if parameters.ratio_published != parameters.ratio:
+            facts["by the paper's way of counting"] = f"{percent(parameters.ratio_published, 3)} %"
+    if memory is not None:
+        facts["peak memory, MiB"] = (
+            f"allocated {mebibytes(memory.allocated)}, reserved {mebibytes(memory.reserved)}, "
+            f"process {mebibytes(memory.process)} (training step, {memory.source})"
+        )
+        if memory.others:
+            facts["on the device besides"] = f"other processes held {mebibytes(memory.others)} MiB when the run began"
+    return facts
+
+
+def _prediction(inference: Inference | None) -> dict[str, str]:
+    if inference is None:
+        return {}
+    if inference.latency is None or inference.images_per_second is None or inference.memory is None:
+        return {"prediction": f"not measured: {inference.error}"}
+    peak = mebibytes(inference.memory.allocated)
+    return {
+        "prediction": f"{number(1000 * inference.latency, 1)} ms an image, {number(inference.images_per_second, 1)} "
+        f"images/s and a peak of {peak} MiB in batches of {inference.batch_size}"
+    }
+
+
+def _shortage(error: Mapping[str, str]) -> dict[str, str]:
+    """What was asked for and what was there, where memory ran out."""
+    sizes = [f"{name} {error[name]}" for name in ("asked", "free", "total") if name in error]
+    return {"memory": ", ".join(sizes)} if sizes else {}
+
+
+def _reference(result: Result) -> str:
+    if result.scores.pme is None and result.status == "finished":
+        return "  (PME needs a run of full at the same backbone, size, batch, precision and device)"
+    return ""
+
+
+def _score(value: float | None) -> str:
+    return number(None if value is None else 100 * value)
+
+
+def _title(config: RunConfig) -> str:
+    return f"{config.method} on {config.dataset_name}, seed {config.seed}"
+
+
+def _backbone(config: RunConfig) -> str:
+    weights = {"default": "pre-trained weights", "none": "random weights"}.get(config.weights, config.weights)
+    return f"{config.backbone} at {config.image_size} pixels, {weights}"
+
+
+def _show_dry_run(plan: DryRun, cache_dir: Path, json: bool) -> int:
+    if json:
+        print_json(plan.document())
+        return 0
+    facts: dict[str, Any] = {"run id": plan.config.run_id, "backbone": _backbone(plan.config)}
+    facts |= _size(plan.parameters, plan.memory)
+    if plan.preloaded.bytes_per_image is not None:
+        facts["feature cache"] = _preloaded(plan.preloaded, cache_dir)
+    print_facts(f"{_title(plan.config)}: dry run", facts)
+    return 0
+
+
+def _preloaded(size: PreloadedBytes, cache_dir: Path) -> str:
+    each, all_of_them, free = (
+        MISSING if value is None else readable_size(value) for value in (size.bytes_per_image, size.bytes, size.free)
+    )
+    return f"{each} an image, {all_of_them} in all; the disk of {cache_dir} has {free} free"

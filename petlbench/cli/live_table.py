@@ -1,0 +1,140 @@
+"""A study as it goes on: a live table on a terminal, one line an ended run everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from petlbench.cli.output import percent, seconds
+
+if TYPE_CHECKING:
+    from petlbench.study.status import Board, RunState
+
+__all__ = ["LiveTable"]
+
+# Lines of a terminal that stand around the table: its head, the running ones and the last line.
+_AROUND = 8
+
+# The running ones that are named below the table.
+_NAMED = 8
+
+
+class LiveTable:
+    """Shows how far the runs of a study are, on standard error.
+
+    Args:
+        board: The runs.
+        at_once: How many are carried out at the same time.
+        console: Where it is shown; None for standard error.
+    """
+
+    def __init__(self, board: Board, at_once: int, console: Console | None = None) -> None:
+        self._board = board
+        self._at_once = at_once
+        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        """Start to draw."""
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Take the table away."""
+        if self._live is not None:
+            self._live.stop()
+
+    def changed(self, state: RunState) -> None:
+        """Say one line of a run that has ended."""
+        if not state.is_open:
+            done = sum(not one.is_open for one in self._board.states)
+            self.say(f"[{done}/{len(self._board.states)}] {state.title}: {_outcome(state)}")
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        return Group(self._table(), *self._running(), Text(self._last_line()))
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("method")
+        for dataset in self._board.datasets:
+            table.add_column(_short(dataset), justify="right")
+        rows = self._methods_shown()
+        for method in rows:
+            table.add_row(method, *(_counted(self._board.cell(method, one)) for one in self._board.datasets))
+        if hidden := len(self._board.methods) - len(rows):
+            table.caption = f"and {hidden} methods more"
+        return table
+
+    def _methods_shown(self) -> list[str]:
+        """All methods; where the terminal has fewer lines, those at work first and the finished ones last."""
+        methods, room = self._board.methods, max(3, self._console.height - _AROUND)
+        if len(methods) <= room:
+            return methods
+        chosen = set(sorted(methods, key=self._urgency)[:room])
+        return [method for method in methods if method in chosen]
+
+    def _urgency(self, method: str) -> int:
+        counts = self._board.counts([one for one in self._board.states if one.planned.method == method])
+        return 0 if counts["running"] else 1 if counts["waiting"] else 2
+
+    def _running(self) -> list[Text]:
+        running = [state for state in self._board.states if state.status == "running"]
+        lines = [Text(f"{state.title}: {_stage(state)}") for state in running[:_NAMED]]
+        return [*lines, Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
+
+    def _last_line(self) -> str:
+        counts = self._board.counts()
+        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        return f"{len(self._board.states)} runs: {told}; {self._time_left()}"
+
+    def _time_left(self) -> str:
+        left, unknown = self._board.seconds_left(self._at_once)
+        if left is None:
+            return "time left unknown until a run is finished" if unknown else "nothing left"
+        return f"about {seconds(left)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
+
+
+def _outcome(state: RunState) -> str:
+    if state.status != "finished" or state.result is None:
+        reason = state.error["message"] if state.error is not None else ""
+        return f"{state.status}: {reason}" if reason else state.status
+    auc = state.result.metrics.get("test", {}).get("auc")
+    return f"finished, test AUC {percent(auc)} %, {seconds(state.result.timing.get('total'))}"
+
+
+def _stage(state: RunState) -> str:
+    return f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase
+
+
+def _short(dataset: str) -> str:
+    return dataset.rstrip("/").rpartition("/")[2]
+
+
+def _counted(states: Sequence[RunState]) -> Text:
+    counts = Counter(state.status for state in states)
+    if counts["unsupported"] == len(states):
+        return Text("–", style="dim")
+    failed = sum(counts[status] for status in ("failed", "oom", "timeout"))
+    text = Text(f"{counts['finished']}/{len(states)}", style="green" if counts["finished"] == len(states) else "")
+    if counts["running"]:
+        text.append(f" +{counts['running']}", style="bold")
+    if failed:
+        text.append(f" ✗{failed}", style="red")
+    return text

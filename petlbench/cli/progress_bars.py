@@ -1,0 +1,84 @@
+"""Progress bars on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from petlbench.core.progress import Progress
+
+__all__ = ["ShownProgress"]
+
+
+class ShownProgress(Progress):
+    """Draws one bar for the phase under way on a terminal, and one line an epoch everywhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._bars = Bars(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _SpeedColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Start to draw."""
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._bars.stop()
+
+    def phase(self, name: str, total: int) -> None:
+        """Show a new bar in the place of the old one."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(name, total=total)
+
+    def advance(self, count: int = 1) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.advance(self._task, count)
+
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """Print one line."""
+        auc = entry.get("val_auc")
+        scored = f"AUC {100 * auc:.2f} %" if auc is not None else "AUC undefined"
+        self.say(f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation {scored}")
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+
+class _SpeedColumn(ProgressColumn):
+    """How many images, or whatever is counted, are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")

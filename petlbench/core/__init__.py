@@ -1,0 +1,1 @@
+"""What every room uses: errors, config, catalogue, files, environment, progress, units."""

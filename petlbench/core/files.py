@@ -1,0 +1,79 @@
+"""Writing files so that they are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petlbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["check_writable", "existing_part", "write_atomically", "write_tensors"]
+
+
+@contextmanager
+def write_atomically(file: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; it takes the file's place when the block ends well and goes when it fails.
+
+    Args:
+        file: The file to write; its folder exists.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that others may read where they may read other files.
+
+    Args:
+        file: The file.
+        tensors: Tensors by name.
+        metadata: Text that is kept in the file.
+    """
+    from safetensors.torch import save_file
+
+    # The library makes its files for their owner alone, whatever the user's mask says.
+    file.touch()
+    mode = file.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=dict(metadata))
+    file.chmod(mode)
+
+
+def existing_part(folder: Path) -> Path:
+    """The folder itself where it is there, or else the nearest of those above it that is."""
+    return next(path for path in (folder, *folder.parents) if path.exists() or path == path.parent)
+
+
+def check_writable(folder: Path, *, what: str = "output folder", option: str = "--output") -> None:
+    """Check that files can be made in a folder, or that the folder can be made, without leaving anything.
+
+    Args:
+        folder: The folder; need not exist.
+        what: What it is, for the message.
+        option: Where another one is given.
+
+    Raises:
+        InputError: When it cannot be written to.
+    """
+    existing = existing_part(folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"the {what} {folder} cannot be written to ({existing} is {_why(existing)})",
+            hint=f"give another one with {option}",
+            kind="not_writable",
+        )
+
+
+def _why(path: Path) -> str:
+    return "a file" if path.is_file() else "read-only for this user"

@@ -1,0 +1,151 @@
+"""DICOM images: decoded by pydicom, windowed as the file says, and turned from MONOCHROME1 to white on black."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+__all__ = ["DICOM_SUFFIXES", "decode_dicom", "is_dicom", "require_pydicom"]
+
+DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
+"""Suffixes, in lower case, that DICOM files usually have; many have none."""
+
+# What pydicom and its plugins let through on broken files.
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+def is_dicom(content: bytes) -> bool:
+    """Say by the mark after the first 128 bytes whether a file is DICOM."""
+    return content[128:132] == b"DICM"
+
+
+def require_pydicom(name: str) -> None:
+    """Check that DICOM files can be read.
+
+    Args:
+        name: A file that needs it, for the error.
+
+    Raises:
+        InputError: When pydicom is not installed.
+    """
+    if find_spec("pydicom") is None:
+        raise InputError(
+            f"{name} is a DICOM file, and the package pydicom is not installed",
+            hint="install the extra: pip install 'petlbench[dicom]'",
+            kind="missing_package",
+        )
+
+
+def decode_dicom(content: bytes, name: str) -> Image:
+    """Decode the first frame of a DICOM file.
+
+    Args:
+        content: The file's bytes.
+        name: What the error calls the image.
+
+    Returns:
+        Greys in mode F from 0 to 255, black to white: windowed as the file's first window or VOI table says, or else
+        by the full range of its stored bits. Colours in RGB, 8 bits a channel.
+
+    Raises:
+        ValueError: When the bytes are no whole DICOM image.
+        InputError: When pydicom, or the plugin that the file's compression needs, is not installed.
+    """
+    require_pydicom(name)
+    from pydicom import dcmread
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    try:
+        dataset = dcmread(io.BytesIO(content))
+        frame = _first_frame(dataset, name)
+        return _colours(dataset, frame) if _has_colours(dataset) else _greys(dataset, frame)
+    except (*_BROKEN, BytesLengthException, InvalidDicomError) as error:
+        raise ValueError(f"as DICOM: {str(error) or type(error).__name__}") from error
+
+
+def _first_frame(dataset: Any, name: str) -> np.ndarray:
+    """Return the stored values of the first frame: (H, W), or (H, W, 3) for colours, in RGB."""
+    from pydicom.pixels import get_decoder, pixel_array
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = get_decoder(syntax)
+    missing = "; ".join(decoder.missing_dependencies)
+    if not decoder.is_available:
+        raise InputError(
+            f"the image {name} is compressed ({syntax.name}), and no plugin of pydicom that decodes it is "
+            f"installed: {missing}",
+            hint="install one of them, for example: pip install python-gdcm",
+            kind="missing_package",
+        )
+    try:
+        frame: np.ndarray = pixel_array(dataset, index=0)
+    except RuntimeError as error:
+        also = f" (plugins that are not installed: {missing})" if missing else ""
+        raise ValueError(f"{syntax.name}: {error}{also}") from error
+    return frame
+
+
+def _has_colours(dataset: Any) -> bool:
+    return not str(dataset.PhotometricInterpretation).startswith("MONOCHROME")
+
+
+def _greys(dataset: Any, stored: np.ndarray) -> Image:
+    import numpy as np
+    from PIL import Image
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    low, high = _value_range(dataset)
+    for table in dataset.get("VOILUTSequence") or ():
+        # pydicom counts the entries of an 8-bit table with 8 bits, and wraps around where there are more than 256.
+        table.LUTDescriptor[2] = 16
+    values = apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
+    levels = ((values - low) * (255.0 / (high - low))).clip(0.0, 255.0)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        levels = 255.0 - levels
+    return Image.fromarray(levels.astype(np.float32))
+
+
+def _value_range(dataset: Any) -> tuple[float, float]:
+    """Return the least and the greatest value that pydicom's window or tables can give."""
+    for table in ("VOILUTSequence", "ModalityLUTSequence"):
+        if dataset.get(table):
+            return 0.0, 2.0 ** dataset[table][0].LUTDescriptor[2] - 1.0
+    levels = 2.0**dataset.BitsStored
+    low = -levels / 2.0 if dataset.PixelRepresentation else 0.0
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        return low, low + levels - 1.0
+    return low * slope + intercept, (low + levels - 1.0) * slope + intercept
+
+
+def _colours(dataset: Any, stored: np.ndarray) -> Image:
+    import numpy as np
+    from PIL import Image
+    from pydicom.pixels import apply_color_lut
+
+    bits = dataset.BitsStored
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+        bits = 8 * stored.dtype.itemsize
+    levels = np.rint(stored * (255.0 / (2.0**bits - 1.0)))
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))

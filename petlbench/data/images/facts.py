@@ -1,0 +1,88 @@
+"""What a file tells of its image: size, format and checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from petlbench.data.images.decode import decode_image, read_bytes
+from petlbench.data.images.dicom import is_dicom, require_pydicom
+
+__all__ = ["ImageFacts", "read_facts", "read_size", "stored_format"]
+
+_DICOM_HEAD = 132
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What was found when an image was read whole.
+
+    Args:
+        sha256: Checksum of the file, in hexadecimal.
+        bytes: Size of the file.
+        width: Pixels, as the image stands upright.
+        height: Pixels.
+        format: What the content is, such as ``PNG``, whatever the file's name says.
+    """
+
+    sha256: str
+    bytes: int
+    width: int
+    height: int
+    format: str
+
+
+def read_facts(file: Path) -> ImageFacts:
+    """Read and decode an image, once, and say what was found.
+
+    Args:
+        file: The image.
+
+    Raises:
+        InputError: When it is absent or cannot be decoded.
+    """
+    content = read_bytes(file)
+    image = decode_image(content, str(file))
+    checksum = hashlib.sha256(content).hexdigest()
+    return ImageFacts(checksum, len(content), image.width, image.height, stored_format(content))
+
+
+def stored_format(content: bytes) -> str:
+    """Name the format of an image that can be decoded, by its first bytes."""
+    from PIL import Image
+
+    if is_dicom(content):
+        return "DICOM"
+    with Image.open(io.BytesIO(content)) as opened:
+        return opened.format or "unknown"
+
+
+def read_size(file: Path) -> tuple[int, int, str] | None:
+    """Read width, height and format from the head of a file, without decoding its pixels.
+
+    Args:
+        file: The image.
+
+    Returns:
+        Width and height in pixels as they are stored, and the format; None where the head cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with file.open("rb") as stream:
+            if is_dicom(stream.read(_DICOM_HEAD)):
+                return _dicom_size(file)
+            with Image.open(file) as opened:
+                return opened.width, opened.height, opened.format or "unknown"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def _dicom_size(file: Path) -> tuple[int, int, str]:
+    require_pydicom(str(file))
+    import pydicom
+
+    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    return int(header.Columns), int(header.Rows), "DICOM"

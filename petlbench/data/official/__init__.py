@@ -1,0 +1,1 @@
+"""Official releases: fetched, checked, and joined to one table of images."""

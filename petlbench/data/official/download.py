@@ -1,0 +1,255 @@
+"""Getting one file from an address: what has arrived is kept, what is wrong is not."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+
+if TYPE_CHECKING:
+    from requests import Response
+
+__all__ = ["download"]
+
+_MIB = 1 << 20
+_BLOCK = 1 << 16
+"""Bytes that are written at once; of a connection that breaks off, the last incomplete block is lost."""
+_WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each new attempt, counted anew whenever something has arrived."""
+_TIMEOUTS = (15, 60)
+"""Seconds to wait for a connection, and for the next bytes."""
+_OTHER_WAY = "fetch it in another way and give its folder with --from, or name a mirror with --mirror"
+
+
+def download(
+    url: str,
+    file: Path,
+    progress: Progress,
+    *,
+    checksum: str | None = None,
+    size: int | None = None,
+    waits: tuple[float, ...] = _WAITS,
+) -> None:
+    """Download one file, whole or not at all; what an earlier call has left off is gone on with.
+
+    Args:
+        url: The address.
+        file: The file to make; nothing is fetched where it is there with the right checksum.
+        progress: Told of every MiB.
+        checksum: ``sha256:…`` or ``md5:…`` where it is known.
+        size: Bytes where they are known.
+        waits: Seconds before each new attempt.
+
+    Raises:
+        InputError: When the address cannot be reached or refuses, or what it gives is not the expected file.
+    """
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    partial = _Partial(file)
+    partial.clean()
+    try:
+        pooch.retrieve(url, checksum, file.name, file.parent, downloader=_Resuming(partial, progress, size, waits))
+    except RequestException as error:
+        raise InputError(
+            f"{url} cannot be downloaded: {_reason(error)}",
+            hint=f"the same command goes on where it stopped; or {_OTHER_WAY}",
+            kind="download_failed",
+        ) from error
+    except ValueError as error:
+        partial.forget()
+        raise InputError(
+            f"what {url} gives is another file: {str(error).partition('. ')[0]}",
+            hint=f"try once more; if it stays so, the file was changed or damaged on the way: {_OTHER_WAY}",
+            kind="wrong_checksum",
+        ) from error
+    partial.forget()
+
+
+class _Partial:
+    """What has arrived of a file, under a name that nothing takes for the file itself.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file.with_name(f".{file.name}.part")
+        self._state = file.with_name(f".{file.name}.part.state")
+
+    @property
+    def size(self) -> int:
+        """Bytes that have arrived."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    @property
+    def state(self) -> str:
+        """What the server called the file's state when it sent the first byte; empty where it did not say."""
+        return self._state.read_text(encoding="utf-8") if self._state.exists() else ""
+
+    def begin(self, response: Response) -> None:
+        """Start from the first byte."""
+        self.file.unlink(missing_ok=True)
+        tag = response.headers.get("ETag", "")
+        # A weak tag says that the content means the same, not that its bytes are the same.
+        state = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+        self._state.write_text(state, encoding="utf-8")
+
+    def hand_over(self, file: Path) -> None:
+        """Be that file too, so that a kill in the next moment loses nothing."""
+        try:
+            file.hardlink_to(self.file)
+        except OSError:  # not every file system has two names for one file
+            self.file.replace(file)
+
+    def clean(self) -> None:
+        """Remove the second name that a killed process has left."""
+        if self.file.exists():
+            for other in self.file.parent.iterdir():
+                if other.name != self.file.name and other.is_file() and other.samefile(self.file):
+                    other.unlink()
+
+    def forget(self) -> None:
+        """Remove all of it."""
+        self.file.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+
+
+class _Resuming:
+    """Fetches a file for pooch by HTTP, piece after piece where the connection breaks off.
+
+    Args:
+        partial: What has arrived.
+        progress: Told of every MiB.
+        size: Bytes in all where they are known.
+        waits: Seconds before each new attempt.
+    """
+
+    def __init__(self, partial: _Partial, progress: Progress, size: int | None, waits: tuple[float, ...]) -> None:
+        self._partial = partial
+        self._progress = progress
+        self._size = size
+        self._waits = waits
+
+    def __call__(self, url: str, output_file: str, _pooch: object) -> None:
+        """Fetch what is missing, with as many attempts as it takes while something arrives.
+
+        Raises:
+            InputError: When the server refuses, or the file has another size.
+            RequestException: When the connection breaks off, and nothing arrives any more.
+        """
+        Path(output_file).unlink()  # made by pooch, and left empty by a kill before the end
+        failures = 0
+        while True:
+            before = self._partial.size
+            try:
+                self._fetch(url)
+                break
+            except _transient() as error:
+                failures = 1 if self._partial.size > before else failures + 1
+                if failures > len(self._waits):
+                    raise
+                self._progress.say(f"{url}: {_reason(error)}; trying again")
+                time.sleep(self._waits[failures - 1])
+        self._require_size(url)
+        self._partial.hand_over(Path(output_file))
+
+    def _fetch(self, url: str) -> None:
+        """Make one request, for what is missing where something is there."""
+        import requests
+
+        headers = {"Accept-Encoding": "identity"}
+        if have := self._partial.size:
+            headers["Range"] = f"bytes={have}-"
+            if self._partial.state:
+                headers["If-Range"] = self._partial.state
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUTS) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable and have:
+                return self._at_the_end(url, response)
+            _require_success(url, response)
+            if response.status_code != requests.codes.partial_content:
+                self._partial.begin(response)
+            elif _start(response) != have:
+                return self._anew(url)
+            self._store(response)
+        return None
+
+    def _anew(self, url: str) -> None:
+        self._partial.forget()
+        self._fetch(url)
+
+    def _at_the_end(self, url: str, response: Response) -> None:
+        """There is nothing behind what has arrived: either it is all, or it is of another file."""
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+        if total != str(self._partial.size):
+            self._anew(url)
+
+    def _store(self, response: Response) -> None:
+        from requests import ConnectionError as Broken
+
+        have, coming = self._partial.size, response.headers.get("Content-Length")
+        name = self._partial.file.name.removeprefix(".").removesuffix(".part")
+        total = have + int(coming) if coming is not None else self._size or 0
+        self._progress.phase(f"downloading {name} (MiB)", -(-total // _MIB))
+        self._progress.advance(have // _MIB)
+        with self._partial.file.open("ab") as written:
+            for block in response.iter_content(_BLOCK):
+                written.write(block)
+                self._progress.advance((have + len(block)) // _MIB - have // _MIB)
+                have += len(block)
+        if coming is not None and have != total:
+            raise Broken(f"the connection broke off after {have} of {total} bytes")
+
+    def _require_size(self, url: str) -> None:
+        found = self._partial.size
+        if self._size is not None and found != self._size:
+            self._partial.forget()
+            raise InputError(
+                f"what {url} gives is another file: it has {found} bytes, not {self._size}",
+                hint=_OTHER_WAY,
+                kind="wrong_checksum",
+            )
+
+
+def _transient() -> tuple[type[Exception], ...]:
+    """What may be over in a moment."""
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout  # noqa: A004
+
+    return ChunkedEncodingError, ConnectionError, Timeout
+
+
+def _start(response: Response) -> int:
+    """The position of the first byte that a part brings."""
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else -1
+
+
+def _require_success(url: str, response: Response) -> None:
+    from requests import ConnectionError as Broken
+
+    if response.ok:
+        return
+    status = f"{response.status_code} {response.reason}"
+    if response.status_code == 429 or response.status_code >= 500:
+        raise Broken(f"the server says {status}")
+    raise InputError(
+        f"{url} cannot be downloaded: the server says {status}",
+        hint=f"look whether the page was moved, or asks for a login; {_OTHER_WAY}",
+        kind="download_failed",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in words: requests wraps it several times."""
+    cause = getattr(error, "args", ())
+    while cause and isinstance(cause[-1], BaseException):
+        error = getattr(cause[-1], "reason", None) or cause[-1]
+        cause = error.args if isinstance(error, BaseException) else ()
+    text = str(error)
+    return re.sub(r"^<[^>]*>:? ?", "", text) or type(error).__name__

@@ -1,0 +1,216 @@
+"""A dataset on its way to be prepared: images checked, near duplicates put together, splits written down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import InputError
+from petlbench.data.card import DatasetCard
+from petlbench.data.dataset import Dataset
+from petlbench.data.duplicates import near_duplicate_groups
+from petlbench.data.images.facts import ImageFacts, read_facts
+from petlbench.data.manifest import build_manifest, manifest_digest, split_digest, write_manifest
+from petlbench.data.official.fetch import Sources
+from petlbench.data.official.read import OfficialImages
+from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.readers.prepared import PREPARED_FILE, TABLE_FILE, Prepared, WrittenSplit, card_digest, table_bytes
+from petlbench.data.record import SPLITS, Record
+from petlbench.data.splits import SplitScheme, assign_splits
+
+__all__ = ["Draft", "default_schemes"]
+
+_SPLITS_FOLDER = "splits"
+_DRAFT = ".preparing"
+_SEED: int = RunConfig.model_fields["split_seed"].default
+
+
+def default_schemes(card: DatasetCard) -> tuple[SplitScheme, ...]:
+    """Return the splits of a card's default protocol: all parts where it has parts."""
+    scheme = SplitScheme.parse(card.split)
+    return tuple(replace(scheme, index=index) for index in range(scheme.parts)) or (scheme,)
+
+
+class Draft:
+    """A dataset on its way to be prepared.
+
+    Args:
+        sources: Where its files come from.
+        root: The folder of its images.
+        records: The images.
+        official: What else was read there.
+    """
+
+    def __init__(self, sources: Sources, root: Path, records: tuple[Record, ...], official: OfficialImages) -> None:
+        self._sources = sources
+        self._root = root
+        self._official = official
+        self._records = records
+        self._facts: dict[str, ImageFacts] = {}
+        self._skipped: list[str] = []
+        self._clusters: list[list[str]] | None = None
+
+    def check_images(self, workers: int, skip_corrupt: bool) -> None:
+        """Read every image once: decode it, measure it, hash it.
+
+        Raises:
+            InputError: When one cannot be read and is not to be skipped.
+        """
+        progress = self._sources.progress
+        progress.phase("checking images", len(self._records))
+
+        def check(record: Record) -> ImageFacts | InputError:
+            try:
+                return read_facts(self._root / record.path)
+            except InputError as error:
+                return error
+            finally:
+                progress.advance()
+
+        errors: list[InputError] = []
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            try:
+                for record, found in zip(self._records, pool.map(check, self._records), strict=True):
+                    if isinstance(found, InputError):
+                        errors.append(found)
+                    else:
+                        self._facts[record.image_id] = found
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if errors and not skip_corrupt:
+            raise _refusal(errors)
+        self._skipped = [error.message for error in errors]
+        self._records = tuple(record for record in self._records if record.image_id in self._facts)
+
+    def group_duplicates(self, workers: int) -> None:
+        """Make groups of near duplicates, where nothing else tells which images belong together."""
+        card = self._sources.card
+        grouped = any(record.group is not None for record in self._records)
+        if card.grouping != "unavailable" or card.split == "official" or grouped:
+            return
+        group = near_duplicate_groups(self._dataset(), workers, self._sources.progress)
+        members: defaultdict[str, list[str]] = defaultdict(list)
+        for image, name in group.items():
+            members[name].append(image)
+        self._clusters = [sorted(images) for images in members.values()]
+        self._records = tuple(replace(record, group=group.get(record.image_id)) for record in self._records)
+
+    def publish(self) -> Prepared:
+        """Write table, manifests and ``prepared.json``; the last of these makes the dataset prepared.
+
+        Raises:
+            InputError: When the dataset cannot be split as its card says.
+        """
+        folder, draft = self._sources.folder, self._sources.folder / _DRAFT
+        shutil.rmtree(draft, ignore_errors=True)
+        (draft / _SPLITS_FOLDER).mkdir(parents=True)
+        try:
+            prepared = self._write(draft)
+            # From here on a kill leaves a dataset that is not prepared, and never one that is half so.
+            (folder / PREPARED_FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder / _SPLITS_FOLDER, ignore_errors=True)
+            for name in (_SPLITS_FOLDER, TABLE_FILE, PREPARED_FILE):
+                (draft / name).replace(folder / name)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return prepared
+
+    def _write(self, draft: Path) -> Prepared:
+        card, folder = self._sources.card, self._sources.folder
+        table = table_bytes(self._records, self._facts, card.classes)
+        (draft / TABLE_FILE).write_bytes(table)
+        inside = self._root.is_relative_to(folder)
+        prepared = Prepared(
+            name=self._sources.name,
+            card_version=card.version,
+            card_sha256=card_digest(card),
+            root=self._root.relative_to(folder).as_posix() if inside else str(self._root),
+            images=len(self._records),
+            table_sha256=hashlib.sha256(table).hexdigest(),
+            counts=_by_class(self._records, card),
+            split_seed=_SEED,
+            splits={str(scheme): self._write_split(scheme, draft) for scheme in default_schemes(card)},
+            differences=_differences(self._records, card),
+            left_out=self._official.left_out,
+            skipped=self._skipped,
+            clusters=self._clusters,
+            remarks=self._official.notes,
+            source="" if inside or self._sources.given is None else str(self._sources.given.resolve()),
+        )
+        text = json.dumps(prepared.document(), indent=1)
+        (draft / PREPARED_FILE).write_text(text, encoding="utf-8")
+        return Prepared.from_document(json.loads(text))
+
+    def _write_split(self, scheme: SplitScheme, draft: Path) -> WrittenSplit:
+        dataset, card = self._dataset(), self._sources.card
+        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes)
+        frame = build_manifest(dataset, sides)
+        file = f"{_SPLITS_FOLDER}/{re.sub('[:/]', '-', str(scheme))}.csv"
+        write_manifest(frame, draft / file)
+        counts: dict[str, dict[str, int]] = {
+            side: _by_class([record for record, own in zip(dataset.records, sides, strict=True) if own == side], card)
+            for side in SPLITS
+        }
+        return WrittenSplit(file, manifest_digest(frame), split_digest(frame), counts)
+
+    def _dataset(self) -> Dataset:
+        reader = _Checked(self._root, self._sources.card.classes, self._records, self._facts)
+        return Dataset(self._sources.name, self._sources.card, reader, {})
+
+
+class _Checked(ImageFiles):
+    """Images whose checksums are known."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self, root: Path, classes: tuple[str, ...], records: tuple[Record, ...], facts: Mapping[str, ImageFacts]
+    ) -> None:
+        super().__init__(root)
+        self.classes = classes
+        self.records = records
+        self._facts = facts
+
+    def content_hash(self, record: Record) -> str:
+        """Return the SHA-256 of the file's bytes."""
+        return self._facts[record.image_id].sha256
+
+
+def _by_class(records: Sequence[Record], card: DatasetCard) -> dict[str, int]:
+    counts = Counter(record.label for record in records)
+    return {name: counts[label] for label, name in enumerate(card.classes)}
+
+
+def _differences(records: Sequence[Record], card: DatasetCard) -> list[str]:
+    """Say where the numbers of images are not those that the card knows."""
+    table, said = card.counts.official, []
+    # On which sides the images without a usable label are, no official page says.
+    parts = {} if table.left_out else {"train": table.train, "val": table.val, "test": table.test}
+    for part, count in {"all": table.images, **parts}.items():
+        found = [record for record in records if part in ("all", record.split)]
+        if count is not None and len(found) != count:
+            said.append(f"{part}: {len(found)} images, not {count} as the card says")
+    for name, wanted in table.classes.items():
+        own = _by_class([record for record in records if name in ("all", record.split)], card)
+        other = [f"{one} {own[one]} (card: {number})" for one, number in wanted.items() if own[one] != number]
+        if other:
+            said.append(f"{name}: {', '.join(other)}")
+    return said
+
+
+def _refusal(errors: Sequence[InputError]) -> InputError:
+    others = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
+    return InputError(
+        errors[0].message + others,
+        hint="get the official files again, or leave unreadable images out and count them with --skip-corrupt",
+        kind=errors[0].kind,
+    )

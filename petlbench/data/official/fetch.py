@@ -1,0 +1,295 @@
+"""Bringing the official files of a dataset together: found on the disk, downloaded, unpacked."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
+from petlbench.core.progress import Progress
+from petlbench.data.card import DatasetCard, OfficialFile
+from petlbench.data.official.archives import archive_parts, is_archive, is_piece, unpack
+from petlbench.data.official.download import download
+
+__all__ = ["DOWNLOADS", "FILES", "Sources", "fetch", "gather", "place_files", "require_official"]
+
+DOWNLOADS = "downloads"
+FILES = "files"
+_STATE = ".unpacked.json"
+# What archives of one release bring along, each in its own words.
+_LEAFLETS = frozenset(("attribution", "license", "licence", "readme"))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the official files of a dataset may come from, and where they go.
+
+    Args:
+        name: The dataset's name.
+        card: Its card.
+        folder: The dataset's folder below the data root.
+        given: The folder that the user named, if any.
+        mirror: Address of a folder that holds the same files as the official addresses, if any.
+        progress: Told what goes on.
+    """
+
+    name: str
+    card: DatasetCard
+    folder: Path
+    given: Path | None
+    mirror: str | None
+    progress: Progress
+
+    @property
+    def place(self) -> Path:
+        """The folder in which files that are fetched by hand are looked for."""
+        return self.given if self.given is not None else self.folder / DOWNLOADS
+
+    def held(self, file: OfficialFile) -> Path | None:
+        """Return an official file that is on the disk already."""
+        found = self.place / file.name
+        return found if found.is_file() else None
+
+    def address(self, file: OfficialFile) -> str:
+        """Return where a file can be downloaded; empty where it cannot."""
+        if self.mirror is None or not file.url:
+            return file.url
+        return f"{self.mirror.rstrip('/')}/{quote(file.name)}"
+
+
+def gather(sources: Sources, readable: Callable[[Path], bool], *, anew: bool = False) -> Path:
+    """Make sure that every official file lies, unpacked, below one folder.
+
+    Args:
+        sources: Where the files may come from.
+        readable: Says whether a folder holds the unpacked release.
+        anew: Whether archives that were unpacked before are unpacked again, where they are at hand.
+
+    Returns:
+        That folder: the given one where it holds the unpacked files already, else one below the dataset's folder.
+
+    Raises:
+        InputError: When a file is missing and cannot be downloaded, is not the official one, or cannot be unpacked.
+    """
+    if sources.given is not None and not sources.given.is_dir():
+        raise InputError(
+            f"--from {sources.given}: there is no such folder",
+            hint="give the folder that holds the official files, as archives or unpacked",
+            kind="no_source",
+        )
+    place, official = sources.place, sources.card.files
+    if sources.given is not None and not any(sources.held(file) for file in official if is_piece(file.name)):
+        others = sorted(file.name for file in place.iterdir() if is_archive(file.name))
+        if others and not readable(place):
+            raise _other_names(sources, others)
+        return place.resolve()
+    if place.is_dir() and readable(place):
+        return place.resolve()
+    unpacked = _Unpacked(sources.folder / FILES)
+    at_hand = all(sources.held(file) for file in official)
+    if sources.given is None and unpacked.holds(official) and not (anew and at_hand):
+        return unpacked.folder
+    found = fetch(sources, official, sources.folder / DOWNLOADS)
+    if anew:
+        unpacked.clear()
+    unpacked.add(found, sources.progress)
+    return unpacked.folder
+
+
+def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list[Path]:
+    """Find official files on the disk, and download those that are not there.
+
+    Args:
+        sources: Where they may come from.
+        files: Which ones.
+        folder: Where downloads go; it is made.
+
+    Returns:
+        Each file, with its size and checksum compared where the card knows them.
+
+    Raises:
+        InputError: When a file has no address and must be fetched by hand, cannot be downloaded, or is another one.
+    """
+    by_hand = [file.name for file in files if sources.held(file) is None and not sources.address(file)]
+    if by_hand or not files:
+        raise _by_hand(sources, by_hand)
+    found: list[Path] = []
+    for file in files:
+        held, address = sources.held(file), sources.address(file)
+        if held is not None and (sources.given is not None or not address):
+            require_official(held, file, sources.progress)
+        else:
+            held = folder / file.name
+            folder.mkdir(parents=True, exist_ok=True)
+            download(address, held, sources.progress, checksum=_checksum(file), size=file.bytes)
+        found.append(held)
+    return found
+
+
+def place_files(sources: Sources, files: Sequence[OfficialFile]) -> list[Path]:
+    """Bring official files that are read as they are into the dataset's folder.
+
+    Args:
+        sources: Where they may come from.
+        files: Which ones.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: As for `fetch`.
+    """
+    placed: list[Path] = []
+    for found in fetch(sources, files, sources.folder):
+        target = sources.folder / found.name
+        if found != target:
+            with write_atomically(target) as temporary:
+                shutil.copyfile(found, temporary)
+        placed.append(target)
+    return placed
+
+
+class _Unpacked:
+    """The folder into which all archives of a release are unpacked, as a person would: one over the other.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._state = folder / _STATE
+
+    def holds(self, official: Sequence[OfficialFile]) -> bool:
+        """Whether every archive has been unpacked to its end, and all that is none lies beside it."""
+        firsts = [file.name for file in official if is_archive(file.name)]
+        if not all((self.folder / file.name).is_file() for file in official if not is_piece(file.name)):
+            return False
+        done = self._done()
+        return bool(firsts) and all(name in done for name in firsts)
+
+    def clear(self) -> None:
+        """Remove all of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(self, files: Sequence[Path], progress: Progress) -> None:
+        """Unpack archives that are not unpacked yet, and copy what is none."""
+        firsts = [file for file in files if is_archive(file.name)]
+        sizes = {file.name: [part.stat().st_size for part in archive_parts(file)] for file in firsts}
+        done = self._done()
+        if any(sizes.get(name) != known for name, known in done.items()):
+            self.clear()  # an archive has changed: what it held before must not stay
+            done = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for file in firsts:
+            if file.name not in done:
+                arrived = self.folder.with_name(f".{self.folder.name}.arrived")
+                shutil.rmtree(arrived, ignore_errors=True)
+                unpack(file, arrived, progress)
+                _merge(arrived, self.folder, file)
+                done = {**done, file.name: sizes[file.name]}
+                with write_atomically(self._state) as temporary:
+                    temporary.write_text(json.dumps(done), encoding="utf-8")
+        for file in files:
+            if not is_piece(file.name):
+                with write_atomically(self.folder / file.name) as temporary:
+                    shutil.copyfile(file, temporary)
+
+    def _done(self) -> Mapping[str, list[int]]:
+        """The archives that are unpacked, with the sizes of their pieces in bytes."""
+        if not self._state.is_file():
+            return {}
+        known: dict[str, list[int]] = json.loads(self._state.read_text(encoding="utf-8"))
+        return known
+
+
+def _merge(arrived: Path, folder: Path, archive: Path) -> None:
+    """Move what was unpacked to where the rest is."""
+    for path in sorted(arrived.rglob("*")):
+        if path.is_dir():
+            continue
+        target = folder / path.relative_to(arrived)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and target.stem.lower() not in _LEAFLETS and not filecmp.cmp(path, target, shallow=False):
+            raise InputError(
+                f"the archive {archive} has another {target.relative_to(folder)} than {target}, which is there already",
+                hint=f"remove {folder}, and give the archives of one release only",
+                kind="mixed_archives",
+            )
+        path.replace(target)
+    shutil.rmtree(arrived)
+
+
+def _checksum(file: OfficialFile) -> str | None:
+    """Return the checksum that a card knows, with its kind in front."""
+    if file.sha256 is not None:
+        return f"sha256:{file.sha256}"
+    return f"md5:{file.md5}" if file.md5 is not None else None
+
+
+def require_official(held: Path, file: OfficialFile, progress: Progress) -> None:
+    """Compare a file with what the card knows of it.
+
+    Args:
+        held: The file.
+        file: What is known of it.
+        progress: Told of the checksum, which takes time.
+
+    Raises:
+        InputError: When size or checksum is another.
+    """
+    size, checksum = held.stat().st_size, _checksum(file)
+    if file.bytes is not None and size != file.bytes:
+        raise _other_file(held, f"{size} bytes", f"{file.bytes} bytes", file)
+    if checksum is None:
+        return
+    kind, _, expected = checksum.partition(":")
+    progress.phase(f"checksum of {held.name}", 1)
+    with held.open("rb") as stream:
+        found = hashlib.file_digest(stream, kind).hexdigest()
+    progress.advance()
+    if found != expected:
+        raise _other_file(held, f"the {kind} checksum {found}", expected, file)
+
+
+def _other_file(held: Path, found: str, expected: str, file: OfficialFile) -> InputError:
+    source = f" from {file.url}" if file.url else ""
+    return InputError(
+        f"{held} is not the official file: it has {found}, not {expected}",
+        hint=f"get it again{source}; if the official file has changed, so must the card",
+        kind="wrong_checksum",
+    )
+
+
+def _other_names(sources: Sources, others: Sequence[str]) -> InputError:
+    """Build the error for archives that may be the official ones under names of their own."""
+    known = ", ".join(file.name for file in sources.card.files if is_piece(file.name)) or "no archive"
+    return InputError(
+        f"{sources.place} holds {', '.join(others)}; the card of '{sources.name}' knows {known}",
+        hint="if it is the official archive, rename it so, or unpack it there and call again",
+        kind="unknown_archive",
+    )
+
+
+def _by_hand(sources: Sources, names: Sequence[str]) -> InputError:
+    """Build the error that says, step by step, how files behind a login or a form are got."""
+    card, place = sources.card, sources.place
+    wanted = ", ".join(names) or "the files of the official release"
+    steps = [
+        *(card.steps or [f"open {card.home or 'the official page'} and get {wanted}"]),
+        f"put {wanted} into {place.resolve()}, or into any other folder that you then name with --from",
+        f"petlbench data prepare {sources.name}" + (f" --from {place}" if sources.given is not None else ""),
+    ]
+    numbered = "".join(f"\n    {number}. {step}" for number, step in enumerate(steps, start=1))
+    return InputError(
+        f"official files of '{sources.name}' must be fetched by hand: {wanted} not found in {place}",
+        hint=f"{card.home} (licence: {card.licence}){numbered}",
+        kind="fetch_by_hand",
+    )

@@ -1,0 +1,217 @@
+"""From official files to a dataset that was checked once: a table of its images, and a manifest for every split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.files import check_writable
+from petlbench.core.progress import Progress
+from petlbench.data.card import DatasetCard, OfficialFile
+from petlbench.data.dataset import describe_dataset, find_card, open_dataset
+from petlbench.data.layout import Layout
+from petlbench.data.official.draft import Draft
+from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
+from petlbench.data.official.read import OfficialImages, read_official
+from petlbench.data.readers.medmnist import archive_name
+from petlbench.data.readers.prepared import Prepared, other_card, read_prepared
+from petlbench.data.record import Record
+
+__all__ = ["Preparation", "holding", "prepare_dataset"]
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What came of preparing.
+
+    Args:
+        name: The dataset's name.
+        folder: Its folder below the data root.
+        images: Number of its images.
+        new: Whether something was done; not where it was prepared before.
+        prepared: What was written down; None for a dataset that is read from its official file as it is.
+        files: The official files of such a dataset.
+        unverified: Facts of its card that nobody has checked on the real files yet.
+    """
+
+    name: str
+    folder: Path
+    images: int
+    new: bool
+    prepared: Prepared | None = None
+    files: Sequence[Path] = ()
+    unverified: Sequence[str] = ()
+
+
+def prepare_dataset(
+    reference: str,
+    catalog: Catalog,
+    data_root: Path,
+    settings: Mapping[str, str],
+    *,
+    source: Path | None,
+    mirror: str | None,
+    skip_corrupt: bool,
+    again: bool,
+    workers: int,
+    progress: Progress,
+) -> Preparation:
+    """Make a dataset ready for runs.
+
+    Args:
+        reference: A name in the catalogue, or the path of a card.
+        catalog: The catalogues.
+        data_root: The folder below which datasets lie.
+        settings: The reader's settings that differ from the card's, by name.
+        source: Folder with the official files, as archives or unpacked.
+        mirror: Address of a folder with the same files, in place of the official addresses.
+        skip_corrupt: Whether images that cannot be read are left out.
+        again: Whether a prepared dataset is prepared anew.
+        workers: Threads that read images.
+        progress: Told what goes on.
+
+    Raises:
+        InputError: When there is nothing to prepare, official files are missing or wrong, an image cannot be read,
+            the dataset cannot be split, or it was prepared by another version of its card.
+    """
+    name, card = find_card(reference, catalog=catalog)
+    if card is None or (card.layout is None and not card.files):
+        raise InputError(
+            f"the dataset '{name}' needs no preparing: it has no official files that would have to be fetched",
+            hint=f"petlbench data info {reference}",
+            kind="nothing_to_prepare",
+        )
+    if settings:
+        describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
+    if source is not None:
+        source = source.expanduser()
+    sources = Sources(name, card, (data_root / name).resolve(), source, mirror, progress)
+    check_writable(sources.folder, what="data folder", option="--data-root")
+    with holding(sources.folder, name):
+        if card.layout is not None:
+            return _prepare_layout(sources, card.layout, workers, skip_corrupt=skip_corrupt, again=again)
+        files = place_files(sources, _wanted(reference, catalog, data_root, settings))
+    dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
+    return Preparation(name, sources.folder, len(dataset.records), True, None, files, card.unverified)
+
+
+def _wanted(reference: str, catalog: Catalog, data_root: Path, settings: Mapping[str, str]) -> Sequence[OfficialFile]:
+    """Return the official files that a dataset without a layout is read from, with these settings."""
+    described = describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
+    card = described.card
+    if card.reader.kind != "medmnist":
+        return card.files
+    archive = archive_name(described.name, int(described.settings["size"]))
+    return [file for file in card.files if file.name == archive]
+
+
+def _prepare_layout(sources: Sources, layout: Layout, workers: int, *, skip_corrupt: bool, again: bool) -> Preparation:
+    unverified = sources.card.unverified
+    before = read_prepared(sources.folder) if not again else None
+    if before is not None and before.card_version != sources.card.version:
+        raise other_card(before, sources.card)
+    if before is not None:
+        return Preparation(sources.name, sources.folder, before.images, False, before, (), unverified)
+    sources = _as_before(sources) if again else sources
+    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=again)
+    official = _read(sources, root)
+    draft = Draft(sources, *_as_published(root, official.records, layout), official)
+    draft.check_images(workers, skip_corrupt)
+    draft.group_duplicates(workers)
+    prepared = draft.publish()
+    return Preparation(sources.name, sources.folder, prepared.images, True, prepared, (), unverified)
+
+
+def _as_before(sources: Sources) -> Sources:
+    """Where images were left in the user's folder, and no other is named, they are taken from there again."""
+    try:
+        before = read_prepared(sources.folder)
+    except InputError:  # it is made anew, whatever was wrong with it
+        before = None
+    if sources.given is not None or before is None or not before.source:
+        return sources
+    return replace(sources, given=Path(before.source))
+
+
+@contextmanager
+def holding(folder: Path, name: str) -> Iterator[None]:
+    """Keep a dataset's folder to this process; what stays of it when nothing was made is nothing.
+
+    Raises:
+        InputError: When another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        with lock:
+            yield
+            (folder / _LOCK).unlink(missing_ok=True)
+    except Timeout as error:
+        raise InputError(
+            f"another process prepares '{name}' in {folder} now",
+            hint="wait for its end and call again",
+            kind="busy",
+        ) from error
+    except BaseException:
+        (folder / _LOCK).unlink(missing_ok=True)
+        for path in (folder / DOWNLOADS, folder / FILES, *made):
+            with suppress(OSError):  # there is something in it
+                path.rmdir()
+        raise
+
+
+def _readable(card: DatasetCard, folder: Path, name: str) -> bool:
+    try:
+        return bool(read_official(card, folder, name).records)
+    except InputError:
+        return False
+
+
+def _read(sources: Sources, root: Path) -> OfficialImages:
+    official = read_official(sources.card, root, sources.name, progress=sources.progress)
+    present = {record.label for record in official.records}
+    for label, name in enumerate(sources.card.classes):
+        if label not in present:
+            raise InputError(
+                f"{root} has no image of the class '{name}' of '{sources.name}'",
+                hint="put all of the official files there",
+                kind="class_mismatch",
+            )
+    return official
+
+
+def _as_published(root: Path, records: tuple[Record, ...], layout: Layout) -> tuple[Path, tuple[Record, ...]]:
+    """Take the paths that the release itself gives its images, so that all who prepare it get the same manifest.
+
+    Users may have named a folder above the release, or its outermost folder.
+
+    Returns:
+        The folder that the paths are relative to, and the records.
+    """
+    top = records[0].path.partition("/")[0]
+    choices: list[tuple[Path, Callable[[str], str]]] = [
+        (root, lambda path: path),
+        (root.parent, lambda path: f"{root.name}/{path}"),
+        (root / top, lambda path: path.removeprefix(f"{top}/")),
+    ]
+
+    def images(choice: tuple[Path, Callable[[str], str]]) -> int:
+        names = [choice[1](record.path) for record in records]
+        return sum(any(re.fullmatch(source.pattern, name) for source in layout.images) for name in names)
+
+    place, rename = max(choices, key=images)
+    return place, _moved(records, rename)
+
+
+def _moved(records: Sequence[Record], rename: Callable[[str], str]) -> tuple[Record, ...]:
+    return tuple(replace(one, image_id=rename(one.path), path=rename(one.path)) for one in records)

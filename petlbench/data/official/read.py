@@ -1,0 +1,258 @@
+"""Reads an official release by its card: every image with its label, group and side, or why it is left out."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+from petlbench.data.card import DatasetCard
+from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, is_image
+from petlbench.data.images.dicom import require_pydicom
+from petlbench.data.layout import Layout, ends_with, fill, names_in
+from petlbench.data.official.join import Found, join
+from petlbench.data.official.tables import read_header
+from petlbench.data.record import Record
+
+__all__ = ["OfficialImages", "read_official"]
+
+_NO_IMAGE = "the file is no image"
+_ELSEWHERE = "the file is not where the card says that images lie"
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class OfficialImages:
+    """What an official release holds.
+
+    Args:
+        records: The images, sorted by id; an id is the path below the root, in POSIX form.
+        left_out: Paths of the files that look like images and are not used, sorted, by reason.
+        notes: What else a reader of results must know of the files, in words.
+    """
+
+    records: tuple[Record, ...]
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progress | None = None) -> OfficialImages:
+    """Read the unpacked files of an official release; no image is decoded.
+
+    Args:
+        card: The card; it has a layout.
+        root: The folder in which the files lie as the layout says, or one above them, or the outermost of them.
+        name: The dataset's name, for errors.
+        progress: Told of the headers that are read, where there are any.
+
+    Returns:
+        The labelled images, and what was left out and why.
+
+    Raises:
+        InputError: When there are no images (kind ``data_missing``), the files are a changed copy, a table or a column
+            lacks, a label is unknown to the card, a row names an image that is absent, an image stands in no table
+            though it must, or two rows or two files contradict each other.
+    """
+    layout = card.layout
+    if layout is None:
+        raise InputError(f"the card of '{name}' has no layout", hint="it needs a [layout]", kind="bad_card")
+    paths = _paths_below(root, name)
+    _refuse_copies(layout, root, paths, name)
+    images, left_out = _find_images(layout, root, paths, name)
+    _read_tags(layout, root, images, progress or Progress())
+    notes = [note for table in layout.tables for note in join(table, images, root, paths, name)]
+    records = []
+    for image in images:
+        reason = image.left_out or layout.left_out.get(fill(layout.label, image.fields), "")
+        if reason:
+            left_out[reason].append(image.path)
+        else:
+            records.append(_record(image, card, layout))
+    records.sort(key=lambda record: record.image_id)
+    return OfficialImages(
+        tuple(records), {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}, tuple(notes)
+    )
+
+
+def _paths_below(root: Path, name: str) -> list[str]:
+    """List every file below the root in POSIX form; links to folders are followed, except to one that we are in."""
+
+    def below(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            seen = sorted((entry for entry in entries if _is_data(entry.name)), key=lambda entry: entry.name)
+        for entry in seen:
+            if not entry.is_dir():
+                yield prefix + entry.name
+            elif (place := os.path.realpath(entry.path)) not in above:
+                yield from below(entry.path, f"{prefix}{entry.name}/", (*above, place))
+
+    try:
+        paths = list(below(str(root), "", (os.path.realpath(root),)))
+        "".join(paths).encode("utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the files of '{name}' cannot be read: {error.filename}: {error.strerror}", kind="data_missing"
+        ) from error
+    except UnicodeEncodeError as error:
+        wrong = next(path for path in paths if any("\udc80" <= sign <= "\udcff" for sign in path))
+        raise InputError(
+            f"the file name {wrong!a} in {root} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
+        ) from error
+    return paths
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith(".") and name not in NOT_DATA
+
+
+def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) -> None:
+    for copy in layout.refused:
+        for path in paths:
+            if ends_with(path, copy.file) and set(copy.columns) <= set(read_header(root / path)):
+                raise InputError(
+                    f"{root / path} has the columns {', '.join(copy.columns)}: {copy.reason}",
+                    hint=f"get the official files of '{name}': {layout.shape}",
+                    kind="refused_copy",
+                )
+
+
+def _find_images(
+    layout: Layout, root: Path, paths: Sequence[str], name: str
+) -> tuple[list[Found], defaultdict[str, list[str]]]:
+    """Sort the files into images and what is left out."""
+    inside = _official_names(layout, root, paths, name)
+    images: list[Found] = []
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    first: dict[tuple[int, tuple[str | None, ...]], str] = {}
+    for path in paths:
+        official = inside.get(path, "")
+        position, match = _place(layout, official)
+        if match is None:
+            if _has_image_suffix(path):
+                left_out[_reason_to_leave(layout, official) or _ELSEWHERE].append(path)
+            continue
+        if not _has_image_suffix(path) and not ((root / path).is_file() and is_image(root / path)):
+            left_out[_NO_IMAGE].append(path)
+            continue
+        twin = first.setdefault((position, match.groups()), path)
+        if twin != path:
+            raise InputError(
+                f"{root} has one image twice: {twin} and {path}", hint="keep one of the two", kind="duplicate_image"
+            )
+        images.append(Found(path, layout.images[position], match.groupdict(default="")))
+    _require_every_source(layout, images, root, name)
+    return images, left_out
+
+
+def _has_image_suffix(path: str) -> bool:
+    return posixpath.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
+def _reason_to_leave(layout: Layout, official: str) -> str:
+    return next((skip.reason for skip in layout.leave if re.fullmatch(skip.pattern, official)), "")
+
+
+def _place(layout: Layout, official: str) -> tuple[int, re.Match[str] | None]:
+    """Return which part of the layout an image belongs to, and how it matches; None for what is no image."""
+    for position, source in enumerate(layout.images):
+        match = re.fullmatch(source.pattern, official)
+        if match is not None and not _reason_to_leave(layout, official):
+            return position, match
+    return -1, None
+
+
+def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str) -> Mapping[str, str]:
+    """Return the path that the release itself gives each file.
+
+    The root may be the folder in which the release was unpacked, the outermost folder of the release, or the folder
+    above: whichever gives the most images.
+    """
+    tops = sorted({path.partition("/")[0] for path in paths if "/" in path})
+    here = [{path: path for path in paths}, {path: f"{root.resolve().name}/{path}" for path in paths}]
+    below = [{path: path[len(top) + 1 :] for path in paths if path.startswith(f"{top}/")} for top in tops]
+    choices = [*here, *below]
+    counts = [sum(_place(layout, official)[1] is not None for official in names.values()) for names in choices]
+    best = counts.index(max(counts))
+    if not counts[best]:
+        raise InputError(
+            f"the images of '{name}' are missing: {root} holds none where they must lie",
+            hint=f"put the unpacked official files there: {layout.shape}",
+            kind="data_missing",
+        )
+    twice = [top for top, count in zip(tops, counts[len(here) :], strict=True) if count]
+    if best >= len(here) and len(twice) > 1:
+        raise InputError(
+            f"{root} holds images of '{name}' more than once: in {', '.join(twice)}",
+            hint="name one of these folders",
+            kind="duplicate_image",
+        )
+    return choices[best]
+
+
+def _require_every_source(layout: Layout, images: Sequence[Found], root: Path, name: str) -> None:
+    """A part that lacks would change the protocol without a word: validation images would be cut from training."""
+    for source in layout.images:
+        if all(image.source is not source for image in images):
+            part = f"the {source.split} part" if source.split else "one part"
+            raise InputError(
+                f"{part} of '{name}' is missing: {root} holds no image whose path is like {source.pattern}",
+                hint=f"put all of the official files there: {layout.shape}",
+                kind="missing_image",
+            )
+
+
+def _read_tags(layout: Layout, root: Path, images: Sequence[Found], progress: Progress) -> None:
+    """Add the fields that stand in DICOM headers."""
+    tagged = [image for image in images if image.source.tags]
+    if not tagged:
+        return
+    require_pydicom(str(root / tagged[0].path))
+    progress.phase("DICOM headers", len(tagged))
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        headers = pool.map(lambda image: _header(root / image.path, image.source.tags), tagged)
+        for image, fields in zip(tagged, headers, strict=True):
+            image.fields.update(fields)
+            progress.advance()
+
+
+def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags.values()))
+        return {name: _plain(header.get(keyword)) for name, keyword in tags.items()}
+    except (InvalidDicomError, OSError, EOFError, ValueError) as error:
+        raise InputError(f"the DICOM header of {file} cannot be read: {error}", kind="corrupt_image") from error
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _record(image: Found, card: DatasetCard, layout: Layout) -> Record:
+    raw = fill(layout.label, image.fields)
+    if raw not in layout.labels:
+        place = next((image.origin[name] for name in names_in(layout.label) if name in image.origin), image.path)
+        raise InputError(
+            f"{place}: the label '{raw}' of {image.path} is unknown to the card; it knows "
+            f"{', '.join(repr(label) for label in sorted({*layout.labels, *layout.left_out}))} for the classes "
+            f"{', '.join(card.classes)}",
+            hint="is it the file of the official release, unchanged?",
+            kind="unknown_label",
+        )
+    return Record(
+        image_id=image.path,
+        path=image.path,
+        label=card.classes.index(layout.labels[raw]),
+        group=fill(layout.group, image.fields) or None,
+        split=image.source.split,
+        extra=tuple((name, image.fields.get(name, "")) for name in layout.extra),
+    )

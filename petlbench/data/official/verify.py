@@ -1,0 +1,160 @@
+"""Comparing a prepared dataset with its table: is every image there, readable, and the one that was prepared?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+from petlbench.data.card import DatasetCard
+from petlbench.data.dataset import find_card
+from petlbench.data.images.decode import decode_image, read_bytes
+from petlbench.data.images.facts import ImageFacts
+from petlbench.data.official.fetch import require_official
+from petlbench.data.readers.prepared import PreparedReader, open_prepared
+from petlbench.data.record import Record
+
+__all__ = ["Fault", "Verified", "verify_dataset", "verify_prepared"]
+
+FaultKind = Literal["count", "missing", "size", "checksum", "unreadable", "manifest"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is not as it was.
+
+    Args:
+        kind: What is wrong.
+        file: The image or the manifest.
+        message: The same in words.
+    """
+
+    kind: FaultKind
+    file: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came out.
+
+    Args:
+        images: How many images, or files, were looked at.
+        bytes: Size of all of them by the table.
+        faults: What is wrong; images in the order of the table, then manifests.
+        what: ``images``, or ``files`` where each holds many images.
+    """
+
+    images: int
+    bytes: int
+    faults: Sequence[Fault]
+    what: str = "images"
+
+
+def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress: Progress) -> Verified:
+    """Read every image and every manifest, and compare.
+
+    Args:
+        reader: The prepared dataset.
+        folder: The dataset's folder, which holds the manifests.
+        workers: Threads that read.
+        progress: Told of every image.
+    """
+    progress.phase("verifying images", len(reader.records))
+
+    def check(record: Record) -> Fault | None:
+        fault = _image_fault(reader.file(record), reader.facts[record.image_id])
+        progress.advance()
+        return fault
+
+    faults = list(_count_fault(reader))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        try:
+            faults += [fault for fault in pool.map(check, reader.records) if fault is not None]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    faults += _manifest_faults(reader, folder)
+    return Verified(len(reader.records), sum(facts.bytes for facts in reader.facts.values()), faults)
+
+
+def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: int, progress: Progress) -> Verified:
+    """Compare a dataset that was prepared with what was written down then.
+
+    Args:
+        reference: A name in the catalogue, or the path of a card.
+        catalog: The catalogues.
+        data_root: The folder below which datasets lie.
+        workers: Threads that read.
+        progress: Told of every image.
+
+    Raises:
+        InputError: When the dataset is not prepared, or nothing is known to compare it with.
+    """
+    name, card = find_card(reference, catalog=catalog)
+    folder = data_root / name
+    if card is not None and card.layout is not None:
+        return verify_prepared(open_prepared(name, card, folder), folder, workers, progress)
+    if card is not None and any(file.sha256 or file.md5 for file in card.files):
+        return _verify_files(name, card, folder, progress)
+    raise InputError(
+        f"nothing was written down of the files of '{name}' that they could be compared with",
+        hint=f"petlbench data audit {reference} looks at the files themselves",
+        kind="nothing_to_verify",
+    )
+
+
+def _verify_files(name: str, card: DatasetCard, folder: Path, progress: Progress) -> Verified:
+    """Compare official files that are read as they are with the checksums that the card knows."""
+    held = [file for file in card.files if (folder / file.name).is_file()]
+    if not held:
+        raise InputError(
+            f"no official file of '{name}' lies in {folder}", hint=f"petlbench data prepare {name}", kind="data_missing"
+        )
+    faults: list[Fault] = []
+    for file in held:
+        try:
+            require_official(folder / file.name, file, progress)
+        except InputError as error:
+            faults.append(Fault("checksum", str(folder / file.name), error.message))
+    return Verified(len(held), sum((folder / file.name).stat().st_size for file in held), faults, "files")
+
+
+def _count_fault(reader: PreparedReader) -> list[Fault]:
+    found, expected = len(reader.records), reader.prepared.images
+    message = f"the table has {found} images, not {expected}"
+    return [] if found == expected else [Fault("count", "images.csv", message)]
+
+
+def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
+    try:
+        content = read_bytes(file)
+    except InputError as error:
+        return Fault("missing", str(file), error.message)
+    if len(content) != expected.bytes:
+        return Fault("size", str(file), f"the image {file} has {len(content)} bytes, not {expected.bytes}")
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected.sha256:
+        return Fault("checksum", str(file), f"the image {file} has the checksum {found}, not {expected.sha256}")
+    try:
+        decode_image(content, str(file))
+    except InputError as error:
+        return Fault("unreadable", str(file), error.message)
+    return None
+
+
+def _manifest_faults(reader: PreparedReader, folder: Path) -> list[Fault]:
+    faults: list[Fault] = []
+    for scheme, split in reader.prepared.splits.items():
+        file = folder / split.file
+        found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+        if found != split.sha256:
+            message = f"the manifest {file} of the split {scheme} has the checksum {found}, not {split.sha256}"
+            faults.append(Fault("manifest", str(file), message))
+    return faults

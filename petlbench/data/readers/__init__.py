@@ -1,0 +1,1 @@
+"""Readers: from a layout of files to records of images and labels."""

@@ -1,0 +1,191 @@
+"""The reader for a CSV file with a header: image and label, and where they exist split and group."""
+
+from __future__ import annotations
+
+import csv
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from petlbench.core.errors import InputError
+from petlbench.data.readers.base import choose_classes
+from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.record import SPLIT_ALIASES, Record, Split
+
+__all__ = ["CsvReader", "CsvSettings", "read_lines"]
+
+
+class CsvSettings(BaseModel):
+    """Where the table lies and how its columns are called."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image_column: str = Field(default="image", min_length=1, description="Column of the image's path.")
+    label_column: str = Field(default="label", min_length=1, description="Column of the class name.")
+    split_column: str = Field(default="split", min_length=1, description="Column of train, val or test; may lack.")
+    group_column: str = Field(default="group", min_length=1, description="Column of the group; may lack.")
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    label: str
+    split: Split | None
+    group: str | None
+    extra: tuple[tuple[str, str], ...]
+
+
+class CsvReader(ImageFiles):
+    """Reads images named by a CSV file, whose paths are relative to the file's own folder.
+
+    Columns that have no role, such as site or age, become what else is known of an image.
+
+    Args:
+        file: The CSV file, UTF-8, separated by commas, with a header.
+        settings: How the columns are called.
+        declared: The card's classes, or None to take the labels that occur.
+
+    Raises:
+        InputError: When the file, its header or a row is wrong; the message names the file and the line.
+    """
+
+    def __init__(self, file: Path, settings: CsvSettings, declared: Sequence[str] | None = None) -> None:
+        super().__init__(file.parent)
+        self._file = file
+        self._settings = settings
+        rows = self._without_repeats(list(self._rows()))
+        if not rows:
+            raise InputError(f"{file} has a header but no rows", kind="bad_csv")
+        self._require_images(rows)
+        self.classes: tuple[str, ...] = choose_classes((row.label for row in rows), declared, str(file))
+        label = {name: position for position, name in enumerate(self.classes)}
+        records = [Record(row.path, row.path, label[row.label], row.group, row.split, row.extra) for row in rows]
+        self.records: tuple[Record, ...] = tuple(sorted(records, key=lambda record: record.image_id))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Rows that say the same twice."""
+        return (f"{self._repeats} rows repeat an earlier one and are left out",) if self._repeats else ()
+
+    def _rows(self) -> Iterator[_Row]:
+        lines = read_lines(self._file)
+        _, header = next(lines, (1, []))
+        names = [name.strip() for name in header]
+        columns = self._columns(names)
+        others = {name: place for place, name in enumerate(names) if name and place not in columns.values()}
+        root = self._root.resolve()
+        for line, cells in lines:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise self._wrong(line, f"has {len(cells)} cells; the header has {len(header)}", kind="bad_csv")
+            cell = {name: cells[position].strip() for name, position in columns.items()}
+            extra = tuple((name, cells[place].strip()) for name, place in others.items() if cells[place].strip())
+            yield self._row(line, cell, extra, root)
+
+    def _columns(self, header: Sequence[str]) -> Mapping[str, int]:
+        names = {
+            "image": self._settings.image_column,
+            "label": self._settings.label_column,
+            "split": self._settings.split_column,
+            "group": self._settings.group_column,
+        }
+        for role in ("image", "label"):
+            if names[role] not in header:
+                raise InputError(
+                    f"{self._file} has no column '{names[role]}'; it has: {', '.join(header) or 'no header'}",
+                    hint="the first line names the columns, separated by commas: image,label[,split][,group]; "
+                    f"other names go with --set dataset.{role}_column=NAME",
+                    kind="missing_column",
+                )
+        twice = [name for name in names.values() if header.count(name) > 1]
+        if twice:
+            raise InputError(f"{self._file} has the column '{twice[0]}' twice", kind="bad_csv")
+        return {role: header.index(name) for role, name in names.items() if name in header}
+
+    def _row(self, line: int, cell: Mapping[str, str], extra: tuple[tuple[str, str], ...], root: Path) -> _Row:
+        for role in ("image", "label"):
+            if not cell[role]:
+                raise self._wrong(line, f"has an empty {role}", kind=f"empty_{role}")
+        split = cell.get("split", "")
+        if split and split.lower() not in SPLIT_ALIASES:
+            raise self._wrong(line, f"has the split '{split}'; train, val and test are known", kind="bad_split_value")
+        path = self._inside(line, cell["image"], root)
+        return _Row(line, path, cell["label"], SPLIT_ALIASES.get(split.lower()), cell.get("group") or None, extra)
+
+    def _inside(self, line: int, given: str, root: Path) -> str:
+        """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
+        windows = PureWindowsPath(given)
+        if PurePosixPath(given).is_absolute() or windows.drive or windows.root:
+            raise self._outside(line, given, "is absolute")
+        try:
+            place = (root / given).resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._wrong(line, f"names '{given}', which is no path: {error}", kind="missing_image") from error
+        if not place.is_relative_to(root):
+            raise self._outside(line, given, f"leads out of {root}")
+        # Only a path without ".." may be tidied as text: behind a link, "link/.." is not the folder it seems.
+        return place.relative_to(root).as_posix() if ".." in PurePosixPath(given).parts else posixpath.normpath(given)
+
+    def _without_repeats(self, rows: Sequence[_Row]) -> list[_Row]:
+        first: dict[str, _Row] = {}
+        for row in rows:
+            known = first.setdefault(row.path, row)
+            for what in ("label", "split", "group"):
+                ours, theirs = getattr(known, what), getattr(row, what)
+                if ours != theirs:
+                    raise self._wrong(
+                        row.line,
+                        f"gives '{row.path}' the {what} '{theirs or ''}', "
+                        f"but line {known.line} gives it '{ours or ''}'",
+                        kind="duplicate_image",
+                    )
+        self._repeats = len(rows) - len(first)
+        return list(first.values())
+
+    def _require_images(self, rows: Sequence[_Row]) -> None:
+        absent = [row for row in rows if not (self._root / row.path).is_file()]
+        if not absent:
+            return
+        more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
+        raise self._wrong(
+            absent[0].line,
+            f"names '{absent[0].path}', which does not exist{more}",
+            kind="missing_image",
+            hint=f"paths are relative to {self._root}, with forward slashes and suffix",
+        )
+
+    def _outside(self, line: int, given: str, why: str) -> InputError:
+        hint = f"give paths relative to {self._root} that stay in it"
+        return self._wrong(line, f"names '{given}', which {why}", kind="path_outside", hint=hint)
+
+    def _wrong(self, line: int, what: str, *, kind: str, hint: str = "correct or remove the row") -> InputError:
+        return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)
+
+
+def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of every row of a CSV file, the header first.
+
+    Args:
+        file: The file, UTF-8.
+        separator: The character between cells.
+
+    Raises:
+        InputError: When the file cannot be read, is not UTF-8 or no CSV; the line is named.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter=separator, strict=True)
+            for cells in reader:
+                yield reader.line_num, cells
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8: {error.reason}", hint="save it as UTF-8", kind="bad_csv") from error
+    except csv.Error as error:
+        message = f"{file}, line {reader.line_num}: {error}"
+        raise InputError(message, hint="correct or remove the row", kind="bad_csv") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}", kind="data_missing") from error

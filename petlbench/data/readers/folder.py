@@ -1,0 +1,161 @@
+"""The reader for a folder of class folders, with or without train, val and test folders above them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from petlbench.core.errors import InputError
+from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, is_image
+from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
+from petlbench.data.readers.base import choose_classes
+from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.record import SPLIT_ALIASES, Record, Split
+
+__all__ = ["FolderReader", "FolderSettings"]
+
+
+class FolderSettings(BaseModel):
+    """A folder of class folders needs no settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FolderReader(ImageFiles):
+    """Reads ``CLASS/…/image`` or ``train|val|test/CLASS/…/image`` below a folder.
+
+    A file is an image where its suffix says so or, with any other suffix or none, where its content does.
+
+    Args:
+        root: The folder.
+        declared: The card's classes, or None to take the folders' names.
+
+    Raises:
+        InputError: When the folder's layout is not one of the two, a class folder is empty, or there are fewer
+            than two classes; or when there are DICOM files and no pydicom.
+    """
+
+    def __init__(self, root: Path, declared: Sequence[str] | None = None) -> None:
+        super().__init__(root)
+        self._ignored: list[str] = []
+        found = list(self._find())
+        self.classes: tuple[str, ...] = choose_classes((name for _, _, name in found), declared, f"the folder {root}")
+        label = {name: position for position, name in enumerate(self.classes)}
+        records = [Record(path, path, label[name], split=split) for path, split, name in found]
+        self.records: tuple[Record, ...] = tuple(sorted(records, key=lambda record: record.image_id))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Files that were left out because they are no images."""
+        if not self._ignored:
+            return ()
+        count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
+        more = f" and {count - len(names)} more" if count > len(names) else ""
+        what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
+        return (f"{what} left out: {', '.join(names)}{more}",)
+
+    def _find(self) -> Iterator[tuple[str, Split | None, str]]:
+        """Yield (path relative to the root, split, class name) of every image."""
+        top = self._subfolders(self._root)
+        splits = _split_folders(top, self._root)
+        if not splits:
+            yield from self._classes(top, None)
+        for split, folder in splits.items():
+            inside = self._subfolders(folder)
+            if not inside:
+                raise InputError(f"the folder {folder} has no class folders", hint=_LAYOUT_HINT, kind="too_few_classes")
+            yield from self._classes(inside, split)
+
+    def _classes(self, folders: Sequence[Path], split: Split | None) -> Iterator[tuple[str, Split | None, str]]:
+        for folder in folders:
+            paths = self._images(folder, (os.path.realpath(folder),))
+            if not paths:
+                raise InputError(
+                    f"the class '{folder.name}' is empty: {folder} holds no image",
+                    hint=f"add images ({' '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder",
+                    kind="empty_class",
+                )
+            for path in paths:
+                yield path, split, folder.name
+
+    def _images(self, folder: Path, above: tuple[str, ...]) -> list[str]:
+        """List the images below a folder; links to folders are followed, except to one that we are in."""
+        paths: list[str] = []
+        for entry in _listed(folder):
+            if entry.is_dir():
+                place = os.path.realpath(entry.path)
+                if place not in above:
+                    paths += self._images(Path(entry.path), (*above, place))
+                continue
+            path = _portable(Path(entry.path).relative_to(self._root))
+            (paths if _holds_image(entry) else self._ignored).append(path)
+        return paths
+
+    def _subfolders(self, folder: Path) -> list[Path]:
+        folders: list[Path] = []
+        for entry in _listed(folder):
+            if entry.is_dir():
+                folders.append(Path(entry.path))
+            else:
+                self._ignored.append(_portable(Path(entry.path).relative_to(self._root)))
+        return folders
+
+
+_LAYOUT_HINT = "the layout is CLASS/image or train|val|test/CLASS/image"
+_MOST_NAMED = 20
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in NOT_DATA]
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be read: {error.strerror}", kind="data_missing") from error
+    return sorted(seen, key=lambda entry: entry.name)
+
+
+def _holds_image(entry: os.DirEntry[str]) -> bool:
+    suffix = Path(entry.name).suffix.lower()
+    if suffix in DICOM_SUFFIXES:
+        require_pydicom(entry.path)
+    # Only a plain file may be looked into: reading from a pipe would wait for ever.
+    return suffix in IMAGE_SUFFIXES or (entry.is_file() and is_image(Path(entry.path)))
+
+
+def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:
+    """Recognise train, val and test folders; an empty mapping where none of the folders is one."""
+    splits: dict[Split, Path] = {}
+    others = [folder.name for folder in top if folder.name.lower() not in SPLIT_ALIASES]
+    for folder in top:
+        split = SPLIT_ALIASES.get(folder.name.lower())
+        if split is None:
+            continue
+        if split in splits:
+            raise InputError(
+                f"the folder {root} has two folders for '{split}': {splits[split].name} and {folder.name}",
+                hint="keep one of the two",
+                kind="bad_layout",
+            )
+        splits[split] = folder
+    if splits and others:
+        raise InputError(
+            f"the folder {root} mixes split folders ({', '.join(f.name for f in splits.values())}) with "
+            f"other folders ({', '.join(others)})",
+            hint=_LAYOUT_HINT,
+            kind="bad_layout",
+        )
+    return splits
+
+
+def _portable(path: Path) -> str:
+    name = path.as_posix()
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the file name {name!a} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
+        ) from error
+    return name

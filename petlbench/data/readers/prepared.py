@@ -1,0 +1,299 @@
+"""A prepared dataset: official files that were checked once, and the table that says what they are."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from petlbench.core.errors import InputError
+from petlbench.data.card import DatasetCard
+from petlbench.data.images.facts import ImageFacts
+from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.record import Record, Split
+
+__all__ = [
+    "PREPARED_FILE",
+    "TABLE_FILE",
+    "Prepared",
+    "PreparedReader",
+    "WrittenSplit",
+    "card_digest",
+    "open_prepared",
+    "other_card",
+    "read_prepared",
+    "read_table",
+    "table_bytes",
+]
+
+PREPARED_FILE = "prepared.json"
+TABLE_FILE = "images.csv"
+_SCHEMA = 1
+_COLUMNS = ("image_id", "path", "label", "split", "group", "sha256", "bytes", "width", "height", "format")
+
+
+@dataclass(frozen=True)
+class WrittenSplit:
+    """One split with its manifest.
+
+    Args:
+        file: The manifest, relative to the dataset's folder.
+        sha256: Digest of the manifest: images, labels, groups and sides.
+        split_sha256: Digest of image ids and sides only.
+        counts: Images by class, for each side.
+    """
+
+    file: str
+    sha256: str
+    split_sha256: str
+    counts: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What ``prepared.json`` says.
+
+    Args:
+        name: The dataset's name.
+        card_version: Version of the card that it was prepared by.
+        card_sha256: Digest of that card.
+        root: The folder of the images: absolute, or relative to the dataset's folder.
+        images: Number of images.
+        table_sha256: Checksum of the table of images.
+        counts: Images by class.
+        split_seed: Seed of the splits.
+        splits: The manifests by split scheme.
+        differences: Where the numbers are not the card's, in words.
+        left_out: Files that are no images of the dataset, by reason.
+        skipped: What was wrong with images that could not be read.
+        clusters: Ids of images that are nearly the same, used as groups; None where they were not searched.
+        remarks: What else was seen while the files were read, in words.
+        source: The folder that the user named, where images were left in it; empty where they were not.
+        schema: Version of this form.
+    """
+
+    name: str
+    card_version: int
+    card_sha256: str
+    root: str
+    images: int
+    table_sha256: str
+    counts: Mapping[str, int]
+    split_seed: int
+    splits: Mapping[str, WrittenSplit]
+    differences: Sequence[str] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
+    clusters: Sequence[Sequence[str]] | None = None
+    remarks: Sequence[str] = ()
+    source: str = ""
+    schema: int = _SCHEMA
+
+    def root_in(self, folder: Path) -> Path:
+        """Return the folder of the images, given the dataset's folder."""
+        return folder / self.root
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, values: Mapping[str, Any]) -> Prepared:
+        """Build it from plain values, as JSON gives them; what is not known is left.
+
+        Raises:
+            ValueError: When they are of another version of this form.
+            KeyError: When something lacks.
+            TypeError: When something lacks.
+            AttributeError: When something is no table.
+        """
+        if values["schema"] != _SCHEMA:
+            raise ValueError(f"its schema is {values['schema']}, not {_SCHEMA}")
+        known = {one.name for one in fields(cls)}
+        splits = {scheme: WrittenSplit(**split) for scheme, split in values["splits"].items()}
+        return cls(**{key: value for key, value in values.items() if key in known} | {"splits": splits})
+
+    def notes(self) -> tuple[str, ...]:
+        """Say in words what is not in the dataset, and what its numbers do not agree with."""
+        notes = [f"{len(paths)} left out: {reason}" for reason, paths in self.left_out.items() if paths]
+        if self.skipped:
+            notes.append(f"{len(self.skipped)} unreadable images are left out, the first: {self.skipped[0]}")
+        if self.clusters:
+            notes.append(f"{len(self.clusters)} clusters of near duplicates are kept together as groups")
+        return (*notes, *self.remarks, *self.differences)
+
+
+def card_digest(card: DatasetCard) -> str:
+    """Return the SHA-256 of all that a card says."""
+    text = json.dumps(card.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_prepared(folder: Path) -> Prepared | None:
+    """Read ``prepared.json``.
+
+    Args:
+        folder: The dataset's folder.
+
+    Returns:
+        What it says; None where the dataset is not prepared.
+
+    Raises:
+        InputError: When the file is not of the expected form.
+    """
+    file = folder / PREPARED_FILE
+    if not file.is_file():
+        return None
+    try:
+        return Prepared.from_document(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file} cannot be used: {error}",
+            hint=f"prepare the dataset again: petlbench data prepare {folder.name} --again",
+            kind="bad_prepared",
+        ) from error
+
+
+def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str]) -> bytes:
+    """Write the table of images: one row an image, sorted by image id.
+
+    Args:
+        records: The images.
+        facts: What was found in each, by image id.
+        classes: Class names; a record's label is a position in it.
+
+    Returns:
+        CSV in UTF-8.
+    """
+    ordered = sorted(records, key=lambda record: record.image_id)
+    extra = list(dict.fromkeys(name for record in ordered for name, _ in record.extra))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *extra])
+    for record in ordered:
+        found, more = facts[record.image_id], dict(record.extra)
+        known = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
+        size = (found.sha256, found.bytes, found.width, found.height, found.format)
+        writer.writerow([*known, *size, *(more.get(name, "") for name in extra)])
+    return text.getvalue().encode("utf-8")
+
+
+def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record, ImageFacts]]:
+    """Read the table of images.
+
+    Args:
+        content: What `table_bytes` wrote.
+        classes: Class names.
+
+    Yields:
+        Each image and what was found in it, sorted by image id.
+    """
+    label = {name: position for position, name in enumerate(classes)}
+    rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
+    extra = next(rows)[len(_COLUMNS) :]
+    for image_id, path, name, split, group, sha256, size, width, height, kind, *more in rows:
+        said = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
+        record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), said)
+        yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)
+
+
+class PreparedReader(ImageFiles):
+    """Reads a prepared dataset by its table, without looking for files.
+
+    Args:
+        folder: The dataset's folder, which holds ``prepared.json``.
+        classes: The card's classes.
+
+    Raises:
+        InputError: When the dataset is not prepared, its folder is gone, or the table was changed.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        prepared = read_prepared(folder)
+        if prepared is None:
+            raise not_prepared(folder.name, folder)
+        root = prepared.root_in(folder)
+        if not root.is_dir():
+            raise InputError(
+                f"the images of '{prepared.name}' are missing: there is no folder {root}",
+                hint=f"prepare it from their new place: petlbench data prepare {folder.name} --from DIR --again",
+                kind="data_missing",
+            )
+        super().__init__(root)
+        rows = list(read_table(_checked_table(folder, prepared), classes))
+        self.prepared = prepared
+        self.classes: tuple[str, ...] = tuple(classes)
+        self.records: tuple[Record, ...] = tuple(record for record, _ in rows)
+        self.facts: Mapping[str, ImageFacts] = {record.image_id: facts for record, facts in rows}
+        self.notes: tuple[str, ...] = prepared.notes()
+
+    def content_hash(self, record: Record) -> str:
+        """Return the SHA-256 of the file's bytes.
+
+        Raises:
+            InputError: When the file is absent, or not the one that was prepared.
+        """
+        found = super().content_hash(record)
+        if found != self.facts[record.image_id].sha256:
+            raise InputError(
+                f"the image {self.file(record)} is not the one that was prepared: its checksum is another",
+                hint=f"see what else changed: petlbench data verify {self.prepared.name}",
+                kind="changed_image",
+            )
+        return found
+
+
+def open_prepared(name: str, card: DatasetCard, folder: Path) -> PreparedReader:
+    """Open a dataset that was prepared by this version of its card.
+
+    Args:
+        name: The dataset's name.
+        card: Its card.
+        folder: The folder below the data root that has its name.
+
+    Raises:
+        InputError: When it is not prepared, was prepared by another version of the card, or cannot be read.
+    """
+    prepared = read_prepared(folder)
+    if prepared is None:
+        raise not_prepared(name, folder, card.home)
+    if prepared.card_version != card.version:
+        raise other_card(prepared, card)
+    return PreparedReader(folder, card.classes)
+
+
+def not_prepared(name: str, folder: Path, home: str = "") -> InputError:
+    """Build the error for a dataset that must be prepared first."""
+    return InputError(
+        f"the dataset '{name}' is not prepared: there is no {folder / PREPARED_FILE}",
+        hint=f"petlbench data prepare {name}, with --from DIR where you have the official files already; another "
+        f"folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
+        kind="data_missing",
+    )
+
+
+def other_card(prepared: Prepared, card: DatasetCard) -> InputError:
+    """Build the error for a dataset that was prepared by another version of its card."""
+    return InputError(
+        f"'{prepared.name}' was prepared by version {prepared.card_version} of its card, which is now at version "
+        f"{card.version}: images, labels or splits may be others",
+        hint=f"prepare it again: petlbench data prepare {prepared.name} --again",
+        kind="other_card",
+    )
+
+
+def _checked_table(folder: Path, prepared: Prepared) -> bytes:
+    file = folder / TABLE_FILE
+    content = file.read_bytes() if file.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != prepared.table_sha256:
+        raise InputError(
+            f"{file} is not the table that was written when '{prepared.name}' was prepared",
+            hint=f"prepare it again: petlbench data prepare {prepared.name} --again",
+            kind="bad_prepared",
+        )
+    return content

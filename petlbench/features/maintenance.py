@@ -1,0 +1,337 @@
+"""Looking after the feature cache: what is in it, whether it is whole, and making it smaller."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from petlbench.core.interrupt import check_interrupt
+from petlbench.features.cache import ABOUT, features_folder, read_about
+from petlbench.features.locks import claimed, in_use, last_used
+from petlbench.features.shard import (
+    SUFFIX,
+    DamagedShardError,
+    being_written,
+    images_of,
+    only_writer,
+    read_shard,
+    shards_in,
+)
+
+__all__ = ["Damage", "FeatureSet", "Leftover", "Pruned", "Verified", "evictable", "prune", "survey", "verify"]
+
+_KEY = re.compile(r"[0-9a-f]{20}")
+# What a feature set is called while it is deleted: processes that look for it make a new one.
+_GOING = ".going-"
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One kind of features in the cache.
+
+    Args:
+        folder: Where they lie; named after the key.
+        bytes: Size of its shards on the disk.
+        last_used: When it was opened last, in seconds since 1970.
+        in_use: Whether a running process uses it.
+    """
+
+    folder: Path
+    bytes: int
+    last_used: float
+    in_use: bool
+
+    @property
+    def key(self) -> str:
+        """The name of the set."""
+        return self.folder.name
+
+    def about(self) -> dict[str, Any]:
+        """What determines the features."""
+        return read_about(self.folder)
+
+    def count_images(self) -> int:
+        """How many images there are features of."""
+        return len({name for file in shards_in(self.folder) for name in images_of(file)})
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What a process that was killed has left: a file, or a folder that was being deleted."""
+
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A shard that is not what was written.
+
+    Args:
+        file: The shard.
+        reason: What is wrong with it.
+        removed: Whether it was taken away.
+    """
+
+    file: Path
+    reason: str
+    removed: bool
+
+
+@dataclass
+class Verified:
+    """What a check found.
+
+    Args:
+        good: How many shards are whole.
+        damaged: Those that are not.
+        unreadable: Those that could not be read, with the reason; they may be whole.
+    """
+
+    good: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was deleted, or would be.
+
+    Args:
+        sets: Feature sets, the least recently used first.
+        leftovers: What killed processes had left.
+        stayed: Feature sets that would have had to go, but are in use or may not be deleted by this user.
+        bytes_left: Size of what stays in bytes.
+    """
+
+    sets: tuple[FeatureSet, ...]
+    leftovers: tuple[Leftover, ...]
+    stayed: tuple[FeatureSet, ...]
+    bytes_left: int
+
+    @property
+    def bytes_freed(self) -> int:
+        """Bytes that there are more now, or would be."""
+        return sum(one.bytes for one in self.sets) + sum(one.bytes for one in self.leftovers)
+
+
+def survey(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
+    """Look at everything in a cache.
+
+    Args:
+        cache_dir: Folder of the whole cache; need not be there.
+
+    Returns:
+        The feature sets, the least recently used first, and what killed processes have left.
+    """
+    sets = []
+    leftovers = [Leftover(path, _bytes_below(path)) for path in features_folder(cache_dir).glob(f"{_GOING}*")]
+    for folder in _folders(cache_dir):
+        used, size = in_use(folder), _bytes_of([*shards_in(folder), folder / ABOUT])
+        if size or used:
+            sets.append(FeatureSet(folder, size, last_used(folder), used))
+            leftovers += [Leftover(path, _bytes_of([path])) for path in _left_in(folder, used)]
+        else:
+            leftovers.append(Leftover(folder, _bytes_below(folder)))
+    return sorted(sets, key=lambda found: (found.last_used, found.key)), leftovers
+
+
+def evictable(sets: Sequence[FeatureSet], most: int, keep: Path | None = None) -> list[FeatureSet]:
+    """Choose what has to go so that the rest is small enough.
+
+    Args:
+        sets: The feature sets, the least recently used first.
+        most: Largest size of what stays in bytes.
+        keep: Folder of a feature set that stays whatever comes.
+
+    Returns:
+        The least recently used sets that are not in use: enough of them, or all.
+    """
+    return _evict(sets, most, lambda one: one.folder != keep)
+
+
+def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) -> Pruned:
+    """Delete what killed processes have left, and the least recently used feature sets that nobody uses.
+
+    Args:
+        cache_dir: Folder of the whole cache; need not be there.
+        most: Largest size of the feature sets that stay, in bytes; None to delete none of them.
+        dry_run: Only say what would go.
+    """
+    sets, leftovers = survey(cache_dir)
+    total = sum(one.bytes for one in sets)
+    bound = total if most is None else most
+    cleared = [one for one in leftovers if dry_run or _clear(one.path)]
+    gone = _evict(sets, bound, lambda one: dry_run or _delete(one.folder))
+    left = total - sum(one.bytes for one in gone)
+    stayed = [one for one in sets if one not in gone] if left > bound else []
+    return Pruned(tuple(gone), tuple(cleared), tuple(stayed), left)
+
+
+def verify(
+    cache_dir: Path,
+    threads: int,
+    *,
+    keep: bool = False,
+    on_start: Callable[[int], None] = lambda total: None,
+    on_shard: Callable[[], None] = lambda: None,
+) -> Verified:
+    """Check every byte of every shard.
+
+    Args:
+        cache_dir: Folder of the whole cache; need not be there.
+        threads: How many read at a time.
+        keep: Leave damaged shards where they are; otherwise they are taken away, and the next run makes them again.
+        on_start: Told how many shards there are.
+        on_shard: Told each time that one is done.
+    """
+    files = [file for folder in _folders(cache_dir) for file in shards_in(folder)]
+    on_start(len(files))
+    found = Verified()
+    with ThreadPoolExecutor(threads) as pool:
+        futures = {pool.submit(_examine, file, keep): file for file in files}
+        try:
+            for future in as_completed(futures):
+                _note(found, futures[future], future.result())
+                on_shard()
+                check_interrupt()
+        except BaseException:
+            # Without this, Ctrl-C would wait until every remaining shard is read.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    found.damaged.sort(key=lambda damage: damage.file)
+    found.unreadable.sort()
+    return found
+
+
+def _note(found: Verified, file: Path, answer: Damage | OSError | None) -> None:
+    if answer is None:
+        found.good += 1
+    elif isinstance(answer, Damage):
+        found.damaged.append(answer)
+    elif not isinstance(answer, FileNotFoundError):  # deleted since
+        found.unreadable.append((file, answer.strerror or str(answer)))
+
+
+def _examine(file: Path, keep: bool) -> Damage | OSError | None:
+    """Check one shard; None for a good one."""
+    try:
+        reason = _damage_of(file)
+        if reason is None or keep:
+            return Damage(file, reason, removed=False) if reason is not None else None
+        with only_writer(file) as alone:
+            if not alone:  # somebody has found it, too, and makes it again
+                return Damage(file, reason, removed=True)
+            if (reason := _damage_of(file)) is None:
+                return None
+            file.unlink()
+            return Damage(file, reason, removed=True)
+    except OSError as error:
+        return error
+
+
+def _damage_of(file: Path) -> str | None:
+    try:
+        read_shard(file)
+    except DamagedShardError as error:
+        return str(error)
+    return None
+
+
+def _evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
+    """Delete one set after another until the rest is small enough; return those that are gone."""
+    total, gone = sum(one.bytes for one in sets), []
+    for one in sets:
+        if total <= most:
+            break
+        if not one.in_use and delete(one):
+            gone.append(one)
+            total -= one.bytes
+    return gone
+
+
+def _delete(folder: Path) -> bool:
+    """Delete a feature set, unless a process uses it now; one that wants it from now on makes a new one."""
+    going = folder.with_name(f"{_GOING}{folder.name}-{uuid.uuid4().hex}")
+    with claimed(folder) as free:
+        if not free:
+            return False
+        try:
+            folder.rename(going)
+        except OSError:  # another user's
+            return False
+    shutil.rmtree(going, ignore_errors=True)
+    return True
+
+
+def _clear(path: Path) -> bool:
+    """Delete what a killed process has left, unless another one has come to use it; whether it is gone."""
+    if path.name.startswith(_GOING):
+        shutil.rmtree(path, ignore_errors=True)
+        return not path.exists()
+    if path.is_dir():
+        return _delete(path)
+    with claimed(path.parent) as free:
+        if free:
+            return _unlink(path)
+    shard = _shard_behind(path)
+    if shard is None or not path.exists():
+        return False
+    with only_writer(shard) as alone:
+        return alone and _unlink(path)
+
+
+def _unlink(file: Path) -> bool:
+    try:
+        file.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _folders(cache_dir: Path) -> list[Path]:
+    """The folders of the feature sets."""
+    try:
+        found = sorted(features_folder(cache_dir).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    # Nothing else is touched, whatever the folder is that somebody takes for a cache.
+    return [path for path in found if _KEY.fullmatch(path.name) and path.is_dir()]
+
+
+def _left_in(folder: Path, used: bool) -> Iterator[Path]:
+    """The files that killed processes have left in a feature set."""
+    for path in sorted(folder.glob(".*.tmp")):
+        shard = _shard_behind(path)
+        if not used or (shard is not None and not being_written(shard)):
+            yield path
+    if not used:  # while the set is in use, a lock that nobody has now may be taken by the next moment
+        yield from sorted(folder.glob("*.lock"))
+
+
+def _shard_behind(temporary: Path) -> Path | None:
+    """The shard that was to be made of a temporary file ``.NAME.PROCESS.tmp``; None for another file's."""
+    name = temporary.name.removeprefix(".").rpartition(".")[0].rpartition(".")[0]
+    return temporary.with_name(name) if name.endswith(SUFFIX) else None
+
+
+def _bytes_below(folder: Path) -> int:
+    return _bytes_of([Path(where) / name for where, _, names in os.walk(folder) for name in names])
+
+
+def _bytes_of(files: Iterable[Path]) -> int:
+    """Size of some files in bytes; what is gone takes none."""
+    total = 0
+    for file in files:
+        try:
+            total += file.stat().st_size
+        except OSError:
+            continue
+    return total

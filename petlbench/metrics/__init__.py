@@ -1,0 +1,1 @@
+"""Scores of one classifier, their intervals, and the two that weigh performance against cost."""

@@ -1,0 +1,246 @@
+"""What each image of a split contributes to the error of a score.
+
+The influence of image i on a score is scaled so that the score's variance over draws of images is the sum of the
+squared influences. Everything else follows by adding influences up before they are squared: over the images of a group
+where groups are drawn, over classes for a macro average, over seeds for a mean, with a minus sign for a difference of
+two methods on the same images. The method is the infinitesimal jackknife; for the AUC it is DeLong's estimate.
+
+Sources: E. R. DeLong, D. M. DeLong and D. L. Clarke-Pearson, Biometrics 44 (1988) 837; B. Efron, The Jackknife, the
+Bootstrap and Other Resampling Plans (1982), chapter 6; N. A. Obuchowski, Biometrics 53 (1997) 567 (groups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from petlbench.metrics.classification import softmax
+
+__all__ = [
+    "METRICS",
+    "auc_influences",
+    "chance_disagreement",
+    "f1_influences",
+    "influence_on",
+    "kappa_influences",
+    "number_groups",
+    "recall_influences",
+    "sum_by_group",
+]
+
+Labels = NDArray[np.integer[Any]]
+Numbers = NDArray[np.float64]
+
+
+def auc_influences(labels: Labels, scores: NDArray[np.floating[Any]]) -> tuple[Numbers, Numbers]:
+    """Compute the AUC of each class against the rest, and what each image contributes to its error.
+
+    Args:
+        labels: True class of each image, (N,).
+        scores: Scores, (N, C); with two classes only column 1 counts.
+
+    Returns:
+        The AUCs, (K,), and the influences, (K, N): K is 1 with two classes, else the number of classes that some
+        image has, and 0 where fewer than two classes have one.
+    """
+    present = np.unique(labels)
+    if len(present) < 2:
+        return np.empty(0), np.empty((0, len(labels)))
+    classes = [1] if scores.shape[1] == 2 else present.tolist()
+    found = [_one_auc(labels == index, scores[:, index].astype(np.float64)) for index in classes]
+    return np.array([auc for auc, _ in found]), np.stack([influence for _, influence in found])
+
+
+def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+    """Compute the recall of each class that is present, and what each image contributes to its error.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+
+    Returns:
+        The recalls, (K,), and the influences, (K, N).
+    """
+    members = labels == np.unique(labels)[:, None]
+    right = (labels == predicted).astype(np.float64)
+    counts = members.sum(axis=1)
+    recalls = (members * right).sum(axis=1) / counts
+    scale = np.sqrt(counts * np.maximum(counts - 1, 1))
+    return recalls, members * (right - recalls[:, None]) / scale[:, None]
+
+
+def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+    """Compute the F1 of each class that is present, and what each image contributes to its error.
+
+    F1 is twice the images that are rightly of the class, over those that are or are said to be: a ratio of two sums,
+    whose influence is linear in both.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+
+    Returns:
+        The F1s, (K,), and the influences, (K, N).
+    """
+    classes = np.unique(labels)[:, None]
+    of_class, said = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
+    total = (of_class + said).sum(axis=1, keepdims=True)
+    scores = 2 * (of_class * said).sum(axis=1, keepdims=True) / total
+    return scores[:, 0], (2 * of_class * said - scores * (of_class + said)) / total * _small_sample(len(labels))
+
+
+def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers] | None:
+    """Compute Cohen's kappa with quadratic weights, and what each image contributes to its error.
+
+    With the disagreement that was observed, a = sum w p, and that of chance, e = sum w r c (r and c being the shares of
+    true and predicted classes), kappa is 1 - a / e. An image moves a by its own weight, and e by both of its margins:
+    J. L. Fleiss, J. Cohen and B. S. Everitt, Psychological Bulletin 72 (1969) 323.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+
+    Returns:
+        Kappa, and the influences, (N,); None where all labels and predictions are one class.
+    """
+    truth, said = labels.astype(np.float64), predicted.astype(np.float64)
+    observed, chance = (truth - said) ** 2, chance_disagreement(labels, predicted)
+    if chance == 0:
+        return None
+    # Mean weight between an image's true class and all predicted ones, and the other way round.
+    by_truth = (truth - said.mean()) ** 2 + said.var()
+    by_said = (said - truth.mean()) ** 2 + truth.var()
+    ratio = float(observed.mean()) / chance
+    return 1 - ratio, _of_mean((ratio * (by_truth + by_said - chance) - observed) / chance)
+
+
+def chance_disagreement(labels: Labels, predicted: Labels) -> float:
+    """Compute the mean squared distance of a true class and a predicted one that are drawn apart.
+
+    Args:
+        labels: True class of each image, (N,).
+        predicted: Predicted class, (N,).
+    """
+    return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
+
+
+def influence_on(metric: str, labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
+    """Compute what each image contributes to the error of a score of `petlbench.metrics.classification.evaluate`.
+
+    Args:
+        metric: One of `METRICS`.
+        labels: True class of each image, (N,).
+        logits: Scores before the softmax, (N, C).
+
+    Returns:
+        The influences, (N,); None where the score is undefined.
+
+    Raises:
+        ValueError: The metric is not one of `METRICS`.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"no influence is known for '{metric}', only for {', '.join(METRICS)}")
+    if len(labels) == 0 or not np.isfinite(logits).all():
+        return None
+    return METRICS[metric](labels, logits)
+
+
+def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:
+    """Number what is drawn together: the images of a group; an image without a group is alone.
+
+    Args:
+        groups: The group of each image, or None where there are none.
+        count: N, the number of images.
+
+    Returns:
+        A number for each image, (N,), from 0 without gaps.
+    """
+    if groups is None or all(group is None for group in groups):
+        return np.arange(count)
+    # A number is never equal to a group's name, so that an image without a group stays alone.
+    numbers: dict[str | int, int] = {}
+    keys = (row if group is None else group for row, group in enumerate(groups))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def sum_by_group(influences: Numbers, units: NDArray[np.int64]) -> Numbers:
+    """Add up the influences of the images of each group.
+
+    Args:
+        influences: Influences, (K, N).
+        units: The number of each image's group, (N,), as of `number_groups`.
+
+    Returns:
+        Influences of the G groups, (K, G), scaled by the root of G / (G - 1) where groups have several images.
+    """
+    count = int(units.max()) + 1 if len(units) else 0
+    if count == len(units):
+        return influences
+    sums = np.stack([np.bincount(units, weights=row, minlength=count) for row in influences])
+    return np.asarray(sums * _small_sample(count))
+
+
+def _one_auc(positive: NDArray[np.bool_], scores: Numbers) -> tuple[float, Numbers]:
+    """DeLong's structural components: the share of the other side that each image is ranked right against."""
+    order = np.argsort(scores)
+    negatives = int((~positive).sum())
+    below = _sum_below(scores[order], ~positive[order]) / negatives
+    right = np.empty(len(scores))
+    right[order] = np.where(
+        positive[order], below, 1 - _sum_below(scores[order], positive[order]) / (len(scores) - negatives)
+    )
+    auc = float(right[positive].mean())
+    counts = np.where(positive, len(scores) - negatives, negatives)
+    return auc, (right - auc) / np.sqrt(counts * np.maximum(counts - 1, 1))
+
+
+def _sum_below(ordered: Numbers, counted: NDArray[np.bool_]) -> Numbers:
+    """How many of those counted have a smaller score than each image; of equal scores, half of them."""
+    total = np.concatenate([[0], np.cumsum(counted)])
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    starts = np.flatnonzero(new)
+    run = np.cumsum(new) - 1
+    ends = np.concatenate([starts[1:], [len(ordered)]])
+    return np.asarray((total[starts] + total[ends])[run] / 2)
+
+
+def _macro_auc(labels: Labels, scores: NDArray[np.floating[Any]]) -> Numbers | None:
+    aucs, influences = auc_influences(labels, scores)
+    return np.asarray(influences.mean(axis=0)) if len(aucs) else None
+
+
+def _of_mean(values: Numbers) -> Numbers:
+    count = len(values)
+    return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
+
+
+def _small_sample(count: int) -> float:
+    """What makes the variance of images drawn without bias."""
+    return float(np.sqrt(count / max(count - 1, 1)))
+
+
+def _kappa(labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
+    found = kappa_influences(labels, logits.argmax(axis=1))
+    return None if found is None else found[1]
+
+
+def _loss(labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return _of_mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
+
+
+METRICS: Mapping[str, Callable[[Labels, NDArray[np.floating[Any]]], Numbers | None]] = {
+    "auc": lambda labels, logits: _macro_auc(labels, softmax(logits)),
+    "auc_logits": _macro_auc,
+    "accuracy": lambda labels, logits: _of_mean((logits.argmax(axis=1) == labels).astype(np.float64)),
+    "balanced_accuracy": lambda labels, logits: np.asarray(
+        recall_influences(labels, logits.argmax(axis=1))[1].mean(axis=0)
+    ),
+    "f1": lambda labels, logits: np.asarray(f1_influences(labels, logits.argmax(axis=1))[1].mean(axis=0)),
+    "kappa": _kappa,
+    "loss": _loss,
+}
+"""Scores whose images' influence is known, by the names of `petlbench.metrics.classification.evaluate`."""

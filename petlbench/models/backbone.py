@@ -1,0 +1,280 @@
+"""A backbone at work: its final feature, its blocks, and what goes on between them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from petlbench.models.info import BackboneInfo
+from petlbench.models.projections import fuse, split
+
+__all__ = ["Backbone", "FusedAttentionSwitch", "set_attention_kernel"]
+
+# Where timm keeps the linear layer that plays a part, seen from a block; the first that is there is taken. A gated MLP
+# has two layers in the place of the first one.
+_PLACES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "q": (("attn.qkv.q",), ("attn.q_proj",)),
+    "k": (("attn.qkv.k",), ("attn.k_proj",)),
+    "v": (("attn.qkv.v",), ("attn.v_proj",)),
+    "proj": (("attn.proj",),),
+    "fc1": (("mlp.fc1",), ("mlp.fc1_g", "mlp.fc1_x")),
+    "fc2": (("mlp.fc2",),),
+}
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class _AttentionKernel(TorchFunctionMode):
+    """Puts a function in the place of torch's fused attention kernels, where those would attend to all tokens alike.
+
+    Args:
+        attend: Given queries, keys and values, returns what the queries read.
+    """
+
+    def __init__(self, attend: Attend) -> None:
+        super().__init__()
+        self._attend = attend
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one function, attention by the one that was given."""
+        options = kwargs or {}
+        plain = len(args) == 3 and not any(options.get(name) for name in ("dropout_p", "is_causal", "scale"))
+        if func is nn.functional.scaled_dot_product_attention and plain and options.get("attn_mask") is None:
+            return self._attend(*args)
+        return func(*args, **options)
+
+
+class FusedAttentionSwitch(nn.Module):
+    """Base of attention layers that can run eager or fused; timm's attention layers carry the same attribute."""
+
+    fused_attn: bool = True
+
+
+class Backbone:
+    """A pre-trained vision transformer without its classifier.
+
+    Args:
+        info: Its structure.
+        module: The timm model.
+    """
+
+    def __init__(self, info: BackboneInfo, module: nn.Module) -> None:
+        self.info = info
+        self.module = module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone lives."""
+        return next(self.module.parameters()).device
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """Compute the final feature, as the weights' own classifier would read it.
+
+        Args:
+            image: Normalised images, (B, 3, image_size, image_size).
+
+        Returns:
+            Features, (B, D).
+        """
+        model = cast("Any", self.module)
+        return cast("Tensor", model.forward_head(model.forward_features(image), pre_logits=True))
+
+    def pooled_from(self, tokens: Tensor) -> Tensor:
+        """Compute the final feature from the tokens behind the last block (needs ``isotropic``).
+
+        Args:
+            tokens: Tokens, (B, N, D), not yet normed.
+
+        Returns:
+            Features, (B, D).
+        """
+        model = cast("Any", self.module)
+        return cast("Tensor", model.forward_head(model.norm(tokens), pre_logits=True))
+
+    def pooled_through(
+        self, image: Tensor, enter: Callable[[int, Tensor], Tensor], leave: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Compute the final feature while something is done to the tokens on the way (needs ``isotropic``).
+
+        Args:
+            image: Normalised images, (B, 3, image_size, image_size).
+            enter: Given a block's number and the tokens (B, N, D) in front of it, returns what the block reads.
+            leave: Given the tokens behind the last block, returns those that the final feature is made of.
+
+        Returns:
+            Features, (B, D).
+        """
+        tokens, positions = self._embedded(image)
+        for layer, block in enumerate(self.blocks()):
+            tokens = block(enter(layer, tokens), **positions[layer])
+        return self.pooled_from(leave(tokens))
+
+    def states(self, image: Tensor) -> Iterator[Tensor]:
+        """Run the blocks and yield the tokens in front of each and behind the last (needs ``isotropic``).
+
+        Args:
+            image: Normalised images, (B, 3, image_size, image_size).
+
+        Yields:
+            L + 1 states in turn, each (B, N, D).
+        """
+        tokens, positions = self._embedded(image)
+        for layer, block in enumerate(self.blocks()):
+            yield tokens
+            tokens = block(tokens, **positions[layer])
+        yield tokens
+
+    def queries_keys_values(
+        self, image: Tensor, layers: Sequence[int], attend: Attend | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Run the blocks and yield what the attention of the wanted layers sees (needs ``keys_values``).
+
+        Nothing is computed after the last wanted layer's queries, keys and values.
+
+        Args:
+            image: Normalised images, (B, 3, image_size, image_size).
+            layers: Layers (0-based, ascending).
+            attend: Called in the place of the fused attention kernel in the wanted layers but the last, with queries,
+                keys and values, each (B, H, N, D / H); returns what the queries read, of the same shape. Layers that
+                compute attention explicitly do not call it.
+
+        Yields:
+            Queries, keys and values of each wanted layer in turn, each (B, H, N, D / H), not scaled.
+        """
+        tokens, _ = self._embedded(image)
+        wanted, last = set(layers), max(layers)
+        for index, block in enumerate(self.blocks()):
+            if index == last:
+                yield _heads(block.attn, block.attn.qkv(block.norm1(tokens)))
+                return
+            if index in wanted:
+                captured: list[Tensor] = []
+                # The block runs as timm wrote it; the hook only looks on.
+                hook = block.attn.qkv.register_forward_hook(lambda _m, _i, out, seen=captured: seen.append(out))
+                try:
+                    with nullcontext() if attend is None else _AttentionKernel(attend):
+                        tokens = block(tokens)
+                finally:
+                    hook.remove()
+                yield _heads(block.attn, captured[0])
+            else:
+                tokens = block(tokens)
+
+    def _embedded(self, image: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
+        """Turn images into what the first block reads, (B, N, D), and each block's rotary positions, if it has any."""
+        model = cast("Any", self.module)
+        embedded = model._pos_embed(model.patch_embed(image))
+        if isinstance(embedded, Tensor):
+            return cast("Tensor", model.norm_pre(embedded)), [{} for _ in self.blocks()]
+        tokens, rope = embedded
+        by_layer = rope is not None and getattr(model, "rope_mixed", False)
+        positions = [{"rope": rope[layer] if by_layer else rope} for layer in range(self.info.blocks)]
+        return cast("Tensor", model.norm_pre(tokens)), positions
+
+    def blocks(self) -> list[Any]:
+        """The transformer blocks in order, each with an ``attn`` and an ``mlp`` that can be replaced in place."""
+        return [block for _, block in self._named_blocks()]
+
+    def block_names(self) -> list[str]:
+        """Names of the blocks inside the module, in order."""
+        return [name for name, _ in self._named_blocks()]
+
+    def linears(self, *parts: str) -> list[list[str]]:
+        """Name the linear layers that play some parts, block by block.
+
+        Queries, keys and values have layers of their own once `split_qkv` was called.
+
+        Args:
+            parts: ``q``, ``k``, ``v``, ``proj`` (behind the attention), ``fc1`` or ``fc2``.
+
+        Returns:
+            For each block the full names inside the module.
+
+        Raises:
+            KeyError: When a block has no such layer.
+        """
+        return [
+            [f"{name}.{place}" for part in parts for place in _places(block, part)]
+            for name, block in self._named_blocks()
+        ]
+
+    def replace(self, name: str, layer: nn.Module) -> None:
+        """Put a layer in the place of the one that bears a name inside the module."""
+        parent, _, last = name.rpartition(".")
+        setattr(self.module.get_submodule(parent), last, layer)
+
+    def split_qkv(self) -> None:
+        """Take every fused query-key-value layer apart, in place; the outputs stay the same (needs ``qkv``)."""
+        for block in self.blocks():
+            split(block.attn)
+
+    def fuse_qkv(self) -> None:
+        """Put every layer that `split_qkv` took apart together again, in place; the outputs stay the same."""
+        for block in self.blocks():
+            fuse(block.attn)
+
+    def expect_prefix_tokens(self, more: int) -> None:
+        """Tell rotary attention of tokens behind the prefix tokens that have no position either."""
+        for block in self.blocks():
+            if hasattr(block.attn, "num_prefix_tokens"):
+                block.attn.num_prefix_tokens += more
+
+    def digest(self) -> str:
+        """Hash the weights: SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _named_blocks(self) -> list[tuple[str, Any]]:
+        model = cast("Any", self.module)
+        if hasattr(model, "blocks"):
+            return [(f"blocks.{index}", block) for index, block in enumerate(model.blocks)]
+        return [
+            (f"layers.{stage}.blocks.{index}", block)
+            for stage, layer in enumerate(model.layers)
+            for index, block in enumerate(layer.blocks)
+        ]
+
+
+def set_attention_kernel(module: nn.Module, kernel: str) -> None:
+    """Choose between explicit attention and torch's fused kernels in every attention layer.
+
+    Args:
+        module: Anything that holds timm attention layers or `FusedAttentionSwitch`.
+        kernel: ``eager``, ``fused``, or ``auto`` (fused where the layer offers it).
+    """
+    for layer in module.modules():
+        if hasattr(layer, "fused_attn"):
+            cast("Any", layer).fused_attn = kernel != "eager"
+
+
+def _places(block: nn.Module, part: str) -> tuple[str, ...]:
+    """Find the layers of a block that play a part, as they stand in a plain block."""
+    for places in _PLACES[part]:
+        if all(_reaches(block, place) for place in places):
+            return places
+    raise KeyError(f"a {type(block).__name__} has no layer for '{part}'")
+
+
+def _reaches(block: nn.Module, place: str) -> bool:
+    try:
+        return isinstance(block.get_submodule(place), nn.Module)
+    except AttributeError:
+        return False
+
+
+def _heads(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split (B, N, 3 D) into queries, keys and values per head, each (B, H, N, D / H)."""
+    batch, tokens, _ = qkv.shape
+    parts = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    query, key, value = parts.unbind(0)
+    return attention.q_norm(query), attention.k_norm(key), value

@@ -1,0 +1,63 @@
+"""Which methods suit a backbone, and what each of them learns on it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from petlbench.core.catalog import Catalog, Entry
+from petlbench.models.backbone import Backbone
+from petlbench.models.build import Assembled, count_parameters
+from petlbench.models.method import load_method
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
+from petlbench.results.result import Parameters
+
+__all__ = ["Suitability", "survey"]
+
+_META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Suitability:
+    """How a method and a backbone go together, the method in its default settings.
+
+    Args:
+        entry: The method.
+        reason: Why they do not, or None when they do.
+        parameters: What is learned, or None when they do not.
+    """
+
+    entry: Entry
+    reason: str | None
+    parameters: Parameters | None
+
+
+def survey(catalog: Catalog, backbone: str, image_size: int | None, num_classes: int) -> Iterator[Suitability]:
+    """Put every method on a backbone in turn, on device ``meta``: nothing is loaded and nothing allocated.
+
+    Args:
+        catalog: The catalogues.
+        backbone: timm's name.
+        image_size: Height and width in pixels; None for the size that the weights were trained at.
+        num_classes: Number of classes C.
+
+    Yields:
+        One answer a method, in alphabetical order.
+
+    Raises:
+        InputError: When the backbone is unknown or cannot be adapted at all.
+    """
+    info = probe_backbone(resolve_backbone(backbone), image_size)
+    pristine = build_backbone(info.name, info.image_size, "none", _META).module
+    for entry in catalog.entries("method").values():
+        method = load_method(entry).from_settings({})
+        if reason := method.refuse(info):
+            yield Suitability(entry, reason, None)
+            continue
+        bare = Backbone(info, copy.deepcopy(pristine))
+        with _META:
+            adapted = method.adapt(bare, num_classes)
+        yield Suitability(entry, None, count_parameters(Assembled(method, bare, adapted, None, num_classes, "")))

@@ -1,0 +1,365 @@
+"""What a method is: the contract between the engine and the files in ``methods/``.
+
+The engine asks a method for what differs between methods and never asks for its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from petlbench.core.catalog import Entry, MethodCard
+from petlbench.core.errors import InputError
+from petlbench.core.validation import validate_settings
+from petlbench.models.backbone import Backbone
+from petlbench.models.info import BackboneInfo
+
+__all__ = [
+    "Adapted",
+    "Classifier",
+    "Companion",
+    "FeatureSpec",
+    "FrozenFeatures",
+    "Inputs",
+    "Method",
+    "MethodSettings",
+    "TensorSpec",
+    "TrainingDefaults",
+    "ViewSpec",
+    "load_method",
+    "new_head",
+    "nothing_to_merge",
+]
+
+
+S = TypeVar("S", bound="MethodSettings")
+
+
+class MethodSettings(BaseModel):
+    """Base of every method's settings: frozen, unknown keys refused, each field described and bounded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """What a run uses when the user says nothing.
+
+    Args:
+        lr: Learning rate of AdamW.
+        weight_decay: Decoupled weight decay, on every learnable parameter.
+        lr_range: Lowest and highest learning rate of AdamW that a search tries; holds ``lr``.
+        sgd_lr_range: The same for SGD with a batch of 256 images, scaled with the batch; None where a search keeps to
+            AdamW.
+        published_lr: The authors' own learning rate by dataset, where they print one; a search's first trial takes it.
+    """
+
+    lr: float
+    weight_decay: float = 1e-4
+    lr_range: tuple[float, float] = (1e-5, 1e-2)
+    sgd_lr_range: tuple[float, float] | None = None
+    published_lr: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How one image is shown to a module.
+
+    Args:
+        size: Height and width in pixels.
+        augment: Whether the training split's images are augmented.
+    """
+
+    size: int
+    augment: bool = True
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The shape of one image's tensor, without the batch axis, and its type."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def bytes(self) -> int:
+        """Size of one image's tensor in bytes."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What frozen features look like: one declaration for the cache, the dry run and the meta batch.
+
+    Args:
+        view: Name of the view that the backbone reads. It is made for the features alone.
+        key: What determines the features beside backbone and image; plain values.
+        tensors: One image's tensors by name.
+    """
+
+    view: str
+    key: Mapping[str, str | int | float | bool]
+    tensors: Mapping[str, TensorSpec]
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one image's features in bytes."""
+        return sum(spec.bytes for spec in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every adapted module eats.
+
+    Args:
+        views: Images by view name, each (B, 3, H, W).
+        features: Frozen features by name, each (B, ...) as the method's `FeatureSpec` says.
+    """
+
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class FrozenFeatures(Protocol):
+    """What a method takes from the frozen backbone; computed once per image when preloaded."""
+
+    def spec(self, backbone: BackboneInfo) -> FeatureSpec:
+        """Describe the features without computing them."""
+        ...
+
+    def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
+        """Compute the features of a batch.
+
+        The engine calls it in evaluation mode and without gradients.
+
+        Args:
+            backbone: The frozen backbone.
+            image: The view that `spec` names, (B, 3, H, W).
+
+        Returns:
+            The tensors that `spec` declares, each with a batch axis in front.
+        """
+        ...
+
+
+class Companion(Protocol):
+    """What goes along with a training, for methods that need more than a loss and gradients."""
+
+    def penalty(self) -> Tensor:
+        """A scalar that is added to the loss in every step; it reads nothing back to the host."""
+        ...
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Act behind an optimiser step, while its gradients are still there.
+
+        Args:
+            step: Steps taken so far, from 1.
+            steps: Steps of the whole training.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a training that is resumed needs beside the learnable parameters."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A backbone made ready for a task.
+
+    Args:
+        module: ``forward(Inputs) -> logits (B, C)``. Everything outside ``learnable`` stays frozen.
+        learnable: Names of the parameters of ``module`` that are learned; they are what is counted and saved.
+        published_extra_total: Parameters that the method's own paper counts in the total and we do not.
+        chosen: Names of buffers of ``module`` that ``prepare`` sets; saved beside what was learned, and not counted.
+        prepare: Called once before the training with its images, not augmented and in a seeded order, as pairs of
+            inputs and labels (B,). For methods that choose from the data what they learn.
+        companion: Goes along with the training, or None.
+        merge: Folds what was learned into the backbone's own layers, in place: then the backbone is timm's model
+            again, and its final feature through ``module.head`` gives the logits. None where that cannot be.
+    """
+
+    module: nn.Module
+    learnable: frozenset[str]
+    published_extra_total: int = 0
+    chosen: frozenset[str] = frozenset()
+    prepare: Callable[[Iterable[tuple[Inputs, Tensor]]], None] | None = None
+    companion: Companion | None = None
+    merge: Callable[[], None] | None = None
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The learnable parameters by name, in the module's order."""
+        return {name: tensor for name, tensor in self.module.named_parameters() if name in self.learnable}
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a run keeps: the learnable parameters and the buffers that were chosen from the data."""
+        chosen = {name: tensor for name, tensor in self.module.named_buffers() if name in self.chosen}
+        return {**self.parameters(), **chosen}
+
+    def freeze_the_rest(self) -> None:
+        """Let gradients reach the learnable parameters and nothing else.
+
+        Raises:
+            ValueError: When a declared name is not a parameter of the module.
+        """
+        present = {name for name, _ in self.module.named_parameters()}
+        if absent := sorted(self.learnable - present):
+            raise ValueError(f"declared learnable but not in the module: {', '.join(absent[:5])}")
+        for name, tensor in self.module.named_parameters():
+            tensor.requires_grad_(name in self.learnable)
+
+
+class Method(ABC, Generic[S]):
+    """A way to adapt a backbone; one class in one file of ``methods/``.
+
+    A subclass sets ``card``, ``Settings`` and ``defaults``. The engine calls, in this order: `refuse` and `views`
+    before any weight is loaded, `features` to know whether the backbone can be left out of training, `adapt` once.
+
+    Attributes:
+        starts_at_backbone: A promise: before the first step the logits are those of the frozen backbone's final feature
+            through the new head.
+        preloads_by_default: Whether frozen features, where there are any, are preloaded without being asked for; for
+            features of moderate size.
+
+    Args:
+        settings: The validated settings of this run.
+    """
+
+    card: ClassVar[MethodCard]
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    defaults: ClassVar[TrainingDefaults]
+    starts_at_backbone: ClassVar[bool] = False
+    preloads_by_default: ClassVar[bool] = True
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    def refuse(self, backbone: BackboneInfo) -> str | None:
+        """Say why this method cannot work on a backbone, or return None when it can."""
+        return None
+
+    def views(self, backbone: BackboneInfo, image_size: int) -> dict[str, ViewSpec]:
+        """Name the views of an image that the module or its frozen features need."""
+        return {"fine": ViewSpec(image_size)}
+
+    def features(self, backbone: BackboneInfo) -> FrozenFeatures | None:
+        """The frozen features that the module eats, or None when it reads images alone."""
+        return None
+
+    @abstractmethod
+    def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
+        """Build the module to train.
+
+        Torch's global generator is seeded before the call, so plain initialisers repeat to the last bit. The call
+        must also work when the backbone lives on device ``meta``.
+
+        Args:
+            backbone: The pre-trained backbone; may be changed in place.
+            num_classes: Number of classes C.
+
+        Returns:
+            The module and the names of what it learns.
+        """
+
+    @classmethod
+    def from_settings(cls, values: Mapping[str, Any]) -> Method[Any]:
+        """Build the method from plain values.
+
+        Args:
+            values: Settings by name; what is left out takes its default.
+
+        Raises:
+            InputError: When a name is unknown or a value is out of bounds.
+        """
+        return cls(validate_settings(cls.Settings, values, f"method {cls.card.name}"))  # type: ignore[arg-type]
+
+
+class Classifier(nn.Module):
+    """A backbone that reads the fine view, with a new head: what most methods adapt.
+
+    Args:
+        backbone: The backbone; its module is a child, so that its parameters can be named.
+        num_classes: Number of classes C.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self._pooled = backbone.pooled
+        self.backbone = backbone.module
+        self.head = new_head(backbone.info.width, num_classes)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Map the fine view (B, 3, H, W) to logits (B, C)."""
+        return cast("Tensor", self.head(self._pooled(inputs.views["fine"])))
+
+
+def nothing_to_merge() -> None:
+    """The ``merge`` of methods that learn the backbone's own tensors and a linear head, and add nothing."""
+
+
+def new_head(width: int, num_classes: int) -> nn.Linear:
+    """Make the linear layer on top of a feature: truncated normal weights (0.02) and zero bias, as in ViT."""
+    head = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def load_method(entry: Entry) -> type[Method[Any]]:
+    """Import the file of a catalogue entry and return its method class.
+
+    Args:
+        entry: An entry of kind ``method``.
+
+    Raises:
+        InputError: When the file cannot be imported or its class is no `Method`; the file is named.
+    """
+    try:
+        module = _import(entry)
+        found = getattr(module, entry.attribute)
+    except Exception as error:
+        raise InputError(
+            f"method '{entry.name}': {entry.file} cannot be imported: {type(error).__name__}: {error}",
+            kind="broken_catalog",
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InputError(
+            f"method '{entry.name}': class {entry.attribute} in {entry.file} is no petlbench.models.method.Method",
+            kind="broken_catalog",
+        )
+    return found
+
+
+def _import(entry: Entry) -> ModuleType:
+    if entry.shipped:
+        return importlib.import_module(f"petlbench.methods.{entry.file.stem}")
+    digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:12]
+    name = f"_petlbench_catalog_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, entry.file)
+    if spec is None or spec.loader is None:
+        raise ImportError("no loader for this file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

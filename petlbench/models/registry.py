@@ -1,0 +1,215 @@
+"""timm's vision transformers by name: probed for their structure, built and given their weights."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models import PretrainedCfg, eva, swin_transformer
+from timm.models import vision_transformer as vit
+from torch import nn
+
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.models import micro  # noqa: F401 - tells timm of it
+from petlbench.models.backbone import Backbone
+from petlbench.models.info import BackboneInfo
+
+__all__ = ["DEFAULT_BACKBONE", "build_backbone", "probe_backbone", "resolve_backbone"]
+
+# ViT-B/16 of ImageNet-21k, fine-tuned at 384: the checkpoint that the FPT papers adapt. timm's own default for the
+# bare name is the AugReg recipe, which is another model.
+DEFAULT_BACKBONE = "vit_base_patch16_384.orig_in21k_ft_in1k"
+
+
+def resolve_backbone(name: str) -> str:
+    """Complete a timm name with its weight tag, so that a config says which weights it means.
+
+    Args:
+        name: ``architecture`` or ``architecture.tag``.
+
+    Returns:
+        ``architecture.tag``, or the bare architecture when timm knows no tag for it.
+
+    Raises:
+        InputError: When timm does not know it; the nearest names are given.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise unknown_name("backbone", name, timm.list_models(), hint="any timm vision transformer can be named")
+    if tag and name not in _tagged(architecture):
+        raise unknown_name("backbone", name, _tagged(architecture))
+    if name == DEFAULT_BACKBONE.partition(".")[0]:
+        return DEFAULT_BACKBONE
+    known = timm.get_pretrained_cfg(architecture) if not tag else None
+    return f"{architecture}.{known.tag}" if known is not None and known.tag else name
+
+
+@cache
+def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
+    """Read a backbone's structure without loading or allocating it.
+
+    Args:
+        name: A name from `resolve_backbone`.
+        image_size: Height and width in pixels; None for the size that the weights were trained at.
+
+    Raises:
+        InputError: When it is no vision transformer that can be adapted, or the image size is no multiple of its
+            patch.
+    """
+    native = _pretrained_cfg(name).input_size[-1]
+    with torch.device("meta"):
+        model = _create(name, native)
+        if "blocks" not in _capabilities(model):
+            raise _not_a_vit(name)
+        if image_size is not None and image_size != native:
+            _check_image_size(name, image_size, cast("Any", model).patch_embed.patch_size[0])
+            model = _create(name, image_size)
+    return _info(name, image_size or native, native, model)
+
+
+def build_backbone(name: str, image_size: int, weights: str, device: torch.device) -> Backbone:
+    """Build a backbone and give it its weights.
+
+    Args:
+        name: A name from `resolve_backbone`.
+        image_size: Height and width in pixels; the position table is resized to it.
+        weights: ``default`` (the hub), ``none`` (random, from torch's global generator), or a file.
+        device: Where to put it; on ``meta`` no weight is read.
+
+    Raises:
+        InputError: When the weights cannot be had or belong to another model.
+    """
+    from petlbench.models.weights import load_weights
+
+    info = probe_backbone(name, image_size)
+    if device.type == "meta":
+        with device:
+            return Backbone(info, _create(name, image_size))
+    module = _create(name, image_size)
+    load_weights(module, name, weights)
+    return Backbone(info, module.to(device))
+
+
+@cache
+def _tagged(architecture: str) -> list[str]:
+    return [name for name in timm.list_pretrained() if name.partition(".")[0] == architecture]
+
+
+def _pretrained_cfg(name: str) -> PretrainedCfg:
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()
+
+
+def _create(name: str, image_size: int) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, img_size=image_size, num_classes=0)
+    except TypeError as error:
+        raise _not_a_vit(name) from error
+
+
+def _check_image_size(name: str, size: int, patch: int) -> None:
+    if size < patch or size % patch:
+        near = sorted({max(patch, below) for below in (size // patch * patch, (size // patch + 1) * patch)})
+        raise InputError(
+            f"image size {size} is not a multiple of the patch of {name}, which is {patch} pixels",
+            hint=f"use --image-size {' or '.join(map(str, near))}",
+            kind="bad_image_size",
+        )
+
+
+def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
+    model, blocks = cast("Any", module), _blocks(module)
+    cfg = _pretrained_cfg(name)
+    return BackboneInfo(
+        name=name,
+        image_size=size,
+        native_size=native,
+        blocks=len(blocks),
+        width=model.num_features,
+        widths=tuple(_width(block) for block in blocks),
+        heads=blocks[0].attn.num_heads,
+        patch=model.patch_embed.patch_size[0],
+        prefix_tokens=getattr(model, "num_prefix_tokens", 0),
+        classes=cfg.num_classes,
+        parameters=sum(tensor.numel() for tensor in module.parameters()),
+        mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
+        std=cast("tuple[float, float, float]", tuple(cfg.std)),
+        interpolation=cfg.interpolation,
+        capabilities=_capabilities(model),
+    )
+
+
+def _blocks(model: Any) -> list[Any]:
+    """The blocks of a column of them, or of Swin's stages; none where they are arranged in another way."""
+    if isinstance(getattr(model, "blocks", None), nn.ModuleList | nn.Sequential):
+        return list(model.blocks)
+    if isinstance(model, swin_transformer.SwinTransformer):
+        return [block for stage in cast("Any", model.layers) for block in stage.blocks]
+    return []
+
+
+def _width(block: Any) -> int:
+    return next(layer.in_features for layer in block.modules() if isinstance(layer, nn.Linear))
+
+
+def _capabilities(model: Any) -> frozenset[str]:
+    blocks = _blocks(model)
+    usable = blocks and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
+    if not usable or not _cuts_patches(model):
+        return frozenset()
+    found = {"blocks"}
+    if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "norm", "norm_pre")):
+        found.add("isotropic")
+    if all(_is_plain(block) for block in blocks) and isinstance(model, vit.VisionTransformer):
+        found |= {"qkv", "keys_values"}
+    if all(_has_own_projections(block) or _is_windowed(block) for block in blocks):
+        found.add("qkv")
+    if all(_has_plain_mlp(block) for block in blocks):
+        found.add("plain_mlp")
+    for token, word in (("cls_token", "class_token"), ("reg_token", "register_tokens")):
+        if getattr(model, token, None) is not None:
+            found.add(word)
+    return frozenset(found)
+
+
+def _is_plain(block: Any) -> bool:
+    # timm's other blocks and attentions place their norms elsewhere, turn queries and keys by position, or read the
+    # fused weight past its layer.
+    attention: Any = vit.Attention  # type: ignore[attr-defined, unused-ignore]
+    return type(block) is vit.Block and type(block.attn) is attention and isinstance(block.attn.qkv, nn.Linear)
+
+
+def _has_own_projections(block: Any) -> bool:
+    """Whether queries, keys and values come from three layers or can be made to, as in EVA-02 and DINOv3."""
+    attention: Any = eva.EvaAttention
+    return type(block) is eva.EvaBlock and type(block.attn) is attention
+
+
+def _is_windowed(block: Any) -> bool:
+    """Whether it is a block of Swin, whose attention calls its fused layer as it is."""
+    return type(block) is swin_transformer.SwinTransformerBlock and isinstance(block.attn.qkv, nn.Linear)
+
+
+def _has_plain_mlp(block: Any) -> bool:
+    fc1, fc2 = getattr(block.mlp, "fc1", None), getattr(block.mlp, "fc2", None)
+    if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
+        return False
+    return fc1.out_features == fc2.in_features and fc1.out_features % fc1.in_features == 0
+
+
+def _cuts_patches(model: Any) -> bool:
+    """Whether the image is cut into patches directly, rather than read by a convolutional network first."""
+    embedding: Any = getattr(model, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if not (isinstance(patch, tuple) and hasattr(embedding, "num_patches") and hasattr(embedding, "img_size")):
+        return False
+    return bool(embedding.num_patches == (embedding.img_size[0] // patch[0]) ** 2)
+
+
+def _not_a_vit(name: str) -> InputError:
+    return InputError(
+        f"backbone '{name}' is not a vision transformer that petlbench can adapt",
+        hint="name one of timm's ViTs, for example vit_base_patch16_384 or vit_tiny_patch16_224",
+        kind="unsupported_backbone",
+    )

@@ -1,1 +1,0 @@
-"""The forms that a report takes as text."""

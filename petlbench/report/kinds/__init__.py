@@ -1,0 +1,1 @@
+"""Kinds of report, each one file."""

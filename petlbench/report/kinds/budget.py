@@ -1,0 +1,127 @@
+"""What a search of so many trials is expected to find.
+
+Where any n of N trials are as likely to have been the first ones, the expected best of n is the sum over the sorted
+values v_i of ``v_i C(i - 1, n - 1) / C(N, n)``: the unbiased estimate, without replacement. J. Dodge et al., "Show your
+work", EMNLP 2019, introduced the curve, and R. Tang et al., "Showing your work doesn't always work", ACL 2020,
+this estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+
+from petlbench.core.errors import InputError
+from petlbench.report.cells import number_cell
+from petlbench.report.columns import metric_title
+from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
+from petlbench.report.request import Material
+from petlbench.results.table import Stored
+
+__all__ = ["budget_report", "expected_best"]
+
+_SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)
+_CAPTION = (
+    "Expected best validation score of n trials: the mean over all ways to choose n of those that were tried "
+    "(Tang et al. 2020). "
+    "It takes trials for exchangeable, as in random search; a sampler that learns does better late than early. "
+    "A pruned trial counts with its best epoch, a failed one with the worst score that was seen."
+)
+
+
+def expected_best(values: Sequence[float], count: int) -> float:
+    """Give the expected largest of some values that are drawn without replacement.
+
+    Args:
+        values: At least one value.
+        count: How many are drawn; at most as many as there are.
+    """
+    ways = comb(len(values), count)
+    return sum(v * (comb(i, count - 1) / ways) for i, v in enumerate(sorted(values)) if i >= count - 1)
+
+
+def budget_report(material: Material) -> Document:
+    """Make the report of all searches that wrote to the folder of the results.
+
+    Args:
+        material: Whose trials are asked for.
+
+    Raises:
+        InputError: When there is no trial.
+    """
+    found = _by_search(material)
+    if not found:
+        raise InputError(
+            f"no trials of a search are stored in {material.asked.results}",
+            hint="petlbench sweep writes them there",
+            kind="no_results",
+        )
+    titles = {name: entry.title for name, entry in material.catalog.entries("method").items()}
+    datasets = sorted({dataset for _, dataset in found})
+    figures, rows = [], []
+    for dataset in datasets:
+        mine = {method: values for (method, where), values in found.items() if where == dataset}
+        figures.append(_figure(dataset, mine, titles, material.asked.metric))
+        rows += [_row(f"{titles.get(method, method)} on {dataset}", method, values) for method, values in mine.items()]
+    most = max(len(values) for values in found.values())
+    columns = [
+        Column("trials", "trials"),
+        *(Column(f"best_of_{n}", f"best of {n}", "%", "higher") for n in _SHOWN if n <= most),
+    ]
+    table = Table("main", material.card.title, columns, rows, _CAPTION, row_title="search")
+    return Document(
+        material.card.name,
+        material.card.title,
+        [table],
+        figures,
+        source=material.source,
+        settings={"metric": material.asked.metric},
+    )
+
+
+def _by_search(material: Material) -> dict[tuple[str, str], list[float]]:
+    """Scores of trials in percent, by method and dataset."""
+    trials: dict[tuple[str, str], list[Stored]] = {}
+    for one in material.trials():
+        trials.setdefault((one.method, one.dataset), []).append(one)
+    found = {key: [_best(one, material.asked.metric) for one in _tried(mine)] for key, mine in trials.items()}
+    return {key: _filled(values) for key, values in found.items() if any(value is not None for value in values)}
+
+
+def _tried(runs: Sequence[Stored]) -> list[Stored]:
+    """The trials proper: a search tries settings with its first seed, and only the best of them with further ones."""
+    first = min(one.seed for one in runs)
+    return [one for one in runs if one.seed == first]
+
+
+def _best(stored: Stored, metric: str) -> float | None:
+    curve = stored.document.get("curve") or ()
+    values = [100 * point[f"val_{metric}"] for point in curve if point.get(f"val_{metric}") is not None]
+    return max(values, default=None)
+
+
+def _filled(values: Sequence[float | None]) -> list[float]:
+    worst = min(value for value in values if value is not None)
+    return [worst if value is None else value for value in values]
+
+
+def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, str], metric: str) -> Figure:
+    axes = (Axis("trials", "trials", "", "log"), Axis("score", f"expected best validation {metric_title(metric)}", "%"))
+    series = []
+    for method, values in searches.items():
+        counts = list(range(1, len(values) + 1))
+        best: list[float | None] = [expected_best(values, count) for count in counts]
+        series.append(Series(method, titles.get(method, method), {"trials": [float(n) for n in counts], "score": best}))
+    return Figure(
+        dataset, "lines", f"What a search finds on {dataset}", axes, "trials", "score", series, caption=_CAPTION
+    )
+
+
+def _row(title: str, method: str, values: Sequence[float]) -> Row:
+    cells = {"trials": Cell(len(values), str(len(values)))}
+    for count in _SHOWN:
+        known = count <= len(values)
+        cells[f"best_of_{count}"] = number_cell(
+            expected_best(values, count) if known else None, 2, f"{len(values)} trials were tried"
+        )
+    return Row(f"{method} {title}", title, cells)

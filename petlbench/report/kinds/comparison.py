@@ -1,0 +1,195 @@
+"""Rows compared with one of them: effect, interval, and whether the runs can tell the two apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from petlbench.core.errors import unknown_name
+from petlbench.report.columns import metric_title
+from petlbench.report.context import Context
+from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
+from petlbench.report.grid import Line
+from petlbench.report.request import Material
+
+if TYPE_CHECKING:
+    from petlbench.statistics.ranks import RankTests
+    from petlbench.statistics.verdict import Average, Comparison
+
+__all__ = ["compare_lines"]
+
+# Each comparison reads the predictions of its runs: more than this takes minutes, so it is done on request only.
+_MOST_RUNS = 600
+
+_COLUMNS = (
+    Column("effect", "effect", "points", group="on these datasets"),
+    Column("interval", "95 % interval", "points", group="on these datasets"),
+    Column("p_better", "P(better)", group="on these datasets"),
+    Column("verdict", "verdict", group="on these datasets", numeric=False),
+    Column("detectable", "smallest separable", "points", group="on these datasets"),
+    Column("elsewhere_interval", "95 % interval", "points", group="on other datasets of this kind"),
+    Column("elsewhere_verdict", "verdict", group="on other datasets of this kind", numeric=False),
+)
+
+
+def compare_lines(material: Material, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
+    """Compare every row with one of them.
+
+    Args:
+        material: What the report is made from.
+        context: The results.
+
+    Returns:
+        Tables, figures and notes: none where there is nothing to compare.
+
+    Raises:
+        InputError: When the row to compare with is not there.
+    """
+    lines = [line for line in context.grid.lines if line.all_runs]
+    if len(lines) < 2:
+        return [], [], []
+    runs = sum(len(line.all_runs) for line in lines)
+    if runs > _MOST_RUNS and material.asked.against is None:
+        return (
+            [],
+            [],
+            [f"Rows are not compared: the predictions of {runs:,} runs would be read. --against METHOD does it."],
+        )
+    base = _base(material, context, lines)
+    material.progress.phase("comparing", len(lines) - 1)
+    rows, series = [], []
+    for line in lines:
+        if line.key != base.key:
+            found = context.evidence.average(line.key, base.key)
+            if found is not None:
+                rows.append(Row(line.key, line.title, _cells(found), runs=tuple(one.run_id for one in line.all_runs)))
+                series.append(_series(line, found.here))
+            material.progress.advance()
+    ranks, notes = _ranks(context, lines, base)
+    if not rows:
+        return [], ranks, notes
+    title = f"Compared with {base.title}"
+    caption = _caption(base, context)
+    table = Table("comparison", title, _COLUMNS, rows, caption, _table_notes(rows), row_title="method")
+    return [table], [_figure(title, series, caption), *ranks], notes
+
+
+def _base(material: Material, context: Context, lines: Sequence[Line]) -> Line:
+    """The row to compare with: the one that was asked for, the report's own, or the one with the best average."""
+    by_key = {line.key: line for line in lines}
+    asked = material.asked.against
+    if asked is not None and asked not in by_key:
+        raise unknown_name("row to compare with", asked, by_key)
+    wanted = asked or material.card.against
+    if wanted in by_key:
+        return by_key[wanted]
+    return max(lines, key=lambda line: (context.averages[line.key].value or 0.0, len(line.all_runs)))
+
+
+def _cells(found: Average) -> dict[str, Cell]:
+    here, elsewhere = found.here, found.elsewhere
+    return {
+        "effect": _effect(here),
+        "interval": _interval(here),
+        "p_better": _probability(here),
+        "verdict": _verdict(here),
+        "detectable": Cell(text="–", reason=here.note)
+        if here.detectable is None
+        else _points(here.detectable, here, ""),
+        "elsewhere_interval": _interval(elsewhere),
+        "elsewhere_verdict": _verdict(elsewhere),
+    }
+
+
+def _effect(one: Comparison) -> Cell:
+    low, high = (None if bound is None else 100 * bound for bound in (one.low, one.high))
+    cell = _points(one.effect, one, "+")
+    return Cell(
+        cell.value, cell.text, low, high, flags=("too few positives for the interval to hold",) if one.few else ()
+    )
+
+
+def _interval(one: Comparison) -> Cell:
+    if one.low is None or one.high is None:
+        return Cell(text="–", reason=one.note or one.verdict)
+    return Cell(text=f"{_points(one.low, one, '+').text} to {_points(one.high, one, '+').text}")
+
+
+def _probability(one: Comparison) -> Cell:
+    if one.p_better is None:
+        return Cell(text="–", reason=one.note or one.verdict)
+    share = min(max(one.p_better, 0.0), 1.0)
+    text = "> 0.999" if share > 0.999 else "< 0.001" if share < 0.001 else f"{share:.3f}"
+    return Cell(share, text)
+
+
+def _verdict(one: Comparison) -> Cell:
+    return Cell(text=one.verdict, reason=one.note)
+
+
+def _points(value: float, one: Comparison, sign: str) -> Cell:
+    """A difference in points of a percent, rounded by its standard error."""
+    from petlbench.statistics.rounding import round_by_uncertainty
+
+    if one.error:
+        text = round_by_uncertainty(100 * value, 100 * one.error)
+        return Cell(100 * value, f"+{text}" if sign and value > 0 else text)
+    return Cell(100 * value, f"{100 * value:{sign}.2f}")
+
+
+def _caption(base: Line, context: Context) -> str:
+    return (
+        f"{metric_title(context.metric)} of a row less that of {base.title}, mean over the datasets that both have. "
+        "The variance adds up that of images (groups where there are some), seeds and splits; on other datasets that "
+        "of datasets too. P(better): probability that the row is the better one. Smallest separable: a smaller effect "
+        "could not have been told from none with so many runs. 'too few': nothing says what another seed or dataset "
+        "would give."
+    )
+
+
+def _table_notes(rows: Sequence[Row]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for key in ("verdict", "elsewhere_verdict"):
+            if row.cells[key].reason:
+                found.setdefault(row.cells[key].reason, []).append(row.title)
+    return [f"{', '.join(dict.fromkeys(titles))}: {reason}." for reason, titles in found.items()]
+
+
+def _series(line: Line, one: Comparison) -> Series:
+    bounds = [None if bound is None else 100 * bound for bound in (one.low, one.high)]
+    return Series(
+        line.key, line.title, {"effect": [100 * one.effect], "effect_low": bounds[:1], "effect_high": bounds[1:]}
+    )
+
+
+def _figure(title: str, series: Sequence[Series], caption: str) -> Figure:
+    axes = (Axis("effect", "effect", "points"), Axis("row", "method"))
+    return Figure("comparison", "intervals", title, axes, "effect", "row", series, caption=caption, marks={"zero": 0})
+
+
+def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Figure], list[str]]:
+    """Tests by rank over datasets: what they say, and a diagram where that shows something."""
+    from petlbench.statistics.ranks import rank_tests
+
+    scores: dict[str, dict[str, float]] = {}
+    for line in lines:
+        cells = {name: context.evidence.cell(line.key, name) for name in context.grid.datasets}
+        scores[line.key] = {name: cell.mean for name, cell in cells.items() if cell is not None}
+    tests = rank_tests(scores, base.key)
+    if tests is None:
+        return [], []
+    titles = {line.key: line.title for line in lines}
+    return ([_diagram(tests, titles)] if tests.diagram else []), [tests.text]
+
+
+def _diagram(tests: RankTests, titles: dict[str, str]) -> Figure:
+    series = [Series(key, titles[key], {"rank": [rank]}) for key, rank in tests.mean_ranks.items()]
+    axes = (Axis("rank", "mean rank", better="lower"), Axis("row", "method"))
+    marks = {
+        "critical_difference": tests.critical_difference,
+        "cliques": [list(clique) for clique in tests.cliques],
+    }
+    return Figure(
+        "ranks", "ranks", "Mean ranks over datasets", axes, "rank", "row", series, caption=tests.text, marks=marks
+    )

@@ -1,0 +1,1 @@
+"""From a document to files: Markdown, CSV, LaTeX, figures, one HTML page."""

@@ -1,0 +1,120 @@
+"""How series are told apart, in colour and in grey, and how axes and legends stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from petlbench.core.plotting import COLOURS, HATCHES, LINES, MARKERS, plain
+from petlbench.report.document import Axis, Figure, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Sheet
+
+__all__ = ["Look", "looks", "numbers", "place_legend", "prepare_axis", "sheet_of", "spread", "whiskers"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, marker, line and hatch of one series; series that share one of them differ in the others."""
+
+    colour: str
+    marker: str
+    line: Any
+    hatch: str
+
+
+def looks(figure: Figure) -> Iterator[tuple[Series, Look]]:
+    """Yield every series with its look; what is there to compare with is grey and takes no colour from the rest."""
+    number = 0
+    for one in figure.series:
+        if one.role == "reference":
+            yield one, Look("0.45", "", (0, (4, 2)), "")
+            continue
+        places = (kind[number % len(kind)] for kind in (COLOURS, MARKERS, LINES, HATCHES))
+        yield one, Look(*places)
+        number += 1
+
+
+def numbers(values: Sequence[float | None]) -> list[float]:
+    """Values with NaN, which is not drawn, where there is none."""
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def spread(series: Series, key: str) -> tuple[list[float], list[float], list[float]]:
+    """Values on an axis with the ends of their intervals; without an interval the ends are the values themselves.
+
+    Args:
+        series: The series.
+        key: The axis.
+
+    Returns:
+        Values, lower ends and upper ends, all of the same length (N,); NaN where there is none.
+    """
+    values = numbers(series.values[key])
+    low, high = (
+        [value if math.isnan(end) else end for value, end in zip(values, ends, strict=True)]
+        for ends in (numbers(series.values.get(f"{key}_{end}", values)) for end in ("low", "high"))
+    )
+    return values, low, high
+
+
+def whiskers(series: Series, key: str) -> list[list[float]] | None:
+    """How far the interval reaches below and above each value: two lists of N lengths; None where none has any."""
+    values, low, high = spread(series, key)
+    down = [value - end for value, end in zip(values, low, strict=True)]
+    up = [end - value for value, end in zip(values, high, strict=True)]
+    return [down, up] if any(length > 0 for length in (*down, *up)) else None
+
+
+def prepare_axis(axes: Axes, direction: str, axis: Axis) -> None:
+    """Label an axis and scale it.
+
+    Args:
+        axes: Where.
+        direction: ``x`` or ``y``.
+        axis: What it shows.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set(**{f"{direction}label": plain(axis.heading, 80)})
+    ruler = axes.xaxis if direction == "x" else axes.yaxis
+    if axis.scale == "log":
+        axes.set(**{f"{direction}scale": "log"})
+        low, high = sorted(axes.get_xlim() if direction == "x" else axes.get_ylim())
+        ruler.set_major_locator(LogLocator(subs=(1.0,) if high > low * 1e3 else (1.0, 2.0, 5.0)))
+        ruler.set_major_formatter(FuncFormatter(_short))
+        ruler.set_minor_formatter(NullFormatter())
+
+
+def sheet_of(axes: Axes) -> Sheet:
+    """The whole figure that axes stand in; ours have no figures within figures."""
+    return cast("Sheet", axes.figure)
+
+
+def place_legend(axes: Axes, few: int = 4) -> None:
+    """Put the legend where it covers no data: inside while it is short, else beside a wide figure, below a narrow one.
+
+    Args:
+        axes: Their artists have labels.
+        few: Entries that find room inside the axes.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    sheet = sheet_of(axes)
+    if len(labels) <= few:
+        axes.legend(loc="best")
+    elif sheet.get_figwidth() > 5:
+        sheet.legend(handles, labels, loc="outside right upper")
+    else:
+        sheet.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.0)
+
+
+def _short(value: float, _position: int | None = None) -> str:
+    """1,500,000 as 1.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / min(size, 1e3 if letter == 'k' else size):g}{letter}"
+    return f"{value:g}"

@@ -1,0 +1,166 @@
+"""Figures that a page adds to its report: all runs to explore, curves by dataset, confusion matrices."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.render.html.runs import MEASURES, Group, Measure, pick
+
+__all__ = ["confusion_figures", "curve_figures", "run_figures"]
+
+_MOST = 40  # lines of one plot and matrices of one dataset: more cannot be told apart
+
+_AUC, _VALIDATION = MEASURES[0], MEASURES[1]
+
+
+def run_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Plot every group of runs: one figure a dataset and source of memory, and one of the averages of all datasets.
+
+    Args:
+        groups: Runs that differ in their seeds alone.
+    """
+    found = [
+        _scatter(f"{dataset}{f', memory: {source}' if source else ''}", members)
+        for (dataset, source), members in _by(groups, "dataset", "source").items()
+    ]
+    return [*_average(groups), *found]
+
+
+def curve_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Plot the epochs of every dataset: mean over seeds, with a band from the lowest to the highest seed.
+
+    Args:
+        groups: Runs that differ in their seeds alone.
+    """
+    found = []
+    for (dataset,), members in _by(groups, "dataset").items():
+        shown = _best([group for group in members if any(run.get("curve") for run in group.runs)])
+        names = dict.fromkeys(
+            name for group in shown for run in group.runs for entry in run["curve"] for name in entry if name != "epoch"
+        )
+        axes = [Axis("epoch", "epoch"), *(Axis(name, name.replace("_", " ")) for name in names)]
+        if shown and names:
+            y = next((name for name in ("val_auc", "val_loss", "train_loss") if name in names), next(iter(names)))
+            series = [Series(group.title, group.title, _mean_curve(group, list(names))) for group in shown]
+            caption = _caption("Mean over seeds; the band reaches from the lowest to the highest.", members, shown)
+            found.append(Figure(f"curves-{dataset}", "lines", dataset, axes, "epoch", y, series, caption=caption))
+    return found
+
+
+def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
+    """Confusion matrices of the test split, summed over seeds, for each group.
+
+    Args:
+        groups: Runs that differ in their seeds alone.
+    """
+    axes = [Axis("predicted", "predicted class"), Axis("true", "true class")]
+    found = []
+    for (dataset,), members in _by(groups, "dataset").items():
+        for group in _best([one for one in members if any(map(_confusion, one.runs))]):
+            matrices = [matrix for run in group.runs if (matrix := _confusion(run))]
+            values = {
+                str(row): [sum(matrix[row][column] for matrix in matrices) for column in range(len(matrices[0]))]
+                for row in range(len(matrices[0]))
+            }
+            labels = [str(name) for name in pick(group.runs[0], "data.classes") or ()]
+            fits = len(labels) == len(values)
+            series = [Series(group.title, group.title, values, labels=labels if fits else list(values))]
+            found.append(Figure(dataset, "matrix", group.title, axes, "predicted", "true", series))
+    return found
+
+
+def _scatter(title: str, groups: Sequence[Group]) -> Figure:
+    measures = [measure for measure in MEASURES if any(group.values(measure) for group in groups)]
+    series = [
+        Series(
+            method,
+            method,
+            {measure.axis.key: [group.mean(measure) for group in members] for measure in measures},
+            labels=[_label(group) for group in members],
+        )
+        for (method,), members in _by(groups, "method").items()
+    ]
+    return _explorer(title, measures, series)
+
+
+def _average(groups: Sequence[Group]) -> Iterator[Figure]:
+    """Average each method over the datasets, where it has exactly one group on every one; memory is of one source."""
+    datasets = dict.fromkeys(group.dataset for group in groups)
+    if len(datasets) < 2 or len({group.source for group in groups}) > 1:
+        return
+    series, left_out = [], []
+    for (method,), members in _by(groups, "method").items():
+        if {group.dataset for group in members} != set(datasets) or len(members) > len(datasets):
+            left_out.append(method)
+            continue
+        values = {measure.axis.key: [_mean_of_means(members, measure)] for measure in MEASURES}
+        series.append(Series(method, method, values, labels=[f"{method}, average of {len(datasets)} datasets"]))
+    if series:
+        measures = [one for one in MEASURES if any(line.values[one.axis.key][0] is not None for line in series)]
+        missing = f"Not on every dataset, or with more than one setting: {', '.join(left_out)}." if left_out else ""
+        yield _explorer(f"average of {len(datasets)} datasets", measures, series, missing)
+
+
+def _mean_of_means(groups: Sequence[Group], measure: Measure) -> float | None:
+    means = [mean for group in groups if (mean := group.mean(measure)) is not None]
+    return statistics.fmean(means) if len(means) == len(groups) else None
+
+
+def _explorer(title: str, measures: Sequence[Measure], series: Sequence[Series], caption: str = "") -> Figure:
+    keys = [measure.axis.key for measure in measures]
+    y = next((key for key in ("auc", "val_auc") if key in keys), keys[0] if keys else "")
+    x = next((key for key in ("memory", "parameters", "time") if key in keys), y)
+    size = next((key for key in ("parameters", "time") if key in keys and key != x), None)
+    axes = [measure.axis for measure in measures]
+    return Figure(f"runs-{title}", "scatter", title, axes, x, y, series, size=size, caption=caption)
+
+
+def _label(group: Group) -> str:
+    values = group.values(_AUC)
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    seeds = f"{len(group.runs)} seed" + ("s" if len(group.runs) > 1 else "")
+    return f"{group.title}: {seeds}" + (f", test AUC {statistics.fmean(values):.2f} %{spread}" if values else "")
+
+
+def _mean_curve(group: Group, names: Sequence[str]) -> dict[str, list[float | None]]:
+    curves = [{entry["epoch"]: entry for entry in run["curve"] if "epoch" in entry} for run in group.runs]
+    epochs = sorted({epoch for curve in curves for epoch in curve})
+    found: dict[str, list[float | None]] = {"epoch": [float(epoch) for epoch in epochs]}
+    for name in names:
+        points = [
+            [curve[epoch][name] for curve in curves if isinstance(curve.get(epoch, {}).get(name), int | float)]
+            for epoch in epochs
+        ]
+        found[name] = [statistics.fmean(point) if point else None for point in points]
+        if len(curves) > 1:
+            found[f"{name}_low"] = [min(point, default=None) for point in points]
+            found[f"{name}_high"] = [max(point, default=None) for point in points]
+    return found
+
+
+def _best(groups: Sequence[Group]) -> list[Group]:
+    """Those with the best validation AUC, where they are too many; in their own order."""
+    chosen = sorted(groups, key=lambda group: -(group.mean(_VALIDATION) or 0))[:_MOST]
+    kept = set(map(id, chosen))
+    return [group for group in groups if id(group) in kept]
+
+
+def _caption(text: str, groups: Sequence[Group], shown: Sequence[Group]) -> str:
+    return (
+        text if len(shown) == len(groups) else f"{text} The {len(shown)} of {len(groups)} with the best validation AUC."
+    )
+
+
+def _confusion(run: Mapping[str, Any]) -> list[list[int]] | None:
+    matrix = pick(run, "metrics.test.confusion_matrix")
+    return matrix if isinstance(matrix, list) else None
+
+
+def _by(groups: Sequence[Group], *names: str) -> dict[tuple[str, ...], list[Group]]:
+    found: dict[tuple[str, ...], list[Group]] = {}
+    for group in groups:
+        found.setdefault(tuple(getattr(group, name) for name in names), []).append(group)
+    return found

@@ -1,0 +1,157 @@
+"""The page: its static parts, its data and the code that brings it to life."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from petlbench.core.files import write_atomically
+from petlbench.report.document import Document, Figure
+from petlbench.report.render.figures import draw
+from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
+from petlbench.report.render.html.packing import as_json, pack, rounded
+from petlbench.report.render.html.runs import describe_runs, group_runs
+from petlbench.report.render.html.tables import table_parts
+
+__all__ = ["render"]
+
+# Nothing is fetched, whatever a page's data or code would like.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
+_SCRIPTS = ("dom.js", "packing.js", "table.js", "plot.js", "panel.js", "runs.js", "main.js")
+_CHUNK = 100  # runs whose details are unpacked together
+
+
+def render(document: Document, file: Path) -> None:
+    """Write a report as one page, whole or not at all; the same report makes the same file.
+
+    Its tables can be read without any script. The plots need plotly's code, 4.8 MB, which stands in the page compressed
+    to 2 MB and is unpacked when the page is opened; so are the details of runs, when one is asked for.
+
+    Args:
+        document: The report.
+        file: Where to; its folder exists.
+    """
+    with write_atomically(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for part in _parts(document):
+            stream.write(part)
+            stream.write("\n")
+
+
+def _parts(document: Document) -> Iterator[str]:
+    title = html.escape(document.title)
+    yield "<!doctype html>"
+    yield '<html lang="en"><head><meta charset="utf-8">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield '<meta name="generator" content="petlbench"><meta name="referrer" content="no-referrer">'
+    yield f"<title>{title}</title><style>{_asset('page.css')}</style></head><body>"
+    yield '<a class="skip" href="#content">to the content</a>'
+    yield f'<header><h1>{title}</h1><div id="page-tools"></div></header><main id="content">'
+    yield from _about(document)
+    for table in document.tables:
+        yield from table_parts(table)
+    yield from _places(document)
+    yield "<noscript><p>Plots, sorting, filters and the details of runs need JavaScript.</p></noscript></main>"
+    yield f'<script type="application/json" id="data">{as_json(rounded(_data(document)))}</script>'
+    yield f'<script type="application/json" id="details">{as_json(_details(document.runs))}</script>'
+    yield f'<script type="text/plain" id="plotly">{pack(_plotly())}</script>'
+    code = "\n".join(_asset(name) for name in _SCRIPTS)
+    yield f'<script>(() => {{\n"use strict";\n{code}\n}})();</script></body></html>'
+
+
+def _about(document: Document) -> Iterator[str]:
+    settings = {"source": document.source, **document.settings}
+    items = "".join(
+        f"<div><dt>{html.escape(str(key))}</dt><dd>{html.escape(_text(value))}</dd></div>"
+        for key, value in settings.items()
+        if value not in (None, "", (), [], {})
+    )
+    yield f'<dl class="about">{items}</dl>' if items else ""
+    if document.notes:
+        yield '<ul class="notes">' + "".join(f"<li>{html.escape(note)}</li>" for note in document.notes) + "</ul>"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _places(document: Document) -> Iterator[str]:
+    """Where the code puts what it makes; figures that it cannot make are drawn here."""
+    for number, figure in enumerate(document.figures):
+        heading = f"<h2>{html.escape(figure.title)}</h2>"
+        drawing = _drawing(figure) if figure.kind == "ranks" else ""
+        yield f'<section class="figure" id="figure-{number}">{heading}{drawing}</section>'
+    for key, title in (("explore", "Explore the runs"), ("curves", "Curves"), ("confusion", "Confusion matrices")):
+        yield f'<section id="{key}" hidden><h2>{title}</h2></section>'
+    yield f'<section id="runs" {"" if document.runs else "hidden"}><h2>Runs</h2></section>'
+
+
+def _drawing(figure: Figure) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "figure.svg"
+        draw(figure, file)
+        svg = file.read_text(encoding="utf-8")
+    # Without its white ground, which would be a box on a dark page, and without names that other figures have too.
+    image = re.sub(
+        r' id="[a-z0-9]+_\d+"',
+        "",
+        re.sub(r'<g id="patch_1">.*?</g>', "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL),
+    )
+    return f'<figure class="drawn">{image}<figcaption>{html.escape(figure.caption)}</figcaption></figure>'
+
+
+def _data(document: Document) -> Mapping[str, Any]:
+    groups = group_runs(document.runs)
+    kinds = {figure.kind for figure in document.figures}
+    has_curves = any(figure.x == "epoch" for figure in document.figures)
+    return {
+        "figures": [_plain(figure) for figure in document.figures],
+        "explore": [_plain(figure) for figure in run_figures(groups)],
+        "curves": [] if has_curves else [_plain(figure) for figure in curve_figures(groups)],
+        "confusion": [] if "matrix" in kinds else [_plain(figure) for figure in confusion_figures(groups)],
+        "runs": describe_runs(document.runs),
+    }
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    axes = [{**asdict(axis), "heading": axis.heading} for axis in figure.axes]
+    return {**asdict(figure), "axes": axes}
+
+
+def _details(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All that is stored of each run, compressed some at a time; curves by column, which is shorter."""
+    chunks = [
+        pack(json.dumps([_by_column(rounded(run)) for run in runs[start : start + _CHUNK]], separators=(",", ":")))
+        for start in range(0, len(runs), _CHUNK)
+    ]
+    return {"size": _CHUNK, "chunks": chunks}
+
+
+def _by_column(run: dict[str, Any]) -> dict[str, Any]:
+    curve = run.get("curve") or []
+    names = dict.fromkeys(name for entry in curve for name in entry)
+    return {**run, "curve": {name: [entry.get(name) for entry in curve] for name in names}}
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _asset(name: str) -> str:
+    return files("petlbench.report.render.html").joinpath(name).read_text(encoding="utf-8")

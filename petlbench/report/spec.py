@@ -1,0 +1,164 @@
+"""Reports as files: which study a report needs, and what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.errors import InputError, unknown_name
+
+__all__ = ["SETTINGS", "ReportCard", "Setting", "StudyCard", "Variant", "load_report", "required_study"]
+
+Kind = Literal["methods", "variants", "tradeoff", "resolutions", "curves", "budget", "clinical"]
+Setting = Literal["as-published", "best-practice", "any"]
+
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "as-published": {"precision": "fp16", "attention_kernel": "eager"},
+    "best-practice": {"precision": "bf16", "attention_kernel": "fused"},
+}
+"""What the two standard settings fix; no table mixes them."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of a report that compares settings of methods.
+
+    Args:
+        title: What stands in front of the row.
+        method: Name of the method.
+        settings: Settings of the method that tell the rows apart; every row of a method names all of them.
+        preload: Whether frozen features are preloaded; None where it does not matter.
+        published: The row's label in the papers' table; empty for the title.
+    """
+
+    title: str
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preload: bool | None = None
+    published: str = ""
+
+
+@dataclass(frozen=True)
+class StudyCard:
+    """The study that a report needs.
+
+    Args:
+        methods: Names of methods, in the order of the rows.
+        datasets: Names of datasets, in the order of the columns.
+        seeds: Seeds.
+        request: What holds for all runs, by the names of `petlbench.run.resolve.Request`.
+        settings: Further settings of one method or dataset, by its name.
+    """
+
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """A report as its file describes it.
+
+    Args:
+        name: Its name in the catalogue.
+        title: What stands above it.
+        kind: What it is made of.
+        summary: What it shows, in a sentence.
+        columns: Keys of the columns, in their order.
+        against: The method that the others are compared with; empty for none.
+        study: What it needs.
+        variants: Its rows, where they are settings of methods.
+        sizes: Image sizes in pixels, where these are what is varied.
+        specificity: At which thresholds are chosen, where they are.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    summary: str = ""
+    columns: tuple[str, ...] = ()
+    against: str = ""
+    study: StudyCard = field(default_factory=StudyCard)
+    variants: tuple[Variant, ...] = ()
+    sizes: tuple[int, ...] = ()
+    specificity: float = 0.9
+
+
+def load_report(catalog: Catalog, name: str) -> ReportCard:
+    """Read a report's file.
+
+    Args:
+        catalog: The catalogues.
+        name: Its name.
+
+    Raises:
+        InputError: When nothing has that name, or the file is wrong.
+    """
+    entry = catalog.find("report", name)
+    given = dict(entry.card)
+    study = _build(StudyCard, given.pop("study", {}), entry, "study.")
+    variants = tuple(_build(Variant, one, entry, "variants.") for one in given.pop("variants", ()))
+    card: ReportCard = _build(ReportCard, {**given, "name": name}, entry, "", study=study, variants=variants)
+    if card.kind not in get_args(Kind):
+        raise _broken(entry, f"kind = '{card.kind}' is none of {', '.join(get_args(Kind))}")
+    if card.kind == "variants" and not card.variants:
+        raise _broken(entry, "a report of variants needs [[variants]]")
+    return card
+
+
+def required_study(card: ReportCard, setting: Setting = "any") -> dict[str, Any]:
+    """Say what a report needs, for `petlbench bench --report`.
+
+    Args:
+        card: The report.
+        setting: The standard setting that it is wanted in; ``any`` leaves precision and attention as they are.
+
+    Returns:
+        ``name``, ``title``; ``matrices``: one or more of ``methods``, ``datasets``, ``seeds``, ``settings`` (of one
+        method or dataset, by its name) and ``request`` (fields of `petlbench.run.resolve.Request` that hold
+        for all runs).
+        None at all where the report needs no run.
+    """
+    study = card.study
+    request = {**study.request, **SETTINGS.get(setting, {})}
+    base = {"datasets": list(study.datasets), "seeds": list(study.seeds)}
+    by_name = {name: dict(values) for name, values in study.settings.items()}
+    if not study.datasets:
+        return {"name": card.name, "title": card.title, "matrices": []}
+    matrices: list[dict[str, Any]] = []
+    if study.methods:
+        matrices.append({**base, "methods": list(study.methods), "settings": by_name, "request": request})
+    for one in card.variants:
+        settings = {**by_name, one.method: {**by_name.get(one.method, {}), **one.settings}}
+        wanted = request if one.preload is None else {**request, "preload": one.preload}
+        matrices.append({**base, "methods": [one.method], "settings": settings, "request": wanted})
+    if card.kind == "resolutions":
+        matrices = [{**m, "request": {**m["request"], "image_size": size}} for m in matrices for size in card.sizes]
+    return {"name": card.name, "title": card.title, "matrices": matrices}
+
+
+def _build(kind: type[Any], given: Any, entry: Entry, where: str, **parts: Any) -> Any:
+    if not isinstance(given, Mapping):
+        raise _broken(entry, f"'{where.rstrip('.')}' is no table")
+    known = {one.name for one in fields(kind)}
+    for name in given:
+        if name not in known:
+            told = unknown_name("field", f"{where}{name}", [f"{where}{one}" for one in known])
+            raise _broken(entry, f"{told.message}; {told.hint}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    try:
+        return kind(**values, **parts)
+    except TypeError as error:
+        raise _broken(entry, str(error)) from error
+
+
+def _broken(entry: Entry, why: str) -> InputError:
+    return InputError(
+        f"the report file {entry.file} is broken: {why}",
+        hint="mend the file; docs/reports.md describes it",
+        kind="broken_catalog",
+    )

@@ -1,0 +1,78 @@
+"""The folder of a run: worked on under another name, and in place only as a whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from petlbench.core.errors import RunError
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Where a run's result stands, and where its unfinished state is kept until then.
+
+    Args:
+        output: Folder of all results.
+        run_id: The run.
+    """
+
+    def __init__(self, output: Path, run_id: str) -> None:
+        self.output = output
+        self.run_id = run_id
+        self.final = output / run_id
+        self.work = output / ".work" / run_id
+        self.draft = self.work / "draft"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that holds the state of an unfinished training."""
+        return self.work / "checkpoint.pt"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from the same run while the block runs.
+
+        Raises:
+            RunError: When another process works on the run.
+        """
+        self.work.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work.with_suffix(".lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise RunError(
+                f"run {self.run_id} is being worked on by another process",
+                hint=f"wait for it; it writes to {self.work}",
+                kind="already_running",
+            ) from error
+        try:
+            yield
+        finally:
+            # The empty file stays: were it removed, a process that waits for it and one that makes it anew would both
+            # hold the lock.
+            lock.release()
+
+    def new_draft(self) -> Path:
+        """Make an empty folder to write the result's files into."""
+        shutil.rmtree(self.draft, ignore_errors=True)
+        self.draft.mkdir(parents=True)
+        return self.draft
+
+    def publish(self) -> None:
+        """Put the draft in the place of the result, replacing an older one."""
+        old = self.work / "replaced"
+        shutil.rmtree(old, ignore_errors=True)  # left there by a process that was killed just behind its renaming
+        if self.final.exists():
+            self.final.rename(old)
+        self.draft.rename(self.final)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove the unfinished state."""
+        shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,121 @@
+"""Finding, comparing and removing what stands of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import FILE, Result
+
+__all__ = ["Difference", "compare_results", "find_run", "remove_run", "run_ids"]
+
+_UNFINISHED = ".work"
+_COMPARED = ("status", "config", "data", "preprocessing", "digests", "environment", "parameters", "metrics", "memory")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in which two results differ.
+
+    Args:
+        name: Where it stands in ``result.json``, with dots between the levels.
+        values: The value in each of the two; None where it is absent.
+    """
+
+    name: str
+    values: tuple[Any, Any]
+
+
+def run_ids(output: Path) -> list[str]:
+    """Names of all runs in an output folder, finished or not, in alphabetical order."""
+    finished = {file.parent.name for file in output.glob(f"*/{FILE}")}
+    begun = {folder.name for folder in (output / _UNFINISHED).glob("*") if folder.is_dir()}
+    return sorted(finished | begun)
+
+
+def find_run(output: Path, text: str) -> RunFolder:
+    """Find the run that a text means.
+
+    Args:
+        output: Folder of all results.
+        text: A run id, the beginning of one that no other has, or the folder of a result.
+
+    Raises:
+        InputError: When no run, or more than one, is meant.
+    """
+    folder = Path(text).expanduser()
+    if (folder / FILE).is_file():
+        resolved = folder.resolve()
+        return RunFolder(resolved.parent, resolved.name)
+    known = run_ids(output)
+    meant = [text] if text in known else [name for name in known if name.startswith(text)]
+    if len(meant) > 1:
+        raise InputError(
+            f"'{text}' is the beginning of {len(meant)} runs in {output}: {', '.join(meant[:4])}"
+            + (", …" if len(meant) > 4 else ""),
+            hint="give more of the run's id",
+            kind="ambiguous_run",
+        )
+    if not meant:
+        hint = f"see petlbench results list --output {output}; there are {len(known)} runs"
+        raise unknown_name("run", text, known, hint=hint)
+    return RunFolder(output, meant[0])
+
+
+def remove_run(folder: RunFolder) -> int:
+    """Remove a run's result and its unfinished state.
+
+    Args:
+        folder: The run.
+
+    Returns:
+        How many bytes that freed.
+
+    Raises:
+        RunError: When another process works on the run.
+    """
+    with folder.locked():
+        freed = _size(folder.final) + _size(folder.work)
+        if folder.final.exists():
+            # Gone by name first, so that no half of a result is ever seen.
+            gone = folder.new_draft() / "removed"
+            folder.final.rename(gone)
+        folder.clear()
+    return freed
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def compare_results(one: Result, other: Result) -> list[Difference]:
+    """List in what two results differ: what they are runs of, what they rest on, where they ran, and what came out.
+
+    Args:
+        one: A result.
+        other: Another one.
+
+    Returns:
+        The differences in the order of ``result.json``.
+    """
+    left, right = _flat(one), _flat(other)
+    names = list(dict.fromkeys([*left, *right]))
+    return [Difference(name, (left.get(name), right.get(name))) for name in names if left.get(name) != right.get(name)]
+
+
+def _flat(result: Result) -> dict[str, Any]:
+    document = result.document()
+    return dict(_leaves({name: document[name] for name in _COMPARED}))
+
+
+def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        where = f"{path}.{name}" if path else name
+        if isinstance(value, Mapping):
+            yield from _leaves(value, where)
+        else:
+            yield where, value

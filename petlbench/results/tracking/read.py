@@ -1,0 +1,112 @@
+"""MLflow as a source: the results that the runs of an experiment carry."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.errors import InputError
+from petlbench.results.tracking.address import check_address, sqlite_file, without_password
+from petlbench.results.tracking.run_record import RESULT_FOLDER, WHOLE_TAG
+from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store, explain, quiet
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+__all__ = ["read_tracked"]
+
+_DOWNLOADS = 8
+_FILE = f"{RESULT_FOLDER}/result.json"
+
+_logger = logging.getLogger("petlbench")
+
+
+def read_tracked(uri: str, experiment: str) -> list[dict[str, Any]]:
+    """Read the results of the runs of an experiment from the files that MLflow keeps of them.
+
+    Of a run that was done again the newest is read. Trials of a search are left out, and runs under way have no result
+    yet.
+
+    Args:
+        uri: The store's address.
+        experiment: The experiment's name, a study's.
+
+    Returns:
+        Result documents as ``result.json`` holds them, in the order of their run ids.
+
+    Raises:
+        InputError: When the address is none, there is no such experiment (``unknown_experiment``), the store does not
+            answer (``store_unreachable``), or it holds runs but none of their files can be had (``no_results``).
+    """
+    check_address(uri)
+    if (file := sqlite_file(uri)) is not None and not file.exists():  # MLflow would make one
+        raise InputError(f"there is no MLflow database {file}", hint="give the store's address", kind="no_such_store")
+    store = Store(uri, Path())
+    try:
+        with quiet(), store.lock():
+            runs = _newest(store, _experiment_id(store, experiment))
+        with quiet():
+            found = _download(store, runs)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the MLflow store {without_password(uri)} cannot be read ({explain(error)})",
+            hint="check that it is running and that the address is right",
+            kind="store_unreachable",
+        ) from error
+    if runs and not found:
+        raise InputError(
+            f"experiment '{experiment}' has {len(runs)} runs but none with a {_FILE} that can be read",
+            hint="files of a store without a server lie on the machine that wrote them: read the results there",
+            kind="no_results",
+        )
+    if len(found) < len(runs):
+        _logger.warning("%d runs of experiment '%s' have no result to read yet", len(runs) - len(found), experiment)
+    return found
+
+
+def _experiment_id(store: Store, name: str) -> str:
+    found = store.client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "active":
+        return str(found.experiment_id)
+    known = sorted(experiment.name for experiment in store.client.search_experiments())
+    raise InputError(
+        f"there is no experiment '{name}' in {without_password(store.uri)}",
+        hint=f"it has: {', '.join(known)}",
+        kind="unknown_experiment",
+    )
+
+
+def _newest(store: Store, experiment_id: str) -> list[Run]:
+    by_name: dict[str, Run] = {}
+    # A longer run that ended later may have begun earlier, where both are taken down afterwards.
+    for run in sorted(store.runs(experiment_id), key=lambda run: run.info.end_time or 0):
+        if RUN_ID_TAG in run.data.tags and run.data.tags.get(KIND_TAG, "run") == "run":
+            name = run.data.tags[RUN_ID_TAG]
+            if name not in by_name or WHOLE_TAG in run.data.tags:  # one under way does not hide one that is done
+                by_name[name] = run
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _download(store: Store, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(_DOWNLOADS) as pool:
+        documents = pool.map(lambda run: _document(store, run, Path(folder, run.info.run_id)), runs)
+        return [document for document in documents if document is not None]
+
+
+def _document(store: Store, run: Run, folder: Path) -> dict[str, Any] | None:
+    from mlflow.exceptions import MlflowException
+
+    folder.mkdir()
+    try:
+        file = store.client.download_artifacts(run.info.run_id, _FILE, str(folder))
+    except (MlflowException, OSError):
+        return None
+    document: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+    return document

@@ -1,0 +1,291 @@
+"""An MLflow store: how it is opened and kept quiet, and the experiments, runs and values in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from petlbench.core.errors import RunError
+from petlbench.results.tracking.address import is_server, network_place, sqlite_file, without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+__all__ = ["GROUP_TAG", "KIND_TAG", "PARENT_TAG", "RUN_ID_TAG", "Store", "explain", "is_refusal", "quiet"]
+
+RUN_ID_TAG = "petlbench.run_id"
+KIND_TAG = "petlbench.kind"
+GROUP_TAG = "petlbench.group"
+PARENT_TAG = "mlflow.parentRunId"
+_LOGGED_TAG = "mlflow.loggedArtifacts"
+
+_PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH = 6000, 8000, 250
+_ITEMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
+_FIRST_LOCK_SECONDS, _LOCK_SECONDS, _PROBE_SECONDS = 60.0, 10.0, 3.0
+_NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3", "git")
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+_Item = TypeVar("_Item")
+
+
+class Store:
+    """An MLflow store; opened, and MLflow imported, at its first use.
+
+    Every method raises what MLflow raises.
+
+    Args:
+        uri: An SQLite file, another database, or a server.
+        artifacts: Folder for artifacts of a store that is a database; a server keeps its own.
+    """
+
+    def __init__(self, uri: str, artifacts: Path) -> None:
+        self.uri = uri
+        self._artifacts = artifacts
+        self._database = sqlite_file(uri)
+        self._client: MlflowClient | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client of this store."""
+        if self._client is None:
+            _configure_mlflow()
+            _probe(self.uri)
+            from mlflow import MlflowClient
+
+            self._client = MlflowClient(tracking_uri=self.uri)
+        return self._client
+
+    def lock(self) -> contextlib.AbstractContextManager[Any]:
+        """Let one process at a time into an SQLite file: MLflow makes its tables unguarded, SQLite waits 5 s."""
+        if self._database is None:
+            return contextlib.nullcontext()
+        from filelock import FileLock
+
+        _configure_mlflow()
+        import mlflow  # noqa: F401  # seconds, in which others need not wait
+
+        self._database.parent.mkdir(parents=True, exist_ok=True)
+        seconds = _FIRST_LOCK_SECONDS if self._client is None else _LOCK_SECONDS
+        return FileLock(f"{self._database}.lock", timeout=seconds)
+
+    def experiment(self, name: str) -> str:
+        """Find or make an experiment.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            MLflow's identifier of it.
+
+        Raises:
+            RunError: When it was deleted in the store; MLflow keeps its name.
+        """
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(name, artifact_location=self._artifact_location(name)))
+            except MlflowException:
+                found = self.client.get_experiment_by_name(name)  # another process was quicker
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            raise RunError(f"experiment '{name}' was deleted there", hint="restore it or give another --study")
+        return str(found.experiment_id)
+
+    def _artifact_location(self, experiment: str) -> str | None:
+        if is_server(self.uri):
+            return None
+        return (self._artifacts / re.sub(r"[^\w.-]", "_", experiment)).absolute().as_uri()
+
+    def runs(self, experiment_id: str, **tags: str) -> list[Run]:
+        """All runs of an experiment that have these tags, the oldest first, in an order that never changes.
+
+        Args:
+            experiment_id: MLflow's identifier.
+            tags: Values by the last part of the tag's name: ``kind="trial"`` for ``petlbench.kind``.
+        """
+        wanted = " and ".join(f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items())
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [experiment_id], filter_string=wanted, max_results=_RUNS_A_PAGE, page_token=token
+            )
+            found += page
+            if not (token := page.token):
+                return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def parent(self, experiment_id: str, group: str, tags: Mapping[str, str]) -> str:
+        """Find or make the run under which the runs of a group are shown.
+
+        Several processes may do this at once. Where two have made one each, all take the oldest, and whoever made
+        another one removes it.
+
+        Args:
+            experiment_id: MLflow's identifier of the experiment.
+            group: What the runs have in common, for example ``fpt on digits``.
+            tags: Text of a new one.
+
+        Returns:
+            MLflow's identifier of the run.
+        """
+        found = self.parents(experiment_id, group)
+        if found:
+            return str(found[0].info.run_id)
+        own = {**tags, KIND_TAG: "group", GROUP_TAG: group}
+        made = str(self.create(experiment_id, name=group, tags=own).info.run_id)
+        oldest = str(self.parents(experiment_id, group)[0].info.run_id)
+        if oldest != made:
+            self.client.delete_run(made)
+        return oldest
+
+    def parents(self, experiment_id: str, group: str) -> list[Run]:
+        """The runs that stand for a group, the oldest first; more than one only after a race."""
+        return [run for run in self.runs(experiment_id, kind="group") if run.data.tags.get(GROUP_TAG) == group]
+
+    def create(self, experiment_id: str, *, name: str, tags: Mapping[str, str], began: int | None = None) -> Run:
+        """Make a run.
+
+        Args:
+            experiment_id: MLflow's identifier of the experiment.
+            name: The run's name.
+            tags: Text; what is too long is cut.
+            began: When it began, in milliseconds of the epoch; None for now.
+        """
+        return self.client.create_run(experiment_id, start_time=began, tags=_tags(tags), run_name=name)
+
+    def set_tags(self, mlflow_run_id: str, tags: Mapping[str, str]) -> None:
+        """Set text of a run; what is too long is cut."""
+        from mlflow.entities import RunTag
+
+        for batch in _batches([RunTag(key, value) for key, value in _tags(tags).items()], _ITEMS_A_BATCH):
+            self.client.log_batch(mlflow_run_id, tags=batch)
+
+    def add_params(self, run: Run, params: Mapping[str, Any]) -> None:
+        """Add parameters, nested mappings flattened; MLflow refuses to change one, so what stands there stays."""
+        from mlflow.entities import Param
+
+        new = [Param(key, text) for key, text in _flat(params) if key not in run.data.params]
+        for batch in _batches(new, _ITEMS_A_BATCH):
+            self.client.log_batch(run.info.run_id, params=batch)
+
+    def add_metrics(self, mlflow_run_id: str, curve: Mapping[int, Mapping[str, float]], *, when: int) -> None:
+        """Add points to metrics; adding the same point again changes nothing.
+
+        Args:
+            mlflow_run_id: The run.
+            curve: Values by name, by their place on the curve.
+            when: Their time in milliseconds of the epoch.
+        """
+        from mlflow.entities import Metric
+
+        points = [Metric(_key(name), value, when, step) for step in curve for name, value in curve[step].items()]
+        for batch in _batches(points, _METRICS_A_BATCH):
+            self.client.log_batch(mlflow_run_id, metrics=batch)
+
+    def history(self, mlflow_run_id: str, name: str) -> list[Metric]:
+        """All points of one metric."""
+        return list(self.client.get_metric_history(mlflow_run_id, _key(name)))
+
+    def put_table(self, mlflow_run_id: str, rows: Sequence[Mapping[str, Any]], file: str) -> None:
+        """Log rows as a table that MLflow's pages show, in the place of an older one.
+
+        `MlflowClient.log_table` appends to a table that is there; so it is asked for the first one only.
+
+        Args:
+            mlflow_run_id: The run.
+            rows: Values by column, the same columns in each.
+            file: The table's name, ending in ``.json``.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame.from_records(list(rows))
+        logged = json.loads(self.client.get_run(mlflow_run_id).data.tags.get(_LOGGED_TAG, "[]"))
+        if {"path": file, "type": "table"} in logged:
+            self.client.log_text(mlflow_run_id, frame.to_json(orient="split", index=False), file)
+        else:
+            self.client.log_table(mlflow_run_id, frame, file)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow, its migrations and its retries off standard error: what is said of a failure, petlbench says."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a store that works has said that it will never take this."""
+    return getattr(error, "error_code", None) in _REFUSALS
+
+
+def explain(error: Exception) -> str:
+    """An error in one line, without passwords."""
+    lines = without_password(str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _configure_mlflow() -> None:
+    defaults = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # MLflow's own defaults wait for minutes
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "PGCONNECT_TIMEOUT": "5",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    # Standard output may carry one JSON document: this one is no default but a must.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+
+def _probe(uri: str) -> None:
+    """Fail at once where no database answers: MLflow itself would try for a hundred seconds to open it."""
+    if (place := network_place(uri)) is not None:
+        socket.create_connection(place, timeout=_PROBE_SECONDS).close()
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {_key(name): _shorten(str(value), _TAG_LENGTH) for name, value in tags.items()}
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield _key(f"{prefix}{name}"), _shorten(str(value), _PARAM_LENGTH)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w./ -]", "_", name)[:_KEY_LENGTH]
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

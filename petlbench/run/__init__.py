@@ -1,0 +1,1 @@
+"""ONE run: resolved, carried out, recorded, and brought back to predict or export."""

@@ -1,0 +1,379 @@
+"""ONE run, start to end: config in, result out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig, derive_seed
+from petlbench.core.environment import describe_environment
+from petlbench.core.errors import InputError
+from petlbench.core.files import check_writable
+from petlbench.core.progress import Progress
+from petlbench.data.dataset import Dataset
+from petlbench.data.image_store import StoredImages
+from petlbench.data.loader import ImageLoader
+from petlbench.data.manifest import write_manifest
+from petlbench.data.record import Split
+from petlbench.data.run_data import TaskData, load_external_data, load_task_data
+from petlbench.data.views import View, by_split
+from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
+from petlbench.memory.measure import MemoryMeter, open_meter
+from petlbench.memory.out_of_memory import is_shortage
+from petlbench.metrics.classification import evaluate
+from petlbench.metrics.efficiency import REFERENCE, score
+from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.models.method import Inputs
+from petlbench.results.folder import RunFolder
+from petlbench.results.journal import Journal
+from petlbench.results.result import FILE, Inference, Result, iter_results, read_result, write_result
+from petlbench.results.scalars import final_metrics
+from petlbench.results.tracking.tracker import Tracker, open_tracker
+from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions
+from petlbench.run.device import choose_device, make_repeatable
+from petlbench.run.digests import differences, identify
+from petlbench.run.failure import Ending, describe_failure, shortage_while_building
+from petlbench.run.image_cache import check_disk, fill_disk, open_images
+from petlbench.run.inference_cost import measure_inference
+from petlbench.run.options import Place
+from petlbench.run.preload import open_source, preload
+from petlbench.run.record import describe_data, describe_intervals, describe_memory
+from petlbench.run.views import augmentation_of, build_views, normalization, views_by_split
+from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
+from petlbench.training.step import balanced_weights, new_step
+from petlbench.training.trainer import Checkpoint, Selected, Trainer
+
+__all__ = ["Place", "execute"]
+
+
+def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progress) -> Result:
+    """Carry out one run, or return its result where it is finished already.
+
+    Args:
+        config: The run.
+        place: Where it reads and writes.
+        catalog: The catalogues.
+        progress: Told what goes on.
+
+    Returns:
+        The result: finished, or saying why not (``failed``, ``oom``, ``interrupted``).
+
+    Raises:
+        InputError: When data, weights or folders are wrong, or features find no room; nothing is left behind then.
+        RunError: When another process works on this run, or weights cannot be fetched.
+    """
+    check_writable(place.output)
+    tracker = open_tracker(place.tracking_uri, output=place.output)
+    make_repeatable(config.threads)
+    device, started = choose_device(config.device), time.perf_counter()
+    meter = open_meter(device)
+    folder = RunFolder(place.output, config.run_id)
+
+    def images_of(dataset: Dataset) -> StoredImages:
+        if _is_finished(folder) and not place.rerun:  # they are read to be checked, and most likely no further
+            return StoredImages(dataset)
+        return open_images(place.cache_images, dataset, views_by_split(config, catalog, dataset.card), place.cache)
+
+    data = load_task_data(config, catalog, place.data_root, place.workers, progress, images_of=images_of)
+    assembled = _build(config, catalog, len(data.dataset.classes), device, meter)
+    external = load_external_data(config, catalog, place.data_root, place.workers, progress, trained=data)
+    digests = identify(config, catalog, data, assembled, external)
+    if (stored := _stored(folder, digests, place)) is not None:
+        progress.say(f"{config.run_id} is finished already; --rerun runs it again")
+        return stored
+    run = _Run(config, place, data, external, assembled, meter, digests, folder, tracker, progress, device, started)
+    with folder.locked():
+        if (stored := _stored(folder, digests, place)) is not None:
+            return stored  # another process has finished it meanwhile
+        if place.rerun:
+            folder.clear()
+        return run.carry_out()
+
+
+def _build(
+    config: RunConfig, catalog: Catalog, num_classes: int, device: torch.device, meter: MemoryMeter
+) -> Assembled:
+    try:
+        with meter.phase("build"):
+            return assemble(config, catalog, num_classes, device)
+    except Exception as error:
+        if is_shortage(error):
+            raise shortage_while_building(error, config) from error
+        raise
+
+
+def _stored(folder: RunFolder, digests: dict[str, Any], place: Place) -> Result | None:
+    """Return the finished result of this run, if it still stands for it."""
+    if place.rerun or not _is_finished(folder):
+        return None
+    result = read_result(folder.final)
+    changed = differences(result.digests, digests)
+    if changed and not place.accept:
+        raise InputError(
+            f"{folder.final} is a finished result of this config, but it rests on something else: {'; '.join(changed)}",
+            hint="--rerun runs it again, --accept takes the result as it is",
+            kind="stale_result",
+        )
+    return result
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    return (folder.final / FILE).exists() and read_result(folder.final).status == "finished"
+
+
+@dataclass
+class _Run:
+    """One run under way; `carry_out` reads from top to bottom."""
+
+    config: RunConfig
+    place: Place
+    data: TaskData
+    external: TaskData | None
+    assembled: Assembled
+    meter: MemoryMeter
+    digests: dict[str, Any]
+    folder: RunFolder
+    tracker: Tracker
+    progress: Progress
+    device: torch.device
+    started: float
+    seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
+    earlier: float = 0.0
+    selected: Selected = field(default_factory=Selected)
+    inference: Inference | None = None
+
+    def __post_init__(self) -> None:
+        config, info = self.config, self.assembled.backbone.info
+        card = self.data.dataset.card
+        self.normalization = normalization(config, card)
+        augmentation = augmentation_of(config, card)
+        self.views = build_views(config, self.assembled.method, info, self.normalization, augmentation)
+        self.parameters = count_parameters(self.assembled)
+        check_disk(self.data.images, self.data.indices, self.place.cache)
+        self.source = self._open_source(self.data)
+        self.external_source = None if self.external is None else self._open_source(self.external)
+
+    def _open_source(self, data: TaskData) -> FeatureSource:
+        cache = self.place.cache
+        return open_source(self.config, self.assembled, self.views, data, cache=cache, device=self.device)
+
+    def carry_out(self) -> Result:
+        """Preload, train, test and record."""
+        config, place = self.config.model_dump(mode="json"), self.place
+        self.tracker.start(self.config.run_id, place.experiment, config, self._tags(), group=place.group)
+        try:
+            self._store_images()
+            self._preload(self.source, self.data)
+            if self.external is not None:
+                self._preload(self.external_source, self.external)
+            self._prepare()
+            predictor = self._predictor(self.source)
+            self._train(predictor)
+            ending = self._test(predictor)
+            if self.place.reveal_test:
+                self.inference = self._measure_inference()
+        except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
+            ending = describe_failure(error, self.config)
+        return self._record(ending)
+
+    def _store_images(self) -> None:
+        """Put the images on the disk, where the run keeps them there."""
+        if self.place.cache_images != "disk":
+            return
+        began = time.perf_counter()
+        fill_disk(self.data.images, self.data.indices, self.place.cache, self.place.workers, self.progress)
+        self.seconds["store_images"] = time.perf_counter() - began
+
+    def _preload(self, source: FeatureSource | None, data: TaskData) -> None:
+        """Compute the frozen features of all images once, where the run wants that."""
+        if not isinstance(source, CachedFeatures):
+            return
+        began = time.perf_counter()
+        preload(
+            source,
+            data,
+            self.views,
+            cache=self.place.cache,
+            workers=self.place.workers,
+            meter=self.meter,
+            progress=self.progress,
+        )
+        self.seconds["preload"] += time.perf_counter() - began
+
+    def _prepare(self) -> None:
+        """Let the method choose from the training images what it learns, where it does."""
+        prepare = self.assembled.adapted.prepare
+        if prepare is None:
+            return
+        began = time.perf_counter()
+        self.progress.phase("choosing what is learned", len(self.data.indices["train"]))
+        with self.meter.phase("prepare", (self.assembled.adapted.module,)):
+            prepare(self._shown_once())
+        self.seconds["prepare"] = time.perf_counter() - began
+
+    def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
+        """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
+        loader = self._load("train", by_split(self._wanted_views())["val"])
+        # A dataset's own order may run from class to class, and a batch of one class says little.
+        order = np.random.default_rng(derive_seed(self.config.seed, "prepare")).permutation(loader.indices)
+        for batch in replace(loader, indices=order.tolist()).in_order():
+            moved = batch.to(self.device)
+            yield self.source(moved), moved.labels
+            self.progress.advance(len(batch.index))
+
+    def _train(self, predictor: Predictor) -> None:
+        trainer = Trainer(
+            adapted=self.assembled.adapted,
+            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights()),
+            predictor=predictor,
+            train=self._loader("train"),
+            val=self._loader("val"),
+            config=self.config.training,
+            seed=self.config.seed,
+            progress=self.progress,
+            on_start=self._begin,
+            on_epoch=self._report,
+            watch=self._watch,
+            measured=self.meter.phases,
+        )
+        self.folder.work.mkdir(parents=True, exist_ok=True)
+        checkpoint = Checkpoint(self.folder.checkpoint, identity=json.dumps(self.digests, sort_keys=True))
+        try:
+            trainer.fit(checkpoint, self.selected)
+        finally:
+            self.seconds |= trainer.seconds
+            self.earlier = trainer.earlier
+
+    def _tags(self) -> dict[str, str]:
+        card, kind = self.data.dataset.card, "run" if self.place.reveal_test else "trial"
+        tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
+        return {**tags, "petlbench.kind": kind}
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.config.training.class_weights == "none":
+            return None
+        labels = [record.label for record in self.data.records("train")]
+        return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
+
+    def _test(self, predictor: Predictor) -> Ending:
+        """Read the test split, once and where it is revealed, with the epoch that validation chose."""
+        began = time.perf_counter()
+        with torch.no_grad():
+            for name, tensor in self.assembled.adapted.kept().items():
+                tensor.copy_(self.selected.learned[name])
+        self.progress.phase("validation", len(self.data.indices["val"]))
+        outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
+        if self.place.reveal_test:
+            outputs |= self._read_tests(predictor)
+        self.seconds["evaluate"] += time.perf_counter() - began
+        return Ending("finished", outputs=outputs)
+
+    def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
+        loader, digests = self._loader("test"), self.digests
+        outputs = {"test": self._read_test(predictor, loader, self.config.dataset, digests["split"])}
+        if self.external is not None and self.external_source is not None:
+            loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
+            predictor = self._predictor(self.external_source)
+            outputs["external"] = self._read_test(predictor, loader, self.config.test_on, digests["external"])
+        return outputs
+
+    def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
+        identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
+        log = self.place.output / "test_reads.jsonl"
+        images = TestSplit(loader, log, identity, is_hidden=not self.place.reveal_test).read()
+        self.progress.phase("test", len(images.indices))
+        return predictor(images, self.progress.advance)
+
+    def _predictor(self, source: FeatureSource) -> Predictor:
+        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
+
+    def _measure_inference(self) -> Inference:
+        """Measure prediction as it would be deployed: with features computed live, whatever training did."""
+        began = time.perf_counter()
+        self.progress.phase("measuring prediction", 1)
+        source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
+        predictor = self._predictor(source)
+        sizes = {name: view.size for name, view in self.views.items()}
+        measured = measure_inference(predictor, sizes, self.config.training.batch_size, self.meter)
+        self.seconds["inference"] = time.perf_counter() - began
+        return measured
+
+    def _record(self, ending: Ending) -> Result:
+        """Write the result as a whole and tell the tracker.
+
+        A run that can go on keeps its checkpoint, and a finished result is never replaced by an unfinished one.
+        """
+        result = self._result(ending)
+        result.scores = score(result, iter_results(self.place.output, REFERENCE))
+        draft = self.folder.new_draft()
+        if ending.status == "finished":
+            write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
+            write_learned(draft / ARTIFACTS["learned"], self.selected.learned, self.config.run_id)
+            write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
+        write_result(draft, result)
+        if ending.status == "finished" or not _is_finished(self.folder):
+            self.folder.publish()
+        if not ending.resumable:
+            self.folder.clear()
+        with suppress(OSError):  # the result stands, whether or not a full disk takes this line
+            self._journal.write("ended", self.config.run_id, status=ending.status)
+        self.tracker.finish(ending.status, final_metrics(result), self.folder.final, curve=result.curve)
+        return result
+
+    def _result(self, ending: Ending) -> Result:
+        return Result(
+            run_id=self.config.run_id,
+            status=ending.status,
+            config=self.config,
+            best_epoch=self.selected.epoch or None,
+            metrics={split: evaluate(labels, logits) for split, (labels, logits) in ending.outputs.items()},
+            intervals=describe_intervals(self.data, self.external, ending.outputs),
+            curve=self.selected.curve,
+            parameters=self.parameters,
+            memory=describe_memory(self.meter),
+            inference=self.inference,
+            timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
+            data=describe_data(self.data, self.normalization, self.external, self.source),
+            preprocessing={name: view.describe() for name, view in self.views.items()},
+            digests=self.digests,
+            environment=describe_environment(),
+            artifacts=dict(ARTIFACTS) if ending.status == "finished" else {},
+            error=ending.error,
+        )
+
+    @property
+    def _journal(self) -> Journal:
+        return Journal(self.place.output)
+
+    def _begin(self, epochs: int) -> None:
+        self._journal.write("started", self.config.run_id, epoch=epochs)
+
+    def _report(self, entry: Mapping[str, Any]) -> None:
+        self._journal.write("epoch", self.config.run_id, epoch=entry["epoch"])
+        self.progress.epoch(entry)
+        self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
+
+    def _watch(self, phase: str, live: Sequence[object]) -> AbstractContextManager[None]:
+        """Measure a phase; a backbone that works in every step lives beside what the step names."""
+        at_work = (self.assembled.backbone.module,) if isinstance(self.source, LiveFeatures) else ()
+        return self.meter.phase(phase, (*live, *at_work))
+
+    def _loader(self, split: Split) -> ImageLoader:
+        return self._load(split, by_split(self._wanted_views())[split])
+
+    def _wanted_views(self) -> dict[str, View]:
+        """The training views, without one whose features are known."""
+        return {name: view for name, view in self.views.items() if name != self.source.spared_view}
+
+    def _load(self, split: Split, views: Mapping[str, View]) -> ImageLoader:
+        batch_size = self.config.training.batch_size
+        images, pinned = self.data.images, self.device.type == "cuda"
+        return ImageLoader(images, self.data.indices[split], views, batch_size, self.place.workers, pinned)

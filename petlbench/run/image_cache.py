@@ -1,0 +1,239 @@
+"""``--cache-images``: where a run keeps its decoded and resized images, none of which changes a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from petlbench.core.environment import free_memory, package_versions
+from petlbench.core.errors import RunError
+from petlbench.core.files import check_writable
+from petlbench.core.progress import Progress
+from petlbench.data.dataset import Dataset
+from petlbench.data.image_store import StoredImages
+from petlbench.data.record import Record, Split
+from petlbench.data.views import RGB, Form, View
+from petlbench.features.cache import StorePlan, plan_tensors
+from petlbench.features.quota import CachePlace, Purpose, check_room, keep_below
+from petlbench.features.store import FeatureStore
+from petlbench.models.method import TensorSpec
+
+__all__ = ["DiskShelf", "ImageCache", "check_disk", "fill_disk", "memory_bound", "open_images"]
+
+
+ImageCache = Literal["ram", "disk", "none"]
+
+# The rest is for the training itself, and for other processes.
+_SHARE_OF_FREE_MEMORY = 4
+
+_INSTEAD = "use --cache-images ram or none"
+_PURPOSE = Purpose("keeping the resized images", _INSTEAD)
+
+
+def memory_bound() -> int:
+    """Most bytes of images that a run keeps in memory: a quarter of what is free when it begins."""
+    return free_memory() // _SHARE_OF_FREE_MEMORY
+
+
+def open_images(
+    kind: ImageCache, dataset: Dataset, views: Mapping[Split, Mapping[str, View]], cache: CachePlace
+) -> StoredImages:
+    """Say what is kept of a dataset's images; nothing is written.
+
+    Args:
+        kind: Where they are kept.
+        dataset: The dataset.
+        views: The views that each split is read in, by name.
+        cache: Where those on the disk lie.
+
+    Raises:
+        InputError: When the folder on the disk cannot be made.
+    """
+    if kind == "none":
+        return StoredImages(dataset)
+    # On the way to the disk, too: so far as there is room, an image that was read to be checked is not read again.
+    bound = memory_bound()
+    if kind == "ram":
+        return StoredImages(dataset, views, bound=bound)
+    kinds = {_forms(each) for each in views.values() if each}
+    shelves = {forms: DiskShelf(_plan(cache, forms)) for forms in kinds}
+    if not all(shelf.plan.folder.is_dir() for shelf in shelves.values()):
+        check_writable(cache.folder, what="folder of the image cache", option=f"--cache-dir, or {_INSTEAD}")
+    return StoredImages(dataset, views, bound=bound, shelves=shelves)
+
+
+class DiskShelf:
+    """Resized images in the feature cache: in shards, mapped into memory, shared by runs and processes.
+
+    Args:
+        plan: Where they lie; opened at once if it is there, and else when it is filled.
+    """
+
+    def __init__(self, plan: StorePlan) -> None:
+        self.plan = plan
+        self._store: FeatureStore | None = None
+        if plan.folder.is_dir():
+            self._open()
+
+    def __contains__(self, digest: object) -> bool:
+        """Whether an image is there."""
+        return self._store is not None and digest in self._store
+
+    def find(self, digest: str) -> dict[Form, RGB]:
+        """Return an image that is there, in every form, each (side, side, 3)."""
+        return {_form(name): rows[0].numpy() for name, rows in self._open().rows([digest]).items()}
+
+    def fill(
+        self,
+        digests: Sequence[str],
+        make: Callable[[int], Mapping[Form, RGB]],
+        workers: int,
+        on_images: Callable[[int], None],
+    ) -> None:
+        """Keep the images that are not there yet.
+
+        Args:
+            digests: Digests of the images' content.
+            make: Given a position in ``digests``, makes the image in every form.
+            workers: Threads that do so.
+            on_images: Told the number of images as they come.
+
+        Raises:
+            RunError: When the disk is full.
+        """
+
+        def counted(position: int) -> Mapping[Form, RGB]:
+            made = make(position)
+            on_images(1)
+            return made
+
+        def extract(positions: Sequence[int]) -> dict[str, Tensor]:
+            with ThreadPoolExecutor(max(1, workers)) as pool:
+                made = list(pool.map(counted, positions))
+            return {_name(form): torch.from_numpy(np.stack([one[form] for one in made])) for form in made[0]}
+
+        try:
+            self._open().fill(digests, extract, on_images)
+        except RunError as error:
+            hint = f"make room, name another folder with --cache-dir, or {_INSTEAD}; what is there stays valid"
+            raise RunError(error.message, hint=hint, kind=error.kind) from error
+
+    def _open(self) -> FeatureStore:
+        if self._store is None:
+            self._store = self.plan.open()
+            # To fill it with nothing is to look at all that it holds.
+            self._store.fill((), lambda positions: {})
+        return self._store
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The images of a dataset that belong on one shelf."""
+
+    shelf: DiskShelf
+    views: Mapping[str, View]
+    records: tuple[Record, ...]
+    digests: tuple[str, ...]
+
+    def missing_bytes(self) -> int:
+        return self.shelf.plan.store.missing_bytes(self.digests)
+
+
+def check_disk(images: StoredImages, indices: Mapping[Split, Sequence[int]], cache: CachePlace) -> None:
+    """Check that the images that are still missing on the disk fit there; nothing is written.
+
+    Args:
+        images: The run's images, each of which was looked at.
+        indices: Positions in the dataset by split.
+        cache: Where they are kept.
+
+    Raises:
+        InputError: When they do not fit.
+    """
+    parts = _parts(images, indices)
+    if parts:
+        check_room(cache, parts[0].shelf.plan.folder, sum(part.missing_bytes() for part in parts), _PURPOSE)
+
+
+def fill_disk(
+    images: StoredImages,
+    indices: Mapping[Split, Sequence[int]],
+    cache: CachePlace,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Keep the run's images on the disk, where it wants that, and no longer in memory.
+
+    Args:
+        images: The run's images, each of which was looked at.
+        indices: Positions in the dataset by split.
+        cache: Where they are kept.
+        workers: Threads that decode.
+        progress: Told what goes on.
+
+    Raises:
+        RunError: When the disk is full; what is there stays valid.
+    """
+    parts = _parts(images, indices)
+    if not parts:
+        return
+    keep_below(cache, sum(part.missing_bytes() for part in parts))
+    progress.phase("storing images", sum(len(part.records) for part in parts))
+    for part in parts:
+        _fill(part, images, workers, progress)
+    images.forget()
+
+
+def _fill(part: _Part, images: StoredImages, workers: int, progress: Progress) -> None:
+    part.shelf.fill(
+        part.digests,
+        lambda position: images.stored(part.records[position], part.views.values()),
+        workers,
+        progress.advance,
+    )
+
+
+def _parts(images: StoredImages, indices: Mapping[Split, Sequence[int]]) -> list[_Part]:
+    parts = []
+    for forms, shelf in images.shelves.items():
+        if isinstance(shelf, DiskShelf):
+            views = {split: each for split, each in images.views.items() if _forms(each) == forms}
+            positions = sorted(position for split in views for position in indices[split])
+            records = tuple(images.dataset.records[position] for position in positions)
+            digests = tuple(images.digest(record) for record in records)
+            parts.append(_Part(shelf, next(iter(views.values())), records, digests))
+    return parts
+
+
+def _plan(cache: CachePlace, forms: frozenset[Form]) -> StorePlan:
+    names = sorted(map(_name, forms))
+    determined_by = {
+        "features": {"feature": "resized images", "forms": " and ".join(names)},
+        "image_size": max(side for side, _ in forms),
+        "cache_precision": "uint8",
+        # Decodes and resizes; another version may round otherwise.
+        **{name: package_versions()[name] for name in ("pillow", "torch")},
+    }
+    tensors = {_name((side, name)): TensorSpec((side, side, 3), torch.uint8) for side, name in forms}
+    return plan_tensors(cache.folder, tensors, determined_by)
+
+
+def _forms(views: Mapping[str, View]) -> frozenset[Form]:
+    return frozenset(view.form for view in views.values())
+
+
+def _name(form: Form) -> str:
+    """What a form is called in a store, such as ``586 bicubic``."""
+    side, resampling = form
+    return f"{side} {resampling}"
+
+
+def _form(name: str) -> Form:
+    side, _, resampling = name.partition(" ")
+    return int(side), resampling

@@ -1,0 +1,202 @@
+"""A finished run brought back: its module with what it learned, and the views that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.environment import available_devices
+from petlbench.core.errors import InputError
+from petlbench.data.loader import Batch
+from petlbench.data.views import Normalization, View
+from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
+from petlbench.models.backbone import Backbone, set_attention_kernel
+from petlbench.models.build import Assembled, assemble
+from petlbench.models.method import Adapted, Inputs
+from petlbench.models.precision import autocast
+from petlbench.results.result import Result, read_result
+from petlbench.run.artifacts import ARTIFACTS, load_learned
+from petlbench.run.views import build_views
+
+__all__ = ["Restored", "find_run", "read_finished", "restore"]
+
+# A merged model is the backbone with a head, and this is the view that backbones read.
+_MERGED_VIEW = "fine"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A finished run, ready to be applied.
+
+    Args:
+        result: The run's result.
+        assembled: Its method, backbone and adapted module, with what was learned.
+        views: How an image is shown to it, by view name.
+        device: Where it lives.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        module: ``forward(Inputs) -> logits``, in evaluation mode.
+        source: Gives the frozen features.
+        is_merged: Whether what was learned is part of the backbone's own layers.
+    """
+
+    result: Result
+    assembled: Assembled
+    views: Mapping[str, View]
+    device: torch.device
+    precision: str
+    module: nn.Module
+    source: FeatureSource
+    is_merged: bool = False
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, C of them."""
+        return list(self.result.data["classes"])
+
+    @property
+    def can_be_merged(self) -> bool:
+        """Whether the method can fold what it learned into the backbone."""
+        return self.assembled.adapted.merge is not None
+
+    def __call__(self, views: Mapping[str, Tensor]) -> Tensor:
+        """Apply the module.
+
+        Args:
+            views: Normalised images by view name, each (B, 3, size, size), on the device.
+
+        Returns:
+            Logits, (B, C).
+        """
+        nothing = torch.empty(0, dtype=torch.int64)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            return cast("Tensor", self.module(self.source(Batch(nothing, views, nothing))))
+
+    def merged(self, hint: str) -> Restored:
+        """Fold what was learned into the backbone, in place; this object must not be used any more.
+
+        Args:
+            hint: What the user can do where the method cannot merge.
+
+        Raises:
+            InputError: When the method cannot merge.
+        """
+        adapted, method = self.assembled.adapted, self.result.config.method
+        if adapted.merge is None:
+            message = f"what {method} learns cannot be folded into the backbone's own layers"
+            raise InputError(message, hint=hint, kind="cannot_merge")
+        with torch.no_grad():
+            adapted.merge()
+        module = _Merged(self.assembled.backbone, adapted).to(self.device).eval()
+        set_attention_kernel(module, self.result.config.attention_kernel)
+        views = {_MERGED_VIEW: self.views[_MERGED_VIEW]}
+        return replace(self, views=views, module=module, source=NoFeatures(), is_merged=True)
+
+
+class _Merged(nn.Module):
+    """A backbone with everything folded in, and the head that reads its final feature."""
+
+    def __init__(self, backbone: Backbone, adapted: Adapted) -> None:
+        super().__init__()
+        self._pooled = backbone.pooled
+        self.backbone = backbone.module
+        self.head = adapted.module.get_submodule("head")
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Map the fine view (B, 3, H, W) to logits (B, C)."""
+        return cast("Tensor", self.head(self._pooled(inputs.views[_MERGED_VIEW])))
+
+
+def find_run(run: str, output: Path) -> Path:
+    """The folder of a run that is named by its id or by its folder.
+
+    Args:
+        run: A run id, or the folder of a run.
+        output: Folder of all results, in which ids are looked for.
+    """
+    return Path(run) if Path(run).is_dir() else output / run
+
+
+def read_finished(folder: Path) -> Result:
+    """Read the result of a finished run.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        InputError: When the run is not there or not finished.
+    """
+    result = read_result(folder)
+    if result.status != "finished":
+        raise InputError(
+            f"run {result.run_id} is {result.status}, so it has learned nothing that can be used",
+            hint="finish it first: the petlbench run command that began it goes on from its last epoch",
+            kind="unfinished_run",
+        )
+    return result
+
+
+def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precision: str | None = None) -> Restored:
+    """Build a finished run's module again and give it what was learned.
+
+    Args:
+        folder: The run's folder.
+        catalog: The catalogues, in which the run's method is found.
+        device: Where to build; None for the run's own device where it is there, else the CPU.
+        precision: ``fp32``, ``bf16`` or ``fp16``; None for the run's own.
+
+    Raises:
+        InputError: When the run is not there or not finished, or what it rests on has changed.
+    """
+    result = read_finished(folder)
+    config = result.config
+    own = config.device if config.device in available_devices() else "cpu"
+    place, chosen = torch.device(device or own), precision or config.precision
+    assembled = assemble(config, catalog, len(result.data["classes"]), place)
+    _check_weights(result, assembled)
+    _put_back(folder, assembled)
+    source = LiveFeatures(assembled.backbone, assembled.frozen, chosen) if assembled.frozen is not None else None
+    return Restored(
+        result=result,
+        assembled=assembled,
+        views=_views(result, assembled),
+        device=place,
+        precision=chosen,
+        module=assembled.adapted.module.eval(),
+        source=source or NoFeatures(),
+    )
+
+
+def _check_weights(result: Result, assembled: Assembled) -> None:
+    """A head on another backbone than its own gives probabilities that look right and mean nothing."""
+    stored = result.digests.get("weights")
+    if stored and stored != assembled.weights_digest:
+        raise InputError(
+            f"the weights of {result.config.backbone} ({result.config.weights}) are not those that run "
+            f"{result.run_id} was trained on",
+            hint="put the old weights back, or run it again with --rerun",
+            kind="stale_result",
+        )
+
+
+def _put_back(folder: Path, assembled: Assembled) -> None:
+    file = folder / ARTIFACTS["learned"]
+    try:
+        load_learned(file, assembled.adapted)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{file} cannot be read: {error}", hint="run it again with --rerun", kind="bad_result"
+        ) from error
+
+
+def _views(result: Result, assembled: Assembled) -> dict[str, View]:
+    stored = result.data["normalization"]
+    chosen = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
+    views = build_views(result.config, assembled.method, assembled.backbone.info, chosen, augmentation=None)
+    return dict(views)

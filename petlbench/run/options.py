@@ -1,0 +1,49 @@
+"""Where a run reads and writes, and how it is looked after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from petlbench.features.quota import CachePlace
+from petlbench.run.image_cache import ImageCache
+
+__all__ = ["Place"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run reads and writes, and how it is looked after: nothing here changes a number.
+
+    Args:
+        output: Folder of all results.
+        data_root: Folder below which the images of cards lie.
+        tracking_uri: MLflow's address, ``none``, or None for the default.
+        cache_dir: Folder of the feature cache.
+        workers: Threads that decode images.
+        rerun: Run again even when a finished result stands.
+        accept: Take a finished result although what it rests on has changed.
+        cache_size: Largest size of the feature cache in bytes; None for no bound.
+        cache_images: Where decoded and resized images are kept.
+        reveal_test: Whether the test split is read at the end; a trial of a search never does.
+        experiment: The name under which MLflow keeps the runs of a study together.
+        group: The parent of the run in that experiment, such as ``fpt on isic2018``; empty for none.
+    """
+
+    output: Path
+    data_root: Path
+    cache_dir: Path
+    tracking_uri: str | None = None
+    workers: int = 2
+    rerun: bool = False
+    accept: bool = False
+    cache_size: int | None = None
+    cache_images: ImageCache = "ram"
+    reveal_test: bool = True
+    experiment: str = "petlbench"
+    group: str = ""
+
+    @property
+    def cache(self) -> CachePlace:
+        """The feature cache."""
+        return CachePlace(self.cache_dir, self.cache_size)

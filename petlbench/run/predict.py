@@ -1,0 +1,275 @@
+"""Using what a run has learned: class probabilities of new images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.files import check_writable, write_atomically
+from petlbench.core.progress import Progress
+from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, decode_image, read_bytes
+from petlbench.data.loader import Pixels, decode_ahead
+from petlbench.data.readers.csv_file import CsvSettings, read_lines
+from petlbench.data.views import View
+from petlbench.metrics.classification import softmax
+from petlbench.run.load import Restored, restore
+
+__all__ = [
+    "IMAGE_COLUMN",
+    "FoundImage",
+    "Predictions",
+    "check_table",
+    "find_images",
+    "predict_images",
+    "write_table",
+]
+
+IMAGE_COLUMN: str = CsvSettings().image_column
+_TABLES = (".csv", ".parquet")
+# Threads that decode.
+_WORKERS = 2
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """An image whose class is asked for.
+
+    Args:
+        file: The image file.
+        origin: Where it was named, for errors: empty, or a table and its line.
+    """
+
+    file: Path
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+        return f"{self.file} ({self.origin})" if self.origin else str(self.file)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities of some images.
+
+    Args:
+        run_id: The run that learned them.
+        classes: Class names, C of them.
+        images: The files, N of them.
+        probabilities: Softmax of the logits, (N, C).
+    """
+
+    run_id: str
+    classes: list[str]
+    images: list[str]
+    probabilities: NDArray[np.float64]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an image: the file, the most probable class and all probabilities."""
+        return [
+            {"image": image, "class": self.classes[int(values.argmax())], "probabilities": values.tolist()}
+            for image, values in zip(self.images, self.probabilities, strict=True)
+        ]
+
+
+def predict_images(
+    folder: Path, images: Sequence[FoundImage], catalog: Catalog, *, batch_size: int, merge: bool, progress: Progress
+) -> Predictions:
+    """Build a finished run's module again, give it what was learned, and apply it.
+
+    Args:
+        folder: The run's folder.
+        images: The images, N of them.
+        catalog: The catalogues, in which the run's method is found.
+        batch_size: Images that are computed at once.
+        merge: Whether what was learned is folded into the backbone first.
+        progress: Told the number of images.
+
+    Raises:
+        InputError: When the run is not there or not finished, cannot be merged, or an image cannot be read.
+    """
+    restored = restore(folder, catalog)
+    if merge:
+        restored = restored.merged("leave --merge out; the probabilities are the same")
+    progress.phase("predict", len(images))
+    logits = []
+    for views in _batches(images, restored.views, batch_size):
+        logits.append(_logits(restored, views))
+        progress.advance(len(logits[-1]))
+    names = [str(image.file) for image in images]
+    return Predictions(restored.result.run_id, restored.classes, names, softmax(np.concatenate(logits)))
+
+
+def find_images(given: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list[FoundImage]:
+    """List the images that files, folders and tables stand for.
+
+    Args:
+        given: Image files, folders (all images below, in the order of their names) and CSV files.
+        image_column: The column of a CSV file that holds paths relative to the file's own folder.
+
+    Raises:
+        InputError: When something is absent, a folder holds no image, or a table is wrong.
+    """
+    found: list[FoundImage] = []
+    for path in given:
+        if path.is_dir():
+            found += _in_folder(path)
+        elif not path.is_file():
+            hint = "give image files, folders of images, or CSV files that name images"
+            raise InputError(f"{path} does not exist", hint=hint, kind="missing_image")
+        elif path.suffix.lower() == ".csv":
+            found += _in_table(path, image_column)
+        else:
+            found.append(FoundImage(path))
+    return found
+
+
+def check_table(file: Path) -> None:
+    """Check that predictions can be written to a file, before anything is computed.
+
+    Args:
+        file: The wanted table.
+
+    Raises:
+        InputError: When its suffix is no table's or its folder cannot be written to.
+    """
+    if file.suffix.lower() not in _TABLES:
+        raise InputError(
+            f"--save {file}: a table cannot be written as '{file.suffix or file.name}'",
+            hint=f"name a file that ends in {' or '.join(_TABLES)}",
+            kind="bad_setting",
+        )
+    if file.is_dir():
+        raise InputError(f"--save {file} is a folder", hint="name a file in it", kind="not_writable")
+    try:
+        check_writable(file.absolute().parent)
+    except InputError as error:
+        message = error.message.replace("the output folder", f"--save {file}: the folder", 1)
+        raise InputError(message, hint="give another file with --save", kind=error.kind) from error
+
+
+def write_table(file: Path, predictions: Predictions) -> None:
+    """Write predictions as a table: ``image``, ``class``, and ``probability_CLASS`` for every class.
+
+    Args:
+        file: A file that `check_table` found good; its folder is made where it is absent.
+        predictions: What to write.
+    """
+    import pandas
+
+    rows = predictions.rows()
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("image", "class")}
+    for position, name in enumerate(predictions.classes):
+        columns[f"probability_{name}"] = predictions.probabilities[:, position]
+    table = pandas.DataFrame(columns)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(file) as temporary:
+        if file.suffix.lower() == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def _in_folder(folder: Path) -> list[FoundImage]:
+    paths = sorted(_files(folder, (os.path.realpath(folder),)), key=lambda path: path.relative_to(folder).as_posix())
+    if not paths:
+        raise InputError(
+            f"the folder {folder} holds no image",
+            hint=f"images are known by their suffix: {' '.join(sorted(IMAGE_SUFFIXES))}",
+            kind="empty_folder",
+        )
+    return [FoundImage(path) for path in paths]
+
+
+def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the images below a folder; links to folders are followed, except to one that we are in."""
+    try:
+        entries = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NOT_DATA]
+    except OSError as error:
+        hint = "make it readable, or leave it out"
+        raise InputError(f"the folder {folder} cannot be read: {error.strerror}", hint=hint, kind="io") from error
+    for path in entries:
+        if not path.is_dir():
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield path
+        elif (place := os.path.realpath(path)) not in above:
+            yield from _files(path, (*above, place))
+
+
+def _in_table(file: Path, column: str) -> list[FoundImage]:
+    found = [FoundImage(file.parent / cell, f"{file}, line {line}") for line, cell in _cells(file, column)]
+    if not found:
+        raise InputError(f"{file} has a header but no rows", hint="give one image a row", kind="bad_csv")
+    absent = [image for image in found if not image.file.is_file()]
+    if absent:
+        more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
+        raise InputError(
+            f"{absent[0].origin}: the row names {absent[0].file}, which does not exist{more}",
+            hint=f"paths are relative to {file.absolute().parent}, with forward slashes and suffix",
+            kind="missing_image",
+        )
+    return found
+
+
+def _cells(file: Path, column: str) -> Iterator[tuple[int, str]]:
+    """Yield (line number, cell) of a table's column."""
+    lines = read_lines(file)
+    _, header = next(lines, (1, []))
+    position = _position(file, [name.strip() for name in header], column)
+    for line, cells in lines:
+        if any(cell.strip() for cell in cells):
+            yield line, _cell(cells, position, f"{file}, line {line}", column)
+
+
+def _position(file: Path, header: Sequence[str], column: str) -> int:
+    if column not in header:
+        raise InputError(
+            f"{file} has no column '{column}'; it has: {', '.join(header) or 'no header'}",
+            hint="the first line names the columns, separated by commas; another name goes with --image-column NAME",
+            kind="missing_column",
+        )
+    return header.index(column)
+
+
+def _cell(cells: Sequence[str], position: int, place: str, column: str) -> str:
+    cell = cells[position].strip() if position < len(cells) else ""
+    if not cell:
+        message = f"{place}: the row has nothing in the column '{column}'"
+        raise InputError(message, hint="correct or remove the row", kind="empty_image")
+    return cell
+
+
+def _batches(images: Sequence[FoundImage], views: Mapping[str, View], size: int) -> Iterator[dict[str, Tensor]]:
+    """Yield normalised images by view name, each (B, 3, H, W), in order; threads decode ahead."""
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    for _, pixels in decode_ahead(batches, lambda image: _pixels(image, views), _WORKERS):
+        yield {name: view.batch([each[name] for each in pixels]) for name, view in views.items()}
+
+
+def _pixels(image: FoundImage, views: Mapping[str, View]) -> Pixels:
+    """Decode one image and show it in every view, each (size, size, 3)."""
+    try:
+        opened = decode_image(read_bytes(image.file), image.name)
+    except InputError as error:
+        hint = "replace the image or leave it out; nothing was written"
+        raise InputError(error.message, hint=hint, kind=error.kind) from error
+    # No view is augmented, so nothing is drawn.
+    rng = np.random.default_rng(0)
+    return {name: view.pixels(view.store(opened), rng) for name, view in views.items()}
+
+
+def _logits(restored: Restored, views: Mapping[str, Tensor]) -> NDArray[np.float32]:
+    """Compute the logits of a batch, (B, C)."""
+    moved = {name: view.to(restored.device) for name, view in views.items()}
+    logits: NDArray[np.float32] = restored(moved).to(torch.float32).cpu().numpy()
+    return logits

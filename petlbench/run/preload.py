@@ -1,0 +1,129 @@
+"""Preloading: where a run's frozen features come from, whether they fit, and computing those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from petlbench.core.config import RunConfig
+from petlbench.core.progress import Progress
+from petlbench.core.units import readable_size
+from petlbench.data.image_store import StoredImages
+from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.run_data import TaskData
+from petlbench.data.views import View
+from petlbench.features.cache import StorePlan, plan_store
+from petlbench.features.quota import CachePlace, check_room, keep_below
+from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
+from petlbench.memory.measure import MemoryMeter
+from petlbench.models.build import Assembled
+
+__all__ = ["open_source", "plan_features", "preload"]
+
+
+def plan_features(
+    config: RunConfig, assembled: Assembled, views: Mapping[str, View], cache_dir: Path
+) -> StorePlan | None:
+    """Say where a run's features are kept; None where nothing is preloaded.
+
+    Args:
+        config: The run.
+        assembled: Its module; on ``meta`` the weights are not known, and the plan is good for estimates alone.
+        views: Its views by name.
+        cache_dir: Folder of the feature cache.
+    """
+    if assembled.frozen is None or config.cache_precision is None:
+        return None
+    spec = assembled.frozen.spec(assembled.backbone.info)
+    view = views[spec.view].without_augmentation()
+    determined_by = {
+        "backbone": config.backbone,
+        "weights": assembled.weights_digest,
+        "view": view.describe(),
+        "image_size": view.size,
+        "mean": view.normalization.mean,
+        "std": view.normalization.std,
+        "precision": config.precision,
+        "attention_kernel": config.attention_kernel,
+        "device": config.device,
+    }
+    return plan_store(cache_dir, spec, config.cache_precision, determined_by)
+
+
+def open_source(
+    config: RunConfig,
+    assembled: Assembled,
+    views: Mapping[str, View],
+    data: TaskData,
+    *,
+    cache: CachePlace,
+    device: torch.device,
+) -> FeatureSource:
+    """Choose where a run's features come from; where they are preloaded, see that they fit and open their store.
+
+    Args:
+        config: The run.
+        assembled: Its module.
+        views: Its views by name.
+        data: Its images.
+        cache: Where preloaded features are kept.
+        device: Where batches are wanted.
+
+    Raises:
+        InputError: When they do not fit; nothing is written then.
+    """
+    if assembled.frozen is None:
+        return NoFeatures()
+    live = LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
+    plan = plan_features(config, assembled, views, cache.folder)
+    if plan is None or config.cache_precision is None:
+        return live
+    digests = dict(zip(data.manifest["image_id"], data.manifest["sha256"], strict=True))
+    images = [digests[record.image_id] for record in data.dataset.records]
+    check_room(cache, plan.folder, plan.store.missing_bytes(images))
+    return CachedFeatures(live, plan.open(), images, config.cache_precision, device)
+
+
+def preload(
+    source: CachedFeatures,
+    data: TaskData,
+    views: Mapping[str, View],
+    *,
+    cache: CachePlace,
+    workers: int,
+    meter: MemoryMeter,
+    progress: Progress,
+) -> None:
+    """Compute the features that are missing; the backbone is on the device only while it works.
+
+    Args:
+        source: Where the features go.
+        data: The images.
+        views: The run's views by name.
+        cache: Where preloaded features are kept.
+        workers: Threads that decode images.
+        meter: Measures the phase.
+        progress: Told what goes on.
+    """
+    if cache.most is not None:
+        keep_below(cache, source.store.missing_bytes(source.images))
+    progress.phase("preloading", len(source.images))
+    read = {name: view.without_augmentation() for name, view in views.items() if name == source.spared_view}
+    # Each image is read once here, so nothing of it need be kept.
+    images = StoredImages(data.dataset)
+    batch_size = extraction_batch(source.live.backbone.info, source.device.type)
+
+    def load(positions: Sequence[int]) -> Iterator[Batch]:
+        pinned = source.device.type == "cuda"
+        return ImageLoader(images, positions, read, batch_size, workers, pinned).in_order()
+
+    module = source.live.backbone.module.to(source.device)
+    with meter.phase("preload", (module,)):
+        source.fill(load, progress.advance)
+    module.to("cpu")
+    if (over := keep_below(cache)) > 0:
+        progress.say(
+            f"the feature cache is {readable_size(over)} larger than --cache-size: running processes use what is in it"
+        )

@@ -1,0 +1,110 @@
+"""What an executor is given and what it tells: plain data that crosses processes and machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from petlbench.core.config import RunConfig
+from petlbench.results.result import Status
+from petlbench.run.options import Place
+
+__all__ = ["Action", "Ended", "EpochDone", "Event", "Executor", "Job", "PhaseBegan", "Started"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be carried out, wherever that is.
+
+    Args:
+        config: The run.
+        place: Where it reads and writes.
+        catalogs: The user's own catalogue folders.
+        timeout: Seconds after which the run is stopped; None for no limit.
+    """
+
+    config: RunConfig
+    place: Place
+    catalogs: tuple[Path, ...] = ()
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker begins with the run.
+
+    Args:
+        worker: The worker's name.
+    """
+
+    worker: str
+
+
+@dataclass(frozen=True)
+class PhaseBegan:
+    """A phase begins.
+
+    Args:
+        name: What is done, as a progress bar shows it.
+        total: How many images or steps it has.
+    """
+
+    name: str
+    total: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is done and its checkpoint written.
+
+    Args:
+        entry: Its point of the curve: ``epoch``, ``train_loss``, ``val_auc`` and so on.
+    """
+
+    entry: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run ended, for good or for now; its result, where there is one, stands on the disk.
+
+    Args:
+        status: As in ``result.json``; or ``busy`` where another process works on the run.
+        error: Kind, message and hint, where it did not finish.
+        seconds: Time that all attempts took together.
+        attempts: How often it was begun by this executor.
+    """
+
+    status: Status | Literal["busy"]
+    error: dict[str, str] | None = None
+    seconds: float = 0.0
+    attempts: int = 1
+
+
+Event = Started | PhaseBegan | EpochDone | Ended
+
+
+class Action(Enum):
+    """What a run is to do after an event; it matters after `EpochDone` only."""
+
+    GO_ON = "go on"
+    PRUNE = "prune"
+
+
+class Executor(Protocol):
+    """Where runs are carried out: this process, processes of this machine, or a cluster."""
+
+    def run(self, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
+        """Carry out jobs until there are no more.
+
+        Args:
+            jobs: Asked for the next one whenever a worker is free. None means that there is nothing now, and that it
+                is to be asked again after the next event or in about a second.
+            on: Told what happens; called in the caller's thread, one event at a time.
+
+        Raises:
+            KeyboardInterrupt: When the user stops it; runs under way keep their checkpoints.
+        """

@@ -1,0 +1,362 @@
+"""The Ray executor: many GPUs and many machines. The driver hands out jobs, Ray finds the room."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from petlbench.core.errors import InputError, RunError
+from petlbench.core.interrupt import check_interrupt
+from petlbench.results.result import FILE
+from petlbench.study.executors.job import Ended, EpochDone, Job
+from petlbench.study.executors.job_source import Source
+from petlbench.study.executors.ray_worker import Letter, Mailbox, Parcel, carry_out
+from petlbench.study.executors.retries import GRACE, Attempts, On, without_errors
+
+__all__ = ["RayExecutor"]
+
+# Results go through files, and Ray's store of objects holds next to nothing: 100 MB, about the least that it takes.
+_OBJECT_STORE = 100_000_000
+# What a run on another machine is to find as it is here.
+_PASSED_ON = ("PETLBENCH_", "MLFLOW_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "CUBLAS_WORKSPACE_CONFIG")
+_LOOK_UP = 1.0
+_MOST_STARTS = 3
+# Seconds in which Ray must have ended a task that it was told to end.
+_END = 30.0
+# Seconds in which a cluster must take a connection.
+_KNOCK = 20.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Flight:
+    """One attempt at a job, in Ray's hands."""
+
+    ticket: str
+    task: Any
+    attempts: Attempts
+    failed_starts: int = 0
+
+    @property
+    def job(self) -> Job:
+        return self.attempts.job
+
+    @property
+    def is_overdue(self) -> bool:
+        deadline = self.attempts.deadline
+        return deadline is not None and time.monotonic() > deadline
+
+
+class RayExecutor:
+    """Carries out jobs as Ray tasks; a task whose worker or node is lost is begun again elsewhere.
+
+    Runs go on from their checkpoints, and results are found, where all nodes see the output folder under one path.
+
+    Args:
+        workers: How many runs at once, at most; 0 for as many as there is room for.
+        address: Of the cluster; None for one on this machine that ends with `run`.
+        cpus: CPUs that a run is given.
+        gpus: GPUs that a run is given; a fraction lets runs share one.
+
+    Raises:
+        InputError: When Ray is not installed.
+    """
+
+    def __init__(self, *, workers: int = 0, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+        _import_ray()
+        self._workers = workers
+        self._address = address
+        self._needs = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount > 0}
+        self._flights: dict[str, _Flight] = {}
+        self._tickets = map(str, itertools.count())
+        self._mail: Any = None
+
+    def run(self, jobs: Iterator[Job | None], on: On) -> None:
+        """Carry out jobs until there are no more; see `petlbench.study.executors.job.Executor.run`."""
+        with _cluster(self._address):
+            self._check_room()
+            self._mailbox = _open_mailbox()
+            self._task = _remote_task(self._needs)
+            source = Source(jobs)
+            try:
+                while self._go_on(source, on):
+                    check_interrupt()
+            except BaseException:
+                self._stop(on)
+                raise
+            finally:
+                self._flights, self._mail = {}, None
+
+    def _go_on(self, source: Source, on: On) -> bool:
+        """Hand out one job at most and take what the runs say; false when all is done."""
+        has_room = len(self._flights) < self._most_at_once()
+        job = source.take() if has_room else None
+        if job is not None:
+            self._check_device(job)
+            self._send_off(Attempts(job))
+        if not self._flights and source.exhausted:
+            return False
+        if self._take_news(source.wait if has_room and not source.exhausted else _LOOK_UP, on):
+            source.hurry()
+        for flight in [flight for flight in self._flights.values() if flight.is_overdue]:
+            self._time_out(flight, on)
+        return True
+
+    def _send_off(self, attempts: Attempts, failed_starts: int = 0) -> None:
+        ticket = next(self._tickets)
+        job = pickle.dumps(_with_whole_paths(attempts.next_job))
+        parcel = Parcel(ticket, job, attempts.spent, os.getcwd(), _environment())
+        task = self._task.remote(parcel, self._mailbox)
+        self._flights[ticket] = _Flight(ticket, task, attempts, failed_starts)
+
+    def _take_news(self, timeout: float, on: On) -> bool:
+        """Take letters, and look for tasks that are over; false when nothing has happened."""
+        import ray
+
+        if self._mail is None:
+            self._mail = self._mailbox.collect.remote(_LOOK_UP)
+        flights = {flight.task: flight for flight in self._flights.values()}
+        over, _ = ray.wait([self._mail, *flights], num_returns=1, timeout=max(timeout, 0.0), fetch_local=False)
+        tasks = [task for task in over if task != self._mail]
+        letters = self._collect(everything=bool(tasks)) if over else []
+        for letter in letters:
+            self._deliver(letter, on)
+        for task in tasks:
+            if flights[task].ticket in self._flights:  # it is over, and has not said how
+                self._replace(flights[task], on)
+        return bool(letters or tasks)
+
+    def _collect(self, *, everything: bool) -> list[Letter]:
+        """The letters that were asked for, and those that came meanwhile."""
+        import ray
+
+        pending, self._mail = self._mail, None
+        letters: list[Letter] = ray.get(pending) if pending is not None else []
+        if everything:
+            letters += ray.get(self._mailbox.collect.remote(0))
+        return letters
+
+    def _deliver(self, letter: Letter, on: On) -> None:
+        ticket, event = letter[0], pickle.loads(letter[1])  # noqa: S301 - a run's own
+        flight = self._flights.get(ticket)
+        if flight is None:  # from an attempt that was given up
+            return
+        if isinstance(event, Ended):
+            self._land(flight, event, on)
+            return
+        flight.attempts.hear(event)
+        action = on(flight.job, event)
+        if isinstance(event, EpochDone):
+            self._mailbox.answer.remote(ticket, action.value)
+
+    def _land(self, flight: _Flight, ended: Ended, on: On) -> None:
+        if ended.status == "interrupted":  # by someone else: this is not `_stop`
+            self._lose(flight, "was asked by a signal to stop", on)
+            return
+        self._end(flight, flight.attempts.ended(_found_here(flight.job, ended)), on)
+
+    def _end(self, flight: _Flight, ended: Ended, on: On) -> None:
+        del self._flights[flight.ticket]
+        on(flight.job, ended)
+
+    def _replace(self, flight: _Flight, on: On) -> None:
+        """A task is over without an ending of its run: its worker or its node was lost."""
+        import ray
+
+        try:
+            ray.get(flight.task)
+            reason = "ended without a word"
+        except ray.exceptions.RayError as error:
+            reason = f"was lost ({type(error).__name__}: {_gist(error)})"
+        self._lose(flight, reason, on)
+
+    def _lose(self, flight: _Flight, reason: str, on: On) -> None:
+        """Begin a run again elsewhere; or give it up."""
+        attempts = flight.attempts
+        failed_starts = flight.failed_starts + 1 if attempts.began is None else 0
+        if failed_starts >= _MOST_STARTS:
+            hint = "petlbench of this version must be installed on every node, with the same Python"
+            message = f"a run cannot be started on the Ray cluster: its worker {reason}"
+            self._end(flight, attempts.interrupt(message), on)
+            raise RunError(message, hint=hint, kind="worker_died")
+        attempts.end()
+        if attempts.may_go_on:
+            del self._flights[flight.ticket]
+            self._send_off(attempts, failed_starts)
+        elif attempts.is_out_of_time:
+            self._end(flight, attempts.time_out(), on)
+        else:
+            self._end(flight, attempts.give_up(reason, "look at the node: memory, disk, and Ray's logs"), on)
+
+    def _time_out(self, flight: _Flight, on: On) -> None:
+        import ray
+
+        ray.cancel(flight.task, force=True)
+        ray.wait([flight.task], timeout=_END, fetch_local=False)
+        self._end(flight, flight.attempts.time_out(), on)
+
+    def _stop(self, on: On) -> None:
+        """Tell the runs to stop, and give them some time to write what they know."""
+        import ray
+
+        for flight in self._flights.values():
+            ray.cancel(flight.task, force=False)
+        on = without_errors(on)
+        limit = time.monotonic() + GRACE
+        while self._flights and time.monotonic() < limit:
+            waiting = [flight.task for flight in self._flights.values()]
+            over, _ = ray.wait(waiting, num_returns=1, timeout=_LOOK_UP, fetch_local=False)
+            for letter in self._collect(everything=True):
+                self._deliver_end(letter, on)
+            for flight in [flight for flight in self._flights.values() if flight.task in over]:
+                self._end(flight, flight.attempts.interrupt(), on)
+        for flight in [*self._flights.values()]:
+            self._end(flight, flight.attempts.interrupt(), on)
+
+    def _deliver_end(self, letter: Letter, on: On) -> None:
+        flight, event = self._flights.get(letter[0]), pickle.loads(letter[1])  # noqa: S301 - a run's own
+        if flight is not None and isinstance(event, Ended):
+            self._end(flight, flight.attempts.ended(event), on)
+
+    def _most_at_once(self) -> int:
+        """How many runs Ray is given: what the living nodes have room for, and one that lets a cluster grow."""
+        room = max(_room(self._needs), 1)
+        return min(room, self._workers) if self._workers else room
+
+    def _check_device(self, job: Job) -> None:
+        if job.config.device == "cuda" and "GPU" not in self._needs:
+            message = "--executor ray: the runs are to use CUDA, and Ray hides all GPUs from a run that asks for none"
+            raise InputError(message, hint="add --gpus-per-run 1, or a fraction of it", kind="no_room")
+
+    def _check_room(self) -> None:
+        if _room(self._needs):
+            return
+        wanted = " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items())
+        message = f"no node of the Ray cluster has {wanted} for a run"
+        if self._address is None:
+            raise InputError(message, hint="ask for less with --cpus-per-run and --gpus-per-run", kind="no_room")
+        _logger.warning("%s; waiting for one that has", message)
+
+
+def _import_ray() -> Any:
+    # Nothing is reported to Ray's makers.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's own default is 15: beside anything else a run would stand still, and its times would say nothing.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            "--executor ray: Ray is not installed", hint="pip install 'petlbench[ray]'", kind="missing_extra"
+        ) from error
+    return ray
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start one on this machine; a connection that is there already is used and left."""
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+        else:
+            _check_address(address)
+            ray.init(address, **quiet)
+    except Exception as error:  # of many kinds
+        raise _no_cluster(address, error) from error
+    for number, handler in handlers.items():  # Ray puts its own in the place of ours
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Knock at HOST:PORT: Ray itself would try for minutes, and says less about it."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+
+
+def _no_cluster(address: str | None, error: Exception) -> RunError | InputError:
+    if address is None:
+        message = f"Ray does not start on this machine: {_gist(error)}"
+        return RunError(message, hint="try again when the machine is less busy, or use --workers", kind="no_cluster")
+    return InputError(
+        f"no Ray cluster answers at {address}: {_gist(error)}",
+        hint="start one with 'ray start --head', and give its HOST:PORT with --ray-address",
+        kind="no_cluster",
+    )
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+
+
+def _open_mailbox() -> Any:
+    """Start the mailbox beside the driver, so that no other node takes it with it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _remote_task(needs: Mapping[str, float]) -> Any:
+    import ray
+
+    return ray.remote(carry_out).options(
+        num_cpus=needs.get("CPU", 0),
+        num_gpus=needs.get("GPU", 0),
+        max_retries=0,  # they are counted here, as for local workers
+        scheduling_strategy="SPREAD",
+    )
+
+
+def _room(needs: Mapping[str, float]) -> int:
+    """How many runs the living nodes can take at once."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min((node.get(name, 0) / amount for name, amount in needs.items()), default=1)) for node in nodes)
+
+
+def _with_whole_paths(job: Job) -> Job:
+    """The job as it means the same in another working folder."""
+    place, catalogs = job.place, tuple(folder.absolute() for folder in job.catalogs)
+    folders = {name: getattr(place, name).absolute() for name in ("output", "data_root", "cache_dir")}
+    return replace(job, place=replace(place, **folders), catalogs=catalogs)
+
+
+def _found_here(job: Job, ended: Ended) -> Ended:
+    """A run that has finished where its result cannot be seen has not finished."""
+    folder: Path = job.place.output / job.config.run_id
+    if ended.status != "finished" or (folder / FILE).exists():
+        return ended
+    error = {
+        "kind": "not_shared",
+        "message": f"the run has finished on another machine, but {folder} is not here",
+        "hint": "put --output on a file system that all nodes see under the same path",
+    }
+    return Ended("failed", error)
+
+
+def _gist(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

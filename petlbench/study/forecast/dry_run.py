@@ -1,0 +1,95 @@
+"""What a run would take, without images, weights or training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.data.dataset import DatasetInfo, describe_dataset
+from petlbench.features.quota import CachePlace, check_room, free_bytes
+from petlbench.memory.predict import predict_training
+from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.results.result import Memory, Parameters
+from petlbench.run.preload import plan_features
+from petlbench.run.views import build_views, normalization
+
+__all__ = ["DryRun", "PreloadedBytes", "dry_run"]
+
+
+@dataclass(frozen=True)
+class PreloadedBytes:
+    """What preloaded features would take, in bytes; None where nothing is preloaded.
+
+    Args:
+        bytes_per_image: Size of one image's features.
+        bytes: Size of all of them; None where the number of images is not known.
+        free: Free bytes of the disk that the feature cache is on.
+    """
+
+    bytes_per_image: int | None = None
+    bytes: int | None = None
+    free: int | None = None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would take.
+
+    Args:
+        config: The run.
+        parameters: Its exact counts.
+        memory: The predicted peak of its training step.
+        preloaded: What its preloaded features would take.
+    """
+
+    config: RunConfig
+    parameters: Parameters
+    memory: Memory
+    preloaded: PreloadedBytes
+
+    def document(self) -> dict[str, Any]:
+        """The dry run as plain values."""
+        return {
+            "run_id": self.config.run_id,
+            "config": self.config.model_dump(mode="json"),
+            "parameters": self.parameters.model_dump(mode="json"),
+            "memory": self.memory.model_dump(mode="json"),
+            "feature_cache": asdict(self.preloaded),
+        }
+
+
+def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CachePlace) -> DryRun:
+    """Build a run on device ``meta``, count its parameters and predict its memory.
+
+    Args:
+        config: The run.
+        catalog: The catalogues.
+        data_root: The folder below which the images of cards lie; they need not be there.
+        cache: Where preloaded features would be kept.
+
+    Raises:
+        InputError: When preloaded features would find no room, as far as that can be said without the images.
+    """
+    described = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
+    assembled = assemble(config, catalog, len(described.classes), torch.device("meta"))
+    preloaded = _preloaded(config, assembled, described, cache)
+    return DryRun(config, count_parameters(assembled), predict_training(config, assembled), preloaded)
+
+
+def _preloaded(config: RunConfig, assembled: Assembled, described: DatasetInfo, cache: CachePlace) -> PreloadedBytes:
+    chosen = normalization(config, described.card)
+    views = build_views(config, assembled.method, assembled.backbone.info, chosen, None)
+    plan = plan_features(config, assembled, views, cache.folder)
+    if plan is None:
+        return PreloadedBytes()
+    each, images = plan.store.bytes_an_image, described.images
+    if images is not None:
+        # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
+        folder, known = plan.alike()
+        check_room(cache, folder, plan.store.bytes_of(max(0, images - known), spread_over=images))
+    return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))

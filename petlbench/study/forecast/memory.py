@@ -1,0 +1,256 @@
+"""The memory of many methods and settings, predicted side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import InputError
+from petlbench.core.interrupt import check_interrupt
+from petlbench.core.process_pool import Workers
+from petlbench.core.progress import Progress
+from petlbench.features.precision import DEFAULT_CACHE_PRECISION
+from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
+from petlbench.memory.shape_cache import RememberedShapes
+from petlbench.models.build import Assembled, assemble
+from petlbench.results.result import InferenceMemory, Memory
+from petlbench.study.forecast.batch_size import largest_batch_size
+from petlbench.study.forecast.papers import Comparison, PublishedJob, PublishedPeak, compare, jobs, run_job
+from petlbench.study.grid import Case
+
+__all__ = ["SAVINGS", "Extras", "Row", "compare_papers", "predict_rows"]
+
+SAVINGS = ("attention-kernel=fused", "precision=bf16", "checkpointing", "preload")
+"""What could be switched to take less memory."""
+
+_META = torch.device("meta")
+_FIGURES = ("allocated", "reserved", "process")
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is predicted beside the peak of training.
+
+    Args:
+        context: Bytes of the CUDA context.
+        budget: Bytes that there are; None where nothing is to be fitted.
+        inference: Whether the peak of predicting one batch is wanted.
+        savings: Whether it is wanted what other settings would save.
+    """
+
+    context: int = CONTEXT
+    budget: int | None = None
+    inference: bool = False
+    savings: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was predicted for a case.
+
+    Args:
+        case: The case.
+        memory: The peak of a training step; None where there is none.
+        inference: The peak of predicting one batch, where it was asked for.
+        fits: Whether the case's batch size fits the budget, where there is one.
+        max_batch_size: The largest batch size that does.
+        savings: Bytes that each of `SAVINGS` would save; None for what is on already or cannot be had.
+        refused: Why there are no figures.
+        failed: Whether that is a defect rather than a refusal.
+    """
+
+    case: Case
+    memory: Memory | None = None
+    inference: InferenceMemory | None = None
+    fits: bool | None = None
+    max_batch_size: int | None = None
+    savings: Mapping[str, int | None] | None = None
+    refused: str | None = None
+    failed: bool = False
+
+    @property
+    def figure(self) -> int | None:
+        """Bytes that decide what fits: the process's on CUDA, what is allocated elsewhere."""
+        return _figure(self.memory) if self.memory is not None else None
+
+    def document(self, extras: Extras) -> dict[str, Any]:
+        """The row as plain values.
+
+        Args:
+            extras: What was asked for.
+        """
+        config = self.case.config
+        row = {
+            "method": self.case.request.method,
+            **{name: getattr(self.memory, name, None) for name in (*_FIGURES, "parts")},
+            "max_batch_size": self.max_batch_size,
+            "fits": self.fits,
+            "published": self.case.printed,
+            "preloaded": config.preload if config is not None else None,
+            "source": "predicted",
+            "refused": self.refused,
+            "failed": self.failed,
+        }
+        if self.case.varied:
+            row["varied"] = self.case.varied
+        if extras.inference:
+            row["inference"] = {name: getattr(self.inference, name, None) for name in _FIGURES}
+        if extras.savings:
+            row["savings"] = self.savings
+        return row
+
+
+def predict_rows(
+    cases: Sequence[Case],
+    classes: int,
+    extras: Extras,
+    *,
+    folders: Sequence[Path] = (),
+    workers: Workers | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Predict what every case takes.
+
+    Args:
+        cases: The cases.
+        classes: Number of classes C.
+        extras: What is wanted beside the peak of training.
+        folders: Folders of the user's own catalogues.
+        workers: Who predicts; None for this process.
+        progress: Told what goes on.
+
+    Returns:
+        One row a case. A case that raises gives a row that says so.
+    """
+    told = progress or Progress()
+    told.phase("predicting memory", len(cases))
+    predict = partial(_predict, classes=classes, extras=extras, folders=tuple(folders))
+    return (workers or Workers()).map(predict, cases, told.advance)
+
+
+def compare_papers(
+    *, folders: Sequence[Path] = (), workers: Workers | None = None, progress: Progress | None = None
+) -> Comparison:
+    """Predict every figure that the papers print.
+
+    Args:
+        folders: Folders of the user's own catalogues.
+        workers: Who predicts; None for this process.
+        progress: Told what goes on.
+    """
+    told, wanted = progress or Progress(), jobs()
+    told.phase("predicting the papers", len(wanted))
+    predict = partial(_predict_published, folders=tuple(folders))
+    return compare((workers or Workers()).map(predict, wanted, told.advance))
+
+
+def _predict(case: Case, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
+    if case.config is None:
+        return Row(case, refused=case.refused, failed=case.failed)
+    try:
+        with _shapes():
+            return _Prediction(case.config, _catalog(folders), classes, extras).row(case)
+    except InputError as error:
+        return Row(case, refused=error.message)
+    except Exception as error:  # one method's defect is a line of the table, and the others stand
+        return Row(case, refused=f"{type(error).__name__}: {error}", failed=True)
+
+
+def _predict_published(job: PublishedJob, *, folders: tuple[Path, ...]) -> PublishedPeak:
+    with _shapes():
+        return run_job(job, folders)
+
+
+@cache
+def _shapes() -> RememberedShapes:
+    """What a process has learned of shapes; methods have most of them in common."""
+    return RememberedShapes()
+
+
+@cache
+def _catalog(folders: tuple[Path, ...]) -> Catalog:
+    return Catalog(folders)
+
+
+class _Prediction:
+    """All predictions for one run; its parts are built once where they can be."""
+
+    def __init__(self, config: RunConfig, catalog: Catalog, classes: int, extras: Extras) -> None:
+        self._config = config
+        self._catalog = catalog
+        self._classes = classes
+        self._extras = extras
+        self._assembled = self._assemble(config)
+
+    def row(self, case: Case) -> Row:
+        memory = self._training(self._config, self._assembled)
+        largest = self._largest(memory)
+        savings = self._savings(_figure(memory)) if self._extras.savings else None
+        return Row(
+            case,
+            memory,
+            inference=self._inference() if self._extras.inference else None,
+            fits=None if self._extras.budget is None else _figure(memory) <= self._extras.budget,
+            max_batch_size=largest,
+            savings=savings,
+        )
+
+    def _assemble(self, config: RunConfig) -> Assembled:
+        return assemble(config, self._catalog, self._classes, _META)
+
+    def _training(self, config: RunConfig, assembled: Assembled) -> Memory:
+        check_interrupt()
+        memory = predict_training(config, assembled, context=self._extras.context)
+        # They are left from the last step, and the next prediction begins without.
+        assembled.adapted.module.zero_grad(set_to_none=True)
+        return memory
+
+    def _inference(self) -> InferenceMemory:
+        return predict_inference(self._config, self._assembled, context=self._extras.context)
+
+    def _largest(self, memory: Memory) -> int | None:
+        if self._extras.budget is None:
+            return None
+        training = self._config.training
+        return largest_batch_size(
+            self._at_batch_size,
+            self._extras.budget,
+            known={training.batch_size: _figure(memory)},
+            smallest=training.accumulate,
+        )
+
+    def _at_batch_size(self, size: int) -> int:
+        training = self._config.training.model_copy(update={"batch_size": size})
+        return _figure(self._training(self._config.model_copy(update={"training": training}), self._assembled))
+
+    def _savings(self, now: int) -> dict[str, int | None]:
+        return {name: self._saving(now, change) for name, change in self._changes().items()}
+
+    def _changes(self) -> dict[str, dict[str, Any] | None]:
+        """What is changed in the config by each of `SAVINGS`; None for what is on already or cannot be had."""
+        config = self._config
+        could_preload = self._assembled.frozen is not None and not config.preload
+        changes: tuple[dict[str, Any] | None, ...] = (
+            {"attention_kernel": "fused"} if config.attention_kernel == "eager" else None,
+            {"precision": "bf16"} if config.precision == "fp32" else None,
+            {"checkpointing": True} if not config.checkpointing else None,
+            {"preload": True, "cache_precision": DEFAULT_CACHE_PRECISION} if could_preload else None,
+        )
+        return dict(zip(SAVINGS, changes, strict=True))
+
+    def _saving(self, now: int, change: dict[str, Any] | None) -> int | None:
+        if change is None:
+            return None
+        config = self._config.model_copy(update=change)
+        return now - _figure(self._training(config, self._assemble(config)))
+
+
+def _figure(memory: Memory) -> int:
+    return cast("int", memory.process if memory.process is not None else memory.allocated)

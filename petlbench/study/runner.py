@@ -1,0 +1,253 @@
+"""Carries out the runs of a study: those that are missing, each once, whoever else works on them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.environment import usable_cores
+from petlbench.core.files import check_writable
+from petlbench.metrics.efficiency import REFERENCE
+from petlbench.run.options import Place
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, PhaseBegan, Started
+from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
+from petlbench.study.grid import Planned
+from petlbench.study.rescore import rescore
+from petlbench.study.status import FAILED, Board, RunState, Watch
+from petlbench.study.study_file import Recorded, record_runs, study_file
+
+__all__ = ["Study", "open_board", "run_study"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be carried out.
+
+    Args:
+        name: The study's name.
+        plans: Its combinations.
+        place: Where the runs read and write.
+        catalogs: The user's own catalogue folders.
+        timeout: Seconds after which a run is stopped; None for no limit.
+        retry_failed: Whether runs that failed are tried again, once.
+        workers: How many runs are carried out at the same time.
+    """
+
+    name: str
+    plans: Sequence[Planned]
+    place: Place
+    catalogs: tuple[Path, ...] = ()
+    timeout: float | None = None
+    retry_failed: bool = False
+    workers: int = 1
+
+
+def open_board(study: Study) -> Board:
+    """Look up on the disk how far a study is.
+
+    Args:
+        study: The study.
+
+    Raises:
+        InputError: When a result is damaged.
+    """
+    return Board([_standing(planned, study.place.output) for planned in study.plans])
+
+
+def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> list[str]:
+    """Carry out what is missing of a study.
+
+    Finished runs are left alone, interrupted ones go on, and failed ones are left alone unless they are to be tried
+    again. Runs that another process works on are waited for. At the end PPE and PME of all are weighed again.
+
+    Args:
+        study: The study.
+        board: Its runs as `open_board` found them; kept up to date.
+        executor: Where runs are carried out.
+        watch: Told what happens.
+
+    Returns:
+        What the user should know of the results, one sentence each.
+
+    Raises:
+        InputError: When finished results were made by other code, and neither ``rerun`` nor ``accept`` is set.
+        KeyboardInterrupt: When the user stops it; the study's file is up to date then.
+    """
+    check_writable(study.place.output)
+    study.place.output.mkdir(parents=True, exist_ok=True)
+    if not (study.place.rerun or study.place.accept):
+        check_code(board.states, Catalog(study.catalogs))
+    return _Driver(study, board, executor, watch).carry_out()
+
+
+def _standing(planned: Planned, output: Path) -> RunState:
+    if planned.config is None:
+        kind = "exception" if planned.is_defect else "unsupported"
+        told = {"kind": kind, "message": planned.refusal or "", "hint": ""}
+        return RunState(planned, "failed" if planned.is_defect else "unsupported", error=told)
+    result = stored_result(output, planned.config.run_id)
+    if result is None:
+        return RunState(planned)
+    return RunState(planned, result.status, result, result.error, was_there=True)
+
+
+@dataclass
+class _Driver:
+    study: Study
+    board: Board
+    executor: Executor
+    watch: Watch
+    queue: deque[RunState] = field(default_factory=deque)
+    by_run: dict[str, RunState] = field(default_factory=dict)
+
+    def carry_out(self) -> list[str]:
+        self._warn_of_threads()
+        for state in self.board.states:
+            if self._is_wanted(state):
+                state.status, state.error, state.was_there = "waiting", None, False
+        self.by_run = {state.run_id: state for state in self.board.states if state.run_id is not None}
+        self.queue.extend(sorted(self._waiting(), key=self._turn))
+        self._record_first()
+        try:
+            if self.queue:
+                self.executor.run(self._jobs(), self._on)
+        finally:
+            self._look_at_open()
+            self._record(self.board.states)
+        rescore(self.board.states, self.study.place.output)
+        return mixtures(self.board.states)
+
+    def _is_wanted(self, state: RunState) -> bool:
+        """Whether a run is to be carried out now, seeing what stands of it."""
+        if state.run_id is None or state.status == "unsupported":
+            return False
+        if state.status in FAILED:
+            return self.study.retry_failed or self.study.place.rerun
+        return state.status != "finished" or self.study.place.rerun
+
+    def _waiting(self) -> list[RunState]:
+        # Two combinations may mean the same run; it is carried out once.
+        return list({state.run_id: state for state in self.board.states if state.status == "waiting"}.values())
+
+    def _turn(self, state: RunState) -> tuple[int, bool]:
+        """Dataset by dataset, and the reference of PME before the rest of them."""
+        return self.board.datasets.index(state.planned.dataset), state.planned.method != REFERENCE
+
+    def _jobs(self) -> Iterator[Job | None]:
+        """Hand out runs until all have ended; None while there are only such that others work on."""
+        while any(state.is_open for state in self.by_run.values()):
+            yield self._next_job()
+
+    def _next_job(self) -> Job | None:
+        for _ in range(len(self.queue)):
+            state = self.queue.popleft()
+            if self._has_ended_elsewhere(state):
+                self._settle(state)
+            elif is_worked_on(self.study.place.output, state.run_id or ""):
+                self._put_back(state)
+            else:
+                return self._job(state)
+        return None
+
+    def _has_ended_elsewhere(self, state: RunState) -> bool:
+        """Whether another driver has ended this run since this one began."""
+        before, now = state.result, stored_result(self.study.place.output, state.run_id or "")
+        if now is None or now.status == "interrupted":
+            return False
+        is_new = before is None or (now.status, now.timing) != (before.status, before.timing)
+        return is_new or (now.status == "finished" and not self.study.place.rerun)
+
+    def _job(self, state: RunState) -> Job:
+        planned = state.planned
+        if planned.config is None:
+            raise ValueError(f"{state.title} cannot be carried out")
+        group = f"{planned.method} on {planned.config.dataset_name}"
+        place = replace(self.study.place, experiment=self.study.name, group=group)
+        return Job(planned.config, place, self.study.catalogs, self.study.timeout)
+
+    def _on(self, job: Job, event: Event) -> Action:
+        state = self.by_run[job.config.run_id]
+        if isinstance(event, Ended):
+            self._ended(state, event)
+        else:
+            self._went_on(state, event)
+        return Action.GO_ON
+
+    def _went_on(self, state: RunState, event: Event) -> None:
+        state.status = "running"
+        if isinstance(event, Started):
+            state.phase, state.epoch = "starting", 0
+        elif isinstance(event, PhaseBegan):
+            state.phase = event.name
+        elif isinstance(event, EpochDone):
+            state.epoch = int(event.entry["epoch"])
+        self.watch.changed(state)
+
+    def _ended(self, state: RunState, event: Ended) -> None:
+        if event.status == "busy":
+            self._put_back(state)
+        else:
+            self._settle(state, event)
+
+    def _put_back(self, state: RunState) -> None:
+        is_news = state.status != "elsewhere"
+        state.status = "elsewhere"
+        self.queue.append(state)
+        if is_news:
+            self.watch.changed(state)
+
+    def _settle(self, state: RunState, event: Ended | None = None) -> None:
+        """Take down how a run ended: as its result on the disk says, and where there is none, as the executor does."""
+        result = stored_result(self.study.place.output, state.run_id or "")
+        if event is None or (result is not None and result.status == event.status):
+            state.result = result
+            state.status, state.error = (result.status, result.error) if result is not None else ("failed", None)
+        elif event.status == "finished":
+            told = f"{state.run_id} ended, and its result is not in {self.study.place.output}"
+            state.status, state.error = "failed", {"kind": "no_result", "message": told, "hint": "is it one disk?"}
+        elif event.status != "busy":
+            state.result, state.status, state.error = result, event.status, event.error
+        for other in self.board.states:  # another combination that means the same run
+            if other is not state and other.run_id == state.run_id is not None:
+                other.status, other.result, other.error = state.status, state.result, state.error
+        try:
+            self._record([state])
+        except OSError as error:  # the runs go on; the file is written anew when the study ends
+            self.watch.say(f"{study_file(self.study.place.output, self.study.name)} cannot be written now: {error}")
+        self.watch.changed(state)
+
+    def _look_at_open(self) -> None:
+        """See what stands of the runs that were left open, because the user stops the study."""
+        for state in self.board.states:
+            if state.is_open and state.run_id is not None:
+                state.result = stored_result(self.study.place.output, state.run_id)
+
+    def _record_first(self) -> None:
+        if replaced := self._record(self.board.states):
+            self.watch.say(
+                f"study {self.study.name}: {len(replaced)} of its runs had another config until now; their results "
+                "stay in the output folder, and the study's table shows the new ones"
+            )
+
+    def _record(self, states: Sequence[RunState]) -> list[Recorded]:
+        return record_runs(self.study.place.output, self.study.name, [_recorded(state) for state in states])
+
+    def _warn_of_threads(self) -> None:
+        configs = [state.planned.config for state in self.board.states if state.planned.config is not None]
+        threads = max((config.threads for config in configs if config.device == "cpu"), default=0)
+        if self.study.workers * threads > (cores := usable_cores()):
+            self.watch.say(
+                f"{self.study.workers} workers of {threads} threads each share {cores} cores: --threads "
+                f"{max(1, cores // self.study.workers)} would be faster (threads are part of a run's identity)"
+            )
+
+
+def _recorded(state: RunState) -> Recorded:
+    planned = state.planned
+    status = state.result.status if state.is_open and state.result is not None else state.status
+    error = state.error["message"] if state.error is not None else None
+    shown = None if status in ("waiting", "running", "elsewhere") else status
+    return Recorded(planned.method, planned.dataset, planned.seed, state.run_id, shown, error)

@@ -1,0 +1,154 @@
+"""What a study consists of, in ``studies/<name>.json``: which runs were wanted, and what has become of each."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
+
+__all__ = ["SCHEMA", "Recorded", "check_study_name", "read_study", "record_runs", "study_file"]
+
+SCHEMA = 1
+
+_FOLDER = "studies"
+_AXES = ("methods", "datasets", "seeds")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One run that a study wants.
+
+    Args:
+        method: Name of the method.
+        dataset: The dataset as it was asked for.
+        seed: Seed of the run.
+        run_id: The run; None for a combination that cannot be had.
+        status: Of its result, or ``unsupported``; None where there is no result yet.
+        error: Why it did not finish.
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    run_id: str | None = None
+    status: str | None = None
+    error: str | None = None
+
+    @property
+    def cell(self) -> tuple[str, str, int]:
+        """Its place in the study."""
+        return self.method, self.dataset, self.seed
+
+
+def check_study_name(name: str) -> str:
+    """Return a study's name if it can name a file.
+
+    Raises:
+        InputError: When it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(
+            f"--study '{name}' cannot name a study",
+            hint="use letters, digits, dots, dashes and underscores, such as --study table-2",
+            kind="bad_study",
+        )
+    return name
+
+
+def study_file(output: Path, name: str) -> Path:
+    """The file that says what a study consists of."""
+    return output / _FOLDER / f"{check_study_name(name)}.json"
+
+
+def read_study(output: Path, name: str) -> dict[str, Any]:
+    """Read what a study consists of.
+
+    Args:
+        output: Folder of all results.
+        name: The study.
+
+    Returns:
+        Its document: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds`` and ``runs``.
+
+    Raises:
+        InputError: When there is none, or it is damaged or newer than this petlbench.
+    """
+    file = study_file(output, name)
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        there = ", ".join(sorted(path.stem for path in file.parent.glob("*.json"))) or "none"
+        raise InputError(
+            f"there is no study '{name}' in {output}", hint=f"known: {there}", kind="unknown_study"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{file} is damaged: {error}",
+            hint="remove it and give the command that made it again; no run is lost",
+            kind="bad_study",
+        ) from error
+    if document.get("schema", 0) > SCHEMA:
+        raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
+    return document
+
+
+def record_runs(
+    output: Path,
+    name: str,
+    runs: Sequence[Recorded],
+    *,
+    kind: Literal["bench", "sweep"] = "bench",
+    more: Mapping[str, Any] | None = None,
+) -> list[Recorded]:
+    """Write down which runs a study wants and what has become of them; what it wanted before stays.
+
+    Several processes may do so at once.
+
+    Args:
+        output: Folder of all results.
+        name: The study.
+        runs: The runs; one that the study has already, by method, dataset and seed, is replaced.
+        kind: What the study is, where it is new.
+        more: Further entries of the document.
+
+    Returns:
+        The runs that stood for the same method, dataset and seed with another config.
+    """
+    file = study_file(output, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        document = read_study(output, name) if file.exists() else _new(name, kind)
+        kept = {one.cell: one for one in map(_recorded, document["runs"])}
+        given = {one.cell: one for one in runs}
+        shared = [(old, given[cell]) for cell, old in kept.items() if cell in given]
+        replaced = [old for old, new in shared if old.run_id is not None and new.run_id != old.run_id]
+        merged = (kept | given).values()
+        axes = (_joined(document, axis, merged) for axis in _AXES)
+        document |= {**dict(zip(_AXES, axes, strict=True)), "runs": [asdict(one) for one in merged], **(more or {})}
+        with write_atomically(file) as temporary:
+            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return replaced
+
+
+def _recorded(run: Mapping[str, Any]) -> Recorded:
+    return Recorded(**{one.name: run[one.name] for one in fields(Recorded) if one.name in run})
+
+
+def _new(name: str, kind: str) -> dict[str, Any]:
+    created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    empty: dict[str, Any] = {axis: [] for axis in (*_AXES, "runs")}
+    return {"schema": SCHEMA, "name": name, "kind": kind, "created": created, **empty}
+
+
+def _joined(document: Mapping[str, Any], axis: str, runs: Iterable[Recorded]) -> list[Any]:
+    """The methods, datasets or seeds: those that were there, and behind them what is new."""
+    return list(dict.fromkeys([*document[axis], *(getattr(run, axis.removesuffix("s")) for run in runs)]))

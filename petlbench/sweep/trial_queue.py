@@ -1,0 +1,246 @@
+"""A search's trials as tickets: so many, each used up once, by however many drivers and whatever happens to them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from petlbench.sweep.liveness import Presence
+from petlbench.sweep.storage import GRACE, HEARTBEAT
+
+__all__ = ["Tickets"]
+
+_TICKET, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
+
+
+class Tickets:
+    """Hands out the trials of a study.
+
+    Every ticket is one trial that is to be; it waits in the study until a driver takes it. A ticket is used up when one
+    of its trials has ended: finished, pruned, or failed with a status. A trial whose driver died has failed without
+    one; another trial with the same values then takes its place. Where two drivers made the same ticket twice, the
+    trial with the lower number counts.
+
+    Args:
+        study: Optuna's study.
+        points: Values to begin with, for each ticket; empty where the sampler chooses.
+        presence: This driver.
+        lock: Keeps drivers on this folder from making tickets at the same moment.
+        retry_failed: Whether tickets that were used up by a failure are used again.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        points: Sequence[Mapping[str, Any]],
+        presence: Presence,
+        lock: FileLock,
+        *,
+        retry_failed: bool = False,
+    ) -> None:
+        self._study = study
+        self._storage: Any = study._storage
+        self._points = points
+        self._presence = presence
+        self._lock = lock
+        self._reopened: frozenset[int] = frozenset()
+        if retry_failed:
+            self._reopen()
+        self._mine: set[int] = set()
+        self._heart = _Heart(self._storage, self._mine)
+
+    def __enter__(self) -> Self:
+        """Begin to give signs of life."""
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Give back what was not finished, so that it need not be waited for."""
+        self._heart.stop()
+        for trial_id in tuple(self._mine):
+            self._give_up(trial_id)
+        self._mine.clear()
+
+    def all_used(self) -> bool:
+        """Whether every ticket is used up."""
+        return all(self._used(trials) for trials in self._by_ticket().values())
+
+    def trials(self) -> list[FrozenTrial]:
+        """The trial that counts, or else the last one, of each ticket that has any."""
+        return [
+            next((trial for trial in trials if self._ends(trial)), trials[-1])
+            for trials in self._by_ticket().values()
+            if trials
+        ]
+
+    @property
+    def retries(self) -> int:
+        """How many trials were begun and lost, with their driver, in all."""
+        return sum(
+            trial.state == TrialState.FAIL and _STATUS not in trial.user_attrs and trial.datetime_start is not None
+            for trial in self._all()
+        )
+
+    def take(self, prepare: Callable[[int], None]) -> optuna.Trial | None:
+        """Take the next ticket.
+
+        Args:
+            prepare: Called with the ticket's number before the sampler is asked.
+
+        Returns:
+            Its trial; None where all tickets are used up or in other hands.
+        """
+        with self._lock:
+            self._give_up_lost()
+            tickets = self._by_ticket()
+            if self._fill(tickets):
+                tickets = self._by_ticket()
+        for trial in self._waiting(tickets):
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                    self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._presence.mark)
+                    self._mine.add(trial._trial_id)
+                    self._storage.record_heartbeat(trial._trial_id)
+                    prepare(trial.user_attrs[_TICKET])
+                    return optuna.Trial(self._study, trial._trial_id)
+        return None
+
+    def end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
+        """Say how a trial ended; its ticket is used up.
+
+        A trial that others gave up meanwhile stays so: the one in its place finds the result on the disk.
+
+        Args:
+            trial: The trial.
+            status: As in ``result.json``.
+            value: The objective, for a finished trial.
+            facts: What else is kept of it.
+        """
+        state = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(status, TrialState.FAIL)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            for name, fact in {**facts, _STATUS: status}.items():
+                trial.set_user_attr(name, fact)
+            self._study.tell(trial, value, state=state, skip_if_finished=True)
+        self._mine.discard(trial._trial_id)
+
+    def give_back(self, trial: optuna.Trial) -> None:
+        """Leave a trial to whoever goes on."""
+        self._give_up(trial._trial_id)
+        self._mine.discard(trial._trial_id)
+
+    def _all(self) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
+        return trials
+
+    def _reopen(self) -> None:
+        """Note in the study, where every driver sees it, which failures use no ticket up any more."""
+        failed = {trial._trial_id for trial in self._all() if trial.state == TrialState.FAIL}
+        known = self._study.user_attrs.get(_REOPENED, ())
+        self._study.set_user_attr(_REOPENED, sorted({*known, *failed}))
+
+    def _by_ticket(self) -> dict[int, list[FrozenTrial]]:
+        """The trials of each ticket in the order of their numbers."""
+        self._reopened = frozenset(self._study.user_attrs.get(_REOPENED, ()))
+        found: dict[int, list[FrozenTrial]] = {ticket: [] for ticket in range(len(self._points))}
+        for trial in self._all():
+            if trial.user_attrs.get(_TICKET) in found:
+                found[trial.user_attrs[_TICKET]].append(trial)
+        return found
+
+    def _used(self, trials: Collection[FrozenTrial]) -> bool:
+        return any(self._ends(trial) for trial in trials)
+
+    def _ends(self, trial: FrozenTrial) -> bool:
+        """Whether a trial uses its ticket up."""
+        failed = trial.state == TrialState.FAIL and _STATUS in trial.user_attrs
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or failed
+        return ended and trial._trial_id not in self._reopened
+
+    def _fill(self, tickets: Mapping[int, Sequence[FrozenTrial]]) -> bool:
+        """Make a trial for each ticket that has none on its way; say whether there were any."""
+        lacking = [
+            (ticket, trials)
+            for ticket, trials in tickets.items()
+            if not self._used(trials) and all(trial.state.is_finished() for trial in trials)
+        ]
+        for ticket, trials in lacking:
+            self._study.add_trial(self._new_trial(ticket, trials))
+        return bool(lacking)
+
+    def _new_trial(self, ticket: int, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
+        """A trial in waiting; one that takes the place of another has its values, so that its run goes on."""
+        attributes = {_TICKET: ticket}
+        begun = next((trial for trial in reversed(earlier) if trial.params), None)
+        if begun is None:
+            fixed = {"fixed_params": dict(self._points[ticket])}
+            return create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs=fixed)
+        return create_trial(
+            state=TrialState.WAITING,
+            params=begun.params,
+            distributions=begun.distributions,
+            user_attrs=attributes,
+            system_attrs={"fixed_params": begun.params},
+            intermediate_values=begun.intermediate_values,
+        )
+
+    def _waiting(self, tickets: Mapping[int, Sequence[FrozenTrial]]) -> Iterator[FrozenTrial]:
+        """Trials that may be taken, the first ticket first; those that are one too many go."""
+        for trials in tickets.values():
+            counts = next((t for t in trials if self._ends(t) or not t.state.is_finished()), None)
+            for trial in trials:
+                if trial.state == TrialState.WAITING:
+                    if trial is counts:
+                        yield trial
+                    else:
+                        self._give_up(trial._trial_id)
+
+    def _give_up_lost(self) -> None:
+        """Give up what dead drivers left running."""
+        others = [
+            trial for trial in self._all() if trial.state == TrialState.RUNNING and trial._trial_id not in self._mine
+        ]
+        stale = set(self._storage._get_stale_trial_ids(self._study._study_id)) if others else set()
+        for trial in others:
+            if self._is_lost(trial, stale):
+                self._give_up(trial._trial_id)
+
+    def _is_lost(self, trial: FrozenTrial, stale: Collection[int]) -> bool:
+        driver = trial.user_attrs.get(_DRIVER)
+        if driver is None:  # killed in the moment of taking it
+            return trial.datetime_start is None or datetime.now() - trial.datetime_start > timedelta(seconds=GRACE)
+        return trial._trial_id in stale or self._presence.is_gone(driver)
+
+    def _give_up(self, trial_id: int) -> None:
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+
+
+class _Heart(threading.Thread):
+    """Gives signs of life of the trials in hand."""
+
+    def __init__(self, storage: Any, trials: set[int]) -> None:
+        super().__init__(name="petlbench-heartbeat", daemon=True)
+        self._storage = storage
+        self._trials = trials
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(HEARTBEAT):
+            for trial_id in tuple(self._trials):
+                with contextlib.suppress(Exception):  # a missed beat is not worth a search; the next one follows
+                    self._storage.record_heartbeat(trial_id)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join(timeout=1)

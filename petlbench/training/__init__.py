@@ -1,0 +1,1 @@
+"""The loop, one optimiser step, and evaluation."""

@@ -1,0 +1,110 @@
+"""Running a trained module: logits of a set of images, and the test split that can be read once."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from petlbench.core.errors import RunError
+from petlbench.data.loader import Batch, ImageLoader
+from petlbench.features.source import FeatureSource
+from petlbench.models.precision import autocast
+
+__all__ = ["Predictor", "TestSplit"]
+
+Labels = NDArray[np.int64]
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Runs a module in evaluation mode.
+
+    Args:
+        module: ``forward(Inputs) -> logits``.
+        source: Gives the frozen features.
+        device: Where the module lives.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    module: nn.Module
+    source: FeatureSource
+    device: torch.device
+    precision: str
+
+    def __call__(self, loader: ImageLoader, on_images: Callable[[int], None]) -> tuple[Labels, Logits]:
+        """Compute the logits of a loader's images, in order.
+
+        Args:
+            loader: The images.
+            on_images: Told the number of images after each batch.
+
+        Returns:
+            Labels (N,) and logits (N, C).
+        """
+        self.module.eval()
+        labels, logits = [], []
+        for batch in loader.in_order():
+            logits.append(self.logits(batch.to(self.device)).cpu())
+            labels.append(batch.labels)
+            on_images(len(batch.index))
+        return torch.cat(labels).numpy(), torch.cat(logits).numpy()
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Compute the logits of one batch: one prediction pass, in the mode that the module is in.
+
+        Nothing is read back to the host, so that the pass runs on device ``meta`` too.
+
+        Args:
+            batch: B images, on the device; labels are not looked at.
+
+        Returns:
+            Logits in fp32, (B, C), on the device.
+        """
+        with torch.no_grad(), autocast(self.device, self.precision):
+            logits: Tensor = self.module(self.source(batch)).float()
+        return logits
+
+
+class TestSplit:
+    """The test images of a run: handed out once, and each reading is logged.
+
+    Args:
+        loader: The test images.
+        log: JSON lines file to which every reading is appended.
+        identity: What is read: dataset, split digest and run id.
+        is_hidden: Whether nobody may read them, as in the trials of a search.
+    """
+
+    __test__ = False  # not a test class, whatever its name begins with
+
+    def __init__(self, loader: ImageLoader, log: Path, identity: dict[str, str], *, is_hidden: bool = False) -> None:
+        self._loader: ImageLoader | None = loader
+        self._log = log
+        self._identity = identity
+        self._is_hidden = is_hidden
+
+    def read(self) -> ImageLoader:
+        """Hand out the test images.
+
+        Raises:
+            RunError: On the second call; and on the first where they are hidden.
+        """
+        if self._is_hidden:
+            raise RunError("the test split is hidden from the trials of a search", kind="test_hidden")
+        if self._loader is None:
+            raise RunError("the test split of this run was read already", kind="test_read_twice")
+        loader, self._loader = self._loader, None
+        line = json.dumps({**self._identity, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid()})
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        return loader

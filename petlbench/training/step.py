@@ -1,0 +1,190 @@
+"""ONE optimiser step, tensors only: the same code trains on real tensors and is predicted on device ``meta``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.data.loader import Batch
+from petlbench.models.method import Adapted, Companion, Inputs
+from petlbench.models.precision import autocast
+from petlbench.training.optim import _optimizer
+
+__all__ = ["Objective", "Step", "balanced_weights", "build_step", "new_step"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Cross-entropy.
+
+    Args:
+        label_smoothing: Share of the target that is spread over all classes.
+        class_weights: Weight of each class, (C,), or None.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss over a batch, a scalar in nats, from logits (B, C) and labels (B,)."""
+        return nn.functional.cross_entropy(
+            logits.float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
+
+    def share(self, labels: Tensor, whole: Tensor) -> Tensor | float:
+        """How much of the mean over a whole batch the mean over a piece of it makes.
+
+        Args:
+            labels: Class indices of the piece, (b,).
+            whole: Class indices of the whole batch, (B,).
+
+        Returns:
+            A fraction: images over images, or weights over weights where classes have weights. Those of all pieces add
+            up to one.
+        """
+        if self.class_weights is None:
+            return len(labels) / len(whole)
+        return self.class_weights[labels].sum() / self.class_weights[whole].sum()
+
+
+@dataclass
+class Step:
+    """Everything that one optimiser step needs.
+
+    Nothing here reads a value back to the host: on device ``meta`` there is none.
+
+    Args:
+        module: ``forward(Inputs) -> logits``.
+        source: Turns a batch into what the module eats.
+        objective: The loss.
+        optimizer: Updates the learnable parameters.
+        clip_grad_norm: Largest gradient norm; 0 for no clipping.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        scaler: Scales the loss so that fp16 gradients do not vanish; disabled otherwise.
+        piece_size: Images that go through the module at once. A larger batch is cut into pieces, whose gradients add up
+            to its own.
+        companion: Adds its penalty to the loss, where a method has one.
+    """
+
+    module: nn.Module
+    source: Callable[[Batch], Inputs]
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    clip_grad_norm: float
+    precision: str
+    scaler: torch.amp.GradScaler
+    piece_size: int
+    companion: Companion | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Take one step.
+
+        Args:
+            batch: B images, on the device.
+
+        Returns:
+            The loss before the step, a detached scalar on the device.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        for piece in batch.pieces(self.piece_size):
+            # The penalty counts once a step, however many pieces there are.
+            losses.append(self._backward(piece, batch.labels, self.companion if not losses else None))
+        self._update()
+        return torch.stack(losses).sum()
+
+    def _backward(self, piece: Batch, whole: Tensor, companion: Companion | None) -> Tensor:
+        """Add a piece's part of the gradients, and return its part of the loss.
+
+        All that the piece needs ends with this call, before the next piece begins.
+        """
+        inputs = self.source(piece)
+        with autocast(whole.device, self.precision):
+            loss = self.objective(self.module(inputs), piece.labels)
+            if len(piece.labels) < len(whole):
+                loss = loss * self.objective.share(piece.labels, whole)
+            if companion is not None:
+                loss = loss + companion.penalty()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call, unused-ignore]
+        return loss.detach()
+
+    def _update(self) -> None:
+        if self.clip_grad_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _clip(self) -> None:
+        # torch's clip_grad_norm_ refuses meta tensors in its foreach form and the two forms differ in memory, so the
+        # device decides in one place only.
+        parameters = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
+        on_meta = parameters[0].device.type == "meta"
+        nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm, foreach=None if not on_meta else False)
+
+
+def build_step(
+    adapted: Adapted,
+    source: Callable[[Batch], Inputs],
+    objective: Objective,
+    training: TrainingConfig,
+    precision: str,
+) -> Step:
+    """Set up the step that trains an adapted backbone.
+
+    Args:
+        adapted: The module and what it learns.
+        source: Turns a batch into what the module eats.
+        objective: The loss.
+        training: Which optimiser, and in how many pieces a batch goes through.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+    parameters = list(adapted.parameters().values())
+    device = parameters[0].device
+    scaler = torch.amp.GradScaler(
+        device.type if device.type != "meta" else "cpu", enabled=precision == "fp16" and device.type != "meta"
+    )
+    return Step(
+        module=adapted.module,
+        source=source,
+        objective=objective,
+        optimizer=_optimizer(parameters, training),
+        clip_grad_norm=training.clip_grad_norm,
+        precision=precision,
+        scaler=scaler,
+        piece_size=training.piece_size,
+        companion=adapted.companion,
+    )
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
+    """Weight each class by N / (C n_c), as scikit-learn's ``balanced`` does; a class without images gets zero.
+
+    Args:
+        labels: Class indices of the training images, N of them.
+        num_classes: Number of classes C.
+
+    Returns:
+        Weights, (C,).
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
+    return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
+
+
+def new_step(
+    config: RunConfig, adapted: Adapted, source: Callable[[Batch], Inputs], class_weights: torch.Tensor | None
+) -> Step:
+    """Set up the optimiser step that a config describes.
+
+    Args:
+        config: The run.
+        adapted: The module and what it learns.
+        source: Turns a batch into what the module eats.
+        class_weights: Weight of each class, (C,), or None.
+    """
+    objective = Objective(config.training.label_smoothing, class_weights)
+    return build_step(adapted, source, objective, config.training, config.precision)

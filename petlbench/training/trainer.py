@@ -1,0 +1,243 @@
+"""The training loop: epochs, selection on validation, checkpoint and resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petlbench.core.config import TrainingConfig, derive_seed
+from petlbench.core.errors import RunError
+from petlbench.core.files import write_atomically
+from petlbench.core.interrupt import check_interrupt
+from petlbench.core.progress import Progress
+from petlbench.data.loader import ImageLoader
+from petlbench.metrics.classification import evaluate
+from petlbench.models.method import Adapted
+from petlbench.results.result import PhaseMemory
+from petlbench.training.evaluation import Predictor
+from petlbench.training.optim import learning_rate
+from petlbench.training.step import Step
+
+__all__ = ["Checkpoint", "Curve", "Selected", "Trainer"]
+
+
+# The loss is read back to the host once in so many steps: each read makes a GPU wait.
+_READ_EVERY = 10
+# Steps that are watched for peak memory; the second is the first that holds the optimiser's state.
+_WATCHED = 2
+
+Curve = list[dict[str, Any]]
+Watch = Callable[[str, Sequence[object]], AbstractContextManager[object]]
+
+
+def _unwatched(phase: str, live: Sequence[object]) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+@dataclass
+class Selected:
+    """The state of a training after some epochs: all that a checkpoint holds beside the optimiser.
+
+    Args:
+        curve: One entry an epoch.
+        epoch: The best epoch by validation so far (from 1), 0 before the first.
+        key: What it was chosen by; larger is better.
+        learned: The learned tensors of that epoch, on the CPU.
+    """
+
+    curve: Curve = field(default_factory=list)
+    epoch: int = 0
+    key: tuple[float, float] = (-math.inf, -math.inf)
+    learned: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Trainer:
+    """Trains an adapted backbone and keeps the best epoch by validation AUC.
+
+    Every epoch starts from a seed of its own, so that a training that was stopped between two epochs ends with the
+    same numbers as one that was not.
+
+    Args:
+        adapted: The module and what it learns.
+        step: The optimiser step.
+        predictor: Runs the module for evaluation.
+        train: The training images.
+        val: The validation images.
+        config: How to train.
+        seed: The run's seed.
+        progress: Told what goes on.
+        watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
+            lives already, to read their peak memory.
+        measured: Memory figures by phase, shared with what ``watch`` fills; a checkpoint keeps them, so that a run that
+            was stopped behind its last epoch still has them.
+        on_start: Told how many epochs earlier attempts have done.
+        on_epoch: Told each new point of the curve, once the checkpoint is written.
+        seconds: Time spent so far in training and in evaluation, earlier attempts included.
+        earlier: The part of it that was spent before this process.
+    """
+
+    adapted: Adapted
+    step: Step
+    predictor: Predictor
+    train: ImageLoader
+    val: ImageLoader
+    config: TrainingConfig
+    seed: int
+    progress: Progress = field(default_factory=Progress)
+    watch: Watch = _unwatched
+    measured: dict[str, PhaseMemory] = field(default_factory=dict)
+    on_start: Callable[[int], None] = lambda epochs: None
+    on_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
+    earlier: float = 0.0
+
+    def fit(self, checkpoint: Checkpoint, selected: Selected) -> None:
+        """Train to the last epoch, going on from a checkpoint where there is one.
+
+        Args:
+            checkpoint: Where the state is kept.
+            selected: Filled with the curve and the best epoch, also when the training fails on the way.
+
+        Raises:
+            RunError: When the loss is not finite (kind ``nan_loss``).
+        """
+        checkpoint.load(self, selected)
+        self.earlier = sum(self.seconds.values())
+        self.on_start(len(selected.curve))
+        first = len(selected.curve) + 1
+        for epoch in range(first, self.config.epochs + 1):
+            watch = self.watch if epoch == first else _unwatched
+            started = time.perf_counter()
+            loss = self._train_epoch(epoch, watch)
+            trained = time.perf_counter()
+            metrics = self._validate(watch)
+            self._select(selected, epoch, loss, metrics)
+            self.seconds["train"] += trained - started
+            self.seconds["evaluate"] += time.perf_counter() - trained
+            checkpoint.save(self, selected)
+            self.on_epoch(selected.curve[-1])
+
+    def _train_epoch(self, epoch: int, watch: Watch) -> float:
+        seed = derive_seed(self.seed, "epoch", epoch)
+        torch.manual_seed(seed)
+        self.adapted.module.train()
+        steps = self.train.steps()
+        self.progress.phase(f"epoch {epoch}/{self.config.epochs}", steps)
+        losses: list[Tensor] = []
+        for batch in self.train.shuffled(seed):
+            number = len(losses)
+            self._set_rate(epoch - 1 + number / steps, steps)
+            moved = batch.to(self.predictor.device)
+            live = (self.adapted.module, self.step.optimizer, moved)
+            with watch("train_step", live) if number < _WATCHED else nullcontext():
+                losses.append(self.step(moved))
+            if self.adapted.companion is not None:
+                done = (epoch - 1) * steps + number + 1
+                self.adapted.companion.after_step(done, self.config.epochs * steps)
+            if number % _READ_EVERY == 0:
+                self._check(losses[-1], epoch, number)
+            self.progress.advance()
+            check_interrupt()
+            # Else these images would stay where they are while the next ones are moved there beside them.
+            del batch, moved, live
+        mean = torch.stack(losses).mean()
+        self._check(mean, epoch, steps - 1)
+        return float(mean)
+
+    def _set_rate(self, position: float, steps: int) -> None:
+        rate = learning_rate(self.config, position, 1 / steps)
+        for group in self.step.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _check(self, loss: Tensor, epoch: int, number: int) -> None:
+        if not math.isfinite(float(loss)):
+            raise RunError(
+                f"the training loss became {float(loss)} in epoch {epoch}, step {number + 1} or shortly before",
+                hint="lower --lr, or use --precision fp32",
+                kind="nan_loss",
+            )
+
+    def _validate(self, watch: Watch) -> dict[str, Any]:
+        self.progress.phase("validation", len(self.val.indices))
+        with watch("evaluate", (self.adapted.module, self.step.optimizer)):
+            labels, logits = self.predictor(self.val, self.progress.advance)
+        metrics = evaluate(labels, logits)
+        if metrics["loss"] is None:
+            raise RunError(
+                "the logits of the validation images are not finite",
+                hint="lower --lr, or use --precision fp32",
+                kind="nan_loss",
+            )
+        return metrics
+
+    def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
+        scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
+        selected.curve.append({"epoch": epoch, "train_loss": loss, "lr": self._rate(), **scalars})
+        # A validation split with one class has no AUC; the loss then decides alone.
+        key = (metrics["auc"], 0.0) if metrics["auc"] is not None else (0.0, -metrics["loss"])
+        if key > selected.key:
+            learned = {name: tensor.detach().cpu().clone() for name, tensor in self.adapted.kept().items()}
+            selected.epoch, selected.key, selected.learned = epoch, key, learned
+
+    def _rate(self) -> float:
+        return float(self.step.optimizer.param_groups[0]["lr"])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training on disk, replaced as a whole after every epoch.
+
+    Args:
+        file: Where it lies.
+        identity: What the training depends on beside its config (data, weights, code); another identity is no
+            continuation, and the checkpoint is ignored.
+    """
+
+    file: Path
+    identity: str
+
+    def save(self, trainer: Trainer, selected: Selected) -> None:
+        """Write the state after an epoch."""
+        companion = trainer.adapted.companion
+        state = {
+            "identity": self.identity,
+            "learned": {name: tensor.detach() for name, tensor in trainer.adapted.parameters().items()},
+            "optimizer": trainer.step.optimizer.state_dict(),
+            "scaler": trainer.step.scaler.state_dict(),
+            "companion": companion.state_dict() if companion is not None else {},
+            "curve": selected.curve,
+            "best": {"epoch": selected.epoch, "key": list(selected.key), "learned": selected.learned},
+            "seconds": trainer.seconds,
+            "measured": {name: asdict(figures) for name, figures in trainer.measured.items()},
+        }
+        with write_atomically(self.file) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, trainer: Trainer, selected: Selected) -> None:
+        """Put the state back, or leave everything as it is where there is none."""
+        if not self.file.is_file():
+            return
+        state = torch.load(self.file, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            return
+        with torch.no_grad():
+            for name, tensor in trainer.adapted.parameters().items():
+                tensor.copy_(state["learned"][name])
+        trainer.step.optimizer.load_state_dict(state["optimizer"])
+        trainer.step.scaler.load_state_dict(state["scaler"])
+        if trainer.adapted.companion is not None:
+            trainer.adapted.companion.load_state_dict(state["companion"])
+        trainer.seconds.update(state["seconds"])
+        trainer.measured |= {name: PhaseMemory(**figures) for name, figures in state["measured"].items()}
+        best = state["best"]
+        selected.curve, selected.epoch = state["curve"], best["epoch"]
+        selected.key, selected.learned = tuple(best["key"]), best["learned"]

@@ -1,0 +1,88 @@
+"""The synthetic images: the same bytes each time, graded by their lesions and by nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from petlbench.data.readers.lesion_grades import LesionSettings, grade_of, lesion_count, patient_of
+from petlbench.data.readers.lesion_images import draw, draw_healthy
+from petlbench.data.readers.lesions import LesionReader
+
+SMALL = LesionSettings(image_size=160, image_count=60)
+CLASSES = ("0", "1", "2", "3", "4")
+
+
+def test_an_image_is_the_same_whatever_else_is_made() -> None:
+    many = LesionReader(LesionSettings(image_size=160, image_count=90), CLASSES)
+    few = LesionReader(SMALL, CLASSES)
+    assert few.records == many.records[:60]
+    for index in (7, 0, 7):
+        assert few.content_hash(few.records[index]) == many.content_hash(many.records[index])
+        assert np.array_equal(np.asarray(few.open(few.records[index])), draw(SMALL, index))
+
+
+def test_images_differ_between_indices_and_seeds() -> None:
+    other = SMALL.model_copy(update={"seed": 1})
+    assert len({draw(SMALL, 0).tobytes(), draw(SMALL, 1).tobytes(), draw(other, 0).tobytes()}) == 3
+
+
+@pytest.mark.parametrize("size", [128, 200, 512])
+def test_shape_and_range(size: int) -> None:
+    pixels = draw(LesionSettings(image_size=size), 3)
+    assert pixels.shape == (size, size, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels[0, 0].max() < 16
+    assert pixels[size // 2, size // 2].max() > 60
+
+
+@pytest.mark.parametrize("per_grade", [1, 2, 4, 10])
+def test_counts_of_two_grades_never_meet(per_grade: int) -> None:
+    settings = LesionSettings(lesions_per_grade=per_grade, image_count=400)
+    counts = {grade: set[int]() for grade in range(5)}
+    for index in range(settings.image_count):
+        counts[grade_of(settings, index)].add(lesion_count(settings, index))
+    assert counts[0] == {0}
+    for grade in range(4):
+        assert max(counts[grade]) < min(counts[grade + 1])
+
+
+def test_only_lesions_tell_the_grade() -> None:
+    settings = LesionSettings()
+    for index in range(8):
+        changed = (draw(settings, index) != draw_healthy(settings, index)).any(axis=2)
+        lesions = lesion_count(settings, index)
+        assert bool(changed.any()) == (lesions > 0)
+        assert changed.sum() <= lesions * (settings.lesion_max_size + 2) ** 2
+
+
+def test_lesions_have_the_size_that_was_asked_for() -> None:
+    settings = LesionSettings(lesion_min_size=6, lesion_max_size=6, lesions_per_grade=1)
+    index = next(n for n in range(60) if lesion_count(settings, n) == 1)
+    rows, columns = np.nonzero((draw(settings, index) != draw_healthy(settings, index)).any(axis=2))
+    for places in (rows, columns):
+        assert 5 <= places.max() - places.min() + 1 <= 8
+
+
+def test_grades_are_balanced_and_eyes_are_paired() -> None:
+    records = LesionReader(LesionSettings(), CLASSES).records
+    assert Counter(record.label for record in records) == dict.fromkeys(range(5), 120)
+    assert set(Counter(record.group for record in records).values()) == {2}
+    assert patient_of(0) == patient_of(1) != patient_of(2)
+    assert any(a.label != b.label for a, b in zip(records[::2], records[1::2], strict=True))
+
+
+def test_the_two_eyes_of_a_patient_resemble_each_other() -> None:
+    colours = np.array([draw_healthy(SMALL, index).mean(axis=(0, 1)) for index in range(24)])
+    hues = colours[:, 1:] / colours[:, :1]
+    same = np.abs(hues[::2] - hues[1::2]).mean()
+    other = np.abs(hues[::2] - np.roll(hues[1::2], 1, axis=0)).mean()
+    assert same < other / 2
+
+
+def test_the_most_lesions_that_are_allowed_can_be_placed() -> None:
+    settings = LesionSettings(image_size=160, lesions_per_grade=10, lesion_max_size=8)
+    for index in range(8):
+        draw(settings, index)

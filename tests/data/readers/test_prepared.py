@@ -1,0 +1,155 @@
+"""The table of a prepared dataset: what is written is read back, and what was changed is noticed."""
+
+from __future__ import annotations
+
+import json
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+from petlbench.data.card import DatasetCard, load_card
+from petlbench.data.images.facts import ImageFacts
+from petlbench.data.official.prepare import Preparation, prepare_dataset
+from petlbench.data.readers.prepared import PreparedReader, open_prepared, read_prepared, read_table, table_bytes
+from petlbench.data.record import SPLITS, Record
+from tests.data.official_files import make
+
+TEXT = st.text(string.ascii_letters + string.digits + " ,;\"'\\/\näß汉", min_size=1, max_size=12)
+FACTS = st.builds(
+    ImageFacts,
+    st.text("0123456789abcdef", min_size=64, max_size=64),
+    st.integers(0, 2**40),
+    st.integers(1, 9999),
+    st.integers(1, 9999),
+    st.sampled_from(("PNG", "JPEG", "DICOM")),
+)
+RECORDS = st.lists(
+    st.builds(
+        Record,
+        image_id=TEXT,
+        path=TEXT,
+        label=st.integers(0, 2),
+        group=st.none() | TEXT,
+        split=st.none() | st.sampled_from(SPLITS),
+        extra=st.just(()) | st.tuples(st.tuples(st.just("age"), TEXT), st.tuples(st.just("sex"), TEXT)),
+    ),
+    unique_by=lambda record: record.image_id,
+    max_size=6,
+)
+
+
+@given(RECORDS, st.data())
+def test_the_table_reads_back(records: list[Record], data: st.DataObject) -> None:
+    facts = {record.image_id: data.draw(FACTS) for record in records}
+    back = list(read_table(table_bytes(records, facts, ("a", "b", "c")), ("a", "b", "c")))
+    assert [record for record, _ in back] == sorted(records, key=lambda record: record.image_id)
+    assert {record.image_id: found for record, found in back} == facts
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
+    """ISIC 2016, prepared from its unpacked files."""
+    folder = tmp_path_factory.mktemp("prepared")
+    source = make("isic2016", folder / "official", images_per_class=4)
+    return prepare_dataset(
+        "isic2016",
+        Catalog(),
+        folder / "data",
+        {},
+        source=source,
+        mirror=None,
+        skip_corrupt=False,
+        again=False,
+        workers=1,
+        progress=Progress(),
+    )
+
+
+@pytest.fixture
+def folder(prepared: Preparation, tmp_path: Path) -> Path:
+    """A copy of what was written down, to be spoiled."""
+    copy = tmp_path / "isic2016"
+    copy.mkdir()
+    for file in prepared.folder.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+@pytest.fixture(scope="module")
+def card() -> DatasetCard:
+    return load_card(Catalog().find("dataset", "isic2016").file)
+
+
+def test_it_opens_as_it_was_prepared(folder: Path, card: DatasetCard, prepared: Preparation) -> None:
+    reader = open_prepared("isic2016", card, folder)
+    assert len(reader.records) == prepared.images == 20
+    assert reader.classes == card.classes
+    first = reader.records[0]
+    assert reader.open(first).size == (32, 32)
+    assert reader.content_hash(first) == reader.facts[first.image_id].sha256
+    assert reader.facts[first.image_id].format == "JPEG"
+
+
+def test_opening_looks_at_no_image(folder: Path, prepared: Preparation, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    file = folder / "prepared.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"root": str(tmp_path / "empty")}))
+    assert len(PreparedReader(folder, ("benign", "malignant")).records) == 20
+
+
+def test_an_image_that_was_changed_is_named(folder: Path, card: DatasetCard, tmp_path: Path) -> None:
+    reader = open_prepared("isic2016", card, folder)
+    other = replace(reader.records[0], path=reader.records[1].path)
+    with pytest.raises(InputError, match="not the one that was prepared") as caught:
+        reader.content_hash(other)
+    assert other.path in caught.value.message
+
+
+def test_not_prepared(tmp_path: Path, card: DatasetCard) -> None:
+    assert read_prepared(tmp_path) is None
+    with pytest.raises(InputError) as caught:
+        open_prepared("isic2016", card, tmp_path)
+    assert caught.value.kind == "data_missing"
+    assert "petlbench data prepare isic2016" in caught.value.hint
+
+
+def test_another_version_of_the_card(folder: Path, card: DatasetCard) -> None:
+    with pytest.raises(InputError, match=f"by version {card.version} of its card, which is now at version") as caught:
+        open_prepared("isic2016", card.model_copy(update={"version": card.version + 1}), folder)
+    assert caught.value.kind == "other_card"
+    assert "--again" in caught.value.hint
+
+
+def test_the_images_are_gone(folder: Path, card: DatasetCard) -> None:
+    file = folder / "prepared.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"root": "/nowhere/at/all"}))
+    with pytest.raises(InputError, match="/nowhere/at/all") as caught:
+        open_prepared("isic2016", card, folder)
+    assert caught.value.kind == "data_missing"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1, "splits": {"x": {"y": 1}}}'])
+def test_a_spoiled_prepared_json(folder: Path, card: DatasetCard, content: str) -> None:
+    (folder / "prepared.json").write_text(content)
+    with pytest.raises(InputError, match="prepared.json") as caught:
+        open_prepared("isic2016", card, folder)
+    assert caught.value.kind == "bad_prepared"
+    assert "--again" in caught.value.hint
+
+
+def test_a_table_that_was_changed_or_is_gone(folder: Path, card: DatasetCard) -> None:
+    table = folder / "images.csv"
+    table.write_bytes(table.read_bytes().replace(b"benign", b"malignant", 1))
+    for _ in range(2):
+        with pytest.raises(InputError, match="images.csv") as caught:
+            open_prepared("isic2016", card, folder)
+        assert caught.value.kind == "bad_prepared"
+        table.unlink(missing_ok=True)

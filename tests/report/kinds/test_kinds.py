@@ -1,0 +1,181 @@
+"""Reports that are more than a table: points, curves, searches, memory by image size, clinical metrics."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.report.build import build_report
+from petlbench.report.document import Document
+from petlbench.report.kinds.budget import expected_best
+from petlbench.report.pareto import fronts
+from petlbench.report.request import Asked
+from petlbench.report.spec import SETTINGS, load_report, required_study
+from tests.report.stored import store, store_predicted
+
+REPORTS = ("ablation", "budget", "clinical", "curves", "memory_vs_resolution", "table1", "token_ratio", "tradeoff")
+
+
+def made(output: Path, report: str, catalog: Catalog | None = None, **asked: Any) -> Document:
+    known = catalog or Catalog()
+    return build_report(load_report(known, report), Asked(str(output), **asked), known)
+
+
+def test_every_report_of_the_issue_is_in_the_catalogue() -> None:
+    assert set(REPORTS) <= set(Catalog().entries("report"))
+    for name in REPORTS:
+        assert load_report(Catalog(), name).name == name
+
+
+def test_a_report_says_which_study_it_needs() -> None:
+    table1 = required_study(load_report(Catalog(), "table1"), "as-published")
+    (matrix,) = table1["matrices"]
+    assert matrix["methods"][:2] == ["full", "linear"]
+    assert matrix["seeds"] == [0, 1, 2]
+    assert SETTINGS["as-published"].items() <= matrix["request"].items()
+    ablation = required_study(load_report(Catalog(), "ablation"))["matrices"]
+    assert [one["request"]["preload"] for one in ablation] == [False, False, False, False, True]
+    assert ablation[0]["settings"]["fpt"] == {"side_only": True, "asymmetric_input": False}
+    sizes = required_study(load_report(Catalog(), "memory_vs_resolution"))["matrices"]
+    assert [one["request"]["image_size"] for one in sizes] == [224, 320, 384, 448, 512]
+    assert required_study(load_report(Catalog(), "budget"))["matrices"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('kind = "pie"', "kind = 'pie' is none of"),
+        ('kind = "variants"', "needs \\[\\[variants\\]\\]"),
+        ('kind = "methods"\ncolour = 1', "unknown field 'colour'"),
+        ('kind = "methods"\nstudy = 3', "'study' is no table"),
+        ("", "missing"),
+    ],
+)
+def test_a_broken_report_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "mine.toml").write_text(f'title = "mine"\n{text}\n')
+    with pytest.raises(InputError, match=said) as caught:
+        load_report(Catalog([tmp_path]), "mine")
+    assert "mine.toml" in caught.value.message
+
+
+def test_a_users_own_report_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "mine.toml").write_text('title = "Mine"\nkind = "methods"\ncolumns = ["datasets", "pme"]\n')
+    store(tmp_path / "results", "full")
+    table = made(tmp_path / "results", "mine", Catalog([tmp_path])).tables[0]
+    assert (table.title, [column.key for column in table.columns]) == ("Mine", ["digits", "pme"])
+
+
+def test_points_carry_score_and_every_cost(tmp_path: Path) -> None:
+    for method in ("full", "fpt"):
+        for seed in range(2):
+            store(tmp_path, method, seed=seed, auc=0.9 + seed / 100)
+    (figure,) = made(tmp_path, "tradeoff").figures
+    assert (figure.kind, figure.x, figure.y, figure.size) == ("scatter", "memory", "score", "parameters")
+    point = {series.key: series.values for series in figure.series}["fpt"]
+    assert point["memory"] == [130]
+    assert point["score"] == pytest.approx([90.5])
+    assert {axis.key for axis in figure.axes} <= set(point)
+    (other,) = made(tmp_path, "tradeoff", x="parameters").figures
+    assert (other.x, other.size) == ("parameters", "memory")
+
+
+def test_a_curve_is_the_mean_with_its_range(tmp_path: Path) -> None:
+    store(tmp_path, "linear", seed=0, curve=(0.5, 0.6))
+    store(tmp_path, "linear", seed=1, curve=(0.7, 0.7, 0.8))
+    figure = made(tmp_path, "curves").figures[0]
+    values = figure.series[0].values
+    assert values["epoch"] == [1, 2, 3]
+    assert values["val_auc"] == pytest.approx([60, 65, 80])
+    assert values["val_auc_low"] == pytest.approx([50, 60, 80])
+    assert values["val_auc_high"] == pytest.approx([70, 70, 80])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.data())
+def test_the_expected_best_is_the_mean_over_all_subsets(values: list[float], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(values)))
+    assert expected_best(values, count) == pytest.approx(
+        fmean(max(one) for one in itertools.combinations(values, count))
+    )
+
+
+def test_a_budget_is_of_the_trials_and_of_validation_alone(tmp_path: Path) -> None:
+    store(tmp_path, "linear")
+    for lr, score in ((0.1, 0.6), (0.01, 0.8), (0.001, 0.7)):
+        store(tmp_path / "trials", "linear", training={"lr": lr}, curve=(0.1, score), auc=0.99)
+    store(tmp_path / "trials", "linear", training={"lr": 1.0}, status="failed", curve=())
+    store(tmp_path / "trials", "linear", seed=1, training={"lr": 0.01}, curve=(0.1, 0.9))
+    document = made(tmp_path, "budget")
+    (row,) = document.tables[0].rows
+    assert row.cells["trials"].value == 4
+    assert row.cells["best_of_1"].value == pytest.approx((60 + 80 + 70 + 60) / 4)
+    assert document.figures[0].series[0].values["score"][-1] == pytest.approx(80)
+
+
+def test_without_trials_there_is_no_budget(tmp_path: Path) -> None:
+    store(tmp_path, "linear")
+    with pytest.raises(InputError, match="no trials of a search") as caught:
+        made(tmp_path, "budget")
+    assert "petlbench sweep" in caught.value.hint
+
+
+def test_measured_memory_by_image_size(tmp_path: Path) -> None:
+    for size, taken in ((224, 100), (384, 250)):
+        store(tmp_path, "full", image_size=size, memory=taken)
+    store(tmp_path, "linear", image_size=224, memory=20)
+    document = made(tmp_path, "memory_vs_resolution", measured=True)
+    rows = {row.key: row.cells for row in document.tables[0].rows}
+    assert [rows["full"][key].value for key in ("size_224", "size_384")] == [100, 250]
+    assert rows["linear"]["size_384"].reason == "not run"
+    assert "measured on cpu" in document.tables[0].caption
+    store(tmp_path, "linear", image_size=384, precision="bf16")
+    with pytest.raises(InputError, match="no table may mix"):
+        made(tmp_path, "memory_vs_resolution", measured=True)
+
+
+@pytest.mark.slow
+def test_predicted_memory_grows_with_the_image(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    text = 'title = "Mine"\nkind = "resolutions"\nsizes = [32, 64]\n[study]\nmethods = ["full", "linear"]\n'
+    (tmp_path / "reports" / "mine.toml").write_text(text + 'request = { backbone = "petlbench_micro" }\n')
+    document = made(tmp_path, "mine", Catalog([tmp_path]))
+    rows = {row.key: [row.cells[key].value or 0.0 for key in ("size_32", "size_64")] for row in document.tables[0].rows}
+    assert rows["full"][0] < rows["full"][1]
+    assert rows["linear"][0] == rows["linear"][1], "its features are preloaded"
+    assert "fp16, attention eager" in document.tables[0].caption
+    assert "predicted" in document.tables[0].caption
+
+
+@pytest.mark.slow
+def test_clinical_metrics_of_every_row(tmp_path: Path) -> None:
+    for seed in range(2):
+        store_predicted(tmp_path, "full", "covid", seed, 3.0)
+    document = made(tmp_path, "clinical")
+    (table,) = document.tables
+    (row,) = table.rows
+    assert row.title == "Full fine-tuning, yes"
+    for key in ("sensitivity", "specificity", "average_precision"):
+        assert 50 < (row.cells[key].value or 0) <= 100
+    assert 0 < (row.cells["brier"].value or 0) < 0.25
+    assert "specificity of 90 % on its validation split" in table.caption
+    assert [series.role for series in document.figures[0].series] == ["reference", "data"]
+
+
+@given(st.dictionaries(st.text(max_size=3), st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))
+def test_a_front_is_beaten_only_by_earlier_ones(points: dict[str, tuple[int, int]]) -> None:
+    found = fronts(points)
+    assert found.keys() == points.keys()
+    for key, point in points.items():
+        beaten = [
+            found[other] for other, costs in points.items() if costs != point and all(map(int.__le__, costs, point))
+        ]
+        assert found[key] == 1 + max(beaten, default=0)

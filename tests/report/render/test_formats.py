@@ -1,0 +1,175 @@
+"""Markdown, CSV and LaTeX of a table: right, and proof against any text in it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from petlbench.core.errors import InputError
+from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.render import csv_file, latex, markdown
+from petlbench.report.render.write import as_text, check_output, parse_formats, write_report
+
+HOSTILE = r"a|b*_`<script>alert(1)</script> \input{/etc/passwd} 50% $x^2$ #1 & ~ -- 'q' " + '"'
+
+
+def document(text: str = "plain") -> Document:
+    columns = [
+        Column("auc", text, "%", "higher", group=text),
+        Column("memory", "memory", "MiB", "lower", group=text),
+        Column("note", "note", numeric=False),
+    ]
+    rows = [
+        Row("one", text, {"auc": Cell(90.5, "90.5 ± 0.5", 90, 91, 0.5, "best"), "note": Cell(text=text)}),
+        Row(
+            "two",
+            "two",
+            {"auc": Cell(-1.25, "-1.25", mark="second", flags=("few",)), "memory": Cell(text="oom", reason="oom")},
+        ),
+        Row("trivial", "trivial", {"auc": Cell(50, "50")}, "baseline"),
+    ]
+    table = Table(
+        "main", text, columns, rows, caption=text, notes=[text], commands=[f"petlbench run --set my_method.name={text}"]
+    )
+    return Document("mine", text, [table, Table("more", "more", columns[2:], rows[:1])], notes=[text])
+
+
+def test_a_markdown_table_marks_and_aligns() -> None:
+    lines = markdown.render_table(document().tables[0]).splitlines()
+    assert lines[:5] == [
+        "| method | plain: plain, % | plain: memory, MiB | note |",
+        "| :-- | --: | --: | :-- |",
+        "| plain | **90.5 ± 0.5** |  | plain |",
+        "| two | <u>-1.25 †</u> | oom |  |",
+        "| *trivial* | 50 |  |  |",
+    ]
+
+
+def test_a_command_in_markdown_is_code_to_be_copied() -> None:
+    assert "```sh\npetlbench run --set my_method.name=plain\n```" in markdown.render_table(document().tables[0])
+
+
+def test_nothing_in_markdown_is_taken_for_markup() -> None:
+    text = markdown.render(document(HOSTILE))
+    outside, code, *others = text.split("```")
+    assert not others[1:]
+    assert "\n" not in code.removeprefix("sh\n").removesuffix("\n")
+    assert "<script" not in outside + others[0]
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")}
+    assert widths == {5, 3}
+
+
+@given(st.text())
+def test_any_text_keeps_to_its_markdown_cell(text: str) -> None:
+    escaped = markdown.escape(text)
+    assert "\n" not in escaped
+    assert not re.search(r"(?<!\\)(\\\\)*\|", escaped)
+    assert "<" not in escaped
+
+
+def test_csv_has_numbers_unrounded_and_reasons() -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_file.render(document().tables[0]))))
+    assert [row["auc"] for row in rows] == ["90.5", "-1.25", "50"]
+    assert (rows[0]["auc_std"], rows[0]["auc_low"], rows[0]["auc_high"]) == ("0.5", "90", "91")
+    assert (rows[1]["memory"], rows[1]["memory_reason"], rows[1]["auc_flags"]) == ("", "oom", "few")
+    assert [row["kind"] for row in rows] == ["method", "method", "baseline"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-cmd", "@x"])
+def test_csv_holds_no_formula(text: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(csv_file.render(document(text).tables[0]))))
+    assert rows[0]["title"] == f"'{text}"
+
+
+def test_latex_names_its_preamble_and_uses_booktabs() -> None:
+    text = latex.render(document())
+    assert all(f"%   {line}" in text for line in latex.PREAMBLE)
+    assert text.count(r"\toprule") == 2
+    assert r"\textbf{90.5 $\pm$ 0.5}" in text
+    assert r"\underline{$-$1.25\textdagger{}}" in text
+    assert r"\multicolumn{2}{c}{plain}" in text
+    assert r"\cmidrule(lr){2-3}" in text
+    assert r"\texttt{petlbench run -{}-set my\_method.name=plain}" in text
+
+
+@given(st.text())
+def test_any_text_is_text_in_latex(text: str) -> None:
+    escaped = latex.escape(text)
+    assert "\n" not in escaped
+    assert "--" not in escaped
+    bare = re.sub(r"\\(text[a-z]+|ldots)\{\}|\\[{}$&%#_]|\$(\\[a-z]+|\^[23]|-)\$|-\{\}", "", escaped)
+    assert not set(bare) & set("\\{}$&%#_~^")
+
+
+def test_what_tex_would_run_is_printed() -> None:
+    lines = [line for line in latex.render(document(HOSTILE)).splitlines() if not line.startswith("%")]
+    assert not any(r"\input" in line.replace(r"\textbackslash{}input", "") for line in lines)
+
+
+def test_a_long_table_goes_on_in_another() -> None:
+    rows = [Row(f"row {number}", f"row {number}", {}) for number in range(85)]
+    text = latex.render_table(Table("main", "Long", [Column("auc", "AUC")], rows, "All.", ["A note."]), "tab:long")
+    pages = text.split(r"\begin{table}")[1:]
+    assert [page.count("row ") for page in pages] == [40, 40, 5]
+    assert [page.count(r"\label{tab:long}") for page in pages] == [1, 0, 0]
+    assert [r"\caption{Long, continued.}" in page for page in pages] == [False, True, True]
+    assert ["A note." in page for page in pages] == [False, False, True]
+
+
+def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> None:
+    assert write_report(document(), ["latex"], tmp_path, standalone=True) == [tmp_path / "mine-document.tex"]
+    assert write_report(document(), ["latex"], tmp_path) == [tmp_path / "mine.tex"]
+    assert write_report(document(), ["latex"], tmp_path / "my.tex", standalone=True) == [tmp_path / "my.tex"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("text", ["plain", HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
+def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
+    write_report(document(text), ["latex"], tmp_path / "whole.tex", standalone=True)
+    fragment = as_text(document(text), "latex")
+    preamble = "\n".join(line.removeprefix("%   ") for line in fragment.splitlines() if line.startswith("%   "))
+    whole = f"\\documentclass{{article}}\n{preamble}\n\\begin{{document}}\n{fragment}\\end{{document}}\n"
+    (tmp_path / "paper.tex").write_text(whole, encoding="utf-8")
+    for name in ("whole", "paper"):
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, errors="replace")
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert (tmp_path / f"{name}.pdf").stat().st_size > 1000
+
+
+def test_files_of_every_text_format(tmp_path: Path) -> None:
+    files = write_report(document(), ["md", "csv", "latex", "json"], tmp_path / "out")
+    assert [file.name for file in files] == ["mine.md", "mine.csv", "mine-more.csv", "mine.tex", "mine.json"]
+    assert json.loads(files[-1].read_text())["tables"][0]["rows"][0]["cells"]["auc"]["value"] == 90.5
+    assert not [file for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
+
+
+def test_one_format_goes_to_the_file_that_is_named(tmp_path: Path) -> None:
+    (file,) = write_report(document(), parse_formats(None, tmp_path / "mine.tex"), tmp_path / "other.tex")
+    assert file == tmp_path / "other.tex"
+
+
+def test_a_figure_of_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no figure"):
+        write_report(document(), ["png"], tmp_path)
+
+
+def test_formats_are_named_and_checked(tmp_path: Path) -> None:
+    assert parse_formats("md, tex,markdown", None) == ["md", "latex"]
+    with pytest.raises(InputError, match="unknown format 'docx'"):
+        parse_formats("docx", None)
+    with pytest.raises(InputError, match="there is no --output"):
+        check_output(["html"], None)
+    with pytest.raises(InputError, match="one file, but 2 formats"):
+        check_output(["md", "csv"], tmp_path / "a.md")
+    check_output(["md"], None)

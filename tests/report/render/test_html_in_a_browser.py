@@ -1,0 +1,233 @@
+"""The page in Chromium: sorted, filtered, explored, printed, without a request and without an error."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from petlbench.report.render.html.page import render
+from tests.report.demo import HOSTILE, demo_document
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no chromium"),
+]
+playwright = pytest.importorskip("playwright.sync_api")
+
+expect = playwright.expect
+expect.set_options(timeout=240_000)  # milliseconds; a busy machine is no failure
+
+
+@dataclass
+class Opened:
+    """A page that is open, with what it said and asked for."""
+
+    page: playwright.Page
+    file: Path
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def column(self, table: str, place: int) -> list[str]:
+        rows = f"{table} tbody.method > tr, {table}.runs > tbody > tr:not(.detail)"
+        cells = "(rows, place) => rows.map((row) => row.cells[place].innerText.trim())"
+        return list(self.page.locator(rows).evaluate_all(cells, place))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report whose first method is markup."""
+    file = tmp_path_factory.mktemp("page") / "page.html"
+    render(demo_document(first_title=HOSTILE), file)
+    return file
+
+
+@pytest.fixture
+def opened(browser: playwright.Browser, file: Path) -> Iterator[Opened]:
+    """The page; whatever a test does to it, it says no error and asks for nothing but itself."""
+    found = show(browser, file)
+    yield found
+    assert found.said == []
+    assert [address for address in found.asked if not address.startswith(("blob:", "data:"))] == [file.as_uri()]
+    found.page.context.close()
+
+
+def show(browser: playwright.Browser, file: Path, scheme: str = "light", width: int = 1280) -> Opened:
+    context = browser.new_context(offline=True, color_scheme=scheme, viewport={"width": width, "height": 900})
+    context.set_default_timeout(240_000)
+    found = Opened(context.new_page(), file)
+    found.page.on("console", lambda message: found.said.append(message.text))
+    found.page.on("pageerror", lambda error: found.said.append(str(error)))
+    found.page.on("dialog", lambda dialog: (found.said.append(dialog.message), dialog.dismiss()))
+    found.page.on("request", lambda request: found.asked.append(request.url))
+    found.page.goto(file.as_uri())
+    return found
+
+
+def see(opened: Opened, section: str) -> None:
+    opened.page.locator(section).scroll_into_view_if_needed()
+    opened.page.wait_for_selector(f"{section} .main-svg .cartesianlayer", state="attached")
+
+
+def test_a_click_on_a_heading_sorts_best_first_and_empty_last(opened: Opened) -> None:
+    before = opened.column("#table-main", 0)
+    ddsm = opened.page.locator("#table-main thead th", has_text="ddsm")
+    ddsm.get_by_role("button").click()
+    assert ddsm.get_attribute("aria-sort") == "descending"
+    values = opened.column("#table-main", 5)
+    assert values[0] == "92.1 ± 1.2"
+    assert values[-1].startswith("–")
+    assert opened.page.locator("#table-main tbody").last.inner_text().startswith("32x32")
+    ddsm.get_by_role("button").click()
+    assert opened.column("#table-main", 5)[0] == "85.1 ± 1.2"
+    assert opened.column("#table-main", 5)[-1].startswith("–")
+    ddsm.get_by_role("button").click()
+    assert opened.column("#table-main", 0) == before
+
+
+def test_the_keyboard_sorts_too(opened: Opened) -> None:
+    heading = opened.page.locator("#table-main thead th", has_text="memory")
+    heading.get_by_role("button").focus()
+    opened.page.keyboard.press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert opened.column("#table-main", 2)[:2] == ["736", "1,824"]
+
+
+def test_a_filter_keeps_rows_that_hold_every_word(opened: Opened) -> None:
+    runs = opened.page.locator("#runs")
+    runs.get_by_role("searchbox").fill("FPT_plus ddsm")
+    assert opened.column("#runs table", 0) == ["fpt_plus"] * 3
+    assert "3 of 3 rows (of 108)" in runs.get_by_role("status").inner_text()
+    runs.get_by_role("searchbox").fill("oom")
+    assert opened.column("#runs table", 0) == [HOSTILE] * 3
+    runs.get_by_role("searchbox").fill("")
+    assert len(opened.column("#runs table", 0)) == 100
+    runs.get_by_role("button", name="show all").click()
+    assert len(opened.column("#runs table", 0)) == 108
+
+
+def test_axes_scales_and_sizes_are_chosen(opened: Opened) -> None:
+    see(opened, "#explore")
+    explore = opened.page.locator("#explore")
+    title = explore.locator(".g-xtitle")
+    expect(title).to_have_text("peak memory, allocated, MiB")
+    explore.get_by_label("x", exact=True).select_option("time")
+    expect(title).to_have_text("time of the run, s")
+    explore.get_by_label("y", exact=True).select_option("pme")
+    expect(explore.locator(".g-ytitle")).to_have_text("PME, %")
+    assert explore.get_by_label("log x").is_checked()
+    ticks = explore.locator(".xtick text").all_text_contents()
+    explore.get_by_label("log x").uncheck()
+    expect(explore.locator(".xtick text")).not_to_have_text(ticks)
+    sizes = explore.locator(".points path").evaluate_all("(all) => all.map((one) => one.getAttribute('d'))")
+    assert len(set(sizes)) > 5
+    explore.get_by_label("size").select_option("")
+    explore.get_by_label("runs").select_option(label="covid, memory: cuda")
+    expect(explore.locator(".legendtext")).to_have_count(9)  # eight methods and their Pareto front
+    assert "vpt" not in explore.locator(".legendtext").all_text_contents()  # it failed on covid
+
+
+def test_hovering_names_the_point(opened: Opened) -> None:
+    see(opened, "#figure-0")
+    opened.page.locator("#figure-0 .scatterlayer .points path").first.hover(force=True)
+    opened.page.wait_for_selector("#figure-0 .hovertext")
+    told = opened.page.locator("#figure-0 .hovertext").text_content()
+    assert told is not None
+    assert told.startswith(HOSTILE)
+    assert "peak memory, allocated: 23128 MiB" in told
+
+
+def test_a_run_unfolds_with_its_settings_environment_and_matrices(opened: Opened) -> None:
+    opened.page.locator("#runs .expand").first.click()
+    detail = opened.page.locator("#runs tr.detail")
+    detail.get_by_text("vit_base_patch16_224.augreg_in21k").wait_for()
+    told = detail.inner_text()
+    for words in ("NVIDIA H200", "2.15.0", "weight_decay", "confusion, test", HOSTILE):
+        assert words in told
+    see(opened, "#runs tr.detail")
+    opened.page.locator("#runs .expand").first.click()
+    assert opened.page.locator("#runs tr.detail").count() == 0
+    opened.page.locator("#runs").get_by_role("searchbox").fill("oom")
+    opened.page.locator("#runs .expand").first.click()
+    opened.page.get_by_text("tried to allocate 2.1 GiB").first.wait_for()
+
+
+def test_names_are_never_markup(opened: Opened) -> None:
+    for section in ("#figure-0", "#figure-1", "#figure-5", "#figure-7", "#explore"):
+        see(opened, section)
+    for summary in opened.page.locator("summary").all():
+        summary.click()
+    scripts = "[...document.scripts].filter(s => s.textContent.startsWith('alert')).length"
+    assert opened.page.evaluate(scripts) == 0
+    assert opened.page.locator("#figure-0 .legendtext", has_text="<script>").count() == 1
+
+
+def test_colours_follow_the_system_and_the_switch(browser: playwright.Browser, file: Path) -> None:
+    opened = show(browser, file, "dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert opened.page.evaluate(ground) == "rgb(22, 24, 27)"
+    opened.page.get_by_label("colours").select_option("light")
+    assert opened.page.evaluate(ground) == "rgb(255, 255, 255)"
+    see(opened, "#figure-0")
+    ink = "getComputedStyle(document.querySelector('#figure-0 .xtitle')).fill"
+    assert opened.page.evaluate(ink) == "rgb(27, 27, 27)"
+    opened.page.get_by_label("colours").select_option("dark")
+    assert opened.page.evaluate(ink) == "rgb(232, 232, 232)"
+    assert opened.said == []
+    opened.page.context.close()
+
+
+def test_print_has_every_row_and_figure_on_white(browser: playwright.Browser, file: Path, tmp_path: Path) -> None:
+    import subprocess
+
+    opened = show(browser, file, "dark")
+    see(opened, "#figure-0")
+    opened.page.pdf(path=str(tmp_path / "page.pdf"), format="A4", print_background=True)
+    assert len(opened.column("#runs table", 0)) == 100  # as before on the screen
+    assert opened.said == []
+    opened.page.context.close()
+    if shutil.which("pdftotext") is None:
+        pytest.skip("there is no pdftotext")
+    command = ["pdftotext", "-layout", str(tmp_path / "page.pdf"), "-"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert text.count("fpt_plus") > 24
+    for words in ("epoch", "image size, pixels", "expected best validation AUC", "difference to lora"):
+        assert words in text
+
+
+def test_nothing_is_wider_than_a_narrow_screen(browser: playwright.Browser, file: Path) -> None:
+    opened = show(browser, file, width=360)
+    see(opened, "#explore")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert opened.said == []
+    opened.page.context.close()
+
+
+def test_five_thousand_runs_are_shown_at_once(browser: playwright.Browser, tmp_path: Path) -> None:
+    document = demo_document(seeds=139)
+    assert len(document.runs) >= 5000
+    render(document, tmp_path / "large.html")
+    assert (tmp_path / "large.html").stat().st_size < 25e6
+    opened = show(browser, tmp_path / "large.html")
+    assert len(opened.column("#runs table", 0)) == 100
+    waited = """() => { const start = performance.now();
+        document.querySelector("#runs th:nth-child(5) button").click();
+        document.body.getBoundingClientRect(); return performance.now() - start; }"""
+    assert opened.page.evaluate(waited) < 3000  # milliseconds, on a busy machine
+    opened.page.locator("#runs .expand").first.click()
+    opened.page.locator("#runs tr.detail").get_by_text("NVIDIA H200").wait_for()
+    assert opened.said == []
+    opened.page.context.close()

@@ -1,0 +1,100 @@
+"""The journal of attempts: whole lines, whoever writes at the same time, and what a run puts there."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import RunError, Stopped
+from petlbench.core.progress import Progress
+from petlbench.results.journal import FILE, Journal, read_journal
+from petlbench.run.execute import execute
+from petlbench.run.options import Place
+from petlbench.run.resolve import Request, resolve
+from petlbench.training.evaluation import TestSplit
+
+CATALOG = Catalog()
+TINY = {"backbone": "petlbench_micro", "image_size": 32, "device": "cpu", "threads": 1}
+
+
+def carry_out(place: Place, progress: Progress | None = None, epochs: int = 2):
+    request = Request("linear", "digits", training={"epochs": epochs}, **TINY)
+    return execute(resolve(request, CATALOG, place.data_root), place, CATALOG, progress or Progress())
+
+
+def place_in(folder: Path, reveal_test: bool = True) -> Place:
+    return Place(folder / "results", folder, folder / "cache", "none", reveal_test=reveal_test)
+
+
+def test_lines_of_many_writers_stay_whole(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: Journal(tmp_path).write("epoch", f"run{number}", epoch=number), range(200)))
+    assert sorted(line["epoch"] for line in read_journal(tmp_path)) == list(range(200))
+
+
+def test_a_line_cut_off_by_a_full_disk_costs_no_other(tmp_path: Path) -> None:
+    Journal(tmp_path).write("started", "a", epoch=0)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"time": "2026-01-01T00:00:00+0000", "event": "epo')
+    Journal(tmp_path).write("ended", "a", status="finished")
+    assert [line["event"] for line in read_journal(tmp_path)] == ["started", "ended"]
+
+
+def test_no_journal_has_no_lines(tmp_path: Path) -> None:
+    assert read_journal(tmp_path) == []
+
+
+class _StopAfter(Progress):
+    """Stops a run when an epoch is done, as a search or a time limit does."""
+
+    def __init__(self, epoch: int, status: str) -> None:
+        self._epoch, self._status = epoch, status
+
+    def epoch(self, entry) -> None:
+        if entry["epoch"] == self._epoch:
+            raise Stopped(self._status, "enough")
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    stopped = carry_out(place, _StopAfter(2, "interrupted"), epochs=3)
+    assert (stopped.status, len(stopped.curve)) == ("interrupted", 2)
+    assert carry_out(place, epochs=3).status == "finished"
+    lines = [(line["event"], line.get("epoch", line.get("status"))) for line in read_journal(place.output)]
+    assert lines == [
+        ("started", 0),
+        ("epoch", 1),
+        ("epoch", 2),
+        ("ended", "interrupted"),
+        ("started", 2),
+        ("epoch", 3),
+        ("ended", "finished"),
+    ]
+
+
+def test_a_pruned_run_keeps_its_curve_and_no_checkpoint(tmp_path: Path) -> None:
+    place = place_in(tmp_path, reveal_test=False)
+    result = carry_out(place, _StopAfter(1, "pruned"))
+    assert (result.status, len(result.curve), result.metrics) == ("pruned", 1, {})
+    assert not list((place.output / ".work").glob("*/*"))
+
+
+def test_a_trial_has_no_test_metric_and_cannot_read_one(tmp_path: Path) -> None:
+    place = place_in(tmp_path, reveal_test=False)
+    result = carry_out(place)
+    assert result.status == "finished"
+    assert list(result.metrics) == ["val"]
+    assert result.scores.ppe is None
+    assert not (place.output / "test_reads.jsonl").exists()
+    with pytest.raises(KeyError):
+        result.metrics["test"]
+
+
+def test_the_hidden_test_split_refuses_to_be_read(tmp_path: Path) -> None:
+    hidden = TestSplit(None, tmp_path / "test_reads.jsonl", {}, is_hidden=True)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="hidden"):
+        hidden.read()
+    assert not (tmp_path / "test_reads.jsonl").exists()

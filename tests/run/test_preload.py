@@ -1,0 +1,78 @@
+"""What decides where features are kept: everything that can change one of their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.data.dataset import describe_dataset
+from petlbench.data.views import Augmentation
+from petlbench.models.build import Assembled, assemble
+from petlbench.run.preload import plan_features
+from petlbench.run.resolve import Request, resolve
+from petlbench.run.views import build_views, normalization
+
+CATALOG = Catalog()
+TINY: dict[str, Any] = {"backbone": "vit_tiny_patch16_224", "weights": "none", "image_size": 32, "device": "cpu"}
+
+
+def config(method: str = "linear", **given: Any) -> RunConfig:
+    return resolve(Request(method, "digits", **{**TINY, **given}), CATALOG, Path("data"))
+
+
+def assembled(run: RunConfig) -> Assembled:
+    return assemble(run, CATALOG, 10, torch.device("meta"))
+
+
+def key(run: RunConfig, mean: tuple[float, float, float] | None = None, weights: str = "w") -> str:
+    parts = replace(assembled(run), weights_digest=weights)
+    card = describe_dataset("digits", catalog=CATALOG, data_root=Path("data"), settings={}).card
+    chosen = normalization(run, card)
+    if mean is not None:
+        chosen = replace(chosen, mean=mean)
+    views = build_views(run, parts.method, parts.backbone.info, chosen, Augmentation())
+    plan = plan_features(run, parts, views, Path("cache"))
+    assert plan is not None
+    return plan.folder.name
+
+
+def test_every_choice_that_can_change_a_feature_has_a_folder_of_its_own() -> None:
+    keys = [
+        key(config()),
+        key(config(image_size=48)),
+        key(config(backbone="vit_small_patch16_224")),
+        key(config(precision="bf16")),
+        key(config(attention_kernel="eager")),
+        key(config(cache_precision="fp16")),
+        key(config("fpt")),
+        key(config("fpt", method_settings={"token_ratio": 0.5})),
+        key(config(), mean=(0.1, 0.2, 0.3)),
+        key(config(), weights="others"),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_what_cannot_change_a_feature_shares_the_folder() -> None:
+    others = [
+        config(seed=3),
+        config(split_seed=4),
+        config(training={"epochs": 2, "batch_size": 3, "lr": 0.5}),
+        config("mlp_head"),
+    ]
+    assert {key(other) for other in others} == {key(config())}
+
+
+def test_fpt_shares_its_features_whatever_it_learns_from_them() -> None:
+    settings = {"num_prompts": 4, "reduction": 4, "coarse_size": 16}
+    assert key(config("fpt", method_settings=settings)) == key(config("fpt"))
+
+
+def test_nothing_is_kept_where_nothing_is_preloaded() -> None:
+    for run in (config("full"), config(preload=False)):
+        parts = assembled(run)
+        assert plan_features(run, parts, {}, Path("cache")) is None

@@ -1,0 +1,124 @@
+"""What a result tells a tracker, and how a failure becomes an ending."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.errors import RunError
+from petlbench.memory.measure import HostMeter, PhaseMemory
+from petlbench.results.result import Inference, InferenceMemory, Memory, Result
+from petlbench.results.scalars import final_metrics
+from petlbench.run.failure import describe_failure, shortage_while_building
+from petlbench.run.record import describe_memory
+
+
+def result() -> Result:
+    config = RunConfig(
+        method="full",
+        dataset="digits",
+        split="random",
+        backbone="vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+        image_size=32,
+        training=TrainingConfig(lr=1e-3, weight_decay=0.0),
+        preload=False,
+        device="cpu",
+        threads=1,
+    )
+    metrics = {"val": {"auc": 0.9, "kappa": None}, "test": {"auc": 0.8, "confusion_matrix": [[1]]}}
+    curve = [{"epoch": 1, "train_loss": 1.0, "val_auc": 0.9}]
+    return Result(run_id="r", status="finished", config=config, metrics=metrics, curve=curve, timing={"total": 2.0})
+
+
+def test_final_figures_are_no_further_points_of_the_curve() -> None:
+    told = final_metrics(result())
+    assert told == {"best_val_auc": 0.9, "test_auc": 0.8, "seconds_total": 2.0}
+    assert not set(told) & set(result().curve[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "resumable"),
+    [
+        (KeyboardInterrupt(), "interrupted", "interrupted", True),
+        (MemoryError("no room"), "oom", "oom", False),
+        (MemoryError(), "oom", "oom", False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "oom", "oom", False),
+        (OSError(28, "No space left on device", "x"), "failed", "io", True),
+        (RunError("nan", kind="nan_loss"), "failed", "nan_loss", False),
+        (ZeroDivisionError("by zero"), "failed", "exception", False),
+    ],
+)
+def test_whatever_stops_a_run_has_its_ending(error: BaseException, status: str, kind: str, resumable: bool) -> None:
+    ending = describe_failure(error, result().config)
+    assert ending.error is not None
+    assert (ending.status, ending.error["kind"], ending.resumable) == (status, kind, resumable)
+    assert ending.error["message"]
+
+
+CUDA_WORDS = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.77 GiB of which 1.20 GiB is free."
+    " Including non-PyTorch memory, this process has 14.57 GiB memory in use."
+)
+
+
+def test_out_of_memory_says_what_was_asked_and_how_to_find_what_fits() -> None:
+    error = describe_failure(torch.OutOfMemoryError(CUDA_WORDS), result().config).error
+    assert error is not None
+    assert (error["asked"], error["free"], error["total"]) == ("2.00 GiB", "1.20 GiB", "15.77 GiB")
+    assert error["hint"].startswith(
+        "petlbench memory --method full --dataset digits --backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k "
+        "--image-size 32 --precision fp32 --budget 15.77GiB names the largest --batch-size that fits"
+    )
+    assert "bf16" in error["hint"]
+
+
+def test_the_hint_leaves_out_what_is_not_known_or_done_already() -> None:
+    config = result().config.model_copy(update={"precision": "bf16", "dataset": "/data/my images"})
+    error = describe_failure(torch.OutOfMemoryError("CUDA out of memory."), config).error
+    assert error is not None
+    assert set(error) == {"kind", "message", "hint"}
+    assert "--dataset '/data/my images'" in error["hint"]
+    assert "--precision bf16 --budget SIZE names" in error["hint"]
+    assert error["hint"].count("bf16") == 1
+
+
+def test_a_backbone_that_does_not_fit_is_an_error_of_the_same_kind() -> None:
+    error = shortage_while_building(torch.OutOfMemoryError(CUDA_WORDS), result().config)
+    assert (error.kind, error.exit_status) == ("oom", 1)
+    assert error.message.startswith("out of memory while building vit_tiny_patch16_224.augreg_in21k_ft_in1k: CUDA out")
+    assert "--budget 15.77GiB" in error.hint
+
+
+def test_memory_carries_what_others_held() -> None:
+    meter = HostMeter(torch.device("cpu"))
+    meter.phases |= {"train_step": PhaseMemory(allocated=5), "predict": PhaseMemory(allocated=3)}
+    assert describe_memory(meter).others is None
+    meter.already_used = 700
+    memory = describe_memory(meter)
+    assert (memory.allocated, memory.others) == (5, 700)
+    assert memory.phases["predict"]["allocated"] == 3
+
+
+def test_a_tracker_is_told_what_prediction_costs() -> None:
+    memory = InferenceMemory(allocated=300, source="cpu")
+    inference = Inference(batch_size=8, latency=0.5, images_per_second=4.0, memory=memory)
+    told = final_metrics(result().model_copy(update={"inference": inference}))
+    assert {name: value for name, value in told.items() if name.startswith("inference_")} == {
+        "inference_latency": 0.5,
+        "inference_images_per_second": 4.0,
+        "inference_memory_allocated": 300.0,
+    }
+    failed = final_metrics(result().model_copy(update={"inference": Inference(batch_size=8, error="no room")}))
+    assert not any(name.startswith("inference_") for name in failed)
+
+
+def test_results_of_before_the_new_figures_are_read() -> None:
+    stored = result().document()
+    del stored["inference"]
+    stored["memory"] = Memory(allocated=1, reserved=None, process=None, source="cpu").model_dump()
+    del stored["memory"]["others"]
+    again = Result.model_validate(stored)
+    assert again.inference is None
+    assert again.memory is not None
+    assert again.memory.others is None

@@ -1,0 +1,42 @@
+"""How long a study still takes: from finished runs of the same method and dataset, and from nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from petlbench.results.result import Result
+from petlbench.study.grid import Planned
+from petlbench.study.status import Board, RunState
+from petlbench.study.summary import Spread
+from tests.study.acting import acted_result
+
+
+@pytest.fixture
+def states(plans: list[Planned]) -> list[RunState]:
+    return [RunState(planned) for planned in plans]
+
+
+def timed(planned: Planned, seconds: float) -> Result:
+    assert planned.config is not None
+    return acted_result(planned.config, timing={"total": seconds})
+
+
+def test_nothing_is_known_before_a_run_is_finished(states: list[RunState]) -> None:
+    assert Board(states).seconds_left(1) == (None, len(states))
+
+
+def test_time_left_is_that_of_finished_runs_of_the_same_place(states: list[RunState]) -> None:
+    states[0].status, states[0].result = "finished", timed(states[0].planned, 10.0)
+    board = Board(states)
+    assert board.seconds_left(1) == (10.0, len(states) - 2)
+    assert board.seconds_left(2) == (5.0, len(states) - 2)
+    states[1].status, states[1].epoch = "running", 1
+    assert board.seconds_left(1) == (5.0, len(states) - 2)
+    states[1].status = "failed"
+    assert board.seconds_left(1) == (None, len(states) - 2)
+
+
+def test_a_spread_is_mean_and_sample_deviation() -> None:
+    assert Spread.of([None, 1.0, 3.0]) == Spread(2.0, pytest.approx(2**0.5), 2)
+    assert Spread.of([2.5]) == Spread(2.5, None, 1)
+    assert Spread.of([None]) is None
