@@ -209,7 +209,10 @@ def test_an_unknown_scheme_is_bad_input(uri: str, tmp_path: Path) -> None:
 
 
 def test_importing_the_module_is_light() -> None:
-    program = "import sys, petlbench.results.tracking.tracker; sys.exit(bool({'mlflow', 'torch', 'sqlalchemy'} & set(sys.modules)))"
+    program = """
+import sys, petlbench.results.tracking.tracker
+sys.exit(bool({'mlflow', 'torch', 'sqlalchemy'} & set(sys.modules)))
+"""
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
