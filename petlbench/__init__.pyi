@@ -1,7 +1,7 @@
 """What `petlbench` gives, and where it comes from: the list that is read when a name is asked for."""
 
 # What method files are made of: they import it from here alone, wherever the engine keeps it.
-from .core.catalog import MethodCard as MethodCard
+from .core.entry import MethodCard as MethodCard
 from .features.attention import attend_to_stored as attend_to_stored
 from .features.frozen import FinalFeature as FinalFeature
 from .features.frozen import ImportantTokens as ImportantTokens

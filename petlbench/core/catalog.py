@@ -1,86 +1,39 @@
-"""The four catalogues: methods, datasets, sweeps and reports, each a folder in which one file is one entry.
+"""The catalogues: what has a name and is one file each, the shipped ones and a user's own alike.
 
-A catalogue is read without importing what is in it: a method's card is taken from the syntax tree of its
-file and the other cards are TOML, so that listing costs milliseconds and needs no torch.
+A catalogue is read without importing what is in it: a TOML card is parsed, and the card of what is written in Python is
+taken from the syntax tree of its file, so that listing costs milliseconds and needs no torch. In Python an entry is
+either a class with ``card = MethodCard(name=..., title=...)`` in its body, or a constant that is a card itself, such as
+``AUC = Metric(name="auc", title="AUC", ...)``; which kind it is, the card's class says.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, TypeVar, cast
 
+from petlbench.core.entry import SHELVES, Card, Entry, Kind, shipped_folder
+from petlbench.core.entry_files import read_entries
 from petlbench.core.errors import InputError, unknown_name
 
-__all__ = ["KINDS", "Catalog", "Entry", "Kind", "MethodCard", "shipped_folder"]
+__all__ = ["Catalog", "register"]
 
-Kind = Literal["method", "dataset", "sweep", "report"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+T = TypeVar("T")
 
-_SUFFIX: Mapping[Kind, str] = {"method": ".py", "dataset": ".toml", "sweep": ".toml", "report": ".toml"}
-_PACKAGE = Path(__file__).resolve().parents[1]
 _LOCAL = Path("petlbench_catalog")
-
-
-@dataclass(frozen=True)
-class MethodCard:
-    """What is known of a method before its file is imported: written as literals in the class body.
-
-    Args:
-        name: The name used on the command line.
-        title: The name used in tables.
-        family: One of the field's families, for example ``"low-rank"`` or ``"side network"``.
-        year: Year of publication.
-        paper: Address of the paper (DOI or arXiv).
-        summary: One sentence that says what is learned.
-    """
-
-    name: str
-    title: str
-    family: str
-    year: int
-    paper: str
-    summary: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One thing in a catalogue.
-
-    Args:
-        kind: Which catalogue.
-        name: The name used on the command line.
-        file: The file that defines it.
-        title: The name used in tables.
-        attribute: The class to take from the file (methods only).
-        card: The card's fields as they stand in the file.
-    """
-
-    kind: Kind
-    name: str
-    file: Path
-    title: str
-    attribute: str = ""
-    card: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    @property
-    def shipped(self) -> bool:
-        """Whether petlbench brought it, rather than the user."""
-        return shipped_folder(self.kind) == self.file.parent
 
 
 class Catalog:
     """All entries that can be named: the shipped ones and the user's own beside them.
 
     Args:
-        folders: Folders given with ``--catalog``; each holds ``methods/``, ``datasets/``, ``sweeps/`` and
-            ``reports/``, or method files directly.
+        folders: Folders given with ``--catalog``; each holds ``methods/``, ``datasets/``, ``metrics/`` and so on, or
+            Python files directly, each with entries of any kind.
 
     Raises:
         InputError: When a folder does not exist.
@@ -95,7 +48,7 @@ class Catalog:
                     kind="unknown_catalog",
                 )
         self.folders = tuple(folder.resolve() for folder in folders)
-        self._known: dict[Kind, Mapping[str, Entry]] = {}
+        self._in_files: dict[Kind, Mapping[str, Entry]] = {}
 
     def entries(self, kind: Kind) -> Mapping[str, Entry]:
         """Return every entry of a kind by name, in alphabetical order.
@@ -103,9 +56,10 @@ class Catalog:
         Raises:
             InputError: When a file is broken or two files define one name.
         """
-        if kind not in self._known:
-            self._known[kind] = _by_name(self._read(kind))
-        return self._known[kind]
+        if kind not in self._in_files:
+            self._in_files[kind] = _by_name(self._read(kind))
+        registered = [entry for entry in _REGISTERED.values() if entry.kind == kind]
+        return _by_name([*self._in_files[kind].values(), *registered]) if registered else self._in_files[kind]
 
     def find(self, kind: Kind, name: str) -> Entry:
         """Return one entry.
@@ -118,29 +72,90 @@ class Catalog:
             raise unknown_name(kind, name, entries)
         return entries[name]
 
+    def load(self, kind: Kind, name: str, expected: type[T]) -> T:
+        """Import one entry.
+
+        Args:
+            kind: Which catalogue.
+            name: The entry's name.
+            expected: What it has to be an instance of or, where it is a class itself, a subclass of.
+
+        Raises:
+            InputError: When nothing has that name, its file cannot be imported, or it is something else.
+        """
+        entry = self.find(kind, name)
+        value = entry.load()
+        if not (isinstance(value, expected) or (isinstance(value, type) and issubclass(value, expected))):
+            raise InputError(
+                f"{kind} '{name}': {entry.attribute} in {entry.file} is no {expected.__module__}.{expected.__name__}",
+                kind="broken_catalog",
+            )
+        return cast("T", value)
+
     @cached_property
     def _installed(self) -> list[Path]:
         return _installed_folders()
 
     def _read(self, kind: Kind) -> Iterator[Entry]:
+        shelf = SHELVES[kind]
         for folder in self._sources(kind):
-            for file in sorted(folder.glob("*" + _SUFFIX[kind])):
+            for file in sorted(folder.glob("*" + shelf.suffix)):
                 if not file.name.startswith(("_", ".")):
-                    yield from _read_file(kind, file.resolve())
+                    yield from read_entries(kind, file.resolve(), is_its_own=folder.name == shelf.folder)
 
     def _sources(self, kind: Kind) -> list[Path]:
+        shelf = SHELVES[kind]
         sources = [shipped_folder(kind)]
         for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
-            sources.append(folder / f"{kind}s")
-            if kind == "method":
+            sources.append(folder / shelf.folder)
+            if shelf.card:
                 sources.append(folder)
         return list(dict.fromkeys(source for source in sources if source.is_dir()))
 
 
-def shipped_folder(kind: Kind) -> Path:
-    """Find a shipped folder inside the package (wheel) or beside it (checkout)."""
-    inside = _PACKAGE / f"{kind}s"
-    return (inside if inside.is_dir() else _PACKAGE.parent / f"{kind}s").resolve()
+_REGISTERED: dict[tuple[Kind, str], Entry] = {}
+
+
+def register(value: T) -> T:
+    """Put a method, metric, reader, … that was written in Python into every catalogue of this process.
+
+    What is registered again from the same module, as by a notebook's cell that runs twice, replaces what it was.
+
+    Args:
+        value: A class with a ``card``, or a card itself.
+
+    Returns:
+        The value, so that this serves as a decorator.
+
+    Raises:
+        InputError: When it has no card, or another module has registered that name.
+    """
+    card = value if isinstance(value, Card) else getattr(value, "card", None)
+    if not isinstance(card, Card):
+        raise InputError(
+            f"{value!r} has no card, so nothing says what it is called",
+            hint="give the class a card, such as card = MethodCard(name='mine', title='Mine')",
+            kind="broken_catalog",
+        )
+    attribute = getattr(value, "__qualname__", card.name)
+    entry = Entry(card.kind, card.name, _file_of(value), card.title, attribute, _plain(card), value)
+    known = _REGISTERED.get((card.kind, card.name))
+    if known is not None and known.file != entry.file:
+        raise _taken_twice(known, entry)
+    _REGISTERED[card.kind, card.name] = entry
+    return value
+
+
+def _file_of(value: Any) -> Path:
+    """The file that a class or a constant comes from; ``<MODULE>`` where it is none, as in a notebook."""
+    module = sys.modules.get(getattr(value, "__module__", ""), None)
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file and isinstance(value, type) else Path(f"<{getattr(module, '__name__', '')}>")
+
+
+def _plain(card: Card) -> dict[str, Any]:
+    values = {each.name: getattr(card, each.name) for each in fields(card)}
+    return {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
 
 
 def _installed_folders() -> list[Path]:
@@ -161,85 +176,18 @@ def _installed_folders() -> list[Path]:
     return folders
 
 
-def _by_name(entries: Iterator[Entry]) -> Mapping[str, Entry]:
-    found: dict[str, Entry] = {}
+def _by_name(entries: Iterable[Entry]) -> Mapping[str, Entry]:
+    named: dict[str, Entry] = {}
     for entry in entries:
-        if entry.name in found:
-            raise InputError(
-                f"the {entry.kind} name '{entry.name}' is taken twice: {found[entry.name].file} and {entry.file}",
-                hint="rename one of the two; no entry overrides another",
-                kind="duplicate_name",
-            )
-        found[entry.name] = entry
-    return dict(sorted(found.items()))
+        if entry.name in named:
+            raise _taken_twice(named[entry.name], entry)
+        named[entry.name] = entry
+    return dict(sorted(named.items()))
 
 
-def _read_file(kind: Kind, file: Path) -> Iterator[Entry]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        if kind == "method":
-            yield from _method_entries(file, text)
-        else:
-            card = tomllib.loads(text)
-            if not isinstance(card.get("title"), str):
-                raise ValueError("it has no 'title'")
-            yield Entry(kind, file.stem, file, card["title"], card=card)
-    except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as error:
-        raise InputError(
-            f"the {kind} file {file} is broken: {error}",
-            hint="mend the file, or move it out of the catalogue",
-            kind="broken_catalog",
-        ) from error
-
-
-def _method_entries(file: Path, text: str) -> Iterator[Entry]:
-    """Find every class whose body holds ``card = MethodCard(...)`` with literal arguments."""
-    found = False
-    for node in ast.parse(text, str(file)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        for statement in node.body:
-            call = _card_call(statement)
-            if call is not None:
-                found = True
-                card = _literal_card(call)
-                yield Entry("method", card.name, file, card.title, attribute=node.name, card=asdict(card))
-    if not found:
-        raise ValueError("no class in it has a 'card = MethodCard(...)'")
-
-
-def _card_call(statement: ast.stmt) -> ast.Call | None:
-    if isinstance(statement, ast.Assign):
-        targets: list[ast.expr] = statement.targets
-    elif isinstance(statement, ast.AnnAssign):
-        targets = [statement.target]
-    else:
-        return None
-    if not any(isinstance(target, ast.Name) and target.id == "card" for target in targets):
-        return None
-    value = statement.value
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "MethodCard":
-        return value
-    return None
-
-
-def _literal_card(call: ast.Call) -> MethodCard:
-    values: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            raise ValueError(f"line {call.lineno}: a card is written out, without **")
-        try:
-            values[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError as error:
-            raise ValueError(f"line {keyword.value.lineno}: the card's '{keyword.arg}' is not a literal") from error
-    try:
-        card = MethodCard(**values)
-    except TypeError as error:
-        raise ValueError(f"line {call.lineno}: {error}") from error
-    for spec in fields(card):
-        wanted = int if spec.type == "int" else str
-        if not isinstance(getattr(card, spec.name), wanted):
-            raise ValueError(f"line {call.lineno}: the card's '{spec.name}' is no {wanted.__name__}")
-    if not card.name.isidentifier():
-        raise ValueError(f"line {call.lineno}: the card's name '{card.name}' is no identifier")
-    return card
+def _taken_twice(first: Entry, second: Entry) -> InputError:
+    return InputError(
+        f"the {first.kind} name '{first.name}' is taken twice: {first.file} and {second.file}",
+        hint="rename one of the two; no entry overrides another",
+        kind="duplicate_name",
+    )

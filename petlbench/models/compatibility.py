@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Entry
 from petlbench.models.backbone import Backbone
 from petlbench.models.build import Assembled, count_parameters
 from petlbench.models.method import load_method

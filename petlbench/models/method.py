@@ -5,21 +5,16 @@ The engine asks a method for what differs between methods and never asks for its
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from petlbench.core.catalog import Entry, MethodCard
+from petlbench.core.entry import Entry, MethodCard
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
 from petlbench.models.backbone import Backbone
@@ -329,37 +324,10 @@ def load_method(entry: Entry) -> type[Method[Any]]:
     Raises:
         InputError: When the file cannot be imported or its class is no `Method`; the file is named.
     """
-    try:
-        module = _import(entry)
-        found = getattr(module, entry.attribute)
-    except Exception as error:
+    value = entry.load()
+    if not (isinstance(value, type) and issubclass(value, Method)):
         raise InputError(
-            f"method '{entry.name}': {entry.file} cannot be imported: {type(error).__name__}: {error}",
-            kind="broken_catalog",
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise InputError(
-            f"method '{entry.name}': class {entry.attribute} in {entry.file} is no petlbench.models.method.Method",
+            f"method '{entry.name}': class {entry.attribute} in {entry.file} is no petlbench.Method",
             kind="broken_catalog",
         )
-    return found
-
-
-def _import(entry: Entry) -> ModuleType:
-    if entry.shipped:
-        return importlib.import_module(f"petlbench.methods.{entry.file.stem}")
-    digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:12]
-    name = f"_petlbench_catalog_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, entry.file)
-    if spec is None or spec.loader is None:
-        raise ImportError("no loader for this file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return value

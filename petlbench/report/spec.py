@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError, unknown_name
 
 __all__ = ["SETTINGS", "ReportCard", "Setting", "StudyCard", "Variant", "load_report", "required_study"]

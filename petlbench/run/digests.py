@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import petlbench
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
-from petlbench.core.environment import file_digest, package_versions
+from petlbench.core.environment import package_versions
 from petlbench.data.manifest import manifest_digest, split_digest
 from petlbench.data.run_data import TaskData
 from petlbench.models.build import Assembled
@@ -47,16 +45,10 @@ def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
         catalog: The catalogues.
     """
     return {
-        "method": _method_digest(catalog.find("method", method).file),
+        "method": catalog.find("method", method).digest(),
         "petlbench": petlbench.__version__,
         "packages": package_versions(),
     }
-
-
-def _method_digest(file: Path) -> str:
-    """Hash a method's file and the helpers (``_*.py``) beside it, which it may import."""
-    parts = [file, *sorted(path for path in file.parent.glob("_*.py") if path.name != "__init__.py")]
-    return hashlib.sha256("".join(file_digest(part) for part in parts).encode()).hexdigest()
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from petlbench.core.catalog import Entry
 from petlbench.core.config import TrainingConfig
+from petlbench.core.entry import Entry
 from petlbench.core.validation import validate_settings
 
 __all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SweepCard", "Track", "Wanted", "load_sweep"]

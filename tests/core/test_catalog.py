@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.core.catalog import KINDS, Catalog
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import KINDS
 from petlbench.core.errors import InputError
 from petlbench.models.method import load_method
 
@@ -19,9 +20,7 @@ class Mine(Method):
 """
 CARD = 'title = "My data"\nmodality = "X-ray"\n'
 
-IMPORTS = (
-    "from petlbench.core.catalog import MethodCard\nfrom petlbench.models.method import Method, TrainingDefaults\n"
-)
+IMPORTS = "from petlbench import Method, MethodCard, TrainingDefaults\n"
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +257,7 @@ class TestLoading:
             ("import no_such_package_at_all\n" + IMPORTS + METHOD.format(name="mine"), "no_such_package_at_all"),
             (IMPORTS + METHOD.format(name="mine") + "1 / 0\n", "ZeroDivisionError"),
             (METHOD.format(name="mine"), "NameError"),
-            (IMPORTS + METHOD.format(name="mine").replace("(Method)", ""), "petlbench.models.method.Method"),
+            (IMPORTS + METHOD.format(name="mine").replace("(Method)", ""), "petlbench.Method"),
         ],
     )
     def test_a_file_that_does_not_import_is_named(self, tmp_path: Path, text: str, why: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError
 from petlbench.data.card import CountTable, load_card
 from petlbench.data.splits import SplitScheme

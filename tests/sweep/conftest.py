@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Entry
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result, read_result, write_result
 from petlbench.run.digests import code_digests

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from petlbench.core.catalog import Catalog, Entry
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError
 from petlbench.sweep.spec import SweepCard, load_sweep
 

@@ -9,11 +9,12 @@ import click
 
 from petlbench.cli.options import catalog_option, json_option
 from petlbench.cli.output import MISSING, percent, print_json, print_table, shortened
-from petlbench.core.catalog import Catalog, Kind
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Kind
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from petlbench.core.catalog import Entry
+    from petlbench.core.entry import Entry
     from petlbench.models.compatibility import Suitability
 
 __all__ = ["command"]

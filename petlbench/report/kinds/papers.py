@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from petlbench.core.catalog import shipped_folder
+from petlbench.core.entry import shipped_folder
 from petlbench.core.errors import unknown_name
 
 __all__ = ["PAPERS", "PaperRow", "PaperTable", "paper_table"]

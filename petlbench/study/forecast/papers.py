@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from petlbench.core.catalog import Catalog, shipped_folder
+from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
+from petlbench.core.entry import shipped_folder
 from petlbench.memory.authors_loop import assemble_as_published, predict_as_published, predict_training_as_published
 from petlbench.models.registry import resolve_backbone
 from petlbench.run.resolve import Request, resolve

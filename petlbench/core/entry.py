@@ -1,0 +1,189 @@
+"""What stands in a catalogue: the kinds of things that have a name, their cards, and where their files are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal, get_args
+
+from petlbench.core.errors import InputError
+
+__all__ = ["KINDS", "SHELVES", "Card", "Entry", "Kind", "MethodCard", "folder_name", "shipped_folder"]
+
+Kind = Literal[
+    "method", "dataset", "sweep", "report", "metric", "reader", "task", "loss", "executor", "format", "report_kind"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where entries of a kind stand, and what makes one.
+
+    Args:
+        folder: Folder in a catalogue of a user's.
+        card: Name of the class whose instance names an entry; empty where an entry is a TOML file.
+        package: Package of the shipped ones; empty for the folder of the same name at the top of the checkout.
+    """
+
+    folder: str
+    card: str = ""
+    package: str = ""
+
+    @property
+    def suffix(self) -> str:
+        return ".py" if self.card else ".toml"
+
+
+SHELVES: Mapping[Kind, Shelf] = {
+    "method": Shelf("methods", "MethodCard"),
+    "dataset": Shelf("datasets"),
+    "sweep": Shelf("sweeps"),
+    "report": Shelf("reports"),
+    "metric": Shelf("metrics", "Metric", "metrics"),
+    "reader": Shelf("readers", "ReaderCard", "data.readers"),
+    "task": Shelf("tasks", "TaskType", "data.tasks"),
+    "loss": Shelf("losses", "Loss", "training.losses"),
+    "executor": Shelf("executors", "ExecutorCard", "study.executors"),
+    "format": Shelf("formats", "ReportFormat", "report.render"),
+    "report_kind": Shelf("report_kinds", "ReportKind", "report.kinds"),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What names an entry that is written in Python; each kind has a subclass of its own.
+
+    Args:
+        name: The name used on the command line.
+        title: The name used in tables.
+    """
+
+    kind: ClassVar[Kind]
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class MethodCard(Card):
+    """What is known of a method before its file is imported: written as literals in the class body.
+
+    Args:
+        name: The name used on the command line.
+        title: The name used in tables.
+        family: One of the field's families, for example ``"low-rank"`` or ``"side network"``.
+        year: Year of publication.
+        paper: Address of the paper (DOI or arXiv).
+        summary: One sentence that says what is learned.
+    """
+
+    kind: ClassVar[Kind] = "method"
+
+    family: str
+    year: int
+    paper: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in a catalogue.
+
+    Args:
+        kind: Which catalogue.
+        name: The name used on the command line.
+        file: The file that defines it.
+        title: The name used in tables.
+        attribute: What to take from a Python file.
+        card: The card's fields as they stand in the file, so far as they are literals.
+        value: What was registered from Python; None for what stands in a file.
+    """
+
+    kind: Kind
+    name: str
+    file: Path
+    title: str
+    attribute: str = ""
+    card: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    value: Any = field(default=None, hash=False, compare=False)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether petlbench brought it, rather than the user."""
+        return self.value is None and shipped_folder(self.kind) == self.file.parent
+
+    def load(self) -> Any:
+        """Import what a Python file defines.
+
+        Raises:
+            InputError: When the file cannot be imported.
+        """
+        if self.value is not None:
+            return self.value
+        try:
+            return getattr(_import(self), self.attribute)
+        except Exception as error:
+            raise InputError(
+                f"{self.kind} '{self.name}': {self.file} cannot be imported: {type(error).__name__}: {error}",
+                kind="broken_catalog",
+            ) from error
+
+    def digest(self) -> str:
+        """SHA-256 of the code: of a file and the helpers (``_*.py``) beside it, or of what was registered."""
+        if self.value is None:
+            parts = [self.file, *sorted(path for path in self.file.parent.glob("_*.py") if path.name != "__init__.py")]
+            text = "".join(hashlib.sha256(part.read_bytes()).hexdigest() for part in parts)
+        else:
+            text = _source_of(self.value)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def folder_name(kind: Kind) -> str:
+    """The folder of a kind's files in a catalogue, which is its plural too: ``methods``."""
+    return SHELVES[kind].folder
+
+
+def shipped_folder(kind: Kind) -> Path:
+    """Find a shipped folder inside the package or, in a checkout, beside it."""
+    shelf = SHELVES[kind]
+    inside = _PACKAGE.joinpath(*shelf.package.split(".")) if shelf.package else _PACKAGE / shelf.folder
+    return (inside if inside.is_dir() else _PACKAGE.parent / shelf.folder).resolve()
+
+
+def _source_of(value: Any) -> str:
+    try:
+        return inspect.getsource(value if isinstance(value, type) else type(value))
+    except (OSError, TypeError):  # written at a prompt: what it does is all that there is of it
+        codes = [getattr(member, "__code__", None) for member in vars(value).values()]
+        return repr([(code.co_code, code.co_consts, code.co_names) for code in codes if code is not None])
+
+
+def _import(entry: Entry) -> ModuleType:
+    if entry.shipped:
+        shelf = SHELVES[entry.kind]
+        return importlib.import_module(f"petlbench.{shelf.package or shelf.folder}.{entry.file.stem}")
+    digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:12]
+    name = f"_petlbench_catalog_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, entry.file)
+    if spec is None or spec.loader is None:
+        raise ImportError("no loader for this file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
