@@ -134,14 +134,19 @@ class DatasetInfo:
         card: Its card.
         images: Number of images, or None where neither the files nor the card tell.
         settings: The reader's settings, complete.
-        readable: Whether the images are there.
+        dataset: The dataset itself; None where its images are not there.
     """
 
     name: str
     card: DatasetCard
     images: int | None
     settings: Mapping[str, Any]
-    readable: bool
+    dataset: Dataset | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether the images are there."""
+        return self.dataset is not None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -216,8 +221,8 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
         if found.card is None or error.kind not in ("data_missing", "unsupported_task"):
             raise
         values = check_settings(found.name, found.card.reader, settings)
-        return DatasetInfo(found.name, found.card, found.card.counts.official.images, values.model_dump(), False)
-    return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, True)
+        return DatasetInfo(found.name, found.card, found.card.counts.official.images, values.model_dump())
+    return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, dataset)
 
 
 def find_card(reference: str, *, catalog: Catalog) -> tuple[str, DatasetCard | None]:

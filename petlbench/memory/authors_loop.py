@@ -25,7 +25,7 @@ from petlbench.features.source import FeatureSource, LiveFeatures
 from petlbench.memory.predict import MetaDevice, feature_source
 from petlbench.models.backbone import Backbone
 from petlbench.models.build import Assembled, assemble
-from petlbench.models.method import Inputs
+from petlbench.models.method import Inputs, configured_method
 from petlbench.models.precision import autocast
 from petlbench.results.result import Memory
 from petlbench.training.evaluation import Predictor
@@ -46,7 +46,7 @@ def assemble_as_published(config: RunConfig, catalog: Catalog) -> Assembled:
         config: The run, for a CUDA device with eager attention.
         catalog: The catalogues.
     """
-    assembled = assemble(config, catalog, _CLASSES, _META)
+    assembled = assemble(config, configured_method(config, catalog), _CLASSES, _META)
     for module in (assembled.backbone.module, assembled.adapted.module):
         _hold_scores(module)
     return assembled

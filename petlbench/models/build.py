@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.backbone import Backbone, set_attention_kernel
-from petlbench.models.method import Adapted, FrozenFeatures, Method, load_method
+from petlbench.models.method import Adapted, FrozenFeatures, Method
 from petlbench.models.registry import build_backbone
 from petlbench.results.result import Parameters
 
@@ -41,19 +40,18 @@ class Assembled:
     weights_digest: str
 
 
-def assemble(config: RunConfig, catalog: Catalog, num_classes: int, device: torch.device) -> Assembled:
+def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: torch.device) -> Assembled:
     """Build the backbone, give it its weights and let the method adapt it.
 
     Args:
         config: The run.
-        catalog: The catalogues.
+        method: Its method, with its settings.
         num_classes: Number of classes C.
         device: Where to build; on ``meta`` nothing is allocated and no weight is read.
 
     Raises:
         InputError: When the weights cannot be had or do not fit.
     """
-    method = load_method(catalog.find("method", config.method)).from_settings(config.method_settings)
     # Random weights stand in for pre-trained ones, which are the same for every seed too.
     torch.manual_seed(derive_seed(0, "backbone"))
     backbone = build_backbone(config.backbone, config.image_size, config.weights, device)

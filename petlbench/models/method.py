@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
 from petlbench.core.entry import Entry, MethodCard
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
@@ -32,6 +34,7 @@ __all__ = [
     "TensorSpec",
     "TrainingDefaults",
     "ViewSpec",
+    "configured_method",
     "load_method",
     "new_head",
     "nothing_to_merge",
@@ -313,6 +316,19 @@ def new_head(width: int, num_classes: int) -> nn.Linear:
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
     return head
+
+
+def configured_method(config: RunConfig, catalog: Catalog) -> Method[Any]:
+    """The method of a run with its settings.
+
+    Args:
+        config: The run.
+        catalog: The catalogues.
+
+    Raises:
+        InputError: When the method is unknown, or one of its settings.
+    """
+    return load_method(catalog.find("method", config.method)).from_settings(config.method_settings)
 
 
 def load_method(entry: Entry) -> type[Method[Any]]:

@@ -59,13 +59,14 @@ def _bytes_an_image(config: str, classes: int) -> int | None:
     from petlbench.core.errors import PetlbenchError
     from petlbench.data.views import Normalization
     from petlbench.models.build import assemble
+    from petlbench.models.method import configured_method
     from petlbench.run.preload import plan_features
     from petlbench.run.views import build_views
 
     given: dict[str, Any] = json.loads(config)
     try:
         run = RunConfig.model_validate(given)
-        assembled = assemble(run, Catalog(), classes, torch.device("meta"))
+        assembled = assemble(run, configured_method(run, Catalog()), classes, torch.device("meta"))
     except (PetlbenchError, ValueError):  # a method of the user's own, or settings of another version
         return None
     grey = Normalization((0.5,) * 3, (0.5,) * 3, "backbone")

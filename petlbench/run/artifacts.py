@@ -14,8 +14,8 @@ from torch import Tensor
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_tensors
 from petlbench.data.record import SPLITS
-from petlbench.data.run_data import TaskData
 from petlbench.models.method import Adapted
+from petlbench.run.data import RunData
 from petlbench.training.evaluation import Labels, Logits
 
 __all__ = ["ARTIFACTS", "load_learned", "write_learned", "write_predictions"]
@@ -41,7 +41,7 @@ _PREDICTIONS = _arrow.schema(
 
 
 def write_predictions(
-    file: Path, data: TaskData, external: TaskData | None, outputs: Mapping[str, tuple[Labels, Logits]]
+    file: Path, data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
 ) -> None:
     """Write the logits of the images that were evaluated.
 

@@ -10,14 +10,14 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
 from petlbench.data.manifest import manifest_digest, split_digest
-from petlbench.data.run_data import TaskData
 from petlbench.models.build import Assembled
+from petlbench.run.data import RunData
 
 __all__ = ["code_digests", "differences", "identify"]
 
 
 def identify(
-    config: RunConfig, catalog: Catalog, data: TaskData, assembled: Assembled, external: TaskData | None = None
+    config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
 ) -> dict[str, Any]:
     """Take the digests that decide whether a stored result still stands for its config.
 

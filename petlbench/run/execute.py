@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, derive_seed
+from petlbench.core.config import derive_seed
 from petlbench.core.environment import describe_environment
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
-from petlbench.core.progress import Progress
-from petlbench.data.dataset import Dataset
 from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
-from petlbench.data.run_data import TaskData, load_external_data, load_task_data
 from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
@@ -38,30 +34,29 @@ from petlbench.results.result import FILE, Inference, Result, iter_results, read
 from petlbench.results.scalars import final_metrics
 from petlbench.results.tracking.tracker import Tracker, open_tracker
 from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions
+from petlbench.run.data import RunData, load_external_data, load_run_data, opened_dataset
 from petlbench.run.device import choose_device, make_repeatable
 from petlbench.run.digests import differences, identify
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
-from petlbench.run.options import Place
+from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import describe_data, describe_intervals, describe_memory
-from petlbench.run.views import augmentation_of, build_views, normalization, views_by_split
+from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
 from petlbench.training.step import balanced_weights, new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
-__all__ = ["Place", "execute"]
+__all__ = ["execute"]
 
 
-def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progress) -> Result:
+def execute(run: ResolvedRun, context: RunContext) -> Result:
     """Carry out one run, or return its result where it is finished already.
 
     Args:
-        config: The run.
-        place: Where it reads and writes.
-        catalog: The catalogues.
-        progress: Told what goes on.
+        run: The run.
+        context: Where it reads and writes, and who is told what goes on.
 
     Returns:
         The result: finished, or saying why not (``failed``, ``oom``, ``interrupted``).
@@ -70,55 +65,54 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
         InputError: When data, weights or folders are wrong, or features find no room; nothing is left behind then.
         RunError: When another process works on this run, or weights cannot be fetched.
     """
-    check_writable(place.output)
-    tracker = open_tracker(place.tracking_uri, output=place.output)
+    config, options = run.config, context.options
+    check_writable(options.output)
+    tracker = open_tracker(options.tracking_uri, output=options.output)
     make_repeatable(config.threads)
     device, started = choose_device(config.device), time.perf_counter()
     meter = open_meter(device)
-    folder = RunFolder(place.output, config.run_id)
-
-    def images_of(dataset: Dataset) -> StoredImages:
-        if _is_finished(folder) and not place.rerun:  # they are read to be checked, and most likely no further
-            return StoredImages(dataset)
-        return open_images(place.cache_images, dataset, views_by_split(config, catalog, dataset.card), place.cache)
-
-    data = load_task_data(config, catalog, place.data_root, place.workers, progress, images_of=images_of)
-    assembled = _build(config, catalog, len(data.dataset.classes), device, meter)
-    external = load_external_data(config, catalog, place.data_root, place.workers, progress, trained=data)
-    digests = identify(config, catalog, data, assembled, external)
-    if (stored := _stored(folder, digests, place)) is not None:
-        progress.say(f"{config.run_id} is finished already; --rerun runs it again")
+    folder = RunFolder(options.output, config.run_id)
+    dataset = opened_dataset(run, context)
+    if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
+        images = StoredImages(dataset)
+    else:
+        images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
+    data = load_run_data(run, context, images)
+    assembled = _build(run, len(data.dataset.classes), device, meter)
+    external = load_external_data(run, context, data)
+    digests = identify(config, context.catalog, data, assembled, external)
+    if (stored := _stored(folder, digests, options)) is not None:
+        context.progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
-    run = _Run(config, place, data, external, assembled, meter, digests, folder, tracker, progress, device, started)
+    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, started)
     with folder.locked():
-        if (stored := _stored(folder, digests, place)) is not None:
+        if (stored := _stored(folder, digests, options)) is not None:
             return stored  # another process has finished it meanwhile
-        if place.rerun:
+        if options.rerun:
             folder.clear()
-        return run.carry_out()
+        return work.carry_out()
 
 
-def _build(
-    config: RunConfig, catalog: Catalog, num_classes: int, device: torch.device, meter: MemoryMeter
-) -> Assembled:
+def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: MemoryMeter) -> Assembled:
     try:
         with meter.phase("build"):
-            return assemble(config, catalog, num_classes, device)
+            return assemble(run.config, run.method, num_classes, device)
     except Exception as error:
         if is_shortage(error):
-            raise shortage_while_building(error, config) from error
+            raise shortage_while_building(error, run.config) from error
         raise
 
 
-def _stored(folder: RunFolder, digests: dict[str, Any], place: Place) -> Result | None:
+def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> Result | None:
     """Return the finished result of this run, if it still stands for it."""
-    if place.rerun or not _is_finished(folder):
+    if options.rerun or not _is_finished(folder):
         return None
     result = read_result(folder.final)
     changed = differences(result.digests, digests)
-    if changed and not place.accept:
+    if changed and not options.accept:
         raise InputError(
-            f"{folder.final} is a finished result of this config, but it rests on something else: {'; '.join(changed)}",
+            f"{folder.final} is a finished result of this config, but it depends on something else: "
+            f"{'; '.join(changed)}",
             hint="--rerun runs it again, --accept takes the result as it is",
             kind="stale_result",
         )
@@ -133,16 +127,15 @@ def _is_finished(folder: RunFolder) -> bool:
 class _Run:
     """One run under way; `carry_out` reads from top to bottom."""
 
-    config: RunConfig
-    place: Place
-    data: TaskData
-    external: TaskData | None
+    run: ResolvedRun
+    context: RunContext
+    data: RunData
+    external: RunData | None
     assembled: Assembled
     meter: MemoryMeter
     digests: dict[str, Any]
     folder: RunFolder
     tracker: Tracker
-    progress: Progress
     device: torch.device
     started: float
     seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
@@ -151,24 +144,20 @@ class _Run:
     inference: Inference | None = None
 
     def __post_init__(self) -> None:
-        config, info = self.config, self.assembled.backbone.info
-        card = self.data.dataset.card
-        self.normalization = normalization(config, card)
-        augmentation = augmentation_of(config, card)
-        self.views = build_views(config, self.assembled.method, info, self.normalization, augmentation)
+        self.config, self.views = self.run.config, self.run.views
+        self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
-        check_disk(self.data.images, self.data.indices, self.place.cache)
+        check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
 
-    def _open_source(self, data: TaskData) -> FeatureSource:
-        cache = self.place.cache
-        return open_source(self.config, self.assembled, self.views, data, cache=cache, device=self.device)
+    def _open_source(self, data: RunData) -> FeatureSource:
+        return open_source(self.run, self.assembled, data, cache=self.options.cache, device=self.device)
 
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
-        config, place = self.config.model_dump(mode="json"), self.place
-        self.tracker.start(self.config.run_id, place.experiment, config, self._tags(), group=place.group)
+        config, options = self.config.model_dump(mode="json"), self.options
+        self.tracker.start(self.config.run_id, options.experiment, config, self._tags(), group=options.group)
         try:
             self._store_images()
             self._preload(self.source, self.data)
@@ -178,7 +167,7 @@ class _Run:
             predictor = self._predictor(self.source)
             self._train(predictor)
             ending = self._test(predictor)
-            if self.place.reveal_test:
+            if self.options.reveal_test:
                 self.inference = self._measure_inference()
         except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
@@ -186,26 +175,18 @@ class _Run:
 
     def _store_images(self) -> None:
         """Put the images on the disk, where the run keeps them there."""
-        if self.place.cache_images != "disk":
+        if self.options.cache_images != "disk":
             return
         began = time.perf_counter()
-        fill_disk(self.data.images, self.data.indices, self.place.cache, self.place.workers, self.progress)
+        fill_disk(self.data.images, self.data.indices, self.options.cache, self.options.workers, self.progress)
         self.seconds["store_images"] = time.perf_counter() - began
 
-    def _preload(self, source: FeatureSource | None, data: TaskData) -> None:
+    def _preload(self, source: FeatureSource | None, data: RunData) -> None:
         """Compute the frozen features of all images once, where the run wants that."""
         if not isinstance(source, CachedFeatures):
             return
         began = time.perf_counter()
-        preload(
-            source,
-            data,
-            self.views,
-            cache=self.place.cache,
-            workers=self.place.workers,
-            meter=self.meter,
-            progress=self.progress,
-        )
+        preload(source, data, self.views, meter=self.meter, context=self.context)
         self.seconds["preload"] += time.perf_counter() - began
 
     def _prepare(self) -> None:
@@ -221,7 +202,7 @@ class _Run:
 
     def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
-        loader = self._load("train", by_split(self._wanted_views())["val"])
+        loader = self._load("train", by_split(self._views_read())["val"])
         # A dataset's own order may run from class to class, and a batch of one class says little.
         order = np.random.default_rng(derive_seed(self.config.seed, "prepare")).permutation(loader.indices)
         for batch in replace(loader, indices=order.tolist()).in_order():
@@ -253,7 +234,7 @@ class _Run:
             self.earlier = trainer.earlier
 
     def _tags(self) -> dict[str, str]:
-        card, kind = self.data.dataset.card, "run" if self.place.reveal_test else "trial"
+        card, kind = self.data.dataset.card, "run" if self.options.reveal_test else "trial"
         tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
         return {**tags, "petlbench.kind": kind}
 
@@ -271,7 +252,7 @@ class _Run:
                 tensor.copy_(self.selected.learned[name])
         self.progress.phase("validation", len(self.data.indices["val"]))
         outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
-        if self.place.reveal_test:
+        if self.options.reveal_test:
             outputs |= self._read_tests(predictor)
         self.seconds["evaluate"] += time.perf_counter() - began
         return Ending("finished", outputs=outputs)
@@ -287,8 +268,8 @@ class _Run:
 
     def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
-        log = self.place.output / "test_reads.jsonl"
-        images = TestSplit(loader, log, identity, is_hidden=not self.place.reveal_test).read()
+        log = self.options.output / "test_reads.jsonl"
+        images = TestSplit(loader, log, identity, is_hidden=not self.options.reveal_test).read()
         self.progress.phase("test", len(images.indices))
         return predictor(images, self.progress.advance)
 
@@ -312,7 +293,7 @@ class _Run:
         A run that can go on keeps its checkpoint, and a finished result is never replaced by an unfinished one.
         """
         result = self._result(ending)
-        result.scores = score(result, iter_results(self.place.output, REFERENCE))
+        result.scores = score(result, iter_results(self.options.output, REFERENCE))
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
@@ -341,7 +322,7 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
-            data=describe_data(self.data, self.normalization, self.external, self.source),
+            data=describe_data(self.data, self.run.normalization, self.external, self.source),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=self.digests,
             environment=describe_environment(),
@@ -351,7 +332,7 @@ class _Run:
 
     @property
     def _journal(self) -> Journal:
-        return Journal(self.place.output)
+        return Journal(self.options.output)
 
     def _begin(self, epochs: int) -> None:
         self._journal.write("started", self.config.run_id, epoch=epochs)
@@ -367,13 +348,13 @@ class _Run:
         return self.meter.phase(phase, (*live, *at_work))
 
     def _loader(self, split: Split) -> ImageLoader:
-        return self._load(split, by_split(self._wanted_views())[split])
+        return self._load(split, by_split(self._views_read())[split])
 
-    def _wanted_views(self) -> dict[str, View]:
+    def _views_read(self) -> dict[str, View]:
         """The training views, without one whose features are known."""
         return {name: view for name, view in self.views.items() if name != self.source.spared_view}
 
     def _load(self, split: Split, views: Mapping[str, View]) -> ImageLoader:
         batch_size = self.config.training.batch_size
         images, pinned = self.data.images, self.device.type == "cuda"
-        return ImageLoader(images, self.data.indices[split], views, batch_size, self.place.workers, pinned)
+        return ImageLoader(images, self.data.indices[split], views, batch_size, self.options.workers, pinned)

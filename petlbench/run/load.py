@@ -19,7 +19,7 @@ from petlbench.data.views import Normalization, View
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.build import Assembled, assemble
-from petlbench.models.method import Adapted, Inputs
+from petlbench.models.method import Adapted, Inputs, configured_method
 from petlbench.models.precision import autocast
 from petlbench.results.result import Result, read_result
 from petlbench.run.artifacts import ARTIFACTS, load_learned
@@ -158,7 +158,7 @@ def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precis
     config = result.config
     own = config.device if config.device in available_devices() else "cpu"
     place, chosen = torch.device(device or own), precision or config.precision
-    assembled = assemble(config, catalog, len(result.data["classes"]), place)
+    assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place)
     _check_weights(result, assembled)
     _put_back(folder, assembled)
     source = LiveFeatures(assembled.backbone, assembled.frozen, chosen) if assembled.frozen is not None else None
@@ -198,5 +198,5 @@ def _put_back(folder: Path, assembled: Assembled) -> None:
 def _views(result: Result, assembled: Assembled) -> dict[str, View]:
     stored = result.data["normalization"]
     chosen = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
-    views = build_views(result.config, assembled.method, assembled.backbone.info, chosen, augmentation=None)
+    views = build_views(result.config, assembled.method, assembled.backbone.info, chosen)
     return dict(views)

@@ -1,28 +1,32 @@
-"""Where a run reads and writes, and how it is looked after."""
+"""Where a run reads and writes, and how it is looked after: nothing here changes a number."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from petlbench.core.catalog import Catalog
+from petlbench.core.progress import Progress
 from petlbench.features.quota import CachePlace
 from petlbench.run.image_cache import ImageCache
 
-__all__ = ["Place"]
+__all__ = ["RunContext", "RunOptions"]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run reads and writes, and how it is looked after: nothing here changes a number.
+class RunOptions:
+    """Where a run reads and writes, and how it is looked after: plain data that goes to other processes.
 
     Args:
         output: Folder of all results.
         data_root: Folder below which the images of cards lie.
-        tracking_uri: MLflow's address, ``none``, or None for the default.
         cache_dir: Folder of the feature cache.
+        catalogs: Folders of the user's own catalogues.
+        tracking_uri: MLflow's address, ``none``, or None for the default.
         workers: Threads that decode images.
         rerun: Run again even when a finished result stands.
-        accept: Take a finished result although what it rests on has changed.
+        accept: Take a finished result although what it depends on has changed.
         cache_size: Largest size of the feature cache in bytes; None for no bound.
         cache_images: Where decoded and resized images are kept.
         reveal_test: Whether the test split is read at the end; a trial of a search never does.
@@ -33,6 +37,7 @@ class Place:
     output: Path
     data_root: Path
     cache_dir: Path
+    catalogs: tuple[Path, ...] = ()
     tracking_uri: str | None = None
     workers: int = 2
     rerun: bool = False
@@ -47,3 +52,21 @@ class Place:
     def cache(self) -> CachePlace:
         """The feature cache."""
         return CachePlace(self.cache_dir, self.cache_size)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What goes along with a run from the command line to its end, beside the run itself.
+
+    Args:
+        options: Where it reads and writes.
+        progress: Told what goes on.
+    """
+
+    options: RunOptions
+    progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalogues: the shipped ones and the user's own."""
+        return Catalog(self.options.catalogs)

@@ -8,17 +8,18 @@ from pathlib import Path
 import torch
 
 from petlbench.core.config import RunConfig
-from petlbench.core.progress import Progress
 from petlbench.core.units import readable_size
 from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
-from petlbench.data.run_data import TaskData
 from petlbench.data.views import View
 from petlbench.features.cache import StorePlan, plan_store
 from petlbench.features.quota import CachePlace, check_room, keep_below
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.memory.measure import MemoryMeter
 from petlbench.models.build import Assembled
+from petlbench.run.data import RunData
+from petlbench.run.options import RunContext
+from petlbench.run.resolve import ResolvedRun
 
 __all__ = ["open_source", "plan_features", "preload"]
 
@@ -53,20 +54,13 @@ def plan_features(
 
 
 def open_source(
-    config: RunConfig,
-    assembled: Assembled,
-    views: Mapping[str, View],
-    data: TaskData,
-    *,
-    cache: CachePlace,
-    device: torch.device,
+    run: ResolvedRun, assembled: Assembled, data: RunData, *, cache: CachePlace, device: torch.device
 ) -> FeatureSource:
     """Choose where a run's features come from; where they are preloaded, see that they fit and open their store.
 
     Args:
-        config: The run.
+        run: The run.
         assembled: Its module.
-        views: Its views by name.
         data: Its images.
         cache: Where preloaded features are kept.
         device: Where batches are wanted.
@@ -74,10 +68,11 @@ def open_source(
     Raises:
         InputError: When they do not fit; nothing is written then.
     """
+    config = run.config
     if assembled.frozen is None:
         return NoFeatures()
     live = LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
-    plan = plan_features(config, assembled, views, cache.folder)
+    plan = plan_features(config, assembled, run.views, cache.folder)
     if plan is None or config.cache_precision is None:
         return live
     digests = dict(zip(data.manifest["image_id"], data.manifest["sha256"], strict=True))
@@ -88,13 +83,11 @@ def open_source(
 
 def preload(
     source: CachedFeatures,
-    data: TaskData,
+    data: RunData,
     views: Mapping[str, View],
     *,
-    cache: CachePlace,
-    workers: int,
     meter: MemoryMeter,
-    progress: Progress,
+    context: RunContext,
 ) -> None:
     """Compute the features that are missing; the backbone is on the device only while it works.
 
@@ -102,11 +95,10 @@ def preload(
         source: Where the features go.
         data: The images.
         views: The run's views by name.
-        cache: Where preloaded features are kept.
-        workers: Threads that decode images.
         meter: Measures the phase.
-        progress: Told what goes on.
+        context: Where preloaded features are kept, and who is told what goes on.
     """
+    cache, workers, progress = context.options.cache, context.options.workers, context.progress
     if cache.most is not None:
         keep_below(cache, source.store.missing_bytes(source.images))
     progress.phase("preloading", len(source.images))

@@ -8,19 +8,19 @@ from dataclasses import asdict
 from typing import Any
 
 from petlbench.data.record import SPLITS
-from petlbench.data.run_data import TaskData, shared_images
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
 from petlbench.metrics.intervals import compute_intervals
 from petlbench.results.result import Memory
+from petlbench.run.data import RunData, shared_images
 from petlbench.training.evaluation import Labels, Logits
 
 __all__ = ["describe_data", "describe_intervals", "describe_memory"]
 
 
 def describe_intervals(
-    data: TaskData, external: TaskData | None, outputs: Mapping[str, tuple[Labels, Logits]]
+    data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
 ) -> dict[str, Any]:
     """Give the intervals of the scores of each split, patients or lesions counted once.
 
@@ -52,7 +52,7 @@ def describe_memory(meter: MemoryMeter) -> Memory:
 
 
 def describe_data(
-    data: TaskData, normalization: Normalization, external: TaskData | None, source: FeatureSource
+    data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images.
 
@@ -71,7 +71,7 @@ def describe_data(
     return found
 
 
-def _describe_images(data: TaskData) -> dict[str, Any]:
+def _describe_images(data: RunData) -> dict[str, Any]:
     card, classes = data.dataset.card, data.dataset.classes
     counts = {side: Counter(classes[record.label] for record in data.records(side)) for side in SPLITS}
     return {

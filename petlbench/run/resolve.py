@@ -1,9 +1,10 @@
-"""From what a user asked for to a run config in which nothing is left open."""
+"""From what a user asked for to a run in which nothing is left open: config, method, backbone, dataset and views."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
+from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
 from petlbench.data.readers.registry import require_trainable
+from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
+from petlbench.data.views import Normalization, View, by_split
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
-from petlbench.models.method import Method, load_method
+from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import DEFAULT_BACKBONE, probe_backbone, resolve_backbone
 from petlbench.models.weights import check_weights_file
+from petlbench.run.views import augmentation_of, build_views
 
-__all__ = ["Request", "resolve"]
+__all__ = ["Request", "ResolvedRun", "resolve", "resolve_config"]
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -78,7 +83,59 @@ class Request:
     test_on: str | None = None
 
 
-def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
+@dataclass(frozen=True)
+class ResolvedRun:
+    """A run and what it is made of; each part is built once and handed on.
+
+    Args:
+        config: The run.
+        method: Its method, with its settings.
+        backbone: What is known of its backbone.
+        dataset: Its dataset; None where no image is to be read.
+    """
+
+    config: RunConfig
+    method: Method[Any]
+    backbone: BackboneInfo
+    dataset: DatasetInfo | None
+
+    @property
+    def card(self) -> DatasetCard:
+        """The card of the dataset.
+
+        Raises:
+            ValueError: When the run has no dataset.
+        """
+        if self.dataset is None:
+            raise ValueError(f"{self.config.run_id} has no dataset")
+        return self.dataset.card
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        """The mean and standard deviation that the run uses: the backbone's own, or on request the card's."""
+        if self.config.normalize == "card" and self.card.mean is not None and self.card.std is not None:
+            return Normalization(self.card.mean, self.card.std, "card")
+        return Normalization(self.backbone.mean, self.backbone.std, "backbone")
+
+    @cached_property
+    def views(self) -> Mapping[str, View]:
+        """The views of training by name; `View.without_augmentation` makes those for evaluation."""
+        augmentation = augmentation_of(self.config, self.card)
+        return build_views(self.config, self.method, self.backbone, self.normalization, augmentation)
+
+    @cached_property
+    def preloaded_view(self) -> str | None:
+        """The view that is read for the feature cache alone; None where nothing is preloaded."""
+        frozen = self.method.features(self.backbone)
+        return frozen.spec(self.backbone).view if frozen is not None and self.config.preload else None
+
+    @cached_property
+    def views_by_split(self) -> dict[Split, dict[str, View]]:
+        """The views that are read of each split in every epoch: without the one whose features are preloaded."""
+        return by_split({name: view for name, view in self.views.items() if name != self.preloaded_view})
+
+
+def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     """Close every open choice and check what can be checked before anything is loaded.
 
     Args:
@@ -92,14 +149,14 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
     method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
     dataset = _dataset(request, catalog, data_root)
     image_size = dataset.card.image_size if request.image_size is None and dataset is not None else request.image_size
-    info = probe_backbone(resolve_backbone(request.backbone), image_size)
-    if reason := method.refuse(info):
+    backbone = probe_backbone(resolve_backbone(request.backbone), image_size)
+    if reason := method.refuse(backbone):
         raise InputError(
-            f"{request.method} cannot adapt {info.name}: {reason}",
+            f"{request.method} cannot adapt {backbone.name}: {reason}",
             hint=f"choose another backbone, or other settings (petlbench list methods --method {request.method})",
             kind="unsupported",
         )
-    preload = _preload(request, method, info)
+    preload = _preload(request, method, backbone)
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
@@ -109,9 +166,9 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
-        "backbone": info.name,
+        "backbone": backbone.name,
         "weights": _weights(request.weights),
-        "image_size": info.image_size,
+        "image_size": backbone.image_size,
         "normalize": _normalize(request.normalize, dataset),
         "training": _training(method, request.training),
         "preload": preload,
@@ -123,15 +180,35 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> RunConfig:
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
     }
-    return validate_settings(RunConfig, values, "run")
+    return ResolvedRun(validate_settings(RunConfig, values, "run"), method, backbone, dataset)
+
+
+def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> ResolvedRun:
+    """Build what a config names: in the process that carries it out, or for one that is stored.
+
+    Args:
+        config: The run.
+        catalog: The catalogues.
+        data_root: The folder below which the images of cards lie.
+
+    Raises:
+        InputError: When a name is unknown, or the dataset is not there or wrong.
+    """
+    method = configured_method(config, catalog)
+    backbone = probe_backbone(config.backbone, config.image_size)
+    dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
+    return ResolvedRun(config, method, backbone, dataset)
 
 
 def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:
     if request.dataset is None:
         return None
-    found = describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    require_trainable(found.name, found.card)
-    return found
+    # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
+    is_there = Path(request.dataset).expanduser().exists()
+    name = _reference(request.dataset, catalog) if is_there else request.dataset
+    info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
+    require_trainable(info.name, info.card)
+    return info
 
 
 def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, data_root: Path) -> str:

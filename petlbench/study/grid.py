@@ -171,14 +171,16 @@ class _Column:
     def _resolve(self, request: Request, method: Method[Any]) -> RunConfig:
         if self._first is None:
             info = self._info(request, find_card(self._request.dataset or "", catalog=self._catalog)[1])
-            self._first = resolve(self._without_preloading(request, method, info), self._catalog, self._data_root)
+            self._first = resolve(
+                self._without_preloading(request, method, info), self._catalog, self._data_root
+            ).config
             return self._first
         info = probe_backbone(self._first.backbone, self._first.image_size)
         request = self._without_preloading(request, method, info)
         without = replace(
             request, dataset=None, dataset_settings={}, test_on=None, normalize="backbone", image_size=info.image_size
         )
-        config = resolve(without, self._catalog, self._data_root)
+        config = resolve(without, self._catalog, self._data_root).config
         return config.model_copy(update={name: getattr(self._first, name) for name in _OF_DATASET})
 
     @staticmethod
@@ -395,7 +397,7 @@ def _resolved(case: Case, kind: type[Method[Any]], catalog: Catalog, *, alone: b
             return replace(case, refused=reason)
         if not alone and request.preload and method.features(info) is None:
             request = replace(request, preload=None)
-        return replace(case, config=resolve(request, catalog, Path()))
+        return replace(case, config=resolve(request, catalog, Path()).config)
     except PetlbenchError:
         raise
     except Exception as error:  # a method's own code: the others are not to go down with it

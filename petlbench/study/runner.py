@@ -11,7 +11,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.environment import usable_cores
 from petlbench.core.files import check_writable
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.run.options import Place
+from petlbench.run.options import RunOptions
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, PhaseBegan, Started
 from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
 from petlbench.study.grid import Planned
@@ -29,8 +29,7 @@ class Study:
     Args:
         name: The study's name.
         plans: Its combinations.
-        place: Where the runs read and write.
-        catalogs: The user's own catalogue folders.
+        options: Where the runs read and write.
         timeout: Seconds after which a run is stopped; None for no limit.
         retry_failed: Whether runs that failed are tried again, once.
         workers: How many runs are carried out at the same time.
@@ -38,8 +37,7 @@ class Study:
 
     name: str
     plans: Sequence[Planned]
-    place: Place
-    catalogs: tuple[Path, ...] = ()
+    options: RunOptions
     timeout: float | None = None
     retry_failed: bool = False
     workers: int = 1
@@ -54,7 +52,7 @@ def open_board(study: Study) -> Board:
     Raises:
         InputError: When a result is damaged.
     """
-    return Board([_standing(planned, study.place.output) for planned in study.plans])
+    return Board([_standing(planned, study.options.output) for planned in study.plans])
 
 
 def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> list[str]:
@@ -76,10 +74,10 @@ def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> l
         InputError: When finished results were made by other code, and neither ``rerun`` nor ``accept`` is set.
         KeyboardInterrupt: When the user stops it; the study's file is up to date then.
     """
-    check_writable(study.place.output)
-    study.place.output.mkdir(parents=True, exist_ok=True)
-    if not (study.place.rerun or study.place.accept):
-        check_code(board.states, Catalog(study.catalogs))
+    check_writable(study.options.output)
+    study.options.output.mkdir(parents=True, exist_ok=True)
+    if not (study.options.rerun or study.options.accept):
+        check_code(board.states, Catalog(study.options.catalogs))
     return _Driver(study, board, executor, watch).carry_out()
 
 
@@ -117,7 +115,7 @@ class _Driver:
         finally:
             self._look_at_open()
             self._record(self.board.states)
-        rescore(self.board.states, self.study.place.output)
+        rescore(self.board.states, self.study.options.output)
         return mixtures(self.board.states)
 
     def _is_wanted(self, state: RunState) -> bool:
@@ -125,8 +123,8 @@ class _Driver:
         if state.run_id is None or state.status == "unsupported":
             return False
         if state.status in FAILED:
-            return self.study.retry_failed or self.study.place.rerun
-        return state.status != "finished" or self.study.place.rerun
+            return self.study.retry_failed or self.study.options.rerun
+        return state.status != "finished" or self.study.options.rerun
 
     def _waiting(self) -> list[RunState]:
         # Two combinations may mean the same run; it is carried out once.
@@ -146,7 +144,7 @@ class _Driver:
             state = self.queue.popleft()
             if self._has_ended_elsewhere(state):
                 self._settle(state)
-            elif is_worked_on(self.study.place.output, state.run_id or ""):
+            elif is_worked_on(self.study.options.output, state.run_id or ""):
                 self._put_back(state)
             else:
                 return self._job(state)
@@ -154,19 +152,19 @@ class _Driver:
 
     def _has_ended_elsewhere(self, state: RunState) -> bool:
         """Whether another driver has ended this run since this one began."""
-        before, now = state.result, stored_result(self.study.place.output, state.run_id or "")
+        before, now = state.result, stored_result(self.study.options.output, state.run_id or "")
         if now is None or now.status == "interrupted":
             return False
         is_new = before is None or (now.status, now.timing) != (before.status, before.timing)
-        return is_new or (now.status == "finished" and not self.study.place.rerun)
+        return is_new or (now.status == "finished" and not self.study.options.rerun)
 
     def _job(self, state: RunState) -> Job:
         planned = state.planned
         if planned.config is None:
             raise ValueError(f"{state.title} cannot be carried out")
         group = f"{planned.method} on {planned.config.dataset_name}"
-        place = replace(self.study.place, experiment=self.study.name, group=group)
-        return Job(planned.config, place, self.study.catalogs, self.study.timeout)
+        options = replace(self.study.options, experiment=self.study.name, group=group)
+        return Job(planned.config, options, self.study.timeout)
 
     def _on(self, job: Job, event: Event) -> Action:
         state = self.by_run[job.config.run_id]
@@ -201,12 +199,12 @@ class _Driver:
 
     def _settle(self, state: RunState, event: Ended | None = None) -> None:
         """Take down how a run ended: as its result on the disk says, and where there is none, as the executor does."""
-        result = stored_result(self.study.place.output, state.run_id or "")
+        result = stored_result(self.study.options.output, state.run_id or "")
         if event is None or (result is not None and result.status == event.status):
             state.result = result
             state.status, state.error = (result.status, result.error) if result is not None else ("failed", None)
         elif event.status == "finished":
-            told = f"{state.run_id} ended, and its result is not in {self.study.place.output}"
+            told = f"{state.run_id} ended, and its result is not in {self.study.options.output}"
             state.status, state.error = "failed", {"kind": "no_result", "message": told, "hint": "is it one disk?"}
         elif event.status != "busy":
             state.result, state.status, state.error = result, event.status, event.error
@@ -216,14 +214,14 @@ class _Driver:
         try:
             self._record([state])
         except OSError as error:  # the runs go on; the file is written anew when the study ends
-            self.watch.say(f"{study_file(self.study.place.output, self.study.name)} cannot be written now: {error}")
+            self.watch.say(f"{study_file(self.study.options.output, self.study.name)} cannot be written now: {error}")
         self.watch.changed(state)
 
     def _look_at_open(self) -> None:
         """See what stands of the runs that were left open, because the user stops the study."""
         for state in self.board.states:
             if state.is_open and state.run_id is not None:
-                state.result = stored_result(self.study.place.output, state.run_id)
+                state.result = stored_result(self.study.options.output, state.run_id)
 
     def _record_first(self) -> None:
         if replaced := self._record(self.board.states):
@@ -233,7 +231,7 @@ class _Driver:
             )
 
     def _record(self, states: Sequence[RunState]) -> list[Recorded]:
-        return record_runs(self.study.place.output, self.study.name, [_recorded(state) for state in states])
+        return record_runs(self.study.options.output, self.study.name, [_recorded(state) for state in states])
 
     def _warn_of_threads(self) -> None:
         configs = [state.planned.config for state in self.board.states if state.planned.config is not None]

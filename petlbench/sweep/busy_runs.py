@@ -29,7 +29,7 @@ def run_patiently(executor: Executor, jobs: Iterator[Job | None], on: Callable[[
         while more or parked:
             for _ in range(len(parked)):
                 job = parked.popleft()
-                if is_worked_on(job.place.output, job.config.run_id):
+                if is_worked_on(job.options.output, job.config.run_id):
                     parked.append(job)
                 else:
                     yield job

@@ -99,7 +99,7 @@ def _rank(plan: Plan, value: float | None) -> float:
 
 
 def _value(plan: Plan, run_id: str) -> float | None:
-    result = stored_result(plan.place.output / TRIALS, run_id)
+    result = stored_result(plan.options.output / TRIALS, run_id)
     if result is None or result.status != "finished":
         return None
     value = result.metrics["val"].get(plan.card.metric)
@@ -119,7 +119,7 @@ def describe_winner(
 ) -> dict[str, Any]:
     """The winner as its file has it: settings, how they were found, and whether they lie on the edge of the space."""
     settings = plan.space.settings(winner.trial.params)
-    first = read_result(plan.place.output / TRIALS / next(iter(winner.runs.values())))
+    first = read_result(plan.options.output / TRIALS / next(iter(winner.runs.values())))
     counts = first.parameters.model_dump(mode="json") if first.parameters is not None else None
     statuses = [trial.status for trial in trials]
     return {
@@ -149,6 +149,6 @@ def _device_seconds(plan: Plan, trials: Sequence[TrialFacts], finalists: Sequenc
     """Seconds that the search's runs took together, each counted once, those that failed too."""
     runs = {trial.run_id or str(trial.number): trial.seconds or 0.0 for trial in trials}
     for run_id in {run_id for finalist in finalists for run_id in finalist.runs.values()} - set(runs):
-        result = stored_result(plan.place.output / TRIALS, run_id)
+        result = stored_result(plan.options.output / TRIALS, run_id)
         runs[run_id] = result.timing.get("total", 0.0) if result is not None else 0.0
     return sum(runs.values())

@@ -13,13 +13,12 @@ from typing import Any
 import optuna
 from filelock import FileLock
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import find_card
 from petlbench.models.method import load_method
 from petlbench.results.result import read_result
-from petlbench.run.options import Place
+from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import Request, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
 from petlbench.sweep.busy_runs import run_patiently
@@ -50,7 +49,7 @@ class Plan:
         config: The run at the method's defaults, from which trials differ by what is searched.
         space: What is searched.
         points: Values to begin with, one mapping a trial.
-        place: Where final runs read and write; trials have a folder of their own in it.
+        options: Where final runs read and write; trials have a folder of their own in it.
         catalog: The catalogues.
         study_name: The name of the study that final runs belong to.
         timeout: Seconds after which a run is stopped.
@@ -63,10 +62,14 @@ class Plan:
     config: RunConfig
     space: Space
     points: Sequence[Mapping[str, Any]]
-    place: Place
-    catalog: Catalog
+    context: RunContext
     study_name: str
     timeout: float | None = None
+
+    @property
+    def options(self) -> RunOptions:
+        """Where final runs read and write; trials have a folder of their own in it."""
+        return self.context.options
 
     @property
     def title(self) -> str:
@@ -108,19 +111,20 @@ class Plan:
             normalize="backbone",
         )
         same = {name: getattr(self.config, name) for name in _OF_DATASET}
-        return resolve(request, self.catalog, self.place.data_root).model_copy(update=same)
+        run = resolve(request, self.context.catalog, self.options.data_root)
+        return run.config.model_copy(update=same)
 
     def trial_job(self, config: RunConfig) -> Job:
         """A run that never reads the test split."""
-        place = replace(
-            self.place,
-            output=self.place.output / TRIALS,
+        options = replace(
+            self.options,
+            output=self.options.output / TRIALS,
             reveal_test=False,
             rerun=False,
             experiment=self.study_name,
             group=self.title,
         )
-        return Job(config, place, self.catalog.folders, self.timeout)
+        return Job(config, options, self.timeout)
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,7 @@ def plan_search(
     name: str,
     card: SweepCard,
     request: Request,
-    place: Place,
-    catalog: Catalog,
+    context: RunContext,
     *,
     study_name: str,
     timeout: float | None = None,
@@ -162,14 +165,14 @@ def plan_search(
         name: Name of the sweep.
         card: The sweep.
         request: What the user asked for, with one method and one dataset.
-        place: Where runs read and write.
-        catalog: The catalogues.
+        context: Where runs read and write.
         study_name: The name of the study that final runs belong to.
         timeout: Seconds after which a run is stopped.
 
     Raises:
         InputError: When a name or a setting is wrong, or the method cannot adapt the backbone.
     """
+    catalog = context.catalog
     method = load_method(catalog.find("method", request.method))
     request = replace(request, seed=card.seed)
     given = {"training": request.training, "method_settings": request.method_settings}
@@ -178,9 +181,9 @@ def plan_search(
     held = space.settings({})
     training = {**held.training, **request.training}
     base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
-    config = resolve(base, catalog, place.data_root)
+    config = resolve(base, catalog, context.options.data_root).config
     points = _points(card, space, config)
-    return Plan(name, card, request, dataset, config, space, points, place, catalog, study_name, timeout)
+    return Plan(name, card, request, dataset, config, space, points, context, study_name, timeout)
 
 
 def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
@@ -267,7 +270,7 @@ def search(
     Raises:
         KeyboardInterrupt: When the user stops it.
     """
-    folder = plan.place.output / ".work"
+    folder = plan.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "sweeps.lock")
     with Tickets(study, plan.points, presence, lock, retry_failed=retry_failed) as tickets:
@@ -339,7 +342,7 @@ class _Search:
         if ended.status != "finished":
             self._end(trial, ended.status, error=error, seconds=ended.seconds)
             return
-        result = read_result(job.place.output / job.config.run_id)
+        result = read_result(job.options.output / job.config.run_id)
         value = result.metrics["val"].get(self.plan.card.metric)
         seconds = result.timing.get("total", ended.seconds)
         if value is None:

@@ -87,7 +87,7 @@ def sweep_one(plan: Plan, sweeping: Sweeping) -> SearchOutcome:
         sweeping.told.say(f"{plan.title}: no winner, since {_why_none(trials, finalists)}")
         return outcome
     document = describe_winner(plan, trials, finalists, winner)
-    file = write_winner(plan.place.output, document)
+    file = write_winner(plan.options.output, document)
     for edge in document["edge"]:
         sweeping.told.say(
             f"warning: {plan.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} edge of "
@@ -114,16 +114,15 @@ def _test(plan: Plan, winner: Finalist, sweeping: Sweeping) -> list[dict[str, An
     study = Study(
         plan.study_name,
         plans,
-        plan.place,
-        plan.catalog.folders,
+        plan.options,
         plan.timeout,
         sweeping.retry_failed,
         sweeping.workers,
     )
     board = open_board(study)
-    found = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(plan.place.output, plan.name)}
+    found = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(plan.options.output, plan.name)}
     more = {"sweep": {"name": plan.name, "title": plan.card.title, "winners": found}}
-    record_runs(plan.place.output, plan.study_name, _recorded(board), kind="sweep", more=more)
+    record_runs(plan.options.output, plan.study_name, _recorded(board), kind="sweep", more=more)
     for sentence in run_study(study, board, sweeping.executor, _FinalWatch(sweeping.told)):
         sweeping.told.say(sentence)
     return [_run(state) for state in board.states]

@@ -19,17 +19,16 @@ from rich.table import Table
 from torch import nn
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.progress import Progress
 from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
-from petlbench.data.run_data import load_task_data
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
 from petlbench.features.store import FeatureStore
 from petlbench.models.build import Assembled, assemble
+from petlbench.run.data import load_run_data, opened_dataset
 from petlbench.run.image_cache import memory_bound
-from petlbench.run.resolve import Request, resolve
-from petlbench.run.views import build_views, normalization
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.resolve import Request, ResolvedRun, resolve
 from petlbench.training.step import new_step
 from tests.bench import loading, overhead, preloading, workers
 from tests.bench.turns import in_turns
@@ -39,17 +38,17 @@ CATALOG = Catalog()
 TINY: dict[str, Any] = {"backbone": "vit_tiny_patch16_224", "weights": "none", "device": "cpu"}
 
 
-def put_together(method: str, image_size: int, preload: bool | None = None) -> tuple[Any, Assembled]:
-    config = resolve(Request(method, "digits", image_size=image_size, preload=preload, **TINY), CATALOG, Path("data"))
-    torch.set_num_threads(config.threads)
-    return config, assemble(config, CATALOG, 10, torch.device("cpu"))
+def put_together(method: str, image_size: int, preload: bool | None = None) -> tuple[ResolvedRun, Assembled]:
+    run = resolve(Request(method, "digits", image_size=image_size, preload=preload, **TINY), CATALOG, Path("data"))
+    torch.set_num_threads(run.config.threads)
+    return run, assemble(run.config, run.method, 10, torch.device("cpu"))
 
 
 def training_step() -> tuple[float, float, float]:
     """A step of full fine-tuning through petlbench, and the same step written by hand."""
-    config, ours = put_together("full", 128)
+    run, ours = put_together("full", 128)
     _, theirs = put_together("full", 128)
-    step = new_step(config, ours.adapted, NoFeatures(), None)
+    step = new_step(run.config, ours.adapted, NoFeatures(), None)
     images, labels = torch.randn(16, 3, 128, 128), torch.randint(10, (16,))
     batch = Batch(torch.arange(16), {"fine": images}, labels)
     module: Any = theirs.adapted.module
@@ -67,10 +66,10 @@ def training_step() -> tuple[float, float, float]:
 
 def epoch_of_linear_probing() -> tuple[float, float, float]:
     """An epoch of linear probing from preloaded features, and one that runs the backbone on every batch."""
-    config, assembled = put_together("linear", 64)
-    data = load_task_data(config, CATALOG, Path("data"), 2, Progress())
-    chosen = normalization(config, data.dataset.card)
-    views = build_views(config, assembled.method, assembled.backbone.info, chosen, augmentation=None)
+    run, assembled = put_together("linear", 64)
+    context = RunContext(RunOptions(Path("results"), Path("data"), Path("cache")))
+    data = load_run_data(run, context, StoredImages(opened_dataset(run, context)))
+    views = {name: view.without_augmentation() for name, view in run.views.items()}
     images = StoredImages(data.dataset, bound=memory_bound())
     decoding = ImageLoader(images, data.indices["train"], views, 16, 2)
     blind = ImageLoader(images, data.indices["train"], {}, 16, 2)
@@ -78,7 +77,7 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     live = LiveFeatures(assembled.backbone, assembled.frozen, "fp32")
 
     def epoch(loader: ImageLoader, source: Any) -> None:
-        step = new_step(config, assembled.adapted, source, None)
+        step = new_step(run.config, assembled.adapted, source, None)
         for batch in loader.shuffled(0):
             step(batch)
 

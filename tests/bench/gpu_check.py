@@ -30,6 +30,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.environment import available_devices
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import assemble
+from petlbench.models.method import configured_method
 
 CATALOG = Catalog()
 KERNELS, PRECISIONS = ("eager", "fused"), ("fp32", "bf16")
@@ -126,7 +127,8 @@ def _row(method: str, kernel: str, precision: str, document: dict[str, Any]) -> 
     row = Row(method, kernel, precision, document.get("status", error.get("kind", "failed")), error.get("message", ""))
     if "config" in document:
         config = RunConfig.model_validate(document["config"])
-        predicted = predict_training(config, assemble(config, CATALOG, CLASSES, torch.device("meta")))
+        assembled = assemble(config, configured_method(config, CATALOG), CLASSES, torch.device("meta"))
+        predicted = predict_training(config, assembled)
         row.predicted = {name: getattr(predicted, name) for name in FIGURES}
     if row.status == "finished":
         row.measured = {name: document["memory"][name] for name in FIGURES}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,13 +29,12 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import Stopped
 from petlbench.core.progress import Progress
-from petlbench.data.run_data import TaskData, load_task_data
+from petlbench.data.image_store import StoredImages
 from petlbench.data.views import View
-from petlbench.models.build import assemble
+from petlbench.run.data import RunData, load_run_data, opened_dataset
 from petlbench.run.execute import execute
-from petlbench.run.options import Place
-from petlbench.run.resolve import Request, resolve
-from petlbench.run.views import augmentation_of, build_views, normalization
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.resolve import Request, ResolvedRun, resolve
 from tests.bench.loading import plain_transform
 
 __all__ = ["report"]
@@ -129,18 +128,14 @@ class InTurns(Progress):
         self._since = time.perf_counter()
 
 
-def bare_loop(config: RunConfig, catalog: Catalog, folder: Path) -> BareLoop:
+def bare_loop(run: ResolvedRun, context: RunContext) -> BareLoop:
     """The bare loop on the very images of a run, in the sizes that the run stores."""
-    data = load_task_data(config, catalog, folder, THREADS, Progress())
-    assembled = assemble(config, catalog, len(data.dataset.classes), torch.device("cpu"))
-    card = data.dataset.card
-    chosen, augmentation = normalization(config, card), augmentation_of(config, card)
-    view = build_views(config, assembled.method, assembled.backbone.info, chosen, augmentation)["fine"]
-    loaders = dict(_loaders(config, catalog, data, view))
-    return BareLoop(config, loaders["train"], loaders["val"], len(data.dataset.classes))
+    data = load_run_data(run, context, StoredImages(opened_dataset(run, context)))
+    loaders = dict(_loaders(run.config, data, run.views["fine"]))
+    return BareLoop(run.config, loaders["train"], loaders["val"], len(data.dataset.classes))
 
 
-def _loaders(config: RunConfig, catalog: Catalog, data: TaskData, view: View) -> Iterator[tuple[str, DataLoader[Any]]]:
+def _loaders(config: RunConfig, data: RunData, view: View) -> Iterator[tuple[str, DataLoader[Any]]]:
     for split, shown in (("train", view), ("val", view.without_augmentation())):
         records = data.records(split)  # type: ignore[arg-type]
         stored = [Image.fromarray(np.asarray(shown.store(data.dataset.open(record)))) for record in records]
@@ -164,10 +159,11 @@ def report(console: Console) -> None:
     catalog = Catalog()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        config = resolve(REQUEST, catalog, folder)
-        turns = InTurns(bare_loop(config, catalog, folder))
+        options = RunOptions(folder / "results", folder, folder / "cache", workers=THREADS)
+        run = resolve(REQUEST, catalog, folder)
+        turns = InTurns(bare_loop(run, RunContext(options)))
         began = time.perf_counter()
-        execute(config, Place(folder / "results", folder, folder / "cache"), catalog, turns)
+        execute(run, RunContext(replace(options, workers=2), turns))
     ours, bare = sum(turns.seconds), sum(turns.bare.seconds[1:])
     table = Table("what", "ratio", "petlbench", "bare loop", title="a run through petlbench, over a bare loop")
     median = float(np.median(np.array(turns.seconds) / np.array(turns.bare.seconds[1:])))

@@ -30,7 +30,7 @@ from petlbench.features.source import CachedFeatures, LiveFeatures, extraction_b
 from petlbench.features.store import FeatureStore
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble
-from petlbench.models.method import FeatureSpec, Inputs
+from petlbench.models.method import FeatureSpec, Inputs, configured_method
 from petlbench.models.precision import autocast
 from petlbench.run.resolve import Request, resolve
 from petlbench.training.step import new_step
@@ -51,7 +51,7 @@ def configure(method: str, device: str = "cpu", **asked: Any) -> RunConfig:
     request = Request(
         method, "isic2018", backbone=BACKBONE, weights="none", image_size=SIZE, device=device, threads=1, **asked
     )
-    return resolve(request, CATALOG, Path())
+    return resolve(request, CATALOG, Path()).config
 
 
 @dataclass
@@ -65,9 +65,12 @@ class Pair:
     def config(self) -> RunConfig:
         return configure(self.method)
 
+    def assembled(self) -> Assembled:
+        return assemble(self.config, configured_method(self.config, CATALOG), CLASSES, self.device)
+
     @cached_property
     def ours(self) -> Assembled:
-        return assemble(self.config, CATALOG, CLASSES, self.device)
+        return self.assembled()
 
     @cached_property
     def frozen(self) -> Any:
@@ -80,7 +83,7 @@ class Pair:
         return spec
 
     def naive(self) -> NaiveFPT:
-        module, info = assemble(self.config, CATALOG, CLASSES, self.device).adapted.module, self.ours.backbone.info
+        module, info = self.assembled().adapted.module, self.ours.backbone.info
         side: Any = module.side
         layers, prompts, prompt_width = module.get_parameter("fusion.prompts").shape
         made = NaiveFPT(
@@ -234,7 +237,7 @@ def peak_memory(method: str) -> tuple[float, float, float]:
     """Predicted peak of the training step on CUDA, allocated, over that of the naive form; MiB."""
     pair = Pair(method, torch.device("meta"))
     config = configure(method, "cuda")
-    assembled = assemble(config, CATALOG, CLASSES, pair.device)
+    assembled = assemble(config, configured_method(config, CATALOG), CLASSES, pair.device)
     plain = config.model_copy(update={"cache_precision": "fp32", "attention_kernel": "eager"})
     adapted = replace(assembled.adapted, module=_TakesInputs(pair.naive()))
     adapted = replace(adapted, learnable=frozenset(name for name, _ in adapted.module.named_parameters()))

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from petlbench.core.catalog import Catalog
-from petlbench.run.options import Place
+from petlbench.run.options import RunOptions
 from petlbench.run.resolve import Request, resolve
 from petlbench.study.executors import open_executor
 from petlbench.study.executors.job import Action, Ended, Event, Job, Started
@@ -35,9 +35,9 @@ def study_seconds(workers: int) -> tuple[float, float]:
     """Carry out the same runs with so many workers; seconds until the first began, and from there to the last's end."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        config = resolve(REQUEST, Catalog(), folder)
-        place = Place(folder / "results", folder, folder / "cache", "none")
-        jobs = [Job(config.model_copy(update={"seed": seed}), place) for seed in range(RUNS)]
+        config = resolve(REQUEST, Catalog(), folder).config
+        options = RunOptions(folder / "results", folder, folder / "cache", tracking_uri="none")
+        jobs = [Job(config.model_copy(update={"seed": seed}), options) for seed in range(RUNS)]
         times: dict[type[Event], list[float]] = {Started: [], Ended: []}
 
         def note(job: Job, event: Event) -> Action:

@@ -21,7 +21,7 @@ from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
 from petlbench.memory.predict import CONTEXT, WORKSPACE, predict_inference, predict_training
 from petlbench.models.build import Assembled, assemble
-from petlbench.models.method import FeatureSpec, Inputs
+from petlbench.models.method import FeatureSpec, Inputs, configured_method
 from petlbench.results.result import Memory
 from petlbench.run.resolve import Request, resolve
 from petlbench.training.evaluation import Predictor
@@ -62,11 +62,11 @@ def config(method: str, **chosen: Any) -> RunConfig:
         **chosen,
         "training": {"batch_size": BATCH, **chosen.get("training", {})},
     }
-    return resolve(Request(**asked), CATALOG, Path("data"))
+    return resolve(Request(**asked), CATALOG, Path("data")).config
 
 
 def predicted(run: RunConfig, block: int = 1) -> Memory:
-    return predict_training(run, assemble(run, CATALOG, CLASSES, META), block=block)
+    return predict_training(run, assemble(run, configured_method(run, CATALOG), CLASSES, META), block=block)
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Preloaded:
 
 
 def real(run: RunConfig) -> Setting:
-    assembled = assemble(run, CATALOG, CLASSES, CPU)
+    assembled = assemble(run, configured_method(run, CATALOG), CLASSES, CPU)
     source = _feature_source(run, assembled)
     weights = torch.ones(CLASSES) if run.training.class_weights == "balanced" else None
     views = assembled.method.views(assembled.backbone.info, run.image_size)
@@ -284,7 +284,7 @@ class TestAgainstTheCount:
         live.add(*modules, setting.batch)
         with live:
             Predictor(modules[0], setting.source, CPU, run.precision).logits(setting.batch)
-        found = predict_inference(run, assemble(run, CATALOG, CLASSES, META))
+        found = predict_inference(run, assemble(run, configured_method(run, CATALOG), CLASSES, META))
         assert found.allocated == pytest.approx(live.peak, rel=WITHIN)
 
 
@@ -299,7 +299,7 @@ class TestWhatIsSaid:
 
     def test_a_process_on_cuda_holds_what_is_reserved_and_the_context(self) -> None:
         run = config("linear", device="cuda")
-        assembled = assemble(run, CATALOG, CLASSES, META)
+        assembled = assemble(run, configured_method(run, CATALOG), CLASSES, META)
         found, other = predict_training(run, assembled), predict_training(run, assembled, context=0)
         assert found.allocated is not None
         assert found.reserved is not None
@@ -308,7 +308,8 @@ class TestWhatIsSaid:
         assert WORKSPACE < found.allocated < found.reserved
 
     def test_nothing_is_kept_of_a_decomposition_but_its_piece(self) -> None:
-        module = assemble(config("psoft"), CATALOG, CLASSES, META).adapted.module
+        run = config("psoft")
+        module = assemble(run, configured_method(run, CATALOG), CLASSES, META).adapted.module
         tensors = (*module.parameters(), *module.buffers())
         held = {id(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors}
         assert sum(held.values()) == sum(tensor.nbytes for tensor in tensors)
@@ -356,7 +357,7 @@ class TestBackbones:
 
     @staticmethod
     def check(run: RunConfig) -> None:
-        assembled = assemble(run, CATALOG, CLASSES, META)
+        assembled = assemble(run, configured_method(run, CATALOG), CLASSES, META)
         inference, training = predict_inference(run, assembled), predict_training(run, assembled)
         for found in (inference, training):
             assert found.allocated is not None

@@ -14,6 +14,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.memory.predict import predict_training
 from petlbench.memory.shape_cache import RememberedShapes
 from petlbench.models.build import assemble
+from petlbench.models.method import configured_method
 from petlbench.run.resolve import Request, resolve
 
 META = torch.device("meta")
@@ -133,9 +134,9 @@ def test_what_lies_on_another_device_is_computed() -> None:
 def test_a_prediction_is_the_same_to_the_byte(method: str, more: dict[str, Any]) -> None:
     catalog = Catalog()
     request = Request(method=method, **{"backbone": "vit_tiny_patch16_224", "image_size": 64, "device": "cuda", **more})
-    config = resolve(request, catalog, data_root=None)  # type: ignore[arg-type]  # there is no dataset
-    plain = predict_training(config, assemble(config, catalog, 3, META))
+    config = resolve(request, catalog, data_root=None).config  # type: ignore[arg-type]  # there is no dataset
+    plain = predict_training(config, assemble(config, configured_method(config, catalog), 3, META))
     shapes = RememberedShapes()
     for _ in range(2):
         with shapes:
-            assert predict_training(config, assemble(config, catalog, 3, META)) == plain
+            assert predict_training(config, assemble(config, configured_method(config, catalog), 3, META)) == plain

@@ -19,7 +19,7 @@ from petlbench.data.loader import Batch
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.build import Assembled, assemble, count_parameters
-from petlbench.models.method import Inputs, Method, load_method
+from petlbench.models.method import Inputs, Method, configured_method, load_method
 from petlbench.models.registry import build_backbone, probe_backbone
 from petlbench.run.artifacts import load_learned, write_learned
 from petlbench.training.step import Step, new_step
@@ -72,7 +72,7 @@ def config(method: str, image_size: int = SIZE, seed: int = 0, backbone: str = B
 def build(method: str, **choices: Any) -> Assembled:
     """Build a method as the engine does, and let it choose from the data where it does."""
     chosen = config(method, **choices)
-    assembled = assemble(chosen, CATALOG, CLASSES, torch.device("cpu"))
+    assembled = assemble(chosen, configured_method(chosen, CATALOG), CLASSES, torch.device("cpu"))
     if assembled.adapted.prepare is not None:
         assembled.adapted.prepare([(inputs(assembled), batch(assembled).labels)])
     return assembled

@@ -12,7 +12,7 @@ from petlbench.core.errors import RunError, Stopped
 from petlbench.core.progress import Progress
 from petlbench.results.journal import FILE, Journal, read_journal
 from petlbench.run.execute import execute
-from petlbench.run.options import Place
+from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import Request, resolve
 from petlbench.training.evaluation import TestSplit
 
@@ -20,13 +20,13 @@ CATALOG = Catalog()
 TINY = {"backbone": "petlbench_micro", "image_size": 32, "device": "cpu", "threads": 1}
 
 
-def carry_out(place: Place, progress: Progress | None = None, epochs: int = 2):
+def carry_out(options: RunOptions, progress: Progress | None = None, epochs: int = 2):
     request = Request("linear", "digits", training={"epochs": epochs}, **TINY)
-    return execute(resolve(request, CATALOG, place.data_root), place, CATALOG, progress or Progress())
+    return execute(resolve(request, CATALOG, options.data_root), RunContext(options, progress or Progress()))
 
 
-def place_in(folder: Path, reveal_test: bool = True) -> Place:
-    return Place(folder / "results", folder, folder / "cache", "none", reveal_test=reveal_test)
+def options_in(folder: Path, reveal_test: bool = True) -> RunOptions:
+    return RunOptions(folder / "results", folder, folder / "cache", tracking_uri="none", reveal_test=reveal_test)
 
 
 def test_lines_of_many_writers_stay_whole(tmp_path: Path) -> None:
@@ -59,11 +59,11 @@ class _StopAfter(Progress):
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    place = place_in(tmp_path)
-    stopped = carry_out(place, _StopAfter(2, "interrupted"), epochs=3)
+    options = options_in(tmp_path)
+    stopped = carry_out(options, _StopAfter(2, "interrupted"), epochs=3)
     assert (stopped.status, len(stopped.curve)) == ("interrupted", 2)
-    assert carry_out(place, epochs=3).status == "finished"
-    lines = [(line["event"], line.get("epoch", line.get("status"))) for line in read_journal(place.output)]
+    assert carry_out(options, epochs=3).status == "finished"
+    lines = [(line["event"], line.get("epoch", line.get("status"))) for line in read_journal(options.output)]
     assert lines == [
         ("started", 0),
         ("epoch", 1),
@@ -76,19 +76,19 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_pruned_run_keeps_its_curve_and_no_checkpoint(tmp_path: Path) -> None:
-    place = place_in(tmp_path, reveal_test=False)
-    result = carry_out(place, _StopAfter(1, "pruned"))
+    options = options_in(tmp_path, reveal_test=False)
+    result = carry_out(options, _StopAfter(1, "pruned"))
     assert (result.status, len(result.curve), result.metrics) == ("pruned", 1, {})
-    assert not list((place.output / ".work").glob("*/*"))
+    assert not list((options.output / ".work").glob("*/*"))
 
 
 def test_a_trial_has_no_test_metric_and_cannot_read_one(tmp_path: Path) -> None:
-    place = place_in(tmp_path, reveal_test=False)
-    result = carry_out(place)
+    options = options_in(tmp_path, reveal_test=False)
+    result = carry_out(options)
     assert result.status == "finished"
     assert list(result.metrics) == ["val"]
     assert result.scores.ppe is None
-    assert not (place.output / "test_reads.jsonl").exists()
+    assert not (options.output / "test_reads.jsonl").exists()
     with pytest.raises(KeyError):
         result.metrics["test"]
 

@@ -24,6 +24,7 @@ from petlbench.cli.commands.export import command
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.models.build import assemble
+from petlbench.models.method import configured_method
 from petlbench.results.result import Result, Status, write_result
 from petlbench.run import export
 from petlbench.run.artifacts import write_learned
@@ -86,7 +87,7 @@ def finished_run(
         device="cpu",
         threads=1,
     )
-    assembled = assemble(config, Catalog(), len(CLASSES), torch.device("cpu"))
+    assembled = assemble(config, configured_method(config, Catalog()), len(CLASSES), torch.device("cpu"))
     torch.manual_seed(7)
     learned = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in assembled.adapted.kept().items()}
     folder = output / config.run_id

@@ -22,6 +22,7 @@ from petlbench.data.images.decode import read_image
 from petlbench.data.readers.csv_file import CsvSettings
 from petlbench.data.views import Normalization, View
 from petlbench.models.build import assemble
+from petlbench.models.method import configured_method
 from petlbench.models.registry import resolve_backbone
 from petlbench.results.result import Result, Status, write_result
 from petlbench.run.artifacts import write_learned
@@ -48,7 +49,7 @@ def finished_run(output: Path, method: str, *, status: Status = "finished") -> P
         device="cpu",
         threads=1,
     )
-    assembled = assemble(config, Catalog(), len(CLASSES), torch.device("cpu"))
+    assembled = assemble(config, configured_method(config, Catalog()), len(CLASSES), torch.device("cpu"))
     torch.manual_seed(7)
     learned = {
         name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in assembled.adapted.parameters().items()

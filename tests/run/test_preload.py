@@ -10,29 +10,28 @@ import torch
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
-from petlbench.data.dataset import describe_dataset
 from petlbench.data.views import Augmentation
 from petlbench.models.build import Assembled, assemble
+from petlbench.models.method import configured_method
 from petlbench.run.preload import plan_features
-from petlbench.run.resolve import Request, resolve
-from petlbench.run.views import build_views, normalization
+from petlbench.run.resolve import Request, resolve, resolve_config
+from petlbench.run.views import build_views
 
 CATALOG = Catalog()
 TINY: dict[str, Any] = {"backbone": "vit_tiny_patch16_224", "weights": "none", "image_size": 32, "device": "cpu"}
 
 
 def config(method: str = "linear", **given: Any) -> RunConfig:
-    return resolve(Request(method, "digits", **{**TINY, **given}), CATALOG, Path("data"))
+    return resolve(Request(method, "digits", **{**TINY, **given}), CATALOG, Path("data")).config
 
 
 def assembled(run: RunConfig) -> Assembled:
-    return assemble(run, CATALOG, 10, torch.device("meta"))
+    return assemble(run, configured_method(run, CATALOG), 10, torch.device("meta"))
 
 
 def key(run: RunConfig, mean: tuple[float, float, float] | None = None, weights: str = "w") -> str:
     parts = replace(assembled(run), weights_digest=weights)
-    card = describe_dataset("digits", catalog=CATALOG, data_root=Path("data"), settings={}).card
-    chosen = normalization(run, card)
+    chosen = resolve_config(run, CATALOG, Path("data")).normalization
     if mean is not None:
         chosen = replace(chosen, mean=mean)
     views = build_views(run, parts.method, parts.backbone.info, chosen, Augmentation())

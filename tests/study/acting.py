@@ -89,17 +89,17 @@ class Actor:
             on(job, self._act(job, on))
 
     def _act(self, job: Job, on: On) -> Ended:
-        folder = RunFolder(job.place.output, job.config.run_id)
+        folder = RunFolder(job.options.output, job.config.run_id)
         try:
             with folder.locked():
-                if _is_finished(folder) and not job.place.rerun:
+                if _is_finished(folder) and not job.options.rerun:
                     return Ended("finished")  # by another driver, between the question and the lock
                 status = self.outcome(job)
                 self.began.append(job.config.run_id)
                 on(job, EpochDone({"epoch": 1}))
                 time.sleep(self.seconds)
                 result = acted_result(job.config, status)
-                store(job.place.output, result)
+                store(job.options.output, result)
                 return Ended(status, result.error, seconds=self.seconds)
         except RunError as error:
             return Ended("busy", {"kind": error.kind, "message": error.message, "hint": error.hint})

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from petlbench.core.catalog import Catalog
-from petlbench.run.options import Place
+from petlbench.run.options import RunOptions
 from petlbench.run.resolve import Request
 from petlbench.study.grid import Matrix, Planned
 from petlbench.study.runner import Study
@@ -46,9 +46,9 @@ def request_() -> Request:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def options(tmp_path: Path) -> RunOptions:
     """Where a test's runs read and write."""
-    return Place(tmp_path / "results", tmp_path / "data", tmp_path / "cache", "none")
+    return RunOptions(tmp_path / "results", tmp_path / "data", tmp_path / "cache", tracking_uri="none")
 
 
 @pytest.fixture(scope="session")
@@ -59,11 +59,11 @@ def plans(images: Path, request_: Request) -> list[Planned]:
 
 
 @pytest.fixture
-def make_study(plans: list[Planned], place: Place) -> MakeStudy:
+def make_study(plans: list[Planned], options: RunOptions) -> MakeStudy:
     """Makes a study of this test's output folder."""
 
     def make(**changes: object) -> Study:
-        values = {"name": "table", "plans": plans, "place": place} | changes
+        values = {"name": "table", "plans": plans, "options": options} | changes
         return Study(**values)  # type: ignore[arg-type]
 
     return make

@@ -80,7 +80,7 @@ def test_every_combination_is_there_once_and_is_the_run_that_it_names(
     assert cells(plans) == [(method, one, seed) for one in datasets for method in methods for seed in seeds]
     for planned in plans:
         alone = replace(request_, method=planned.method, dataset=planned.dataset, seed=planned.seed)
-        assert planned.config == resolve(alone, CATALOG, images)
+        assert planned.config == resolve(alone, CATALOG, images).config
     ids = {planned.config.run_id for planned in plans if planned.config is not None}
     assert len(ids) == len(plans)
 
@@ -95,7 +95,7 @@ def test_what_a_card_says_of_a_run_holds_for_every_method(dataset: str, tmp_path
         alone = replace(
             request, method=planned.method, dataset=dataset, seed=3, dataset_settings=settings.get(dataset, {})
         )
-        assert planned.config == resolve(alone, CATALOG, tmp_path)
+        assert planned.config == resolve(alone, CATALOG, tmp_path).config
 
 
 def test_a_method_that_refuses_the_backbone_is_unsupported_and_the_others_stand(

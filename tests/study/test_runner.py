@@ -36,7 +36,7 @@ def ids(plans: list[Planned]) -> list[str]:
 
 
 def results(study: Study) -> dict[str, dict[str, object]]:
-    return {one.run_id: {**one.document(), "environment": None} for one in iter_results(study.place.output)}
+    return {one.run_id: {**one.document(), "environment": None} for one in iter_results(study.options.output)}
 
 
 def test_every_run_is_carried_out_once_and_never_again(make_study: MakeStudy, plans: list[Planned]) -> None:
@@ -55,8 +55,8 @@ def test_the_reference_of_a_dataset_goes_before_its_other_methods(make_study: Ma
 
 
 def test_a_job_knows_its_study(make_study: MakeStudy) -> None:
-    job = carry_out(make_study(timeout=7.0, catalogs=()))[0].jobs[0]
-    assert (job.place.experiment, job.place.group, job.timeout) == ("table", "full on one", 7.0)
+    job = carry_out(make_study(timeout=7.0))[0].jobs[0]
+    assert (job.options.experiment, job.options.group, job.timeout) == ("table", "full on one", 7.0)
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "timeout"])
@@ -81,7 +81,7 @@ def test_a_failed_run_is_left_alone_until_it_is_asked_for(
 def test_an_interrupted_run_goes_on(make_study: MakeStudy, plans: list[Planned]) -> None:
     config = plans[0].config
     assert config is not None
-    store(make_study().place.output, acted_result(config, "interrupted"))
+    store(make_study().options.output, acted_result(config, "interrupted"))
     assert config.run_id in carry_out(make_study())[0].began
 
 
@@ -93,7 +93,7 @@ def test_a_refused_combination_is_listed_and_a_defect_is_a_failure(make_study: M
     study = make_study(plans=[*plans, *refused])
     _, board = carry_out(study)
     assert board.counts() == {"finished": len(plans), "unsupported": 1, "failed": 1}
-    runs = {one["method"]: one for one in read_study(study.place.output, "table")["runs"]}
+    runs = {one["method"]: one for one in read_study(study.options.output, "table")["runs"]}
     assert (runs["choosy"]["status"], runs["choosy"]["run_id"]) == ("unsupported", None)
     assert runs["broken"]["error"] == "TypeError: by design"
 
@@ -102,20 +102,20 @@ def test_the_studys_file_follows_its_runs(make_study: MakeStudy, plans: list[Pla
     study, seen = make_study(), []
 
     def look(job: Job) -> None:
-        runs = read_study(study.place.output, "table")["runs"]
+        runs = read_study(study.options.output, "table")["runs"]
         assert len(runs) == len(plans)
         seen.append(sum(one["status"] == "finished" for one in runs))
 
     carry_out(study, Actor(before=look))
     assert seen == list(range(len(plans)))
-    assert all(one["status"] == "finished" for one in read_study(study.place.output, "table")["runs"])
+    assert all(one["status"] == "finished" for one in read_study(study.options.output, "table")["runs"])
 
 
 def test_a_study_that_is_extended_wants_all_of_it(make_study: MakeStudy, plans: list[Planned]) -> None:
     carry_out(make_study(plans=plans[:3]))
     executor, _ = carry_out(make_study(plans=plans[2:]))
     assert sorted(executor.began) == sorted(ids(plans[3:]))
-    document = read_study(make_study().place.output, "table")
+    document = read_study(make_study().options.output, "table")
     assert sorted(one["run_id"] for one in document["runs"]) == sorted(ids(plans))
 
 
@@ -146,7 +146,7 @@ def test_a_run_that_another_process_fails_is_not_tried_again_by_this_one(
     assert last is not None
 
     def fail_elsewhere(job: Job) -> None:
-        store(study.place.output, acted_result(last, "failed"))
+        store(study.options.output, acted_result(last, "failed"))
 
     executor, board = carry_out(study, Actor(before=fail_elsewhere))
     assert last.run_id not in executor.began
@@ -159,7 +159,7 @@ def test_a_busy_run_is_asked_for_again_until_it_is_free(make_study: MakeStudy, p
     assert config is not None
 
     def hold() -> None:
-        with RunFolder(study.place.output, config.run_id).locked():
+        with RunFolder(study.options.output, config.run_id).locked():
             time.sleep(0.3)
 
     def drive() -> None:
@@ -202,7 +202,7 @@ class Stopping(Actor):
         job = next(jobs)
         assert job is not None
         on(job, Started("an actor"))
-        store(job.place.output, acted_result(job.config, "interrupted"))
+        store(job.options.output, acted_result(job.config, "interrupted"))
         raise KeyboardInterrupt
 
 
@@ -211,7 +211,7 @@ def test_what_was_done_before_the_user_stopped_it_stands_in_the_studys_file(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         carry_out(make_study(), Stopping())
-    statuses = Counter(one["status"] for one in read_study(make_study().place.output, "table")["runs"])
+    statuses = Counter(one["status"] for one in read_study(make_study().options.output, "table")["runs"])
     assert statuses == {"finished": 2, "interrupted": 1, None: len(plans) - 3}
     _, board = carry_out(make_study())
     assert board.counts() == {"finished": len(plans)}
@@ -223,17 +223,17 @@ def test_results_of_other_code_are_refused_unless_they_are_accepted(
     study, config = make_study(), plans[0].config
     assert config is not None
     old = acted_result(config)
-    store(study.place.output, old.model_copy(update={"digests": {**old.digests, "petlbench": "0.0.1"}}))
+    store(study.options.output, old.model_copy(update={"digests": {**old.digests, "petlbench": "0.0.1"}}))
     executor = Actor()
     with pytest.raises(InputError) as caught:
         carry_out(study, executor)
     assert caught.value.kind == "stale_result"
     assert "petlbench was 0.0.1" in caught.value.message
     assert executor.jobs == []
-    assert not study_file(study.place.output, "table").exists()
-    accepted, _ = carry_out(make_study(place=replace(study.place, accept=True)))
+    assert not study_file(study.options.output, "table").exists()
+    accepted, _ = carry_out(make_study(options=replace(study.options, accept=True)))
     assert config.run_id not in accepted.began
-    again, _ = carry_out(make_study(place=replace(study.place, rerun=True)))
+    again, _ = carry_out(make_study(options=replace(study.options, rerun=True)))
     assert sorted(again.began) == sorted(ids(plans))
 
 
@@ -241,7 +241,7 @@ def test_results_on_other_data_are_noted(make_study: MakeStudy, plans: list[Plan
     study, config = make_study(), plans[0].config
     assert config is not None
     other = acted_result(config)
-    store(study.place.output, other.model_copy(update={"digests": {**other.digests, "data": "others"}}))
+    store(study.options.output, other.model_copy(update={"digests": {**other.digests, "data": "others"}}))
     notes = run_study(study, open_board(study), Actor(), Notes())
     assert len(notes) == 1
     assert "2 different states of the images" in notes[0]
@@ -253,9 +253,9 @@ def test_scores_do_not_depend_on_the_order_in_which_runs_end(
     found = []
     for number in range(3):
         shuffled = random.Random(number).sample(plans, len(plans))
-        place = replace(make_study().place, output=tmp_path / str(number))
+        options = replace(make_study().options, output=tmp_path / str(number))
         for part in (shuffled[:5], shuffled[5:8], plans):
-            study = make_study(plans=part, place=place)
+            study = make_study(plans=part, options=options)
             carry_out(study)
         found.append(results(study))
     assert found[0] == found[1] == found[2]
@@ -295,9 +295,9 @@ def test_what_another_driver_has_run_again_is_not_run_again_by_this_one(
     carry_out(study)
 
     def run_elsewhere(job: Job) -> None:
-        store(study.place.output, acted_result(last, timing={"total": 99.0}))
+        store(study.options.output, acted_result(last, timing={"total": 99.0}))
 
-    executor, board = carry_out(replace(study, place=replace(study.place, rerun=True)), Actor(before=run_elsewhere))
+    executor, board = carry_out(replace(study, options=replace(study.options, rerun=True)), Actor(before=run_elsewhere))
     assert sorted(executor.began) == sorted(ids(plans[:2]))
     assert board.states[2].result is not None
     assert board.states[2].result.timing == {"total": 99.0}

@@ -18,7 +18,7 @@ from petlbench.core.entry import Entry
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result, read_result, write_result
 from petlbench.run.digests import code_digests
-from petlbench.run.options import Place
+from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import Request
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.sweep.search import Plan, plan_search
@@ -77,7 +77,7 @@ class Scripted:
                 on(job, self._carry_out(job, on))
 
     def _carry_out(self, job: Job, on: Callable[[Job, Event], Action]) -> Ended:
-        folder = RunFolder(job.place.output, job.config.run_id)
+        folder = RunFolder(job.options.output, job.config.run_id)
         on(job, Started("scripted"))
         if (folder.final / FILE).exists() and read_result(folder.final).status == "finished":
             return Ended("finished")
@@ -107,7 +107,7 @@ class Scripted:
         metrics: dict[str, dict[str, Any]] = {}
         if ended.status == "finished":
             metrics = {"val": {"auc": self.value(job), "accuracy": 0.5, "loss": 1.0}}
-            if job.place.reveal_test:
+            if job.options.reveal_test:
                 metrics["test"] = {"auc": 0.7, "accuracy": 0.5}
         folder.final.mkdir(parents=True, exist_ok=True)
         status: Any = ended.status
@@ -126,7 +126,8 @@ def make_plan(tmp_path: Path) -> Callable[..., Plan]:
         entry = Entry("sweep", "test", tmp_path / "test.toml", card["title"], card=card)
         request.setdefault("training", {"epochs": 1})
         asked = Request(method, "digits", "petlbench_micro", image_size=32, threads=1, device="cpu", **request)
-        place = Place(tmp_path / "results", tmp_path / "data", tmp_path / "cache", "none")
-        return plan_search(name, load_sweep(entry), asked, place, _CATALOG, study_name="test", timeout=timeout)
+        options = RunOptions(tmp_path / "results", tmp_path / "data", tmp_path / "cache", tracking_uri="none")
+        context = RunContext(options)
+        return plan_search(name, load_sweep(entry), asked, context, study_name="test", timeout=timeout)
 
     return make

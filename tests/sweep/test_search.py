@@ -36,7 +36,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> PatientStorage:
 
 
 def carry_out(plan: Plan, storage: Any, executor: Scripted, **options: Any) -> list[TrialFacts]:
-    with Presence(plan.place.output) as presence:
+    with Presence(plan.options.output) as presence:
         return search(plan, open_study(plan, storage), executor, presence, lambda trial: None, **options)[0]
 
 
@@ -193,7 +193,7 @@ class TestTwoDrivers:
     def test_a_run_in_other_hands_is_waited_for(self, make_plan: MakePlan, storage: Any) -> None:
         plan = make_plan({**GRID, "trials": 2})
         job = plan.trial_job(plan.configure(plan.space.settings(plan.points[0]), 0))
-        folder = RunFolder(job.place.output, job.config.run_id)
+        folder = RunFolder(job.options.output, job.config.run_id)
         other, is_held = Scripted(), threading.Event()
 
         def work() -> None:
@@ -293,7 +293,7 @@ class TestFinals:
     CARD: ClassVar[dict[str, Any]] = {**GRID, "finalists": 2, "finalist_seeds": [0, 1, 2]}
 
     def sweep(self, plan: Plan, storage: Any, executor: Scripted, **options: Any) -> Any:
-        with Presence(plan.place.output) as presence:
+        with Presence(plan.options.output) as presence:
             return sweep_one(plan, Sweeping(storage, executor, presence, Silent(), **options))
 
     def test_the_best_mean_wins_and_is_tested_once_a_seed(self, make_plan: MakePlan, storage: Any) -> None:
@@ -308,24 +308,24 @@ class TestFinals:
         assert Counter(executor.trained).total() == 6 + 4 + 2
         assert [run["status"] for run in outcome.runs] == ["finished"] * 2
         assert all(run["metrics"]["test"]["auc"] == 0.7 for run in outcome.runs)
-        assert read_winner(plan.place.output, plan.name, "linear", "digits") == outcome.winner
+        assert read_winner(plan.options.output, plan.name, "linear", "digits") == outcome.winner
         again = Scripted(before=pytest.fail)
         assert self.sweep(plan, storage, again).document() == outcome.document()
 
     def test_no_trial_and_no_finalist_has_a_test_metric(self, make_plan: MakePlan, storage: Any) -> None:
         plan = make_plan(self.CARD)
         revealed: list[bool] = []
-        self.sweep(plan, storage, Scripted(before=lambda job: revealed.append(job.place.reveal_test)), is_final=False)
+        self.sweep(plan, storage, Scripted(before=lambda job: revealed.append(job.options.reveal_test)), is_final=False)
         assert revealed == [False] * 10
-        for file in (plan.place.output / TRIALS).glob("*/result.json"):
+        for file in (plan.options.output / TRIALS).glob("*/result.json"):
             with pytest.raises(KeyError):
                 read_result(file.parent).metrics["test"]
-        assert not list(plan.place.output.glob("linear-*"))
+        assert not list(plan.options.output.glob("linear-*"))
 
     def test_the_study_says_what_it_consists_of(self, make_plan: MakePlan, storage: Any) -> None:
         plan = make_plan(self.CARD)
         outcome = self.sweep(plan, storage, Scripted())
-        document = json.loads((plan.place.output / "studies" / "test.json").read_text())
+        document = json.loads((plan.options.output / "studies" / "test.json").read_text())
         assert document["kind"] == "sweep"
         assert [run["run_id"] for run in document["runs"]] == [run["run_id"] for run in outcome.runs]
         assert document["sweep"]["winners"]["linear on digits"]["value"] == outcome.winner["value"]

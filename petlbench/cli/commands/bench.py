@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
     from petlbench.report.spec import Setting
     from petlbench.run.image_cache import ImageCache
-    from petlbench.run.options import Place
+    from petlbench.run.options import RunOptions
     from petlbench.study.grid import Matrix, Planned
     from petlbench.study.runner import Study
     from petlbench.study.status import Board
@@ -107,7 +107,7 @@ def command(
     datasets, such as --set fpt.num_prompts=8.
     """
     from petlbench.core.catalog import Catalog
-    from petlbench.run.options import Place
+    from petlbench.run.options import RunOptions
     from petlbench.study.runner import Study
     from petlbench.study.study_file import check_study_name
 
@@ -117,10 +117,11 @@ def command(
     wishes = Wishes(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
     matrices = [wishes.matrix(found)] if report is None else wishes.matrices_for(report, setting, found)
     plans = {title: matrix.plans(found, data_root) for title, matrix in _titled(name, matrices).items()}
-    place = Place(
+    options = RunOptions(
         output,
         data_root,
         cache_dir,
+        catalog,
         tracking_uri,
         rerun=rerun,
         accept=accept,
@@ -128,10 +129,8 @@ def command(
         cache_images=cache_images,
     )
     if dry_run:
-        return _show_preview(name, [one for some in plans.values() for one in some], place, catalog, json)
-    studies = [
-        Study(title, some, place, catalog, timeout, retry_failed, max(1, workers)) for title, some in plans.items()
-    ]
+        return _show_preview(name, [one for some in plans.values() for one in some], options, json)
+    studies = [Study(title, some, options, timeout, retry_failed, max(1, workers)) for title, some in plans.items()]
     if executor == "local":
         _check_data(studies, found)
     opening = {
@@ -176,7 +175,7 @@ def _check_data(studies: Sequence[Study], catalog: Catalog) -> None:
     """Open each dataset once: a study of days should not learn on its last day that one is not there."""
     from petlbench.data.dataset import open_dataset
 
-    root = studies[0].place.data_root
+    root = studies[0].options.data_root
     plans = [planned for study in studies for planned in study.plans]
     datasets = {planned.dataset: planned.config for planned in plans if planned.config is not None}
     for dataset, config in datasets.items():
@@ -206,9 +205,9 @@ def _track(study: Study) -> None:
     from petlbench.results.tracking.study import track_study
     from petlbench.study.existing import study_results
 
-    output = study.place.output
+    output, uri = study.options.output, study.options.tracking_uri
     with ShownProgress() as progress:
-        track_study(study.place.tracking_uri, output, study.name, study_results(output, study.name), progress=progress)
+        track_study(uri, output, study.name, study_results(output, study.name), progress=progress)
 
 
 def _stopped(board: Board) -> PetlbenchError:
@@ -225,14 +224,15 @@ def _retry(context: click.Context) -> str:
     return shlex.join(["petlbench", "bench", *arguments, "--retry-failed"])
 
 
-def _show_preview(name: str, plans: Sequence[Planned], place: Place, folders: tuple[Path, ...], json: bool) -> int:
+def _show_preview(name: str, plans: Sequence[Planned], options: RunOptions, json: bool) -> int:
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
+    from petlbench.run.options import RunContext
     from petlbench.study.forecast.preview import preview_matrix
 
     with open_workers(usable_cores()) as workers, ShownProgress() as progress:
-        previews = preview_matrix(plans, place, folders=folders, workers=workers, progress=progress)
+        previews = preview_matrix(plans, RunContext(options, progress), workers=workers)
     if json:
         print_json({"study": name, "runs": len(plans), "cells": [one.document() for one in previews]})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,24 +55,24 @@ def command(
     given = parse_assignments(settings, ("method", "dataset", "training"))
     values = request_values(asked, given["training"])
 
-    from petlbench.core.catalog import Catalog
+    from petlbench.run.options import RunContext, RunOptions
     from petlbench.run.resolve import Request, resolve
 
-    found = Catalog(catalog)
+    options = RunOptions(
+        output, data_root, cache_dir, catalog, tracking_uri, workers, rerun, accept, cache_size, cache_images
+    )
+    context = RunContext(options)
     request = Request(method_settings=given["method"], dataset_settings=given["dataset"], **values)
-    config = resolve(request, found, data_root)
+    resolved = resolve(request, context.catalog, data_root)
     if dry_run:
-        from petlbench.features.quota import CachePlace
         from petlbench.study.forecast.dry_run import dry_run as predict
 
-        return _show_dry_run(predict(config, found, data_root, CachePlace(cache_dir, cache_size)), cache_dir, json)
+        return _show_dry_run(predict(resolved, options.cache), cache_dir, json)
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.run.execute import execute
-    from petlbench.run.options import Place
 
-    place = Place(output, data_root, cache_dir, tracking_uri, workers, rerun, accept, cache_size, cache_images)
     with ShownProgress() as progress:
-        result = execute(config, place, found, progress)
+        result = execute(resolved, replace(context, progress=progress))
     return show_result(result, output, json)
 
 

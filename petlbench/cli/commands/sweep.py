@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
     from petlbench.run.image_cache import ImageCache
-    from petlbench.run.options import Place
+    from petlbench.run.options import RunOptions
     from petlbench.run.resolve import Request
     from petlbench.sweep.outcome import SearchOutcome
     from petlbench.sweep.search import Plan, TrialFacts
@@ -91,17 +91,18 @@ def command(
     """
     from petlbench.core.catalog import Catalog
     from petlbench.results.tracking.address import choose_address
-    from petlbench.run.options import Place
+    from petlbench.run.options import RunOptions
     from petlbench.study.study_file import check_study_name
     from petlbench.sweep.spec import load_sweep
 
     found = Catalog(catalog)
     changes = {name: value for name, value in (("trials", trials), ("track", track)) if value is not None}
     card = load_sweep(found.find("sweep", sweep), **changes)
-    place = Place(
+    options = RunOptions(
         output,
         data_root,
         cache_dir,
+        catalog,
         # Trials lie in a folder of their own, and are tracked with all else.
         choose_address(tracking_uri, output),
         accept=accept,
@@ -110,7 +111,7 @@ def command(
     )
     requests = _requests(methods, datasets, settings, asked, found)
     named = {"study_name": check_study_name(study or sweep), "timeout": timeout}
-    plans = list(_plans(sweep, card, requests, place, found, named))
+    plans = list(_plans(sweep, card, requests, options, named))
     if all(plan.plan is None for plan in plans):
         raise InputError(str(plans[0].refusal), hint="choose another method or backbone", kind="unsupported")
     if dry_run:
@@ -120,7 +121,7 @@ def command(
     if executor == "local":
         _check_data(plans)
     doing = {"workers": max(1, workers), "is_final": not no_final, "retry_failed": retry_failed}
-    outcomes = _carry_out(plans, place, storage, executor, opening, doing)
+    outcomes = _carry_out(plans, options, storage, executor, opening, doing)
     _show(sweep, outcomes, json)
     return 0 if all(_is_done(outcome) for outcome in outcomes) else 1
 
@@ -148,15 +149,17 @@ def _requests(
 
 
 def _plans(
-    sweep: str, card: SweepCard, requests: Sequence[Request], place: Place, catalog: Catalog, named: Mapping[str, Any]
+    sweep: str, card: SweepCard, requests: Sequence[Request], options: RunOptions, named: Mapping[str, Any]
 ) -> Iterator[SearchOutcome]:
     """Plan every search; a method that cannot have one says so, and the others stand."""
+    from petlbench.run.options import RunContext
     from petlbench.sweep.outcome import SearchOutcome
     from petlbench.sweep.search import plan_search
 
+    context = RunContext(options)
     for request in requests:
         try:
-            plan = plan_search(sweep, card, request, place, catalog, **named)
+            plan = plan_search(sweep, card, request, context, **named)
         except InputError as error:
             if error.kind != "unsupported":
                 raise
@@ -172,13 +175,16 @@ def _check_data(plans: Sequence[SearchOutcome]) -> None:
     for plan in {one.dataset: one.plan for one in plans if one.plan is not None}.values():
         settings = plan.config.dataset_settings
         open_dataset(
-            plan.request.dataset or "", catalog=plan.catalog, data_root=plan.place.data_root, settings=settings
+            plan.request.dataset or "",
+            catalog=plan.context.catalog,
+            data_root=plan.options.data_root,
+            settings=settings,
         )
 
 
 def _carry_out(
     plans: Sequence[SearchOutcome],
-    place: Place,
+    options: RunOptions,
     storage: str | None,
     executor: Literal["local", "ray"],
     opening: dict[str, Any],
@@ -191,13 +197,13 @@ def _carry_out(
     from petlbench.sweep.storage import default_address, open_storage
     from petlbench.sweep.sweep import Sweeping, sweep_one
 
-    check_writable(place.output)
+    check_writable(options.output)
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
     with redirect_stdout(sys.stderr), ShownProgress() as progress:
         if storage is None:
-            place.output.mkdir(parents=True, exist_ok=True)
-        opened = open_storage(storage or default_address(place.output), progress.say)
-        with Presence(place.output) as presence:
+            options.output.mkdir(parents=True, exist_ok=True)
+        opened = open_storage(storage or default_address(options.output), progress.say)
+        with Presence(options.output) as presence:
             sweeping = Sweeping(opened, open_executor(executor, **opening), presence, _Lines(progress), **doing)
             return [one if one.plan is None else _sweep(one.plan, sweeping, sweep_one) for one in plans]
 

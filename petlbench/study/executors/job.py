@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from petlbench.core.config import RunConfig
 from petlbench.results.result import Status
-from petlbench.run.options import Place
+from petlbench.run.options import RunOptions
 
 __all__ = ["Action", "Ended", "EpochDone", "Event", "Executor", "Job", "PhaseBegan", "Started"]
 
@@ -21,14 +20,12 @@ class Job:
 
     Args:
         config: The run.
-        place: Where it reads and writes.
-        catalogs: The user's own catalogue folders.
+        options: Where it reads and writes.
         timeout: Seconds after which the run is stopped; None for no limit.
     """
 
     config: RunConfig
-    place: Place
-    catalogs: tuple[Path, ...] = ()
+    options: RunOptions
     timeout: float | None = None
 
 

@@ -46,7 +46,7 @@ class _Slot:
     def open(self, attempts: Attempts) -> WorkerProcess:
         """The worker, which is started where there is none."""
         if self.process is None:
-            folder = attempts.job.place.output / ".work"
+            folder = attempts.job.options.output / ".work"
             folder.mkdir(parents=True, exist_ok=True)
             log = folder / f"{self.name}-of-{os.getpid()}.log"
             self.process = WorkerProcess(self.name, log, cores=self.cores, environment=self.environment)

@@ -340,14 +340,15 @@ def _room(needs: Mapping[str, float]) -> int:
 
 def _with_whole_paths(job: Job) -> Job:
     """The job as it means the same in another working folder."""
-    place, catalogs = job.place, tuple(folder.absolute() for folder in job.catalogs)
-    folders = {name: getattr(place, name).absolute() for name in ("output", "data_root", "cache_dir")}
-    return replace(job, place=replace(place, **folders), catalogs=catalogs)
+    options = job.options
+    folders = {name: getattr(options, name).absolute() for name in ("output", "data_root", "cache_dir")}
+    catalogs = tuple(folder.absolute() for folder in options.catalogs)
+    return replace(job, options=replace(options, **folders, catalogs=catalogs))
 
 
 def _found_here(job: Job, ended: Ended) -> Ended:
     """A run that has finished where its result cannot be seen has not finished."""
-    folder: Path = job.place.output / job.config.run_id
+    folder: Path = job.options.output / job.config.run_id
     if ended.status != "finished" or (folder / FILE).exists():
         return ended
     error = {

@@ -48,7 +48,7 @@ class Attempts:
         """The job as the next attempt is to do it: a run that is done anew is so once, and then goes on."""
         if not self.left_checkpoint:
             return self.job
-        return replace(self.job, place=replace(self.job.place, rerun=False))
+        return replace(self.job, options=replace(self.job.options, rerun=False))
 
     def begin(self) -> None:
         """A worker has begun with the run."""
@@ -117,7 +117,7 @@ class Attempts:
     def _record(self, status: Status, error: dict[str, str]) -> Ended:
         self.end()
         try:
-            result = record_ending(self.job.config, self.job.place.output, status, error, seconds=self.spent)
+            result = record_ending(self.job.config, self.job.options.output, status, error, seconds=self.spent)
         except RunError as refused:
             busy = describe_failure(refused, self.job.config).error
             return self.ended(Ended("busy" if refused.kind == "already_running" else status, busy))

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError, Stopped
 from petlbench.core.progress import Progress
 from petlbench.results.result import Status
 from petlbench.run.execute import execute
 from petlbench.run.failure import describe_failure, record_ending
+from petlbench.run.options import RunContext
+from petlbench.run.resolve import resolve_config
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan
 
 __all__ = ["perform", "timeout_error"]
@@ -32,7 +33,8 @@ def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> E
     """
     began = time.perf_counter()
     try:
-        result = execute(job.config, job.place, Catalog(job.catalogs), _Told(on, job.timeout, spent))
+        context = RunContext(job.options, _Told(on, job.timeout, spent))
+        result = execute(resolve_config(job.config, context.catalog, job.options.data_root), context)
         ended = Ended(result.status, result.error)
     except Stopped as stopped:  # before the run could say so itself
         ended = _record(job, stopped)
@@ -81,7 +83,7 @@ class _Told(Progress):
 def _record(job: Job, stopped: Stopped) -> Ended:
     error = {"kind": stopped.status, "message": stopped.message, "hint": "the same command goes on from here"}
     try:
-        result = record_ending(job.config, job.place.output, cast("Status", stopped.status), error)
+        result = record_ending(job.config, job.options.output, cast("Status", stopped.status), error)
     except (Exception, KeyboardInterrupt) as failure:
         return _explain(job, failure)
     return Ended(result.status, result.error)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
-from petlbench.data.dataset import DatasetInfo, describe_dataset
 from petlbench.features.quota import CachePlace, check_room, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.results.result import Memory, Parameters
 from petlbench.run.preload import plan_features
-from petlbench.run.views import build_views, normalization
+from petlbench.run.resolve import ResolvedRun
 
 __all__ = ["DryRun", "PreloadedBytes", "dry_run"]
 
@@ -63,31 +60,26 @@ class DryRun:
         }
 
 
-def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CachePlace) -> DryRun:
+def dry_run(run: ResolvedRun, cache: CachePlace) -> DryRun:
     """Build a run on device ``meta``, count its parameters and predict its memory.
 
     Args:
-        config: The run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie; they need not be there.
+        run: The run; its images need not be there.
         cache: Where preloaded features would be kept.
 
     Raises:
         InputError: When preloaded features would find no room, as far as that can be said without the images.
     """
-    described = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
-    assembled = assemble(config, catalog, len(described.classes), torch.device("meta"))
-    preloaded = _preloaded(config, assembled, described, cache)
-    return DryRun(config, count_parameters(assembled), predict_training(config, assembled), preloaded)
+    assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
+    preloaded = _preloaded(run, assembled, cache)
+    return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled), preloaded)
 
 
-def _preloaded(config: RunConfig, assembled: Assembled, described: DatasetInfo, cache: CachePlace) -> PreloadedBytes:
-    chosen = normalization(config, described.card)
-    views = build_views(config, assembled.method, assembled.backbone.info, chosen, None)
-    plan = plan_features(config, assembled, views, cache.folder)
+def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CachePlace) -> PreloadedBytes:
+    plan = plan_features(run.config, assembled, run.views, cache.folder)
     if plan is None:
         return PreloadedBytes()
-    each, images = plan.store.bytes_an_image, described.images
+    each, images = plan.store.bytes_an_image, run.dataset.images if run.dataset is not None else None
     if images is not None:
         # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
         folder, known = plan.alike()

@@ -20,6 +20,7 @@ from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
 from petlbench.memory.shape_cache import RememberedShapes
 from petlbench.models.build import Assembled, assemble
+from petlbench.models.method import configured_method
 from petlbench.results.result import InferenceMemory, Memory
 from petlbench.study.forecast.batch_size import largest_batch_size
 from petlbench.study.forecast.papers import Comparison, PublishedJob, PublishedPeak, compare, jobs, run_job
@@ -203,7 +204,7 @@ class _Prediction:
         )
 
     def _assemble(self, config: RunConfig) -> Assembled:
-        return assemble(config, self._catalog, self._classes, _META)
+        return assemble(config, configured_method(config, self._catalog), self._classes, _META)
 
     def _training(self, config: RunConfig, assembled: Assembled) -> Memory:
         check_interrupt()

@@ -265,6 +265,6 @@ def _config(job: PublishedJob, precision: str, catalog: Catalog) -> RunConfig:
         precision=precision,
         attention_kernel=attention_kernel,
     )
-    config = resolve(request, catalog, Path())
+    config = resolve(request, catalog, Path()).config
     # The authors keep what they preload in fp32.
     return config.model_copy(update={"cache_precision": "fp32" if config.preload else None})

@@ -16,15 +16,14 @@ from petlbench.core.config import RunConfig
 from petlbench.core.environment import free_memory
 from petlbench.core.errors import InputError
 from petlbench.core.process_pool import Workers
-from petlbench.core.progress import Progress
 from petlbench.core.units import readable_size
-from petlbench.data.dataset import describe_dataset
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import assemble
 from petlbench.results.result import Memory, iter_results
-from petlbench.run.options import Place
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.existing import stored_result
-from petlbench.study.forecast.dry_run import DryRun, PreloadedBytes, dry_run
+from petlbench.study.forecast.dry_run import PreloadedBytes, dry_run
 from petlbench.study.grid import Planned
 
 __all__ = ["Preview", "preview_matrix"]
@@ -96,34 +95,25 @@ class Preview:
         }
 
 
-def preview_matrix(
-    plans: Sequence[Planned],
-    place: Place,
-    *,
-    folders: Sequence[Path] = (),
-    workers: Workers | None = None,
-    progress: Progress | None = None,
-) -> list[Preview]:
+def preview_matrix(plans: Sequence[Planned], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
     """Predict what a study would take.
 
     Args:
         plans: Its combinations.
-        place: Where the runs would read and write.
-        folders: Folders of the user's own catalogues.
+        context: Where the runs would read and write, and who is told what goes on.
         workers: Who predicts; None for this process.
-        progress: Told what goes on.
 
     Returns:
         One preview for each method and dataset, in the order of the combinations.
     """
-    told, cells = progress or Progress(), _cells(plans)
-    seconds = _known_seconds(place.output)
-    told.phase("predicting memory", len(cells))
+    options, progress, cells = context.options, context.progress, _cells(plans)
+    seconds = _known_seconds(options.output)
+    progress.phase("predicting memory", len(cells))
     # Asked here: a worker was forked from this process, and must not touch the device.
     devices = {str(one.config.device) for one in plans if one.config is not None}
     memory = {device: _available(device) for device in devices}
-    preview = partial(_preview, place=place, folders=tuple(folders), seconds=seconds, available=memory)
-    return (workers or Workers()).map(preview, cells, told.advance)
+    preview = partial(_preview, options=options, seconds=seconds, available=memory)
+    return (workers or Workers()).map(preview, cells, progress.advance)
 
 
 def _cells(plans: Sequence[Planned]) -> list[list[Planned]]:
@@ -136,8 +126,7 @@ def _cells(plans: Sequence[Planned]) -> list[list[Planned]]:
 def _preview(
     plans: Sequence[Planned],
     *,
-    place: Place,
-    folders: tuple[Path, ...],
+    options: RunOptions,
     seconds: Mapping[str, Sequence[float]],
     available: Mapping[str, int | None],
 ) -> Preview:
@@ -147,12 +136,12 @@ def _preview(
     config, problems = first.config, []
     memory, preloaded = None, PreloadedBytes()
     try:
-        found = _predict(config, place, folders)
+        found = dry_run(_resolve(config, options), options.cache)
         memory, preloaded = found.memory, found.preloaded
     except InputError as error:
         problems.append(error.message)
         if error.kind in _NO_ROOM:
-            memory = _memory(config, place, folders)
+            memory = _memory(_resolve(config, options))
     except Exception as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
@@ -160,7 +149,7 @@ def _preview(
         first.method,
         first.dataset,
         len(plans),
-        finished=sum(_is_finished(one, place.output) for one in plans),
+        finished=sum(_is_finished(one, options.output) for one in plans),
         memory=memory,
         available=available[config.device],
         seconds=fmean(usual) if usual else None,
@@ -172,15 +161,13 @@ def _preview(
     return replace(preview, problems=tuple(problems))
 
 
-def _predict(config: RunConfig, place: Place, folders: tuple[Path, ...]) -> DryRun:
-    return dry_run(config, _catalog(folders), place.data_root, place.cache)
+def _resolve(config: RunConfig, options: RunOptions) -> ResolvedRun:
+    return resolve_config(config, _catalog(options.catalogs), options.data_root)
 
 
-def _memory(config: RunConfig, place: Place, folders: tuple[Path, ...]) -> Memory:
-    catalog = _catalog(folders)
-    settings = config.dataset_settings
-    described = describe_dataset(config.dataset, catalog=catalog, data_root=place.data_root, settings=settings)
-    return predict_training(config, assemble(config, catalog, len(described.classes), torch.device("meta")))
+def _memory(run: ResolvedRun) -> Memory:
+    assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
+    return predict_training(run.config, assembled)
 
 
 @cache

@@ -23,7 +23,7 @@ OUTPUT = Path("results")
 
 def config(method: str = "linear", **changes: Any) -> RunConfig:
     request = Request(method, "digits", backbone="petlbench_micro", image_size=32, device="cpu", threads=1, **changes)
-    return resolve(request, Catalog(), Path())
+    return resolve(request, Catalog(), Path()).config
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from petlbench.core.catalog import Catalog
-from petlbench.run.options import Place
+from petlbench.run.options import RunOptions
 from petlbench.run.resolve import Request, resolve
 from petlbench.study.executors.job import Job
 from tests.study.executors.watching import Watcher
@@ -97,8 +97,8 @@ def make_job(images: Path, own: Path, tmp_path: Path) -> MakeJob:
             threads=1,
             seed=seed,
         )
-        place = Place(tmp_path / "results", tmp_path / "data", tmp_path / "cache", "none")
-        return Job(resolve(request, Catalog((own,)), tmp_path / "data"), place, (own,), timeout)
+        options = RunOptions(tmp_path / "results", tmp_path / "data", tmp_path / "cache", (own,), "none")
+        return Job(resolve(request, Catalog((own,)), options.data_root).config, options, timeout)
 
     return make
 

@@ -35,7 +35,7 @@ def worker_pid(job: Job) -> int:
 def is_free(job: Job) -> bool:
     """Whether no process works on a job."""
     try:
-        with RunFolder(job.place.output, job.config.run_id).locked():
+        with RunFolder(job.options.output, job.config.run_id).locked():
             return True
     except RunError:
         return False
@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_at_most_one_epoch_and_the_others_nothing(make_job
         make_job(3, trouble="raise"),
     )
     # What is run again although a result stands is so once: the second attempt goes on.
-    killed = replace(killed, place=replace(killed.place, rerun=True))
+    killed = replace(killed, options=replace(killed.options, rerun=True))
     jobs, asked = [killed, pruned, busy, broken], list[int]()
     victims = []
 
@@ -75,7 +75,7 @@ def test_a_killed_worker_costs_at_most_one_epoch_and_the_others_nothing(make_job
 
     watcher.react = react
     watcher.prune = {pruned.config.run_id: 1}
-    with RunFolder(busy.place.output, busy.config.run_id).locked():
+    with RunFolder(busy.options.output, busy.config.run_id).locked():
         LocalExecutor(1).run(lazily(jobs, asked, gaps=1), watcher)
     assert asked == [0, 1, 2, 3]
     assert [ended.status for ended in watcher.endings()] == ["finished", "pruned", "busy", "failed"]
@@ -121,7 +121,7 @@ def test_a_run_that_kills_its_worker_again_and_again_is_given_up(make_job: MakeJ
     assert error is not None
     assert error["kind"] == "worker_died"
     assert "signal 9 (SIGKILL): often the kernel, for lack of memory" in error["message"]
-    assert Path(error["hint"].rpartition(" ")[2]).parent == deadly.place.output / ".work"
+    assert Path(error["hint"].rpartition(" ")[2]).parent == deadly.options.output / ".work"
 
 
 @pytest.mark.slow
@@ -150,9 +150,9 @@ def test_an_interrupt_stops_all_workers_and_their_runs_can_go_on(make_job: MakeJ
     with pytest.raises(KeyboardInterrupt):
         LocalExecutor(2).run(iter(jobs), watcher)
     assert [ended.status for ended in watcher.endings()] == ["interrupted"] * 2
-    assert {stored(job).status for job in jobs if (job.place.output / job.config.run_id).exists()} == {"interrupted"}
+    assert {stored(job).status for job in jobs if (job.options.output / job.config.run_id).exists()} == {"interrupted"}
     assert not any(is_alive(line["pid"]) for job in jobs for line in journal(job, "started"))
-    assert any(RunFolder(job.place.output, job.config.run_id).checkpoint.exists() for job in jobs)
+    assert any(RunFolder(job.options.output, job.config.run_id).checkpoint.exists() for job in jobs)
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_workers_that_cannot_start_stop_the_study_and_not_its_runs(
     with pytest.raises(Exception, match="worker-0 cannot be started: it ended by itself with exit status 1") as refused:
         LocalExecutor(1).run(iter([job]), watcher)
     assert "ModuleNotFoundError" in refused.value.hint
-    assert not (job.place.output / job.config.run_id).exists()
+    assert not (job.options.output / job.config.run_id).exists()
 
 
 DRIVER = """
@@ -217,7 +217,7 @@ def test_workers_end_with_a_driver_that_is_killed(driver: tuple[subprocess.Popen
     assert wait_until(lambda: not any(is_alive(pid) for pid in pids), 10)
     # Nothing keeps the next driver from them; a process that is gone may give its files free a moment later.
     assert wait_until(lambda: all(is_free(job) for job in jobs), 10)
-    assert all(RunFolder(job.place.output, job.config.run_id).checkpoint.exists() for job in jobs)
+    assert all(RunFolder(job.options.output, job.config.run_id).checkpoint.exists() for job in jobs)
 
 
 @pytest.mark.slow

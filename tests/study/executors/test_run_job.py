@@ -56,7 +56,7 @@ def test_a_run_stops_itself_when_its_time_is_over(make_job: MakeJob, spent: floa
 
 def test_a_run_that_another_process_works_on_is_busy(make_job: MakeJob) -> None:
     job = make_job()
-    with RunFolder(job.place.output, job.config.run_id).locked():
+    with RunFolder(job.options.output, job.config.run_id).locked():
         ended = perform(job, go_on)
     assert ended.status == "busy"
     assert ended.error is not None
@@ -85,11 +85,11 @@ def test_wrong_data_fail_the_run_and_leave_nothing(make_job: MakeJob, tmp_path: 
     assert ended.error is not None
     assert "nowhere" in ended.error["message"]
     assert set(ended.error) >= {"kind", "message", "hint"}
-    assert not (job.place.output / job.config.run_id).exists()
+    assert not (job.options.output / job.config.run_id).exists()
 
 
 def test_a_catalogue_that_is_not_there_fails_the_run(make_job: MakeJob, tmp_path: Path) -> None:
-    ended = perform(replace(make_job(), catalogs=(tmp_path / "nowhere",)), go_on)
+    ended = perform(replace(make_job(), options=replace(make_job().options, catalogs=(tmp_path / "nowhere",))), go_on)
     assert isinstance(ended, Ended)
     assert ended.status == "failed"
 

@@ -46,12 +46,12 @@ class Watcher:
 
 def stored(job: Job) -> Result:
     """The result of a job that stands on the disk."""
-    return read_result(job.place.output / job.config.run_id)
+    return read_result(job.options.output / job.config.run_id)
 
 
 def journal(job: Job, event: str) -> list[dict[str, Any]]:
     """The lines of the journal of one kind about one job."""
-    lines = read_journal(job.place.output)
+    lines = read_journal(job.options.output)
     return [line for line in lines if (line["event"], line["run_id"]) == (event, job.config.run_id)]
 
 

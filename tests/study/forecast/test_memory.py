@@ -13,6 +13,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.process_pool import open_workers
 from petlbench.memory import predict
 from petlbench.models.build import assemble
+from petlbench.models.method import configured_method
 from petlbench.run.resolve import Request
 from petlbench.study.forecast.memory import Extras, predict_rows
 from petlbench.study.grid import Case, Vary, common_settings, plan_cases
@@ -116,9 +117,8 @@ class TestRows:
         (case,) = plan_cases(TINY, ["lora"], None, catalog)
         assert case.config is not None
         (row,) = predict_rows([case], 3, Extras(context=7))
-        alone = predict.predict_training(
-            case.config, assemble(case.config, catalog, 3, predict.torch.device("meta")), context=7
-        )
+        assembled = assemble(case.config, configured_method(case.config, catalog), 3, predict.torch.device("meta"))
+        alone = predict.predict_training(case.config, assembled, context=7)
         assert row.memory == alone
         assert row.figure == alone.process
 

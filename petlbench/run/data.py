@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
-from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
-from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, Record, open_dataset
 from petlbench.data.image_store import StoredImages
 from petlbench.data.manifest import manifest_of
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
+from petlbench.run.options import RunContext
+from petlbench.run.resolve import ResolvedRun
 
-__all__ = ["TaskData", "load_external_data", "load_task_data", "load_test_data", "shared_images"]
+__all__ = [
+    "RunData",
+    "load_external_data",
+    "load_run_data",
+    "opened_dataset",
+    "shared_images",
+]
 
 
 @dataclass(frozen=True)
-class TaskData:
+class RunData:
     """A dataset with its split.
 
     Args:
@@ -45,82 +49,90 @@ class TaskData:
         return [self.dataset.records[index] for index in self.indices[split]]
 
 
-def load_task_data(
-    config: RunConfig,
-    catalog: Catalog,
-    data_root: Path,
-    workers: int,
-    progress: Progress,
-    *,
-    images_of: Callable[[Dataset], StoredImages] = StoredImages,
-) -> TaskData:
-    """Open a run's dataset, split it, and read every image once: to be sure of it, to hash it, and to keep it.
+def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
+    """The dataset of a run.
 
     Args:
-        config: The run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
-        workers: Threads that decode.
-        progress: Told what goes on.
-        images_of: Says what is kept of a dataset's images; nothing by default.
+        run: The run.
+        context: Where it reads.
 
     Raises:
-        InputError: When the dataset or its split is wrong, or an image cannot be read and is not to be skipped.
+        InputError: When its images are not there, or no run can train on them; the error says why.
     """
-    dataset = open_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
-    scheme = SplitScheme.parse(config.split)
-
-    def split(left: Dataset) -> list[Split]:
-        _check_classes(left)
-        return assign_splits(left.records, scheme, config.split_seed, classes=left.classes)
-
-    return _read_all(images_of(dataset), split, config.skip_corrupt, workers, progress)
+    if run.dataset is not None and run.dataset.dataset is not None:
+        return run.dataset.dataset
+    config, root = run.config, context.options.data_root
+    return open_dataset(config.dataset, catalog=context.catalog, data_root=root, settings=config.dataset_settings)
 
 
-def load_test_data(
-    config: RunConfig, catalog: Catalog, data_root: Path, workers: int, progress: Progress, *, classes: Sequence[str]
-) -> TaskData:
+def load_run_data(run: ResolvedRun, context: RunContext, images: StoredImages) -> RunData:
+    """Split a run's dataset, and read every image once: to be sure of it, to hash it, and to keep it.
+
+    Args:
+        run: The run.
+        context: Where it reads, and who is told.
+        images: The images of its dataset, and what is kept of them.
+
+    Raises:
+        InputError: When the split is wrong, or an image cannot be read and is not to be skipped.
+    """
+    scheme = SplitScheme.parse(run.config.split)
+
+    def split(dataset: Dataset) -> list[Split]:
+        _check_classes(dataset)
+        return assign_splits(dataset.records, scheme, run.config.split_seed, classes=dataset.classes)
+
+    return _read_all(images, split, run.config.skip_corrupt, context)
+
+
+def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) -> RunData | None:
     """Open a run's external test set, all of whose images are its test split, and read every image once.
 
     Args:
-        config: The run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
-        workers: Threads that decode.
-        progress: Told what goes on.
-        classes: The classes that the run learns, in label order.
+        run: The run.
+        context: Where it reads, and who is told.
+        trained: The dataset that the run learns from; its order of the classes is kept.
+
+    Returns:
+        All images of the external test set, as a test split; None where the run has none.
 
     Raises:
         InputError: When the dataset or its classes are wrong, or an image cannot be read and is not to be skipped.
     """
-    dataset = open_dataset(config.test_on, catalog=catalog, data_root=data_root, settings={}).labelled_as(classes)
-    images = StoredImages(dataset)
-    return _read_all(images, lambda left: ["test"] * len(left.records), config.skip_corrupt, workers, progress)
+    if not run.config.test_on:
+        return None
+    root, classes = context.options.data_root, trained.dataset.classes
+    dataset = open_dataset(run.config.test_on, catalog=context.catalog, data_root=root, settings={}).labelled_as(
+        classes
+    )
+    images = StoredImages(dataset.labelled_as(classes))
+    external = _read_all(images, lambda rest: ["test"] * len(rest.records), run.config.skip_corrupt, context)
+    if shared := shared_images(external, trained):
+        context.progress.say(
+            f"{shared} images of {external.dataset.name} are images of {trained.dataset.name}, byte for byte"
+        )
+    return external
 
 
 def _read_all(
-    images: StoredImages,
-    split: Callable[[Dataset], list[Split]],
-    skip_corrupt: bool,
-    workers: int,
-    progress: Progress,
-) -> TaskData:
+    images: StoredImages, split: Callable[[Dataset], list[Split]], skip_corrupt: bool, context: RunContext
+) -> RunData:
     """Split a dataset and look at every image; once more split what is left where some cannot be read."""
     dataset = images.dataset
     splits = split(dataset)
-    digests, errors = _read(images, splits, workers, progress)
+    digests, errors = _read(images, splits, context)
     if errors and not skip_corrupt:
         raise _refusal(errors)
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
-        progress.say(f"{len(errors)} unreadable images are left out")
+        context.progress.say(f"{len(errors)} unreadable images are left out")
         splits = split(dataset)
     manifest = manifest_of(dataset, splits, [digests[record.image_id] for record in dataset.records])
     indices: dict[Split, list[int]] = {
         name: [index for index, side in enumerate(splits) if side == name] for name in SPLITS
     }
     skipped = tuple(error.message for error in errors.values())
-    return TaskData(dataset, indices, manifest, skipped, images.part(dataset))
+    return RunData(dataset, indices, manifest, skipped, images.part(dataset))
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -135,11 +147,11 @@ def _check_classes(dataset: Dataset) -> None:
 
 
 def _read(
-    images: StoredImages, splits: Sequence[Split], workers: int, progress: Progress
+    images: StoredImages, splits: Sequence[Split], context: RunContext
 ) -> tuple[dict[str, str], dict[str, InputError]]:
     """Look at every image; return the digests of those that can be read, and the errors of the others, by image id."""
     records = images.dataset.records
-    progress.phase("reading images", len(records))
+    context.progress.phase("reading images", len(records))
 
     def look(record: Record, split: Split) -> str | InputError:
         try:
@@ -147,9 +159,9 @@ def _read(
         except InputError as error:
             return error
         finally:
-            progress.advance()
+            context.progress.advance()
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(max(1, context.options.workers)) as pool:
         try:
             seen = dict(zip((record.image_id for record in records), pool.map(look, records, splits), strict=True))
         except BaseException:
@@ -170,34 +182,7 @@ def _refusal(errors: Mapping[str, InputError]) -> InputError:
     )
 
 
-def load_external_data(
-    config: RunConfig, catalog: Catalog, data_root: Path, workers: int, progress: Progress, *, trained: TaskData
-) -> TaskData | None:
-    """Open a run's external test set; None where it has none.
-
-    Args:
-        config: The run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
-        workers: Threads that decode.
-        progress: Told what goes on.
-        trained: The dataset that the run learns from; its order of the classes is kept.
-
-    Returns:
-        All images of the external test set, as a test split.
-
-    Raises:
-        InputError: When the dataset or its classes are wrong, or an image cannot be read and is not to be skipped.
-    """
-    if not config.test_on:
-        return None
-    external = load_test_data(config, catalog, data_root, workers, progress, classes=trained.dataset.classes)
-    if shared := shared_images(external, trained):
-        progress.say(f"{shared} images of {external.dataset.name} are images of {trained.dataset.name}, byte for byte")
-    return external
-
-
-def shared_images(external: TaskData, trained: TaskData) -> int:
+def shared_images(external: RunData, trained: RunData) -> int:
     """Count the external images that are, byte for byte, among those of the run's own dataset.
 
     Args:
