@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from petlbench.features.quota import CachePlace
+from petlbench.features.quota import CacheConfig
 from petlbench.run.image_cache import ImageCache
 
 __all__ = ["Place"]
@@ -44,6 +44,6 @@ class Place:
     group: str = ""
 
     @property
-    def cache(self) -> CachePlace:
+    def cache(self) -> CacheConfig:
         """The feature cache."""
-        return CachePlace(self.cache_dir, self.cache_size)
+        return CacheConfig(self.cache_dir, self.cache_size)

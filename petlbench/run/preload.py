@@ -15,7 +15,7 @@ from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.run_data import TaskData
 from petlbench.data.views import View
 from petlbench.features.cache import StorePlan, plan_store
-from petlbench.features.quota import CachePlace, check_room, keep_below
+from petlbench.features.quota import CacheConfig, check_room, keep_below
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.memory.measure import MemoryMeter
 from petlbench.models.build import Assembled
@@ -58,7 +58,7 @@ def open_source(
     views: Mapping[str, View],
     data: TaskData,
     *,
-    cache: CachePlace,
+    cache: CacheConfig,
     device: torch.device,
 ) -> FeatureSource:
     """Choose where a run's features come from; where they are preloaded, see that they fit and open their store.
@@ -91,7 +91,7 @@ def preload(
     data: TaskData,
     views: Mapping[str, View],
     *,
-    cache: CachePlace,
+    cache: CacheConfig,
     workers: int,
     meter: MemoryMeter,
     progress: Progress,

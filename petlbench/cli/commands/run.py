@@ -61,10 +61,10 @@ def command(
     request = Request(method_settings=given["method"], dataset_settings=given["dataset"], **values)
     config = resolve(request, found, data_root)
     if dry_run:
-        from petlbench.features.quota import CachePlace
+        from petlbench.features.quota import CacheConfig
         from petlbench.study.forecast.dry_run import dry_run as predict
 
-        return _show_dry_run(predict(config, found, data_root, CachePlace(cache_dir, cache_size)), cache_dir, json)
+        return _show_dry_run(predict(config, found, data_root, CacheConfig(cache_dir, cache_size)), cache_dir, json)
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.run.execute import execute
     from petlbench.run.options import Place

@@ -11,7 +11,7 @@ import torch
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.data.dataset import DatasetInfo, describe_dataset
-from petlbench.features.quota import CachePlace, check_room, free_bytes
+from petlbench.features.quota import CacheConfig, check_room, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.results.result import Memory, Parameters
@@ -63,7 +63,7 @@ class DryRun:
         }
 
 
-def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CachePlace) -> DryRun:
+def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CacheConfig) -> DryRun:
     """Build a run on device ``meta``, count its parameters and predict its memory.
 
     Args:
@@ -81,7 +81,7 @@ def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CachePl
     return DryRun(config, count_parameters(assembled), predict_training(config, assembled), preloaded)
 
 
-def _preloaded(config: RunConfig, assembled: Assembled, described: DatasetInfo, cache: CachePlace) -> PreloadedBytes:
+def _preloaded(config: RunConfig, assembled: Assembled, described: DatasetInfo, cache: CacheConfig) -> PreloadedBytes:
     chosen = normalization(config, described.card)
     views = build_views(config, assembled.method, assembled.backbone.info, chosen, None)
     plan = plan_features(config, assembled, views, cache.folder)
