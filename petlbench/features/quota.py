@@ -11,11 +11,11 @@ from petlbench.core.files import check_writable, existing_part
 from petlbench.core.units import readable_size
 from petlbench.features.maintenance import FeatureSet, evictable, prune, survey
 
-__all__ = ["PRELOADING", "CachePlace", "Purpose", "check_room", "free_bytes", "keep_below"]
+__all__ = ["PRELOADING", "CacheConfig", "Purpose", "check_room", "free_bytes", "keep_below"]
 
 
 @dataclass(frozen=True)
-class CachePlace:
+class CacheConfig:
     """Where preloaded features are kept.
 
     Args:
@@ -48,7 +48,7 @@ class Purpose:
 PRELOADING = Purpose("preloading", "use --no-preload, or a smaller --cache-precision")
 
 
-def check_room(place: CachePlace, own: Path | None, needed: int, purpose: Purpose = PRELOADING) -> None:
+def check_room(place: CacheConfig, own: Path | None, needed: int, purpose: Purpose = PRELOADING) -> None:
     """Check that features fit on the disk and into the cache; nothing is written or deleted.
 
     Args:
@@ -75,7 +75,7 @@ def check_room(place: CachePlace, own: Path | None, needed: int, purpose: Purpos
         )
 
 
-def keep_below(place: CachePlace, needed: int = 0) -> int:
+def keep_below(place: CacheConfig, needed: int = 0) -> int:
     """Delete the least recently used feature sets of others until the cache is as small as was asked for.
 
     Args:
@@ -90,7 +90,7 @@ def keep_below(place: CachePlace, needed: int = 0) -> int:
     return max(0, prune(place.folder, max(0, place.most - needed)).bytes_left + needed - place.most)
 
 
-def _check_bound(place: CachePlace, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
+def _check_bound(place: CacheConfig, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
     """Choose the feature sets that would have to go, or say that it does not help."""
     sets, _ = survey(place.folder)
     most = place.most or 0

@@ -20,7 +20,7 @@ from petlbench.data.image_store import StoredImages
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
 from petlbench.features.cache import StorePlan, plan_tensors
-from petlbench.features.quota import CachePlace, Purpose, check_room, keep_below
+from petlbench.features.quota import CacheConfig, Purpose, check_room, keep_below
 from petlbench.features.store import FeatureStore
 from petlbench.models.method import TensorSpec
 
@@ -42,7 +42,7 @@ def memory_bound() -> int:
 
 
 def open_images(
-    kind: ImageCache, dataset: Dataset, views: Mapping[Split, Mapping[str, View]], cache: CachePlace
+    kind: ImageCache, dataset: Dataset, views: Mapping[Split, Mapping[str, View]], cache: CacheConfig
 ) -> StoredImages:
     """Say what is kept of a dataset's images; nothing is written.
 
@@ -145,7 +145,7 @@ class _Part:
         return self.shelf.plan.store.missing_bytes(self.digests)
 
 
-def check_disk(images: StoredImages, indices: Mapping[Split, Sequence[int]], cache: CachePlace) -> None:
+def check_disk(images: StoredImages, indices: Mapping[Split, Sequence[int]], cache: CacheConfig) -> None:
     """Check that the images that are still missing on the disk fit there; nothing is written.
 
     Args:
@@ -164,7 +164,7 @@ def check_disk(images: StoredImages, indices: Mapping[Split, Sequence[int]], cac
 def fill_disk(
     images: StoredImages,
     indices: Mapping[Split, Sequence[int]],
-    cache: CachePlace,
+    cache: CacheConfig,
     workers: int,
     progress: Progress,
 ) -> None:
@@ -211,7 +211,7 @@ def _parts(images: StoredImages, indices: Mapping[Split, Sequence[int]]) -> list
     return parts
 
 
-def _plan(cache: CachePlace, forms: frozenset[Form]) -> StorePlan:
+def _plan(cache: CacheConfig, forms: frozenset[Form]) -> StorePlan:
     names = sorted(map(_name, forms))
     determined_by = {
         "features": {"feature": "resized images", "forms": " and ".join(names)},

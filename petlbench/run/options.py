@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
-from petlbench.features.quota import CachePlace
+from petlbench.features.quota import CacheConfig
 from petlbench.run.image_cache import ImageCache
 
 __all__ = ["RunContext", "RunOptions"]
@@ -49,9 +49,9 @@ class RunOptions:
     group: str = ""
 
     @property
-    def cache(self) -> CachePlace:
+    def cache(self) -> CacheConfig:
         """The feature cache."""
-        return CachePlace(self.cache_dir, self.cache_size)
+        return CacheConfig(self.cache_dir, self.cache_size)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.views import View
 from petlbench.features.cache import StorePlan, plan_store
-from petlbench.features.quota import CachePlace, check_room, keep_below
+from petlbench.features.quota import CacheConfig, check_room, keep_below
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.memory.measure import MemoryMeter
 from petlbench.models.build import Assembled
@@ -54,7 +54,7 @@ def plan_features(
 
 
 def open_source(
-    run: ResolvedRun, assembled: Assembled, data: RunData, *, cache: CachePlace, device: torch.device
+    run: ResolvedRun, assembled: Assembled, data: RunData, *, cache: CacheConfig, device: torch.device
 ) -> FeatureSource:
     """Choose where a run's features come from; where they are preloaded, see that they fit and open their store.
 

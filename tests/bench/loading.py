@@ -29,7 +29,7 @@ from petlbench.data.dataset import open_dataset
 from petlbench.data.loader import ImageLoader
 from petlbench.data.record import Split
 from petlbench.data.views import Augmentation, Normalization, View
-from petlbench.features.quota import CachePlace
+from petlbench.features.quota import CacheConfig
 from petlbench.run.image_cache import ImageCache, fill_disk, open_images
 from tests.bench.turns import in_turns
 
@@ -98,11 +98,11 @@ def our_loader(root: Path, shown: Mapping[str, View], workers: int, kept: ImageC
     """A loader as a run has it in front of an epoch: in the first where nothing is kept, else behind it."""
     dataset = open_dataset(str(root), catalog=Catalog(), data_root=root, settings={})
     by_split: dict[Split, Mapping[str, View]] = {"train": shown}
-    images = open_images(kept, dataset, by_split, CachePlace(cache))
+    images = open_images(kept, dataset, by_split, CacheConfig(cache))
     if kept != "none":
         for record in dataset.records:
             images.look(record, "train")
-        fill_disk(images, {"train": range(len(dataset.records))}, CachePlace(cache), workers, Progress())
+        fill_disk(images, {"train": range(len(dataset.records))}, CacheConfig(cache), workers, Progress())
     return ImageLoader(images, range(len(dataset.records)), shown, BATCH, workers)
 
 

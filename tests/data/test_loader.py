@@ -26,7 +26,7 @@ from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.record import Record, Split
 from petlbench.data.views import Augmentation, Normalization, View, by_split
-from petlbench.features.quota import CachePlace
+from petlbench.features.quota import CacheConfig
 from petlbench.features.shard import shards_in
 from petlbench.run.image_cache import ImageCache, check_disk, fill_disk, open_images
 
@@ -66,7 +66,7 @@ def opened(root: Path) -> Dataset:
 
 
 def looked_at(root: Path, kept: ImageCache, cache: Path, views: dict[str, View] | None = None) -> StoredImages:
-    images = open_images(kept, opened(root), by_split(VIEWS if views is None else views), CachePlace(cache))
+    images = open_images(kept, opened(root), by_split(VIEWS if views is None else views), CacheConfig(cache))
     for record, split in zip(images.dataset.records, SPLITS, strict=True):
         images.look(record, split)
     return images
@@ -74,8 +74,8 @@ def looked_at(root: Path, kept: ImageCache, cache: Path, views: dict[str, View] 
 
 def kept_images(root: Path, kept: ImageCache, cache: Path, workers: int = 2) -> StoredImages:
     images = looked_at(root, kept, cache)
-    check_disk(images, INDICES, CachePlace(cache))
-    fill_disk(images, INDICES, CachePlace(cache), workers, Progress())
+    check_disk(images, INDICES, CacheConfig(cache))
+    fill_disk(images, INDICES, CacheConfig(cache), workers, Progress())
     return images
 
 
@@ -249,7 +249,7 @@ class TestDisk:
         images = looked_at(root, "disk", tmp_path / "cache")
         monkeypatch.setattr("petlbench.features.quota.free_bytes", lambda folder: 1000)
         with pytest.raises(InputError, match="keeping the resized images would write") as refusal:
-            check_disk(images, INDICES, CachePlace(tmp_path / "cache"))
+            check_disk(images, INDICES, CacheConfig(tmp_path / "cache"))
         assert (refusal.value.kind, "--cache-images ram" in refusal.value.hint) == ("no_room", True)
         assert not (tmp_path / "cache").exists()
 

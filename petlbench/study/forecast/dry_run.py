@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from petlbench.core.config import RunConfig
-from petlbench.features.quota import CachePlace, check_room, free_bytes
+from petlbench.features.quota import CacheConfig, check_room, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.results.result import Memory, Parameters
@@ -60,7 +60,7 @@ class DryRun:
         }
 
 
-def dry_run(run: ResolvedRun, cache: CachePlace) -> DryRun:
+def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
     """Build a run on device ``meta``, count its parameters and predict its memory.
 
     Args:
@@ -75,7 +75,7 @@ def dry_run(run: ResolvedRun, cache: CachePlace) -> DryRun:
     return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled), preloaded)
 
 
-def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CachePlace) -> PreloadedBytes:
+def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CacheConfig) -> PreloadedBytes:
     plan = plan_features(run.config, assembled, run.views, cache.folder)
     if plan is None:
         return PreloadedBytes()
