@@ -14,7 +14,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, Record, open_dataset
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
@@ -38,7 +38,7 @@ class TaskData:
     indices: Mapping[Split, list[int]]
     manifest: pd.DataFrame
     skipped: tuple[str, ...]
-    images: StoredImages
+    images: ImageStore
 
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
@@ -52,7 +52,7 @@ def load_task_data(
     workers: int,
     progress: Progress,
     *,
-    images_of: Callable[[Dataset], StoredImages] = StoredImages,
+    images_of: Callable[[Dataset], ImageStore] = ImageStore,
 ) -> TaskData:
     """Open a run's dataset, split it, and read every image once: to be sure of it, to hash it, and to keep it.
 
@@ -94,12 +94,12 @@ def load_test_data(
         InputError: When the dataset or its classes are wrong, or an image cannot be read and is not to be skipped.
     """
     dataset = open_dataset(config.test_on, catalog=catalog, data_root=data_root, settings={}).labelled_as(classes)
-    images = StoredImages(dataset)
+    images = ImageStore(dataset)
     return _read_all(images, lambda left: ["test"] * len(left.records), config.skip_corrupt, workers, progress)
 
 
 def _read_all(
-    images: StoredImages,
+    images: ImageStore,
     split: Callable[[Dataset], list[Split]],
     skip_corrupt: bool,
     workers: int,
@@ -135,7 +135,7 @@ def _check_classes(dataset: Dataset) -> None:
 
 
 def _read(
-    images: StoredImages, splits: Sequence[Split], workers: int, progress: Progress
+    images: ImageStore, splits: Sequence[Split], workers: int, progress: Progress
 ) -> tuple[dict[str, str], dict[str, InputError]]:
     """Look at every image; return the digests of those that can be read, and the errors of the others, by image id."""
     records = images.dataset.records
@@ -143,7 +143,7 @@ def _read(
 
     def look(record: Record, split: Split) -> str | InputError:
         try:
-            return images.look(record, split)
+            return images.read(record, split)
         except InputError as error:
             return error
         finally:

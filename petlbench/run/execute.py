@@ -19,7 +19,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -77,9 +77,9 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
     meter = open_meter(device)
     folder = RunFolder(place.output, config.run_id)
 
-    def images_of(dataset: Dataset) -> StoredImages:
+    def images_of(dataset: Dataset) -> ImageStore:
         if _is_finished(folder) and not place.rerun:  # they are read to be checked, and most likely no further
-            return StoredImages(dataset)
+            return ImageStore(dataset)
         return open_images(place.cache_images, dataset, views_by_split(config, catalog, dataset.card), place.cache)
 
     data = load_task_data(config, catalog, place.data_root, place.workers, progress, images_of=images_of)

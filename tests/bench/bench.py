@@ -20,7 +20,7 @@ from torch import nn
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.run_data import load_task_data
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
@@ -71,7 +71,7 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     data = load_task_data(config, CATALOG, Path("data"), 2, Progress())
     chosen = normalization(config, data.dataset.card)
     views = build_views(config, assembled.method, assembled.backbone.info, chosen, augmentation=None)
-    images = StoredImages(data.dataset, bound=memory_bound())
+    images = ImageStore(data.dataset, bound=memory_bound())
     decoding = ImageLoader(images, data.indices["train"], views, 16, 2)
     blind = ImageLoader(images, data.indices["train"], {}, 16, 2)
     assert assembled.frozen is not None
