@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from petlbench.audit.scan import Gallery
-from petlbench.data.duplicates import Kind, Pair, clusters, find_pairs
+from petlbench.data.duplicates import DuplicatePair, Kind, clusters, duplicate_pairs
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import shared_groups
 
@@ -94,7 +94,7 @@ def find_leaks(gallery: Gallery, sides: Sequence[Split | None]) -> Leaks:
         gallery: The images, (N,).
         sides: The side of each, (N,); None where an image has none.
     """
-    pairs = find_pairs([sight.fingerprint for sight in gallery.sights])
+    pairs = duplicate_pairs([sight.fingerprint for sight in gallery.sights])
     twins = sorted(
         (_twins(pair, gallery, sides) for pair in pairs),
         key=lambda pair: (not pair.across, not pair.two_labels, not pair.exact, pair.images),
@@ -113,7 +113,7 @@ def find_leaks(gallery: Gallery, sides: Sequence[Split | None]) -> Leaks:
     )
 
 
-def _twins(pair: Pair, gallery: Gallery, sides: Sequence[Split | None]) -> Twins:
+def _twins(pair: DuplicatePair, gallery: Gallery, sides: Sequence[Split | None]) -> Twins:
     one, other = gallery.records[pair.first], gallery.records[pair.second]
     return Twins(
         (one.image_id, other.image_id),

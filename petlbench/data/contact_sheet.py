@@ -14,13 +14,13 @@ from petlbench.data.record import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["chosen_images", "draw_contact_sheet"]
+__all__ = ["draw_contact_sheet", "sample_images"]
 
 _SIDE = 160
 """Pixels of the longer side of an image on the page."""
 
 
-def chosen_images(dataset: Dataset, label: int, count: int) -> list[Record]:
+def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:
     """Choose images of a class at even distances in the order of the dataset, the same ones each time.
 
     Args:
@@ -48,7 +48,7 @@ def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = [chosen_images(dataset, label, per_class) for label in range(len(dataset.classes))]
+    rows = [sample_images(dataset, label, per_class) for label in range(len(dataset.classes))]
     progress.phase("drawing images", sum(map(len, rows)))
     figure = Figure(figsize=(1.3 * per_class + 1.5, 1.4 * len(rows) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -31,13 +31,13 @@ __all__ = [
     "HASH_BITS",
     "LEAST_CORRELATION",
     "THUMBNAIL",
+    "DuplicatePair",
     "Fingerprint",
-    "Pair",
     "close_pairs",
     "clusters",
-    "find_pairs",
+    "duplicate_pairs",
     "fingerprint",
-    "look_at_all",
+    "map_images",
     "near_duplicate_groups",
     "perceptual_hashes",
 ]
@@ -52,7 +52,7 @@ _BLOCK = 512  # images whose hashes are compared with as many others at once
 _LOW_FREQUENCIES = 8
 
 Kind = Literal["bytes", "pixels", "near", "mirrored"]
-Seen = TypeVar("Seen")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Pair:
+class DuplicatePair:
     """Two images that show the same.
 
     Args:
@@ -141,7 +141,7 @@ def close_pairs(hashes: NDArray[np.uint64], bits: int = HASH_BITS) -> NDArray[np
     return np.asarray(every[np.lexsort((every[:, 1], every[:, 0]))], dtype=np.int64)
 
 
-def find_pairs(fingerprints: Sequence[Fingerprint]) -> list[Pair]:
+def duplicate_pairs(fingerprints: Sequence[Fingerprint]) -> list[DuplicatePair]:
     """Find the images that show the same.
 
     Of equal images each is paired with the first of them, and only the first is compared with other images: whoever
@@ -205,8 +205,8 @@ def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) ->
     def look(record: Record) -> Fingerprint:
         return fingerprint(dataset.open(record), dataset.content_hash(record))
 
-    seen, _ = look_at_all(dataset, look, workers, progress)
-    pairs = find_pairs(list(seen.values()))
+    seen, _ = map_images(dataset, look, workers, progress)
+    pairs = duplicate_pairs(list(seen.values()))
     cluster = clusters([(pair.first, pair.second) for pair in pairs], len(seen))
     sizes, names = Counter(cluster), list(seen)
     return {
@@ -214,14 +214,14 @@ def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) ->
     }
 
 
-def look_at_all(
-    dataset: Dataset, look: Callable[[Record], Seen], workers: int, progress: Progress
-) -> tuple[dict[str, Seen], dict[str, InputError]]:
+def map_images(
+    dataset: Dataset, function: Callable[[Record], T], workers: int, progress: Progress
+) -> tuple[dict[str, T], dict[str, InputError]]:
     """Do something with every image of a dataset, in threads.
 
     Args:
         dataset: The dataset.
-        look: What is done; called from several threads.
+        function: What is done; called from several threads.
         workers: Number of threads.
         progress: Told of every image.
 
@@ -230,9 +230,9 @@ def look_at_all(
     """
     progress.phase("reading images", len(dataset.records))
 
-    def attempt(record: Record) -> Seen | InputError:
+    def attempt(record: Record) -> T | InputError:
         try:
-            return look(record)
+            return function(record)
         except InputError as error:
             return error
         finally:
@@ -249,21 +249,21 @@ def look_at_all(
     return seen, {record.image_id: outcome for record, outcome in outcomes if isinstance(outcome, InputError)}
 
 
-def _equal(fingerprints: Sequence[Fingerprint]) -> tuple[list[Pair], list[int]]:
-    """Pair equal images with the first of them; the positions of those that stand for all."""
-    pairs: list[Pair] = []
+def _equal(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], list[int]]:
+    """DuplicatePair equal images with the first of them; the positions of those that stand for all."""
+    pairs: list[DuplicatePair] = []
     first: dict[str, int] = {}
     for row, mark in enumerate(fingerprints):
         known = first.setdefault(mark.pixels, row)
         if known != row:
             same_file = fingerprints[known].sha256 == mark.sha256
-            pairs.append(Pair(known, row, "bytes" if same_file else "pixels", 0, 1.0))
+            pairs.append(DuplicatePair(known, row, "bytes" if same_file else "pixels", 0, 1.0))
     return pairs, list(first.values())
 
 
-def _pair(rows: NDArray[np.int64], match: tuple[int, int, int, float], kind: Kind) -> Pair:
+def _pair(rows: NDArray[np.int64], match: tuple[int, int, int, float], kind: Kind) -> DuplicatePair:
     left, right, bits, correlation = match
-    return Pair(int(rows[left]), int(rows[right]), kind, bits, round(correlation, 4))
+    return DuplicatePair(int(rows[left]), int(rows[right]), kind, bits, round(correlation, 4))
 
 
 def _fine_structure(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -11,10 +11,10 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
 
-__all__ = ["Shelf", "StoredImages", "form_bytes"]
+__all__ = ["ImageCache", "ImageStore", "form_bytes"]
 
 
-class Shelf(Protocol):
+class ImageCache(Protocol):
     """Where images are kept in some forms beyond this process."""
 
     def __contains__(self, digest: object) -> bool:
@@ -26,14 +26,14 @@ class Shelf(Protocol):
         ...
 
 
-class StoredImages:
+class ImageStore:
     """Makes what views store of images, from one decode for all views, and keeps it.
 
     Args:
         dataset: Where the images come from.
         views: The views that each split will be read in, by name; none for a split that is only looked at.
         bound: Most bytes that are kept in memory; what is beyond is made anew each time.
-        shelves: What is kept elsewhere, by the forms that it holds.
+        caches: What is kept elsewhere, by the forms that it holds.
     """
 
     def __init__(
@@ -42,21 +42,21 @@ class StoredImages:
         views: Mapping[Split, Mapping[str, View]] | None = None,
         *,
         bound: int = 0,
-        shelves: Mapping[frozenset[Form], Shelf] | None = None,
+        caches: Mapping[frozenset[Form], ImageCache] | None = None,
     ) -> None:
         self.dataset = dataset
         self.views = dict(views or {})
-        self.shelves = dict(shelves or {})
+        self.caches = dict(caches or {})
         self._memory = _Memory(bound)
         self._digests: dict[str, str] = {}
 
-    def part(self, dataset: Dataset) -> StoredImages:
+    def part(self, dataset: Dataset) -> ImageStore:
         """The same images and what is kept of them, for a dataset that has lost some of its records."""
         left = copy.copy(self)
         left.dataset = dataset
         return left
 
-    def look(self, record: Record, split: Split) -> str:
+    def read(self, record: Record, split: Split) -> str:
         """Read an image for the first time: see that it can be decoded, and keep what its split will be read in.
 
         Args:
@@ -70,14 +70,14 @@ class StoredImages:
             InputError: When it cannot be read.
         """
         views = self.views.get(split, {})
-        shelf = self._shelf(views)
-        if shelf is None:
+        cache = self._cache(views)
+        if cache is None:
             # Decoded before it is hashed: a reader that makes its images knows the digest by then.
             self._make_ahead(record, views)
             digest = self.dataset.content_hash(record)
         else:
             digest = self.dataset.content_hash(record)
-            if digest not in shelf:
+            if digest not in cache:
                 self._make_ahead(record, views)
         self._digests[record.image_id] = digest
         return digest
@@ -116,11 +116,11 @@ class StoredImages:
         kept = self._memory.find(record, forms)
         if kept is not None:
             return kept
-        shelf, digest = self.shelves.get(frozenset(forms)), self._digests.get(record.image_id)
-        return shelf.find(digest) if shelf is not None and digest is not None and digest in shelf else None
+        cache, digest = self.caches.get(frozenset(forms)), self._digests.get(record.image_id)
+        return cache.find(digest) if cache is not None and digest is not None and digest in cache else None
 
-    def _shelf(self, views: Mapping[str, View]) -> Shelf | None:
-        return self.shelves.get(frozenset(view.form for view in views.values()))
+    def _cache(self, views: Mapping[str, View]) -> ImageCache | None:
+        return self.caches.get(frozenset(view.form for view in views.values()))
 
     def _make_ahead(self, record: Record, views: Mapping[str, View]) -> None:
         image = self.dataset.open_deep(record)

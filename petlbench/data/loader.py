@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from petlbench.core.config import derive_seed
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.views import RGB, View
 
 __all__ = ["Batch", "ImageLoader", "Pixels", "decode_ahead"]
@@ -47,14 +47,14 @@ class Batch:
         views = {name: view.to(device, non_blocking=True) for name, view in self.views.items()}
         return Batch(self.index, views, self.labels.to(device, non_blocking=True))
 
-    def pieces(self, size: int) -> Iterator[Batch]:
-        """Cut the batch into pieces, without copying anything.
+    def micro_batches(self, size: int) -> Iterator[Batch]:
+        """Cut the batch into micro-batches, without copying anything.
 
         Args:
-            size: Images a piece; the last one may have fewer.
+            size: Images a micro-batch; the last one may have fewer.
 
         Yields:
-            The pieces in order.
+            The micro-batches in order.
         """
         for start in range(0, len(self.labels), size):
             rows = slice(start, start + size)
@@ -105,7 +105,7 @@ class ImageLoader:
         pinned: Whether batches lie in pinned memory, from which a copy to a CUDA device need not be waited for.
     """
 
-    images: StoredImages
+    images: ImageStore
     indices: Sequence[int]
     views: Mapping[str, View]
     batch_size: int

@@ -16,7 +16,7 @@ from petlbench.data.images.facts import ImageFacts, read_size
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits
 
-__all__ = ["Overview", "Spread", "look_over"]
+__all__ = ["Overview", "Spread", "overview_of"]
 
 _SEED: int = RunConfig.model_fields["split_seed"].default
 
@@ -51,7 +51,7 @@ class Overview:
     unmeasured: int
 
 
-def look_over(dataset: Dataset, known: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
+def overview_of(dataset: Dataset, known: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
     """Count classes by side, and measure images without decoding them.
 
     Args:

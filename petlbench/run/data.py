@@ -10,7 +10,7 @@ import pandas as pd
 
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, open_dataset
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
@@ -42,7 +42,7 @@ class RunData:
     indices: Mapping[Split, list[int]]
     manifest: pd.DataFrame
     skipped: tuple[str, ...]
-    images: StoredImages
+    images: ImageStore
 
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
@@ -65,7 +65,7 @@ def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
     return open_dataset(config.dataset, catalog=context.catalog, data_root=root, settings=config.dataset_settings)
 
 
-def load_run_data(run: ResolvedRun, context: RunContext, images: StoredImages) -> RunData:
+def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> RunData:
     """Split a run's dataset, and read every image once: to be sure of it, to hash it, and to keep it.
 
     Args:
@@ -105,7 +105,7 @@ def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) 
     dataset = open_dataset(run.config.test_on, catalog=context.catalog, data_root=root, settings={}).labelled_as(
         classes
     )
-    images = StoredImages(dataset.labelled_as(classes))
+    images = ImageStore(dataset.labelled_as(classes))
     external = _read_all(images, lambda rest: ["test"] * len(rest.records), run.config.skip_corrupt, context)
     if shared := shared_images(external, trained):
         context.progress.say(
@@ -115,7 +115,7 @@ def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) 
 
 
 def _read_all(
-    images: StoredImages, split: Callable[[Dataset], list[Split]], skip_corrupt: bool, context: RunContext
+    images: ImageStore, split: Callable[[Dataset], list[Split]], skip_corrupt: bool, context: RunContext
 ) -> RunData:
     """Split a dataset and look at every image; once more split what is left where some cannot be read."""
     dataset = images.dataset
@@ -147,7 +147,7 @@ def _check_classes(dataset: Dataset) -> None:
 
 
 def _read(
-    images: StoredImages, splits: Sequence[Split], context: RunContext
+    images: ImageStore, splits: Sequence[Split], context: RunContext
 ) -> tuple[dict[str, str], dict[str, InputError]]:
     """Look at every image; return the digests of those that can be read, and the errors of the others, by image id."""
     records = images.dataset.records
@@ -155,7 +155,7 @@ def _read(
 
     def look(record: Record, split: Split) -> str | InputError:
         try:
-            return images.look(record, split)
+            return images.read(record, split)
         except InputError as error:
             return error
         finally:

@@ -16,7 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import describe_environment
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -74,7 +74,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     folder = RunFolder(options.output, config.run_id)
     dataset = opened_dataset(run, context)
     if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
-        images = StoredImages(dataset)
+        images = ImageStore(dataset)
     else:
         images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
     data = load_run_data(run, context, images)

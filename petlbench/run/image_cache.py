@@ -16,7 +16,7 @@ from petlbench.core.errors import RunError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
 from petlbench.features.cache import StorePlan, plan_tensors
@@ -24,7 +24,7 @@ from petlbench.features.quota import CacheConfig, Purpose, check_room, keep_belo
 from petlbench.features.store import FeatureStore
 from petlbench.models.method import TensorSpec
 
-__all__ = ["DiskShelf", "ImageCache", "check_disk", "fill_disk", "memory_bound", "open_images"]
+__all__ = ["DiskCache", "ImageCache", "check_disk", "fill_disk", "memory_bound", "open_images"]
 
 
 ImageCache = Literal["ram", "disk", "none"]
@@ -43,7 +43,7 @@ def memory_bound() -> int:
 
 def open_images(
     kind: ImageCache, dataset: Dataset, views: Mapping[Split, Mapping[str, View]], cache: CacheConfig
-) -> StoredImages:
+) -> ImageStore:
     """Say what is kept of a dataset's images; nothing is written.
 
     Args:
@@ -56,19 +56,19 @@ def open_images(
         InputError: When the folder on the disk cannot be made.
     """
     if kind == "none":
-        return StoredImages(dataset)
+        return ImageStore(dataset)
     # On the way to the disk, too: so far as there is room, an image that was read to be checked is not read again.
     bound = memory_bound()
     if kind == "ram":
-        return StoredImages(dataset, views, bound=bound)
+        return ImageStore(dataset, views, bound=bound)
     kinds = {_forms(each) for each in views.values() if each}
-    shelves = {forms: DiskShelf(_plan(cache, forms)) for forms in kinds}
-    if not all(shelf.plan.folder.is_dir() for shelf in shelves.values()):
+    caches = {forms: DiskCache(_plan(cache, forms)) for forms in kinds}
+    if not all(disk.plan.folder.is_dir() for disk in caches.values()):
         check_writable(cache.folder, what="folder of the image cache", option=f"--cache-dir, or {_INSTEAD}")
-    return StoredImages(dataset, views, bound=bound, shelves=shelves)
+    return ImageStore(dataset, views, bound=bound, caches=caches)
 
 
-class DiskShelf:
+class DiskCache:
     """Resized images in the feature cache: in shards, mapped into memory, shared by runs and processes.
 
     Args:
@@ -134,18 +134,18 @@ class DiskShelf:
 
 @dataclass(frozen=True)
 class _Part:
-    """The images of a dataset that belong on one shelf."""
+    """The images of a dataset that belong in one cache on the disk."""
 
-    shelf: DiskShelf
+    disk: DiskCache
     views: Mapping[str, View]
     records: tuple[Record, ...]
     digests: tuple[str, ...]
 
     def missing_bytes(self) -> int:
-        return self.shelf.plan.store.missing_bytes(self.digests)
+        return self.disk.plan.store.missing_bytes(self.digests)
 
 
-def check_disk(images: StoredImages, indices: Mapping[Split, Sequence[int]], cache: CacheConfig) -> None:
+def check_disk(images: ImageStore, indices: Mapping[Split, Sequence[int]], cache: CacheConfig) -> None:
     """Check that the images that are still missing on the disk fit there; nothing is written.
 
     Args:
@@ -158,11 +158,11 @@ def check_disk(images: StoredImages, indices: Mapping[Split, Sequence[int]], cac
     """
     parts = _parts(images, indices)
     if parts:
-        check_room(cache, parts[0].shelf.plan.folder, sum(part.missing_bytes() for part in parts), _PURPOSE)
+        check_room(cache, parts[0].disk.plan.folder, sum(part.missing_bytes() for part in parts), _PURPOSE)
 
 
 def fill_disk(
-    images: StoredImages,
+    images: ImageStore,
     indices: Mapping[Split, Sequence[int]],
     cache: CacheConfig,
     workers: int,
@@ -190,8 +190,8 @@ def fill_disk(
     images.forget()
 
 
-def _fill(part: _Part, images: StoredImages, workers: int, progress: Progress) -> None:
-    part.shelf.fill(
+def _fill(part: _Part, images: ImageStore, workers: int, progress: Progress) -> None:
+    part.disk.fill(
         part.digests,
         lambda position: images.stored(part.records[position], part.views.values()),
         workers,
@@ -199,15 +199,15 @@ def _fill(part: _Part, images: StoredImages, workers: int, progress: Progress) -
     )
 
 
-def _parts(images: StoredImages, indices: Mapping[Split, Sequence[int]]) -> list[_Part]:
+def _parts(images: ImageStore, indices: Mapping[Split, Sequence[int]]) -> list[_Part]:
     parts = []
-    for forms, shelf in images.shelves.items():
-        if isinstance(shelf, DiskShelf):
+    for forms, disk in images.caches.items():
+        if isinstance(disk, DiskCache):
             views = {split: each for split, each in images.views.items() if _forms(each) == forms}
             positions = sorted(position for split in views for position in indices[split])
             records = tuple(images.dataset.records[position] for position in positions)
             digests = tuple(images.digest(record) for record in records)
-            parts.append(_Part(shelf, next(iter(views.values())), records, digests))
+            parts.append(_Part(disk, next(iter(views.values())), records, digests))
     return parts
 
 

@@ -9,7 +9,7 @@ import torch
 
 from petlbench.core.config import RunConfig
 from petlbench.core.units import readable_size
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.views import View
 from petlbench.features.cache import StorePlan, plan_store
@@ -104,7 +104,7 @@ def preload(
     progress.phase("preloading", len(source.images))
     read = {name: view.without_augmentation() for name, view in views.items() if name == source.spared_view}
     # Each image is read once here, so nothing of it need be kept.
-    images = StoredImages(data.dataset)
+    images = ImageStore(data.dataset)
     batch_size = extraction_batch(source.live.backbone.info, source.device.type)
 
     def load(positions: Sequence[int]) -> Iterator[Batch]:

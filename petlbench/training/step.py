@@ -91,7 +91,7 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
-        for piece in batch.pieces(self.piece_size):
+        for piece in batch.micro_batches(self.piece_size):
             # The penalty counts once a step, however many pieces there are.
             losses.append(self._backward(piece, batch.labels, self.companion if not losses else None))
         self._update()

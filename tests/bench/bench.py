@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import nn
 
 from petlbench.core.catalog import Catalog
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
@@ -68,9 +68,9 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     """An epoch of linear probing from preloaded features, and one that runs the backbone on every batch."""
     run, assembled = put_together("linear", 64)
     context = RunContext(RunOptions(Path("results"), Path("data"), Path("cache")))
-    data = load_run_data(run, context, StoredImages(opened_dataset(run, context)))
+    data = load_run_data(run, context, ImageStore(opened_dataset(run, context)))
     views = {name: view.without_augmentation() for name, view in run.views.items()}
-    images = StoredImages(data.dataset, bound=memory_bound())
+    images = ImageStore(data.dataset, bound=memory_bound())
     decoding = ImageLoader(images, data.indices["train"], views, 16, 2)
     blind = ImageLoader(images, data.indices["train"], {}, 16, 2)
     assert assembled.frozen is not None

@@ -29,7 +29,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import Stopped
 from petlbench.core.progress import Progress
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.views import View
 from petlbench.run.data import RunData, load_run_data, opened_dataset
 from petlbench.run.execute import execute
@@ -130,7 +130,7 @@ class InTurns(Progress):
 
 def bare_loop(run: ResolvedRun, context: RunContext) -> BareLoop:
     """The bare loop on the very images of a run, in the sizes that the run stores."""
-    data = load_run_data(run, context, StoredImages(opened_dataset(run, context)))
+    data = load_run_data(run, context, ImageStore(opened_dataset(run, context)))
     loaders = dict(_loaders(run.config, data, run.views["fine"]))
     return BareLoop(run.config, loaders["train"], loaders["val"], len(data.dataset.classes))
 

@@ -17,7 +17,14 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data import duplicates
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.duplicates import Pair, close_pairs, clusters, find_pairs, fingerprint, near_duplicate_groups
+from petlbench.data.duplicates import (
+    DuplicatePair,
+    close_pairs,
+    clusters,
+    duplicate_pairs,
+    fingerprint,
+    near_duplicate_groups,
+)
 
 
 def picture(seed: int) -> Image.Image:
@@ -40,8 +47,8 @@ def as_jpeg(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def pairs_of(*images: Image.Image) -> list[Pair]:
-    return find_pairs([fingerprint(image, f"file {row}") for row, image in enumerate(images)])
+def pairs_of(*images: Image.Image) -> list[DuplicatePair]:
+    return duplicate_pairs([fingerprint(image, f"file {row}") for row, image in enumerate(images)])
 
 
 COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -76,7 +83,7 @@ class TestFindPairs:
 
     def test_equal_images_are_paired_with_the_first(self) -> None:
         marks = [fingerprint(picture(1), digest) for digest in ("one", "two", "one")]
-        assert [(p.first, p.second, p.kind) for p in find_pairs(marks)] == [(0, 1, "pixels"), (0, 2, "bytes")]
+        assert [(p.first, p.second, p.kind) for p in duplicate_pairs(marks)] == [(0, 1, "pixels"), (0, 2, "bytes")]
 
     def test_a_mirror_image_is_found(self) -> None:
         (pair,) = pairs_of(picture(1), picture(2), picture(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
@@ -179,7 +186,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         picture(1).save(tmp_path / name)
     (tmp_path / "b" / "2.png").write_bytes(b"no image")
     dataset = open_dataset(str(tmp_path), catalog=Catalog(), data_root=tmp_path, settings={})
-    seen, errors = duplicates.look_at_all(dataset, lambda record: dataset.open(record).size, 2, Progress())
+    seen, errors = duplicates.map_images(dataset, lambda record: dataset.open(record).size, 2, Progress())
     assert seen == {"a/1.png": (240, 240), "b/1.png": (240, 240)}
     assert list(errors) == ["b/2.png"]
     assert isinstance(errors["b/2.png"], InputError)

@@ -22,7 +22,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.image_store import StoredImages
+from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.record import Record, Split
 from petlbench.data.views import Augmentation, Normalization, View, by_split
@@ -65,21 +65,21 @@ def opened(root: Path) -> Dataset:
     return open_dataset(str(root), catalog=Catalog(), data_root=root, settings={})
 
 
-def looked_at(root: Path, kept: ImageCache, cache: Path, views: dict[str, View] | None = None) -> StoredImages:
+def looked_at(root: Path, kept: ImageCache, cache: Path, views: dict[str, View] | None = None) -> ImageStore:
     images = open_images(kept, opened(root), by_split(VIEWS if views is None else views), CacheConfig(cache))
     for record, split in zip(images.dataset.records, SPLITS, strict=True):
         images.look(record, split)
     return images
 
 
-def kept_images(root: Path, kept: ImageCache, cache: Path, workers: int = 2) -> StoredImages:
+def kept_images(root: Path, kept: ImageCache, cache: Path, workers: int = 2) -> ImageStore:
     images = looked_at(root, kept, cache)
     check_disk(images, INDICES, CacheConfig(cache))
     fill_disk(images, INDICES, CacheConfig(cache), workers, Progress())
     return images
 
 
-def loaded(images: StoredImages, workers: int = 2) -> list[Batch]:
+def loaded(images: ImageStore, workers: int = 2) -> list[Batch]:
     train = ImageLoader(images, INDICES["train"], VIEWS, 3, workers)
     val = ImageLoader(images, INDICES["val"] + INDICES["test"], by_split(VIEWS)["val"], 3, workers)
     return [*train.shuffled(7), *train.shuffled(8), *val.in_order()]
@@ -137,7 +137,7 @@ class TestLoading:
         assert_same(loaded(images, workers=1), loaded(images, workers=4))
 
     def test_a_batch_is_its_images_one_by_one(self, root: Path) -> None:
-        images, views = StoredImages(opened(root)), by_split(VIEWS)["val"]
+        images, views = ImageStore(opened(root)), by_split(VIEWS)["val"]
         single = [next(ImageLoader(images, [index], views, 1, 1).in_order()) for index in (4, 0, 9)]
         batch = next(ImageLoader(images, [4, 0, 9], views, 3, 3).in_order())
         assert batch.index.tolist() == [4, 0, 9]
@@ -145,7 +145,7 @@ class TestLoading:
             assert torch.equal(batch.views[name], torch.cat([one.views[name] for one in single]))
 
     def test_an_error_in_a_thread_ends_the_loop(self, root: Path) -> None:
-        loader = ImageLoader(StoredImages(opened(root)), range(COUNT), VIEWS, 2, 2)
+        loader = ImageLoader(ImageStore(opened(root)), range(COUNT), VIEWS, 2, 2)
         (root / "a" / "06.png").write_bytes(b"gone bad")
         with pytest.raises(InputError, match=r"06\.png"):
             list(loader.in_order())
@@ -153,7 +153,7 @@ class TestLoading:
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_batches_for_cuda_are_pinned(self, root: Path) -> None:
-        loader = ImageLoader(StoredImages(opened(root)), range(COUNT), VIEWS, 4, 2)
+        loader = ImageLoader(ImageStore(opened(root)), range(COUNT), VIEWS, 4, 2)
         pinned = list(replace(loader, pinned=True).shuffled(1))
         assert all(view.is_pinned() for batch in pinned for view in batch.views.values())
         for one, other in zip(pinned, loader.shuffled(1), strict=True):
@@ -164,7 +164,7 @@ class TestDecoding:
     def test_without_a_cache_every_epoch_decodes_each_image_once_for_both_views(
         self, root: Path, decoded: list[str]
     ) -> None:
-        list(ImageLoader(StoredImages(opened(root)), range(COUNT), VIEWS, 2, 2).in_order())
+        list(ImageLoader(ImageStore(opened(root)), range(COUNT), VIEWS, 2, 2).in_order())
         assert len(decoded) == len(set(decoded)) == COUNT
 
     @pytest.mark.parametrize("kept", ["ram", "disk"])
@@ -184,7 +184,7 @@ class TestDecoding:
 
     def test_memory_keeps_to_its_bound(self, root: Path, decoded: list[str]) -> None:
         view = by_split(VIEWS)["val"]["fine"]
-        images = StoredImages(opened(root), {"val": {"fine": view}}, bound=4 * 24 * 24 * 3 + 5)
+        images = ImageStore(opened(root), {"val": {"fine": view}}, bound=4 * 24 * 24 * 3 + 5)
         for record in images.dataset.records:
             images.look(record, "val")
         decoded.clear()

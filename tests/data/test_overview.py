@@ -10,10 +10,10 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.data.contact_sheet import chosen_images, draw_contact_sheet
+from petlbench.data.contact_sheet import draw_contact_sheet, sample_images
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.images.facts import read_facts, read_size
-from petlbench.data.overview import Spread, look_over
+from petlbench.data.overview import Spread, overview_of
 from tests.data.official_files import write_dicom
 
 
@@ -38,7 +38,7 @@ def test_counts_sizes_and_formats(folder: Path) -> None:
         def advance(self, count: int = 1) -> None:
             done.append(count)
 
-    seen = look_over(opened(folder), {}, 2, Listening())
+    seen = overview_of(opened(folder), {}, 2, Listening())
     assert (seen.width, seen.height) == (Spread(20, 24.5, 29), Spread(30, 30, 30))
     assert (seen.formats, seen.unmeasured, seen.refused) == ({"PNG": 10, "JPEG": 10}, 0, "")
     assert seen.by_split == {
@@ -54,13 +54,13 @@ def test_what_is_known_is_not_measured_again(folder: Path) -> None:
     known = {record.image_id: read_facts(folder / record.path) for record in dataset.records}
     for file in folder.rglob("*.*"):
         file.write_bytes(b"")
-    assert look_over(dataset, known, 1, Progress()).width == Spread(20, 24.5, 29)
-    unknown = look_over(dataset, {}, 1, Progress())
+    assert overview_of(dataset, known, 1, Progress()).width == Spread(20, 24.5, 29)
+    unknown = overview_of(dataset, {}, 1, Progress())
     assert (unknown.width, unknown.unmeasured) == (None, 20)
 
 
 def test_made_images_have_no_file_to_measure() -> None:
-    seen = look_over(opened("digits"), {}, 1, Progress())
+    seen = overview_of(opened("digits"), {}, 1, Progress())
     assert (seen.width, seen.formats, seen.unmeasured) == (None, {}, 1797)
     assert seen.by_split is not None
 
@@ -86,9 +86,9 @@ def test_the_content_gives_the_format_and_the_head_the_size(tmp_path: Path) -> N
 
 def test_a_contact_sheet_shows_images_of_every_class(folder: Path, tmp_path: Path) -> None:
     dataset = opened(folder)
-    chosen = chosen_images(dataset, 1, 4)
+    chosen = sample_images(dataset, 1, 4)
     assert [record.path for record in chosen] == ["dog/0.jpg", "dog/2.jpg", "dog/5.png", "dog/7.png"]
-    assert len(chosen_images(dataset, 0, 99)) == 10
+    assert len(sample_images(dataset, 0, 99)) == 10
     draw_contact_sheet(dataset, tmp_path / "sheet.png", Progress(), per_class=4)
     with Image.open(tmp_path / "sheet.png") as sheet:
         colours = {colour for _, colour in sheet.convert("RGB").getcolors(1 << 24) or ()}

@@ -95,7 +95,7 @@ def _look(
             )
         return None, None
     from petlbench.data.contact_sheet import draw_contact_sheet
-    from petlbench.data.overview import look_over
+    from petlbench.data.overview import overview_of
     from petlbench.data.readers.prepared import open_prepared
 
     prepared, known = None, {}
@@ -103,7 +103,7 @@ def _look(
         reader = open_prepared(described.name, described.card, data_root / described.name)
         prepared, known = reader.prepared, dict(reader.facts)
     with ShownProgress() as progress:
-        seen = look_over(opened, known, usable_cores(), progress)
+        seen = overview_of(opened, known, usable_cores(), progress)
         if figure is not None:
             draw_contact_sheet(opened, figure, progress)
     return prepared, seen
