@@ -17,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from petlbench.core.entry import SHELVES, Card, Entry, Kind, shipped_folder
+from petlbench.core.entry import KIND_SPECS, Card, Entry, Kind, shipped_folder
 from petlbench.core.entry_files import read_entries
 from petlbench.core.errors import InputError, unknown_name
 
@@ -97,18 +97,18 @@ class Catalog:
         return _installed_folders()
 
     def _read(self, kind: Kind) -> Iterator[Entry]:
-        shelf = SHELVES[kind]
+        spec = KIND_SPECS[kind]
         for folder in self._sources(kind):
-            for file in sorted(folder.glob("*" + shelf.suffix)):
+            for file in sorted(folder.glob("*" + spec.suffix)):
                 if not file.name.startswith(("_", ".")):
-                    yield from read_entries(kind, file.resolve(), is_its_own=folder.name == shelf.folder)
+                    yield from read_entries(kind, file.resolve(), is_its_own=folder.name == spec.folder)
 
     def _sources(self, kind: Kind) -> list[Path]:
-        shelf = SHELVES[kind]
+        spec = KIND_SPECS[kind]
         sources = [shipped_folder(kind)]
         for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
-            sources.append(folder / shelf.folder)
-            if shelf.card:
+            sources.append(folder / spec.folder)
+            if spec.card:
                 sources.append(folder)
         return list(dict.fromkeys(source for source in sources if source.is_dir()))
 

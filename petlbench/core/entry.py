@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from petlbench.core.errors import InputError
 
-__all__ = ["KINDS", "SHELVES", "Card", "Entry", "Kind", "MethodCard", "folder_name", "shipped_folder"]
+__all__ = ["KINDS", "KIND_SPECS", "Card", "Entry", "Kind", "MethodCard", "folder_name", "shipped_folder"]
 
 Kind = Literal[
     "method", "dataset", "sweep", "report", "metric", "reader", "task", "loss", "executor", "format", "report_kind"
@@ -26,7 +26,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class KindSpec:
     """Where entries of a kind stand, and what makes one.
 
     Args:
@@ -44,18 +44,18 @@ class Shelf:
         return ".py" if self.card else ".toml"
 
 
-SHELVES: Mapping[Kind, Shelf] = {
-    "method": Shelf("methods", "MethodCard"),
-    "dataset": Shelf("datasets"),
-    "sweep": Shelf("sweeps"),
-    "report": Shelf("reports"),
-    "metric": Shelf("metrics", "Metric", "metrics"),
-    "reader": Shelf("readers", "ReaderCard", "data.readers"),
-    "task": Shelf("tasks", "TaskType", "data.tasks"),
-    "loss": Shelf("losses", "Loss", "training.losses"),
-    "executor": Shelf("executors", "ExecutorCard", "study.executors"),
-    "format": Shelf("formats", "ReportFormat", "report.render"),
-    "report_kind": Shelf("report_kinds", "ReportKind", "report.kinds"),
+KIND_SPECS: Mapping[Kind, KindSpec] = {
+    "method": KindSpec("methods", "MethodCard"),
+    "dataset": KindSpec("datasets"),
+    "sweep": KindSpec("sweeps"),
+    "report": KindSpec("reports"),
+    "metric": KindSpec("metrics", "Metric", "metrics"),
+    "reader": KindSpec("readers", "ReaderCard", "data.readers"),
+    "task": KindSpec("tasks", "TaskType", "data.tasks"),
+    "loss": KindSpec("losses", "Loss", "training.losses"),
+    "executor": KindSpec("executors", "ExecutorCard", "study.executors"),
+    "format": KindSpec("formats", "ReportFormat", "report.render"),
+    "report_kind": KindSpec("report_kinds", "ReportKind", "report.kinds"),
 }
 
 
@@ -150,14 +150,14 @@ class Entry:
 
 def folder_name(kind: Kind) -> str:
     """The folder of a kind's files in a catalogue, which is its plural too: ``methods``."""
-    return SHELVES[kind].folder
+    return KIND_SPECS[kind].folder
 
 
 def shipped_folder(kind: Kind) -> Path:
     """Find a shipped folder inside the package or, in a checkout, beside it."""
-    shelf = SHELVES[kind]
-    inside = _PACKAGE.joinpath(*shelf.package.split(".")) if shelf.package else _PACKAGE / shelf.folder
-    return (inside if inside.is_dir() else _PACKAGE.parent / shelf.folder).resolve()
+    spec = KIND_SPECS[kind]
+    inside = _PACKAGE.joinpath(*spec.package.split(".")) if spec.package else _PACKAGE / spec.folder
+    return (inside if inside.is_dir() else _PACKAGE.parent / spec.folder).resolve()
 
 
 def _source_of(value: Any) -> str:
@@ -170,8 +170,8 @@ def _source_of(value: Any) -> str:
 
 def _import(entry: Entry) -> ModuleType:
     if entry.shipped:
-        shelf = SHELVES[entry.kind]
-        return importlib.import_module(f"petlbench.{shelf.package or shelf.folder}.{entry.file.stem}")
+        kind = KIND_SPECS[entry.kind]
+        return importlib.import_module(f"petlbench.{kind.package or kind.folder}.{entry.file.stem}")
     digest = hashlib.sha256(str(entry.file).encode()).hexdigest()[:12]
     name = f"_petlbench_catalog_{digest}"
     if name in sys.modules:

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from petlbench.core.entry import SHELVES, Entry, Kind, MethodCard, shipped_folder
+from petlbench.core.entry import KIND_SPECS, Entry, Kind, MethodCard, shipped_folder
 from petlbench.core.errors import InputError
 
 __all__ = ["read_entries"]
@@ -25,7 +25,7 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
     """
     try:
         text = file.read_text(encoding="utf-8")
-        if SHELVES[kind].card:
+        if KIND_SPECS[kind].card:
             yield from _python_entries(kind, file, text, is_its_own=is_its_own)
         else:
             card = tomllib.loads(text)
@@ -44,13 +44,13 @@ def _python_entries(kind: Kind, file: Path, text: str, *, is_its_own: bool) -> I
     """Find every class whose body holds a card of the kind, and every constant that is one."""
     calls = list(_card_calls(ast.parse(text, str(file))))
     for attribute, card, call in calls:
-        if card == SHELVES[kind].card:
+        if card == KIND_SPECS[kind].card:
             fields_ = _literal_method_card(call) if kind == "method" else _literals(call)
             yield Entry(kind, fields_["name"], file, fields_["title"], attribute=attribute, card=fields_)
-    cards = {SHELVES[kind].card} if is_its_own else {shelf.card for shelf in SHELVES.values()}
-    is_a_room = bool(SHELVES[kind].package) and file.parent == shipped_folder(kind)
+    cards = {KIND_SPECS[kind].card} if is_its_own else {spec.card for spec in KIND_SPECS.values()}
+    is_a_room = bool(KIND_SPECS[kind].package) and file.parent == shipped_folder(kind)
     if not is_a_room and not any(card in cards for _, card, _ in calls):
-        raise ValueError(f"no class in it has a 'card = {SHELVES[kind].card}(...)'")
+        raise ValueError(f"no class in it has a 'card = {KIND_SPECS[kind].card}(...)'")
 
 
 def _card_calls(tree: ast.Module) -> Iterator[tuple[str, str, ast.Call]]:

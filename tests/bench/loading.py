@@ -101,7 +101,7 @@ def our_loader(root: Path, shown: Mapping[str, View], workers: int, kept: ImageC
     images = open_images(kept, dataset, by_split, CacheConfig(cache))
     if kept != "none":
         for record in dataset.records:
-            images.look(record, "train")
+            images.read(record, "train")
         fill_disk(images, {"train": range(len(dataset.records))}, CacheConfig(cache), workers, Progress())
     return ImageLoader(images, range(len(dataset.records)), shown, BATCH, workers)
 

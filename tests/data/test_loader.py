@@ -68,7 +68,7 @@ def opened(root: Path) -> Dataset:
 def looked_at(root: Path, kept: ImageCache, cache: Path, views: dict[str, View] | None = None) -> ImageStore:
     images = open_images(kept, opened(root), by_split(VIEWS if views is None else views), CacheConfig(cache))
     for record, split in zip(images.dataset.records, SPLITS, strict=True):
-        images.look(record, split)
+        images.read(record, split)
     return images
 
 
@@ -186,7 +186,7 @@ class TestDecoding:
         view = by_split(VIEWS)["val"]["fine"]
         images = ImageStore(opened(root), {"val": {"fine": view}}, bound=4 * 24 * 24 * 3 + 5)
         for record in images.dataset.records:
-            images.look(record, "val")
+            images.read(record, "val")
         decoded.clear()
         for record in images.dataset.records:
             images.get(record, {"fine": view})
