@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cache
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import torch
@@ -18,10 +17,10 @@ from petlbench import (
     BackboneInfo,
     Classifier,
     Companion,
+    LinearShape,
     Method,
     MethodSettings,
     TrainingDefaults,
-    build_backbone,
 )
 
 __all__ = ["LayerMethod", "PeftMethod", "TargetSettings", "Targets", "cannot_cut", "too_large"]
@@ -64,15 +63,15 @@ class LayerMethod(Method[S]):
             What goes along with the training, if anything.
         """
 
-    def misfit(self, target: nn.Linear) -> str | None:
-        """Say why a linear layer cannot be adapted, or return None when it can; it has no values yet."""
+    def misfit(self, target: LinearShape) -> str | None:
+        """Say why a linear layer cannot be adapted, or return None when it can."""
         return None
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs queries, keys and values in linear layers of their own, and targets that the settings suit."""
         if lacking := backbone.lacks("blocks", "qkv"):
             return lacking
-        targets = _targets(backbone.name, backbone.image_size, self.parts())
+        targets = [shape for part in self.parts() for shape in backbone.linears[part]]
         reason = next((reason for target in targets if (reason := self.misfit(target))), None)
         return f"{backbone.name}: {reason}" if reason else None
 
@@ -143,12 +142,3 @@ def _merge(backbone: Backbone, names: list[str]) -> None:
     backbone.fuse_qkv()
     # peft leaves its config on the module.
     vars(backbone.module).pop("peft_config", None)
-
-
-@cache
-def _targets(name: str, image_size: int, parts: tuple[str, ...]) -> tuple[nn.Linear, ...]:
-    """The layers of a backbone that play some parts, on device ``meta``."""
-    backbone = build_backbone(name, image_size, "none", torch.device("meta"))
-    backbone.split_qkv()
-    names = (name for block in backbone.linears(*parts) for name in block)
-    return tuple(cast("nn.Linear", backbone.module.get_submodule(name)) for name in names)

@@ -6,9 +6,8 @@ from typing import Literal
 
 import peft
 from pydantic import Field
-from torch import nn
 
-from petlbench import MethodCard, MethodSettings
+from petlbench import LinearShape, MethodCard, MethodSettings
 from petlbench.methods._peft import PeftMethod
 
 __all__ = ["BEFT", "BEFTSettings"]
@@ -33,9 +32,9 @@ class BEFT(PeftMethod[BEFTSettings]):
     )
     Settings = BEFTSettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """What is learned is a change of a bias that is there."""
-        return None if any(name == "bias" for name, _ in target.named_parameters()) else "a target has no bias"
+        return None if target.bias else "a target has no bias"
 
     def config(self, names: list[str]) -> peft.PeftConfig:
         """Vectors on the targets."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import peft
 from pydantic import Field
-from torch import nn
 
-from petlbench import BackboneInfo, MethodCard
+from petlbench import BackboneInfo, LinearShape, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["GraLoRA", "GraLoRASettings"]
@@ -48,7 +47,7 @@ class GraLoRA(PeftMethod[GraLoRASettings]):
             return f"rank {self.settings.rank} cannot be shared by {self.settings.blocks} blocks"
         return super().refuse(backbone)
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """Both sides are cut into k blocks."""
         blocks = self.settings.blocks
         width = next((width for width in (target.in_features, target.out_features) if width % blocks), None)

@@ -6,9 +6,8 @@ from typing import TypeVar
 
 import peft
 from pydantic import Field
-from torch import nn
 
-from petlbench import MethodCard, MethodSettings
+from petlbench import LinearShape, MethodCard, MethodSettings
 from petlbench.methods._peft import PeftMethod, Targets, too_large
 
 __all__ = ["DoRA", "LoRA", "LoRASettings", "PiSSA", "PiSSASettings", "RsLoRA", "RsLoRASettings"]
@@ -134,7 +133,7 @@ class PiSSA(PeftMethod[PiSSASettings]):
     )
     Settings = PiSSASettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """A matrix has no more singular values than rows or columns."""
         return too_large("rank", self.settings.rank, min(target.in_features, target.out_features))
 

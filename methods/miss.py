@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import peft
 from pydantic import Field
-from torch import nn
 
-from petlbench import MethodCard
+from petlbench import LinearShape, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, too_large
 
 __all__ = ["MiSS", "MiSSSettings"]
@@ -37,7 +36,7 @@ class MiSS(PeftMethod[MiSSSettings]):
     )
     Settings = MiSSSettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """A slice is no wider than the input."""
         return too_large("rank", self.settings.rank, target.in_features)
 

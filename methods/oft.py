@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench import Backbone, Companion, MethodCard
+from petlbench import Backbone, Companion, LinearShape, MethodCard
 from petlbench.methods._peft import LayerMethod, PeftMethod, Targets, TargetSettings, cannot_cut
 
 __all__ = ["BOFT", "OFT", "BOFTSettings", "ButterflyLinear", "OFTSettings"]
@@ -59,7 +59,7 @@ class OFT(PeftMethod[OFTSettings]):
     )
     Settings = OFTSettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """The input channels are cut into blocks."""
         return cannot_cut(target.in_features, "blocks", self.settings.block_size)
 
@@ -91,7 +91,7 @@ class BOFT(LayerMethod[BOFTSettings]):
     )
     Settings = BOFTSettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """The last factor mixes blocks across 2ᵐ⁻¹ of them."""
         return cannot_cut(
             target.in_features, "groups of blocks", self.settings.block_size * 2 ** (self.settings.factors - 1)

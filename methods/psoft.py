@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import peft
 from pydantic import Field
-from torch import nn
 
-from petlbench import MethodCard
+from petlbench import LinearShape, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, too_large
 
 __all__ = ["PSOFT", "PSOFTSettings"]
@@ -41,7 +40,7 @@ class PSOFT(PeftMethod[PSOFTSettings]):
     )
     Settings = PSOFTSettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """A matrix has no more singular values than rows or columns."""
         return too_large("rank", self.settings.rank, min(target.in_features, target.out_features))
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import peft
 import torch
 from pydantic import Field
-from torch import nn
 
-from petlbench import Backbone, Companion, MethodCard
+from petlbench import Backbone, Companion, LinearShape, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, too_large
 
 __all__ = ["RandLoRA", "RandLoRASettings"]
@@ -59,7 +58,7 @@ class RandLoRA(PeftMethod[RandLoRASettings]):
             shared[name] = (drawn / drawn.std()).to(before.device)
         return None
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """A basis has no higher rank than the target."""
         return too_large("rank", self.settings.rank, min(target.in_features, target.out_features))
 

@@ -6,9 +6,8 @@ from typing import Literal
 
 import peft
 from pydantic import Field
-from torch import nn
 
-from petlbench import MethodCard
+from petlbench import LinearShape, MethodCard
 from petlbench.methods._peft import PeftMethod, TargetSettings, cannot_cut
 
 __all__ = ["RoAd", "RoAdSettings"]
@@ -43,7 +42,7 @@ class RoAd(PeftMethod[RoAdSettings]):
     )
     Settings = RoAdSettings
 
-    def misfit(self, target: nn.Linear) -> str | None:
+    def misfit(self, target: LinearShape) -> str | None:
         """The output channels are cut into groups."""
         return cannot_cut(target.out_features, "groups", self.settings.group_size)
 

@@ -11,6 +11,7 @@ from .features.precision import stored_parts as stored_parts
 from .models.backbone import Backbone as Backbone
 from .models.backbone import FusedAttentionSwitch as FusedAttentionSwitch
 from .models.info import BackboneInfo as BackboneInfo
+from .models.info import LinearShape as LinearShape
 from .models.method import Adapted as Adapted
 from .models.method import Classifier as Classifier
 from .models.method import Companion as Companion
@@ -26,6 +27,5 @@ from .models.method import new_head as new_head
 from .models.method import nothing_to_merge as nothing_to_merge
 from .models.narrow_attention import attend_in_narrow_heads as attend_in_narrow_heads
 from .models.narrow_attention import has_narrow_heads as has_narrow_heads
-from .models.registry import build_backbone as build_backbone
 
 __version__: str

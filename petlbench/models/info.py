@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["CAPABILITIES", "BackboneInfo"]
+__all__ = ["CAPABILITIES", "BackboneInfo", "LinearShape"]
 
 # What a method may rely on, and how it is called where it is missing.
 CAPABILITIES: Mapping[str, str] = {
@@ -17,6 +17,15 @@ CAPABILITIES: Mapping[str, str] = {
     "class_token": "class token",
     "register_tokens": "register tokens",
 }
+
+
+@dataclass(frozen=True)
+class LinearShape:
+    """The shape of a linear layer: channels in, channels out, and whether it has a bias."""
+
+    in_features: int
+    out_features: int
+    bias: bool
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class BackboneInfo:
         std: Standard deviation per colour channel.
         interpolation: How the weights' images were resized.
         capabilities: What a method may rely on, in the words of `CAPABILITIES`.
+        linears: The linear layers of all blocks by the part that they play: ``q``, ``k``, ``v``, ``proj``, ``fc1``,
+            ``fc2``; none where they cannot be told apart.
     """
 
     name: str
@@ -56,6 +67,7 @@ class BackboneInfo:
     std: tuple[float, float, float]
     interpolation: str
     capabilities: frozenset[str]
+    linears: Mapping[str, tuple[LinearShape, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def tokens(self) -> int:

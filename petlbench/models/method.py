@@ -235,17 +235,26 @@ class Method(ABC, Generic[S]):
             features of moderate size.
 
     Args:
-        settings: The validated settings of this run.
+        settings: Validated settings; None to make them of the values.
+        values: Settings by name; what is left out takes its default.
+
+    Raises:
+        InputError: When a name is unknown or a value is out of bounds.
+
+    Example:
+        >>> LoRA(rank=4).settings.rank  # doctest: +SKIP
+        4
     """
 
     card: ClassVar[MethodCard]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
-    defaults: ClassVar[TrainingDefaults]
+    defaults: ClassVar[TrainingDefaults] = TrainingDefaults(lr=1e-3)
     starts_at_backbone: ClassVar[bool] = False
     preloads_by_default: ClassVar[bool] = True
 
-    def __init__(self, settings: S) -> None:
-        self.settings = settings
+    def __init__(self, settings: S | None = None, **values: Any) -> None:
+        owner = f"method {self.card.name}" if hasattr(self, "card") else type(self).__name__
+        self.settings = settings or cast("S", validate_settings(self.Settings, values, owner))
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Say why this method cannot work on a backbone, or return None when it can."""
@@ -284,7 +293,7 @@ class Method(ABC, Generic[S]):
         Raises:
             InputError: When a name is unknown or a value is out of bounds.
         """
-        return cls(validate_settings(cls.Settings, values, f"method {cls.card.name}"))  # type: ignore[arg-type]
+        return cls(**values)
 
 
 class Classifier(nn.Module):

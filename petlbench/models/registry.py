@@ -14,9 +14,9 @@ from torch import nn
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.models import micro  # noqa: F401 - tells timm of it
 from petlbench.models.backbone import Backbone
-from petlbench.models.info import BackboneInfo
+from petlbench.models.info import BackboneInfo, LinearShape
 
-__all__ = ["DEFAULT_BACKBONE", "build_backbone", "probe_backbone", "resolve_backbone"]
+__all__ = ["DEFAULT_BACKBONE", "build_backbone", "describe_module", "probe_backbone", "resolve_backbone"]
 
 # ViT-B/16 of ImageNet-21k, fine-tuned at 384: the checkpoint that the FPT papers adapt. timm's own default for the
 # bare name is the AugReg recipe, which is another model.
@@ -66,7 +66,7 @@ def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
         if image_size is not None and image_size != native:
             _check_image_size(name, image_size, cast("Any", model).patch_embed.patch_size[0])
             model = _create(name, image_size)
-    return _info(name, image_size or native, native, model)
+    return describe_module(model, name, _pretrained_cfg(name))
 
 
 def build_backbone(name: str, image_size: int, weights: str, device: torch.device) -> Backbone:
@@ -118,13 +118,25 @@ def _check_image_size(name: str, size: int, patch: int) -> None:
         )
 
 
-def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
-    model, blocks = cast("Any", module), _blocks(module)
-    cfg = _pretrained_cfg(name)
+def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg) -> BackboneInfo:
+    """The structure of a timm model.
+
+    Args:
+        module: The model without a classifier; on ``meta``, since its fused layers are taken apart to be looked at.
+        name: What it is called.
+        cfg: What timm knows of its weights.
+
+    Raises:
+        InputError: When it is no vision transformer that can be adapted.
+    """
+    model, blocks, capabilities = cast("Any", module), _blocks(module), _capabilities(module)
+    if "blocks" not in capabilities:
+        raise _not_a_vit(name)
+    parameters = sum(tensor.numel() for tensor in module.parameters())
     return BackboneInfo(
         name=name,
-        image_size=size,
-        native_size=native,
+        image_size=model.patch_embed.img_size[0],
+        native_size=cfg.input_size[-1],
         blocks=len(blocks),
         width=model.num_features,
         widths=tuple(_width(block) for block in blocks),
@@ -132,12 +144,28 @@ def _info(name: str, size: int, native: int, module: nn.Module) -> BackboneInfo:
         patch=model.patch_embed.patch_size[0],
         prefix_tokens=getattr(model, "num_prefix_tokens", 0),
         classes=cfg.num_classes,
-        parameters=sum(tensor.numel() for tensor in module.parameters()),
+        parameters=parameters,
         mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
         std=cast("tuple[float, float, float]", tuple(cfg.std)),
         interpolation=cfg.interpolation,
-        capabilities=_capabilities(model),
+        capabilities=capabilities,
+        linears=_linears(module, name) if "qkv" in capabilities else {},
     )
+
+
+def _linears(module: nn.Module, name: str) -> dict[str, tuple[LinearShape, ...]]:
+    """The linear layers by part; fused queries, keys and values are taken apart for it."""
+    backbone = Backbone(cast("Any", None), module)
+    backbone.split_qkv()
+    linears = {}
+    for part in ("q", "k", "v", "proj", "fc1", "fc2"):
+        try:
+            names = [layer for block in backbone.linears(part) for layer in block]
+        except KeyError:
+            continue
+        layers = [cast("Any", module.get_submodule(layer)) for layer in names]
+        linears[part] = tuple(LinearShape(e.in_features, e.out_features, e.bias is not None) for e in layers)
+    return linears
 
 
 def _blocks(model: Any) -> list[Any]:
