@@ -1,7 +1,24 @@
 """What `petlbench` gives, and where it comes from: the list that is read when a name is asked for."""
 
+# The API.
+from .api import adapt as adapt
+from .api import estimate_memory as estimate_memory
+from .api import list_backbones as list_backbones
+from .api import list_datasets as list_datasets
+from .api import list_methods as list_methods
+from .api import list_metrics as list_metrics
+from .api import list_reports as list_reports
+from .api import list_sweeps as list_sweeps
+from .api import load as load
+from .api import register as register
+from .api import run as run
+from .core.config import RunConfig as RunConfig
+
 # What method files are made of: they import it from here alone, wherever the engine keeps it.
 from .core.entry import MethodCard as MethodCard
+from .core.errors import InputError as InputError
+from .core.errors import PetlbenchError as PetlbenchError
+from .core.errors import RunError as RunError
 from .features.attention import attend_to_stored as attend_to_stored
 from .features.frozen import FinalFeature as FinalFeature
 from .features.frozen import ImportantTokens as ImportantTokens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError, unknown_name
 
 __all__ = [
@@ -68,13 +68,6 @@ CACHE_SIZE_VARIABLE = "PETLBENCH_CACHE_SIZE"
 _FOLDER = click.Path(path_type=Path)
 
 
-def _default_cache_dir() -> Path:
-    from platformdirs import user_cache_path
-
-    named = os.environ.get("PETLBENCH_CACHE")
-    return Path(named) if named else user_cache_path("petlbench")
-
-
 catalog_option = click.option(
     "--catalog",
     type=_FOLDER,
@@ -85,7 +78,7 @@ catalog_option = click.option(
 cache_dir_option = click.option(
     "--cache-dir",
     type=_FOLDER,
-    default=_default_cache_dir,
+    default=default_cache_dir,
     metavar="DIR",
     help="Folder of preloaded features and stored images, which runs share.  "
     "[default: $PETLBENCH_CACHE or the user's cache folder]",
@@ -108,7 +101,7 @@ cache_size_option = click.option(
 data_root_option = click.option(
     "--data-root",
     type=_FOLDER,
-    default=lambda: Path(os.environ.get("PETLBENCH_DATA", "data")),
+    default=default_data_root,
     metavar="DIR",
     help="Folder below which datasets lie.  [default: $PETLBENCH_DATA or ./data]",
 )

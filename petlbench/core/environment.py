@@ -15,6 +15,8 @@ import petlbench
 
 __all__ = [
     "available_devices",
+    "default_cache_dir",
+    "default_data_root",
     "describe_environment",
     "file_digest",
     "free_memory",
@@ -36,6 +38,19 @@ def describe_environment() -> dict[str, Any]:
         "git": _git_state(Path(petlbench.__file__).resolve().parent),
         "hardware": _hardware(),
     }
+
+
+def default_cache_dir() -> Path:
+    """The folder of preloaded features and stored images: ``$PETLBENCH_CACHE``, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get("PETLBENCH_CACHE")
+    return Path(named) if named else user_cache_path("petlbench")
+
+
+def default_data_root() -> Path:
+    """The folder below which datasets lie: ``$PETLBENCH_DATA``, else ``./data``."""
+    return Path(os.environ.get("PETLBENCH_DATA", "data"))
 
 
 def package_versions() -> dict[str, str | None]:

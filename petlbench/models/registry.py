@@ -12,15 +12,12 @@ from timm.models import vision_transformer as vit
 from torch import nn
 
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.request import DEFAULT_BACKBONE
 from petlbench.models import micro  # noqa: F401 - tells timm of it
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo, LinearShape
 
-__all__ = ["DEFAULT_BACKBONE", "build_backbone", "describe_module", "probe_backbone", "resolve_backbone"]
-
-# ViT-B/16 of ImageNet-21k, fine-tuned at 384: the checkpoint that the FPT papers adapt. timm's own default for the
-# bare name is the AugReg recipe, which is another model.
-DEFAULT_BACKBONE = "vit_base_patch16_384.orig_in21k_ft_in1k"
+__all__ = ["build_backbone", "describe_module", "list_vision_transformers", "probe_backbone", "resolve_backbone"]
 
 
 def resolve_backbone(name: str) -> str:
@@ -44,6 +41,10 @@ def resolve_backbone(name: str) -> str:
         return DEFAULT_BACKBONE
     known = timm.get_pretrained_cfg(architecture) if not tag else None
     return f"{architecture}.{known.tag}" if known is not None and known.tag else name
+
+
+# timm's modules whose models are, for the most part, vision transformers that can be adapted.
+_MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "micro")
 
 
 @cache
@@ -90,6 +91,17 @@ def build_backbone(name: str, image_size: int, weights: str, device: torch.devic
     module = _create(name, image_size)
     load_weights(module, name, weights)
     return Backbone(info, module.to(device))
+
+
+def list_vision_transformers(pattern: str = "") -> list[str]:
+    """The names of timm's vision transformers with pre-trained weights, and of the one that travels along.
+
+    Args:
+        pattern: Text that a name has to hold, or a pattern with ``*``; empty for all.
+    """
+    wanted = pattern if "*" in pattern else f"*{pattern}*"
+    names = {name for module in _MODULES for name in timm.list_models(wanted, module=module)}
+    return sorted(names)
 
 
 @cache

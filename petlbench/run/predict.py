@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
 from petlbench.core.progress import Progress
@@ -22,15 +21,19 @@ from petlbench.data.loader import Pixels, decode_ahead
 from petlbench.data.readers.csv_file import CsvSettings, read_lines
 from petlbench.data.views import View
 from petlbench.metrics.classification import softmax
-from petlbench.run.load import Restored, restore
+from petlbench.results.result import Result
+from petlbench.run.load import Restored
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = [
     "IMAGE_COLUMN",
     "FoundImage",
     "Predictions",
+    "Trained",
     "check_table",
     "find_images",
-    "predict_images",
     "write_table",
 ]
 
@@ -81,33 +84,87 @@ class Predictions:
             for image, values in zip(self.images, self.probabilities, strict=True)
         ]
 
+    def table(self) -> pandas.DataFrame:
+        """One row an image: ``image``, ``class``, and ``probability_CLASS`` for every class."""
+        import pandas
 
-def predict_images(
-    folder: Path, images: Sequence[FoundImage], catalog: Catalog, *, batch_size: int, merge: bool, progress: Progress
-) -> Predictions:
-    """Build a finished run's module again, give it what was learned, and apply it.
+        rows = self.rows()
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("image", "class")}
+        for position, name in enumerate(self.classes):
+            columns[f"probability_{name}"] = self.probabilities[:, position]
+        return pandas.DataFrame(columns)
+
+
+@dataclass
+class Trained:
+    """A finished run, ready to be applied to new images.
 
     Args:
-        folder: The run's folder.
-        images: The images, N of them.
-        catalog: The catalogues, in which the run's method is found.
-        batch_size: Images that are computed at once.
-        merge: Whether what was learned is folded into the backbone first.
-        progress: Told the number of images.
-
-    Raises:
-        InputError: When the run is not there or not finished, cannot be merged, or an image cannot be read.
+        restored: Its module with what it learned, and the views that it reads.
     """
-    restored = restore(folder, catalog)
-    if merge:
-        restored = restored.merged("leave --merge out; the probabilities are the same")
-    progress.phase("predict", len(images))
-    logits = []
-    for views in _batches(images, restored.views, batch_size):
-        logits.append(_logits(restored, views))
-        progress.advance(len(logits[-1]))
-    names = [str(image.file) for image in images]
-    return Predictions(restored.result.run_id, restored.classes, names, softmax(np.concatenate(logits)))
+
+    restored: Restored
+
+    @property
+    def result(self) -> Result:
+        """The run's result."""
+        return self.restored.result
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, C of them."""
+        return self.restored.classes
+
+    @property
+    def module(self) -> nn.Module:
+        """The module: ``forward(Inputs) -> logits (B, C)``, in evaluation mode."""
+        return self.restored.module
+
+    def predict(self, images: str | Path | Sequence[str | Path], batch_size: int | None = None) -> pandas.DataFrame:
+        """Class probabilities of images.
+
+        Args:
+            images: Image files, folders of them, or CSV files with a column ``image``; one or several.
+            batch_size: Images that are computed at once; None for the run's own.
+
+        Returns:
+            One row an image: ``image``, ``class``, and ``probability_CLASS`` for every class.
+
+        Raises:
+            InputError: When an image is absent or cannot be read.
+        """
+        paths = [images] if isinstance(images, str | Path) else list(images)
+        return self.probabilities(find_images([Path(each) for each in paths]), batch_size).table()
+
+    def merged(self) -> Trained:
+        """The same model, with what was learned folded into the backbone; this object must not be used any more.
+
+        Raises:
+            InputError: When the method cannot merge.
+        """
+        return Trained(self.restored.merged("leave --merge out; the probabilities are the same"))
+
+    def probabilities(
+        self, images: Sequence[FoundImage], batch_size: int | None = None, progress: Progress | None = None
+    ) -> Predictions:
+        """Class probabilities of the images that `find_images` named.
+
+        Args:
+            images: The images, N of them.
+            batch_size: Images that are computed at once; None for the run's own.
+            progress: Told the number of images.
+
+        Raises:
+            InputError: When an image cannot be read.
+        """
+        progress = progress or Progress()
+        progress.phase("predict", len(images))
+        logits = []
+        for views in _batches(images, self.restored.views, batch_size or self.result.config.training.batch_size):
+            logits.append(_logits(self.restored, views))
+            progress.advance(len(logits[-1]))
+        names = [str(image.file) for image in images]
+        return Predictions(self.result.run_id, self.classes, names, softmax(np.concatenate(logits)))
 
 
 def find_images(given: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list[FoundImage]:
@@ -165,13 +222,7 @@ def write_table(file: Path, predictions: Predictions) -> None:
         file: A file that `check_table` found good; its folder is made where it is absent.
         predictions: What to write.
     """
-    import pandas
-
-    rows = predictions.rows()
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("image", "class")}
-    for position, name in enumerate(predictions.classes):
-        columns[f"probability_{name}"] = predictions.probabilities[:, position]
-    table = pandas.DataFrame(columns)
+    table = predictions.table()
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
         if file.suffix.lower() == ".csv":

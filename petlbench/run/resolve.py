@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
+from petlbench.core.request import Request
 from petlbench.core.validation import validate_settings
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
@@ -22,65 +23,14 @@ from petlbench.data.views import Normalization, View, by_split
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
-from petlbench.models.registry import DEFAULT_BACKBONE, probe_backbone, resolve_backbone
+from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weights import check_weights_file
 from petlbench.run.views import augmentation_of, build_views
 
-__all__ = ["Request", "ResolvedRun", "resolve", "resolve_config"]
+__all__ = ["ResolvedRun", "resolve", "resolve_config"]
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asked for; None and what is left out take their defaults.
-
-    Args:
-        method: Name of the method.
-        dataset: Name, folder, table or card; None where no image is to be read and the number of classes is known.
-        backbone: timm name.
-        weights: ``default``, ``none`` or a file.
-        image_size: Side of the fine view in pixels.
-        training: Settings of `TrainingConfig` by name.
-        method_settings: Settings of the method by name.
-        dataset_settings: Settings of the dataset by name.
-        split: Split scheme.
-        split_seed: Seed of the split.
-        seed: Seed of the run.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: Threads of one operator.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        attention_kernel: ``auto``, ``eager`` or ``fused``.
-        checkpointing: Whether transformer blocks are computed again in backward.
-        normalize: ``backbone`` or ``card``.
-        preload: Whether frozen features are computed once; None for wherever the method can.
-        cache_precision: Precision in which they are kept; None for the default.
-        skip_corrupt: Whether images that cannot be read are left out.
-        test_on: Another dataset of the same classes, read once as an external test set.
-    """
-
-    method: str
-    dataset: str | None = None
-    backbone: str = DEFAULT_BACKBONE
-    weights: str = "default"
-    image_size: int | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
-    method_settings: Mapping[str, Any] = field(default_factory=dict)
-    dataset_settings: Mapping[str, Any] = field(default_factory=dict)
-    split: str | None = None
-    split_seed: int = 0
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    precision: str = "fp32"
-    attention_kernel: str = "auto"
-    checkpointing: bool = False
-    normalize: str = "backbone"
-    preload: bool | None = None
-    cache_precision: str | None = None
-    skip_corrupt: bool = False
-    test_on: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import InputError, PetlbenchError, unknown_name
+from petlbench.core.request import Request
 from petlbench.core.validation import validate_settings
 from petlbench.data.dataset import find_card
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.study.forecast.papers import printed_figures
 
 __all__ = ["Case", "Matrix", "Planned", "Tuned", "Vary", "common_settings", "plan_cases"]

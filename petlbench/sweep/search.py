@@ -15,11 +15,12 @@ from filelock import FileLock
 
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.core.errors import InputError
+from petlbench.core.request import Request
 from petlbench.data.dataset import find_card
 from petlbench.models.method import load_method
 from petlbench.results.result import read_result
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
 from petlbench.sweep.busy_runs import run_patiently
 from petlbench.sweep.liveness import Presence

@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import nn
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.request import Request
 from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
@@ -28,7 +29,7 @@ from petlbench.models.build import Assembled, assemble
 from petlbench.run.data import load_run_data, opened_dataset
 from petlbench.run.image_cache import memory_bound
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import Request, ResolvedRun, resolve
+from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.training.step import new_step
 from tests.bench import loading, overhead, preloading, workers
 from tests.bench.turns import in_turns

@@ -29,12 +29,13 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import Stopped
 from petlbench.core.progress import Progress
+from petlbench.core.request import Request
 from petlbench.data.image_store import ImageStore
 from petlbench.data.views import View
 from petlbench.run.data import RunData, load_run_data, opened_dataset
 from petlbench.run.execute import execute
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import Request, ResolvedRun, resolve
+from petlbench.run.resolve import ResolvedRun, resolve
 from tests.bench.loading import plain_transform
 
 __all__ = ["report"]

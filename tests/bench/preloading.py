@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
+from petlbench.core.request import Request
 from petlbench.data.loader import Batch
 from petlbench.features.precision import compact, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, extraction_batch
@@ -32,7 +33,7 @@ from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import FeatureSpec, Inputs, configured_method
 from petlbench.models.precision import autocast
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.training.step import new_step
 from tests.bench.naive import NaiveFPT, extract, load_features, save_features
 from tests.bench.turns import in_turns, seconds

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.study.executors import open_executor
 from petlbench.study.executors.job import Action, Ended, Event, Job, Started
 

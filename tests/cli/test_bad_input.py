@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class TestForm:
         def broken(*_: object) -> None:
             raise ZeroDivisionError("by design")
 
-        monkeypatch.setattr("petlbench.run.resolve.resolve", broken)
+        monkeypatch.setattr(import_module("petlbench.run.resolve"), "resolve", broken)
         outcome = cli(*quick(json=True))
         assert outcome.status == 1
         assert outcome.document["error"]["kind"] == "internal"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
+from petlbench.core.request import Request
 from petlbench.data.loader import Batch
 from petlbench.features.precision import CachePrecision, StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
@@ -23,7 +24,7 @@ from petlbench.memory.predict import CONTEXT, WORKSPACE, predict_inference, pred
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import FeatureSpec, Inputs, configured_method
 from petlbench.results.result import Memory
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.training.evaluation import Predictor
 from petlbench.training.step import Step, new_step
 

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.request import Request
 from petlbench.memory.predict import predict_training
 from petlbench.memory.shape_cache import RememberedShapes
 from petlbench.models.build import assemble
 from petlbench.models.method import configured_method
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 
 META = torch.device("meta")
 

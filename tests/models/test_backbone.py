@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from petlbench.core.errors import InputError
+from petlbench.core.request import DEFAULT_BACKBONE
 from petlbench.models.backbone import Backbone, FusedAttentionSwitch, set_attention_kernel
 from petlbench.models.info import BackboneInfo
 from petlbench.models.projections import SplitQKV
-from petlbench.models.registry import DEFAULT_BACKBONE, build_backbone, probe_backbone, resolve_backbone
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 # With a class token, with registers instead, and with normed queries and keys or scaled layers besides; and a published
 # one. The first three are of width 64 to 96 and made for tests.

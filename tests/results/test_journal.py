@@ -10,10 +10,11 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError, Stopped
 from petlbench.core.progress import Progress
+from petlbench.core.request import Request
 from petlbench.results.journal import FILE, Journal, read_journal
 from petlbench.run.execute import execute
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.training.evaluation import TestSplit
 
 CATALOG = Catalog()

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from petlbench.cli.app import run_command
 from petlbench.memory.measure import HostMeter
+from petlbench.run import execute
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
 TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8")
@@ -249,7 +250,7 @@ def test_a_backbone_that_does_not_fit_is_said_in_an_error(run: Run, monkeypatch:
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("petlbench.run.execute.assemble", fail)
+    monkeypatch.setattr(execute, "assemble", fail)
     told = run("--method", "full", "--epochs", "1")
     assert (told["exit_status"], told["error"]["kind"]) == (1, "oom")
     assert "while building petlbench_micro" in told["error"]["message"]
@@ -303,7 +304,7 @@ def test_what_others_held_on_the_device_is_shown_and_kept(
         meter.already_used = 700 << 20
         return meter
 
-    monkeypatch.setattr("petlbench.run.execute.open_meter", shared)
+    monkeypatch.setattr(execute, "open_meter", shared)
     command = ["run", "--method", "linear", "--dataset", str(images), *TINY, "--epochs", "1", "--tracking-uri", "none"]
     command += ["--output", str(tmp_path / "results")]
     assert run_command(command) == 0

@@ -10,11 +10,12 @@ import torch
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
+from petlbench.core.request import Request
 from petlbench.data.views import Augmentation
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import configured_method
 from petlbench.run.preload import plan_features
-from petlbench.run.resolve import Request, resolve, resolve_config
+from petlbench.run.resolve import resolve, resolve_config
 from petlbench.run.views import build_views
 
 CATALOG = Catalog()

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
-from petlbench.run.resolve import Request
 from petlbench.study.grid import Matrix, Planned
 from petlbench.study.runner import Study
 

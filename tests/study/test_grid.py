@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.run.resolve import Request, resolve
+from petlbench.core.request import Request
+from petlbench.run.resolve import resolve
 from petlbench.study.grid import Matrix, Planned, Tuned
 
 CATALOG = Catalog()

@@ -15,11 +15,11 @@ import pytest
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Entry
+from petlbench.core.request import Request
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result, read_result, write_result
 from petlbench.run.digests import code_digests
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import Request
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.sweep.search import Plan, plan_search
 from petlbench.sweep.spec import load_sweep

@@ -201,7 +201,7 @@ def _carry_out(study: Study, executor: Literal["local", "ray"], opening: dict[st
 
 def _track(study: Study) -> None:
     """Give MLflow the study's table, and the runs that it lacks."""
-    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.results.tracking.study import track_study
     from petlbench.study.existing import study_results
 
@@ -225,9 +225,9 @@ def _retry(context: click.Context) -> str:
 
 
 def _show_preview(name: str, plans: Sequence[Planned], options: RunOptions, json: bool) -> int:
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.run.options import RunContext
     from petlbench.study.forecast.preview import preview_matrix
 

@@ -100,8 +100,8 @@ class Wishes:
         asked: Mapping[str, Any],
         catalog: Catalog,
     ) -> Matrix:
+        from petlbench.core.request import Request
         from petlbench.data.dataset import find_card
-        from petlbench.run.resolve import Request
         from petlbench.study.grid import Matrix
 
         groups = (*methods, *(find_card(one, catalog=catalog)[0] for one in datasets))

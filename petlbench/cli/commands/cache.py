@@ -66,8 +66,8 @@ def info(cache_dir: Path, json: bool) -> None:
 @json_option
 def verify(keep: bool, cache_dir: Path, json: bool) -> int:
     """Check every byte of the cache; what is damaged is taken away, and the next run makes it again."""
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.features.maintenance import verify as check
 
     with ShownProgress() as progress:

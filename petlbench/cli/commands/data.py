@@ -83,8 +83,8 @@ def _look(
     described: DatasetInfo, opened: Dataset | None, data_root: Path, figure: Path | None
 ) -> tuple[Prepared | None, Overview | None]:
     """Look at the images, where they are there."""
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
+    from petlbench.core.progress_bars import ShownProgress
 
     if opened is None:
         if figure is not None:

@@ -52,8 +52,8 @@ def audit(
     """
     from petlbench.audit.audit import audit as examine
     from petlbench.audit.page import check_page_file, write_page
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.data.dataset import open_dataset
     from petlbench.data.splits import SplitScheme
 

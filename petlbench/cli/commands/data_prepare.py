@@ -53,9 +53,9 @@ def prepare(
     every split of the card's protocol, a manifest with a checksum that a paper can cite. Stopped at any moment, the
     same command goes on where it was.
     """
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
     from petlbench.core.environment import usable_cores
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.data.official.prepare import prepare_dataset
 
     given = parse_assignments(settings, ("dataset",))["dataset"]

@@ -30,9 +30,9 @@ def verify(dataset: str, data_root: Path, catalog: tuple[Path, ...], json: bool)
 
     Exits with status 1 where anything is not as it was when the dataset was prepared.
     """
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
     from petlbench.core.environment import usable_cores
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.data.official.verify import verify_dataset
 
     with ShownProgress() as progress:

@@ -45,8 +45,8 @@ def command(run: str, output: Path, to: Path | None, wanted: str, catalog: tuple
     RUN is a run id, or the folder of a finished run. What was learned is folded into the backbone where that can be.
     The files are run once and compared with the run's own module before they are put in place.
     """
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.run.export import export_run
     from petlbench.run.load import find_run
 

@@ -76,7 +76,7 @@ def command(
 
 
 def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:
-    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.models.compatibility import survey
     from petlbench.models.registry import probe_backbone, resolve_backbone
 

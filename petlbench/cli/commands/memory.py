@@ -14,7 +14,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from petlbench.run.resolve import Request
+    from petlbench.core.request import Request
     from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.forecast.papers import Comparison
     from petlbench.study.grid import Case, Vary
@@ -173,7 +173,7 @@ def _task(
 
 
 def _request(asked: Mapping[str, Any], given: Mapping[str, Mapping[str, str]], image_size: int | None) -> Request:
-    from petlbench.run.resolve import Request
+    from petlbench.core.request import Request
 
     known = {name: value for name, value in asked.items() if value is not None}
     training = {**given["training"]} | {name: known.pop(name) for name in _TRAINING if name in known}
@@ -184,9 +184,9 @@ def _request(asked: Mapping[str, Any], given: Mapping[str, Mapping[str, str]], i
 def _predict(
     cases: list[Case], classes: int, extras: Extras, folders: tuple[Path, ...], with_papers: bool
 ) -> tuple[list[Row], Comparison | None]:
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.study.forecast.memory import compare_papers, predict_rows
 
     alone = len(cases) <= _ALONE and not with_papers

@@ -46,18 +46,18 @@ def command(
     RUN is a run id, or the folder of a finished run. IMAGES are image files, folders (all images below them) and CSV
     files with a column of paths, relative to the CSV file.
     """
-    from petlbench.cli.progress_bars import ShownProgress
-    from petlbench.core.catalog import Catalog
-    from petlbench.run.load import find_run
-    from petlbench.run.predict import check_table, find_images, predict_images, write_table
+    from petlbench.api import load
+    from petlbench.core.progress_bars import ShownProgress
+    from petlbench.run.predict import check_table, find_images, write_table
 
     if save is not None:
         check_table(save)
-    found, place = find_images(images, image_column), find_run(run, output)
+    files = find_images(images, image_column)
+    trained = load(run, output, catalog=catalog)
+    if merge:
+        trained = trained.merged()
     with ShownProgress() as progress:
-        predictions = predict_images(
-            place, found, Catalog(catalog), batch_size=batch_size, merge=merge, progress=progress
-        )
+        predictions = trained.probabilities(files, batch_size, progress)
     if save is not None:
         write_table(save, predictions)
     if json:

@@ -91,7 +91,7 @@ def command(
 
     Without --format and --output it is printed. Nothing is run: empty cells say why, and notes name the commands.
     """
-    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.report.build import build_report
     from petlbench.report.render.write import as_text, check_output, parse_formats, write_report
     from petlbench.report.request import Asked

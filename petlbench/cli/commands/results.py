@@ -137,7 +137,7 @@ def remove(runs: tuple[str, ...], status: str | None, yes: bool, trials: bool, o
 @json_option
 def track(runs: tuple[str, ...], tracking_uri: str | None, output: Path, json: bool) -> int:
     """Send results that an MLflow store lacks; all of them where no run is named."""
-    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.results.tracking.backfill import track_results
 
     names = [_find(run, output, trials=False).run_id for run in runs]

@@ -55,8 +55,9 @@ def command(
     given = parse_assignments(settings, ("method", "dataset", "training"))
     values = request_values(asked, given["training"])
 
+    from petlbench.core.request import Request
     from petlbench.run.options import RunContext, RunOptions
-    from petlbench.run.resolve import Request, resolve
+    from petlbench.run.resolve import resolve
 
     options = RunOptions(
         output, data_root, cache_dir, catalog, tracking_uri, workers, rerun, accept, cache_size, cache_images
@@ -68,7 +69,7 @@ def command(
         from petlbench.study.forecast.dry_run import dry_run as predict
 
         return _show_dry_run(predict(resolved, options.cache), cache_dir, json)
-    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.run.execute import execute
 
     with ShownProgress() as progress:

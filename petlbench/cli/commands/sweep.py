@@ -16,11 +16,11 @@ from petlbench.cli.run_options import request_values, run_options
 from petlbench.core.errors import InputError, PetlbenchError
 
 if TYPE_CHECKING:
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
+    from petlbench.core.progress_bars import ShownProgress
+    from petlbench.core.request import Request
     from petlbench.run.image_cache import ImageCache
     from petlbench.run.options import RunOptions
-    from petlbench.run.resolve import Request
     from petlbench.sweep.outcome import SearchOutcome
     from petlbench.sweep.search import Plan, TrialFacts
     from petlbench.sweep.spec import SweepCard
@@ -129,7 +129,7 @@ def command(
 def _requests(
     methods: str, datasets: str, settings: Sequence[str], asked: Mapping[str, Any], catalog: Catalog
 ) -> list[Request]:
-    from petlbench.run.resolve import Request
+    from petlbench.core.request import Request
 
     named = parse_list(methods, "--method", str)
     names = list(catalog.entries("method")) if named == ["all"] else [catalog.find("method", one).name for one in named]
@@ -190,8 +190,8 @@ def _carry_out(
     opening: dict[str, Any],
     doing: dict[str, Any],
 ) -> list[SearchOutcome]:
-    from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.files import check_writable
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.study.executors import open_executor
     from petlbench.sweep.liveness import Presence
     from petlbench.sweep.storage import default_address, open_storage

@@ -43,7 +43,7 @@ def predicted_report(card: ReportCard, asked: Asked, catalog: Catalog, progress:
     """
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
-    from petlbench.run.resolve import Request
+    from petlbench.core.request import Request
     from petlbench.study.forecast.memory import Extras, predict_rows
     from petlbench.study.grid import Vary, plan_cases
 

@@ -17,9 +17,10 @@ from typing import Any, cast
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.entry import shipped_folder
+from petlbench.core.request import Request
 from petlbench.memory.authors_loop import assemble_as_published, predict_as_published, predict_training_as_published
 from petlbench.models.registry import resolve_backbone
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 
 __all__ = [
     "ComparedRow",

@@ -10,9 +10,10 @@ import pytest
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
+from petlbench.core.request import Request
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import Result
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from tests.study.acting import acted_result, store
 
 Cli = Callable[..., Any]

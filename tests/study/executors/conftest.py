@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
-from petlbench.run.resolve import Request, resolve
+from petlbench.run.resolve import resolve
 from petlbench.study.executors.job import Job
 from tests.study.executors.watching import Watcher
 

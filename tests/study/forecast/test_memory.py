@@ -11,10 +11,10 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.process_pool import open_workers
+from petlbench.core.request import Request
 from petlbench.memory import predict
 from petlbench.models.build import assemble
 from petlbench.models.method import configured_method
-from petlbench.run.resolve import Request
 from petlbench.study.forecast.memory import Extras, predict_rows
 from petlbench.study.grid import Case, Vary, common_settings, plan_cases
 

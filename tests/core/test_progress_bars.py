@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from petlbench.cli.progress_bars import ShownProgress
+from petlbench.core.progress_bars import ShownProgress
 
 
 def test_a_bar_says_how_many_how_fast_and_how_long(

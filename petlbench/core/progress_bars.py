@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,7 +25,12 @@ from rich.text import Text
 
 from petlbench.core.progress import Progress
 
-__all__ = ["ShownProgress"]
+__all__ = ["ShownProgress", "shown_progress"]
+
+
+def shown_progress(wanted: bool) -> AbstractContextManager[Progress]:
+    """Bars where they are wanted, else nothing."""
+    return ShownProgress() if wanted else nullcontext(Progress())
 
 
 class ShownProgress(Progress):
@@ -40,7 +47,7 @@ class ShownProgress(Progress):
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not (self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets"))),
         )
         self._task: TaskID | None = None
 

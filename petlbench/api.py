@@ -1,0 +1,318 @@
+"""petlbench from Python: every command of the command line as a function, each a thin layer over the engine.
+
+Names of options are those of the command line, with ``_`` for ``-``. Whatever is wrong raises an exception of
+`petlbench.core.errors` with the words that the command line prints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.catalog import Catalog, register
+from petlbench.core.entry import Kind
+from petlbench.core.progress_bars import shown_progress
+from petlbench.core.request import read_request, request_of
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from petlbench.core.config import RunConfig
+    from petlbench.models.adapted_model import AdaptedModel
+    from petlbench.models.method import Method
+    from petlbench.results.result import Result
+    from petlbench.run.options import RunOptions
+    from petlbench.run.predict import Trained
+
+__all__ = [
+    "adapt",
+    "estimate_memory",
+    "list_backbones",
+    "list_datasets",
+    "list_methods",
+    "list_metrics",
+    "list_reports",
+    "list_sweeps",
+    "load",
+    "register",
+    "run",
+]
+
+Folder = str | Path
+Folders = Folder | Sequence[Folder]
+
+
+def run(
+    method: str | Method[Any] | None = None,
+    dataset: Any = None,
+    *,
+    config: Folder | RunConfig | Mapping[str, Any] | None = None,
+    output: Folder = "results",
+    catalog: Folders = (),
+    progress: bool = True,
+    **options: Any,
+) -> Result:
+    """The result of one run: one method, on one dataset, with one seed.
+
+    Args:
+        method: Name of a method, or a method with its settings, such as ``Mine(rank=4)``.
+        dataset: Name of a dataset, a folder of class folders, a CSV file or a card; or a torch ``Dataset``, a sequence
+            of (image, label), or a DataFrame with the columns ``image`` and ``label``.
+        config: A run file (TOML), a `RunConfig` (such as ``result.config``), or a mapping like one; what is given
+            beside it takes precedence.
+        output: Folder of all results.
+        catalog: Folders with methods, datasets, metrics, … of your own.
+        progress: Whether bars show what goes on.
+        options: Fields of `petlbench.core.request.Request` (``backbone``, ``image_size``, ``seed``,
+            ``method_settings``, …), of `petlbench.core.config.TrainingConfig` (``epochs``, ``lr``, …) and of
+            `petlbench.run.options.RunOptions` (``data_root``, ``workers``, ``rerun``, …).
+
+    Returns:
+        The result; its files lie in ``output / result.run_id``, the same id as the command line gives it. Its status
+        says whether it finished.
+
+    Raises:
+        InputError: When a name, a setting or the data is wrong; nothing is left behind then.
+        RunError: When another process works on this run, or weights cannot be fetched.
+    """
+    from petlbench.run.execute import execute
+    from petlbench.run.options import RunContext
+    from petlbench.run.resolve import resolve
+
+    run_options, values = _sorted(options, output, catalog)
+    values = {**_values_of(config), **values, **_named(method, dataset, run_options)}
+    request = request_of(values, "run()")
+    with shown_progress(progress) as shown:
+        context = RunContext(run_options, shown)
+        return execute(resolve(request, context.catalog, run_options.data_root), context)
+
+
+def adapt(
+    model: nn.Module,
+    method: str | type[Method[Any]] | Method[Any],
+    num_classes: int,
+    *,
+    catalog: Folders = (),
+    **settings: Any,
+) -> AdaptedModel:
+    """A timm model with a method put on it: a plain module from images (B, 3, H, W) to logits (B, C).
+
+    Args:
+        model: A vision transformer of timm's; changed in place.
+        method: Name of a method, a method's class, or a method with its settings.
+        num_classes: Number of classes C.
+        catalog: Folders with methods of your own.
+        settings: The method's settings, such as ``rank=8``.
+
+    Raises:
+        InputError: When the name or a setting is unknown, or the method cannot adapt the model.
+
+    Example:
+        >>> import timm
+        >>> model = adapt(timm.create_model("vit_tiny_patch16_224"), "lora", num_classes=7, rank=8)
+        >>> sum(tensor.numel() for tensor in model.learnable_parameters())
+        75079
+    """
+    from petlbench.models.adapted_model import adapt_model
+    from petlbench.models.method import Method, load_method
+
+    if isinstance(method, str):
+        method = load_method(_catalog(catalog).find("method", method))
+    chosen = method if isinstance(method, Method) else _with_card(method)(**settings)
+    return adapt_model(model, chosen, num_classes)
+
+
+def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Trained:
+    """A finished run's model, with what it learned, ready to predict.
+
+    Args:
+        run: The beginning of a run's id, or its folder.
+        results: Folder of all results.
+        catalog: Folders with methods of your own.
+        device: Where to compute; None for the run's own device where it is there, else the CPU.
+
+    Raises:
+        InputError: When there is no such run, it is not finished, or what it depends on has changed.
+    """
+    from petlbench.run.load import find_run, restore
+    from petlbench.run.predict import Trained
+
+    return Trained(restore(find_run(str(run), Path(results)), _catalog(catalog), device=device))
+
+
+def estimate_memory(
+    methods: str | Iterable[str] = "all",
+    *,
+    num_classes: int = 2,
+    budget: int | None = None,
+    catalog: Folders = (),
+    progress: bool = False,
+    **options: Any,
+) -> pandas.DataFrame:
+    """The predicted peak memory of a training step, one row a method, in bytes.
+
+    Args:
+        methods: Names of methods; ``all`` for every one.
+        num_classes: Number of classes C.
+        budget: Bytes that there are: adds the columns ``fits`` and ``max_batch_size``.
+        catalog: Folders with methods of your own.
+        progress: Whether a bar shows what goes on.
+        options: As for `run`: ``backbone``, ``image_size``, ``batch_size``, ``precision``, ``device`` (default:
+            ``cuda``), ``attention_kernel``, ``method_settings``, …
+
+    Returns:
+        The columns ``method``, ``allocated``, ``reserved``, ``process`` (bytes; None where there is no such figure),
+        ``parameters``, ``gradients``, ``optimizer``, ``activations``, ``other`` (the parts of ``allocated``),
+        ``source`` (always ``predicted``) and ``refused`` (why a method has no figures).
+
+    Raises:
+        InputError: When a name or a setting is wrong.
+    """
+    import pandas
+
+    from petlbench.study.forecast.memory import Extras, predict_rows
+    from petlbench.study.grid import plan_cases
+
+    catalogs = _catalog(catalog)
+    names = _names(methods, catalogs)
+    request = request_of({"device": "cuda", "method": names[0], **options}, "estimate_memory()")
+    extras = Extras(budget=budget)
+    with shown_progress(progress) as shown:
+        cases = plan_cases(request, names, None, catalogs)
+        rows = predict_rows(cases, num_classes, extras, folders=catalogs.folders, progress=shown)
+    documents = [row.document(extras) for row in rows]
+    parts = [document.pop("parts") or {} for document in documents]
+    return pandas.DataFrame([{**document, **part} for document, part in zip(documents, parts, strict=True)])
+
+
+class Names(list[str]):
+    """Names in a catalogue, in alphabetical order; `to_dataframe` has what is known of each.
+
+    Args:
+        rows: One a name, each with ``name`` and ``title``.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(row["name"] for row in rows)
+        self._rows = rows
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a name: ``name``, ``title``, ``file`` and the fields of its card."""
+        import pandas
+
+        return pandas.DataFrame(self._rows)
+
+
+def list_methods(catalog: Folders = ()) -> Names:
+    """The names of all methods, with their cards in ``.to_dataframe()``."""
+    return _listed("method", catalog)
+
+
+def list_datasets(catalog: Folders = ()) -> Names:
+    """The names of all datasets, with their cards in ``.to_dataframe()``."""
+    return _listed("dataset", catalog)
+
+
+def list_sweeps(catalog: Folders = ()) -> Names:
+    """The names of all searches, with their files in ``.to_dataframe()``."""
+    return _listed("sweep", catalog)
+
+
+def list_reports(catalog: Folders = ()) -> Names:
+    """The names of all reports, with their files in ``.to_dataframe()``."""
+    return _listed("report", catalog)
+
+
+def list_metrics(catalog: Folders = ()) -> Names:
+    """The names of all metrics, with their titles and directions in ``.to_dataframe()``."""
+    return _listed("metric", catalog)
+
+
+def list_backbones(pattern: str = "") -> Names:
+    """The names of the backbones that can be adapted: timm's vision transformers, and the one that travels along.
+
+    Args:
+        pattern: Text that a name has to hold, or a pattern with ``*``.
+    """
+    from petlbench.models.registry import list_vision_transformers
+
+    return Names([{"name": name, "title": name} for name in list_vision_transformers(pattern)])
+
+
+def _listed(kind: Kind, catalog: Folders) -> Names:
+    entries = _catalog(catalog).entries(kind).values()
+    rows = [{"name": e.name, "title": e.title, "file": str(e.file), **e.card} for e in entries]
+    return Names([{**row, "name": entry.name} for row, entry in zip(rows, entries, strict=True)])
+
+
+def _catalog(folders: Folders) -> Catalog:
+    return Catalog(_folders(folders))
+
+
+def _folders(folders: Folders) -> tuple[Path, ...]:
+    return (Path(folders),) if isinstance(folders, str | Path) else tuple(Path(folder) for folder in folders)
+
+
+def _names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
+    """The names of methods that stand for one, several or all."""
+    if methods == "all":
+        return list(catalog.entries("method"))
+    names = methods.split(",") if isinstance(methods, str) else methods
+    return list(dict.fromkeys(catalog.find("method", name.strip()).name for name in names))
+
+
+def _sorted(options: Mapping[str, Any], output: Folder, catalog: Folders) -> tuple[RunOptions, dict[str, Any]]:
+    """What says where runs read and write, apart from what says how they are to be."""
+    from petlbench.core.environment import default_cache_dir, default_data_root
+    from petlbench.run.options import RunOptions
+
+    defaults = {"data_root": default_data_root(), "cache_dir": default_cache_dir()}
+    names = {each.name for each in fields(RunOptions)} - {"reveal_test", "experiment", "group"}
+    chosen = {name: value for name, value in options.items() if name in names}
+    paths = {name: Path(chosen.get(name, value)) for name, value in defaults.items()}
+    run_options = RunOptions(**{**chosen, **paths, "output": Path(output), "catalogs": _folders(catalog)})
+    return run_options, {name: value for name, value in options.items() if name not in names}
+
+
+def _values_of(config: Folder | RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields of a request from a run file, a config or a mapping."""
+    if config is None:
+        return {}
+    if isinstance(config, str | Path):
+        return read_request(Path(config))
+    values = dict(config if isinstance(config, Mapping) else config.model_dump(mode="json"))
+    return {name: value for name, value in values.items() if value != ""}  # a config writes "" for what there is not
+
+
+def _named(method: str | Method[Any] | None, dataset: Any, options: RunOptions) -> dict[str, Any]:
+    """Method and dataset as a request names them; what was written in Python is registered or kept first."""
+    values: dict[str, Any] = {}
+    if isinstance(method, str):
+        values["method"] = method
+    elif method is not None:
+        register(_with_card(type(method)))
+        values |= {"method": method.card.name, "method_settings": method.settings.model_dump(mode="json")}
+    if isinstance(dataset, str | os.PathLike):
+        values["dataset"] = str(dataset)
+    elif dataset is not None:
+        from petlbench.data.from_python import keep_dataset
+
+        values["dataset"] = str(keep_dataset(dataset, options.output / "datasets"))
+    return values
+
+
+def _with_card(method: type[Method[Any]]) -> type[Method[Any]]:
+    """A method's class, which gets a card from its own name where it was written without one."""
+    import re
+
+    from petlbench.core.entry import MethodCard
+
+    if "card" not in vars(method):
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", method.__name__).lower()
+        summary = (method.__doc__ or "").strip().partition("\n")[0]
+        method.card = MethodCard(name=name, title=method.__name__, family="own", year=0, paper="", summary=summary)
+    return method
