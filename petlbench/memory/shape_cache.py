@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["RememberedShapes"]
+__all__ = ["RememberedShapes", "shared_shapes"]
 
 _META = torch.device("meta")
 _PLAIN = (Tensor, nn.Parameter)
@@ -74,6 +75,12 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
             kind = _Kind.ASKED_ONCE
         self._kinds[func] = kind
         return kind
+
+
+@cache
+def shared_shapes() -> RememberedShapes:
+    """What this process has learned of shapes; methods have most of them in common."""
+    return RememberedShapes()
 
 
 class _Kind(Enum):

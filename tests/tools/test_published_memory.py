@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 import pytest
 
-from petlbench.study.forecast.papers import (
-    Comparison,
-    PublishedJob,
-    PublishedPeak,
-    compare,
-    jobs,
-    printed_figures,
-    run_job,
-)
+from petlbench.core.errors import InputError
+from petlbench.study.forecast import papers
+from petlbench.study.forecast.papers import printed_figures, published_memory
+from tools.published_memory import Comparison, PublishedJob, PublishedPeak, compare, jobs, run_job
 
 MIB = 2**20
 MICCAI, TNNLS = "miccai2024", "tnnls2025"
@@ -29,6 +25,14 @@ def test_printed_figures_are_given_in_the_papers_setting_alone() -> None:
     assert printed_figures("vit_base_patch16_384", 384, 16) == {}
     assert printed_figures("vit_base_patch16_384", 512, 8) == {}
     assert printed_figures("vit_large_patch16_384", 512, 16) == {}
+
+
+def test_what_an_installed_package_does_not_have_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert published_memory().run_job is run_job
+    monkeypatch.setattr(papers, "_CHECKOUT", tmp_path)
+    with pytest.raises(InputError, match="--compare papers") as error:
+        published_memory()
+    assert "clone" in (error.value.hint or "")
 
 
 def test_a_run_behind_several_rows_is_predicted_once() -> None:
