@@ -11,7 +11,7 @@ import torch
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.data.dataset import DatasetInfo, describe_dataset
-from petlbench.features.quota import CacheConfig, check_room, free_bytes
+from petlbench.features.quota import CacheConfig, check_quota, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.results.result import Memory, Parameters
@@ -84,12 +84,12 @@ def dry_run(config: RunConfig, catalog: Catalog, data_root: Path, cache: CacheCo
 def _preloaded(config: RunConfig, assembled: Assembled, described: DatasetInfo, cache: CacheConfig) -> PreloadedBytes:
     chosen = normalization(config, described.card)
     views = build_views(config, assembled.method, assembled.backbone.info, chosen, None)
-    plan = plan_features(config, assembled, views, cache.folder)
-    if plan is None:
+    store = plan_features(config, assembled, views, cache.folder)
+    if store is None:
         return PreloadedBytes()
-    each, images = plan.store.bytes_an_image, described.images
+    each, images = store.bytes_an_image, described.images
     if images is not None:
         # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
-        folder, known = plan.alike()
-        check_room(cache, folder, plan.store.bytes_of(max(0, images - known), spread_over=images))
+        folder, known = store.alike()
+        check_quota(cache, folder, store.bytes_of(max(0, images - known), spread_over=images))
     return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))
