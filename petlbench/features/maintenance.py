@@ -25,7 +25,7 @@ from petlbench.features.shard import (
 )
 from petlbench.features.store import ABOUT, features_folder, read_about
 
-__all__ = ["Damage", "FeatureSet", "Leftover", "Pruned", "Verified", "evictable", "list_sets", "prune", "verify"]
+__all__ = ["Damage", "FeatureSet", "Leftover", "Pruned", "Verified", "evict", "list_sets", "prune", "verify"]
 
 _KEY = re.compile(r"[0-9a-f]{20}")
 # What a feature set is called while it is deleted: processes that look for it make a new one.
@@ -140,15 +140,22 @@ def list_sets(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
     return sorted(sets, key=lambda each: (each.last_used, each.key)), leftovers
 
 
-def evictable(sets: Sequence[FeatureSet], most: int, keep: Path | None = None) -> list[FeatureSet]:
-    """The least recently used sets that are not in use: enough of them that the rest is small enough, or all.
+def evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
+    """The least recently used sets that are gone: enough of them that the rest is small enough, or all not in use.
 
     Args:
         sets: The feature sets, the least recently used first.
         most: Largest size of what stays in bytes.
-        keep: Folder of a feature set that stays whatever comes.
+        delete: Deletes a set, or says that it could be; false for one that stays.
     """
-    return _evict(sets, most, lambda each: each.folder != keep)
+    total, gone = sum(each.bytes for each in sets), []
+    for each in sets:
+        if total <= most:
+            break
+        if not each.in_use and delete(each):
+            gone.append(each)
+            total -= each.bytes
+    return gone
 
 
 def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) -> Pruned:
@@ -163,7 +170,7 @@ def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) ->
     total = sum(each.bytes for each in sets)
     bound = total if most is None else most
     cleared = [leftover for leftover in leftovers if dry_run or _clear(leftover.path)]
-    gone = _evict(sets, bound, lambda each: dry_run or _delete(each.folder))
+    gone = evict(sets, bound, lambda each: dry_run or _delete(each.folder))
     rest = total - sum(each.bytes for each in gone)
     stayed = [each for each in sets if each not in gone] if rest > bound else []
     return Pruned(tuple(gone), tuple(cleared), tuple(stayed), rest)
@@ -237,18 +244,6 @@ def _damage_of(file: Path) -> str | None:
     except DamagedShardError as error:
         return str(error)
     return None
-
-
-def _evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
-    """Delete one set after another until the rest is small enough; return those that are gone."""
-    total, gone = sum(each.bytes for each in sets), []
-    for each in sets:
-        if total <= most:
-            break
-        if not each.in_use and delete(each):
-            gone.append(each)
-            total -= each.bytes
-    return gone
 
 
 def _delete(folder: Path) -> bool:

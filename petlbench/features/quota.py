@@ -9,7 +9,7 @@ from pathlib import Path
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, existing_part
 from petlbench.core.units import readable_size
-from petlbench.features.maintenance import FeatureSet, evictable, list_sets, prune
+from petlbench.features.maintenance import FeatureSet, evict, list_sets, prune
 
 __all__ = ["CacheConfig", "Purpose", "check_quota", "enforce_quota", "free_bytes"]
 
@@ -93,7 +93,7 @@ def _check_bound(cache: CacheConfig, own: Path | None, needed: int, purpose: Pur
     """The feature sets that would have to go; an error where that does not help."""
     sets, _ = list_sets(cache.folder)
     most = cache.most or 0
-    gone = evictable(sets, most - needed, keep=own)
+    gone = evict(sets, most - needed, lambda each: each.folder != own)
     stays = sum(each.bytes for each in sets) - sum(each.bytes for each in gone)
     if stays + needed > most:
         mine = sum(each.bytes for each in sets if each.folder == own)

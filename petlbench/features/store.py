@@ -2,7 +2,8 @@
 
 A shard is one safetensors file: for each tensor of a feature one array with a row an image. It is whole or absent, and
 knows which images it holds and the checksum of every byte of them. Its name follows from its images alone, so that
-processes that fill one store at a time, and those that come after one that was killed, make the same shards.
+processes that fill one store at a time, and those that come after one that was killed, make the same shards. There is
+one store for each kind of features, its folder named after all that determines them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from petlbench.core.errors import RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.features.locks import SetLock, hold
+from petlbench.features.precision import CachePrecision, stored_tensors
 from petlbench.features.shard import (
     IMAGE_OVERHEAD,
     SHARD_OVERHEAD,
@@ -38,13 +40,16 @@ from petlbench.features.shard import (
     shards_in,
     write_shard,
 )
-from petlbench.models.method import TensorSpec
+from petlbench.models.method import FeatureSpec, TensorSpec
 
-__all__ = ["ABOUT", "FeatureStore", "features_folder", "read_about"]
+__all__ = ["ABOUT", "FeatureStore", "features_folder", "plan_store", "plan_tensors", "read_about"]
 
 ABOUT = "about.json"
 """What a folder's features are determined by, for people and for ``petlbench cache``."""
 
+# Raised when the same key comes to mean other features.
+_VERSION = 2
+_KEY_LENGTH = 20
 # What is not known before weights are read.
 _UNKNOWN_ON_META = "weights"
 _PATIENCE = 0.2
@@ -233,6 +238,34 @@ class FeatureStore:
             tensor = tensors.get(name)
             if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (len(names), *spec.shape):
                 raise DamagedShardError(f"{name} has another form")
+
+
+def plan_store(
+    cache_dir: Path, spec: FeatureSpec, precision: CachePrecision, determined_by: Mapping[str, Any]
+) -> FeatureStore:
+    """The store of one kind of features, not opened.
+
+    Args:
+        cache_dir: Folder of the whole cache.
+        spec: The features.
+        precision: The form in which they are stored.
+        determined_by: What decides the numbers beside the images' content: backbone, weights, view, precision.
+    """
+    determined_by = {**determined_by, "features": dict(spec.key), "cache_precision": precision}
+    return plan_tensors(cache_dir, stored_tensors(spec, precision), determined_by)
+
+
+def plan_tensors(cache_dir: Path, tensors: Mapping[str, TensorSpec], determined_by: Mapping[str, Any]) -> FeatureStore:
+    """The store of tensors of any kind, not opened.
+
+    Args:
+        cache_dir: Folder of the whole cache.
+        tensors: One image's tensors as they are stored, by name.
+        determined_by: What decides the numbers beside the images' content.
+    """
+    text = json.dumps({"version": _VERSION, **determined_by}, sort_keys=True, indent=1)
+    key = hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
+    return FeatureStore(features_folder(cache_dir) / key, tensors, about=json.loads(text))
 
 
 def features_folder(cache_dir: Path) -> Path:

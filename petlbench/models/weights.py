@@ -10,7 +10,6 @@ from typing import Any, cast
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from petlbench.core.errors import InputError, PetlbenchError, RunError
@@ -65,15 +64,11 @@ def check_weights_file(file: Path) -> None:
 
 
 def _published(name: str) -> object:
+    from timm.models import load_state_dict_from_hf
+
     cfg = timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.file:  # they travel with the package
         return _from_file(Path(cfg.file))
-    return _from_hub(name, cfg)
-
-
-def _from_hub(name: str, cfg: PretrainedCfg | None) -> object:
-    from timm.models import load_state_dict_from_hf
-
     if cfg is None or not cfg.has_weights or not cfg.hf_hub_id:
         raise InputError(
             f"timm publishes no weights under the name '{name}'",

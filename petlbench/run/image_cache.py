@@ -19,9 +19,8 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.image_store import StoredImages
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
-from petlbench.features.cache import plan_tensors
 from petlbench.features.quota import CacheConfig, Purpose, check_quota, enforce_quota
-from petlbench.features.store import FeatureStore
+from petlbench.features.store import FeatureStore, plan_tensors
 from petlbench.models.method import TensorSpec
 
 __all__ = ["DiskShelf", "ImageCache", "check_disk", "fill_disk", "memory_bound", "open_images"]

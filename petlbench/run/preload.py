@@ -14,10 +14,9 @@ from petlbench.data.image_store import StoredImages
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.run_data import TaskData
 from petlbench.data.views import View
-from petlbench.features.cache import plan_store
 from petlbench.features.quota import CacheConfig, check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
-from petlbench.features.store import FeatureStore
+from petlbench.features.store import FeatureStore, plan_store
 from petlbench.memory.measure import MemoryMeter
 from petlbench.models.build import Assembled
 

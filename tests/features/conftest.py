@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from petlbench.features.cache import plan_store
 from petlbench.features.locks import USED
+from petlbench.features.store import plan_store
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from petlbench.features.cache import plan_store
 from petlbench.features.locks import USED
 from petlbench.features.shard import shards_in
 from petlbench.features.source import LiveFeatures
+from petlbench.features.store import plan_store
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 Cli = Callable[..., Any]

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from petlbench.features.cache import plan_store
 from petlbench.features.locks import in_use
-from petlbench.features.store import read_about
+from petlbench.features.store import plan_store, read_about
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
