@@ -47,8 +47,8 @@ def test_wide_layers_give_the_same(slow_mkl: None, bias: bool, shape: tuple[int,
     with torch.no_grad():
         expected = layer(tokens)
         with fast_linear(CPU):
-            found = layer(tokens)
-    torch.testing.assert_close(found, expected)
+            output = layer(tokens)
+    torch.testing.assert_close(output, expected)
     assert "mkldnn_linear" in kernels(layer, shape)
 
 

@@ -190,8 +190,8 @@ class TestWithoutLocks:
             (folder / "x.safetensors").write_bytes(b"features")
         os.utime(old / USED, (TWO_DAYS_AGO, TWO_DAYS_AGO))
         pruned = prune(tmp_path, 0)
-        assert [one.folder for one in pruned.sets] == [old]
-        assert [one.folder for one in pruned.stayed] == [new]
+        assert [first.folder for first in pruned.sets] == [old]
+        assert [first.folder for first in pruned.stayed] == [new]
         assert new.exists()
         assert not old.exists()
 

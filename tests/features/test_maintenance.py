@@ -52,9 +52,9 @@ class TestSurvey:
 
     def test_a_set_without_its_description_is_shown(self, cache: Path, make_set: MakeSet) -> None:
         (make_set("tiny") / "about.json").write_text("{")
-        (found,), _ = list_sets(cache)
-        assert found.about() == {}
-        assert found.count_images() == 3
+        (result,), _ = list_sets(cache)
+        assert result.about() == {}
+        assert result.count_images() == 3
 
 
 class TestPruning:
@@ -104,9 +104,9 @@ class TestPruning:
         self, cache: Path, make_set: MakeSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first, second = make_set("a", used=1e6), make_set("b", used=2e6)
-        found, locks = list_sets(cache), [hold(first)]
-        monkeypatch.setattr(maintenance, "list_sets", lambda cache_dir: found)
-        pruned = prune(cache, found[0][0].bytes)
+        result, locks = list_sets(cache), [hold(first)]
+        monkeypatch.setattr(maintenance, "list_sets", lambda cache_dir: result)
+        pruned = prune(cache, result[0][0].bytes)
         assert [one.folder for one in pruned.sets] == [second]
         assert shards_in(first)
         locks.clear()
@@ -180,8 +180,8 @@ class TestLeftovers:
         folder = make_set("tiny")
         temporary = folder / ".new.safetensors.77.tmp"
         temporary.touch()
-        found, lock = list_sets(cache), hold(folder)
-        monkeypatch.setattr(maintenance, "list_sets", lambda cache_dir: found)
+        result, lock = list_sets(cache), hold(folder)
+        monkeypatch.setattr(maintenance, "list_sets", lambda cache_dir: result)
         with only_writer(folder / "new.safetensors"):
             assert prune(cache).leftovers == ()
         assert temporary.exists()
@@ -192,10 +192,10 @@ class TestVerifying:
     def test_every_good_shard_is_counted(self, cache: Path, make_set: MakeSet) -> None:
         make_set("a")
         make_set("b", images=1_100)  # three shards
-        told: list[int] = []
-        found = verify(cache, 3, on_start=told.append, on_shard=lambda: told.append(1))
-        assert (found.good, found.damaged, found.unreadable) == (4, [], [])
-        assert told == [4, 1, 1, 1, 1]
+        events: list[int] = []
+        result = verify(cache, 3, on_start=events.append, on_shard=lambda: events.append(1))
+        assert (result.good, result.damaged, result.unreadable) == (4, [], [])
+        assert events == [4, 1, 1, 1, 1]
 
     def test_there_may_be_nothing(self, cache: Path) -> None:
         assert verify(cache, 2).good == 0
@@ -205,9 +205,9 @@ class TestVerifying:
     def test_a_damaged_shard_is_named_and_taken_away(self, cache: Path, make_set: MakeSet, place: int) -> None:
         whole, (broken,) = shards_in(make_set("a")), shards_in(make_set("b"))
         flip(broken, place)
-        found = verify(cache, 2)
-        assert found.good == 1
-        assert [(damage.file, damage.removed) for damage in found.damaged] == [(broken, True)]
+        result = verify(cache, 2)
+        assert result.good == 1
+        assert [(damage.file, damage.removed) for damage in result.damaged] == [(broken, True)]
         assert not broken.exists()
         assert all(file.exists() for file in whole)
         assert verify(cache, 2).damaged == []
@@ -215,8 +215,8 @@ class TestVerifying:
     def test_a_damaged_shard_stays_on_request(self, cache: Path, make_set: MakeSet) -> None:
         (broken,) = shards_in(make_set("a"))
         broken.write_bytes(broken.read_bytes()[:-1])
-        found = verify(cache, 2, keep=True)
-        assert [(damage.file, damage.removed) for damage in found.damaged] == [(broken, False)]
+        result = verify(cache, 2, keep=True)
+        assert [(damage.file, damage.removed) for damage in result.damaged] == [(broken, False)]
         assert broken.exists()
 
     def test_the_next_run_makes_it_again(self, cache: Path, make_set: MakeSet) -> None:
@@ -244,8 +244,8 @@ class TestVerifying:
             raise PermissionError(13, "Permission denied", str(shard))
 
         monkeypatch.setattr(maintenance, "read_shard", refuse)
-        found = verify(cache, 2)
-        assert (found.good, found.damaged, found.unreadable) == (0, [], [(file, "Permission denied")])
+        result = verify(cache, 2)
+        assert (result.good, result.damaged, result.unreadable) == (0, [], [(file, "Permission denied")])
         assert file.exists()
 
     def test_what_is_deleted_meanwhile_is_no_damage(
@@ -253,5 +253,5 @@ class TestVerifying:
     ) -> None:
         make_set("a")
         monkeypatch.setattr(maintenance, "read_shard", lambda file: file.unlink() or file.read_bytes())
-        found = verify(cache, 2)
-        assert (found.good, found.damaged, found.unreadable) == (0, [], [])
+        result = verify(cache, 2)
+        assert (result.good, result.damaged, result.unreadable) == (0, [], [])

@@ -72,7 +72,7 @@ class TestBound:
     def test_what_is_too_much_is_refused_and_nothing_is_deleted(self, cache: Path, make_set: MakeSet, use: Use) -> None:
         own, used, free = (make_set(name, images=300) for name in ("own", "used", "free"))
         use(used)
-        sizes = {one.folder: one.bytes for one in list_sets(cache)[0]}
+        sizes = {each.folder: each.bytes for each in list_sets(cache)[0]}
         most = sizes[own] + sizes[used] + 5 * MIB
         check_quota(CacheConfig(cache, most), own, 5 * MIB)
         with pytest.raises(InputError) as refusal:
