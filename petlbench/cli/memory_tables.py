@@ -10,8 +10,8 @@ from petlbench.cli.output import MISSING, mebibytes, percent, print_table
 
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.forecast.papers import Comparison
     from petlbench.study.grid import Vary
+    from tools.published_memory import Comparison
 
 __all__ = ["print_forecast"]
 

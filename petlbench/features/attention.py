@@ -1,4 +1,4 @@
-"""Attention with the frozen backbone: what its own layers compute, and what a method asks of its keys and values."""
+"""Attention with the frozen backbone's queries, keys and values, without the whole attention matrix in memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARTS = 4
 
 
 def importance(query: Tensor, key: Tensor) -> Tensor:
-    """Mean over the queries of the attention that each token receives, per head.
+    """The importance of each token per head: the mean over the queries of the attention that it receives.
 
     Args:
         query: Queries, (B, H, M, d), not scaled.
@@ -37,7 +37,7 @@ def importance(query: Tensor, key: Tensor) -> Tensor:
 
 
 def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Attend, and learn from the same probabilities how important each token is.
+    """The attention output, and from the same probabilities the importance of each token.
 
     Args:
         query: Queries, (B, H, M, d), not scaled.
@@ -45,7 +45,7 @@ def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
         value: Values, (B, H, N, d).
 
     Returns:
-        What the queries read, (B, H, M, d), and the importance of each token, (B, H, N).
+        The output, (B, H, M, d), and the importance, (B, H, N).
     """
     total, read = _zeros(key), []
     for probabilities in _by_queries(query, key):
@@ -55,7 +55,7 @@ def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 
 def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
-    """Let the same queries attend to the stored keys and values of each image; no gradient flows to those.
+    """The attention output of the same queries for each image's stored keys and values, to which no gradient flows.
 
     What is kept for the backward pass is the probabilities, which are small because the queries are few; keys and
     values are brought to the queries' precision once more there, a few heads at a time. Their scales are applied to
@@ -67,7 +67,7 @@ def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tenso
         value: Values, likewise.
 
     Returns:
-        What the queries read, (B, H, P, d).
+        The output, (B, H, P, d).
     """
     dtype = autocast_type(query.device.type) or query.dtype
     if not torch.is_grad_enabled():
@@ -88,21 +88,20 @@ class _AttendToStored(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         probabilities, *stored = ctx.saved_tensors
         key, value = stored[: ctx.parts], stored[ctx.parts :]
-        turned = gradients[0].to(ctx.dtype).permute(1, 0, 3, 2).contiguous()
-        # The softmax's derivative (of its scores), then the product's (of the queries).
-        reached = _scaled(torch.cat([part @ turned[heads] for heads, part in _by_heads(value, ctx.dtype)]), value)
-        reached -= (probabilities * reached).sum(dim=2, keepdim=True)
-        reached = _scaled(reached.mul_(probabilities), key).to(ctx.dtype).flatten(1, 2).transpose(1, 2)
-        found = torch.cat([reached[heads] @ part.flatten(1, 2) for heads, part in _by_heads(key, ctx.dtype)])
-        found = found.mul_(key[0].shape[-1] ** -0.5).to(ctx.query_dtype)
-        return found, None, None, *(None for _ in stored)
+        incoming = gradients[0].to(ctx.dtype).permute(1, 0, 3, 2).contiguous()
+        # The gradients of the softmax's scores, then of the queries.
+        scores = _scaled(torch.cat([part @ incoming[heads] for heads, part in _by_heads(value, ctx.dtype)]), value)
+        scores -= (probabilities * scores).sum(dim=2, keepdim=True)
+        scores = _scaled(scores.mul_(probabilities), key).to(ctx.dtype).flatten(1, 2).transpose(1, 2)
+        query = torch.cat([scores[heads] @ part.flatten(1, 2) for heads, part in _by_heads(key, ctx.dtype)])
+        return query.mul_(key[0].shape[-1] ** -0.5).to(ctx.query_dtype), None, None, *(None for _ in stored)
 
 
 def _attend(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What the queries (H, P, d) read, (B, H, P, d), and the probabilities, (H, B, K, P)."""
-    asked, images = (query * query.shape[-1] ** -0.5).to(dtype).transpose(1, 2), key[0].shape[0]
+    """The output of queries (H, P, d), (B, H, P, d), and the probabilities, (H, B, K, P)."""
+    scaled, images = (query * query.shape[-1] ** -0.5).to(dtype).transpose(1, 2), key[0].shape[0]
     # Queries are the same for all images: one product a head.
-    scores = torch.cat([part.flatten(1, 2) @ asked[heads] for heads, part in _by_heads(key, dtype)])
+    scores = torch.cat([part.flatten(1, 2) @ scaled[heads] for heads, part in _by_heads(key, dtype)])
     scores = _at_least_single(scores.reshape(len(query), images, -1, query.shape[1]))
     probabilities = _scaled(scores, key).softmax(dim=2)
     weights = (probabilities if len(value) == 1 else _scaled(probabilities.clone(), value)).to(dtype).transpose(2, 3)
@@ -111,14 +110,14 @@ def _attend(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor], dtype
 
 
 def _by_heads(stored: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """A few heads at a time, (H', B, K, d), in the precision but not scaled, each in the place of those before."""
+    """A few heads at a time, (H', B, K, d), in the precision but not scaled; each overwrites those before."""
     vectors = stored[0].transpose(0, 1)
     heads = len(vectors)
-    together = -(-heads // _PARTS)
-    place = torch.empty(together, *vectors.shape[1:], dtype=dtype, device=vectors.device)
-    for first in range(0, heads, together):
-        part = vectors[first : first + together]
-        yield slice(first, first + together), place[: len(part)].copy_(part)
+    size = -(-heads // _PARTS)
+    buffer = torch.empty(size, *vectors.shape[1:], dtype=dtype, device=vectors.device)
+    for first in range(0, heads, size):
+        part = vectors[first : first + size]
+        yield slice(first, first + size), buffer[: len(part)].copy_(part)
 
 
 def _scaled(scores: Tensor, stored: Sequence[Tensor]) -> Tensor:
@@ -131,9 +130,9 @@ def _scaled(scores: Tensor, stored: Sequence[Tensor]) -> Tensor:
 
 def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:
     """Probabilities of a few queries at a time, (B, H, M', N): the whole matrix is never there."""
-    turned, scale = key.transpose(-2, -1), key.shape[-1] ** -0.5
+    transposed, scale = key.transpose(-2, -1), key.shape[-1] ** -0.5
     for block in torch.split(query, _QUERY_BLOCK, dim=2):
-        yield _softmax(_at_least_single((block * scale) @ turned))
+        yield _softmax(_at_least_single((block * scale) @ transposed))
 
 
 def _softmax(scores: Tensor) -> Tensor:

@@ -16,22 +16,19 @@ from torch.overrides import TorchFunctionMode
 
 from petlbench.core.environment import processor_vendor
 
-__all__ = ["fast_products", "mkl_is_slow"]
+__all__ = ["fast_linear", "mkl_is_slow"]
 
 # Below, the copies that oneDNN's tensors take cost more than its products save.
 _LEAST_ROWS, _LEAST_WIDTH = 32, 384
 
 
-def fast_products(device: torch.device) -> AbstractContextManager[object]:
-    """Compute wide linear layers in the fastest way that is known; for what is not differentiated.
+def fast_linear(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which wide ``nn.functional.linear`` take the fastest way known; for what is not differentiated.
 
-    Which way that is hangs on the processor alone, so that the same images have the same features in every run there.
+    Which way that is depends on the processor alone, so that images have the same features in every run there.
 
     Args:
         device: Where the backbone lives.
-
-    Returns:
-        A context in which ``nn.functional.linear`` is computed that way.
     """
     return _ByOneDNN() if device.type == "cpu" and mkl_is_slow() else nullcontext()
 

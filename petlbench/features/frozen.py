@@ -24,7 +24,7 @@ class FinalFeature:
         return FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((backbone.width,))})
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
-        """Run the whole backbone."""
+        """The final feature, from one pass through the whole backbone."""
         return {"final": backbone.pooled(image).float()}
 
 
@@ -39,16 +39,15 @@ class LayerStates:
     layers: Sequence[int]
 
     def spec(self, backbone: BackboneInfo) -> FeatureSpec:
-        """All tokens of the wanted states."""
+        """All tokens of the layers' states."""
         shape = (len(self.layers), backbone.tokens, backbone.width)
         key = {"feature": "layer_states", "layers": ",".join(map(str, self.layers))}
         return FeatureSpec("fine", key, {"states": TensorSpec(shape)})
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
-        """Run the backbone and keep the wanted states."""
-        wanted = set(self.layers)
-        kept = [state for layer, state in enumerate(backbone.states(image)) if layer in wanted]
-        return {"states": torch.stack(kept, dim=1)}
+        """The layers' states, from one pass through the backbone."""
+        states = [state for layer, state in enumerate(backbone.states(image)) if layer in self.layers]
+        return {"states": torch.stack(states, dim=1)}
 
 
 @dataclass(frozen=True)
@@ -77,39 +76,32 @@ class ImportantTokens:
         )
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
-        """Run the backbone up to the last layer's keys and values and keep the important tokens (FPT, section 2.3)."""
+        """Keys and values of the important tokens (FPT, section 2.3), each (B, layers, heads, K, d)."""
         keys, values = zip(*self.by_layer(backbone, image), strict=True)
         return {"keys": torch.stack(keys, dim=1), "values": torch.stack(values, dim=1)}
 
     def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Run the backbone and yield the kept keys and values of each layer in turn, each (B, heads, K, D / heads)."""
-        found: list[Tensor] = []
+        """Keys and values of the important tokens, layer by layer, each (B, heads, K, D / heads)."""
+        importances: list[Tensor] = []
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             read, scores = attend_and_weigh(query, key, value)
-            found.append(scores)
+            importances.append(scores)
             return read
 
-        replaced = attend if self.score == "global" else None
-        for query, key, value in backbone.queries_keys_values(image, self.layers, replaced):
+        kernel = attend if self.score == "global" else None
+        for query, key, value in backbone.queries_keys_values(image, self.layers, kernel):
             # Where the attention itself was not computed here, its probabilities are.
-            scores = found.pop() if found else self.weigh(query, key)
-            chosen = self.select(scores).unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
-            yield key.gather(2, chosen), value.gather(2, chosen)
+            scores = importances.pop() if importances else self.weigh(query, key)
+            tokens = self.select(scores).unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
+            yield key.gather(2, tokens), value.gather(2, tokens)
 
     def weigh(self, query: Tensor, key: Tensor) -> Tensor:
         """Importance of each token by the score, (B, H, N), from one layer's queries and keys, each (B, H, N, d)."""
         return importance(query[:, :, :1] if self.score == "class_token" else query, key)
 
     def select(self, scores: Tensor) -> Tensor:
-        """Choose the K tokens of largest importance.
-
-        Args:
-            scores: Importance of each token, (B, H, N).
-
-        Returns:
-            Token indices in falling order of importance, (B, H, K).
-        """
+        """Indices of the K most important tokens, (B, H, K) in falling order, given their importance (B, H, N)."""
         return scores.topk(self._kept(scores.shape[2]), dim=-1).indices
 
     def _kept(self, tokens: int) -> int:

@@ -15,7 +15,7 @@ try:
 except ImportError:  # a system that has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["USED", "Lease", "claimed", "hold", "in_use", "last_used"]
+__all__ = ["USED", "SetLock", "exclusive", "hold", "in_use", "last_used"]
 
 USED = "used"
 """The file in a feature set's folder that its users lock, and that dates from the last time that one began."""
@@ -28,8 +28,8 @@ _RECENT = 86_400.0
 _TRIES, _PATIENCE = 3, 0.01
 
 
-class Lease:
-    """Says that this process uses a feature set: as long as the lease lives, or else the process.
+class SetLock:
+    """Says that this process uses a feature set: as long as the lock lives, or else the process.
 
     Args:
         file: The open file that carries the lock.
@@ -43,18 +43,18 @@ class Lease:
         self._file.close()
 
     def __del__(self) -> None:
-        """A lease that nobody keeps ends."""
+        """A lock that nobody keeps ends."""
         self.close()
 
 
-def hold(folder: Path) -> Lease:
-    """Use a feature set: make its folder where it is not there, and keep others from deleting it.
+def hold(folder: Path) -> SetLock:
+    """The lock that keeps others from deleting a feature set; its folder is made where it is not there.
 
     Args:
         folder: The feature set's folder.
 
     Returns:
-        The lease. The folder is there, whatever others delete meanwhile.
+        The lock. The folder is there, whatever others delete meanwhile.
 
     Raises:
         OSError: When the folder cannot be made or read.
@@ -74,12 +74,12 @@ def hold(folder: Path) -> Lease:
         if _is_in_place(file, folder / USED):
             with contextlib.suppress(OSError):  # in a cache that may only be read
                 os.utime(folder / USED)
-            return Lease(file)
+            return SetLock(file)
         file.close()
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
+def exclusive(folder: Path) -> Iterator[bool]:
     """Keep processes from a feature set while the block runs; those that want to open it wait.
 
     Args:

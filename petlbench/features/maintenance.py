@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.core.interrupt import check_interrupt
-from petlbench.features.cache import ABOUT, features_folder, read_about
-from petlbench.features.locks import claimed, in_use, last_used
+from petlbench.features.locks import exclusive, in_use, last_used
 from petlbench.features.shard import (
     SUFFIX,
     DamagedShardError,
     being_written,
-    images_of,
+    images_in,
     only_writer,
     read_shard,
     shards_in,
 )
+from petlbench.features.store import ABOUT, features_folder, read_about
 
-__all__ = ["Damage", "FeatureSet", "Leftover", "Pruned", "Verified", "evictable", "prune", "survey", "verify"]
+__all__ = ["Damage", "FeatureSet", "Leftover", "Pruned", "Verified", "evict", "list_sets", "prune", "verify"]
 
 _KEY = re.compile(r"[0-9a-f]{20}")
 # What a feature set is called while it is deleted: processes that look for it make a new one.
@@ -59,7 +59,7 @@ class FeatureSet:
 
     def count_images(self) -> int:
         """How many images there are features of."""
-        return len({name for file in shards_in(self.folder) for name in images_of(file)})
+        return len(images_in(self.folder))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Damage:
 
 @dataclass
 class Verified:
-    """What a check found.
+    """What a check of the cache came to.
 
     Args:
         good: How many shards are whole.
@@ -119,17 +119,14 @@ class Pruned:
     @property
     def bytes_freed(self) -> int:
         """Bytes that there are more now, or would be."""
-        return sum(one.bytes for one in self.sets) + sum(one.bytes for one in self.leftovers)
+        return sum(each.bytes for each in self.sets) + sum(each.bytes for each in self.leftovers)
 
 
-def survey(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
-    """Look at everything in a cache.
+def list_sets(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
+    """The feature sets of a cache, the least recently used first, and what killed processes have left in it.
 
     Args:
         cache_dir: Folder of the whole cache; need not be there.
-
-    Returns:
-        The feature sets, the least recently used first, and what killed processes have left.
     """
     sets = []
     leftovers = [Leftover(path, _bytes_below(path)) for path in features_folder(cache_dir).glob(f"{_GOING}*")]
@@ -140,21 +137,25 @@ def survey(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
             leftovers += [Leftover(path, _bytes_of([path])) for path in _left_in(folder, used)]
         else:
             leftovers.append(Leftover(folder, _bytes_below(folder)))
-    return sorted(sets, key=lambda found: (found.last_used, found.key)), leftovers
+    return sorted(sets, key=lambda each: (each.last_used, each.key)), leftovers
 
 
-def evictable(sets: Sequence[FeatureSet], most: int, keep: Path | None = None) -> list[FeatureSet]:
-    """Choose what has to go so that the rest is small enough.
+def evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
+    """The least recently used sets that are gone: enough of them that the rest is small enough, or all not in use.
 
     Args:
         sets: The feature sets, the least recently used first.
         most: Largest size of what stays in bytes.
-        keep: Folder of a feature set that stays whatever comes.
-
-    Returns:
-        The least recently used sets that are not in use: enough of them, or all.
+        delete: Deletes a set, or says that it could be; false for one that stays.
     """
-    return _evict(sets, most, lambda one: one.folder != keep)
+    total, gone = sum(each.bytes for each in sets), []
+    for each in sets:
+        if total <= most:
+            break
+        if not each.in_use and delete(each):
+            gone.append(each)
+            total -= each.bytes
+    return gone
 
 
 def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) -> Pruned:
@@ -165,14 +166,14 @@ def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) ->
         most: Largest size of the feature sets that stay, in bytes; None to delete none of them.
         dry_run: Only say what would go.
     """
-    sets, leftovers = survey(cache_dir)
-    total = sum(one.bytes for one in sets)
+    sets, leftovers = list_sets(cache_dir)
+    total = sum(each.bytes for each in sets)
     bound = total if most is None else most
-    cleared = [one for one in leftovers if dry_run or _clear(one.path)]
-    gone = _evict(sets, bound, lambda one: dry_run or _delete(one.folder))
-    left = total - sum(one.bytes for one in gone)
-    stayed = [one for one in sets if one not in gone] if left > bound else []
-    return Pruned(tuple(gone), tuple(cleared), tuple(stayed), left)
+    cleared = [leftover for leftover in leftovers if dry_run or _clear(leftover.path)]
+    gone = evict(sets, bound, lambda each: dry_run or _delete(each.folder))
+    rest = total - sum(each.bytes for each in gone)
+    stayed = [each for each in sets if each not in gone] if rest > bound else []
+    return Pruned(tuple(gone), tuple(cleared), tuple(stayed), rest)
 
 
 def verify(
@@ -194,45 +195,45 @@ def verify(
     """
     files = [file for folder in _folders(cache_dir) for file in shards_in(folder)]
     on_start(len(files))
-    found = Verified()
+    verified = Verified()
     with ThreadPoolExecutor(threads) as pool:
         futures = {pool.submit(_examine, file, keep): file for file in files}
         try:
             for future in as_completed(futures):
-                _note(found, futures[future], future.result())
+                _note(verified, futures[future], future.result())
                 on_shard()
                 check_interrupt()
         except BaseException:
             # Without this, Ctrl-C would wait until every remaining shard is read.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    found.damaged.sort(key=lambda damage: damage.file)
-    found.unreadable.sort()
-    return found
+    verified.damaged.sort(key=lambda damage: damage.file)
+    verified.unreadable.sort()
+    return verified
 
 
-def _note(found: Verified, file: Path, answer: Damage | OSError | None) -> None:
+def _note(verified: Verified, file: Path, answer: Damage | OSError | None) -> None:
     if answer is None:
-        found.good += 1
+        verified.good += 1
     elif isinstance(answer, Damage):
-        found.damaged.append(answer)
+        verified.damaged.append(answer)
     elif not isinstance(answer, FileNotFoundError):  # deleted since
-        found.unreadable.append((file, answer.strerror or str(answer)))
+        verified.unreadable.append((file, answer.strerror or str(answer)))
 
 
 def _examine(file: Path, keep: bool) -> Damage | OSError | None:
-    """Check one shard; None for a good one."""
+    """What is wrong with a shard; None for a good one."""
     try:
-        reason = _damage_of(file)
-        if reason is None or keep:
-            return Damage(file, reason, removed=False) if reason is not None else None
+        if (reason := _damage_of(file)) is None:
+            return None
+        if keep:
+            return Damage(file, reason, removed=False)
         with only_writer(file) as alone:
-            if not alone:  # somebody has found it, too, and makes it again
-                return Damage(file, reason, removed=True)
-            if (reason := _damage_of(file)) is None:
-                return None
-            file.unlink()
-            return Damage(file, reason, removed=True)
+            if alone:  # else another process has come to know of it, and makes it again
+                if (reason := _damage_of(file)) is None:
+                    return None
+                file.unlink()
+        return Damage(file, reason, removed=True)
     except OSError as error:
         return error
 
@@ -245,22 +246,10 @@ def _damage_of(file: Path) -> str | None:
     return None
 
 
-def _evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
-    """Delete one set after another until the rest is small enough; return those that are gone."""
-    total, gone = sum(one.bytes for one in sets), []
-    for one in sets:
-        if total <= most:
-            break
-        if not one.in_use and delete(one):
-            gone.append(one)
-            total -= one.bytes
-    return gone
-
-
 def _delete(folder: Path) -> bool:
     """Delete a feature set, unless a process uses it now; one that wants it from now on makes a new one."""
     going = folder.with_name(f"{_GOING}{folder.name}-{uuid.uuid4().hex}")
-    with claimed(folder) as free:
+    with exclusive(folder) as free:
         if not free:
             return False
         try:
@@ -278,7 +267,7 @@ def _clear(path: Path) -> bool:
         return not path.exists()
     if path.is_dir():
         return _delete(path)
-    with claimed(path.parent) as free:
+    with exclusive(path.parent) as free:
         if free:
             return _unlink(path)
     shard = _shard_behind(path)
@@ -299,11 +288,11 @@ def _unlink(file: Path) -> bool:
 def _folders(cache_dir: Path) -> list[Path]:
     """The folders of the feature sets."""
     try:
-        found = sorted(features_folder(cache_dir).iterdir())
+        paths = sorted(features_folder(cache_dir).iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     # Nothing else is touched, whatever the folder is that somebody takes for a cache.
-    return [path for path in found if _KEY.fullmatch(path.name) and path.is_dir()]
+    return [path for path in paths if _KEY.fullmatch(path.name) and path.is_dir()]
 
 
 def _left_in(folder: Path, used: bool) -> Iterator[Path]:

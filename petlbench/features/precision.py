@@ -31,14 +31,11 @@ _LARGEST = 127
 
 
 def stored_tensors(spec: FeatureSpec, precision: CachePrecision) -> dict[str, TensorSpec]:
-    """Say what is stored of each image.
+    """One image's tensors as they are stored, by name.
 
     Args:
         spec: The features.
         precision: In ``int8`` every vector (the last axis: of a token and head, say) has a scale in bf16 beside it.
-
-    Returns:
-        One image's tensors by name.
     """
     stored = {name: TensorSpec(tensor.shape, _TYPES[precision]) for name, tensor in spec.tensors.items()}
     if precision == "int8":
@@ -48,31 +45,31 @@ def stored_tensors(spec: FeatureSpec, precision: CachePrecision) -> dict[str, Te
 
 
 def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[str, Tensor]:
-    """Bring features into the form that is stored.
+    """Features in the form that is stored.
 
     Args:
         features: Tensors by name, each (B, ...), fp32.
-        precision: The wanted one.
+        precision: That of the stored form.
 
     Returns:
         The tensors that `stored_tensors` names, each (B, ...). A value that fp16 cannot hold becomes its largest.
     """
-    found: dict[str, Tensor] = {}
+    stored: dict[str, Tensor] = {}
     for name, value in features.items():
         if precision == "int8":
-            found[name], found[name + _SCALE] = _quantized(value.float())
+            stored[name], stored[name + _SCALE] = _quantized(value.float())
         elif precision == "fp16":
             largest = torch.finfo(torch.float16).max
-            found[name] = value.clamp(-largest, largest).half()
+            stored[name] = value.clamp(-largest, largest).half()
         else:
-            found[name] = value.to(_TYPES[precision])
-    return found
+            stored[name] = value.to(_TYPES[precision])
+    return stored
 
 
 class StoredFeatures(Mapping[str, Tensor]):
-    """Features as they are stored, which become fp32 when they are asked for.
+    """Features as they are stored, which become fp32 when they are read.
 
-    A module that reads them in pieces takes a piece at a time by `stored_parts`, and need not hold all in fp32.
+    A module that reads them layer by layer takes a layer at a time by `stored_parts`, and need not hold all in fp32.
 
     Args:
         tensors: What `compact` gave, each (B, ...), on the device.
@@ -100,7 +97,7 @@ class StoredFeatures(Mapping[str, Tensor]):
 
 
 def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
-    """What `dequantize` makes a feature of: more than the feature itself only where a cache keeps it in another form.
+    """The one or two tensors that `dequantize` makes a feature of: itself, or values and scale from the cache.
 
     Args:
         features: Those of a batch.
@@ -113,7 +110,7 @@ def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...
 
 
 def dequantize(values: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Bring stored values back to fp32; what is wider stays as it is.
+    """Stored values in fp32; what is wider stays as it is.
 
     Args:
         values: As they are stored, (..., D).

@@ -1,4 +1,4 @@
-"""Room for preloaded features: on the disk, and below the bound that the user has set for the cache."""
+"""The quota of the feature cache: what fits on the disk, and below the bound that the user has set."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, existing_part
 from petlbench.core.units import readable_size
-from petlbench.features.maintenance import FeatureSet, evictable, prune, survey
+from petlbench.features.maintenance import FeatureSet, evict, list_sets, prune
 
-__all__ = ["PRELOADING", "CacheConfig", "Purpose", "check_room", "free_bytes", "keep_below"]
+__all__ = ["CacheConfig", "Purpose", "check_quota", "enforce_quota", "free_bytes"]
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where preloaded features are kept.
+    """Where preloaded features are kept, and how many.
 
     Args:
         folder: Folder of the cache; need not be there.
@@ -45,61 +45,60 @@ class Purpose:
     instead: str
 
 
-PRELOADING = Purpose("preloading", "use --no-preload, or a smaller --cache-precision")
+_PRELOADING = Purpose("preloading", "use --no-preload, or a smaller --cache-precision")
 
 
-def check_room(place: CacheConfig, own: Path | None, needed: int, purpose: Purpose = PRELOADING) -> None:
+def check_quota(cache: CacheConfig, own: Path | None, needed: int, purpose: Purpose = _PRELOADING) -> None:
     """Check that features fit on the disk and into the cache; nothing is written or deleted.
 
     Args:
-        place: The cache.
-        own: Folder of the feature set that they are part of; None where it is not known.
+        cache: The cache.
+        own: Folder of the feature set that they belong to; None where it is not known.
         needed: Size of the features that are still missing in bytes, at most.
         purpose: What they are.
 
     Raises:
         InputError: When they do not fit, also after feature sets that nobody uses have gone.
     """
-    gone = _check_bound(place, own, needed, purpose) if place.most is not None else []
+    gone = _check_bound(cache, own, needed, purpose) if cache.most is not None else []
     if not needed:
         return
-    check_writable(place.folder, what="folder of the feature cache", option=f"--cache-dir, or {purpose.instead}")
-    free = free_bytes(place.folder)
-    if needed > free + sum(one.bytes for one in gone):
+    check_writable(cache.folder, what="folder of the feature cache", option=f"--cache-dir, or {purpose.instead}")
+    free = free_bytes(cache.folder)
+    if needed > free + sum(each.bytes for each in gone):
         raise InputError(
-            f"{purpose.doing} would write {readable_size(needed)} to {place.folder}, and the disk has "
+            f"{purpose.doing} would write {readable_size(needed)} to {cache.folder}, and the disk has "
             f"{readable_size(free)} free",
-            hint="name a folder on another disk with --cache-dir, make room with petlbench cache prune --cache-size "
-            f"SIZE, or {purpose.instead}",
+            hint="name a folder on another disk with --cache-dir, free disk space with "
+            f"petlbench cache prune --cache-size SIZE, or {purpose.instead}",
             kind="no_room",
         )
 
 
-def keep_below(place: CacheConfig, needed: int = 0) -> int:
-    """Delete the least recently used feature sets of others until the cache is as small as was asked for.
+def enforce_quota(cache: CacheConfig, needed: int = 0) -> int:
+    """By how many bytes the cache is too large after the least recently used feature sets of others were deleted.
+
+    It is where running processes use what is in it.
 
     Args:
-        place: The cache.
+        cache: The cache.
         needed: Bytes that this process is about to add.
-
-    Returns:
-        By how many bytes the cache is larger still, because running processes use what is in it.
     """
-    if place.most is None:
+    if cache.most is None:
         return 0
-    return max(0, prune(place.folder, max(0, place.most - needed)).bytes_left + needed - place.most)
+    return max(0, prune(cache.folder, max(0, cache.most - needed)).bytes_left + needed - cache.most)
 
 
-def _check_bound(place: CacheConfig, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
-    """Choose the feature sets that would have to go, or say that it does not help."""
-    sets, _ = survey(place.folder)
-    most = place.most or 0
-    gone = evictable(sets, most - needed, keep=own)
-    stays = sum(one.bytes for one in sets) - sum(one.bytes for one in gone)
+def _check_bound(cache: CacheConfig, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
+    """The feature sets that would have to go; an error where that does not help."""
+    sets, _ = list_sets(cache.folder)
+    most = cache.most or 0
+    gone = evict(sets, most - needed, lambda each: each.folder != own)
+    stays = sum(each.bytes for each in sets) - sum(each.bytes for each in gone)
     if stays + needed > most:
-        mine = sum(one.bytes for one in sets if one.folder == own)
+        mine = sum(each.bytes for each in sets if each.folder == own)
         raise InputError(
-            f"--cache-size {readable_size(most)} is too small: this run's feature set in {place.folder} holds "
+            f"--cache-size {readable_size(most)} is too small: this run's feature set in {cache.folder} holds "
             f"{readable_size(mine)}, {purpose.doing} would add {readable_size(needed)}, and other running "
             f"processes use {readable_size(stays - mine)}",
             hint=f"give a larger --cache-size, name another folder with --cache-dir, or {purpose.instead}",

@@ -23,6 +23,7 @@ __all__ = [
     "SUFFIX",
     "DamagedShardError",
     "being_written",
+    "images_in",
     "images_of",
     "lock_of",
     "only_writer",
@@ -69,13 +70,10 @@ def write_shard(file: Path, images: Sequence[str], tensors: Mapping[str, Tensor]
 
 
 def read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
-    """Map a shard into memory and check every byte.
+    """Digests of a shard's images, and their features by name, each (B, ...), mapped into memory and checked.
 
     Args:
         file: The file.
-
-    Returns:
-        Digests of its images, and their features by name, each (B, ...).
 
     Raises:
         DamagedShardError: When it is not what was written.
@@ -102,6 +100,11 @@ def images_of(file: Path) -> list[str]:
     except (SafetensorError, ValueError, KeyError, TypeError, OSError):
         return []
     return names
+
+
+def images_in(folder: Path) -> set[str]:
+    """The digests of all images of a feature set, without reading the features."""
+    return {name for shard in shards_in(folder) for name in images_of(shard)}
 
 
 def row_bytes(tensor: Tensor) -> NDArray[np.uint8]:

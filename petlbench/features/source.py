@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from petlbench.data.loader import Batch
-from petlbench.features.fast_linear import fast_products
+from petlbench.features.fast_linear import fast_linear
 from petlbench.features.precision import CachePrecision, StoredFeatures, compact
 from petlbench.features.store import FeatureStore
 from petlbench.models.backbone import Backbone
@@ -26,9 +26,9 @@ _CPU_NUMBERS = 2**20
 
 
 def extraction_batch(backbone: BackboneInfo, device: str) -> int:
-    """Say how many images go through the backbone at once when features are preloaded.
+    """How many images go through the backbone at once when features are preloaded.
 
-    It hangs on nothing else, memory least of all: the last bits of a feature can depend on what else is in its batch,
+    It depends on nothing else, memory least of all: the last bits of a feature can depend on what else is in its batch,
     and runs share what they extract.
 
     Args:
@@ -41,7 +41,7 @@ def extraction_batch(backbone: BackboneInfo, device: str) -> int:
 
 
 class FeatureSource(Protocol):
-    """Turns a batch of views into what the module eats; chosen once per run."""
+    """Turns a batch of views into what the module takes; one for the whole run."""
 
     @property
     def spared_view(self) -> str | None:
@@ -49,7 +49,7 @@ class FeatureSource(Protocol):
         ...
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Add the frozen features of a batch, all on the device, and leave out the view that only they need."""
+        """A batch with its frozen features, all on the device, without the view that only they need."""
         ...
 
 
@@ -59,7 +59,7 @@ class NoFeatures:
     spared_view = None
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Pass the views on."""
+        """The views alone."""
         return Inputs(batch.views)
 
 
@@ -82,14 +82,13 @@ class LiveFeatures:
         backbone.module.eval().requires_grad_(False)
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Extract the features of the batch's view."""
-        others = {name: view for name, view in batch.views.items() if name != self.spec.view}
-        return Inputs(others, self.extract(batch))
+        """A batch with its features, without the view that they come from."""
+        return Inputs({name: view for name, view in batch.views.items() if name != self.spec.view}, self.extract(batch))
 
     def extract(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the features of a batch on the device, each (B, ...)."""
+        """The features of a batch on the device, each (B, ...)."""
         device = self.backbone.device
-        with torch.no_grad(), autocast(device, self.precision), fast_products(device):
+        with torch.no_grad(), autocast(device, self.precision), fast_linear(device):
             features = self.frozen.extract(self.backbone, batch.views[self.spec.view])
         return {name: value.to(self.spec.tensors[name].dtype) for name, value in features.items()}
 
@@ -98,11 +97,11 @@ class CachedFeatures:
     """Features that the backbone computed once, from the feature cache.
 
     Args:
-        live: Computes what is not known yet.
-        store: Holds what is known, in the form that `stored_tensors` names.
+        live: Computes what is missing.
+        store: Holds the features, in the form that `stored_tensors` names.
         images: Digest of each image's content, by its position in the dataset.
         precision: The form in which features are stored.
-        device: Where batches are wanted.
+        device: Where batches go.
     """
 
     def __init__(
@@ -137,7 +136,7 @@ class CachedFeatures:
         self.store.fill(self.images, extract, on_images)
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Look up the features of a batch."""
+        """A batch with its features from the store."""
         rows = self.store.rows([self.images[position] for position in batch.index.tolist()])
         moved = {name: value.to(self.device, non_blocking=True) for name, value in rows.items()}
         return Inputs(batch.views, StoredFeatures(moved))

@@ -2,16 +2,19 @@
 
 A shard is one safetensors file: for each tensor of a feature one array with a row an image. It is whole or absent, and
 knows which images it holds and the checksum of every byte of them. Its name follows from its images alone, so that
-processes that fill one store at a time, and those that come after one that was killed, make the same shards.
+processes that fill one store at a time, and those that come after one that was killed, make the same shards. There is
+one store for each kind of features, its folder named after all that determines them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,14 +23,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from petlbench.core.errors import RunError
+from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
-from petlbench.features.locks import Lease
+from petlbench.features.locks import SetLock, hold
+from petlbench.features.precision import CachePrecision, stored_tensors
 from petlbench.features.shard import (
     IMAGE_OVERHEAD,
     SHARD_OVERHEAD,
     SUFFIX,
     DamagedShardError,
-    images_of,
+    images_in,
     lock_of,
     only_writer,
     read_shard,
@@ -35,10 +40,18 @@ from petlbench.features.shard import (
     shards_in,
     write_shard,
 )
-from petlbench.models.method import TensorSpec
+from petlbench.models.method import FeatureSpec, TensorSpec
 
-__all__ = ["FeatureStore"]
+__all__ = ["ABOUT", "FeatureStore", "features_folder", "plan_store", "plan_tensors", "read_about"]
 
+ABOUT = "about.json"
+"""What a folder's features are determined by, for people and for ``petlbench cache``."""
+
+# Raised when the same key comes to mean other features.
+_VERSION = 2
+_KEY_LENGTH = 20
+# What is not known before weights are read.
+_UNKNOWN_ON_META = "weights"
 _PATIENCE = 0.2
 # However small their features are: so many images are lost when a process is killed.
 _MOST_IMAGES = 512
@@ -49,11 +62,13 @@ Extract = Callable[[Sequence[int]], Mapping[str, Tensor]]
 class FeatureStore:
     """Features of one kind: of one backbone, one view, one precision.
 
+    Nothing is read or written before it is filled, and nobody kept from deleting it before it is opened.
+
     Args:
         folder: Where the shards lie; it is made when the first one is written.
         tensors: One image's tensors as they are stored, by name.
         shard_bytes: About how large a shard is.
-        lease: Keeps others from deleting the store while it is open.
+        about: What determines the features, as plain values.
     """
 
     def __init__(
@@ -61,17 +76,40 @@ class FeatureStore:
         folder: Path,
         tensors: Mapping[str, TensorSpec],
         shard_bytes: int = 64 * 2**20,
-        lease: Lease | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self.tensors = dict(tensors)
-        self.lease = lease
+        self.about = about or {}
+        self.lock: SetLock | None = None
         self.bytes_an_image = sum(spec.bytes for spec in tensors.values())
         self.images_a_shard = min(max(1, shard_bytes // self.bytes_an_image), _MOST_IMAGES)
         # Plain bytes, a row an image: what lies in a file is no memory that tensors take.
         self._shards: list[dict[str, NDArray[np.uint8]]] = []
         self._places: dict[str, tuple[int, int]] = {}
         self._opened: set[Path] = set()
+
+    def open(self) -> Self:
+        """This store, in use from now on as long as it lives, its folder saying what it holds.
+
+        Raises:
+            OSError: When the folder cannot be made.
+        """
+        self.lock = hold(self.folder)
+        if not (self.folder / ABOUT).exists():
+            with write_atomically(self.folder / ABOUT) as temporary:
+                temporary.write_text(json.dumps(self.about, sort_keys=True, indent=1), encoding="utf-8")
+        return self
+
+    def alike(self) -> tuple[Path | None, int]:
+        """The fullest store that differs in its weights at most, and how many images it has.
+
+        It is most likely the one that is meant where the weights were not read.
+        """
+        folders = (file.parent for file in self.folder.parent.glob(f"*/{ABOUT}"))
+        about = _without_weights(self.about)
+        stores = [(path, len(images_in(path))) for path in folders if _without_weights(read_about(path)) == about]
+        return max([(None, 0), *stores], key=lambda store: store[1])
 
     def fill(
         self, images: Sequence[str], extract: Extract, on_images: Callable[[int], None] = lambda count: None
@@ -86,43 +124,40 @@ class FeatureStore:
         Raises:
             RunError: When the disk is full; whole shards stay.
         """
-        self._open_all()
-        waiting = list(self._wanted(images))
-        on_images(len(images) - sum(map(len, waiting)))
-        while waiting:
-            left = [shard for shard in waiting if not self._settle(shard, images, extract, on_images)]
-            if len(left) == len(waiting):  # others are at work on all of them
+        for file in shards_in(self.folder):
+            self._open(file)
+        shards = list(self._missing(images))
+        on_images(len(images) - sum(map(len, shards)))
+        while shards:
+            busy = [shard for shard in shards if not self._settle(shard, images, extract, on_images)]
+            if len(busy) == len(shards):  # others are at work on all of them
                 time.sleep(_PATIENCE)
                 check_interrupt()
-            waiting = left
+            shards = busy
 
     def rows(self, images: Sequence[str]) -> dict[str, Tensor]:
-        """Read the features of some images.
+        """The features of some images as they are stored: tensors by name, each (B, ...).
 
         Args:
             images: Digests of their content, B of them.
-
-        Returns:
-            Tensors by name as they are stored, each (B, ...).
 
         Raises:
             KeyError: When an image is not in the store.
         """
         places = [self._places[image] for image in images]
-        found = {}
+        features = {}
         for name, spec in self.tensors.items():
             rows = torch.from_numpy(np.stack([self._shards[shard][name][row] for shard, row in places]))
-            found[name] = rows.view(spec.dtype).view(len(places), *spec.shape)
-        return found
+            features[name] = rows.view(spec.dtype).view(len(places), *spec.shape)
+        return features
 
     def missing_bytes(self, images: Sequence[str]) -> int:
-        """Say how many bytes `fill` would write, at most; nothing is opened for that, and nothing written.
+        """Bytes that `fill` would write, at most; nothing is opened for that, and nothing written.
 
         Args:
             images: Digests of the images' content.
         """
-        known = {name for file in shards_in(self.folder) for name in images_of(file)}
-        return self.bytes_of(len(set(images) - known), spread_over=len(images))
+        return self.bytes_of(len(set(images) - images_in(self.folder)), spread_over=len(images))
 
     def bytes_of(self, missing: int, spread_over: int) -> int:
         """Size of some images on the disk in bytes, at most.
@@ -138,22 +173,22 @@ class FeatureStore:
         """Whether the features of an image are there."""
         return image in self._places
 
-    def _wanted(self, images: Sequence[str]) -> Iterator[list[int]]:
-        """Cut the dataset into shards, and leave out what is known: the cuts stay where they were after an end."""
-        seen: set[str] = set()
+    def _missing(self, images: Sequence[str]) -> Iterator[list[int]]:
+        """Positions of the images that are missing, shard by shard: the cuts stay where they were after an end."""
+        earlier: set[str] = set()
         for start in range(0, len(images), self.images_a_shard):
             missing = []
             for position in range(start, min(start + self.images_a_shard, len(images))):
-                if images[position] not in seen and images[position] not in self._places:
+                if images[position] not in earlier and images[position] not in self._places:
                     missing.append(position)
-                seen.add(images[position])
+                earlier.add(images[position])
             if missing:
                 yield missing
 
     def _settle(
         self, positions: Sequence[int], images: Sequence[str], extract: Extract, on_images: Callable[[int], None]
     ) -> bool:
-        """Open a shard or make it; whether it is there now."""
+        """Whether a shard is there now: opened, or made."""
         names = [images[position] for position in positions]
         file = self.folder / (hashlib.sha256("".join(names).encode()).hexdigest()[:20] + SUFFIX)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -177,13 +212,9 @@ class FeatureStore:
         except (OSError, SafetensorError) as error:
             raise RunError(
                 f"a shard of the feature cache could not be written: {file}: {error}",
-                hint="make room, name another folder with --cache-dir, or use --no-preload; what is there stays valid",
+                hint="free disk space, name another --cache-dir, or use --no-preload; what is there stays valid",
                 kind="cache_not_written",
             ) from error
-
-    def _open_all(self) -> None:
-        for file in shards_in(self.folder):
-            self._open(file)
 
     def _open(self, file: Path) -> bool:
         """Map a shard into memory; one that is damaged is taken away, to be made again."""
@@ -207,3 +238,49 @@ class FeatureStore:
             tensor = tensors.get(name)
             if tensor is None or tensor.dtype != spec.dtype or tensor.shape != (len(names), *spec.shape):
                 raise DamagedShardError(f"{name} has another form")
+
+
+def plan_store(
+    cache_dir: Path, spec: FeatureSpec, precision: CachePrecision, determined_by: Mapping[str, Any]
+) -> FeatureStore:
+    """The store of one kind of features, not opened.
+
+    Args:
+        cache_dir: Folder of the whole cache.
+        spec: The features.
+        precision: The form in which they are stored.
+        determined_by: What decides the numbers beside the images' content: backbone, weights, view, precision.
+    """
+    determined_by = {**determined_by, "features": dict(spec.key), "cache_precision": precision}
+    return plan_tensors(cache_dir, stored_tensors(spec, precision), determined_by)
+
+
+def plan_tensors(cache_dir: Path, tensors: Mapping[str, TensorSpec], determined_by: Mapping[str, Any]) -> FeatureStore:
+    """The store of tensors of any kind, not opened.
+
+    Args:
+        cache_dir: Folder of the whole cache.
+        tensors: One image's tensors as they are stored, by name.
+        determined_by: What decides the numbers beside the images' content.
+    """
+    text = json.dumps({"version": _VERSION, **determined_by}, sort_keys=True, indent=1)
+    key = hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
+    return FeatureStore(features_folder(cache_dir) / key, tensors, about=json.loads(text))
+
+
+def features_folder(cache_dir: Path) -> Path:
+    """The folder of all feature sets in the folder of a cache."""
+    return cache_dir / "features"
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What a feature set says of itself; nothing where its file is missing or damaged."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _without_weights(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in about.items() if name != _UNKNOWN_ON_META}

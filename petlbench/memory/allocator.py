@@ -60,7 +60,6 @@ class CachingAllocator:
         self._small: list[tuple[int, int, _Block]] = []
         self._large: list[tuple[int, int, _Block]] = []
         self._used: dict[int, _Block] = {}
-        self._end = 0
 
     def allocate(self, key: int, size: int) -> None:
         """Serve a request.
@@ -73,8 +72,8 @@ class CachingAllocator:
             return
         size = -(-size // BLOCK) * BLOCK
         pool = self._small if size <= _SMALL_REQUEST else self._large
-        place = bisect.bisect_left(pool, (size, -1))  # shorter than an entry, and sorted before it
-        block = pool.pop(place)[2] if place < len(pool) else self._new_segment(size, pool)
+        index = bisect.bisect_left(pool, (size, -1))  # shorter than an entry, and sorted before it
+        block = pool.pop(index)[2] if index < len(pool) else self._new_segment(size, pool)
         block.free = False
         if self._is_worth_splitting(block, size):
             self._split(block, size)
@@ -93,14 +92,13 @@ class CachingAllocator:
 
     def _new_segment(self, size: int, pool: list[tuple[int, int, _Block]]) -> _Block:
         if size <= _SMALL_REQUEST:
-            taken = _SMALL_SEGMENT
+            segment = _SMALL_SEGMENT
         elif size < _LARGE_REQUEST:
-            taken = _LARGE_SEGMENT
+            segment = _LARGE_SEGMENT
         else:
-            taken = -(-size // _SEGMENT_STEP) * _SEGMENT_STEP
-        block = _Block(self._end, taken, pool)
-        self._end += taken
-        self.reserved += taken
+            segment = -(-size // _SEGMENT_STEP) * _SEGMENT_STEP
+        block = _Block(self.reserved, segment, pool)
+        self.reserved += segment
         return block
 
     def _is_worth_splitting(self, block: _Block, size: int) -> bool:

@@ -34,7 +34,7 @@ class FusedKernel(TorchFunctionMode):
         self._attend = _attend_on_cpu if device == "cpu" else _attend_on_cuda
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one function, attention by the chosen kernel."""
+        """The result of one function; attention by the device's kernel."""
         if func is not nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         return self._attend(*args, **(kwargs or {}))
@@ -57,9 +57,9 @@ def _attend_on_cuda(  # noqa: PLR0917  # the arguments are those of torch's func
     if attn_mask is None and dtype != torch.float32:
         output = ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)
     else:
-        mask = (
-            _aligned(_added(attn_mask, dtype)).expand(*query.shape[:3], key.shape[2]) if attn_mask is not None else None
-        )
+        mask = None
+        if attn_mask is not None:
+            mask = _aligned(_added(attn_mask, dtype)).expand(*query.shape[:3], key.shape[2])
         output = ops._scaled_dot_product_efficient_attention(
             query, key, value, mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
         )

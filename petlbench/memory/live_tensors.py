@@ -89,7 +89,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
 
     @property
     def peak(self) -> int:
-        """The most bytes that lived at one time since the start or the last `reset_peak`."""
+        """The most bytes that lived at one time."""
         return self._peak
 
     @property
@@ -97,11 +97,6 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         """The peak's bytes by role; the values sum to `peak`."""
         roles = dict.fromkeys((PARAMETERS, GRADIENTS, OPTIMIZER, ACTIVATIONS, OTHER), 0)
         return roles | {role: size for role, size in self._peak_parts.items() if size or role in roles}
-
-    def reset_peak(self) -> None:
-        """Start the peak anew from what lives now."""
-        self._peak = 0
-        self._note_peak()
 
     def add(self, *things: object) -> None:
         """Count what lives already.
@@ -165,7 +160,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and count what it returns."""
+        """The result of one operation, counted."""
         result = func(*args, **(kwargs or {}))
         self._count(_tensors(result), ACTIVATIONS)
         self._note_peak()
@@ -194,11 +189,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         """Count a storage that is new, or that has another size than when it was seen last."""
         size = -(-storage.nbytes() // self._block) * self._block
         key = id(storage)  # torch keeps one Python object per storage for as long as the storage lives
-        known = self._records.get(key)
-        if known is not None:
-            if known.size == size:
-                return known
-            role = known.role
+        earlier = self._records.get(key)
+        if earlier is not None:
+            if earlier.size == size:
+                return earlier
+            role = earlier.role
             self._drop(key)
         elif storage.device.type not in self._devices:
             return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from petlbench.memory.live_tensors import LiveTensors
 from petlbench.results.result import PhaseMemory
 
-__all__ = ["PHASES", "MemoryMeter"]
-
-
-PHASES = ("build", "preload", "prepare", "train_step", "evaluate", "predict")
-"""The phases of a run, in their order."""
+__all__ = ["MemoryMeter"]
 
 
 class MemoryMeter(ABC):
@@ -42,20 +38,15 @@ class MemoryMeter(ABC):
         self.already_used: int | None = None
         self._device = device
         self._resident = _ResidentSet(proc)
-        self._open: list[str] = []
+        self._open: str | None = None
         self._entered: set[str] = set()
-
-    @property
-    def resident_scope(self) -> Literal["phase", "process"]:
-        """Whether ``resident`` is the phase's own peak, or that of the process since it started."""
-        return self._resident.scope
 
     @contextmanager
     def phase(self, name: str, live: Sequence[object] = ()) -> Iterator[None]:
         """Measure a phase, also when its body raises.
 
         Args:
-            name: The phase, one of `PHASES` or another. A phase that is entered again keeps the larger figures.
+            name: The phase, such as ``train_step``. A phase that is entered again keeps the larger figures.
             live: The modules, optimisers and tensors (also in mappings, sequences, dataclasses) that live at the start,
                 for a phase whose tensors are to be counted. Counting slows the phase: wrap the first two training
                 steps, of which the second holds the optimiser's state.
@@ -66,23 +57,26 @@ class MemoryMeter(ABC):
         Raises:
             RuntimeError: Another phase is still open.
         """
-        with _alone(self._open, name):
-            if name not in self._entered:
-                self._entered.add(name)
-                self._clear()
-            self._resident.restart()
-            counted: LiveTensors | None = None
-            try:
-                with ExitStack() as stack:
-                    stack.enter_context(self._watched())
-                    if live:
-                        counted = stack.enter_context(self._count(live))
-                    yield
-            finally:
-                self._record(name, self._figures(counted))
+        if self._open is not None:
+            raise RuntimeError(f"phase '{name}' inside phase '{self._open}': phases share one peak and do not nest")
+        if name not in self._entered:
+            self._entered.add(name)
+            self._clear()
+        self._resident.restart()
+        self._open = name
+        counted: LiveTensors | None = None
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self._watched())
+                if live:
+                    counted = stack.enter_context(self._count(live))
+                yield
+        finally:
+            self._open = None
+            self._record(name, self._figures(counted))
 
     def _clear(self) -> None:  # noqa: B027  # most devices have nothing to clear
-        """Make room before a phase is entered for the first time, so that nothing of an earlier one is in its peak."""
+        """Free what is cached before a phase is entered for the first time, so that its peak is its own."""
 
     def _watched(self) -> AbstractContextManager[object]:
         """The context in which a phase's work is done."""
@@ -101,13 +95,12 @@ class MemoryMeter(ABC):
 
     def _record(self, name: str, new: PhaseMemory) -> None:
         old = self.phases.get(name, PhaseMemory())
-        newer_counts = (new.allocated or 0) > (old.allocated or 0)
         self.phases[name] = PhaseMemory(
             allocated=_larger(old.allocated, new.allocated),
             reserved=_larger(old.reserved, new.reserved),
             process=_larger(old.process, new.process),
             resident=_larger(old.resident, new.resident),
-            parts=new.parts if newer_counts else old.parts,
+            parts=new.parts if (new.allocated or 0) > (old.allocated or 0) else old.parts,
         )
 
 
@@ -116,24 +109,16 @@ class _ResidentSet:
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
-        self.scope: Literal["phase", "process"] = "process"
 
     def restart(self) -> None:
-        try:
+        with suppress(OSError):
             (self._proc / "clear_refs").write_text("5")  # proc(5): sets the peak to what is resident now
-        except OSError:
-            self.scope = "process"
-        else:
-            self.scope = "phase"
 
     def peak(self) -> int | None:
-        try:
+        with suppress(OSError):
             for line in (self._proc / "status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
-        except OSError:
-            pass
-        self.scope = "process"
         try:
             import resource
         except ImportError:  # Windows has no such module
@@ -142,17 +127,5 @@ class _ResidentSet:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-@contextmanager
-def _alone(opened: list[str], name: str) -> Iterator[None]:
-    if opened:
-        raise RuntimeError(f"phase '{name}' inside phase '{opened[-1]}': phases share one peak and do not nest")
-    opened.append(name)
-    try:
-        yield
-    finally:
-        opened.pop()
-
-
 def _larger(old: int | None, new: int | None) -> int | None:
-    known = [value for value in (old, new) if value is not None]
-    return max(known) if known else None
+    return max((value for value in (old, new) if value is not None), default=None)

@@ -36,7 +36,7 @@ class Gpu:
     in_bus_order: bool = False
 
     @property
-    def chosen(self) -> str:
+    def visible_as(self) -> str:
         """What ``CUDA_VISIBLE_DEVICES`` says of it: a number, a UUID or the beginning of one; empty for nothing."""
         if self.visible is None:
             return str(self.index)
@@ -46,14 +46,13 @@ class Gpu:
     def uuids(self) -> list[str]:
         """The UUIDs that it may have, the surest first.
 
-        For a MIG instance torch may tell the UUID of the whole GPU, so the one that was asked for goes before it.
+        For a MIG instance torch may tell the UUID of the whole GPU, so the one in ``CUDA_VISIBLE_DEVICES`` goes first.
         """
-        chosen = self.chosen
-        named = [chosen] if chosen.startswith((_GPU, _MIG)) else []
+        own = [self.visible_as] if self.visible_as.startswith((_GPU, _MIG)) else []
         if self.uuid is None:
-            return named
-        told = [self.uuid] if self.uuid.startswith((_GPU, _MIG)) else [_GPU + self.uuid, _MIG + self.uuid]
-        return [*named, *told] if chosen.startswith(_MIG) else [*told, *named]
+            return own
+        torchs = [self.uuid] if self.uuid.startswith((_GPU, _MIG)) else [_GPU + self.uuid, _MIG + self.uuid]
+        return [*own, *torchs] if self.visible_as.startswith(_MIG) else [*torchs, *own]
 
 
 class Driver:
@@ -69,27 +68,17 @@ class Driver:
         self._handle = handle
 
     def process_memory(self, pid: int | None = None) -> int | None:
-        """Read the memory that a process holds on the GPU at this moment, CUDA context included.
-
-        Args:
-            pid: The process; this one by default.
-
-        Returns:
-            Bytes, or ``None`` when not available.
-        """
+        """Bytes that a process, this one by default, holds on the GPU now, CUDA context included."""
         used = self._used_by_process()
         return used.get(os.getpid() if pid is None else pid) if used else None
 
     def memory_of_others(self, pid: int | None = None, *, touched: bool = False) -> int | None:
-        """Read what is in use on the GPU besides a process.
+        """Bytes in use on the GPU besides a process.
 
         Args:
             pid: The process to leave out; this one by default.
-            touched: Whether that process is known to hold memory there. When the driver does not list it all the
+            touched: Whether that process holds memory there for certain. When the driver does not list it all the
                 same, its share is among the others' and cannot be told from them.
-
-        Returns:
-            Bytes, or ``None`` when not available.
         """
         used, total = self._used_by_process(), self._used()
         if total is None or used is None:
@@ -118,21 +107,18 @@ class Driver:
             return None
         used: dict[int, int | None] = {}
         for entry in listed:  # a process has one entry for each MIG instance that it uses
-            before, now = used.get(entry.pid, 0), _known(entry.usedGpuMemory)
+            before, now = used.get(entry.pid, 0), _figure(entry.usedGpuMemory)
             used[entry.pid] = None if before is None or now is None else before + now
         return used
 
 
 @contextmanager
 def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
-    """Open the driver's library for questions about one GPU.
+    """The driver of a GPU, its library open inside; ``None`` where there is none or it does not know the GPU.
 
     Args:
         gpu: Which one.
         nvml: The module to ask; ``pynvml`` by default.
-
-    Yields:
-        The driver, or ``None`` where there is none or it does not know the GPU.
     """
     library = nvml if nvml is not None else _pynvml()
     if library is None or _ask(library, lambda: (library.nvmlInit(), True)) is None:
@@ -146,7 +132,7 @@ def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
 
 
 def memory_of_others(gpu: Gpu, *, pid: int | None = None, touched: bool = False, nvml: Any = None) -> int | None:
-    """Ask once what is in use on a GPU besides a process; see `Driver.memory_of_others`."""
+    """Bytes in use on a GPU besides a process; see `Driver.memory_of_others`."""
     with open_driver(gpu, nvml=nvml) as driver:
         return driver.memory_of_others(pid, touched=touched) if driver is not None else None
 
@@ -168,7 +154,7 @@ def _ask(library: Any, question: Callable[[], Any]) -> Any:
         return None
 
 
-def _known(value: int | None) -> int | None:
+def _figure(value: int | None) -> int | None:
     """A figure, unless it is the number that stands for none (all bits set, of 32 or 64)."""
     return None if value is None or value in {-1, 2**32 - 1, 2**64 - 1} else int(value)
 
@@ -182,13 +168,13 @@ def _handle(library: Any, gpu: Gpu) -> Any:
 
 
 def _by_prefix(library: Any, beginning: str) -> Any:
-    """Find the one device whose UUID begins so; CUDA takes abbreviated ones, the driver does not."""
-    found = [
+    """The one device whose UUID begins so; CUDA takes abbreviated ones, the driver does not."""
+    devices = [
         device
         for device in _devices(library)
         if str(_ask(library, functools.partial(library.nvmlDeviceGetUUID, device))).startswith(beginning)
     ]
-    return found[0] if len(found) == 1 else None
+    return devices[0] if len(devices) == 1 else None
 
 
 def _devices(library: Any) -> Iterator[Any]:
@@ -198,15 +184,15 @@ def _devices(library: Any) -> Iterator[Any]:
         if device is None:
             continue
         yield device
-        for place in range(_ask(library, functools.partial(library.nvmlDeviceGetMaxMigDeviceCount, device)) or 0):
-            instance = _ask(library, functools.partial(library.nvmlDeviceGetMigDeviceHandleByIndex, device, place))
+        for slot in range(_ask(library, functools.partial(library.nvmlDeviceGetMaxMigDeviceCount, device)) or 0):
+            instance = _ask(library, functools.partial(library.nvmlDeviceGetMigDeviceHandleByIndex, device, slot))
             if instance is not None:
                 yield instance
 
 
 def _by_number(library: Any, gpu: Gpu) -> Any:
-    """Find a device by its number, which CUDA and the driver share only in bus order or where there is one device."""
+    """The device by its number, which CUDA and the driver share only in bus order or where there is one device."""
     alone = _ask(library, library.nvmlDeviceGetCount) == 1
-    if not gpu.chosen.isdecimal() or not (alone or gpu.in_bus_order):
+    if not gpu.visible_as.isdecimal() or not (alone or gpu.in_bus_order):
         return None
-    return _ask(library, functools.partial(library.nvmlDeviceGetHandleByIndex, int(gpu.chosen)))
+    return _ask(library, functools.partial(library.nvmlDeviceGetHandleByIndex, int(gpu.visible_as)))

@@ -1,4 +1,4 @@
-"""Out of memory: what was asked for and what was there, from the words of whoever refused it."""
+"""Out of memory: the request and what there was, from the error's own words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def describe_shortage(error: BaseException) -> dict[str, str]:
-    """Say what was asked for and what was there.
+    """The request that failed, and what there was.
 
     Args:
         error: One that `is_shortage` is true of.
@@ -41,13 +41,13 @@ def describe_shortage(error: BaseException) -> dict[str, str]:
         device, now on the host) and ``total`` (what the device has, or what may be taken of it).
     """
     text = str(error)
-    found = {name: _found(patterns, text) for name, patterns in _WORDS.items()}
+    sizes = {name: _size(patterns, text) for name, patterns in _WORDS.items()}
     if isinstance(error, MemoryError) or _ON_HOST in text:
-        found["free"] = readable_size(free_memory())
-    return {name: value for name, value in found.items() if value is not None}
+        sizes["free"] = readable_size(free_memory())
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
-def _found(patterns: tuple[str, ...], text: str) -> str | None:
+def _size(patterns: tuple[str, ...], text: str) -> str | None:
     match = next(filter(None, (re.search(pattern, text) for pattern in patterns)), None)
     if match is None:
         return None

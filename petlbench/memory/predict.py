@@ -39,7 +39,7 @@ _META = torch.device("meta")
 
 
 def predict_training(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT, block: int = BLOCK) -> Memory:
-    """Predict the peak of a training step, as the config's device would count it.
+    """The peak of a training step, as the config's device would count it.
 
     Two steps are taken, because the optimiser's state exists from the first step's end on.
 
@@ -50,8 +50,8 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
         block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
 
     Returns:
-        The peak in bytes and its split, source ``predicted``. Reserved memory, and the process's (reserved and the
-        context), are those of CUDA; None on other devices.
+        Bytes and their split, source ``predicted``. Reserved memory, and the process's (reserved and the context), are
+        those of CUDA; None on other devices.
     """
     source = feature_source(config, assembled)
     step = new_step(config, assembled.adapted, source, _class_weights(config, assembled))
@@ -65,7 +65,7 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
 
 
 def predict_inference(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT) -> InferenceMemory:
-    """Predict the peak of predicting one batch, frozen features computed live: what a deployed model takes.
+    """The peak of predicting one batch, frozen features computed live: what a deployed model takes.
 
     Args:
         config: The run; its batch size counts.
@@ -73,24 +73,17 @@ def predict_inference(config: RunConfig, assembled: Assembled, *, context: int =
         context: Bytes of the CUDA context.
 
     Returns:
-        The peak in bytes and its split, as `predict_training` gives it.
+        Bytes and their split, as `predict_training` gives them.
     """
     source = feature_source(config.model_copy(update={"preload": False}), assembled)
     module = assembled.adapted.module
     device = MetaDevice(config)
-    for held in (module, *_beside(assembled, source)):
-        device.hold(held.eval())
+    for part in (module, *_beside(assembled, source)):
+        device.hold(part.eval())
     with device.at_work():
         batch = device.batch(assembled, source.spared_view)
         Predictor(module, source, _META, config.precision).logits(batch)
-    found = device.memory(context)
-    return InferenceMemory(
-        allocated=found.allocated,
-        reserved=found.reserved,
-        process=found.process,
-        parts=found.parts,
-        source=found.source,
-    )
+    return InferenceMemory(**device.memory(context).model_dump(include=set(InferenceMemory.model_fields)))
 
 
 class MetaDevice:
@@ -117,9 +110,9 @@ class MetaDevice:
         token = meta_stands_for.set(rules)
         try:
             with self._live, FusedKernel(rules), recompute_under(lambda: self._recomputing(rules)):
-                kept = torch.empty(self._workspace if self._allocator else 0, dtype=torch.uint8, device=_META)
+                workspace = torch.empty(self._workspace if self._allocator else 0, dtype=torch.uint8, device=_META)
                 yield
-                del kept
+                del workspace
         finally:
             meta_stands_for.reset(token)
 
@@ -134,7 +127,7 @@ class MetaDevice:
         self._live.add(*things)
 
     def batch(self, assembled: Assembled, spared_view: str | None) -> Batch:
-        """Put a batch of images on the device, without the view whose features are known."""
+        """A batch of images on the device, without the view whose features are preloaded."""
         views = assembled.method.views(assembled.backbone.info, self._config.image_size)
         count = self._config.training.batch_size
         images = {
@@ -163,7 +156,7 @@ class MetaDevice:
 
 
 def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
-    """Give what stands for the run's feature source on device ``meta``.
+    """What stands for the run's feature source on device ``meta``.
 
     Args:
         config: The run.

@@ -1,16 +1,17 @@
-"""Device ``meta`` made quicker: an operation is asked once what it returns for tensors of some shapes."""
+"""Device ``meta`` made quicker: what an operation returns for tensors of some shapes is computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["RememberedShapes"]
+__all__ = ["RememberedShapes", "shared_shapes"]
 
 _META = torch.device("meta")
 _PLAIN = (Tensor, nn.Parameter)
@@ -45,25 +46,25 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation, or make what it is known to return."""
+        """The result of one operation: computed, or made from what it returned before."""
         kwargs = kwargs or {}
         kind = self._kinds.get(func) or self._find_kind(func)
         if kind is _Kind.PASSED:
             return func(*args, **kwargs)
         try:
             key = (func, _described(args), _described(kwargs))
-            known = self._answers.get(key, _unknown)
+            answer = self._answers.get(key, _unknown)
         except TypeError:  # something on another device, or that cannot be a key
             return func(*args, **kwargs)
         if kind is _Kind.FOREACH_IN_PLACE:
             return None
-        if known is _unknown:
+        if answer is _unknown:
             result = func(*args, **kwargs)
             # An operation that changed the description of its own input is not the same one when it comes again.
             unchanged = key[1] == _described(args)
             self._answers[key] = _answer(func, args, result) if unchanged else None
             return result
-        return known(args) if known is not None else func(*args, **kwargs)
+        return answer(args) if answer is not None else func(*args, **kwargs)
 
     def _find_kind(self, func: Any) -> _Kind:
         if func.is_view or torch.Tag.inplace_view in func.tags or func.namespace != "aten":
@@ -71,23 +72,29 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
         elif func._schema.name.startswith("aten::_foreach_") and func._schema.is_mutable and not func._schema.returns:
             kind = _Kind.FOREACH_IN_PLACE
         else:
-            kind = _Kind.ASKED_ONCE
+            kind = _Kind.COMPUTED_ONCE
         self._kinds[func] = kind
         return kind
+
+
+@cache
+def shared_shapes() -> RememberedShapes:
+    """What this process has learned of shapes; methods have most of them in common."""
+    return RememberedShapes()
 
 
 class _Kind(Enum):
     """How an operation is dealt with."""
 
     PASSED = auto()
-    ASKED_ONCE = auto()
-    # An optimiser's update of all its tensors: nothing comes out, and there are no values that could change. Asked, it
-    # works out the shape of each tensor, and its numbers are others in each step.
+    COMPUTED_ONCE = auto()
+    # An optimiser's update of all its tensors: nothing comes out, and there are no values that could change. To run it
+    # would work out the shape of each tensor, and its numbers are others in each step.
     FOREACH_IN_PLACE = auto()
 
 
 def _unknown(args: Any) -> Any:
-    """Stands for an answer that has not been looked for yet."""
+    """Stands for an answer that was not computed yet."""
     raise NotImplementedError
 
 
@@ -113,7 +120,7 @@ def _described(value: Any) -> Any:
 
 
 def _answer(func: Any, args: Any, result: Any) -> _Answer | None:
-    """Find how to make an operation's result anew, or None where it has to be asked each time."""
+    """How to make an operation's result anew; None where it has to be computed each time."""
     if func._schema.is_mutable:
         return _changed_in_place(args, result)
     outputs = result if type(result) in {list, tuple} else (result,)
@@ -122,8 +129,8 @@ def _answer(func: Any, args: Any, result: Any) -> _Answer | None:
     makers = [_maker(output) for output in outputs]
     if result is outputs[0]:
         return lambda _: makers[0]()
-    made_in = type(result)
-    return lambda _: made_in(make() for make in makers)
+    container = type(result)
+    return lambda _: container(make() for make in makers)
 
 
 def _maker(output: Tensor | None) -> Callable[[], Tensor | None]:
@@ -138,16 +145,16 @@ def _changed_in_place(args: Any, result: Any) -> _Answer | None:
     if result is None:
         return lambda _: None
     if args and result is args[0]:
-        return lambda given: given[0]
+        return lambda arguments: arguments[0]
     return None
 
 
 def _are_new(outputs: Any, args: Any) -> bool:
     """Whether all outputs are tensors on ``meta`` in storages of their own, with nothing before or behind them.
 
-    A gradient that was not asked for is None.
+    A gradient that is not needed is None.
     """
-    taken = {id(tensor.untyped_storage()) for tensor in _tensors(args)}
+    storages = {id(tensor.untyped_storage()) for tensor in _tensors(args)}
     for output in outputs:
         if output is None:
             continue
@@ -155,9 +162,9 @@ def _are_new(outputs: Any, args: Any) -> bool:
             return False
         storage = output.untyped_storage()
         again = torch.empty_strided(output.shape, output.stride(), dtype=output.dtype, device=_META)
-        if id(storage) in taken or storage.nbytes() != again.untyped_storage().nbytes():
+        if id(storage) in storages or storage.nbytes() != again.untyped_storage().nbytes():
             return False
-        taken.add(id(storage))
+        storages.add(id(storage))
     return True
 
 

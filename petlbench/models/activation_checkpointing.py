@@ -38,14 +38,13 @@ def checkpoint_blocks(module: nn.Module) -> None:
 
 
 def recomputed(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
-    """Call a function and keep its arguments alone for the backward pass, where it is called again.
+    """What a function returns, its arguments alone kept for the backward pass, where it is called again.
+
+    Gradients are those of a plain call.
 
     Args:
         function: Draws no random numbers.
         args: What it is called with.
-
-    Returns:
-        What it returns; gradients are those of a plain call.
     """
     if not torch.is_grad_enabled():
         return function(*args)
@@ -79,7 +78,7 @@ class _Checkpointed(nn.Module):
     """Comes in front of a block's own class."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the block, and keep nothing of it but what it read."""
+        """What the block returns, nothing of it kept but what it read."""
         plain = super().forward
         if not (self.training and torch.is_grad_enabled()):
             return plain(*args, **kwargs)
@@ -95,15 +94,15 @@ class _Checkpointed(nn.Module):
 
 @cache
 def _checkpointed(kind: Any) -> Any:
-    """Derive the class of checkpointed blocks from that of plain ones."""
+    """The class of checkpointed blocks, derived from that of plain ones."""
     # A class rather than a function put on the block: it refers to no block, so copies of a block stay apart.
     return type(kind.__name__, (_Checkpointed, kind), {"__module__": kind.__module__})
 
 
 def _empty(kind: Any) -> Any:
-    """Make a checkpointed block, given the class of plain ones, that has no state yet."""
-    made = _checkpointed(kind)
-    return made.__new__(made)
+    """A checkpointed block without state, given the class of plain ones."""
+    derived = _checkpointed(kind)
+    return derived.__new__(derived)
 
 
 def _contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:

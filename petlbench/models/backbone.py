@@ -16,9 +16,9 @@ from petlbench.models.projections import fuse, split
 
 __all__ = ["Backbone", "FusedAttentionSwitch", "set_attention_kernel"]
 
-# Where timm keeps the linear layer that plays a part, seen from a block; the first that is there is taken. A gated MLP
+# Where timm keeps the linear layer that plays a part, from the block on; the first that is there is taken. A gated MLP
 # has two layers in the place of the first one.
-_PLACES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+_PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "q": (("attn.qkv.q",), ("attn.q_proj",)),
     "k": (("attn.qkv.k",), ("attn.k_proj",)),
     "v": (("attn.qkv.v",), ("attn.v_proj",)),
@@ -43,7 +43,7 @@ class _AttentionKernel(TorchFunctionMode):
         self._attend = attend
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one function, attention by the one that was given."""
+        """The result of one function; attention by the one in its place."""
         options = kwargs or {}
         plain = len(args) == 3 and not any(options.get(name) for name in ("dropout_p", "is_causal", "scale"))
         if func is nn.functional.scaled_dot_product_attention and plain and options.get("attn_mask") is None:
@@ -75,7 +75,7 @@ class Backbone:
         return next(self.module.parameters()).device
 
     def pooled(self, image: Tensor) -> Tensor:
-        """Compute the final feature, as the weights' own classifier would read it.
+        """The final feature, as the weights' own classifier would read it.
 
         Args:
             image: Normalised images, (B, 3, image_size, image_size).
@@ -87,7 +87,7 @@ class Backbone:
         return cast("Tensor", model.forward_head(model.forward_features(image), pre_logits=True))
 
     def pooled_from(self, tokens: Tensor) -> Tensor:
-        """Compute the final feature from the tokens behind the last block (needs ``isotropic``).
+        """The final feature of the tokens behind the last block (needs ``isotropic``).
 
         Args:
             tokens: Tokens, (B, N, D), not yet normed.
@@ -101,7 +101,7 @@ class Backbone:
     def pooled_through(
         self, image: Tensor, enter: Callable[[int, Tensor], Tensor], leave: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """Compute the final feature while something is done to the tokens on the way (needs ``isotropic``).
+        """The final feature where something is done to the tokens on the way (needs ``isotropic``).
 
         Args:
             image: Normalised images, (B, 3, image_size, image_size).
@@ -117,7 +117,7 @@ class Backbone:
         return self.pooled_from(leave(tokens))
 
     def states(self, image: Tensor) -> Iterator[Tensor]:
-        """Run the blocks and yield the tokens in front of each and behind the last (needs ``isotropic``).
+        """The tokens in front of each block and behind the last (needs ``isotropic``).
 
         Args:
             image: Normalised images, (B, 3, image_size, image_size).
@@ -134,30 +134,30 @@ class Backbone:
     def queries_keys_values(
         self, image: Tensor, layers: Sequence[int], attend: Attend | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Run the blocks and yield what the attention of the wanted layers sees (needs ``keys_values``).
+        """The queries, keys and values of some layers' attention (needs ``keys_values``).
 
-        Nothing is computed after the last wanted layer's queries, keys and values.
+        Nothing is computed behind the last of these layers' queries, keys and values.
 
         Args:
             image: Normalised images, (B, 3, image_size, image_size).
             layers: Layers (0-based, ascending).
-            attend: Called in the place of the fused attention kernel in the wanted layers but the last, with queries,
-                keys and values, each (B, H, N, D / H); returns what the queries read, of the same shape. Layers that
+            attend: Called in the place of the fused attention kernel in these layers but the last, with queries, keys
+                and values, each (B, H, N, D / H); returns what the queries read, of the same shape. Layers that
                 compute attention explicitly do not call it.
 
         Yields:
-            Queries, keys and values of each wanted layer in turn, each (B, H, N, D / H), not scaled.
+            Queries, keys and values of each of the layers in turn, each (B, H, N, D / H), not scaled.
         """
         tokens, _ = self._embedded(image)
-        wanted, last = set(layers), max(layers)
+        last = max(layers)
         for index, block in enumerate(self.blocks()):
             if index == last:
                 yield _heads(block.attn, block.attn.qkv(block.norm1(tokens)))
                 return
-            if index in wanted:
+            if index in layers:
                 captured: list[Tensor] = []
                 # The block runs as timm wrote it; the hook only looks on.
-                hook = block.attn.qkv.register_forward_hook(lambda _m, _i, out, seen=captured: seen.append(out))
+                hook = block.attn.qkv.register_forward_hook(lambda _m, _i, out, into=captured: into.append(out))
                 try:
                     with nullcontext() if attend is None else _AttentionKernel(attend):
                         tokens = block(tokens)
@@ -168,7 +168,7 @@ class Backbone:
                 tokens = block(tokens)
 
     def _embedded(self, image: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
-        """Turn images into what the first block reads, (B, N, D), and each block's rotary positions, if it has any."""
+        """What the first block reads of images, (B, N, D), and each block's rotary positions, if it has any."""
         model = cast("Any", self.module)
         embedded = model._pos_embed(model.patch_embed(image))
         if isinstance(embedded, Tensor):
@@ -187,22 +187,18 @@ class Backbone:
         return [name for name, _ in self._named_blocks()]
 
     def linears(self, *parts: str) -> list[list[str]]:
-        """Name the linear layers that play some parts, block by block.
+        """Full names inside the module of the linear layers that play some parts, block by block.
 
         Queries, keys and values have layers of their own once `split_qkv` was called.
 
         Args:
             parts: ``q``, ``k``, ``v``, ``proj`` (behind the attention), ``fc1`` or ``fc2``.
 
-        Returns:
-            For each block the full names inside the module.
-
         Raises:
             KeyError: When a block has no such layer.
         """
         return [
-            [f"{name}.{place}" for part in parts for place in _places(block, part)]
-            for name, block in self._named_blocks()
+            [f"{name}.{path}" for part in parts for path in _paths(block, part)] for name, block in self._named_blocks()
         ]
 
     def replace(self, name: str, layer: nn.Module) -> None:
@@ -227,7 +223,7 @@ class Backbone:
                 block.attn.num_prefix_tokens += more
 
     def digest(self) -> str:
-        """Hash the weights: SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+        """SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -257,23 +253,17 @@ def set_attention_kernel(module: nn.Module, kernel: str) -> None:
             cast("Any", layer).fused_attn = kernel != "eager"
 
 
-def _places(block: nn.Module, part: str) -> tuple[str, ...]:
-    """Find the layers of a block that play a part, as they stand in a plain block."""
-    for places in _PLACES[part]:
-        if all(_reaches(block, place) for place in places):
-            return places
+def _paths(block: nn.Module, part: str) -> tuple[str, ...]:
+    """The layers of a block that play a part, as they stand in a plain block."""
+    names = {name for name, _ in block.named_modules()}
+    for paths in _PATHS[part]:
+        if names.issuperset(paths):
+            return paths
     raise KeyError(f"a {type(block).__name__} has no layer for '{part}'")
 
 
-def _reaches(block: nn.Module, place: str) -> bool:
-    try:
-        return isinstance(block.get_submodule(place), nn.Module)
-    except AttributeError:
-        return False
-
-
 def _heads(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Split (B, N, 3 D) into queries, keys and values per head, each (B, H, N, D / H)."""
+    """Queries, keys and values per head, each (B, H, N, D / H), from (B, N, 3 D)."""
     batch, tokens, _ = qkv.shape
     parts = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     query, key, value = parts.unbind(0)

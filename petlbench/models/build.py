@@ -41,7 +41,7 @@ class Assembled:
 
 
 def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: torch.device) -> Assembled:
-    """Build the backbone, give it its weights and let the method adapt it.
+    """The parts of a run: the backbone with its weights, adapted by the method.
 
     Args:
         config: The run.
@@ -73,7 +73,7 @@ def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: t
 def _compact(*modules: nn.Module) -> None:
     """Give what stands alone in a larger storage a storage of its own size, as a move to a device does.
 
-    A piece of a decomposition, say, keeps the whole on ``meta``, and for as long as the module lives. Moved or copied
+    A part of a decomposition, say, keeps the whole on ``meta``, and for as long as the module lives. Moved or copied
     elsewhere, it leaves the whole behind.
     """
     tensors = {tensor for module in modules for tensor in (*module.parameters(), *module.buffers())}
@@ -85,7 +85,7 @@ def _compact(*modules: nn.Module) -> None:
 
 
 def count_parameters(assembled: Assembled) -> Parameters:
-    """Count what is learned against backbone as adapted, method's parameters and task head together."""
+    """The learnable parameters, against backbone as adapted, method's parameters and task head together."""
     learnable = sum(tensor.numel() for tensor in assembled.adapted.parameters().values())
     everything: set[nn.Parameter] = {*assembled.backbone.module.parameters(), *assembled.adapted.module.parameters()}
     total = sum(tensor.numel() for tensor in everything)

@@ -16,19 +16,19 @@ from petlbench.models.method import load_method
 from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from petlbench.results.result import Parameters
 
-__all__ = ["Suitability", "survey"]
+__all__ = ["Compatibility", "check_compatibility"]
 
 _META = torch.device("meta")
 
 
 @dataclass(frozen=True)
-class Suitability:
-    """How a method and a backbone go together, the method in its default settings.
+class Compatibility:
+    """Whether a method, in its default settings, can adapt a backbone.
 
     Args:
         entry: The method.
-        reason: Why they do not, or None when they do.
-        parameters: What is learned, or None when they do not.
+        reason: Why it cannot, or None when it can.
+        parameters: What is learned, or None when it cannot.
     """
 
     entry: Entry
@@ -36,8 +36,10 @@ class Suitability:
     parameters: Parameters | None
 
 
-def survey(catalog: Catalog, backbone: str, image_size: int | None, num_classes: int) -> Iterator[Suitability]:
-    """Put every method on a backbone in turn, on device ``meta``: nothing is loaded and nothing allocated.
+def check_compatibility(
+    catalog: Catalog, backbone: str, image_size: int | None, num_classes: int
+) -> Iterator[Compatibility]:
+    """Whether each method can adapt a backbone, tried on device ``meta``: nothing is loaded and nothing allocated.
 
     Args:
         catalog: The catalogues.
@@ -52,13 +54,13 @@ def survey(catalog: Catalog, backbone: str, image_size: int | None, num_classes:
         InputError: When the backbone is unknown or cannot be adapted at all.
     """
     info = probe_backbone(resolve_backbone(backbone), image_size)
-    pristine = build_backbone(info.name, info.image_size, "none", _META).module
+    plain = build_backbone(info.name, info.image_size, "none", _META).module
     for entry in catalog.entries("method").values():
         method = load_method(entry).from_settings({})
         if reason := method.refuse(info):
-            yield Suitability(entry, reason, None)
+            yield Compatibility(entry, reason, None)
             continue
-        bare = Backbone(info, copy.deepcopy(pristine))
+        own = Backbone(info, copy.deepcopy(plain))
         with _META:
-            adapted = method.adapt(bare, num_classes)
-        yield Suitability(entry, None, count_parameters(Assembled(method, bare, adapted, None, num_classes, "")))
+            adapted = method.adapt(own, num_classes)
+        yield Compatibility(entry, None, count_parameters(Assembled(method, own, adapted, None, num_classes, "")))

@@ -75,14 +75,14 @@ class BackboneInfo:
         return (self.image_size // self.patch) ** 2 + self.prefix_tokens
 
     def cannot_be_narrowed(self, reduction: int) -> str | None:
-        """Say why no network with the backbone's heads has its width over a reduction, or return None when one has."""
-        width, left = divmod(self.width, reduction)
-        if left or width % self.heads:
+        """Why no network with the backbone's heads has its width over a reduction, or None when one has."""
+        width, rest = divmod(self.width, reduction)
+        if rest or width % self.heads:
             return f"width {self.width} over reduction {reduction} cannot be shared by {self.heads} heads"
         return None
 
     def lacks(self, *needed: str) -> str | None:
-        """Say which of the needed capabilities are missing, or return None when all are there.
+        """Which of the needed capabilities are missing, in words, or None when all are there.
 
         Raises:
             KeyError: When a name is none of `CAPABILITIES`.

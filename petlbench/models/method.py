@@ -118,7 +118,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every adapted module eats.
+    """What every adapted module takes.
 
     Args:
         views: Images by view name, each (B, 3, H, W).
@@ -320,7 +320,7 @@ def nothing_to_merge() -> None:
 
 
 def new_head(width: int, num_classes: int) -> nn.Linear:
-    """Make the linear layer on top of a feature: truncated normal weights (0.02) and zero bias, as in ViT."""
+    """The linear layer on top of a feature: truncated normal weights (0.02) and zero bias, as in ViT."""
     head = nn.Linear(width, num_classes)
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
@@ -341,7 +341,7 @@ def configured_method(config: RunConfig, catalog: Catalog) -> Method[Any]:
 
 
 def load_method(entry: Entry) -> type[Method[Any]]:
-    """Import the file of a catalogue entry and return its method class.
+    """The method class of a catalogue entry, whose file is imported.
 
     Args:
         entry: An entry of kind ``method``.

@@ -25,16 +25,16 @@ _MOST_CHANNELS = 16
 _BYTES_AT_ONCE = 2**20
 
 
-def has_narrow_heads(packed: Tensor, wanted: int) -> bool:
-    """Say whether `attend_in_narrow_heads` is the faster way.
+def has_narrow_heads(packed: Tensor, queries: int) -> bool:
+    """Whether `attend_in_narrow_heads` is the faster way.
 
     Args:
         packed: Queries, keys and values of all tokens, (B, N, 3, H, d).
-        wanted: How many of the first tokens ask, M.
+        queries: How many of the first tokens are queries, M.
 
     Returns:
-        Whether it is: in training (what cannot be differentiated is left to torch, which can also export it), in fp32
-        on a CPU, and where the probabilities of one head fit the cache.
+        True in training (the rest is for torch, which can also export it), in fp32 on a CPU, and where the
+        probabilities of one head fit the cache.
     """
     device = meta_stands_for.get() if packed.device.type == "meta" else packed.device.type
     return (
@@ -43,63 +43,65 @@ def has_narrow_heads(packed: Tensor, wanted: int) -> bool:
         and packed.requires_grad
         and torch.is_grad_enabled()
         and packed.shape[4] <= _MOST_CHANNELS
-        and 1 < wanted <= _BYTES_AT_ONCE // (packed.element_size() * packed.shape[1])
+        and 1 < queries <= _BYTES_AT_ONCE // (packed.element_size() * packed.shape[1])
     )
 
 
-def attend_in_narrow_heads(packed: Tensor, wanted: int) -> Tensor:
-    """Let the first tokens attend to all of them: softmax(q k^T / sqrt(d)) v, head by head.
+def attend_in_narrow_heads(packed: Tensor, queries: int) -> Tensor:
+    """The attention output of the first tokens: softmax(q k^T / sqrt(d)) v, head by head.
 
     Args:
         packed: Queries, keys and values of all tokens, (B, N, 3, H, d).
-        wanted: How many of the first tokens ask, M.
+        queries: How many of the first tokens are queries, M.
 
     Returns:
-        What they read, (B, M, H d).
+        The output, (B, M, H d).
     """
-    result: Tensor = _NarrowHeads.apply(packed, wanted)
+    result: Tensor = _NarrowHeads.apply(packed, queries)
     return result
 
 
 class _NarrowHeads(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, wanted: int) -> Tensor:
+    def forward(ctx: Any, packed: Tensor, queries: int) -> Tensor:
         batch, _, _, heads, _ = packed.shape
         rows = packed.permute(2, 0, 3, 4, 1).flatten(1, 2).contiguous()
-        query, key, value = _split(rows, wanted)
+        query, key, value = _split(rows, queries)
         read = torch.empty_like(query)
         for part in _parts(query, key):
             probabilities = _probabilities(query[part], key[part])
             torch.bmm(value[part], probabilities.transpose(1, 2), out=read[part])
         ctx.save_for_backward(rows, read)
         ctx.heads = heads
-        return read.view(batch, heads, -1, wanted).permute(0, 3, 1, 2).flatten(2)
+        return read.view(batch, heads, -1, queries).permute(0, 3, 1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         rows, read = ctx.saved_tensors
-        wanted = read.shape[2]
-        query, key, value = _split(rows, wanted)
-        given = gradient.reshape(-1, wanted, ctx.heads, rows.shape[2]).permute(0, 2, 3, 1).flatten(0, 1).contiguous()
+        queries = read.shape[2]
+        query, key, value = _split(rows, queries)
+        incoming = (
+            gradient.reshape(-1, queries, ctx.heads, rows.shape[2]).permute(0, 2, 3, 1).flatten(0, 1).contiguous()
+        )
         # What the softmax's derivative takes off every score of a query: sum(p * dp) = sum(read * d read).
-        common = (given * read).sum(dim=1).unsqueeze(2)
-        found = torch.empty_like(rows)
-        found[0, :, :, wanted:] = 0
+        common = (incoming * read).sum(dim=1).unsqueeze(2)
+        gradients = torch.empty_like(rows)
+        gradients[0, :, :, queries:] = 0
         for part in _parts(query, key):
             probabilities = _probabilities(query[part], key[part])
-            torch.bmm(given[part], probabilities, out=found[2, part])
-            scores = torch.bmm(given[part].transpose(1, 2), value[part]).sub_(common[part]).mul_(probabilities)
-            torch.bmm(query[part], scores, out=found[1, part])
-            found[0, part, :, :wanted] = torch.bmm(key[part], scores.transpose(1, 2))
-        found[0] *= _scale(rows)
-        return found.view(3, -1, ctx.heads, *found.shape[2:]).permute(1, 4, 0, 2, 3), None
+            torch.bmm(incoming[part], probabilities, out=gradients[2, part])
+            scores = torch.bmm(incoming[part].transpose(1, 2), value[part]).sub_(common[part]).mul_(probabilities)
+            torch.bmm(query[part], scores, out=gradients[1, part])
+            gradients[0, part, :, :queries] = torch.bmm(key[part], scores.transpose(1, 2))
+        gradients[0] *= _scale(rows)
+        return gradients.view(3, -1, ctx.heads, *gradients.shape[2:]).permute(1, 4, 0, 2, 3), None
 
 
-def _split(rows: Tensor, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
+def _split(rows: Tensor, queries: int) -> tuple[Tensor, Tensor, Tensor]:
     """Scaled queries (B H, d, M), keys and values (B H, d, N)."""
     query, key, value = rows.unbind(0)
-    return query[:, :, :wanted] * _scale(rows), key, value
+    return query[:, :, :queries] * _scale(rows), key, value
 
 
 def _scale(rows: Tensor) -> float:
@@ -109,8 +111,8 @@ def _scale(rows: Tensor) -> float:
 def _parts(query: Tensor, key: Tensor) -> Iterator[slice]:
     """Slices of the heads of all images whose probabilities fit the cache."""
     heads = len(key)
-    together = max(_BYTES_AT_ONCE // (query.element_size() * query.shape[2] * key.shape[2]), 1)
-    return (slice(first, first + together) for first in range(0, heads, together))
+    size = max(_BYTES_AT_ONCE // (query.element_size() * query.shape[2] * key.shape[2]), 1)
+    return (slice(first, first + size) for first in range(0, heads, size))
 
 
 def _probabilities(query: Tensor, key: Tensor) -> Tensor:

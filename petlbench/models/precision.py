@@ -66,8 +66,8 @@ class _Rules:
         """Cast to the lower type; a learnable tensor is cast once, as torch does."""
         if tensor.dtype == self.dtype:
             return tensor
-        kept = tensor.dtype == torch.float32 and tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
-        if not kept:
+        cached = tensor.dtype == torch.float32 and tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
+        if not cached:
             return tensor.to(self.dtype)
         if id(tensor) not in self.casts:
             self.casts[id(tensor)] = (tensor, tensor.to(self.dtype))
@@ -121,8 +121,8 @@ def _listed(device: str) -> frozenset[str]:
     """The operations that autocast has a rule for on a device."""
     key = {"cuda": "AutocastCUDA", "cpu": "AutocastCPU"}[device]
     names = torch._C._dispatch_get_all_op_names()
-    found = (name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
-    return frozenset(name.removeprefix("aten::") for name in found if name.startswith("aten::"))
+    rules = (name for name in names if torch._C._dispatch_has_kernel_for_dispatch_key(name, key))
+    return frozenset(name.removeprefix("aten::") for name in rules if name.startswith("aten::"))
 
 
 @cache
@@ -140,7 +140,7 @@ def _register() -> tuple[torch.library.Library, ...]:
 
 
 def _kernel(name: str, operation: Any) -> Callable[..., Any]:
-    """Make the function that applies an operation's rule and goes on below the key."""
+    """The function that applies an operation's rule and goes on below the key."""
 
     def call(keys: Any, *args: Any, **kwargs: Any) -> Any:
         rules = _rules.get()

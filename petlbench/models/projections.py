@@ -26,14 +26,6 @@ class SplitQKV(nn.Module):
         """Map tokens (B, N, D) to queries, keys and values side by side, (B, N, 3 D)."""
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
 
-    def fused(self) -> nn.Linear:
-        """Put the three parts together again, D -> 3 D.
-
-        Raises:
-            TypeError: When a part is no plain linear layer, because what was learned is not merged yet.
-        """
-        return _whole((self.q, self.k, self.v))
-
 
 def split(attention: Any) -> None:
     """Give the queries, keys and values of a timm attention layer a linear layer each, in place.
@@ -60,8 +52,9 @@ def fuse(attention: Any) -> None:
     Raises:
         TypeError: When a part is no plain linear layer, because what was learned is not merged yet.
     """
-    if isinstance(getattr(attention, "qkv", None), SplitQKV):
-        attention.qkv = attention.qkv.fused()
+    qkv = getattr(attention, "qkv", None)
+    if isinstance(qkv, SplitQKV):
+        attention.qkv = _whole((qkv.q, qkv.k, qkv.v))
     elif getattr(attention, "was_fused", False):
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         attention.qkv = _whole(parts)
@@ -71,7 +64,7 @@ def fuse(attention: Any) -> None:
 
 
 def _whole(parts: tuple[nn.Linear, ...]) -> nn.Linear:
-    """Put layers side by side, with a bias where every one of them has one."""
+    """One layer of several side by side, with a bias where each of them has one."""
     for part in parts:
         if type(part) is not nn.Linear:
             raise TypeError(f"a {type(part).__name__} cannot be put back into a fused layer")
@@ -89,12 +82,12 @@ def _joined(parts: Sequence[Tensor]) -> nn.Parameter:
 
 
 def _part_of(fused: nn.Linear, index: int) -> nn.Linear:
-    """Copy one third of a fused layer's rows into a layer of its own."""
+    """A layer of its own with a copy of one third of a fused layer's rows."""
     rows = fused.out_features // 3
-    here = slice(index * rows, (index + 1) * rows)
+    third = slice(index * rows, (index + 1) * rows)
     with torch.device("meta"):
         part = nn.Linear(fused.in_features, rows, bias=fused.bias is not None)
-    part.weight = nn.Parameter(fused.weight.detach()[here].clone(), requires_grad=fused.weight.requires_grad)
+    part.weight = nn.Parameter(fused.weight.detach()[third].clone(), requires_grad=fused.weight.requires_grad)
     if fused.bias is not None:
-        part.bias = nn.Parameter(fused.bias.detach()[here].clone(), requires_grad=fused.bias.requires_grad)
+        part.bias = nn.Parameter(fused.bias.detach()[third].clone(), requires_grad=fused.bias.requires_grad)
     return part

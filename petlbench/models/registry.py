@@ -21,13 +21,13 @@ __all__ = ["build_backbone", "describe_module", "list_vision_transformers", "pro
 
 
 def resolve_backbone(name: str) -> str:
-    """Complete a timm name with its weight tag, so that a config says which weights it means.
+    """A timm name with its weight tag, so that a config says which weights it means.
 
     Args:
         name: ``architecture`` or ``architecture.tag``.
 
     Returns:
-        ``architecture.tag``, or the bare architecture when timm knows no tag for it.
+        ``architecture.tag``, or the bare architecture where timm has no tag for it.
 
     Raises:
         InputError: When timm does not know it; the nearest names are given.
@@ -39,8 +39,8 @@ def resolve_backbone(name: str) -> str:
         raise unknown_name("backbone", name, _tagged(architecture))
     if name == DEFAULT_BACKBONE.partition(".")[0]:
         return DEFAULT_BACKBONE
-    known = timm.get_pretrained_cfg(architecture) if not tag else None
-    return f"{architecture}.{known.tag}" if known is not None and known.tag else name
+    default = timm.get_pretrained_cfg(architecture) if not tag else None
+    return f"{architecture}.{default.tag}" if default is not None and default.tag else name
 
 
 # timm's modules whose models are, for the most part, vision transformers that can be adapted.
@@ -49,7 +49,7 @@ _MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "mi
 
 @cache
 def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
-    """Read a backbone's structure without loading or allocating it.
+    """A backbone's structure, without loading or allocating it.
 
     Args:
         name: A name from `resolve_backbone`.
@@ -71,7 +71,7 @@ def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
 
 
 def build_backbone(name: str, image_size: int, weights: str, device: torch.device) -> Backbone:
-    """Build a backbone and give it its weights.
+    """A backbone with its weights.
 
     Args:
         name: A name from `resolve_backbone`.
@@ -198,19 +198,19 @@ def _capabilities(model: Any) -> frozenset[str]:
     usable = blocks and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
     if not usable or not _cuts_patches(model):
         return frozenset()
-    found = {"blocks"}
+    capabilities = {"blocks"}
     if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "norm", "norm_pre")):
-        found.add("isotropic")
+        capabilities.add("isotropic")
     if all(_is_plain(block) for block in blocks) and isinstance(model, vit.VisionTransformer):
-        found |= {"qkv", "keys_values"}
+        capabilities |= {"qkv", "keys_values"}
     if all(_has_own_projections(block) or _is_windowed(block) for block in blocks):
-        found.add("qkv")
+        capabilities.add("qkv")
     if all(_has_plain_mlp(block) for block in blocks):
-        found.add("plain_mlp")
+        capabilities.add("plain_mlp")
     for token, word in (("cls_token", "class_token"), ("reg_token", "register_tokens")):
         if getattr(model, token, None) is not None:
-            found.add(word)
-    return frozenset(found)
+            capabilities.add(word)
+    return frozenset(capabilities)
 
 
 def _is_plain(block: Any) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from petlbench.core.errors import InputError, PetlbenchError, RunError
@@ -65,15 +64,11 @@ def check_weights_file(file: Path) -> None:
 
 
 def _published(name: str) -> object:
+    from timm.models import load_state_dict_from_hf
+
     cfg = timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.file:  # they travel with the package
         return _from_file(Path(cfg.file))
-    return _from_hub(name, cfg)
-
-
-def _from_hub(name: str, cfg: PretrainedCfg | None) -> object:
-    from timm.models import load_state_dict_from_hf
-
     if cfg is None or not cfg.has_weights or not cfg.hf_hub_id:
         raise InputError(
             f"timm publishes no weights under the name '{name}'",
@@ -110,7 +105,7 @@ def _from_file(file: Path) -> object:
 
 
 def _unwrapped(loaded: object) -> dict[str, Tensor]:
-    """Take the tensors out of the wrappers that training scripts put around them; anything else holds none."""
+    """The tensors inside the wrappers that training scripts put around them; anything else holds none."""
     state: Mapping[Any, Any] = loaded if isinstance(loaded, Mapping) else {}
     for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
         inner = state.get(key)
@@ -121,7 +116,7 @@ def _unwrapped(loaded: object) -> dict[str, Tensor]:
 
 
 def _converted(module: nn.Module, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Let timm rename old layouts and resize the position table, then drop the classifier that we do not use."""
+    """Weights in timm's present layout, the position table resized, without the classifier that is not used."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     try:
         converted = cast("dict[str, Tensor]", convert(state, module)) if convert else dict(state)
@@ -132,17 +127,17 @@ def _converted(module: nn.Module, state: dict[str, Tensor], origin: str) -> dict
             kind="bad_weights",
         ) from error
     heads = tuple(f"{name}." for name in (*classifier_names(module), "head", "head_dist"))
-    kept = module.state_dict()
-    return {name: value for name, value in converted.items() if name in kept or not name.startswith(heads)}
+    own = module.state_dict()
+    return {name: value for name, value in converted.items() if name in own or not name.startswith(heads)}
 
 
 def _fill(module: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
-    wanted = module.state_dict()
-    problems = [f"missing {key}" for key in wanted if key not in state]
-    problems += [f"unexpected {key}" for key in state if key not in wanted]
+    own = module.state_dict()
+    problems = [f"missing {key}" for key in own if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in own]
     problems += [
         f"{key} is {tuple(state[key].shape)}, wanted {tuple(tensor.shape)}"
-        for key, tensor in wanted.items()
+        for key, tensor in own.items()
         if key in state and state[key].shape != tensor.shape
     ]
     if problems:

@@ -72,4 +72,4 @@ def _bytes_an_image(config: str, classes: int) -> int | None:
     grey = Normalization((0.5,) * 3, (0.5,) * 3, "backbone")
     views = build_views(run, assembled.method, assembled.backbone.info, grey, None)
     plan = plan_features(run, assembled, views, Path())
-    return None if plan is None else int(plan.store.bytes_an_image)
+    return None if plan is None else plan.bytes_an_image

@@ -196,7 +196,8 @@ class PhaseMemory:
         reserved: The most bytes that the CUDA caching allocator held from the driver.
         process: The most bytes that the driver said this process holds on the device, context included. On CUDA NVML
             is asked all through the phase; on MPS Metal is asked at its start and its end.
-        resident: Peak resident set of the process in host memory; `MemoryMeter.resident_scope` tells whose peak it is.
+        resident: Peak resident set of the process in host memory: the phase's own where the kernel lets a process
+            reset it, else since the process started.
         parts: The peak of ``allocated`` by role, where live tensors were counted; sums to ``allocated``.
     """
 

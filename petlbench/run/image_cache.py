@@ -19,9 +19,8 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.image_store import ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
-from petlbench.features.cache import StorePlan, plan_tensors
-from petlbench.features.quota import CacheConfig, Purpose, check_room, keep_below
-from petlbench.features.store import FeatureStore
+from petlbench.features.quota import CacheConfig, Purpose, check_quota, enforce_quota
+from petlbench.features.store import FeatureStore, plan_tensors
 from petlbench.models.method import TensorSpec
 
 __all__ = ["DiskCache", "ImageCache", "check_disk", "fill_disk", "memory_bound", "open_images"]
@@ -75,7 +74,7 @@ class DiskCache:
         plan: Where they lie; opened at once if it is there, and else when it is filled.
     """
 
-    def __init__(self, plan: StorePlan) -> None:
+    def __init__(self, plan: FeatureStore) -> None:
         self.plan = plan
         self._store: FeatureStore | None = None
         if plan.folder.is_dir():
@@ -142,7 +141,7 @@ class _Part:
     digests: tuple[str, ...]
 
     def missing_bytes(self) -> int:
-        return self.disk.plan.store.missing_bytes(self.digests)
+        return self.disk.plan.missing_bytes(self.digests)
 
 
 def check_disk(images: ImageStore, indices: Mapping[Split, Sequence[int]], cache: CacheConfig) -> None:
@@ -158,7 +157,7 @@ def check_disk(images: ImageStore, indices: Mapping[Split, Sequence[int]], cache
     """
     parts = _parts(images, indices)
     if parts:
-        check_room(cache, parts[0].disk.plan.folder, sum(part.missing_bytes() for part in parts), _PURPOSE)
+        check_quota(cache, parts[0].disk.plan.folder, sum(part.missing_bytes() for part in parts), _PURPOSE)
 
 
 def fill_disk(
@@ -183,7 +182,7 @@ def fill_disk(
     parts = _parts(images, indices)
     if not parts:
         return
-    keep_below(cache, sum(part.missing_bytes() for part in parts))
+    enforce_quota(cache, sum(part.missing_bytes() for part in parts))
     progress.phase("storing images", sum(len(part.records) for part in parts))
     for part in parts:
         _fill(part, images, workers, progress)
@@ -211,7 +210,7 @@ def _parts(images: ImageStore, indices: Mapping[Split, Sequence[int]]) -> list[_
     return parts
 
 
-def _plan(cache: CacheConfig, forms: frozenset[Form]) -> StorePlan:
+def _plan(cache: CacheConfig, forms: frozenset[Form]) -> FeatureStore:
     names = sorted(map(_name, forms))
     determined_by = {
         "features": {"feature": "resized images", "forms": " and ".join(names)},

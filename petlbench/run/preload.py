@@ -12,9 +12,9 @@ from petlbench.core.units import readable_size
 from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.views import View
-from petlbench.features.cache import StorePlan, plan_store
-from petlbench.features.quota import CacheConfig, check_room, keep_below
+from petlbench.features.quota import CacheConfig, check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
+from petlbench.features.store import FeatureStore, plan_store
 from petlbench.memory.measure import MemoryMeter
 from petlbench.models.build import Assembled
 from petlbench.run.data import RunData
@@ -26,7 +26,7 @@ __all__ = ["open_source", "plan_features", "preload"]
 
 def plan_features(
     config: RunConfig, assembled: Assembled, views: Mapping[str, View], cache_dir: Path
-) -> StorePlan | None:
+) -> FeatureStore | None:
     """Say where a run's features are kept; None where nothing is preloaded.
 
     Args:
@@ -72,13 +72,13 @@ def open_source(
     if assembled.frozen is None:
         return NoFeatures()
     live = LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
-    plan = plan_features(config, assembled, run.views, cache.folder)
-    if plan is None or config.cache_precision is None:
+    store = plan_features(config, assembled, run.views, cache.folder)
+    if store is None or config.cache_precision is None:
         return live
     digests = dict(zip(data.manifest["image_id"], data.manifest["sha256"], strict=True))
     images = [digests[record.image_id] for record in data.dataset.records]
-    check_room(cache, plan.folder, plan.store.missing_bytes(images))
-    return CachedFeatures(live, plan.open(), images, config.cache_precision, device)
+    check_quota(cache, store.folder, store.missing_bytes(images))
+    return CachedFeatures(live, store.open(), images, config.cache_precision, device)
 
 
 def preload(
@@ -100,7 +100,7 @@ def preload(
     """
     cache, workers, progress = context.options.cache, context.options.workers, context.progress
     if cache.most is not None:
-        keep_below(cache, source.store.missing_bytes(source.images))
+        enforce_quota(cache, source.store.missing_bytes(source.images))
     progress.phase("preloading", len(source.images))
     read = {name: view.without_augmentation() for name, view in views.items() if name == source.spared_view}
     # Each image is read once here, so nothing of it need be kept.
@@ -115,7 +115,7 @@ def preload(
     with meter.phase("preload", (module,)):
         source.fill(load, progress.advance)
     module.to("cpu")
-    if (over := keep_below(cache)) > 0:
+    if (over := enforce_quota(cache)) > 0:
         progress.say(
             f"the feature cache is {readable_size(over)} larger than --cache-size: running processes use what is in it"
         )

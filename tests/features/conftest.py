@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from petlbench.features.cache import open_store
 from petlbench.features.locks import USED
+from petlbench.features.store import plan_store
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
@@ -23,7 +23,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from petlbench.features.locks import hold
-lease = hold(Path(sys.argv[1]))
+lock = hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -43,11 +43,11 @@ def make_set(cache: Path) -> MakeSet:
     """Make a feature set of some images that was used so many seconds after 1970; returns its folder."""
 
     def make(backbone: str, images: int = 3, used: float = 1_000_000) -> Path:
-        store = open_store(cache, SPEC, "fp32", {"backbone": backbone, "weights": "w", "image_size": 32})
+        store = plan_store(cache, SPEC, "fp32", {"backbone": backbone, "weights": "w", "image_size": 32}).open()
         names = [f"{backbone}-{number}" for number in range(images)]
         store.fill(names, lambda positions: {"final": torch.ones(len(positions), 8)})
-        assert store.lease is not None
-        store.lease.close()
+        assert store.lock is not None
+        store.lock.close()
         os.utime(store.folder / USED, (used, used))
         return store.folder
 

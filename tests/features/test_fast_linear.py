@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from petlbench.features import fast_linear as products
-from petlbench.features.fast_linear import fast_products, mkl_is_slow
+from petlbench.features.fast_linear import fast_linear, mkl_is_slow
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def slow_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kernels(layer: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    with torch.no_grad(), fast_products(CPU), Calls() as calls:
+    with torch.no_grad(), fast_linear(CPU), Calls() as calls:
         layer(torch.ones(shape))
     return calls.names
 
@@ -46,15 +46,15 @@ def test_wide_layers_give_the_same(slow_mkl: None, bias: bool, shape: tuple[int,
     layer, tokens = nn.Linear(384, 100, bias=bias), torch.randn(shape)
     with torch.no_grad():
         expected = layer(tokens)
-        with fast_products(CPU):
-            found = layer(tokens)
-    torch.testing.assert_close(found, expected)
+        with fast_linear(CPU):
+            output = layer(tokens)
+    torch.testing.assert_close(output, expected)
     assert "mkldnn_linear" in kernels(layer, shape)
 
 
 def test_what_follows_a_transpose_gives_the_same(slow_mkl: None) -> None:
     layer, tokens = nn.Linear(384, 100), torch.randn(384, 64).t()
-    with torch.no_grad(), fast_products(CPU):
+    with torch.no_grad(), fast_linear(CPU):
         torch.testing.assert_close(layer(tokens), tokens @ layer.weight.t() + layer.bias)
 
 
@@ -74,7 +74,7 @@ def test_other_layers_are_left_alone(
     half = nullcontext() if precision is None else torch.autocast("cpu", precision)
     with torch.no_grad(), half:
         expected = layer(tokens)
-        with fast_products(CPU):
+        with fast_linear(CPU):
             assert torch.equal(layer(tokens), expected)
 
 
@@ -91,4 +91,4 @@ def test_it_is_for_processors_whose_avx_512_mkl_leaves_unused(monkeypatch: pytes
 
 
 def test_a_gpu_computes_as_ever(slow_mkl: None) -> None:
-    assert isinstance(fast_products(torch.device("cuda")), nullcontext)
+    assert isinstance(fast_linear(torch.device("cuda")), nullcontext)

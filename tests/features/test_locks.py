@@ -14,7 +14,7 @@ from typing import BinaryIO
 import pytest
 
 from petlbench.features import locks as module
-from petlbench.features.locks import USED, claimed, hold, in_use, last_used
+from petlbench.features.locks import USED, exclusive, hold, in_use, last_used
 from petlbench.features.maintenance import prune
 
 Use = Callable[[Path], subprocess.Popen[str]]
@@ -23,31 +23,31 @@ TWO_DAYS_AGO = time.time() - 2 * 86_400
 
 
 class TestHolding:
-    def test_a_folder_is_made_and_in_use_until_the_lease_ends(self, tmp_path: Path) -> None:
-        lease = hold(tmp_path / "a" / "b")
+    def test_a_folder_is_made_and_in_use_until_the_lock_ends(self, tmp_path: Path) -> None:
+        lock = hold(tmp_path / "a" / "b")
         assert in_use(tmp_path / "a" / "b")
-        lease.close()
+        lock.close()
         assert not in_use(tmp_path / "a" / "b")
 
-    def test_a_lease_that_nobody_keeps_ends(self, tmp_path: Path) -> None:
+    def test_a_lock_that_nobody_keeps_ends(self, tmp_path: Path) -> None:
         hold(tmp_path)
         assert not in_use(tmp_path)
 
     def test_many_may_hold_one_folder(self, tmp_path: Path) -> None:
-        leases = [hold(tmp_path) for _ in range(3)]
-        leases[0].close()
+        locks = [hold(tmp_path) for _ in range(3)]
+        locks[0].close()
         assert in_use(tmp_path)
-        with claimed(tmp_path) as free:
+        with exclusive(tmp_path) as free:
             assert not free
 
-    def test_a_folder_that_nobody_holds_can_be_claimed_by_one(self, tmp_path: Path) -> None:
+    def test_a_folder_that_nobody_holds_can_be_locked_by_one(self, tmp_path: Path) -> None:
         hold(tmp_path).close()
-        with claimed(tmp_path) as free, claimed(tmp_path) as again:
+        with exclusive(tmp_path) as free, exclusive(tmp_path) as again:
             assert (free, again) == (True, False)
 
-    def test_what_is_not_there_is_neither_in_use_nor_claimed(self, tmp_path: Path) -> None:
+    def test_what_is_not_there_is_neither_in_use_nor_locked(self, tmp_path: Path) -> None:
         assert not in_use(tmp_path / "nowhere")
-        with claimed(tmp_path / "nowhere") as free:
+        with exclusive(tmp_path / "nowhere") as free:
             assert not free
         assert not (tmp_path / "nowhere").exists()
 
@@ -55,7 +55,7 @@ class TestHolding:
         hold(tmp_path).close()
         os.utime(tmp_path / USED, (TWO_DAYS_AGO, TWO_DAYS_AGO))
         assert not in_use(tmp_path)
-        with claimed(tmp_path):
+        with exclusive(tmp_path):
             pass
         assert last_used(tmp_path) == pytest.approx(TWO_DAYS_AGO)
         hold(tmp_path).close()
@@ -78,27 +78,27 @@ class TestLastMoments:
             return plain(*arguments, **options)
 
         monkeypatch.setattr(module, f"_{step}", delete_first)
-        lease = hold(folder)
+        lock = hold(folder)
         assert deleted
         assert in_use(folder)
-        lease.close()
+        lock.close()
 
-    def test_a_folder_that_another_one_has_taken_the_place_of_is_not_claimed(
+    def test_a_folder_that_another_one_has_taken_the_place_of_is_not_locked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain, folder = module._lock_alone, tmp_path / "set"
         hold(folder).close()
-        leases = []
+        locks = []
 
         def replace_first(file: BinaryIO) -> bool | None:
             folder.rename(tmp_path / "deleted")
-            leases.append(hold(folder))
+            locks.append(hold(folder))
             return plain(file)
 
         monkeypatch.setattr(module, "_lock_alone", replace_first)
-        with claimed(folder) as free:
+        with exclusive(folder) as free:
             assert not free
-        leases.clear()
+        locks.clear()
 
 
 def test_a_folder_that_goes_while_it_is_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ class TestProcesses:
     def test_another_process_is_seen_and_its_death_too(self, tmp_path: Path, use: Use) -> None:
         process = use(tmp_path)
         assert in_use(tmp_path)
-        with claimed(tmp_path) as free:
+        with exclusive(tmp_path) as free:
             assert not free
         process.kill()
         process.wait()
@@ -144,20 +144,20 @@ class TestProcesses:
         assert deleted > 3
 
 
-# What a user has put into the folder is there as long as it holds the lease, and under the folder's own name.
+# What a user has put into the folder is there as long as it holds the lock, and under the folder's own name.
 OPEN_AND_CLOSE = """
 import os, sys, time
 from pathlib import Path
 from petlbench.features.locks import hold
 folder, end = Path(sys.argv[1]), time.monotonic() + 0.7
 while time.monotonic() < end:
-    lease = hold(folder)
+    lock = hold(folder)
     mine = folder / f"{os.getpid()}.safetensors"
     mine.write_text("something")
     for _ in range(5):
         assert mine.read_text() == "something"
         time.sleep(0.0005)
-    lease.close()
+    lock.close()
     time.sleep(0.003)
 """
 
@@ -190,8 +190,8 @@ class TestWithoutLocks:
             (folder / "x.safetensors").write_bytes(b"features")
         os.utime(old / USED, (TWO_DAYS_AGO, TWO_DAYS_AGO))
         pruned = prune(tmp_path, 0)
-        assert [one.folder for one in pruned.sets] == [old]
-        assert [one.folder for one in pruned.stayed] == [new]
+        assert [first.folder for first in pruned.sets] == [old]
+        assert [first.folder for first in pruned.stayed] == [new]
         assert new.exists()
         assert not old.exists()
 
@@ -206,7 +206,7 @@ def test_a_cache_that_may_only_be_read_can_be_used(tmp_path: Path, monkeypatch: 
         return plain(path, mode)
 
     monkeypatch.setattr(Path, "open", read_only)
-    lease = hold(tmp_path)
+    lock = hold(tmp_path)
     assert in_use(tmp_path)
-    lease.close()
+    lock.close()
     assert not in_use(tmp_path)

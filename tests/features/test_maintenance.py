@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.features import maintenance as housekeeping
+from petlbench.features import maintenance
 from petlbench.features.locks import hold
-from petlbench.features.maintenance import prune, survey, verify
+from petlbench.features.maintenance import list_sets, prune, verify
 from petlbench.features.shard import lock_of, only_writer, shards_in
 
 MakeSet = Callable[..., Path]
@@ -30,13 +30,13 @@ def everything_in(folder: Path) -> list[Path]:
 
 class TestSurvey:
     def test_there_may_be_no_cache(self, cache: Path) -> None:
-        assert survey(cache) == ([], [])
+        assert list_sets(cache) == ([], [])
         cache.write_text("a file")
-        assert survey(cache) == ([], [])
+        assert list_sets(cache) == ([], [])
 
     def test_sets_come_in_the_order_of_their_use(self, cache: Path, make_set: MakeSet) -> None:
         late, early = make_set("late", images=4, used=2e6), make_set("early", used=1e6)
-        sets, leftovers = survey(cache)
+        sets, leftovers = list_sets(cache)
         assert [one.folder for one in sets] == [early, late]
         assert [one.last_used for one in sets] == [1e6, 2e6]
         assert [one.count_images() for one in sets] == [3, 4]
@@ -48,19 +48,19 @@ class TestSurvey:
     def test_a_set_that_another_process_uses_is_in_use(self, cache: Path, make_set: MakeSet, use: Use) -> None:
         make_set("free")
         use(make_set("used"))
-        assert {one.about()["backbone"]: one.in_use for one in survey(cache)[0]} == {"free": False, "used": True}
+        assert {one.about()["backbone"]: one.in_use for one in list_sets(cache)[0]} == {"free": False, "used": True}
 
     def test_a_set_without_its_description_is_shown(self, cache: Path, make_set: MakeSet) -> None:
         (make_set("tiny") / "about.json").write_text("{")
-        (found,), _ = survey(cache)
-        assert found.about() == {}
-        assert found.count_images() == 3
+        (result,), _ = list_sets(cache)
+        assert result.about() == {}
+        assert result.count_images() == 3
 
 
 class TestPruning:
     def test_the_least_recently_used_go_until_the_rest_fits(self, cache: Path, make_set: MakeSet) -> None:
         folders = {name: make_set(name, used=used) for name, used in (("b", 2e6), ("c", 3e6), ("a", 1e6))}
-        sizes = {one.folder: one.bytes for one in survey(cache)[0]}
+        sizes = {one.folder: one.bytes for one in list_sets(cache)[0]}
         pruned = prune(cache, most=sizes[folders["b"]] + sizes[folders["c"]])
         assert [one.folder for one in pruned.sets] == [folders["a"]]
         assert pruned.bytes_freed == sizes[folders["a"]]
@@ -82,7 +82,7 @@ class TestPruning:
         assert [one.folder for one in pruned.sets] == [folder]
         assert [one.path.name for one in pruned.leftovers] == [".x.safetensors.7.tmp"]
         assert everything_in(cache) == before
-        assert (prune(cache, 0).bytes_freed, survey(cache)) == (pruned.bytes_freed, ([], []))
+        assert (prune(cache, 0).bytes_freed, list_sets(cache)) == (pruned.bytes_freed, ([], []))
 
     def test_what_a_process_uses_stays_and_the_next_goes_instead(
         self, cache: Path, make_set: MakeSet, use: Use
@@ -90,7 +90,7 @@ class TestPruning:
         oldest, old, new = (make_set(name, used=used) for name, used in (("a", 1e6), ("b", 2e6), ("c", 3e6)))
         process = use(oldest)
         os.utime(oldest / "used", (1e6, 1e6))
-        each = survey(cache)[0][0].bytes
+        each = list_sets(cache)[0][0].bytes
         assert [one.folder for one in prune(cache, 2 * each).sets] == [old]
         pruned = prune(cache, 0)
         assert [one.folder for one in pruned.sets] == [new]
@@ -104,12 +104,12 @@ class TestPruning:
         self, cache: Path, make_set: MakeSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first, second = make_set("a", used=1e6), make_set("b", used=2e6)
-        found, leases = survey(cache), [hold(first)]
-        monkeypatch.setattr(housekeeping, "survey", lambda cache_dir: found)
-        pruned = prune(cache, found[0][0].bytes)
+        result, locks = list_sets(cache), [hold(first)]
+        monkeypatch.setattr(maintenance, "list_sets", lambda cache_dir: result)
+        pruned = prune(cache, result[0][0].bytes)
         assert [one.folder for one in pruned.sets] == [second]
         assert shards_in(first)
-        leases.clear()
+        locks.clear()
 
     def test_what_is_no_feature_set_is_left_alone(self, cache: Path, make_set: MakeSet) -> None:
         make_set("tiny")
@@ -150,7 +150,7 @@ class TestLeftovers:
         going = cache / "features" / f".going-{folder.name}-0123"
         going.mkdir()
         (going / "4567.safetensors").write_bytes(b"a shard")
-        assert sum(one.bytes for one in survey(cache)[1]) == 20
+        assert sum(one.bytes for one in list_sets(cache)[1]) == 20
         pruned = prune(cache)
         assert (len(pruned.leftovers), pruned.bytes_freed, pruned.sets) == (4, 20, ())
         assert everything_in(cache) == kept
@@ -180,22 +180,22 @@ class TestLeftovers:
         folder = make_set("tiny")
         temporary = folder / ".new.safetensors.77.tmp"
         temporary.touch()
-        found, lease = survey(cache), hold(folder)
-        monkeypatch.setattr(housekeeping, "survey", lambda cache_dir: found)
+        result, lock = list_sets(cache), hold(folder)
+        monkeypatch.setattr(maintenance, "list_sets", lambda cache_dir: result)
         with only_writer(folder / "new.safetensors"):
             assert prune(cache).leftovers == ()
         assert temporary.exists()
-        lease.close()
+        lock.close()
 
 
 class TestVerifying:
     def test_every_good_shard_is_counted(self, cache: Path, make_set: MakeSet) -> None:
         make_set("a")
         make_set("b", images=1_100)  # three shards
-        told: list[int] = []
-        found = verify(cache, 3, on_start=told.append, on_shard=lambda: told.append(1))
-        assert (found.good, found.damaged, found.unreadable) == (4, [], [])
-        assert told == [4, 1, 1, 1, 1]
+        events: list[int] = []
+        result = verify(cache, 3, on_start=events.append, on_shard=lambda: events.append(1))
+        assert (result.good, result.damaged, result.unreadable) == (4, [], [])
+        assert events == [4, 1, 1, 1, 1]
 
     def test_there_may_be_nothing(self, cache: Path) -> None:
         assert verify(cache, 2).good == 0
@@ -205,9 +205,9 @@ class TestVerifying:
     def test_a_damaged_shard_is_named_and_taken_away(self, cache: Path, make_set: MakeSet, place: int) -> None:
         whole, (broken,) = shards_in(make_set("a")), shards_in(make_set("b"))
         flip(broken, place)
-        found = verify(cache, 2)
-        assert found.good == 1
-        assert [(damage.file, damage.removed) for damage in found.damaged] == [(broken, True)]
+        result = verify(cache, 2)
+        assert result.good == 1
+        assert [(damage.file, damage.removed) for damage in result.damaged] == [(broken, True)]
         assert not broken.exists()
         assert all(file.exists() for file in whole)
         assert verify(cache, 2).damaged == []
@@ -215,8 +215,8 @@ class TestVerifying:
     def test_a_damaged_shard_stays_on_request(self, cache: Path, make_set: MakeSet) -> None:
         (broken,) = shards_in(make_set("a"))
         broken.write_bytes(broken.read_bytes()[:-1])
-        found = verify(cache, 2, keep=True)
-        assert [(damage.file, damage.removed) for damage in found.damaged] == [(broken, False)]
+        result = verify(cache, 2, keep=True)
+        assert [(damage.file, damage.removed) for damage in result.damaged] == [(broken, False)]
         assert broken.exists()
 
     def test_the_next_run_makes_it_again(self, cache: Path, make_set: MakeSet) -> None:
@@ -243,15 +243,15 @@ class TestVerifying:
         def refuse(shard: Path) -> None:
             raise PermissionError(13, "Permission denied", str(shard))
 
-        monkeypatch.setattr(housekeeping, "read_shard", refuse)
-        found = verify(cache, 2)
-        assert (found.good, found.damaged, found.unreadable) == (0, [], [(file, "Permission denied")])
+        monkeypatch.setattr(maintenance, "read_shard", refuse)
+        result = verify(cache, 2)
+        assert (result.good, result.damaged, result.unreadable) == (0, [], [(file, "Permission denied")])
         assert file.exists()
 
     def test_what_is_deleted_meanwhile_is_no_damage(
         self, cache: Path, make_set: MakeSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make_set("a")
-        monkeypatch.setattr(housekeeping, "read_shard", lambda file: file.unlink() or file.read_bytes())
-        found = verify(cache, 2)
-        assert (found.good, found.damaged, found.unreadable) == (0, [], [])
+        monkeypatch.setattr(maintenance, "read_shard", lambda file: file.unlink() or file.read_bytes())
+        result = verify(cache, 2)
+        assert (result.good, result.damaged, result.unreadable) == (0, [], [])

@@ -93,11 +93,11 @@ class TestFilling:
 
     def test_all_images_are_told_however_they_come(self, tmp_path: Path) -> None:
         filled(tmp_path, IMAGES[3:9])
-        told: list[int] = []
-        opened(tmp_path).fill(IMAGES, Extractor(), told.append)
-        assert sum(told) == 6
-        opened(tmp_path).fill(IMAGES, Extractor(), told.append)
-        assert sum(told) == 6 + len(IMAGES)
+        counts: list[int] = []
+        opened(tmp_path).fill(IMAGES, Extractor(), counts.append)
+        assert sum(counts) == 6
+        opened(tmp_path).fill(IMAGES, Extractor(), counts.append)
+        assert sum(counts) == 6 + len(IMAGES)
 
     def test_nothing_but_shards_is_left(self, tmp_path: Path) -> None:
         filled(tmp_path)

@@ -113,17 +113,6 @@ def test_what_lives_already_is_added_once() -> None:
     assert live.parts[OTHER] == KIB + 512
 
 
-def test_the_peak_can_start_anew() -> None:
-    with LiveTensors() as live:
-        kept = torch.zeros(128)
-        torch.zeros(4096)
-        assert live.peak == 512 + 16 * KIB
-        live.reset_peak()
-        assert live.peak == 512
-        assert live.parts[ACTIVATIONS] == 512
-    del kept
-
-
 def test_a_role_given_late_changes_the_peak_that_the_tensor_was_part_of() -> None:
     with LiveTensors() as live:
         early = torch.zeros(128)

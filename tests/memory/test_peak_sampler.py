@@ -15,17 +15,17 @@ def threads() -> list[threading.Thread]:
 
 
 def test_a_rise_in_the_middle_is_seen() -> None:
-    value, seen = 10, threading.Event()
+    value, readings = 10, threading.Event()
 
     def read() -> int:
         if value == 900:
-            seen.set()
+            readings.set()
         return value
 
     sampler = Sampler(read, every=0.001)
     with sampler:
         value = 900
-        assert seen.wait(5)
+        assert readings.wait(5)
         value = 20
     assert sampler.peak == 900
     assert threads() == []

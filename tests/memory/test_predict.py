@@ -246,7 +246,7 @@ class TestAgainstTheCount:
 
     With checkpointing torch keeps the random state of every block, about 5 KB each, which the profiler shows and no
     operation returns; in half precision the CPU's kernels take workspace, a few percent here, and give it back. So does
-    the gradient of a convolution, for each thread: in a step as small as a piece of a batch of FPT+ here, that is 7 %.
+    the gradient of a convolution, for each thread: in a step as small as a micro-batch of FPT+ here, that is 7 %.
     """
 
     @pytest.mark.parametrize("method", [pytest.param(name, marks=slow_unless(name == "lora")) for name in METHODS])
@@ -272,7 +272,7 @@ class TestAgainstTheCount:
         run = config("lora", attention_kernel=kernel, **chosen)
         assert predicted(run).allocated == pytest.approx(counted(run).peak, rel=WITHIN)
 
-    def test_a_batch_in_pieces(self) -> None:
+    def test_a_batch_in_micro_batches(self) -> None:
         run = config("fpt_plus", training={"accumulate": 3, "class_weights": "balanced"})
         assert apart(predicted(run).allocated, counted(run).peak) <= WITHIN
 

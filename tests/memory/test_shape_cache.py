@@ -39,17 +39,17 @@ def described(tensor: Tensor) -> tuple[Any, ...]:
 
 def twice(operation: Callable[[], Any]) -> tuple[Any, Any, list[str]]:
     """Run an operation two times, and name what was asked of ``meta`` the second time."""
-    with Asked() as asked, RememberedShapes():
+    with Asked() as computed, RememberedShapes():
         first = operation()
-        asked.names.clear()
+        computed.names.clear()
         second = operation()
-        return first, second, list(asked.names)
+        return first, second, list(computed.names)
 
 
 def test_an_operation_is_asked_once() -> None:
     matrix = torch.empty(3, 4, device=META).t()
-    first, second, asked = twice(lambda: matrix + 1)
-    assert "aten::add" not in asked
+    first, second, computed = twice(lambda: matrix + 1)
+    assert "aten::add" not in computed
     assert described(first) == described(second)
     assert first.untyped_storage() is not second.untyped_storage()
 
@@ -73,8 +73,8 @@ def test_an_output_that_was_not_wanted_stays_away() -> None:
             image, image, [4], mean, mean, weight, weight, [True, False, False]
         )
 
-    first, second, asked = twice(backward)
-    assert "aten::native_layer_norm_backward" not in asked
+    first, second, computed = twice(backward)
+    assert "aten::native_layer_norm_backward" not in computed
     assert first[1:] == second[1:] == (None, None)
     assert described(first[0]) == described(second[0])
 
@@ -89,18 +89,18 @@ def test_what_shares_a_storage_goes_on_sharing_it(name: str) -> None:
 
 def test_a_change_in_place_gives_the_tensor_back() -> None:
     matrix = torch.empty(3, 4, device=META)
-    first, second, asked = twice(lambda: matrix.mul_(2))
+    first, second, computed = twice(lambda: matrix.mul_(2))
     assert first is second is matrix
-    assert asked == []
+    assert computed == []
 
 
 def test_an_optimizers_update_is_not_asked_for_shapes_and_done_where_there_are_values() -> None:
     steps, moments = [torch.zeros(())], [torch.empty(3, device=META)]
-    with Asked() as asked, RememberedShapes():
+    with Asked() as computed, RememberedShapes():
         for number in (1.0, 2.0):
             torch._foreach_add_(moments, number)
             torch._foreach_add_(steps, number)
-    assert asked.names == ["aten::_foreach_add_"] * 2
+    assert computed.names == ["aten::_foreach_add_"] * 2
     assert steps[0] == 3
 
 

@@ -112,7 +112,7 @@ class TestResults:
         for plain, again in zip(*ends, strict=True):
             assert torch.equal(plain, again)  # type: ignore[arg-type]
 
-    def test_it_goes_along_with_pieces(self) -> None:
+    def test_it_goes_along_with_micro_batches(self) -> None:
         ends = []
         for checkpointed in (False, True):
             made = model(checkpointed=checkpointed)

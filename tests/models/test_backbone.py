@@ -281,15 +281,15 @@ class TestQueriesKeysValues:
         layer = int(position * (backbone.info.blocks - 1))
         set_attention_kernel(backbone.module, "eager")
         attention = cast("Any", backbone.module).blocks[layer].attn
-        seen: list[Tensor] = []
-        hook = attention.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        outputs: list[Tensor] = []
+        hook = attention.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         with torch.no_grad():
             backbone.pooled(images(size))
             hook.remove()
             ((query, key, value),) = backbone.queries_keys_values(images(size), [layer])
             weights = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(dim=-1)
             again = attention.proj(attention.norm((weights @ value).transpose(1, 2).flatten(2)))
-        torch.testing.assert_close(again, seen[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(again, outputs[0], rtol=1e-4, atol=1e-5)
 
     def test_each_layer_is_read_as_if_alone(self) -> None:
         backbone = build("test_vit", 32)
@@ -297,8 +297,8 @@ class TestQueriesKeysValues:
             together = list(backbone.queries_keys_values(images(32), [1, 2, 5]))
             for (query, key, value), layer in zip(together, [1, 2, 5], strict=True):
                 ((query_alone, key_alone, value_alone),) = backbone.queries_keys_values(images(32), [layer])
-                for left, right in ((query, query_alone), (key, key_alone), (value, value_alone)):
-                    assert torch.equal(left, right)
+                for rest, right in ((query, query_alone), (key, key_alone), (value, value_alone)):
+                    assert torch.equal(rest, right)
 
     def test_nothing_is_computed_behind_the_last_wanted_layer(self) -> None:
         backbone = build("test_vit", 32)
@@ -394,12 +394,12 @@ class TestKernel:
 
     def test_both_kernels_say_the_same(self) -> None:
         backbone = build("test_vit", 64)
-        found = []
+        result = []
         for kernel in ("eager", "fused"):
             set_attention_kernel(backbone.module, kernel)
             with torch.no_grad():
-                found.append(backbone.pooled(images(64)))
-        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+                result.append(backbone.pooled(images(64)))
+        torch.testing.assert_close(*result, rtol=1e-4, atol=1e-5)
 
 
 class TestBuild:

@@ -13,9 +13,9 @@ from petlbench.models.narrow_attention import attend_in_narrow_heads, has_narrow
 from petlbench.models.precision import meta_stands_for
 
 
-def fused(packed: Tensor, wanted: int) -> Tensor:
+def fused(packed: Tensor, count: int) -> Tensor:
     query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-    read = nn.functional.scaled_dot_product_attention(query[:, :, :wanted], key, value)
+    read = nn.functional.scaled_dot_product_attention(query[:, :, :count], key, value)
     return read.transpose(1, 2).flatten(2)
 
 
@@ -36,16 +36,16 @@ def packed(batch: int, tokens: int, heads: int, width: int, dtype: torch.dtype =
 def test_values_and_gradients_are_those_of_the_fused_kernel(
     batch: int, tokens: int, heads: int, width: int, bytes_at_once: int, data: st.DataObject
 ) -> None:
-    wanted = data.draw(st.integers(1, tokens))
+    count = data.draw(st.integers(1, tokens))
     before = narrow_attention._BYTES_AT_ONCE
     narrow_attention._BYTES_AT_ONCE = bytes_at_once
     try:
         results = []
         for attend in (attend_in_narrow_heads, fused):
-            asked = packed(batch, tokens, heads, width)
-            read = attend(asked, wanted)
+            queries = packed(batch, tokens, heads, width)
+            read = attend(queries, count)
             read.backward(torch.linspace(-1, 1, read.numel(), dtype=read.dtype).view_as(read))
-            results.append((read, asked.grad))
+            results.append((read, queries.grad))
     finally:
         narrow_attention._BYTES_AT_ONCE = before
     for ours, theirs in zip(*results, strict=True):
@@ -53,16 +53,16 @@ def test_values_and_gradients_are_those_of_the_fused_kernel(
 
 
 def test_the_gradient_is_the_derivative() -> None:
-    assert torch.autograd.gradcheck(lambda asked: attend_in_narrow_heads(asked, 3), packed(2, 5, 2, 3))
+    assert torch.autograd.gradcheck(lambda queries: attend_in_narrow_heads(queries, 3), packed(2, 5, 2, 3))
 
 
 def test_scores_that_would_overflow_do_not() -> None:
-    asked = packed(1, 4, 1, 2, torch.float32).detach().mul_(1e4).requires_grad_()
-    read = attend_in_narrow_heads(asked, 4)
+    queries = packed(1, 4, 1, 2, torch.float32).detach().mul_(1e4).requires_grad_()
+    read = attend_in_narrow_heads(queries, 4)
     read.sum().backward()
-    torch.testing.assert_close(read, fused(asked, 4))
-    assert asked.grad is not None
-    assert asked.grad.isfinite().all()
+    torch.testing.assert_close(read, fused(queries, 4))
+    assert queries.grad is not None
+    assert queries.grad.isfinite().all()
 
 
 def test_it_is_for_narrow_heads_in_training_on_a_cpu() -> None:
@@ -81,8 +81,8 @@ def test_it_is_for_narrow_heads_in_training_on_a_cpu() -> None:
         assert not has_narrow_heads(narrow, 65)
 
 
-@pytest.mark.parametrize("wanted", [9, 4])
-def test_nothing_larger_than_the_fused_kernel_keeps_is_kept(wanted: int) -> None:
+@pytest.mark.parametrize("count", [9, 4])
+def test_nothing_larger_than_the_fused_kernel_keeps_is_kept(count: int) -> None:
     """Queries, keys, values and what was read; never the probabilities, (B, H, M, N)."""
     kept: list[int] = []
 
@@ -90,7 +90,7 @@ def test_nothing_larger_than_the_fused_kernel_keeps_is_kept(wanted: int) -> None
         kept.append(tensor.numel())
         return tensor
 
-    asked = packed(2, 9, 3, 2)
+    queries = packed(2, 9, 3, 2)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        read = attend_in_narrow_heads(asked, wanted)
-    assert sum(kept) == asked.numel() + read.numel()
+        read = attend_in_narrow_heads(queries, count)
+    assert sum(kept) == queries.numel() + read.numel()

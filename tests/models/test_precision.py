@@ -93,9 +93,9 @@ def as_cpu() -> Iterator[None]:
     meta_stands_for.reset(token)
 
 
-def types(function: Function, device: torch.device, given: torch.dtype, precision: str = "bf16") -> list[Any]:
+def types(function: Function, device: torch.device, inputs: torch.dtype, precision: str = "bf16") -> list[Any]:
     """The types of a function's results and of the gradients of its arguments."""
-    x = (torch.rand(2, 3, 8, 8) + 0.1).to(device, given).requires_grad_()
+    x = (torch.rand(2, 3, 8, 8) + 0.1).to(device, inputs).requires_grad_()
     w = (torch.eye(8) + 0.1 * torch.rand(8, 8)).to(device).requires_grad_()
     with autocast(device, precision):
         result = function(x, w)
@@ -105,11 +105,11 @@ def types(function: Function, device: torch.device, given: torch.dtype, precisio
 
 
 @pytest.mark.usefixtures("as_cpu")
-@pytest.mark.parametrize("given", [FP32, BF16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("inputs", [FP32, BF16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_types_are_those_of_autocast_on_the_cpu(name: str, given: torch.dtype) -> None:
+def test_types_are_those_of_autocast_on_the_cpu(name: str, inputs: torch.dtype) -> None:
     function = FUNCTIONS[name]
-    assert types(function, META, given) == types(function, CPU, given)
+    assert types(function, META, inputs) == types(function, CPU, inputs)
 
 
 def lowered(*names: str) -> list[Any]:

@@ -263,16 +263,16 @@ class TestHub:
         assert "--weights FILE" in caught.value.hint
 
     def test_weights_of_the_hub_are_loaded(self, monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
-        asked: list[str] = []
+        calls: list[str] = []
 
         def fetch(repository: str, *_: object, weights_only: bool, **__: object) -> dict[str, Tensor]:
             assert weights_only
-            asked.append(repository)
+            calls.append(repository)
             return state
 
         monkeypatch.setattr("timm.models.load_state_dict_from_hf", fetch)
         _same_tensors(build_backbone(NAME, 160, "default", CPU).module, state)
-        assert asked == [f"timm/{NAME}"]
+        assert calls == [f"timm/{NAME}"]
 
     def test_an_error_of_ours_is_passed_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def ours(*_: object, **__: object) -> None:

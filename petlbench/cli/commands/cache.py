@@ -38,9 +38,9 @@ def command() -> None:
 @json_option
 def info(cache_dir: Path, json: bool) -> None:
     """Show what is in the cache: one row for each kind of features."""
-    from petlbench.features.maintenance import survey
+    from petlbench.features.maintenance import list_sets
 
-    sets, leftovers = survey(cache_dir)
+    sets, leftovers = list_sets(cache_dir)
     rows = [_described(one) for one in reversed(sets)]
     if json:
         print_json(

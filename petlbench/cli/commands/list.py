@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from petlbench.core.entry import Entry
-    from petlbench.models.compatibility import Suitability
+    from petlbench.models.compatibility import Compatibility
 
 __all__ = ["command"]
 
@@ -77,14 +77,14 @@ def command(
 
 def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.models.compatibility import survey
+    from petlbench.models.compatibility import check_compatibility
     from petlbench.models.registry import probe_backbone, resolve_backbone
 
     info = probe_backbone(resolve_backbone(backbone), image_size)
     answers = []
     with ShownProgress() as progress:
         progress.phase("methods", len(catalog.entries("method")))
-        for answer in survey(catalog, backbone, image_size, classes):
+        for answer in check_compatibility(catalog, backbone, image_size, classes):
             answers.append(answer)
             progress.advance()
     if json:
@@ -106,13 +106,13 @@ def _published(entry: Entry) -> list[str]:
     return [shortened(str(entry.card.get(column, ""))) for column in _COLUMNS["method"]]
 
 
-def _learned(answer: Suitability, backbone: str) -> list[str]:
+def _learned(answer: Compatibility, backbone: str) -> list[str]:
     if answer.parameters is None:
         return [MISSING, MISSING, (answer.reason or "").removeprefix(f"{backbone} ")]
     return [f"{answer.parameters.learnable:,}", percent(answer.parameters.ratio, 3), ""]
 
 
-def _suitability(answer: Suitability) -> dict[str, Any]:
+def _suitability(answer: Compatibility) -> dict[str, Any]:
     counts = answer.parameters.model_dump(mode="json") if answer.parameters is not None else None
     return {"suits": answer.reason is None, "reason": answer.reason, "parameters": counts}
 

@@ -16,8 +16,8 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     from petlbench.core.request import Request
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.forecast.papers import Comparison
     from petlbench.study.grid import Case, Vary
+    from tools.published_memory import Comparison
 
 __all__ = ["command"]
 
@@ -187,14 +187,14 @@ def _predict(
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.study.forecast.memory import compare_papers, predict_rows
+    from petlbench.study.forecast.memory import predict_rows
+    from petlbench.study.forecast.papers import published_memory
 
+    papers = published_memory() if with_papers else None
     alone = len(cases) <= _ALONE and not with_papers
     with open_workers(1 if alone else usable_cores()) as workers, ShownProgress() as progress:
         rows = predict_rows(cases, classes, extras, folders=folders, workers=workers, progress=progress)
-        if not with_papers:
-            return rows, None
-        return rows, compare_papers(folders=folders, workers=workers, progress=progress)
+        return rows, papers.compare_papers(folders, workers, progress) if papers is not None else None
 
 
 def _draw(file: Path, rows: list[Row], varied: Vary | None, extras: Extras) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from petlbench.core.config import RunConfig
-from petlbench.features.quota import CacheConfig, check_room, free_bytes
+from petlbench.features.quota import CacheConfig, check_quota, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.results.result import Memory, Parameters
@@ -76,12 +76,12 @@ def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
 
 
 def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CacheConfig) -> PreloadedBytes:
-    plan = plan_features(run.config, assembled, run.views, cache.folder)
-    if plan is None:
+    store = plan_features(run.config, assembled, run.views, cache.folder)
+    if store is None:
         return PreloadedBytes()
-    each, images = plan.store.bytes_an_image, run.dataset.images if run.dataset is not None else None
+    each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
     if images is not None:
         # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
-        folder, known = plan.alike()
-        check_room(cache, folder, plan.store.bytes_of(max(0, images - known), spread_over=images))
+        folder, known = store.alike()
+        check_quota(cache, folder, store.bytes_of(max(0, images - known), spread_over=images))
     return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))

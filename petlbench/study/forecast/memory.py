@@ -18,15 +18,14 @@ from petlbench.core.process_pool import Workers
 from petlbench.core.progress import Progress
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
-from petlbench.memory.shape_cache import RememberedShapes
+from petlbench.memory.shape_cache import shared_shapes
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import configured_method
 from petlbench.results.result import InferenceMemory, Memory
 from petlbench.study.forecast.batch_size import largest_batch_size
-from petlbench.study.forecast.papers import Comparison, PublishedJob, PublishedPeak, compare, jobs, run_job
 from petlbench.study.grid import Case
 
-__all__ = ["SAVINGS", "Extras", "Row", "compare_papers", "predict_rows"]
+__all__ = ["SAVINGS", "Extras", "Row", "predict_rows"]
 
 SAVINGS = ("attention-kernel=fused", "precision=bf16", "checkpointing", "preload")
 """What could be switched to take less memory."""
@@ -136,43 +135,16 @@ def predict_rows(
     return (workers or Workers()).map(predict, cases, told.advance)
 
 
-def compare_papers(
-    *, folders: Sequence[Path] = (), workers: Workers | None = None, progress: Progress | None = None
-) -> Comparison:
-    """Predict every figure that the papers print.
-
-    Args:
-        folders: Folders of the user's own catalogues.
-        workers: Who predicts; None for this process.
-        progress: Told what goes on.
-    """
-    told, wanted = progress or Progress(), jobs()
-    told.phase("predicting the papers", len(wanted))
-    predict = partial(_predict_published, folders=tuple(folders))
-    return compare((workers or Workers()).map(predict, wanted, told.advance))
-
-
 def _predict(case: Case, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
     if case.config is None:
         return Row(case, refused=case.refused, failed=case.failed)
     try:
-        with _shapes():
+        with shared_shapes():
             return _Prediction(case.config, _catalog(folders), classes, extras).row(case)
     except InputError as error:
         return Row(case, refused=error.message)
     except Exception as error:  # one method's defect is a line of the table, and the others stand
         return Row(case, refused=f"{type(error).__name__}: {error}", failed=True)
-
-
-def _predict_published(job: PublishedJob, *, folders: tuple[Path, ...]) -> PublishedPeak:
-    with _shapes():
-        return run_job(job, folders)
-
-
-@cache
-def _shapes() -> RememberedShapes:
-    """What a process has learned of shapes; methods have most of them in common."""
-    return RememberedShapes()
 
 
 @cache

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from petlbench.features.cache import open_store
 from petlbench.features.locks import USED
 from petlbench.features.shard import shards_in
 from petlbench.features.source import LiveFeatures
+from petlbench.features.store import plan_store
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 Cli = Callable[..., Any]
@@ -32,11 +32,11 @@ def stored(here: Path) -> Callable[..., Path]:
 
     def store(backbone: str, images: int = 3, used: float = 1e6) -> Path:
         spec = FeatureSpec("fine", KEY, {"keys": TensorSpec((2, 8))})
-        made = open_store(here / "cache", spec, "fp32", {"backbone": backbone, "weights": "w", "image_size": 64})
+        made = plan_store(here / "cache", spec, "fp32", {"backbone": backbone, "weights": "w", "image_size": 64}).open()
         names = [f"{backbone}-{number}" for number in range(images)]
         made.fill(names, lambda positions: {"keys": torch.ones(len(positions), 2, 8)})
-        assert made.lease is not None
-        made.lease.close()
+        assert made.lock is not None
+        made.lock.close()
         os.utime(made.folder / USED, (used, used))
         return made.folder
 

@@ -25,13 +25,13 @@ def test_it_knows_a_flower_when_it_sees_one() -> None:
 @pytest.mark.slow
 def test_the_fast_answer_is_the_networks() -> None:
     images = np.random.default_rng(0).integers(0, 256, (64, 128, 128, 3), dtype=np.uint8)
-    found = teacher.look(images)
+    result = teacher.look(images)
     pixels = torch.from_numpy(images[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.inference_mode():
         image, tokens = teacher._Teacher()(pixels)
-    assert {name: value.shape for name, value in found.items()} == {
+    assert {name: value.shape for name, value in result.items()} == {
         name: (64, *shape) for name, shape in teacher.TARGETS.items()
     }
-    np.testing.assert_allclose(found["image"][:2], image, atol=5e-3)
-    np.testing.assert_allclose(found["tokens"][:2], tokens, atol=5e-2, rtol=5e-3)
-    assert np.isfinite(found["tokens"]).all()
+    np.testing.assert_allclose(result["image"][:2], image, atol=5e-3)
+    np.testing.assert_allclose(result["tokens"][:2], tokens, atol=5e-2, rtol=5e-3)
+    assert np.isfinite(result["tokens"]).all()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from petlbench.features.cache import open_store, plan_store, read_about
 from petlbench.features.locks import in_use
+from petlbench.features.store import plan_store, read_about
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
@@ -16,13 +16,13 @@ ORIGIN = {"backbone": "tiny", "weights": "w", "mean": (0.5, 0.5, 0.5)}
 
 def test_a_plan_touches_nothing(tmp_path: Path) -> None:
     plan = plan_store(tmp_path / "cache", SPEC, "int8", ORIGIN)
-    assert plan.store.missing_bytes(["image"]) > 0
+    assert plan.missing_bytes(["image"]) > 0
     assert plan.alike() == (None, 0)
     assert not (tmp_path / "cache").exists()
 
 
 def test_an_open_store_says_what_it_holds_and_is_in_use(tmp_path: Path) -> None:
-    store = open_store(tmp_path, SPEC, "int8", ORIGIN)
+    store = plan_store(tmp_path, SPEC, "int8", ORIGIN).open()
     about = read_about(store.folder)
     assert {name: about[name] for name in ("backbone", "weights", "features", "cache_precision")} == {
         "backbone": "tiny",
