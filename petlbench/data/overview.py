@@ -77,7 +77,7 @@ def overview_of(dataset: Dataset, known: Mapping[str, ImageFacts], workers: int,
 def _by_split(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None, str]:
     scheme = SplitScheme.parse(dataset.card.split)
     try:
-        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes)
+        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=dataset.task.strata)
     except InputError as error:
         return None, error.message
     counts = Counter((side, record.label) for side, record in zip(sides, dataset.records, strict=True))

@@ -13,8 +13,8 @@ from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
 from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
-from petlbench.data.readers.registry import require_trainable
 from petlbench.data.splits import SplitScheme
+from petlbench.data.tasks.base import task_of
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, load_method
@@ -130,7 +130,7 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     if request.dataset is None:
         return None
     found = describe_dataset(request.dataset, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    require_trainable(found.name, found.card)
+    task_of(found.name, found.card, catalog)
     return found
 
 

@@ -12,15 +12,15 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
-from petlbench.data.card import DatasetCard, OfficialFile
-from petlbench.data.dataset import describe_dataset, find_card, open_dataset
+from petlbench.data.card import DatasetCard
+from petlbench.data.dataset import describe_dataset, find_card, official_files, open_dataset
 from petlbench.data.layout import Layout
 from petlbench.data.official.draft import Draft
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
 from petlbench.data.official.read import OfficialImages, read_official
-from petlbench.data.readers.medmnist import archive_name
 from petlbench.data.readers.prepared import Prepared, other_card, read_prepared
-from petlbench.data.record import Record
+from petlbench.data.record import Record, images_by_class
+from petlbench.data.tasks.base import TaskType, task_of
 
 __all__ = ["Preparation", "holding", "prepare_dataset"]
 
@@ -96,23 +96,16 @@ def prepare_dataset(
     check_writable(sources.folder, what="data folder", option="--data-root")
     with holding(sources.folder, name):
         if card.layout is not None:
-            return _prepare_layout(sources, card.layout, workers, skip_corrupt=skip_corrupt, again=again)
-        files = place_files(sources, _wanted(reference, catalog, data_root, settings))
+            task = task_of(name, card, catalog)
+            return _prepare_layout(sources, card.layout, task, workers, skip_corrupt=skip_corrupt, again=again)
+        files = place_files(sources, official_files(reference, catalog=catalog, data_root=data_root, settings=settings))
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     return Preparation(name, sources.folder, len(dataset.records), True, None, files, card.unverified)
 
 
-def _wanted(reference: str, catalog: Catalog, data_root: Path, settings: Mapping[str, str]) -> Sequence[OfficialFile]:
-    """Return the official files that a dataset without a layout is read from, with these settings."""
-    described = describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
-    card = described.card
-    if card.reader.kind != "medmnist":
-        return card.files
-    archive = archive_name(described.name, int(described.settings["size"]))
-    return [file for file in card.files if file.name == archive]
-
-
-def _prepare_layout(sources: Sources, layout: Layout, workers: int, *, skip_corrupt: bool, again: bool) -> Preparation:
+def _prepare_layout(
+    sources: Sources, layout: Layout, task: TaskType, workers: int, *, skip_corrupt: bool, again: bool
+) -> Preparation:
     unverified = sources.card.unverified
     before = read_prepared(sources.folder) if not again else None
     if before is not None and before.card_version != sources.card.version:
@@ -121,8 +114,8 @@ def _prepare_layout(sources: Sources, layout: Layout, workers: int, *, skip_corr
         return Preparation(sources.name, sources.folder, before.images, False, before, (), unverified)
     sources = _as_before(sources) if again else sources
     root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=again)
-    official = _read(sources, root)
-    draft = Draft(sources, *_as_published(root, official.records, layout), official)
+    official = _read(sources, root, task)
+    draft = Draft(sources, *_as_published(root, official.records, layout), official, task)
     draft.check_images(workers, skip_corrupt)
     draft.group_duplicates(workers)
     prepared = draft.publish()
@@ -177,11 +170,10 @@ def _readable(card: DatasetCard, folder: Path, name: str) -> bool:
         return False
 
 
-def _read(sources: Sources, root: Path) -> OfficialImages:
+def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:
     official = read_official(sources.card, root, sources.name, progress=sources.progress)
-    present = {record.label for record in official.records}
-    for label, name in enumerate(sources.card.classes):
-        if label not in present:
+    for name, count in images_by_class(official.records, sources.card.classes, task.labels).items():
+        if not count:
             raise InputError(
                 f"{root} has no image of the class '{name}' of '{sources.name}'",
                 hint="put all of the official files there",

@@ -17,7 +17,8 @@ from petlbench.data.dataset import find_card
 from petlbench.data.images.decode import decode_image, read_bytes
 from petlbench.data.images.facts import ImageFacts
 from petlbench.data.official.fetch import require_official
-from petlbench.data.readers.prepared import PreparedReader, open_prepared
+from petlbench.data.readers.base import Source
+from petlbench.data.readers.prepared import PreparedReader
 from petlbench.data.record import Record
 
 __all__ = ["Fault", "Verified", "verify_dataset", "verify_prepared"]
@@ -100,7 +101,7 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
     name, card = find_card(reference, catalog=catalog)
     folder = data_root / name
     if card is not None and card.layout is not None:
-        return verify_prepared(open_prepared(name, card, folder), folder, workers, progress)
+        return verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
     if card is not None and any(file.sha256 or file.md5 for file in card.files):
         return _verify_files(name, card, folder, progress)
     raise InputError(

@@ -6,22 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.readers.base import choose_classes
-from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
-__all__ = ["FolderReader", "FolderSettings"]
-
-
-class FolderSettings(BaseModel):
-    """A folder of class folders needs no settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["FolderReader"]
 
 
 class FolderReader(ImageFiles):
@@ -30,26 +21,32 @@ class FolderReader(ImageFiles):
     A file is an image where its suffix says so or, with any other suffix or none, where its content does.
 
     Args:
-        root: The folder.
-        declared: The card's classes, or None to take the folders' names.
+        source: The folder.
 
     Raises:
         InputError: When the folder's layout is not one of the two, a class folder is empty, or there are fewer
             than two classes; or when there are DICOM files and no pydicom.
     """
 
-    def __init__(self, root: Path, declared: Sequence[str] | None = None) -> None:
-        super().__init__(root)
-        self._ignored: list[str] = []
-        found = list(self._find())
-        self.classes: tuple[str, ...] = choose_classes((name for _, _, name in found), declared, f"the folder {root}")
-        label = {name: position for position, name in enumerate(self.classes)}
-        records = [Record(path, path, label[name], split=split) for path, split, name in found]
-        self.records: tuple[Record, ...] = tuple(sorted(records, key=lambda record: record.image_id))
+    card = ReaderCard(name="folder", title="a folder of class folders", rank=-1)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Files that were left out because they are no images."""
+    def __init__(self, source: Source) -> None:
+        self.root = source.folder()
+        self._ignored: list[str] = []
+        images = sorted(self._find(), key=lambda image: image[0])
+        self.classes = choose_classes((name for _, _, name in images), source.classes, f"the folder {self.root}")
+        self.records = tuple(
+            Record(path, path, source.labels.parse(name, self.classes), split=split) for path, split, name in images
+        )
+        self.notes = self._notes()
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is a folder: any, so that every other reader comes first."""
+        return path.is_dir()
+
+    def _notes(self) -> tuple[str, ...]:
+        """Say which files were left out because they are no images."""
         if not self._ignored:
             return ()
         count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
@@ -59,8 +56,8 @@ class FolderReader(ImageFiles):
 
     def _find(self) -> Iterator[tuple[str, Split | None, str]]:
         """Yield (path relative to the root, split, class name) of every image."""
-        top = self._subfolders(self._root)
-        splits = _split_folders(top, self._root)
+        top = self._subfolders(self.root)
+        splits = _split_folders(top, self.root)
         if not splits:
             yield from self._classes(top, None)
         for split, folder in splits.items():
@@ -90,7 +87,7 @@ class FolderReader(ImageFiles):
                 if place not in above:
                     paths += self._images(Path(entry.path), (*above, place))
                 continue
-            path = _portable(Path(entry.path).relative_to(self._root))
+            path = _portable(Path(entry.path).relative_to(self.root))
             (paths if _holds_image(entry) else self._ignored).append(path)
         return paths
 
@@ -100,7 +97,7 @@ class FolderReader(ImageFiles):
             if entry.is_dir():
                 folders.append(Path(entry.path))
             else:
-                self._ignored.append(_portable(Path(entry.path).relative_to(self._root)))
+                self._ignored.append(_portable(Path(entry.path).relative_to(self.root)))
         return folders
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.facts import ImageFacts
-from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.record import Record, Split
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "PreparedReader",
     "WrittenSplit",
     "card_digest",
-    "open_prepared",
     "other_card",
     "read_prepared",
     "read_table",
@@ -206,31 +205,35 @@ class PreparedReader(ImageFiles):
     """Reads a prepared dataset by its table, without looking for files.
 
     Args:
-        folder: The dataset's folder, which holds ``prepared.json``.
-        classes: The card's classes.
+        source: The dataset's card and its folder, which holds ``prepared.json``.
 
     Raises:
-        InputError: When the dataset is not prepared, its folder is gone, or the table was changed.
+        InputError: When the dataset is not prepared, was prepared by another version of the card, its folder is gone,
+            or the table was changed.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+    card = ReaderCard(name="official", title="official files that were prepared")
+
+    def __init__(self, source: Source) -> None:
+        folder, card = source.path, source.card
         prepared = read_prepared(folder)
-        if prepared is None:
-            raise not_prepared(folder.name, folder)
-        root = prepared.root_in(folder)
-        if not root.is_dir():
+        if prepared is None or card is None:
+            raise _not_prepared(source)
+        if prepared.card_version != card.version:
+            raise other_card(prepared, card)
+        self.root = prepared.root_in(folder)
+        if not self.root.is_dir():
             raise InputError(
-                f"the images of '{prepared.name}' are missing: there is no folder {root}",
+                f"the images of '{prepared.name}' are missing: there is no folder {self.root}",
                 hint=f"prepare it from their new place: petlbench data prepare {folder.name} --from DIR --again",
                 kind="data_missing",
             )
-        super().__init__(root)
-        rows = list(read_table(_checked_table(folder, prepared), classes))
+        rows = list(read_table(_checked_table(folder, prepared), card.classes))
         self.prepared = prepared
-        self.classes: tuple[str, ...] = tuple(classes)
-        self.records: tuple[Record, ...] = tuple(record for record, _ in rows)
+        self.classes = card.classes
+        self.records = tuple(record for record, _ in rows)
         self.facts: Mapping[str, ImageFacts] = {record.image_id: facts for record, facts in rows}
-        self.notes: tuple[str, ...] = prepared.notes()
+        self.notes = prepared.notes()
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the file's bytes.
@@ -248,31 +251,12 @@ class PreparedReader(ImageFiles):
         return found
 
 
-def open_prepared(name: str, card: DatasetCard, folder: Path) -> PreparedReader:
-    """Open a dataset that was prepared by this version of its card.
-
-    Args:
-        name: The dataset's name.
-        card: Its card.
-        folder: The folder below the data root that has its name.
-
-    Raises:
-        InputError: When it is not prepared, was prepared by another version of the card, or cannot be read.
-    """
-    prepared = read_prepared(folder)
-    if prepared is None:
-        raise not_prepared(name, folder, card.home)
-    if prepared.card_version != card.version:
-        raise other_card(prepared, card)
-    return PreparedReader(folder, card.classes)
-
-
-def not_prepared(name: str, folder: Path, home: str = "") -> InputError:
-    """Build the error for a dataset that must be prepared first."""
+def _not_prepared(source: Source) -> InputError:
+    home = source.card.home if source.card is not None else ""
     return InputError(
-        f"the dataset '{name}' is not prepared: there is no {folder / PREPARED_FILE}",
-        hint=f"petlbench data prepare {name}, with --from DIR where you have the official files already; another "
-        f"folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
+        f"the dataset '{source.name}' is not prepared: there is no {source.path / PREPARED_FILE}",
+        hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already; "
+        f"another folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
         kind="data_missing",
     )
 

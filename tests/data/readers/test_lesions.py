@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from petlbench.data.readers.base import Source
 from petlbench.data.readers.lesion_grades import LesionSettings, grade_of, lesion_count, patient_of
 from petlbench.data.readers.lesion_images import draw, draw_healthy
 from petlbench.data.readers.lesions import LesionReader
 
 SMALL = LesionSettings(image_size=160, image_count=60)
-CLASSES = ("0", "1", "2", "3", "4")
+
+
+def reader(settings: LesionSettings) -> LesionReader:
+    return LesionReader(Source("lesions", Path("none"), settings))
 
 
 def test_an_image_is_the_same_whatever_else_is_made() -> None:
-    many = LesionReader(LesionSettings(image_size=160, image_count=90), CLASSES)
-    few = LesionReader(SMALL, CLASSES)
+    many = reader(LesionSettings(image_size=160, image_count=90))
+    few = reader(SMALL)
     assert few.records == many.records[:60]
     for index in (7, 0, 7):
         assert few.content_hash(few.records[index]) == many.content_hash(many.records[index])
@@ -67,7 +72,7 @@ def test_lesions_have_the_size_that_was_asked_for() -> None:
 
 
 def test_grades_are_balanced_and_eyes_are_paired() -> None:
-    records = LesionReader(LesionSettings(), CLASSES).records
+    records = reader(LesionSettings()).records
     assert Counter(record.label for record in records) == dict.fromkeys(range(5), 120)
     assert set(Counter(record.group for record in records).values()) == {2}
     assert patient_of(0) == patient_of(1) != patient_of(2)
