@@ -22,10 +22,10 @@ from petlbench.data.tasks.base import TaskType, task_of
 TAGS = '''
 import numpy as np
 
-from petlbench.data.tasks.base import TaskType
+from petlbench.data.tasks.base import Labels, TaskType
 
 
-class Tags:
+class Tags(Labels):
     """Several classes an image: a label has 0 or 1 for each."""
 
     def refuse_classes(self, classes):

@@ -7,13 +7,11 @@ import json
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from petlbench.core.config import RunConfig
-from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import near_duplicate_groups
@@ -23,6 +21,7 @@ from petlbench.data.official.fetch import Sources
 from petlbench.data.official.read import OfficialImages
 from petlbench.data.readers.base import ImageFiles
 from petlbench.data.readers.prepared import PREPARED_FILE, TABLE_FILE, Prepared, WrittenSplit, card_digest, table_bytes
+from petlbench.data.reading import map_images, refusal
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType
@@ -69,31 +68,15 @@ class Draft:
         Raises:
             InputError: When one cannot be read and is not to be skipped.
         """
-        progress = self._sources.progress
-        progress.phase("checking images", len(self._records))
 
-        def check(record: Record) -> ImageFacts | InputError:
-            try:
-                return read_facts(self._root / record.path)
-            except InputError as error:
-                return error
-            finally:
-                progress.advance()
+        def check(record: Record) -> ImageFacts:
+            return read_facts(self._root / record.path)
 
-        errors: list[InputError] = []
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            try:
-                for record, found in zip(self._records, pool.map(check, self._records), strict=True):
-                    if isinstance(found, InputError):
-                        errors.append(found)
-                    else:
-                        self._facts[record.image_id] = found
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        self._facts, errors = map_images(self._records, check, workers, self._sources.progress, phase="checking images")
         if errors and not skip_corrupt:
-            raise _refusal(errors)
-        self._skipped = [error.message for error in errors]
+            hint = "get the official files again, or leave unreadable images out and count them with --skip-corrupt"
+            raise refusal(errors, hint)
+        self._skipped = [error.message for error in errors.values()]
         self._records = tuple(record for record in self._records if record.image_id in self._facts)
 
     def group_duplicates(self, workers: int) -> None:
@@ -203,12 +186,3 @@ def _differences(dataset: Dataset) -> list[str]:
         if other:
             differences.append(f"{part}: {', '.join(other)}")
     return differences
-
-
-def _refusal(errors: Sequence[InputError]) -> InputError:
-    others = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
-    return InputError(
-        errors[0].message + others,
-        hint="get the official files again, or leave unreadable images out and count them with --skip-corrupt",
-        kind=errors[0].kind,
-    )

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ from pathlib import Path
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard
-from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, is_image
+from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
+from petlbench.data.images.walk import files_below
 from petlbench.data.layout import Layout, ends_with, fill, names_in
 from petlbench.data.official.join import Found, join
 from petlbench.data.official.tables import read_header
@@ -63,7 +64,7 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
     layout = card.layout
     if layout is None:
         raise InputError(f"the card of '{name}' has no layout", hint="it needs a [layout]", kind="bad_card")
-    paths = _paths_below(root, name)
+    paths = list(files_below(root))
     _refuse_copies(layout, root, paths, name)
     images, left_out = _find_images(layout, root, paths, name)
     _read_tags(layout, root, images, progress or Progress())
@@ -79,37 +80,6 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
     return OfficialImages(
         tuple(records), {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}, tuple(notes)
     )
-
-
-def _paths_below(root: Path, name: str) -> list[str]:
-    """List every file below the root in POSIX form; links to folders are followed, except to one that we are in."""
-
-    def below(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-        with os.scandir(folder) as entries:
-            seen = sorted((entry for entry in entries if _is_data(entry.name)), key=lambda entry: entry.name)
-        for entry in seen:
-            if not entry.is_dir():
-                yield prefix + entry.name
-            elif (place := os.path.realpath(entry.path)) not in above:
-                yield from below(entry.path, f"{prefix}{entry.name}/", (*above, place))
-
-    try:
-        paths = list(below(str(root), "", (os.path.realpath(root),)))
-        "".join(paths).encode("utf-8")
-    except OSError as error:
-        raise InputError(
-            f"the files of '{name}' cannot be read: {error.filename}: {error.strerror}", kind="data_missing"
-        ) from error
-    except UnicodeEncodeError as error:
-        wrong = next(path for path in paths if any("\udc80" <= sign <= "\udcff" for sign in path))
-        raise InputError(
-            f"the file name {wrong!a} in {root} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
-        ) from error
-    return paths
-
-
-def _is_data(name: str) -> bool:
-    return not name.startswith(".") and name not in NOT_DATA
 
 
 def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from petlbench.data.images.facts import ImageFacts
 from petlbench.data.official.fetch import require_official
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.prepared import PreparedReader
+from petlbench.data.reading import map_images
 from petlbench.data.record import Record
 
 __all__ = ["Fault", "Verified", "verify_dataset", "verify_prepared"]
@@ -67,20 +67,12 @@ def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress
         workers: Threads that read.
         progress: Told of every image.
     """
-    progress.phase("verifying images", len(reader.records))
 
     def check(record: Record) -> Fault | None:
-        fault = _image_fault(reader.file(record), reader.facts[record.image_id])
-        progress.advance()
-        return fault
+        return _image_fault(reader.file(record), reader.facts[record.image_id])
 
-    faults = list(_count_fault(reader))
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        try:
-            faults += [fault for fault in pool.map(check, reader.records) if fault is not None]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    outcomes, _ = map_images(reader.records, check, workers, progress, phase="verifying images")
+    faults = [*_count_fault(reader), *(fault for fault in outcomes.values() if fault is not None)]
     faults += _manifest_faults(reader, folder)
     return Verified(len(reader.records), sum(facts.bytes for facts in reader.facts.values()), faults)
 

@@ -20,7 +20,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.images.decode import read_bytes, read_image
 from petlbench.data.record import Record
-from petlbench.data.tasks.base import ClassLabels, Labels
+from petlbench.data.tasks.base import Labels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,7 +63,7 @@ class Source:
     path: Path
     settings: Any = field(default_factory=ReaderSettings)
     card: DatasetCard | None = None
-    labels: Labels = field(default_factory=ClassLabels)
+    labels: Labels = field(default_factory=Labels)
 
     @property
     def classes(self) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from petlbench.data.readers.lesion_grades import LesionSettings, lesion_count, patient_of, stream
 
-__all__ = ["draw", "draw_healthy"]
+__all__ = ["draw"]
 
 Pixels = NDArray[np.uint8]
 Grid = NDArray[np.float32]
@@ -54,25 +54,17 @@ class _Spot:
     soft: bool
 
 
-def draw(settings: LesionSettings, index: int) -> Pixels:
+def draw(settings: LesionSettings, index: int, lesions: int | None = None) -> Pixels:
     """Draw image `index`.
 
-    Returns:
-        RGB pixels (S, S, 3), where S is the image size.
-    """
-    return _finish(settings, index, lesion_count(settings, index))
-
-
-def draw_healthy(settings: LesionSettings, index: int) -> Pixels:
-    """Draw image `index` without its lesions: the same in every other pixel.
+    Args:
+        settings: What the images are like.
+        index: Which image.
+        lesions: How many of its lesions are drawn, if not all; every other pixel is the same.
 
     Returns:
         RGB pixels (S, S, 3), where S is the image size.
     """
-    return _finish(settings, index, 0)
-
-
-def _finish(settings: LesionSettings, index: int, lesions: int) -> Pixels:
     size = settings.image_size
     eye = _eye(settings, index)
     vessels = _vessels(eye, size, stream(settings, index, _VESSELS))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
@@ -16,79 +16,21 @@ if TYPE_CHECKING:
 
     from petlbench.data.card import DatasetCard
 
-__all__ = [
-    "CLASSIFICATION_METRICS",
-    "NOT_YET",
-    "ClassLabels",
-    "Label",
-    "Labels",
-    "TaskType",
-    "class_strata",
-    "softmax",
-    "task_of",
-]
+__all__ = ["NOT_YET", "Label", "Labels", "TaskType", "class_strata", "softmax", "task_of"]
 
 Label = Any
 """The label of one image as its task type stores it: the position of its class; several of 0, 1, None; or a number."""
-
-CLASSIFICATION_METRICS = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
 
 NOT_YET = {"multilabel": "has several labels an image"}
 """Tasks that a card may have although no file defines them: what is known of such a dataset can be shown."""
 
 
-class Labels(Protocol):
-    """How the labels of a task are written in tables, checked, and stored."""
-
-    def refuse_classes(self, classes: Sequence[str]) -> str:
-        """Say what is wrong with a card's classes, such as ``has 2 classes, not 3``; empty where nothing is."""
-        ...
-
-    def names(self, text: str) -> tuple[str, ...]:
-        """Return the class names in a label as tables write it."""
-        ...
-
-    def parse(self, text: str, classes: Sequence[str]) -> Label:
-        """Return the label that a table writes so.
-
-        Args:
-            text: The cell; every one of its `names` is a class.
-            classes: Class names.
-        """
-        ...
-
-    def from_array(self, array: NDArray[Any], classes: Sequence[str]) -> list[Label]:
-        """Return the labels that an array holds.
-
-        Args:
-            array: One row an image, (N, …).
-            classes: Class names.
-
-        Raises:
-            InputError: When it has another shape or type, or a label is none of the task's.
-        """
-        ...
-
-    def to_array(self, labels: Sequence[Label]) -> NDArray[Any]:
-        """Return labels as the loss and the metrics take them, (N,) or (N, C)."""
-        ...
-
-    def written(self, label: Label) -> int | float | str:
-        """Return a label as the manifest has it."""
-        ...
-
-    def positions(self, label: Label) -> tuple[int, ...]:
-        """Return the positions of the classes as whose image one with this label counts."""
-        ...
-
-    def renumbered(self, label: Label, order: Sequence[int]) -> Label:
-        """Return the same label after class i has become class ``order[i]``."""
-        ...
-
-
 @dataclass(frozen=True)
-class ClassLabels:
-    """One class an image: a label is the position of its class.
+class Labels:
+    """How the labels of a task are written in tables, checked and stored.
+
+    As they stand, labels are one class an image: the position of the class. A task with other labels overrides what
+    differs.
 
     Args:
         most: The most classes that there can be; None for any number.
@@ -97,24 +39,33 @@ class ClassLabels:
     most: int | None = None
 
     def refuse_classes(self, classes: Sequence[str]) -> str:
-        """Say that there are fewer than two classes, or too many."""
+        """Say what is wrong with a card's classes, such as ``has 2 classes, not 3``; empty where nothing is."""
         if len(classes) < 2 or (self.most is not None and len(classes) > self.most):
             return f"has {'2 classes' if self.most == 2 else 'at least 2 classes'}, not {len(classes)}"
         return ""
 
     def names(self, text: str) -> tuple[str, ...]:
-        """Return the text, which is the name of the class."""
+        """Return the class names in a label as tables write it."""
         return (text,)
 
-    def parse(self, text: str, classes: Sequence[str]) -> int:
-        """Return the position of the class."""
+    def parse(self, text: str, classes: Sequence[str]) -> Label:
+        """Return the label that a table writes so.
+
+        Args:
+            text: The cell; every one of its `names` is a class.
+            classes: Class names.
+        """
         return classes.index(text)
 
-    def from_array(self, array: NDArray[Any], classes: Sequence[str]) -> list[int]:
-        """Return whole numbers, (N,) or (N, 1), that are positions of classes.
+    def from_array(self, array: NDArray[Any], classes: Sequence[str]) -> list[Label]:
+        """Return the labels that an array holds.
+
+        Args:
+            array: One row an image; as it stands whole numbers, (N,) or (N, 1).
+            classes: Class names.
 
         Raises:
-            InputError: When they are no whole numbers, have another shape, or a class has no such position.
+            InputError: When it has another shape or type, or a label is none of the task's.
         """
         if not array.ndim or array.shape[1:] not in ((), (1,)) or array.dtype.kind not in "iu":
             raise InputError(f"is {array.dtype} of shape {array.shape}, not one whole number an image", kind="bad_npz")
@@ -128,47 +79,24 @@ class ClassLabels:
                 )
         return labels
 
-    def to_array(self, labels: Sequence[int]) -> NDArray[Any]:
-        """Return positions of classes, (N,) of int64."""
+    def to_array(self, labels: Sequence[Label]) -> NDArray[Any]:
+        """Return labels as the loss and the metrics take them: (N,), int64; other tasks' (N, C) or of floats."""
         import numpy as np
 
         return np.array(labels, dtype=np.int64)
 
-    def written(self, label: int) -> int:
-        """Return the position itself."""
-        return label
+    def written(self, label: Label) -> int | float | str:
+        """Return a label as the manifest has it."""
+        position: int = label
+        return position
 
-    def positions(self, label: int) -> tuple[int, ...]:
-        """Return the position alone."""
+    def positions(self, label: Label) -> tuple[int, ...]:
+        """Return the positions of the classes as whose image one with this label counts."""
         return (label,)
 
-    def renumbered(self, label: int, order: Sequence[int]) -> int:
-        """Return the new position."""
+    def renumbered(self, label: Label, order: Sequence[int]) -> Label:
+        """Return the same label after class i has become class ``order[i]``."""
         return order[label]
-
-
-@dataclass(frozen=True)
-class TaskType(Card):
-    """What a label is, and what follows from it.
-
-    Args:
-        labels: How labels are written, checked and stored.
-        loss: Name of the loss that is minimised where none is named, in the registry of losses.
-        activation: From logits (B, C) to the probabilities or values (B, C) that predictions show.
-        metrics: Names of the metrics that apply, in the order of tables.
-        selection: Name of the metric by which the best epoch is chosen.
-        strata: From the labels of N images to what a split balances: (N, K), whether image n counts in stratum k.
-            Where every image counts in one, splits are stratified by it; where in several, iteratively.
-    """
-
-    kind: ClassVar[Kind] = "task"
-
-    labels: Labels
-    loss: str
-    activation: Callable[[Tensor], Tensor]
-    metrics: tuple[str, ...]
-    selection: str
-    strata: Callable[[Sequence[Label]], NDArray[Any]]
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -182,6 +110,30 @@ def class_strata(labels: Sequence[int]) -> NDArray[Any]:
 
     positions = np.array(labels, dtype=np.int64)
     return np.eye(int(positions.max(initial=-1)) + 1, dtype=bool)[positions]
+
+
+@dataclass(frozen=True)
+class TaskType(Card):
+    """What a label is, and what follows from it; as far as nothing else is given, for one class an image.
+
+    Args:
+        labels: How labels are written, checked and stored.
+        loss: Name of the loss that is minimised where none is named, in the registry of losses.
+        activation: From logits (B, C) to the probabilities or values (B, C) that predictions show.
+        metrics: Names of the metrics that apply, in the order of tables.
+        selection: Name of the metric by which the best epoch is chosen.
+        strata: From the labels of N images to what a split balances: (N, K), whether image n counts in stratum k.
+            Where every image counts in one, splits are stratified by it; where in several, iteratively.
+    """
+
+    kind: ClassVar[Kind] = "task"
+
+    labels: Labels = field(default_factory=Labels)
+    loss: str = "cross_entropy"
+    activation: Callable[[Tensor], Tensor] = softmax
+    metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
+    selection: str = "auc"
+    strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
 
 
 def task_of(name: str, card: DatasetCard, catalog: Catalog) -> TaskType:

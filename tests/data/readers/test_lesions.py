@@ -10,7 +10,7 @@ import pytest
 
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.lesion_grades import LesionSettings, grade_of, lesion_count, patient_of
-from petlbench.data.readers.lesion_images import draw, draw_healthy
+from petlbench.data.readers.lesion_images import draw
 from petlbench.data.readers.lesions import LesionReader
 
 SMALL = LesionSettings(image_size=160, image_count=60)
@@ -57,7 +57,7 @@ def test_counts_of_two_grades_never_meet(per_grade: int) -> None:
 def test_only_lesions_tell_the_grade() -> None:
     settings = LesionSettings()
     for index in range(8):
-        changed = (draw(settings, index) != draw_healthy(settings, index)).any(axis=2)
+        changed = (draw(settings, index) != draw(settings, index, 0)).any(axis=2)
         lesions = lesion_count(settings, index)
         assert bool(changed.any()) == (lesions > 0)
         assert changed.sum() <= lesions * (settings.lesion_max_size + 2) ** 2
@@ -66,7 +66,7 @@ def test_only_lesions_tell_the_grade() -> None:
 def test_lesions_have_the_size_that_was_asked_for() -> None:
     settings = LesionSettings(lesion_min_size=6, lesion_max_size=6, lesions_per_grade=1)
     index = next(n for n in range(60) if lesion_count(settings, n) == 1)
-    rows, columns = np.nonzero((draw(settings, index) != draw_healthy(settings, index)).any(axis=2))
+    rows, columns = np.nonzero((draw(settings, index) != draw(settings, index, 0)).any(axis=2))
     for places in (rows, columns):
         assert 5 <= places.max() - places.min() + 1 <= 8
 
@@ -80,7 +80,7 @@ def test_grades_are_balanced_and_eyes_are_paired() -> None:
 
 
 def test_the_two_eyes_of_a_patient_resemble_each_other() -> None:
-    colours = np.array([draw_healthy(SMALL, index).mean(axis=(0, 1)) for index in range(24)])
+    colours = np.array([draw(SMALL, index, 0).mean(axis=(0, 1)) for index in range(24)])
     hues = colours[:, 1:] / colours[:, :1]
     same = np.abs(hues[::2] - hues[1::2]).mean()
     other = np.abs(hues[::2] - np.roll(hues[1::2], 1, axis=0)).mean()
