@@ -128,15 +128,15 @@ class Draft:
             split_seed=_SEED,
             splits={str(scheme): self._write_split(scheme, draft) for scheme in default_schemes(card)},
             differences=_differences(self._dataset()),
-            left_out=self._official.left_out,
+            left_out={reason: list(paths) for reason, paths in self._official.left_out.items()},
             skipped=self._skipped,
             clusters=self._clusters,
-            remarks=self._official.notes,
+            remarks=list(self._official.notes),
             source="" if inside or self._sources.given is None else str(self._sources.given.resolve()),
+            schema=1,
         )
-        text = json.dumps(prepared.document(), indent=1)
-        (draft / PREPARED_FILE).write_text(text, encoding="utf-8")
-        return Prepared.from_document(json.loads(text))
+        (draft / PREPARED_FILE).write_text(json.dumps(prepared.document(), indent=1), encoding="utf-8")
+        return prepared
 
     def _write_split(self, scheme: SplitScheme, draft: Path) -> WrittenSplit:
         dataset = self._dataset()
@@ -148,7 +148,8 @@ class Draft:
             side: dataset.by_class(record for record, own in zip(dataset.records, sides, strict=True) if own == side)
             for side in SPLITS
         }
-        return WrittenSplit(file, manifest_digest(frame), split_digest(frame), counts)
+        digests = {"sha256": manifest_digest(frame), "split_sha256": split_digest(frame)}
+        return WrittenSplit(file=file, counts=counts, **digests)
 
     def _dataset(self) -> Dataset:
         reader = _Checked(self._root, self._sources.card.classes, self._records, self._facts)

@@ -22,7 +22,7 @@ from petlbench.data.readers.prepared import Prepared, other_card, read_prepared
 from petlbench.data.record import Record, images_by_class
 from petlbench.data.tasks.base import TaskType, task_of
 
-__all__ = ["Preparation", "holding", "prepare_dataset"]
+__all__ = ["Preparation", "PrepareOptions", "holding", "prepare_dataset"]
 
 _LOCK = ".lock"
 
@@ -50,16 +50,30 @@ class Preparation:
     unverified: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Where official files come from, and how they are taken.
+
+    Args:
+        source: Folder with the official files, as archives or unpacked.
+        mirror: Address of a folder with the same files, in place of the official addresses.
+        skip_corrupt: Whether images that cannot be read are left out.
+        again: Whether a prepared dataset is prepared anew.
+    """
+
+    source: Path | None = None
+    mirror: str | None = None
+    skip_corrupt: bool = False
+    again: bool = False
+
+
 def prepare_dataset(
     reference: str,
     catalog: Catalog,
     data_root: Path,
     settings: Mapping[str, str],
+    options: PrepareOptions,
     *,
-    source: Path | None,
-    mirror: str | None,
-    skip_corrupt: bool,
-    again: bool,
     workers: int,
     progress: Progress,
 ) -> Preparation:
@@ -70,10 +84,7 @@ def prepare_dataset(
         catalog: The catalogues.
         data_root: The folder below which datasets lie.
         settings: The reader's settings that differ from the card's, by name.
-        source: Folder with the official files, as archives or unpacked.
-        mirror: Address of a folder with the same files, in place of the official addresses.
-        skip_corrupt: Whether images that cannot be read are left out.
-        again: Whether a prepared dataset is prepared anew.
+        options: Where the files come from, and how they are taken.
         workers: Threads that read images.
         progress: Told what goes on.
 
@@ -90,33 +101,32 @@ def prepare_dataset(
         )
     if settings:
         describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
-    if source is not None:
-        source = source.expanduser()
-    sources = Sources(name, card, (data_root / name).resolve(), source, mirror, progress)
+    source = options.source.expanduser() if options.source is not None else None
+    sources = Sources(name, card, (data_root / name).resolve(), source, options.mirror, progress)
     check_writable(sources.folder, what="data folder", option="--data-root")
     with holding(sources.folder, name):
         if card.layout is not None:
             task = task_of(name, card, catalog)
-            return _prepare_layout(sources, card.layout, task, workers, skip_corrupt=skip_corrupt, again=again)
+            return _prepare_layout(sources, card.layout, task, workers, options)
         files = place_files(sources, official_files(reference, catalog=catalog, data_root=data_root, settings=settings))
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     return Preparation(name, sources.folder, len(dataset.records), True, None, files, card.unverified)
 
 
 def _prepare_layout(
-    sources: Sources, layout: Layout, task: TaskType, workers: int, *, skip_corrupt: bool, again: bool
+    sources: Sources, layout: Layout, task: TaskType, workers: int, options: PrepareOptions
 ) -> Preparation:
     unverified = sources.card.unverified
-    before = read_prepared(sources.folder) if not again else None
+    before = read_prepared(sources.folder) if not options.again else None
     if before is not None and before.card_version != sources.card.version:
         raise other_card(before, sources.card)
     if before is not None:
         return Preparation(sources.name, sources.folder, before.images, False, before, (), unverified)
-    sources = _as_before(sources) if again else sources
-    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=again)
+    sources = _as_before(sources) if options.again else sources
+    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=options.again)
     official = _read(sources, root, task)
     draft = Draft(sources, *_as_published(root, official.records, layout), official, task)
-    draft.check_images(workers, skip_corrupt)
+    draft.check_images(workers, options.skip_corrupt)
     draft.group_duplicates(workers)
     prepared = draft.publish()
     return Preparation(sources.name, sources.folder, prepared.images, True, prepared, (), unverified)
@@ -201,9 +211,5 @@ def _as_published(root: Path, records: tuple[Record, ...], layout: Layout) -> tu
         names = [choice[1](record.path) for record in records]
         return sum(any(re.fullmatch(source.pattern, name) for source in layout.images) for name in names)
 
-    place, rename = max(choices, key=images)
-    return place, _moved(records, rename)
-
-
-def _moved(records: Sequence[Record], rename: Callable[[str], str]) -> tuple[Record, ...]:
-    return tuple(replace(one, image_id=rename(one.path), path=rename(one.path)) for one in records)
+    folder, rename = max(choices, key=images)
+    return folder, tuple(replace(each, image_id=rename(each.path), path=rename(each.path)) for each in records)

@@ -16,7 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.images.facts import ImageFacts
-from petlbench.data.official.prepare import Preparation, prepare_dataset
+from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare_dataset
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.prepared import PreparedReader, read_prepared, read_table, table_bytes
 from petlbench.data.record import SPLITS, Record
@@ -64,10 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
         Catalog(),
         folder / "data",
         {},
-        source=source,
-        mirror=None,
-        skip_corrupt=False,
-        again=False,
+        PrepareOptions(source),
         workers=1,
         progress=Progress(),
     )
