@@ -64,11 +64,11 @@ class CountTable(_Part):
                 raise ValueError(f"train, val and test make {parts}, but total is {self.total}")
         for part, numbers in self.classes.items():
             expected = self.images if part == "all" else getattr(self, part)
-            found = sum(numbers.values())
+            images = sum(numbers.values())
             # How the images without a label are spread over the parts is not said.
             spare = 0 if part == "all" else self.left_out
-            if expected is not None and not expected - spare <= found <= expected:
-                raise ValueError(f"the classes of '{part}' make {found}, but the part has {expected} images")
+            if expected is not None and not expected - spare <= images <= expected:
+                raise ValueError(f"the classes of '{part}' make {images}, but the part has {expected} images")
         return self
 
 
@@ -204,23 +204,23 @@ def _checked(fields: Mapping[str, Any], file: Path) -> DatasetCard:
         return DatasetCard.model_validate(fields)
     except ValidationError as error:
         problems = error.errors()
-        said = "; ".join(_say(problem["loc"], problem["msg"], problem["type"]) for problem in problems[:3])
+        text = "; ".join(_say(problem["loc"], problem["msg"], problem["type"]) for problem in problems[:3])
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         hint = _advice(str(problem["loc"][-1]) for problem in problems if problem["type"] == "extra_forbidden")
-        raise InputError(f"the dataset card {file}: {said}{more}", hint=hint, kind="bad_card") from error
+        raise InputError(f"the dataset card {file}: {text}{more}", hint=hint, kind="bad_card") from error
 
 
 def _say(location: tuple[int | str, ...], message: str, kind: str) -> str:
     if not location:
         return message.removeprefix("Value error, ")
     key = ".".join(str(part) for part in location)
-    said = {"extra_forbidden": f"unknown key '{key}'", "missing": f"the key '{key}' is missing"}
-    return said.get(kind, f"{key}: {message.removeprefix('Value error, ')}")
+    texts = {"extra_forbidden": f"unknown key '{key}'", "missing": f"the key '{key}' is missing"}
+    return texts.get(kind, f"{key}: {message.removeprefix('Value error, ')}")
 
 
 def _advice(unknown: Iterable[str]) -> str:
-    known = sorted(DatasetCard.model_fields)
+    keys = sorted(DatasetCard.model_fields)
     for key in unknown:
-        near = difflib.get_close_matches(key, known, n=1)
-        return f"did you mean '{near[0]}'?" if near else "keys of a card: " + ", ".join(known)
+        near = difflib.get_close_matches(key, keys, n=1)
+        return f"did you mean '{near[0]}'?" if near else "keys of a card: " + ", ".join(keys)
     return "datasets/README.md describes every key of a card"

@@ -163,20 +163,20 @@ class DatasetInfo:
         return self.card.classes
 
 
-def require_same_classes(name: str, classes: Sequence[str], wanted: Sequence[str]) -> None:
+def require_same_classes(name: str, classes: Sequence[str], expected: Sequence[str]) -> None:
     """Refuse an external test set whose classes are not those that a run learns.
 
     Args:
         name: The external test set.
         classes: Its classes.
-        wanted: Those of the dataset that is trained on, in any order.
+        expected: Those of the dataset that is trained on, in any order.
 
     Raises:
         InputError: When they differ.
     """
-    if set(classes) != set(wanted):
+    if set(classes) != set(expected):
         raise InputError(
-            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(wanted)}",
+            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(expected)}",
             hint="an external test set has the same classes, by name",
             kind="class_mismatch",
         )

@@ -51,19 +51,17 @@ class Overview:
     unmeasured: int
 
 
-def overview_of(dataset: Dataset, known: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
+def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
     """Count classes by side, and measure images without decoding them.
 
     Args:
         dataset: The dataset.
-        known: What is known of images already, by image id.
+        facts: What is known of images already, by image id.
         workers: Threads that read.
         progress: Told of every image that is read.
     """
     by_split, refused = _by_split(dataset)
-    sizes = [(facts.width, facts.height, facts.format) for facts in known.values()] or _measure(
-        dataset, workers, progress
-    )
+    sizes = [(each.width, each.height, each.format) for each in facts.values()] or _measure(dataset, workers, progress)
     return Overview(
         by_split,
         refused,

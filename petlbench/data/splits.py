@@ -145,7 +145,7 @@ def shared_groups(records: Sequence[Record], splits: Sequence[Split | None]) -> 
     for record, split in zip(records, splits, strict=True):
         if record.group is not None:
             sides[record.group].add(split)
-    return sorted(group for group, found in sides.items() if len(found) > 1)
+    return sorted(group for group, own in sides.items() if len(own) > 1)
 
 
 class _Table:
@@ -227,34 +227,36 @@ def _drawn(table: _Table, scheme: SplitScheme, seed: int) -> list[Split]:
 def _official(table: _Table, seed: int) -> list[Split]:
     import numpy as np
 
-    given = [record.split for record in table.records]
-    _require_official(table.records, given)
-    leaks = shared_groups(table.records, given)
+    official = [record.split for record in table.records]
+    _require_official(table.records, official)
+    leaks = shared_groups(table.records, official)
     if leaks:
         raise InputError(
             f"the official split has {len(leaks)} groups on two sides, the first: {leaks[0]}",
             hint="correct the split or the groups, or choose --split random",
             kind="group_leak",
         )
-    rows = {side: np.array([row for row, split in enumerate(given) if split == side], int) for side in ("val", "test")}
+    rows = {
+        side: np.array([row for row, split in enumerate(official) if split == side], int) for side in ("val", "test")
+    }
     val = rows["val"]
     if not len(val):
-        train = np.array([row for row, split in enumerate(given) if split == "train"], int)
+        train = np.array([row for row, split in enumerate(official) if split == "train"], int)
         val = _cut(table, train, _VAL_FOLDS, _state(seed, _VAL_STREAM))
-    return _sides(len(given), val, rows["test"])
+    return _sides(len(official), val, rows["test"])
 
 
-def _require_official(records: Sequence[Record], given: Sequence[Split | None]) -> None:
+def _require_official(records: Sequence[Record], official: Sequence[Split | None]) -> None:
     others = "choose --split random, kfold:5/0 or repeat:5/0"
-    if not any(given):
+    if not any(official):
         raise InputError("the dataset has no official split", hint=others, kind="no_official_split")
     for side in ("train", "test"):
-        if side not in given:
+        if side not in official:
             raise InputError(f"the official split has no {side} part", hint=others, kind="no_official_split")
-    if None in given:
-        first = records[given.index(None)].image_id
+    if None in official:
+        first = records[official.index(None)].image_id
         raise InputError(
-            f"{given.count(None)} images have no side in the official split, the first: {first}",
+            f"{official.count(None)} images have no side in the official split, the first: {first}",
             hint=f"give each train, val or test, or {others}",
             kind="no_official_split",
         )
@@ -271,11 +273,11 @@ def _cut(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
             hint="add images of other groups",
             kind="too_few_groups",
         )
-    wanted = len(rows) / folds
+    goal = len(rows) / folds
     candidates = [part for part in _folds(table, rows, parts, state) if len(part)]
 
     def fault(part: np.ndarray) -> tuple[int, int, bool]:
-        return (*_lacking(table, rows, part), abs(len(part) - wanted) > 0.5 * wanted)
+        return (*_lacking(table, rows, part), abs(len(part) - goal) > 0.5 * goal)
 
     return min(candidates, key=fault)
 
@@ -284,8 +286,8 @@ def _lacking(table: _Table, rows: np.ndarray, part: np.ndarray) -> tuple[int, in
     """Count the classes that a choice would take from the rest, and those that it would not have itself."""
     import numpy as np
 
-    every, chosen, rest = (table.strata[part_rows].any(axis=0) for part_rows in (rows, part, np.setdiff1d(rows, part)))
-    return int((every & ~rest).sum()), int((every & ~chosen).sum())
+    every, inside, rest = (table.strata[some].any(axis=0) for some in (rows, part, np.setdiff1d(rows, part)))
+    return int((every & ~rest).sum()), int((every & ~inside).sum())
 
 
 def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
@@ -296,14 +298,14 @@ def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarra
     import numpy as np
 
     rng = np.random.Generator(np.random.PCG64(state))
-    chosen: list[int] = []
+    part: list[int] = []
     for stratum in table.strata[rows].T:
         if not stratum.any():
             continue
         members = rng.permutation(rows[stratum])
         count = min(len(members) - 1, max(1, round(len(members) / folds)))
-        chosen += members[:count].tolist()
-    return np.sort(np.array(chosen, dtype=np.int64))
+        part += members[:count].tolist()
+    return np.sort(np.array(part, dtype=np.int64))
 
 
 def _folds(table: _Table, rows: np.ndarray, folds: int, state: int) -> list[np.ndarray]:
@@ -333,14 +335,14 @@ def _group_folds(strata: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds
     order = np.random.Generator(np.random.PCG64(state)).permutation(len(counts))
     order = order[np.argsort(-counts[order].std(axis=1).round(9), kind="stable")]
     totals = np.maximum(counts.sum(axis=0), 1)
-    held, fold_of = np.zeros((folds, counts.shape[1])), np.zeros(len(counts), dtype=np.int64)
-    for one in order:
-        added = counts[one]
-        squares = (held**2).sum(axis=0) + 2 * held * added + added**2
-        spread = squares / folds - ((held.sum(axis=0) + added) / folds) ** 2
+    sums, fold_of = np.zeros((folds, counts.shape[1])), np.zeros(len(counts), dtype=np.int64)
+    for row in order:
+        added = counts[row]
+        squares = (sums**2).sum(axis=0) + 2 * sums * added + added**2
+        spread = squares / folds - ((sums.sum(axis=0) + added) / folds) ** 2
         unlike = (np.sqrt(np.maximum(spread, 0)) / totals).mean(axis=1).round(9)
-        fold_of[one] = np.lexsort((held.sum(axis=1), unlike))[0]
-        held[fold_of[one]] += added
+        fold_of[row] = np.lexsort((sums.sum(axis=1), unlike))[0]
+        sums[fold_of[row]] += added
     return [rows[fold_of[group] == fold] for fold in range(folds)]
 
 

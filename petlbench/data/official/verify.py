@@ -105,24 +105,24 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
 
 def _verify_files(name: str, card: DatasetCard, folder: Path, progress: Progress) -> Verified:
     """Compare official files that are read as they are with the checksums that the card knows."""
-    held = [file for file in card.files if (folder / file.name).is_file()]
-    if not held:
+    files = [file for file in card.files if (folder / file.name).is_file()]
+    if not files:
         raise InputError(
             f"no official file of '{name}' lies in {folder}", hint=f"petlbench data prepare {name}", kind="data_missing"
         )
     faults: list[Fault] = []
-    for file in held:
+    for file in files:
         try:
             require_official(folder / file.name, file, progress)
         except InputError as error:
             faults.append(Fault("checksum", str(folder / file.name), error.message))
-    return Verified(len(held), sum((folder / file.name).stat().st_size for file in held), faults, "files")
+    return Verified(len(files), sum((folder / file.name).stat().st_size for file in files), faults, "files")
 
 
 def _count_fault(reader: PreparedReader) -> list[Fault]:
-    found, expected = len(reader.records), reader.prepared.images
-    message = f"the table has {found} images, not {expected}"
-    return [] if found == expected else [Fault("count", "images.csv", message)]
+    count, expected = len(reader.records), reader.prepared.images
+    message = f"the table has {count} images, not {expected}"
+    return [] if count == expected else [Fault("count", "images.csv", message)]
 
 
 def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
@@ -132,9 +132,9 @@ def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
         return Fault("missing", str(file), error.message)
     if len(content) != expected.bytes:
         return Fault("size", str(file), f"the image {file} has {len(content)} bytes, not {expected.bytes}")
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected.sha256:
-        return Fault("checksum", str(file), f"the image {file} has the checksum {found}, not {expected.sha256}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected.sha256:
+        return Fault("checksum", str(file), f"the image {file} has the checksum {digest}, not {expected.sha256}")
     try:
         decode_image(content, str(file))
     except InputError as error:
@@ -146,8 +146,8 @@ def _manifest_faults(reader: PreparedReader, folder: Path) -> list[Fault]:
     faults: list[Fault] = []
     for scheme, split in reader.prepared.splits.items():
         file = folder / split.file
-        found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
-        if found != split.sha256:
-            message = f"the manifest {file} of the split {scheme} has the checksum {found}, not {split.sha256}"
+        digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+        if digest != split.sha256:
+            message = f"the manifest {file} of the split {scheme} has the checksum {digest}, not {split.sha256}"
             faults.append(Fault("manifest", str(file), message))
     return faults

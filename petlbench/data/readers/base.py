@@ -167,11 +167,11 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def choose_classes(found: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
     """Settle the class list from what the files hold and what the card says.
 
     Args:
-        found: The names in the files.
+        labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
 
@@ -181,7 +181,7 @@ def choose_classes(found: Iterable[str], declared: Sequence[str] | None, place: 
     Raises:
         InputError: When there are fewer than two classes, or the files and the card disagree.
     """
-    names = ordered_classes(found)
+    names = ordered_classes(labels)
     if declared is not None:
         return _as_declared(names, declared, place)
     if len(names) < 2:

@@ -120,31 +120,31 @@ class CsvReader(ImageFiles):
         path = self._inside(line, cell["image"], root)
         return _Row(line, path, cell["label"], SPLIT_ALIASES.get(split.lower()), cell.get("group") or None, extra)
 
-    def _inside(self, line: int, given: str, root: Path) -> str:
+    def _inside(self, line: int, text: str, root: Path) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
-        windows = PureWindowsPath(given)
-        if PurePosixPath(given).is_absolute() or windows.drive or windows.root:
-            raise self._outside(line, given, "is absolute")
+        windows = PureWindowsPath(text)
+        if PurePosixPath(text).is_absolute() or windows.drive or windows.root:
+            raise self._outside(line, text, "is absolute")
         try:
-            place = (root / given).resolve()
+            file = (root / text).resolve()
         except (OSError, RuntimeError, ValueError) as error:
-            raise self._wrong(line, f"names '{given}', which is no path: {error}", kind="missing_image") from error
-        if not place.is_relative_to(root):
-            raise self._outside(line, given, f"leads out of {root}")
+            raise self._wrong(line, f"names '{text}', which is no path: {error}", kind="missing_image") from error
+        if not file.is_relative_to(root):
+            raise self._outside(line, text, f"leads out of {root}")
         # Only a path without ".." may be tidied as text: behind a link, "link/.." is not the folder it seems.
-        return place.relative_to(root).as_posix() if ".." in PurePosixPath(given).parts else posixpath.normpath(given)
+        return file.relative_to(root).as_posix() if ".." in PurePosixPath(text).parts else posixpath.normpath(text)
 
     def _without_repeats(self, rows: Sequence[_Row]) -> list[_Row]:
         first: dict[str, _Row] = {}
         for row in rows:
-            known = first.setdefault(row.path, row)
+            earlier = first.setdefault(row.path, row)
             for what in ("label", "split", "group"):
-                ours, theirs = getattr(known, what), getattr(row, what)
+                ours, theirs = getattr(earlier, what), getattr(row, what)
                 if ours != theirs:
                     raise self._wrong(
                         row.line,
                         f"gives '{row.path}' the {what} '{theirs or ''}', "
-                        f"but line {known.line} gives it '{ours or ''}'",
+                        f"but line {earlier.line} gives it '{ours or ''}'",
                         kind="duplicate_image",
                     )
         return list(first.values())
@@ -161,9 +161,9 @@ class CsvReader(ImageFiles):
             hint=f"paths are relative to {self.root}, with forward slashes and suffix",
         )
 
-    def _outside(self, line: int, given: str, why: str) -> InputError:
+    def _outside(self, line: int, text: str, why: str) -> InputError:
         hint = f"give paths relative to {self.root} that stay in it"
-        return self._wrong(line, f"names '{given}', which {why}", kind="path_outside", hint=hint)
+        return self._wrong(line, f"names '{text}', which {why}", kind="path_outside", hint=hint)
 
     def _wrong(self, line: int, what: str, *, kind: str, hint: str = "correct or remove the row") -> InputError:
         return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)

@@ -222,18 +222,18 @@ def _places(
     settings: LesionSettings, eye: _Eye, vessels: Pixels, rng: np.random.Generator, count: int
 ) -> list[tuple[int, int]]:
     """Draw `count` pixel positions inside the retina, off the optic disc; off vessels and apart while there is room."""
-    size, chosen = settings.image_size, list[tuple[int, int]]()
+    size, centres = settings.image_size, list[tuple[int, int]]()
     apart = settings.lesion_max_size + 3
     for attempt in range(64):
         clear = 24 if attempt < 32 else 255
         least = (apart if attempt < 48 else 0) ** 2
         for x, y in rng.integers(0, size, (8 * count, 2)).tolist():
-            if len(chosen) == count:
-                return chosen
+            if len(centres) == count:
+                return centres
             if not _in_retina(x / size, y / size, eye) or vessels[y - 2 : y + 3, x - 2 : x + 3].max() > clear:
                 continue
-            if all((x - a) ** 2 + (y - b) ** 2 >= least for a, b in chosen):
-                chosen.append((x, y))
+            if all((x - a) ** 2 + (y - b) ** 2 >= least for a, b in centres):
+                centres.append((x, y))
     raise ValueError(f"{count} spots do not fit into an image of {size} pixels")
 
 

@@ -147,9 +147,9 @@ def task_of(name: str, card: DatasetCard, catalog: Catalog) -> TaskType:
     Raises:
         InputError: When no file defines that task type yet, or one that does cannot be imported.
     """
-    known = catalog.entries("task")
-    if card.task in NOT_YET and card.task not in known:
-        *others, last = known
+    tasks = catalog.entries("task")
+    if card.task in NOT_YET and card.task not in tasks:
+        *others, last = tasks
         raise InputError(
             f"the dataset '{name}' {NOT_YET[card.task]}, which petlbench cannot train on yet",
             hint=f"choose a dataset whose task is {', '.join(others)} or {last}",
