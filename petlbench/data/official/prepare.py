@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import describe_dataset, find_card, official_files, open_dataset
-from petlbench.data.layout import Layout
 from petlbench.data.official.draft import Draft
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
 from petlbench.data.official.read import OfficialImages, read_official
@@ -107,15 +105,13 @@ def prepare_dataset(
     with holding(sources.folder, name):
         if card.layout is not None:
             task = task_of(name, card, catalog)
-            return _prepare_layout(sources, card.layout, task, workers, options)
+            return _prepare_layout(sources, task, workers, options)
         files = place_files(sources, official_files(reference, catalog=catalog, data_root=data_root, settings=settings))
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     return Preparation(name, sources.folder, len(dataset.records), True, None, files, card.unverified)
 
 
-def _prepare_layout(
-    sources: Sources, layout: Layout, task: TaskType, workers: int, options: PrepareOptions
-) -> Preparation:
+def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: PrepareOptions) -> Preparation:
     unverified = sources.card.unverified
     before = read_prepared(sources.folder) if not options.again else None
     if before is not None and before.card_version != sources.card.version:
@@ -125,7 +121,7 @@ def _prepare_layout(
     sources = _as_before(sources) if options.again else sources
     root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=options.again)
     official = _read(sources, root, task)
-    draft = Draft(sources, *_as_published(root, official.records, layout), official, task)
+    draft = Draft(sources, *_as_published(root, official), official, task)
     draft.check_images(workers, options.skip_corrupt)
     draft.group_duplicates(workers)
     prepared = draft.publish()
@@ -192,24 +188,15 @@ def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:
     return official
 
 
-def _as_published(root: Path, records: tuple[Record, ...], layout: Layout) -> tuple[Path, tuple[Record, ...]]:
+def _as_published(root: Path, official: OfficialImages) -> tuple[Path, tuple[Record, ...]]:
     """Take the paths that the release itself gives its images, so that all who prepare it get the same manifest.
-
-    Users may have named a folder above the release, or its outermost folder.
 
     Returns:
         The folder that the paths are relative to, and the records.
     """
-    top = records[0].path.partition("/")[0]
-    choices: list[tuple[Path, Callable[[str], str]]] = [
-        (root, lambda path: path),
-        (root.parent, lambda path: f"{root.name}/{path}"),
-        (root / top, lambda path: path.removeprefix(f"{top}/")),
-    ]
-
-    def images(choice: tuple[Path, Callable[[str], str]]) -> int:
-        names = [choice[1](record.path) for record in records]
-        return sum(any(re.fullmatch(source.pattern, name) for source in layout.images) for name in names)
-
-    folder, rename = max(choices, key=images)
-    return folder, tuple(replace(each, image_id=rename(each.path), path=rename(each.path)) for each in records)
+    path = official.records[0].path
+    name = official.names[path]
+    folder = root.parent if len(name) > len(path) else root / path.removesuffix(name)
+    names = [official.names[record.path] for record in official.records]
+    records = zip(official.records, names, strict=True)
+    return folder, tuple(replace(record, image_id=name, path=name) for record, name in records)

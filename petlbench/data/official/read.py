@@ -37,11 +37,13 @@ class OfficialImages:
         records: The images, sorted by id; an id is the path below the root, in POSIX form.
         left_out: Paths of the files that look like images and are not used, sorted, by reason.
         notes: What else a reader of results must know of the files, in words.
+        names: The path that the release itself gives each file, by its path below the root.
     """
 
     records: tuple[Record, ...]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progress | None = None) -> OfficialImages:
@@ -66,7 +68,8 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
         raise InputError(f"the card of '{name}' has no layout", hint="it needs a [layout]", kind="bad_card")
     paths = list(files_below(root))
     _refuse_copies(layout, root, paths, name)
-    images, left_out = _find_images(layout, root, paths, name)
+    names = _official_names(layout, root, paths, name)
+    images, left_out = _find_images(layout, root, names, name)
     _read_tags(layout, root, images, progress or Progress())
     notes = [note for table in layout.tables for note in join(table, images, root, paths, name)]
     records = []
@@ -77,9 +80,8 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
         else:
             records.append(_record(image, card, layout))
     records.sort(key=lambda record: record.image_id)
-    return OfficialImages(
-        tuple(records), {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}, tuple(notes)
-    )
+    reasons = {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}
+    return OfficialImages(tuple(records), reasons, tuple(notes), names)
 
 
 def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) -> None:
@@ -94,15 +96,13 @@ def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) 
 
 
 def _find_images(
-    layout: Layout, root: Path, paths: Sequence[str], name: str
+    layout: Layout, root: Path, names: Mapping[str, str], name: str
 ) -> tuple[list[Found], defaultdict[str, list[str]]]:
-    """Sort the files into images and what is left out."""
-    inside = _official_names(layout, root, paths, name)
+    """Sort the files, given with the names that the release gives them, into images and what is left out."""
     images: list[Found] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     first: dict[tuple[int, tuple[str | None, ...]], str] = {}
-    for path in paths:
-        official = inside.get(path, "")
+    for path, official in names.items():
         position, match = _place(layout, official)
         if match is None:
             if _has_image_suffix(path):
@@ -111,10 +111,10 @@ def _find_images(
         if not _has_image_suffix(path) and not ((root / path).is_file() and is_image(root / path)):
             left_out[_NO_IMAGE].append(path)
             continue
-        twin = first.setdefault((position, match.groups()), path)
-        if twin != path:
+        other = first.setdefault((position, match.groups()), path)
+        if other != path:
             raise InputError(
-                f"{root} has one image twice: {twin} and {path}", hint="keep one of the two", kind="duplicate_image"
+                f"{root} has one image twice: {other} and {path}", hint="keep one of the two", kind="duplicate_image"
             )
         images.append(Found(path, layout.images[position], match.groupdict(default="")))
     _require_every_source(layout, images, root, name)
@@ -139,7 +139,7 @@ def _place(layout: Layout, official: str) -> tuple[int, re.Match[str] | None]:
 
 
 def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str) -> Mapping[str, str]:
-    """Return the path that the release itself gives each file.
+    """Return the path that the release itself gives each file; empty for what lies beside it.
 
     The root may be the folder in which the release was unpacked, the outermost folder of the release, or the folder
     above: whichever gives the most images.
@@ -163,7 +163,7 @@ def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str)
             hint="name one of these folders",
             kind="duplicate_image",
         )
-    return choices[best]
+    return {**dict.fromkeys(paths, ""), **choices[best]}
 
 
 def _require_every_source(layout: Layout, images: Sequence[Found], root: Path, name: str) -> None:
