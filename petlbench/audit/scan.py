@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.duplicates import Fingerprint, fingerprint, map_images
+from petlbench.data.duplicates import Fingerprint, fingerprint
 from petlbench.data.images.dicom import is_dicom
+from petlbench.data.reading import map_images
 from petlbench.data.record import Record
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def see(dataset: Dataset, workers: int, progress: Progress) -> Gallery:
         mark = fingerprint(image, dataset.content_hash(record))
         return Sight(mark, image.width, image.height, _levels(image), None if file is None else _facts(file))
 
-    seen, errors = map_images(dataset, look, workers, progress)
+    seen, errors = map_images(dataset.records, look, workers, progress)
     records = tuple(record for record in dataset.records if record.image_id in seen)
     unreadable = {name: error.message for name, error in errors.items()}
     return Gallery(records, tuple(seen.values()), dataset.classes, unreadable)

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from petlbench.core.errors import InputError
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError, unknown_name
 from petlbench.data.layout import Layout
+from petlbench.data.tasks.base import NOT_YET, TaskType
 
-__all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderKind", "ReaderSpec", "Task", "load_card"]
+__all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderSpec", "load_card"]
 
-ReaderKind = Literal["folder", "csv", "sklearn_digits", "lesions", "medmnist", "huggingface", "official", "unavailable"]
-Task = Literal["multiclass", "binary", "ordinal", "multilabel"]
 Number = Annotated[int, Field(ge=0)]
 
 _SPLIT_PATTERN = r"^(official|random|kfold:\d+/\d+|repeat:\d+/\d+)$"
@@ -29,7 +29,7 @@ class _Part(BaseModel):
 class ReaderSpec(_Part):
     """How the images and labels are read."""
 
-    kind: ReaderKind = Field(description="The reader; 'unavailable' where petlbench cannot read the files yet.")
+    kind: str = Field(description="The reader; 'unavailable' where petlbench cannot read the files yet.")
     file: str = Field(default="labels.csv", min_length=1, description="The table's name in the data folder (csv only).")
     settings: dict[str, Any] = Field(default_factory=dict, description="What the reader needs, by name.")
 
@@ -64,11 +64,11 @@ class CountTable(_Part):
                 raise ValueError(f"train, val and test make {parts}, but total is {self.total}")
         for part, numbers in self.classes.items():
             expected = self.images if part == "all" else getattr(self, part)
-            found = sum(numbers.values())
+            images = sum(numbers.values())
             # How the images without a label are spread over the parts is not said.
             spare = 0 if part == "all" else self.left_out
-            if expected is not None and not expected - spare <= found <= expected:
-                raise ValueError(f"the classes of '{part}' make {found}, but the part has {expected} images")
+            if expected is not None and not expected - spare <= images <= expected:
+                raise ValueError(f"the classes of '{part}' make {images}, but the part has {expected} images")
         return self
 
 
@@ -94,8 +94,8 @@ class DatasetCard(_Part):
 
     title: str = Field(min_length=1, description="The name used in tables.")
     modality: str = Field(min_length=1, description="What the images are, for example 'dermoscopy'.")
-    task: Task = Field(description="The kind of label.")
-    classes: tuple[str, ...] = Field(min_length=2, description="Class names; a label is a position in this list.")
+    task: str = Field(description="The task type.")
+    classes: tuple[str, ...] = Field(min_length=1, description="Class names; a label is a position in this list.")
     licence: str = Field(min_length=1, description="Licence of the images, or 'unknown'.")
     home: str = Field(default="", description="Address of the official page.")
     citation: str = Field(default="", description="How to cite the dataset.")
@@ -133,8 +133,6 @@ class DatasetCard(_Part):
             raise ValueError("mean and std are given together or not at all")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be greater than 0")
-        if self.task == "binary" and len(self.classes) != 2:
-            raise ValueError(f"a binary task has 2 classes, not {len(self.classes)}")
         for table in (self.counts.official, self.counts.paper):
             strange = sorted({name for part in table.classes.values() for name in part} - set(self.classes))
             if strange:
@@ -157,11 +155,12 @@ class DatasetCard(_Part):
         return self
 
 
-def load_card(file: Path) -> DatasetCard:
+def load_card(file: Path, catalog: Catalog | None = None) -> DatasetCard:
     """Read and check a dataset card.
 
     Args:
         file: A TOML file.
+        catalog: The catalogues that its reader and its task stand in; None for those that need no ``--catalog``.
 
     Returns:
         The card.
@@ -176,7 +175,28 @@ def load_card(file: Path) -> DatasetCard:
         raise InputError(f"the dataset card {file} cannot be read: {error.strerror}", kind="bad_card") from error
     except ValueError as error:
         raise InputError(f"the dataset card {file} is not valid TOML: {error}", kind="bad_card") from error
-    return _checked(fields, file)
+    card = _checked(fields, file)
+    try:
+        _check_names(card, catalog or Catalog())
+    except InputError as error:
+        message = f"the dataset card {file}: {error.message}"
+        raise InputError(message, hint=error.hint, kind="bad_card") from error
+    return card
+
+
+def _check_names(card: DatasetCard, catalog: Catalog) -> None:
+    """Refuse a reader or a task that no file defines, and classes that the task cannot have."""
+    readers, tasks = catalog.entries("reader"), catalog.entries("task")
+    if card.reader.kind not in readers:
+        error = unknown_name("reader", card.reader.kind, readers)
+        raise InputError(f"reader.kind: {error.message}", hint=error.hint)
+    if card.task in NOT_YET and card.task not in tasks:
+        return
+    if card.task not in tasks:
+        error = unknown_name("task", card.task, tasks)
+        raise InputError(f"task: {error.message}", hint=error.hint)
+    if fault := catalog.load("task", card.task, TaskType).labels.refuse_classes(card.classes):
+        raise InputError(f"classes: a {card.task} task {fault}")
 
 
 def _checked(fields: Mapping[str, Any], file: Path) -> DatasetCard:
@@ -184,23 +204,23 @@ def _checked(fields: Mapping[str, Any], file: Path) -> DatasetCard:
         return DatasetCard.model_validate(fields)
     except ValidationError as error:
         problems = error.errors()
-        said = "; ".join(_say(problem["loc"], problem["msg"], problem["type"]) for problem in problems[:3])
+        text = "; ".join(_say(problem["loc"], problem["msg"], problem["type"]) for problem in problems[:3])
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         hint = _advice(str(problem["loc"][-1]) for problem in problems if problem["type"] == "extra_forbidden")
-        raise InputError(f"the dataset card {file}: {said}{more}", hint=hint, kind="bad_card") from error
+        raise InputError(f"the dataset card {file}: {text}{more}", hint=hint, kind="bad_card") from error
 
 
 def _say(location: tuple[int | str, ...], message: str, kind: str) -> str:
     if not location:
         return message.removeprefix("Value error, ")
     key = ".".join(str(part) for part in location)
-    said = {"extra_forbidden": f"unknown key '{key}'", "missing": f"the key '{key}' is missing"}
-    return said.get(kind, f"{key}: {message.removeprefix('Value error, ')}")
+    texts = {"extra_forbidden": f"unknown key '{key}'", "missing": f"the key '{key}' is missing"}
+    return texts.get(kind, f"{key}: {message.removeprefix('Value error, ')}")
 
 
 def _advice(unknown: Iterable[str]) -> str:
-    known = sorted(DatasetCard.model_fields)
+    keys = sorted(DatasetCard.model_fields)
     for key in unknown:
-        near = difflib.get_close_matches(key, known, n=1)
-        return f"did you mean '{near[0]}'?" if near else "keys of a card: " + ", ".join(known)
+        near = difflib.get_close_matches(key, keys, n=1)
+        return f"did you mean '{near[0]}'?" if near else "keys of a card: " + ", ".join(keys)
     return "datasets/README.md describes every key of a card"

@@ -57,10 +57,10 @@ def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_
     for label, (axes, records) in enumerate(zip(grid, rows, strict=True)):
         count = sum(record.label == label for record in dataset.records)
         axes[0].set_ylabel(f"{textwrap.fill(dataset.classes[label], 14)}\n{count}", rotation=0, ha="right", va="center")
-        for position, one in enumerate(axes):
-            _empty(one)
+        for position, cell in enumerate(axes):
+            _empty(cell)
             if position < len(records):
-                _show(one, dataset, records[position])
+                _show(cell, dataset, records[position])
                 progress.advance()
     with write_atomically(file) as temporary:
         figure.savefig(temporary, format=file.suffix.removeprefix(".").lower(), dpi=100)

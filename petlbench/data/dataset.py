@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.data.card import DatasetCard, ReaderKind, ReaderSpec, load_card
+from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import to_rgb
-from petlbench.data.readers.base import Reader
-from petlbench.data.readers.huggingface import is_saved_dataset
-from petlbench.data.readers.registry import check_settings, open_reader, reader_at
-from petlbench.data.record import Record
+from petlbench.data.readers.base import Reader, Source
+from petlbench.data.readers.registry import check_settings, load_reader, recognise
+from petlbench.data.record import Record, images_by_class
+from petlbench.data.tasks.base import TaskType, task_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Dataset", "DatasetInfo", "Record", "describe_dataset", "find_card", "open_dataset", "require_same_classes"]
+__all__ = [
+    "Dataset",
+    "DatasetInfo",
+    "Record",
+    "describe_dataset",
+    "find_card",
+    "official_files",
+    "open_dataset",
+    "require_same_classes",
+]
 
 
 class Dataset:
@@ -31,32 +43,40 @@ class Dataset:
         card: What is known of it.
         reader: Where records and images come from.
         settings: The reader's settings, complete.
+        task: What a label is, and what follows from it.
     """
 
-    def __init__(self, name: str, card: DatasetCard, reader: Reader, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, card: DatasetCard, reader: Reader, settings: Mapping[str, Any], task: TaskType
+    ) -> None:
         self.name = name
         self.card = card
         self.settings = dict(settings)
-        self._reader = reader
+        self.reader = reader
+        self.task = task
 
     @property
     def records(self) -> tuple[Record, ...]:
         """Every image, in an order that does not depend on the file system or the locale."""
-        return self._reader.records
+        return self.reader.records
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; a record's label is a position in it."""
-        return self._reader.classes
+        """Class names; a record's label refers to positions in it."""
+        return self.reader.classes
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out or put together while reading, in words."""
-        return self._reader.notes
+        return self.reader.notes
+
+    def by_class(self, records: Iterable[Record] | None = None) -> dict[str, int]:
+        """Return the number of images of each class, of all records or of some."""
+        return images_by_class(self.records if records is None else records, self.classes, self.task.labels)
 
     def keep(self, records: Sequence[Record]) -> Dataset:
         """Return the same dataset with some of its records only."""
-        return Dataset(self.name, self.card, _Part(self._reader, tuple(records), self.classes), self.settings)
+        return self._with(tuple(records), self.classes)
 
     def labelled_as(self, classes: Sequence[str]) -> Dataset:
         """Return the same images with labels that are positions in another order of the classes.
@@ -68,9 +88,15 @@ class Dataset:
             InputError: When they are not the same.
         """
         require_same_classes(self.name, self.classes, classes)
-        label = {position: tuple(classes).index(name) for position, name in enumerate(self.classes)}
-        records = tuple(replace(record, label=label[record.label]) for record in self.records)
-        return Dataset(self.name, self.card, _Part(self._reader, records, tuple(classes)), self.settings)
+        order = [list(classes).index(name) for name in self.classes]
+        renumbered = self.task.labels.renumbered
+        records = tuple(replace(record, label=renumbered(record.label, order)) for record in self.records)
+        return self._with(records, tuple(classes))
+
+    def _with(self, records: tuple[Record, ...], classes: tuple[str, ...]) -> Dataset:
+        reader = copy.copy(self.reader)
+        reader.records, reader.classes = records, classes
+        return Dataset(self.name, self.card, reader, self.settings, self.task)
 
     def open(self, record: Record) -> Image:
         """Open one image.
@@ -98,11 +124,11 @@ class Dataset:
         Raises:
             InputError: As for `open`.
         """
-        return self._reader.open(record)
+        return self.reader.open(record)
 
     def file(self, record: Record) -> Path | None:
         """Return the file of one image; None where the image is made, or lies in a file with others."""
-        return self._reader.file(record)
+        return self.reader.file(record)
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the RGB pixels.
@@ -110,19 +136,7 @@ class Dataset:
         Raises:
             InputError: When the file cannot be read.
         """
-        return self._reader.content_hash(record)
-
-
-class _Part:
-    """A reader of which some records are left out, or labelled in another order of the classes."""
-
-    def __init__(self, whole: Reader, records: tuple[Record, ...], classes: tuple[str, ...]) -> None:
-        self.records = records
-        self.classes = classes
-        self.notes = whole.notes
-        self.open = whole.open
-        self.file = whole.file
-        self.content_hash = whole.content_hash
+        return self.reader.content_hash(record)
 
 
 @dataclass(frozen=True)
@@ -154,20 +168,20 @@ class DatasetInfo:
         return self.card.classes
 
 
-def require_same_classes(name: str, classes: Sequence[str], wanted: Sequence[str]) -> None:
+def require_same_classes(name: str, classes: Sequence[str], expected: Sequence[str]) -> None:
     """Refuse an external test set whose classes are not those that a run learns.
 
     Args:
         name: The external test set.
         classes: Its classes.
-        wanted: Those of the dataset that is trained on, in any order.
+        expected: Those of the dataset that is trained on, in any order.
 
     Raises:
         InputError: When they differ.
     """
-    if set(classes) != set(wanted):
+    if set(classes) != set(expected):
         raise InputError(
-            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(wanted)}",
+            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(expected)}",
             hint="an external test set has the same classes, by name",
             kind="class_mismatch",
         )
@@ -190,12 +204,15 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         InputError: When the reference is neither name nor path, a setting is unknown or out of bounds, the images
             are not there, or the files are not as the reader expects them.
     """
-    found = _find(reference, catalog)
-    if found.card is None:
-        return _open_path(found, settings)
-    values = check_settings(found.name, found.card.reader, settings)
-    reader = open_reader(found.name, found.card, data_root, values)
-    return Dataset(found.name, found.card, reader, values.model_dump())
+    match = _find(reference, catalog)
+    reader, values = _reader_of(match, catalog, settings)
+    if match.card is None:
+        opened = reader(Source(match.name, match.path, values))
+        card = _card_for(match.name, opened)
+        return Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+    task = task_of(match.name, match.card, catalog)
+    opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
+    return Dataset(match.name, match.card, opened, values.model_dump(), task)
 
 
 def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> DatasetInfo:
@@ -217,11 +234,11 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
     try:
         dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     except InputError as error:
-        found = _find(reference, catalog)
-        if found.card is None or error.kind not in ("data_missing", "unsupported_task"):
+        match = _find(reference, catalog)
+        if match.card is None or error.kind not in ("data_missing", "unsupported_task"):
             raise
-        values = check_settings(found.name, found.card.reader, settings)
-        return DatasetInfo(found.name, found.card, found.card.counts.official.images, values.model_dump())
+        _, values = _reader_of(match, catalog, settings)
+        return DatasetInfo(match.name, match.card, match.card.counts.official.images, values.model_dump())
     return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, dataset)
 
 
@@ -238,38 +255,73 @@ def find_card(reference: str, *, catalog: Catalog) -> tuple[str, DatasetCard | N
     Raises:
         InputError: When the reference is neither name nor path, or the card is wrong.
     """
-    found = _find(reference, catalog)
-    return found.name, found.card
+    match = _find(reference, catalog)
+    return match.name, match.card
+
+
+def official_files(
+    reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]
+) -> Sequence[OfficialFile]:
+    """Return the official files that a dataset is read from with these settings.
+
+    Args:
+        reference: As for `open_dataset`.
+        catalog: The catalogues.
+        data_root: As for `open_dataset`.
+        settings: As for `open_dataset`.
+
+    Raises:
+        InputError: When the reference is neither name nor path, or a setting is unknown or out of bounds.
+    """
+    match = _find(reference, catalog)
+    reader, values = _reader_of(match, catalog, settings)
+    return reader.official_files(Source(match.name, data_root / match.name, values, match.card))
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Match:
+    """What a reference names: a card's file, or a path that a reader recognises."""
+
     name: str
     path: Path
-    card: DatasetCard | None
+    card: DatasetCard | None = None
 
 
-def _find(reference: str, catalog: Catalog) -> _Found:
+def _find(reference: str, catalog: Catalog) -> _Match:
     entries = catalog.entries("dataset")
     if reference in entries:
         file = entries[reference].file
-        return _Found(reference, file, load_card(file))
+        return _Match(reference, file, load_card(file, catalog))
     path = Path(reference).expanduser()
-    suffix = path.suffix.lower()
+    if path.is_file() and path.suffix.lower() == ".toml":
+        return _Match(_short_name(path.stem), path, load_card(path, catalog))
     if path.is_dir():
-        return _Found(_short_name(path.resolve().name), path, None)
-    if path.is_file() and suffix == ".toml":
-        return _Found(_short_name(path.stem), path, load_card(path))
-    if path.is_file() and suffix == ".csv":
-        return _Found(_short_name(path.stem), path, None)
+        return _Match(_short_name(path.resolve().name), path)
     if path.is_file():
+        _recognised(path, catalog)
+        return _Match(_short_name(path.stem), path)
+    names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card (none at {path.absolute()})"
+    raise unknown_name("dataset", reference, entries, hint=names)
+
+
+def _recognised(path: Path, catalog: Catalog) -> type[Reader]:
+    reader = recognise(path, catalog)
+    if reader is None:
         raise InputError(
-            f"the dataset {reference} is a file of an unknown kind",
+            f"the dataset {path} is a file of an unknown kind",
             hint="give a catalogue name, a folder of class folders, a .csv file or a card (.toml)",
             kind="unknown_dataset",
         )
-    names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card (none at {path.absolute()})"
-    raise unknown_name("dataset", reference, entries, hint=names)
+    return reader
+
+
+def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
+    """Return the reader and its settings: the card's, and over them the user's."""
+    if match.card is None:
+        reader = _recognised(match.path, catalog)
+        return reader, check_settings(match.name, reader, settings)
+    reader = load_reader(match.card.reader.kind, catalog)
+    return reader, check_settings(match.name, reader, {**match.card.reader.settings, **settings})
 
 
 def _short_name(text: str) -> str:
@@ -277,15 +329,7 @@ def _short_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "dataset"
 
 
-def _open_path(found: _Found, settings: Mapping[str, Any]) -> Dataset:
-    in_folder: ReaderKind = "huggingface" if is_saved_dataset(found.path) else "folder"
-    kind: ReaderKind = in_folder if found.path.is_dir() else "csv"
-    values = check_settings(found.name, ReaderSpec(kind=kind), settings)
-    reader = reader_at(found.path, values, None)
-    return Dataset(found.name, _card_for(found.name, kind, reader), reader, values.model_dump())
-
-
-def _card_for(name: str, kind: ReaderKind, reader: Reader) -> DatasetCard:
+def _card_for(name: str, reader: Reader) -> DatasetCard:
     """Write the card of a dataset that came without one."""
     splits = {record.split for record in reader.records}
     grouped = any(record.group is not None for record in reader.records)
@@ -296,7 +340,7 @@ def _card_for(name: str, kind: ReaderKind, reader: Reader) -> DatasetCard:
         classes=reader.classes,
         licence="unknown",
         version=1,
-        reader=ReaderSpec(kind=kind),
+        reader=ReaderSpec(kind=reader.card.name),
         split="official" if {"train", "test"} <= splits else "random",
         grouping="group" if grouped else "unavailable",
     )

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
+from petlbench.data.reading import map_images
 from petlbench.data.record import Record
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ __all__ = [
     "clusters",
     "duplicate_pairs",
     "fingerprint",
-    "map_images",
     "near_duplicate_groups",
     "perceptual_hashes",
 ]
@@ -52,7 +50,6 @@ _BLOCK = 512  # images whose hashes are compared with as many others at once
 _LOW_FREQUENCIES = 8
 
 Kind = Literal["bytes", "pixels", "near", "mirrored"]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -124,23 +121,6 @@ def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.packbits(bits, axis=1).view(np.uint64).reshape(count)
 
 
-def close_pairs(hashes: NDArray[np.uint64], bits: int = HASH_BITS) -> NDArray[np.int64]:
-    """Find the hashes that differ in few bits.
-
-    Args:
-        hashes: 64 bits each, (N,).
-        bits: Most bits that may differ.
-
-    Returns:
-        Positions, (P, 2), the smaller first, in order.
-    """
-    import numpy as np
-
-    found = [pairs for pairs, _ in _close_blocks(hashes, hashes, bits)]
-    every = np.concatenate([np.empty((0, 2), dtype=np.int64), *found])
-    return np.asarray(every[np.lexsort((every[:, 1], every[:, 0]))], dtype=np.int64)
-
-
 def duplicate_pairs(fingerprints: Sequence[Fingerprint]) -> list[DuplicatePair]:
     """Find the images that show the same.
 
@@ -161,9 +141,9 @@ def duplicate_pairs(fingerprints: Sequence[Fingerprint]) -> list[DuplicatePair]:
     rows = np.array(distinct)
     thumbnails = np.stack([fingerprints[row].thumbnail for row in distinct])
     near = [_pair(rows, match, "near") for match in _matches(thumbnails, thumbnails)]
-    known = {(pair.first, pair.second) for pair in near}
+    positions = {(pair.first, pair.second) for pair in near}
     mirrored = [_pair(rows, match, "mirrored") for match in _matches(thumbnails, thumbnails[:, :, ::-1])]
-    return equal + near + [pair for pair in mirrored if (pair.first, pair.second) not in known]
+    return equal + near + [pair for pair in mirrored if (pair.first, pair.second) not in positions]
 
 
 def clusters(pairs: Iterable[tuple[int, int]], count: int) -> list[int]:
@@ -178,16 +158,16 @@ def clusters(pairs: Iterable[tuple[int, int]], count: int) -> list[int]:
     """
     parent = list(range(count))
 
-    def root(one: int) -> int:
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
 
     for first, second in pairs:
         low, high = sorted((root(first), root(second)))
         parent[high] = low
-    return [root(one) for one in range(count)]
+    return [root(node) for node in range(count)]
 
 
 def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) -> Mapping[str, str]:
@@ -202,51 +182,16 @@ def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) ->
         Group name by image id, for the images that have a duplicate. A group is named after its first image.
     """
 
-    def look(record: Record) -> Fingerprint:
+    def read(record: Record) -> Fingerprint:
         return fingerprint(dataset.open(record), dataset.content_hash(record))
 
-    seen, _ = map_images(dataset, look, workers, progress)
-    pairs = duplicate_pairs(list(seen.values()))
-    cluster = clusters([(pair.first, pair.second) for pair in pairs], len(seen))
-    sizes, names = Counter(cluster), list(seen)
+    prints, _ = map_images(dataset.records, read, workers, progress)
+    pairs = duplicate_pairs(list(prints.values()))
+    cluster = clusters([(pair.first, pair.second) for pair in pairs], len(prints))
+    sizes, names = Counter(cluster), list(prints)
     return {
         name: f"duplicates of {names[first]}" for name, first in zip(names, cluster, strict=True) if sizes[first] > 1
     }
-
-
-def map_images(
-    dataset: Dataset, function: Callable[[Record], T], workers: int, progress: Progress
-) -> tuple[dict[str, T], dict[str, InputError]]:
-    """Do something with every image of a dataset, in threads.
-
-    Args:
-        dataset: The dataset.
-        function: What is done; called from several threads.
-        workers: Number of threads.
-        progress: Told of every image.
-
-    Returns:
-        What came of it, and the errors of the images that could not be read; both by image id, in the records' order.
-    """
-    progress.phase("reading images", len(dataset.records))
-
-    def attempt(record: Record) -> T | InputError:
-        try:
-            return function(record)
-        except InputError as error:
-            return error
-        finally:
-            progress.advance()
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        try:
-            outcomes = list(zip(dataset.records, pool.map(attempt, dataset.records), strict=True))
-        except BaseException:
-            # Without this, Ctrl-C would wait until every remaining image is read.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    seen = {record.image_id: outcome for record, outcome in outcomes if not isinstance(outcome, InputError)}
-    return seen, {record.image_id: outcome for record, outcome in outcomes if isinstance(outcome, InputError)}
 
 
 def _equal(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], list[int]]:
@@ -254,10 +199,10 @@ def _equal(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], li
     pairs: list[DuplicatePair] = []
     first: dict[str, int] = {}
     for row, mark in enumerate(fingerprints):
-        known = first.setdefault(mark.pixels, row)
-        if known != row:
-            same_file = fingerprints[known].sha256 == mark.sha256
-            pairs.append(DuplicatePair(known, row, "bytes" if same_file else "pixels", 0, 1.0))
+        original = first.setdefault(mark.pixels, row)
+        if original != row:
+            same_file = fingerprints[original].sha256 == mark.sha256
+            pairs.append(DuplicatePair(original, row, "bytes" if same_file else "pixels", 0, 1.0))
     return pairs, list(first.values())
 
 
@@ -283,7 +228,7 @@ def _matches(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8]) -> Iterat
     """Yield (row, column, bits, correlation) of what passes both tests, rows before columns."""
     import numpy as np
 
-    for pairs, bits in _close_blocks(perceptual_hashes(thumbnails), perceptual_hashes(others), HASH_BITS):
+    for pairs, bits in close_pairs(perceptual_hashes(thumbnails), perceptual_hashes(others), HASH_BITS):
         # One product of matrices: an even set has as many candidates as pairs, each of which would cost as much alone.
         left, at_left = np.unique(pairs[:, 0], return_inverse=True)
         right, at_right = np.unique(pairs[:, 1], return_inverse=True)
@@ -294,10 +239,19 @@ def _matches(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8]) -> Iterat
                 yield row, column, differing, value
 
 
-def _close_blocks(
+def close_pairs(
     hashes: NDArray[np.uint64], others: NDArray[np.uint64], bits: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield positions (P, 2), the row before the column, and differing bits (P,), block by block."""
+    """Yield the positions of hashes that differ in few bits, block by block.
+
+    Args:
+        hashes: 64 bits each, (N,).
+        others: The same, or those of the mirror images, (N,).
+        bits: Most bits that may differ.
+
+    Yields:
+        Positions (P, 2), the row before the column, and differing bits (P,).
+    """
     import numpy as np
 
     for top in range(0, len(hashes), _BLOCK):

@@ -52,9 +52,9 @@ class ImageStore:
 
     def part(self, dataset: Dataset) -> ImageStore:
         """The same images and what is kept of them, for a dataset that has lost some of its records."""
-        left = copy.copy(self)
-        left.dataset = dataset
-        return left
+        part = copy.copy(self)
+        part.dataset = dataset
+        return part
 
     def read(self, record: Record, split: Split) -> str:
         """Read an image for the first time: see that it can be decoded, and keep what its split will be read in.
@@ -98,9 +98,9 @@ class ImageStore:
             InputError: When it cannot be read.
         """
         forms = {view.form: view for view in views}
-        found = self._find(record, forms)
-        if found is not None:
-            return found
+        images = self._find(record, forms)
+        if images is not None:
+            return images
         image = self.dataset.open_deep(record)
         return {form: self._memory.keep(record, form, view.store(image)) for form, view in forms.items()}
 

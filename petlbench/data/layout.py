@@ -117,9 +117,9 @@ class TableSource(_Part):
     @property
     def needs(self) -> tuple[str, ...]:
         """The columns without which it cannot be read, in the card's order."""
-        asked = [*(name for key in self.key for name in names_in(key)), *self.fields.values()]
-        asked += [name for columns in self.one_hot.values() for name in columns]
-        return tuple(dict.fromkeys(asked))
+        columns = [*(name for key in self.key for name in names_in(key)), *self.fields.values()]
+        columns += [name for group in self.one_hot.values() for name in group]
+        return tuple(dict.fromkeys(columns))
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSource:
@@ -127,10 +127,10 @@ class TableSource(_Part):
             raise ValueError("a reason is given exactly where unmatched images are left out")
         if self.columns and self.text:
             raise ValueError("free text has no columns; its names are those of the groups in 'text'")
-        known = self.columns or (*re.compile(self.text).groupindex, "stem") * bool(self.text)
-        strange = [name for name in self.needs if known and name not in known]
+        names = self.columns or (*re.compile(self.text).groupindex, "stem") * bool(self.text)
+        strange = [name for name in self.needs if names and name not in names]
         if strange:
-            raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(known)}")
+            raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(names)}")
         return self
 
 
@@ -165,21 +165,21 @@ class Layout(_Part):
 
     def _check_side(self, side: Split | None) -> None:
         """Check that every name is known when it is used, and given once."""
-        known = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
+        names = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
         for table in self.tables_of(side):
-            _require(known, table.image_key, f"tables: image_key of {table.file}")
-            twice = sorted(known & table.provides)
+            _require(names, table.image_key, f"tables: image_key of {table.file}")
+            twice = sorted(names & table.provides)
             if twice:
                 raise ValueError(f"the field '{twice[0]}' of {table.file} stands twice")
-            known |= table.provides
-        _require(known, self.label, "label")
+            names |= table.provides
+        _require(names, self.label, "label")
         # A side without groups, or without a column for the audit, is common: it is enough that some side has it.
         every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.tables))
         _require(every, self.group, "group")
         _require(every, "".join(f"{{{name}}}" for name in self.extra), "extra")
 
 
-def _require(known: set[str] | frozenset[str], template: str, where: str) -> None:
-    strange = [name for name in names_in(template) if name not in known]
+def _require(names: set[str] | frozenset[str], template: str, where: str) -> None:
+    strange = [name for name in names_in(template) if name not in names]
     if strange:
-        raise ValueError(f"{where} uses the field '{strange[0]}'; known there: {', '.join(sorted(known)) or 'none'}")
+        raise ValueError(f"{where} uses the field '{strange[0]}'; known there: {', '.join(sorted(names)) or 'none'}")

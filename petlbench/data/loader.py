@@ -35,7 +35,7 @@ class Batch:
     Args:
         index: Positions of the images in the dataset, (B,).
         views: Images by view name, each (B, 3, H, W).
-        labels: Class indices, (B,).
+        labels: As the task type stores them: of one class an image its position, (B,).
     """
 
     index: Tensor
@@ -145,14 +145,14 @@ class ImageLoader:
 
     def _empty(self, indices: Sequence[int]) -> Batch:
         """A batch whose images are still to be written: each thread then puts its own where it belongs."""
-        records = self.images.dataset.records
+        records, to_array = self.images.dataset.records, self.images.dataset.task.labels.to_array
         return Batch(
             index=torch.tensor(indices),
             views={
                 name: torch.empty(len(indices), 3, view.size, view.size, pin_memory=self.pinned)
                 for name, view in self.views.items()
             },
-            labels=torch.tensor([records[index].label for index in indices]),
+            labels=torch.from_numpy(to_array([records[index].label for index in indices])),
         )
 
     def _fill(self, place: _Place, seed: int) -> None:

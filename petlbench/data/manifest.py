@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,42 +14,10 @@ from petlbench.data.dataset import Dataset
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "build_manifest", "manifest_digest", "manifest_of", "split_digest", "write_manifest"]
+__all__ = ["COLUMNS", "manifest_digest", "manifest_of", "split_digest", "write_manifest"]
 
 COLUMNS = ("image_id", "path", "label", "split", "group", "sha256")
 _SPLIT_COLUMNS = ("image_id", "split")
-
-
-def build_manifest(
-    dataset: Dataset, splits: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
-) -> pd.DataFrame:
-    """Hash every image and write down where it belongs.
-
-    Args:
-        dataset: The dataset.
-        splits: The side of every record, in the order of the dataset's records.
-        on_progress: Called in this thread with (images done, images in all).
-
-    Returns:
-        One row an image, sorted by image id, with the columns of `COLUMNS`; an unknown group is an empty string.
-
-    Raises:
-        InputError: When an image cannot be read, or there are not as many splits as records.
-    """
-    records = dataset.records
-    _check_count(dataset, splits)
-    digests: list[str] = []
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        try:
-            for digest in pool.map(dataset.content_hash, records):
-                digests.append(digest)
-                if on_progress is not None:
-                    on_progress(len(digests), len(records))
-        except BaseException:
-            # Without this, an error or Ctrl-C would wait until every remaining image is hashed.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return manifest_of(dataset, splits, digests)
 
 
 def manifest_of(dataset: Dataset, splits: Sequence[str], digests: Sequence[str]) -> pd.DataFrame:
@@ -63,33 +29,30 @@ def manifest_of(dataset: Dataset, splits: Sequence[str], digests: Sequence[str])
         digests: The SHA-256 of every record's content, in the same order.
 
     Returns:
-        The same as `build_manifest`.
+        One row an image, sorted by image id, with the columns of `COLUMNS`; an unknown group is an empty string.
 
     Raises:
         InputError: When there are not as many splits as records.
     """
     import pandas as pd
 
-    _check_count(dataset, splits)
-    rows = [
-        (record.image_id, record.path, record.label, split, record.group or "", digest)
-        for record, split, digest in zip(dataset.records, splits, digests, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image_id", ignore_index=True)
-
-
-def _check_count(dataset: Dataset, splits: Sequence[str]) -> None:
     if len(splits) != len(dataset.records):
         raise InputError(
             f"'{dataset.name}' has {len(dataset.records)} images, but {len(splits)} splits were given", kind="bad_split"
         )
+    written = dataset.task.labels.written
+    rows = [
+        (record.image_id, record.path, written(record.label), split, record.group or "", digest)
+        for record, split, digest in zip(dataset.records, splits, digests, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image_id", ignore_index=True)
 
 
 def write_manifest(frame: pd.DataFrame, file: Path) -> None:
     """Write a manifest as CSV: whole or not at all.
 
     Args:
-        frame: What `build_manifest` returned.
+        frame: What `manifest_of` returned.
         file: Where to; its folder is made.
     """
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -51,19 +51,17 @@ class Overview:
     unmeasured: int
 
 
-def overview_of(dataset: Dataset, known: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
+def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
     """Count classes by side, and measure images without decoding them.
 
     Args:
         dataset: The dataset.
-        known: What is known of images already, by image id.
+        facts: What is known of images already, by image id.
         workers: Threads that read.
         progress: Told of every image that is read.
     """
     by_split, refused = _by_split(dataset)
-    sizes = [(facts.width, facts.height, facts.format) for facts in known.values()] or _measure(
-        dataset, workers, progress
-    )
+    sizes = [(each.width, each.height, each.format) for each in facts.values()] or _measure(dataset, workers, progress)
     return Overview(
         by_split,
         refused,
@@ -77,7 +75,7 @@ def overview_of(dataset: Dataset, known: Mapping[str, ImageFacts], workers: int,
 def _by_split(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None, str]:
     scheme = SplitScheme.parse(dataset.card.split)
     try:
-        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes)
+        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=dataset.task.strata)
     except InputError as error:
         return None, error.message
     counts = Counter((side, record.label) for side, record in zip(sides, dataset.records, strict=True))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
+from petlbench.data.tasks.base import class_strata
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["SplitScheme", "assign_splits", "shared_groups"]
 
@@ -89,7 +91,12 @@ class SplitScheme:
 
 
 def assign_splits(
-    records: Sequence[Record], scheme: SplitScheme, seed: int, *, classes: Sequence[str] = ()
+    records: Sequence[Record],
+    scheme: SplitScheme,
+    seed: int,
+    *,
+    classes: Sequence[str] = (),
+    strata: Callable[[Sequence[Any]], NDArray[Any]] = class_strata,
 ) -> list[Split]:
     """Give every record its side.
 
@@ -102,6 +109,7 @@ def assign_splits(
         scheme: How to split. The folds of one seed share one partition.
         seed: Seed of the split, 0 or greater.
         classes: The class names that errors use, in label order; without them errors give the label.
+        strata: From labels to what is balanced, (N, K): the task type's `strata`.
 
     Returns:
         One of ``train``, ``val`` and ``test`` for every record, in the given order.
@@ -112,7 +120,7 @@ def assign_splits(
     """
     if seed < 0:
         raise InputError(f"the split seed {seed} is negative", hint="give 0 or a greater number", kind="bad_seed")
-    table = _Table(sorted(records, key=lambda record: record.image_id), classes)
+    table = _Table(sorted(records, key=lambda record: record.image_id), classes, strata)
     if scheme.kind == "official":
         sides = _official(table, seed)
     else:
@@ -137,21 +145,29 @@ def shared_groups(records: Sequence[Record], splits: Sequence[Split | None]) -> 
     for record, split in zip(records, splits, strict=True):
         if record.group is not None:
             sides[record.group].add(split)
-    return sorted(group for group, found in sides.items() if len(found) > 1)
+    return sorted(group for group, own in sides.items() if len(own) > 1)
 
 
 class _Table:
-    """Records in a fixed order, with labels and groups as arrays (N,)."""
+    """Records in a fixed order, with their strata, (N, K), and groups, (N,), as arrays."""
 
-    def __init__(self, records: Sequence[Record], classes: Sequence[str]) -> None:
+    def __init__(
+        self, records: Sequence[Record], classes: Sequence[str], strata: Callable[[Sequence[Any]], NDArray[Any]]
+    ) -> None:
         import numpy as np
 
         self.records = records
         self.classes = classes
-        self.labels = np.array([record.label for record in records], dtype=np.int64)
+        self.strata = np.asarray(strata([record.label for record in records]), dtype=bool)
         self.grouped = any(record.group is not None for record in records)
+        # Images in one stratum each are dealt out stratum by stratum; all others group by group.
+        self.whole = self.grouped or bool((self.strata.sum(axis=1) != 1).any())
         names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in records]
         self.groups = np.unique(names, return_inverse=True)[1]
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Return (stratum, number of images) of every stratum that has any."""
+        return [(stratum, count) for stratum, count in enumerate(self.strata.sum(axis=0).tolist()) if count]
 
     def most_folds(self, rows: np.ndarray) -> int:
         """Return into how many folds some rows can be divided: one group each, and one image of some class each."""
@@ -159,7 +175,7 @@ class _Table:
 
         if not len(rows):
             return 0
-        return min(len(np.unique(self.groups[rows])), int(np.bincount(self.labels[rows]).max()))
+        return min(len(np.unique(self.groups[rows])), int(self.strata[rows].sum(axis=0).max()))
 
     def too_small(self, label: int, count: int, why: str) -> InputError:
         """Build the error for a class that cannot be split."""
@@ -176,7 +192,7 @@ def _require_sizes(table: _Table, scheme: SplitScheme) -> None:
     import numpy as np
 
     folds = scheme.parts if scheme.kind == "kfold" else 0
-    for label, count in sorted(Counter(table.labels.tolist()).items()):
+    for label, count in table.counts():
         # Fold sizes differ by one: each needs one image, and what it leaves one to validate and one to train on.
         least = 2 if table.grouped else max(3, folds, 4 if folds == 2 else 0)
         if count < least:
@@ -211,34 +227,36 @@ def _drawn(table: _Table, scheme: SplitScheme, seed: int) -> list[Split]:
 def _official(table: _Table, seed: int) -> list[Split]:
     import numpy as np
 
-    given = [record.split for record in table.records]
-    _require_official(table.records, given)
-    leaks = shared_groups(table.records, given)
+    official = [record.split for record in table.records]
+    _require_official(table.records, official)
+    leaks = shared_groups(table.records, official)
     if leaks:
         raise InputError(
             f"the official split has {len(leaks)} groups on two sides, the first: {leaks[0]}",
             hint="correct the split or the groups, or choose --split random",
             kind="group_leak",
         )
-    rows = {side: np.array([row for row, split in enumerate(given) if split == side], int) for side in ("val", "test")}
+    rows = {
+        side: np.array([row for row, split in enumerate(official) if split == side], int) for side in ("val", "test")
+    }
     val = rows["val"]
     if not len(val):
-        train = np.array([row for row, split in enumerate(given) if split == "train"], int)
+        train = np.array([row for row, split in enumerate(official) if split == "train"], int)
         val = _cut(table, train, _VAL_FOLDS, _state(seed, _VAL_STREAM))
-    return _sides(len(given), val, rows["test"])
+    return _sides(len(official), val, rows["test"])
 
 
-def _require_official(records: Sequence[Record], given: Sequence[Split | None]) -> None:
+def _require_official(records: Sequence[Record], official: Sequence[Split | None]) -> None:
     others = "choose --split random, kfold:5/0 or repeat:5/0"
-    if not any(given):
+    if not any(official):
         raise InputError("the dataset has no official split", hint=others, kind="no_official_split")
     for side in ("train", "test"):
-        if side not in given:
+        if side not in official:
             raise InputError(f"the official split has no {side} part", hint=others, kind="no_official_split")
-    if None in given:
-        first = records[given.index(None)].image_id
+    if None in official:
+        first = records[official.index(None)].image_id
         raise InputError(
-            f"{given.count(None)} images have no side in the official split, the first: {first}",
+            f"{official.count(None)} images have no side in the official split, the first: {first}",
             hint=f"give each train, val or test, or {others}",
             kind="no_official_split",
         )
@@ -246,7 +264,7 @@ def _require_official(records: Sequence[Record], given: Sequence[Split | None]) 
 
 def _cut(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
     """Choose about one of `folds` parts of the rows."""
-    if not table.grouped:
+    if not table.whole:
         return _share(table, rows, folds, state)
     parts = min(folds, table.most_folds(rows))
     if parts < 2:
@@ -255,11 +273,11 @@ def _cut(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
             hint="add images of other groups",
             kind="too_few_groups",
         )
-    wanted = len(rows) / folds
+    goal = len(rows) / folds
     candidates = [part for part in _folds(table, rows, parts, state) if len(part)]
 
     def fault(part: np.ndarray) -> tuple[int, int, bool]:
-        return (*_lacking(table, rows, part), abs(len(part) - wanted) > 0.5 * wanted)
+        return (*_lacking(table, rows, part), abs(len(part) - goal) > 0.5 * goal)
 
     return min(candidates, key=fault)
 
@@ -268,10 +286,8 @@ def _lacking(table: _Table, rows: np.ndarray, part: np.ndarray) -> tuple[int, in
     """Count the classes that a choice would take from the rest, and those that it would not have itself."""
     import numpy as np
 
-    every = set(table.labels[rows].tolist())
-    chosen = set(table.labels[part].tolist())
-    left = set(table.labels[np.setdiff1d(rows, part)].tolist())
-    return len(every - left), len(every - chosen)
+    every, inside, rest = (table.strata[some].any(axis=0) for some in (rows, part, np.setdiff1d(rows, part)))
+    return int((every & ~rest).sum()), int((every & ~inside).sum())
 
 
 def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
@@ -282,28 +298,30 @@ def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarra
     import numpy as np
 
     rng = np.random.Generator(np.random.PCG64(state))
-    chosen: list[int] = []
-    for label in np.unique(table.labels[rows]):
-        members = rng.permutation(rows[table.labels[rows] == label])
+    part: list[int] = []
+    for stratum in table.strata[rows].T:
+        if not stratum.any():
+            continue
+        members = rng.permutation(rows[stratum])
         count = min(len(members) - 1, max(1, round(len(members) / folds)))
-        chosen += members[:count].tolist()
-    return np.sort(np.array(chosen, dtype=np.int64))
+        part += members[:count].tolist()
+    return np.sort(np.array(part, dtype=np.int64))
 
 
 def _folds(table: _Table, rows: np.ndarray, folds: int, state: int) -> list[np.ndarray]:
     """Divide the rows into folds of similar size and class mixture."""
-    if table.grouped:
-        return _group_folds(table.labels[rows], table.groups[rows], rows, folds, state)
+    if table.whole:
+        return _group_folds(table.strata[rows], table.groups[rows], rows, folds, state)
     from sklearn.model_selection import StratifiedKFold
 
     splitter = StratifiedKFold(folds, shuffle=True, random_state=state)
     with warnings.catch_warnings():
         # It warns of classes smaller than the folds; _require_sizes has refused those that matter.
         warnings.simplefilter("ignore", UserWarning)
-        return [rows[part] for _, part in splitter.split(rows, table.labels[rows])]
+        return [rows[part] for _, part in splitter.split(rows, table.strata[rows].argmax(axis=1))]
 
 
-def _group_folds(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds: int, state: int) -> list[np.ndarray]:
+def _group_folds(strata: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds: int, state: int) -> list[np.ndarray]:
     """Deal the groups out, the most uneven first, each to the fold that then makes the folds most alike.
 
     This is the rule of scikit-learn's StratifiedGroupKFold, which takes seconds for some thousand groups: it
@@ -312,19 +330,19 @@ def _group_folds(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds
     import numpy as np
 
     group = np.unique(groups, return_inverse=True)[1]
-    counts = np.zeros((group.max() + 1, labels.max() + 1))
-    np.add.at(counts, (group, labels), 1)
+    counts = np.zeros((group.max() + 1, np.flatnonzero(strata.any(axis=0)).max(initial=0) + 1))
+    np.add.at(counts, group, strata[:, : counts.shape[1]])
     order = np.random.Generator(np.random.PCG64(state)).permutation(len(counts))
     order = order[np.argsort(-counts[order].std(axis=1).round(9), kind="stable")]
     totals = np.maximum(counts.sum(axis=0), 1)
-    held, fold_of = np.zeros((folds, counts.shape[1])), np.zeros(len(counts), dtype=np.int64)
-    for one in order:
-        added = counts[one]
-        squares = (held**2).sum(axis=0) + 2 * held * added + added**2
-        spread = squares / folds - ((held.sum(axis=0) + added) / folds) ** 2
+    sums, fold_of = np.zeros((folds, counts.shape[1])), np.zeros(len(counts), dtype=np.int64)
+    for row in order:
+        added = counts[row]
+        squares = (sums**2).sum(axis=0) + 2 * sums * added + added**2
+        spread = squares / folds - ((sums.sum(axis=0) + added) / folds) ** 2
         unlike = (np.sqrt(np.maximum(spread, 0)) / totals).mean(axis=1).round(9)
-        fold_of[one] = np.lexsort((held.sum(axis=1), unlike))[0]
-        held[fold_of[one]] += added
+        fold_of[row] = np.lexsort((sums.sum(axis=1), unlike))[0]
+        sums[fold_of[row]] += added
     return [rows[fold_of[group] == fold] for fold in range(folds)]
 
 
@@ -346,6 +364,8 @@ def _sides(count: int, val: np.ndarray, test: np.ndarray) -> list[Split]:
 
 def _require_all_sides(table: _Table, sides: Sequence[Split]) -> None:
     """Refuse a split with an empty side, or one in which a class is evaluated but never trained on."""
+    import numpy as np
+
     empty = [side for side in SPLITS if side not in sides]
     if empty:
         raise InputError(
@@ -353,8 +373,8 @@ def _require_all_sides(table: _Table, sides: Sequence[Split]) -> None:
             hint="add images of other groups, or choose fewer folds",
             kind="too_few_groups",
         )
-    trained = {label for label, side in zip(table.labels.tolist(), sides, strict=True) if side == "train"}
+    trained = np.flatnonzero(table.strata[[side == "train" for side in sides]].any(axis=0))
     because = ", since their groups stay together" if table.grouped else ""
-    for label, count in sorted(Counter(table.labels.tolist()).items()):
+    for label, count in table.counts():
         if label not in trained:
             raise table.too_small(label, count, f"none of them is left to train on{because}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,6 +11,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, open_dataset
 from petlbench.data.image_store import ImageStore
 from petlbench.data.manifest import manifest_of
+from petlbench.data.reading import map_images, refusal
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext
@@ -80,7 +80,8 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
 
     def split(dataset: Dataset) -> list[Split]:
         _check_classes(dataset)
-        return assign_splits(dataset.records, scheme, run.config.split_seed, classes=dataset.classes)
+        seed, strata = run.config.split_seed, dataset.task.strata
+        return assign_splits(dataset.records, scheme, seed, classes=dataset.classes, strata=strata)
 
     return _read_all(images, split, run.config.skip_corrupt, context)
 
@@ -120,9 +121,15 @@ def _read_all(
     """Split a dataset and look at every image; once more split what is left where some cannot be read."""
     dataset = images.dataset
     splits = split(dataset)
-    digests, errors = _read(images, splits, context)
+    side = {record.image_id: name for record, name in zip(dataset.records, splits, strict=True)}
+    digests, errors = map_images(
+        dataset.records,
+        lambda record: images.read(record, side[record.image_id]),
+        context.options.workers,
+        context.progress,
+    )
     if errors and not skip_corrupt:
-        raise _refusal(errors)
+        raise refusal(errors, "mend or remove it, or leave unreadable images out and count them with --skip-corrupt")
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
         context.progress.say(f"{len(errors)} unreadable images are left out")
@@ -136,50 +143,13 @@ def _read_all(
 
 
 def _check_classes(dataset: Dataset) -> None:
-    present = {record.label for record in dataset.records}
-    for label, name in enumerate(dataset.classes):
-        if label not in present:
-            raise InputError(
-                f"class '{name}' of {dataset.name} has no image left",
-                hint="mend its images, or take the class out",
-                kind="class_too_small",
-            )
-
-
-def _read(
-    images: ImageStore, splits: Sequence[Split], context: RunContext
-) -> tuple[dict[str, str], dict[str, InputError]]:
-    """Look at every image; return the digests of those that can be read, and the errors of the others, by image id."""
-    records = images.dataset.records
-    context.progress.phase("reading images", len(records))
-
-    def look(record: Record, split: Split) -> str | InputError:
-        try:
-            return images.read(record, split)
-        except InputError as error:
-            return error
-        finally:
-            context.progress.advance()
-
-    with ThreadPoolExecutor(max(1, context.options.workers)) as pool:
-        try:
-            seen = dict(zip((record.image_id for record in records), pool.map(look, records, splits), strict=True))
-        except BaseException:
-            # Without this, Ctrl-C would wait until every remaining image is read.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    digests = {name: found for name, found in seen.items() if isinstance(found, str)}
-    return digests, {name: found for name, found in seen.items() if isinstance(found, InputError)}
-
-
-def _refusal(errors: Mapping[str, InputError]) -> InputError:
-    first = next(iter(errors.values()))
-    others = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
-    return InputError(
-        first.message + others,
-        hint="mend or remove it, or leave unreadable images out and count them with --skip-corrupt",
-        kind=first.kind,
-    )
+    empty = next((name for name, images in dataset.by_class().items() if not images), None)
+    if empty is not None:
+        raise InputError(
+            f"class '{empty}' of {dataset.name} has no image left",
+            hint="mend its images, or take the class out",
+            kind="class_too_small",
+        )
 
 
 def shared_images(external: RunData, trained: RunData) -> int:

@@ -16,9 +16,9 @@ from petlbench.core.request import Request
 from petlbench.core.validation import validate_settings
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
-from petlbench.data.readers.registry import require_trainable
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
+from petlbench.data.tasks.base import task_of
 from petlbench.data.views import Normalization, View, by_split
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
@@ -157,7 +157,7 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     is_there = Path(request.dataset).expanduser().exists()
     name = _reference(request.dataset, catalog) if is_there else request.dataset
     info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    require_trainable(info.name, info.card)
+    task_of(info.name, info.card, catalog)
     return info
 
 

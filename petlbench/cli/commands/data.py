@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -63,7 +62,7 @@ def info(
     found, given = Catalog(catalog), parse_assignments(settings, ("dataset",))["dataset"]
     described = describe_dataset(dataset, catalog=found, data_root=data_root, settings=given)
     opened = open_dataset(dataset, catalog=found, data_root=data_root, settings=given) if described.readable else None
-    prepared, seen = _look(described, opened, data_root, figure)
+    prepared, seen = _look(described, opened, figure)
     if json:
         print_json(_document(described, opened, prepared, seen))
         return
@@ -80,7 +79,7 @@ command.add_command(verify)
 
 
 def _look(
-    described: DatasetInfo, opened: Dataset | None, data_root: Path, figure: Path | None
+    described: DatasetInfo, opened: Dataset | None, figure: Path | None
 ) -> tuple[Prepared | None, Overview | None]:
     """Look at the images, where they are there."""
     from petlbench.core.environment import usable_cores
@@ -96,12 +95,10 @@ def _look(
         return None, None
     from petlbench.data.contact_sheet import draw_contact_sheet
     from petlbench.data.overview import overview_of
-    from petlbench.data.readers.prepared import open_prepared
+    from petlbench.data.readers.prepared import PreparedReader
 
-    prepared, known = None, {}
-    if described.card.layout is not None:
-        reader = open_prepared(described.name, described.card, data_root / described.name)
-        prepared, known = reader.prepared, dict(reader.facts)
+    reader = opened.reader
+    prepared, known = (reader.prepared, reader.facts) if isinstance(reader, PreparedReader) else (None, {})
     with ShownProgress() as progress:
         seen = overview_of(opened, known, usable_cores(), progress)
         if figure is not None:
@@ -117,7 +114,7 @@ def _document(
         "card": described.card.model_dump(mode="json"),
         "images": described.images,
         "readable": described.readable,
-        "images_by_class": _by_class(opened) if opened is not None else None,
+        "images_by_class": opened.by_class() if opened is not None else None,
         "images_by_split": seen.by_split if seen is not None else None,
         "width": asdict(seen.width) if seen is not None and seen.width is not None else None,
         "height": asdict(seen.height) if seen is not None and seen.height is not None else None,
@@ -126,11 +123,6 @@ def _document(
         "settings": dict(described.settings),
         "notes": list(opened.notes) if opened is not None else [],
     }
-
-
-def _by_class(opened: Dataset) -> dict[str, int]:
-    counts = Counter(record.label for record in opened.records)
-    return {name: counts[label] for label, name in enumerate(opened.classes)}
 
 
 def _print(described: DatasetInfo, opened: Dataset | None) -> None:
@@ -153,7 +145,7 @@ def _print(described: DatasetInfo, opened: Dataset | None) -> None:
 
 
 def _print_seen(opened: Dataset, seen: Overview) -> None:
-    counts = _by_class(opened)
+    counts = opened.by_class()
     sides: Mapping[str, Mapping[str, int]] = seen.by_split or {}
     rows = [[name, str(count), *(str(own[name]) for own in sides.values())] for name, count in counts.items()]
     total = [str(sum(own.values())) for own in sides.values()]

@@ -56,21 +56,13 @@ def prepare(
     from petlbench.core.catalog import Catalog
     from petlbench.core.environment import usable_cores
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.data.official.prepare import prepare_dataset
+    from petlbench.data.official.prepare import PrepareOptions, prepare_dataset
 
-    given = parse_assignments(settings, ("dataset",))["dataset"]
+    values = parse_assignments(settings, ("dataset",))["dataset"]
+    options = PrepareOptions(source, mirror, skip_corrupt, again)
     with ShownProgress() as progress:
         done = prepare_dataset(
-            dataset,
-            Catalog(catalog),
-            data_root,
-            given,
-            source=source,
-            mirror=mirror,
-            skip_corrupt=skip_corrupt,
-            again=again,
-            workers=usable_cores(),
-            progress=progress,
+            dataset, Catalog(catalog), data_root, values, options, workers=usable_cores(), progress=progress
         )
     if json:
         print_json(_document(done))

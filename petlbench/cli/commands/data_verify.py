@@ -36,33 +36,33 @@ def verify(dataset: str, data_root: Path, catalog: tuple[Path, ...], json: bool)
     from petlbench.data.official.verify import verify_dataset
 
     with ShownProgress() as progress:
-        found = verify_dataset(dataset, Catalog(catalog), data_root, usable_cores(), progress)
+        outcome = verify_dataset(dataset, Catalog(catalog), data_root, usable_cores(), progress)
     if json:
-        print_json(_document(dataset, found))
+        print_json(_document(dataset, outcome))
     else:
-        _print(dataset, found)
-    return 1 if found.faults else 0
+        _print(dataset, outcome)
+    return 1 if outcome.faults else 0
 
 
-def _document(name: str, found: Verified) -> dict[str, Any]:
+def _document(name: str, outcome: Verified) -> dict[str, Any]:
     return {
         "name": name,
-        found.what: found.images,
-        "bytes": found.bytes,
-        "whole": not found.faults,
-        "faults": [{"kind": fault.kind, "file": fault.file, "message": fault.message} for fault in found.faults],
+        outcome.what: outcome.images,
+        "bytes": outcome.bytes,
+        "whole": not outcome.faults,
+        "faults": [{"kind": fault.kind, "file": fault.file, "message": fault.message} for fault in outcome.faults],
     }
 
 
-def _print(name: str, found: Verified) -> None:
-    size = readable_size(found.bytes)
-    if not found.faults:
-        print(f"{name}: all {found.images} {found.what} ({size}) are as they should be")
+def _print(name: str, outcome: Verified) -> None:
+    size = readable_size(outcome.bytes)
+    if not outcome.faults:
+        print(f"{name}: all {outcome.images} {outcome.what} ({size}) are as they should be")
         return
-    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fault.kind for fault in found.faults).items())
-    print(f"{name}: of {found.images} {found.what} ({size}), not everything is as it should be: {kinds}")
-    for fault in found.faults[:_MOST_NAMED]:
+    kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fault.kind for fault in outcome.faults).items())
+    print(f"{name}: of {outcome.images} {outcome.what} ({size}), not everything is as it should be: {kinds}")
+    for fault in outcome.faults[:_MOST_NAMED]:
         print(f"  {fault.message}")
-    if len(found.faults) > _MOST_NAMED:
-        print(f"  and {len(found.faults) - _MOST_NAMED} more, which --json names")
+    if len(outcome.faults) > _MOST_NAMED:
+        print(f"  and {len(outcome.faults) - _MOST_NAMED} more, which --json names")
     print(f"  hint: get the official files again, then petlbench data prepare {name} --again")

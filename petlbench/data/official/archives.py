@@ -137,8 +137,8 @@ class JoinedFile(io.RawIOBase):
         stream = self._streams[part]
         stream.seek(self._position - self._starts[part])
         end = self._starts[part + 1] if part + 1 < len(self._starts) else self._size
-        wanted = max(0, min(memoryview(buffer).nbytes, end - self._position))
-        content = stream.read(wanted)
+        count = max(0, min(memoryview(buffer).nbytes, end - self._position))
+        content = stream.read(count)
         memoryview(buffer).cast("B")[: len(content)] = content
         self._position += len(content)
         return len(content)
@@ -265,17 +265,17 @@ def _write(
 
 def _copy(source: IO[bytes], written: IO[bytes], declared: int, archive: Path) -> None:
     """Copy no more than an entry says that it has: the bounds were checked against that."""
-    left = declared
+    rest = declared
     while block := source.read(_BLOCK):
-        left -= len(block)
-        if left < 0:
+        rest -= len(block)
+        if rest < 0:
             raise _too_much(archive, "more bytes than an entry declares", f"{declared:,}")
         written.write(block)
 
 
-def _too_much(archive: Path, found: str, bound: str) -> InputError:
+def _too_much(archive: Path, content: str, bound: str) -> InputError:
     return InputError(
-        f"the archive {archive} holds {found}; no more than {bound} is unpacked",
+        f"the archive {archive} holds {content}; no more than {bound} is unpacked",
         hint="if the archive is what you expect, unpack it yourself and give the folder with --from",
         kind="archive_too_large",
     )

@@ -207,11 +207,11 @@ class _Resuming:
             raise Broken(f"the connection broke off after {have} of {total} bytes")
 
     def _require_size(self, url: str) -> None:
-        found = self._partial.size
-        if self._size is not None and found != self._size:
+        size = self._partial.size
+        if self._size is not None and size != self._size:
             self._partial.forget()
             raise InputError(
-                f"what {url} gives is another file: it has {found} bytes, not {self._size}",
+                f"what {url} gives is another file: it has {size} bytes, not {self._size}",
                 hint=_OTHER_WAY,
                 kind="wrong_checksum",
             )

@@ -6,25 +6,25 @@ import hashlib
 import json
 import re
 import shutil
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from petlbench.core.config import RunConfig
-from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import near_duplicate_groups
 from petlbench.data.images.facts import ImageFacts, read_facts
-from petlbench.data.manifest import build_manifest, manifest_digest, split_digest, write_manifest
+from petlbench.data.manifest import manifest_digest, manifest_of, split_digest, write_manifest
 from petlbench.data.official.fetch import Sources
 from petlbench.data.official.read import OfficialImages
-from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.readers.base import ImageFiles
 from petlbench.data.readers.prepared import PREPARED_FILE, TABLE_FILE, Prepared, WrittenSplit, card_digest, table_bytes
+from petlbench.data.reading import map_images, refusal
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits
+from petlbench.data.tasks.base import TaskType
 
 __all__ = ["Draft", "default_schemes"]
 
@@ -47,10 +47,14 @@ class Draft:
         root: The folder of its images.
         records: The images.
         official: What else was read there.
+        task: The card's task type.
     """
 
-    def __init__(self, sources: Sources, root: Path, records: tuple[Record, ...], official: OfficialImages) -> None:
+    def __init__(
+        self, sources: Sources, root: Path, records: tuple[Record, ...], official: OfficialImages, task: TaskType
+    ) -> None:
         self._sources = sources
+        self._task = task
         self._root = root
         self._official = official
         self._records = records
@@ -64,31 +68,15 @@ class Draft:
         Raises:
             InputError: When one cannot be read and is not to be skipped.
         """
-        progress = self._sources.progress
-        progress.phase("checking images", len(self._records))
 
-        def check(record: Record) -> ImageFacts | InputError:
-            try:
-                return read_facts(self._root / record.path)
-            except InputError as error:
-                return error
-            finally:
-                progress.advance()
+        def check(record: Record) -> ImageFacts:
+            return read_facts(self._root / record.path)
 
-        errors: list[InputError] = []
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            try:
-                for record, found in zip(self._records, pool.map(check, self._records), strict=True):
-                    if isinstance(found, InputError):
-                        errors.append(found)
-                    else:
-                        self._facts[record.image_id] = found
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        self._facts, errors = map_images(self._records, check, workers, self._sources.progress, phase="checking images")
         if errors and not skip_corrupt:
-            raise _refusal(errors)
-        self._skipped = [error.message for error in errors]
+            hint = "get the official files again, or leave unreadable images out and count them with --skip-corrupt"
+            raise refusal(errors, hint)
+        self._skipped = [error.message for error in errors.values()]
         self._records = tuple(record for record in self._records if record.image_id in self._facts)
 
     def group_duplicates(self, workers: int) -> None:
@@ -136,46 +124,45 @@ class Draft:
             root=self._root.relative_to(folder).as_posix() if inside else str(self._root),
             images=len(self._records),
             table_sha256=hashlib.sha256(table).hexdigest(),
-            counts=_by_class(self._records, card),
+            counts=self._dataset().by_class(),
             split_seed=_SEED,
             splits={str(scheme): self._write_split(scheme, draft) for scheme in default_schemes(card)},
-            differences=_differences(self._records, card),
-            left_out=self._official.left_out,
+            differences=_differences(self._dataset()),
+            left_out={reason: list(paths) for reason, paths in self._official.left_out.items()},
             skipped=self._skipped,
             clusters=self._clusters,
-            remarks=self._official.notes,
+            remarks=list(self._official.notes),
             source="" if inside or self._sources.given is None else str(self._sources.given.resolve()),
+            schema=1,
         )
-        text = json.dumps(prepared.document(), indent=1)
-        (draft / PREPARED_FILE).write_text(text, encoding="utf-8")
-        return Prepared.from_document(json.loads(text))
+        (draft / PREPARED_FILE).write_text(json.dumps(prepared.document(), indent=1), encoding="utf-8")
+        return prepared
 
     def _write_split(self, scheme: SplitScheme, draft: Path) -> WrittenSplit:
-        dataset, card = self._dataset(), self._sources.card
-        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes)
-        frame = build_manifest(dataset, sides)
+        dataset = self._dataset()
+        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=self._task.strata)
+        frame = manifest_of(dataset, sides, [self._facts[record.image_id].sha256 for record in dataset.records])
         file = f"{_SPLITS_FOLDER}/{re.sub('[:/]', '-', str(scheme))}.csv"
         write_manifest(frame, draft / file)
         counts: dict[str, dict[str, int]] = {
-            side: _by_class([record for record, own in zip(dataset.records, sides, strict=True) if own == side], card)
+            side: dataset.by_class(record for record, own in zip(dataset.records, sides, strict=True) if own == side)
             for side in SPLITS
         }
-        return WrittenSplit(file, manifest_digest(frame), split_digest(frame), counts)
+        digests = {"sha256": manifest_digest(frame), "split_sha256": split_digest(frame)}
+        return WrittenSplit(file=file, counts=counts, **digests)
 
     def _dataset(self) -> Dataset:
         reader = _Checked(self._root, self._sources.card.classes, self._records, self._facts)
-        return Dataset(self._sources.name, self._sources.card, reader, {})
+        return Dataset(self._sources.name, self._sources.card, reader, {}, self._task)
 
 
 class _Checked(ImageFiles):
     """Images whose checksums are known."""
 
-    notes: tuple[str, ...] = ()
-
     def __init__(
         self, root: Path, classes: tuple[str, ...], records: tuple[Record, ...], facts: Mapping[str, ImageFacts]
     ) -> None:
-        super().__init__(root)
+        self.root = root
         self.classes = classes
         self.records = records
         self._facts = facts
@@ -185,32 +172,18 @@ class _Checked(ImageFiles):
         return self._facts[record.image_id].sha256
 
 
-def _by_class(records: Sequence[Record], card: DatasetCard) -> dict[str, int]:
-    counts = Counter(record.label for record in records)
-    return {name: counts[label] for label, name in enumerate(card.classes)}
-
-
-def _differences(records: Sequence[Record], card: DatasetCard) -> list[str]:
+def _differences(dataset: Dataset) -> list[str]:
     """Say where the numbers of images are not those that the card knows."""
-    table, said = card.counts.official, []
+    table, differences = dataset.card.counts.official, []
     # On which sides the images without a usable label are, no official page says.
     parts = {} if table.left_out else {"train": table.train, "val": table.val, "test": table.test}
     for part, count in {"all": table.images, **parts}.items():
-        found = [record for record in records if part in ("all", record.split)]
-        if count is not None and len(found) != count:
-            said.append(f"{part}: {len(found)} images, not {count} as the card says")
-    for name, wanted in table.classes.items():
-        own = _by_class([record for record in records if name in ("all", record.split)], card)
-        other = [f"{one} {own[one]} (card: {number})" for one, number in wanted.items() if own[one] != number]
+        images = sum(part in ("all", record.split) for record in dataset.records)
+        if count is not None and images != count:
+            differences.append(f"{part}: {images} images, not {count} as the card says")
+    for part, expected in table.classes.items():
+        own = dataset.by_class(record for record in dataset.records if part in ("all", record.split))
+        other = [f"{name} {own[name]} (card: {count})" for name, count in expected.items() if own[name] != count]
         if other:
-            said.append(f"{name}: {', '.join(other)}")
-    return said
-
-
-def _refusal(errors: Sequence[InputError]) -> InputError:
-    others = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
-    return InputError(
-        errors[0].message + others,
-        hint="get the official files again, or leave unreadable images out and count them with --skip-corrupt",
-        kind=errors[0].kind,
-    )
+            differences.append(f"{part}: {', '.join(other)}")
+    return differences

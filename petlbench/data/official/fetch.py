@@ -54,8 +54,8 @@ class Sources:
 
     def held(self, file: OfficialFile) -> Path | None:
         """Return an official file that is on the disk already."""
-        found = self.place / file.name
-        return found if found.is_file() else None
+        path = self.place / file.name
+        return path if path.is_file() else None
 
     def address(self, file: OfficialFile) -> str:
         """Return where a file can be downloaded; empty where it cannot."""
@@ -96,10 +96,10 @@ def gather(sources: Sources, readable: Callable[[Path], bool], *, anew: bool = F
     at_hand = all(sources.held(file) for file in official)
     if sources.given is None and unpacked.holds(official) and not (anew and at_hand):
         return unpacked.folder
-    found = fetch(sources, official, sources.folder / DOWNLOADS)
+    files = fetch(sources, official, sources.folder / DOWNLOADS)
     if anew:
         unpacked.clear()
-    unpacked.add(found, sources.progress)
+    unpacked.add(files, sources.progress)
     return unpacked.folder
 
 
@@ -120,17 +120,17 @@ def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list
     by_hand = [file.name for file in files if sources.held(file) is None and not sources.address(file)]
     if by_hand or not files:
         raise _by_hand(sources, by_hand)
-    found: list[Path] = []
+    paths: list[Path] = []
     for file in files:
-        held, address = sources.held(file), sources.address(file)
-        if held is not None and (sources.given is not None or not address):
-            require_official(held, file, sources.progress)
+        path, address = sources.held(file), sources.address(file)
+        if path is not None and (sources.given is not None or not address):
+            require_official(path, file, sources.progress)
         else:
-            held = folder / file.name
+            path = folder / file.name
             folder.mkdir(parents=True, exist_ok=True)
-            download(address, held, sources.progress, checksum=_checksum(file), size=file.bytes)
-        found.append(held)
-    return found
+            download(address, path, sources.progress, checksum=_checksum(file), size=file.bytes)
+        paths.append(path)
+    return paths
 
 
 def place_files(sources: Sources, files: Sequence[OfficialFile]) -> list[Path]:
@@ -147,11 +147,11 @@ def place_files(sources: Sources, files: Sequence[OfficialFile]) -> list[Path]:
         InputError: As for `fetch`.
     """
     placed: list[Path] = []
-    for found in fetch(sources, files, sources.folder):
-        target = sources.folder / found.name
-        if found != target:
+    for path in fetch(sources, files, sources.folder):
+        target = sources.folder / path.name
+        if path != target:
             with write_atomically(target) as temporary:
-                shutil.copyfile(found, temporary)
+                shutil.copyfile(path, temporary)
         placed.append(target)
     return placed
 
@@ -184,7 +184,7 @@ class _Unpacked:
         firsts = [file for file in files if is_archive(file.name)]
         sizes = {file.name: [part.stat().st_size for part in archive_parts(file)] for file in firsts}
         done = self._done()
-        if any(sizes.get(name) != known for name, known in done.items()):
+        if any(sizes.get(name) != old for name, old in done.items()):
             self.clear()  # an archive has changed: what it held before must not stay
             done = {}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -206,8 +206,8 @@ class _Unpacked:
         """The archives that are unpacked, with the sizes of their pieces in bytes."""
         if not self._state.is_file():
             return {}
-        known: dict[str, list[int]] = json.loads(self._state.read_text(encoding="utf-8"))
-        return known
+        sizes: dict[str, list[int]] = json.loads(self._state.read_text(encoding="utf-8"))
+        return sizes
 
 
 def _merge(arrived: Path, folder: Path, archive: Path) -> None:
@@ -234,35 +234,35 @@ def _checksum(file: OfficialFile) -> str | None:
     return f"md5:{file.md5}" if file.md5 is not None else None
 
 
-def require_official(held: Path, file: OfficialFile, progress: Progress) -> None:
+def require_official(path: Path, file: OfficialFile, progress: Progress) -> None:
     """Compare a file with what the card knows of it.
 
     Args:
-        held: The file.
+        path: The file.
         file: What is known of it.
         progress: Told of the checksum, which takes time.
 
     Raises:
         InputError: When size or checksum is another.
     """
-    size, checksum = held.stat().st_size, _checksum(file)
+    size, checksum = path.stat().st_size, _checksum(file)
     if file.bytes is not None and size != file.bytes:
-        raise _other_file(held, f"{size} bytes", f"{file.bytes} bytes", file)
+        raise _other_file(path, f"{size} bytes", f"{file.bytes} bytes", file)
     if checksum is None:
         return
     kind, _, expected = checksum.partition(":")
-    progress.phase(f"checksum of {held.name}", 1)
-    with held.open("rb") as stream:
-        found = hashlib.file_digest(stream, kind).hexdigest()
+    progress.phase(f"checksum of {path.name}", 1)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, kind).hexdigest()
     progress.advance()
-    if found != expected:
-        raise _other_file(held, f"the {kind} checksum {found}", expected, file)
+    if digest != expected:
+        raise _other_file(path, f"the {kind} checksum {digest}", expected, file)
 
 
-def _other_file(held: Path, found: str, expected: str, file: OfficialFile) -> InputError:
+def _other_file(path: Path, actual: str, expected: str, file: OfficialFile) -> InputError:
     source = f" from {file.url}" if file.url else ""
     return InputError(
-        f"{held} is not the official file: it has {found}, not {expected}",
+        f"{path} is not the official file: it has {actual}, not {expected}",
         hint=f"get it again{source}; if the official file has changed, so must the card",
         kind="wrong_checksum",
     )
@@ -270,9 +270,9 @@ def _other_file(held: Path, found: str, expected: str, file: OfficialFile) -> In
 
 def _other_names(sources: Sources, others: Sequence[str]) -> InputError:
     """Build the error for archives that may be the official ones under names of their own."""
-    known = ", ".join(file.name for file in sources.card.files if is_piece(file.name)) or "no archive"
+    names = ", ".join(file.name for file in sources.card.files if is_piece(file.name)) or "no archive"
     return InputError(
-        f"{sources.place} holds {', '.join(others)}; the card of '{sources.name}' knows {known}",
+        f"{sources.place} holds {', '.join(others)}; the card of '{sources.name}' knows {names}",
         hint="if it is the official archive, rename it so, or unpack it there and call again",
         kind="unknown_archive",
     )
@@ -281,15 +281,15 @@ def _other_names(sources: Sources, others: Sequence[str]) -> InputError:
 def _by_hand(sources: Sources, names: Sequence[str]) -> InputError:
     """Build the error that says, step by step, how files behind a login or a form are got."""
     card, place = sources.card, sources.place
-    wanted = ", ".join(names) or "the files of the official release"
+    files = ", ".join(names) or "the files of the official release"
     steps = [
-        *(card.steps or [f"open {card.home or 'the official page'} and get {wanted}"]),
-        f"put {wanted} into {place.resolve()}, or into any other folder that you then name with --from",
+        *(card.steps or [f"open {card.home or 'the official page'} and get {files}"]),
+        f"put {files} into {place.resolve()}, or into any other folder that you then name with --from",
         f"petlbench data prepare {sources.name}" + (f" --from {place}" if sources.given is not None else ""),
     ]
     numbered = "".join(f"\n    {number}. {step}" for number, step in enumerate(steps, start=1))
     return InputError(
-        f"official files of '{sources.name}' must be fetched by hand: {wanted} not found in {place}",
+        f"official files of '{sources.name}' must be fetched by hand: {files} not found in {place}",
         hint=f"{card.home} (licence: {card.licence}){numbered}",
         kind="fetch_by_hand",
     )

@@ -96,8 +96,8 @@ def _files(table: TableSource, root: Path, paths: Sequence[str], name: str) -> l
         )
     if len(files) > 1 and "*" not in table.file:
         if any(file.read_bytes() != files[0].read_bytes() for file in files):
-            found = " and ".join(str(file) for file in files[:2])
-            raise InputError(f"the table {table.file} is there twice: {found} differ", kind="bad_table")
+            places = " and ".join(str(file) for file in files[:2])
+            raise InputError(f"the table {table.file} is there twice: {places} differ", kind="bad_table")
         return files[:1]
     return files
 
@@ -116,9 +116,9 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
                 kind="bad_table",
             )
         for key in keys:
-            known = entries.setdefault(key.casefold() if table.ignore_case else key, _Entry(row, key, values))
-            if known.values != values:
-                raise _disagreement(known, key, row, values)
+            earlier = entries.setdefault(key.casefold() if table.ignore_case else key, _Entry(row, key, values))
+            if earlier.values != values:
+                raise _disagreement(earlier, key, row, values)
     return entries
 
 
@@ -204,10 +204,10 @@ def _require_used(absent: Sequence[_Entry], table: TableSource, root: Path) -> N
     )
 
 
-def _disagreement(known: _Entry, key: str, row: Row, values: Mapping[str, str]) -> InputError:
-    name = next(name for name in values if values[name] != known.values[name])
+def _disagreement(earlier: _Entry, key: str, row: Row, values: Mapping[str, str]) -> InputError:
+    name = next(name for name in values if values[name] != earlier.values[name])
     return InputError(
-        f"{row.place}: '{key}' has the {name} '{values[name]}', but {known.row.place} says '{known.values[name]}'",
+        f"{row.place}: '{key}' has the {name} '{values[name]}', but {earlier.row.place} says '{earlier.values[name]}'",
         hint="is it the file of the official release, unchanged?",
         kind="duplicate_image",
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +11,16 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
-from petlbench.data.card import DatasetCard, OfficialFile
-from petlbench.data.dataset import describe_dataset, find_card, open_dataset
-from petlbench.data.layout import Layout
+from petlbench.data.card import DatasetCard
+from petlbench.data.dataset import describe_dataset, find_card, official_files, open_dataset
 from petlbench.data.official.draft import Draft
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
 from petlbench.data.official.read import OfficialImages, read_official
-from petlbench.data.readers.medmnist import archive_name
 from petlbench.data.readers.prepared import Prepared, other_card, read_prepared
-from petlbench.data.record import Record
+from petlbench.data.record import Record, images_by_class
+from petlbench.data.tasks.base import TaskType, task_of
 
-__all__ = ["Preparation", "holding", "prepare_dataset"]
+__all__ = ["Preparation", "PrepareOptions", "holding", "prepare_dataset"]
 
 _LOCK = ".lock"
 
@@ -50,16 +48,30 @@ class Preparation:
     unverified: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Where official files come from, and how they are taken.
+
+    Args:
+        source: Folder with the official files, as archives or unpacked.
+        mirror: Address of a folder with the same files, in place of the official addresses.
+        skip_corrupt: Whether images that cannot be read are left out.
+        again: Whether a prepared dataset is prepared anew.
+    """
+
+    source: Path | None = None
+    mirror: str | None = None
+    skip_corrupt: bool = False
+    again: bool = False
+
+
 def prepare_dataset(
     reference: str,
     catalog: Catalog,
     data_root: Path,
     settings: Mapping[str, str],
+    options: PrepareOptions,
     *,
-    source: Path | None,
-    mirror: str | None,
-    skip_corrupt: bool,
-    again: bool,
     workers: int,
     progress: Progress,
 ) -> Preparation:
@@ -70,10 +82,7 @@ def prepare_dataset(
         catalog: The catalogues.
         data_root: The folder below which datasets lie.
         settings: The reader's settings that differ from the card's, by name.
-        source: Folder with the official files, as archives or unpacked.
-        mirror: Address of a folder with the same files, in place of the official addresses.
-        skip_corrupt: Whether images that cannot be read are left out.
-        again: Whether a prepared dataset is prepared anew.
+        options: Where the files come from, and how they are taken.
         workers: Threads that read images.
         progress: Told what goes on.
 
@@ -90,40 +99,30 @@ def prepare_dataset(
         )
     if settings:
         describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
-    if source is not None:
-        source = source.expanduser()
-    sources = Sources(name, card, (data_root / name).resolve(), source, mirror, progress)
+    source = options.source.expanduser() if options.source is not None else None
+    sources = Sources(name, card, (data_root / name).resolve(), source, options.mirror, progress)
     check_writable(sources.folder, what="data folder", option="--data-root")
     with holding(sources.folder, name):
         if card.layout is not None:
-            return _prepare_layout(sources, card.layout, workers, skip_corrupt=skip_corrupt, again=again)
-        files = place_files(sources, _wanted(reference, catalog, data_root, settings))
+            task = task_of(name, card, catalog)
+            return _prepare_layout(sources, task, workers, options)
+        files = place_files(sources, official_files(reference, catalog=catalog, data_root=data_root, settings=settings))
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     return Preparation(name, sources.folder, len(dataset.records), True, None, files, card.unverified)
 
 
-def _wanted(reference: str, catalog: Catalog, data_root: Path, settings: Mapping[str, str]) -> Sequence[OfficialFile]:
-    """Return the official files that a dataset without a layout is read from, with these settings."""
-    described = describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
-    card = described.card
-    if card.reader.kind != "medmnist":
-        return card.files
-    archive = archive_name(described.name, int(described.settings["size"]))
-    return [file for file in card.files if file.name == archive]
-
-
-def _prepare_layout(sources: Sources, layout: Layout, workers: int, *, skip_corrupt: bool, again: bool) -> Preparation:
+def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: PrepareOptions) -> Preparation:
     unverified = sources.card.unverified
-    before = read_prepared(sources.folder) if not again else None
+    before = read_prepared(sources.folder) if not options.again else None
     if before is not None and before.card_version != sources.card.version:
         raise other_card(before, sources.card)
     if before is not None:
         return Preparation(sources.name, sources.folder, before.images, False, before, (), unverified)
-    sources = _as_before(sources) if again else sources
-    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=again)
-    official = _read(sources, root)
-    draft = Draft(sources, *_as_published(root, official.records, layout), official)
-    draft.check_images(workers, skip_corrupt)
+    sources = _as_before(sources) if options.again else sources
+    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=options.again)
+    official = _read(sources, root, task)
+    draft = Draft(sources, *_as_published(root, official), official, task)
+    draft.check_images(workers, options.skip_corrupt)
     draft.group_duplicates(workers)
     prepared = draft.publish()
     return Preparation(sources.name, sources.folder, prepared.images, True, prepared, (), unverified)
@@ -177,11 +176,10 @@ def _readable(card: DatasetCard, folder: Path, name: str) -> bool:
         return False
 
 
-def _read(sources: Sources, root: Path) -> OfficialImages:
+def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:
     official = read_official(sources.card, root, sources.name, progress=sources.progress)
-    present = {record.label for record in official.records}
-    for label, name in enumerate(sources.card.classes):
-        if label not in present:
+    for name, count in images_by_class(official.records, sources.card.classes, task.labels).items():
+        if not count:
             raise InputError(
                 f"{root} has no image of the class '{name}' of '{sources.name}'",
                 hint="put all of the official files there",
@@ -190,28 +188,15 @@ def _read(sources: Sources, root: Path) -> OfficialImages:
     return official
 
 
-def _as_published(root: Path, records: tuple[Record, ...], layout: Layout) -> tuple[Path, tuple[Record, ...]]:
+def _as_published(root: Path, official: OfficialImages) -> tuple[Path, tuple[Record, ...]]:
     """Take the paths that the release itself gives its images, so that all who prepare it get the same manifest.
-
-    Users may have named a folder above the release, or its outermost folder.
 
     Returns:
         The folder that the paths are relative to, and the records.
     """
-    top = records[0].path.partition("/")[0]
-    choices: list[tuple[Path, Callable[[str], str]]] = [
-        (root, lambda path: path),
-        (root.parent, lambda path: f"{root.name}/{path}"),
-        (root / top, lambda path: path.removeprefix(f"{top}/")),
-    ]
-
-    def images(choice: tuple[Path, Callable[[str], str]]) -> int:
-        names = [choice[1](record.path) for record in records]
-        return sum(any(re.fullmatch(source.pattern, name) for source in layout.images) for name in names)
-
-    place, rename = max(choices, key=images)
-    return place, _moved(records, rename)
-
-
-def _moved(records: Sequence[Record], rename: Callable[[str], str]) -> tuple[Record, ...]:
-    return tuple(replace(one, image_id=rename(one.path), path=rename(one.path)) for one in records)
+    path = official.records[0].path
+    name = official.names[path]
+    folder = root.parent if len(name) > len(path) else root / path.removesuffix(name)
+    names = [official.names[record.path] for record in official.records]
+    records = zip(official.records, names, strict=True)
+    return folder, tuple(replace(record, image_id=name, path=name) for record, name in records)

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ from pathlib import Path
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard
-from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, is_image
+from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
+from petlbench.data.images.walk import files_below
 from petlbench.data.layout import Layout, ends_with, fill, names_in
 from petlbench.data.official.join import Found, join
 from petlbench.data.official.tables import read_header
@@ -36,11 +37,13 @@ class OfficialImages:
         records: The images, sorted by id; an id is the path below the root, in POSIX form.
         left_out: Paths of the files that look like images and are not used, sorted, by reason.
         notes: What else a reader of results must know of the files, in words.
+        names: The path that the release itself gives each file, by its path below the root.
     """
 
     records: tuple[Record, ...]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progress | None = None) -> OfficialImages:
@@ -63,9 +66,10 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
     layout = card.layout
     if layout is None:
         raise InputError(f"the card of '{name}' has no layout", hint="it needs a [layout]", kind="bad_card")
-    paths = _paths_below(root, name)
+    paths = list(files_below(root))
     _refuse_copies(layout, root, paths, name)
-    images, left_out = _find_images(layout, root, paths, name)
+    names = _official_names(layout, root, paths, name)
+    images, left_out = _find_images(layout, root, names, name)
     _read_tags(layout, root, images, progress or Progress())
     notes = [note for table in layout.tables for note in join(table, images, root, paths, name)]
     records = []
@@ -76,40 +80,8 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
         else:
             records.append(_record(image, card, layout))
     records.sort(key=lambda record: record.image_id)
-    return OfficialImages(
-        tuple(records), {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}, tuple(notes)
-    )
-
-
-def _paths_below(root: Path, name: str) -> list[str]:
-    """List every file below the root in POSIX form; links to folders are followed, except to one that we are in."""
-
-    def below(folder: str, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-        with os.scandir(folder) as entries:
-            seen = sorted((entry for entry in entries if _is_data(entry.name)), key=lambda entry: entry.name)
-        for entry in seen:
-            if not entry.is_dir():
-                yield prefix + entry.name
-            elif (place := os.path.realpath(entry.path)) not in above:
-                yield from below(entry.path, f"{prefix}{entry.name}/", (*above, place))
-
-    try:
-        paths = list(below(str(root), "", (os.path.realpath(root),)))
-        "".join(paths).encode("utf-8")
-    except OSError as error:
-        raise InputError(
-            f"the files of '{name}' cannot be read: {error.filename}: {error.strerror}", kind="data_missing"
-        ) from error
-    except UnicodeEncodeError as error:
-        wrong = next(path for path in paths if any("\udc80" <= sign <= "\udcff" for sign in path))
-        raise InputError(
-            f"the file name {wrong!a} in {root} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
-        ) from error
-    return paths
-
-
-def _is_data(name: str) -> bool:
-    return not name.startswith(".") and name not in NOT_DATA
+    reasons = {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}
+    return OfficialImages(tuple(records), reasons, tuple(notes), names)
 
 
 def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) -> None:
@@ -124,15 +96,13 @@ def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) 
 
 
 def _find_images(
-    layout: Layout, root: Path, paths: Sequence[str], name: str
+    layout: Layout, root: Path, names: Mapping[str, str], name: str
 ) -> tuple[list[Found], defaultdict[str, list[str]]]:
-    """Sort the files into images and what is left out."""
-    inside = _official_names(layout, root, paths, name)
+    """Sort the files, given with the names that the release gives them, into images and what is left out."""
     images: list[Found] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     first: dict[tuple[int, tuple[str | None, ...]], str] = {}
-    for path in paths:
-        official = inside.get(path, "")
+    for path, official in names.items():
         position, match = _place(layout, official)
         if match is None:
             if _has_image_suffix(path):
@@ -141,10 +111,10 @@ def _find_images(
         if not _has_image_suffix(path) and not ((root / path).is_file() and is_image(root / path)):
             left_out[_NO_IMAGE].append(path)
             continue
-        twin = first.setdefault((position, match.groups()), path)
-        if twin != path:
+        other = first.setdefault((position, match.groups()), path)
+        if other != path:
             raise InputError(
-                f"{root} has one image twice: {twin} and {path}", hint="keep one of the two", kind="duplicate_image"
+                f"{root} has one image twice: {other} and {path}", hint="keep one of the two", kind="duplicate_image"
             )
         images.append(Found(path, layout.images[position], match.groupdict(default="")))
     _require_every_source(layout, images, root, name)
@@ -169,7 +139,7 @@ def _place(layout: Layout, official: str) -> tuple[int, re.Match[str] | None]:
 
 
 def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str) -> Mapping[str, str]:
-    """Return the path that the release itself gives each file.
+    """Return the path that the release itself gives each file; empty for what lies beside it.
 
     The root may be the folder in which the release was unpacked, the outermost folder of the release, or the folder
     above: whichever gives the most images.
@@ -193,7 +163,7 @@ def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str)
             hint="name one of these folders",
             kind="duplicate_image",
         )
-    return choices[best]
+    return {**dict.fromkeys(paths, ""), **choices[best]}
 
 
 def _require_every_source(layout: Layout, images: Sequence[Found], root: Path, name: str) -> None:

@@ -101,11 +101,11 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
         raise InputError(f"{file} cannot be read as an Excel file: {error}", kind="bad_table") from error
     try:
-        wanted = sheet if sheet is not None else book.sheetnames[0]
-        if wanted not in book.sheetnames:
-            raise InputError(f"{file} has no sheet '{wanted}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
+        title = sheet if sheet is not None else book.sheetnames[0]
+        if title not in book.sheetnames:
+            raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
         width = 0
-        for line, row in enumerate(book[wanted].iter_rows(values_only=True), start=1):
+        for line, row in enumerate(book[title].iter_rows(values_only=True), start=1):
             cells = _without_end([_text(value) for value in row])
             # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
             width = width or len(cells)

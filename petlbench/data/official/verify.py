@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,9 @@ from petlbench.data.dataset import find_card
 from petlbench.data.images.decode import decode_image, read_bytes
 from petlbench.data.images.facts import ImageFacts
 from petlbench.data.official.fetch import require_official
-from petlbench.data.readers.prepared import PreparedReader, open_prepared
+from petlbench.data.readers.base import Source
+from petlbench.data.readers.prepared import PreparedReader
+from petlbench.data.reading import map_images
 from petlbench.data.record import Record
 
 __all__ = ["Fault", "Verified", "verify_dataset", "verify_prepared"]
@@ -66,20 +67,12 @@ def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress
         workers: Threads that read.
         progress: Told of every image.
     """
-    progress.phase("verifying images", len(reader.records))
 
     def check(record: Record) -> Fault | None:
-        fault = _image_fault(reader.file(record), reader.facts[record.image_id])
-        progress.advance()
-        return fault
+        return _image_fault(reader.file(record), reader.facts[record.image_id])
 
-    faults = list(_count_fault(reader))
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        try:
-            faults += [fault for fault in pool.map(check, reader.records) if fault is not None]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    outcomes, _ = map_images(reader.records, check, workers, progress, phase="verifying images")
+    faults = [*_count_fault(reader), *(fault for fault in outcomes.values() if fault is not None)]
     faults += _manifest_faults(reader, folder)
     return Verified(len(reader.records), sum(facts.bytes for facts in reader.facts.values()), faults)
 
@@ -100,7 +93,7 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
     name, card = find_card(reference, catalog=catalog)
     folder = data_root / name
     if card is not None and card.layout is not None:
-        return verify_prepared(open_prepared(name, card, folder), folder, workers, progress)
+        return verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
     if card is not None and any(file.sha256 or file.md5 for file in card.files):
         return _verify_files(name, card, folder, progress)
     raise InputError(
@@ -112,24 +105,24 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
 
 def _verify_files(name: str, card: DatasetCard, folder: Path, progress: Progress) -> Verified:
     """Compare official files that are read as they are with the checksums that the card knows."""
-    held = [file for file in card.files if (folder / file.name).is_file()]
-    if not held:
+    files = [file for file in card.files if (folder / file.name).is_file()]
+    if not files:
         raise InputError(
             f"no official file of '{name}' lies in {folder}", hint=f"petlbench data prepare {name}", kind="data_missing"
         )
     faults: list[Fault] = []
-    for file in held:
+    for file in files:
         try:
             require_official(folder / file.name, file, progress)
         except InputError as error:
             faults.append(Fault("checksum", str(folder / file.name), error.message))
-    return Verified(len(held), sum((folder / file.name).stat().st_size for file in held), faults, "files")
+    return Verified(len(files), sum((folder / file.name).stat().st_size for file in files), faults, "files")
 
 
 def _count_fault(reader: PreparedReader) -> list[Fault]:
-    found, expected = len(reader.records), reader.prepared.images
-    message = f"the table has {found} images, not {expected}"
-    return [] if found == expected else [Fault("count", "images.csv", message)]
+    count, expected = len(reader.records), reader.prepared.images
+    message = f"the table has {count} images, not {expected}"
+    return [] if count == expected else [Fault("count", "images.csv", message)]
 
 
 def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
@@ -139,9 +132,9 @@ def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
         return Fault("missing", str(file), error.message)
     if len(content) != expected.bytes:
         return Fault("size", str(file), f"the image {file} has {len(content)} bytes, not {expected.bytes}")
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected.sha256:
-        return Fault("checksum", str(file), f"the image {file} has the checksum {found}, not {expected.sha256}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected.sha256:
+        return Fault("checksum", str(file), f"the image {file} has the checksum {digest}, not {expected.sha256}")
     try:
         decode_image(content, str(file))
     except InputError as error:
@@ -153,8 +146,8 @@ def _manifest_faults(reader: PreparedReader, folder: Path) -> list[Fault]:
     faults: list[Fault] = []
     for scheme, split in reader.prepared.splits.items():
         file = folder / split.file
-        found = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
-        if found != split.sha256:
-            message = f"the manifest {file} of the split {scheme} has the checksum {found}, not {split.sha256}"
+        digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+        if digest != split.sha256:
+            message = f"the manifest {file} of the split {scheme} has the checksum {digest}, not {split.sha256}"
             faults.append(Fault("manifest", str(file), message))
     return faults

@@ -1,54 +1,162 @@
-"""What a reader is: the one thing that knows where the images of a dataset lie and how their labels are written."""
+"""What a reader is: the one thing that knows where the images of a dataset lie and how their labels are written.
+
+A reader is one class in one file, with ``card = ReaderCard(...)`` in its body: shipped ones lie in this folder, a
+user's own in a folder that ``--catalog`` names.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict
+
+from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
+from petlbench.data.card import DatasetCard, OfficialFile
+from petlbench.data.images.decode import read_bytes, read_image
 from petlbench.data.record import Record
+from petlbench.data.tasks.base import Labels
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
 
-__all__ = ["Reader", "choose_classes", "ordered_classes"]
+__all__ = ["ImageFiles", "Reader", "ReaderCard", "ReaderSettings", "Source", "choose_classes", "ordered_classes"]
 
 
-class Reader(Protocol):
-    """Finds the records of a dataset once, when it is made, and opens images one by one, from any thread."""
+@dataclass(frozen=True)
+class ReaderCard(Card):
+    """What names a reader; ``[reader] kind`` of a dataset's card is its name.
+
+    Args:
+        rank: Of the readers that recognise a path, the one with the highest rank reads it.
+    """
+
+    kind: ClassVar[Kind] = "reader"
+
+    rank: int = 0
+
+
+class ReaderSettings(BaseModel):
+    """A reader's settings, which ``--set dataset.NAME=VALUE`` changes; none unless a reader adds some."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader reads.
+
+    Args:
+        name: The dataset's short name.
+        path: The folder that a card's dataset has below the data root; or the path that the user gave.
+        settings: The reader's settings.
+        card: The dataset's card; None for a path without one.
+        labels: How the task's labels are written and stored.
+    """
+
+    name: str
+    path: Path
+    settings: Any = field(default_factory=ReaderSettings)
+    card: DatasetCard | None = None
+    labels: Labels = field(default_factory=Labels)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a record's label is a position in it."""
-        ...
+    def classes(self) -> tuple[str, ...] | None:
+        """The card's classes, in label order; None where there is no card."""
+        return None if self.card is None else self.card.classes
 
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """Every image, in an order that does not depend on the file system or the locale."""
-        ...
+    def folder(self) -> Path:
+        """Return the folder of the images.
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was left out or put together while reading, in words."""
-        ...
+        Raises:
+            InputError: When it is not there.
+        """
+        if not self.path.is_dir():
+            home = f"; official page: {self.card.home}" if self.card is not None and self.card.home else ""
+            raise InputError(
+                f"the images of '{self.name}' are missing: there is no folder {self.path}",
+                hint=f"put them there, or name another place with --data-root{home}",
+                kind="data_missing",
+            )
+        return self.path
 
+
+class Reader(ABC):
+    """Finds the records of a dataset once, when it is made, and opens images one by one, from any thread.
+
+    Args:
+        source: What it reads.
+
+    Attributes:
+        card: Its name and title.
+        Settings: The model of its settings.
+        classes: Class names; a label refers to positions in it.
+        records: Every image, in an order that does not depend on the file system or the locale.
+        notes: What was left out or put together while reading, in words.
+    """
+
+    card: ClassVar[ReaderCard]
+    Settings: ClassVar[type[BaseModel]] = ReaderSettings
+
+    classes: tuple[str, ...]
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __init__(self, source: Source) -> None: ...
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether an existing file or folder, given without a card, is of the reader's kind."""
+        return False
+
+    @classmethod
+    def official_files(cls, source: Source) -> Sequence[OfficialFile]:
+        """Return the official files of a card that are read with these settings: all of them."""
+        return source.card.files if source.card is not None else ()
+
+    @abstractmethod
     def open(self, record: Record) -> Image:
         """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
 
         Raises:
             InputError: When the image is absent or corrupt.
         """
-        ...
 
     def file(self, record: Record) -> Path | None:
         """Return the image's file; None where the image is made, or lies in a file with others."""
-        ...
+        return None
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the pixels' bytes."""
-        ...
+        return hashlib.sha256(self.open(record).tobytes()).hexdigest()
+
+
+class ImageFiles(Reader):
+    """What readers share whose images are files below one folder, ``root``, which the records' paths start from."""
+
+    root: Path
+
+    def file(self, record: Record) -> Path:
+        """Return the image's file."""
+        return self.root / record.path
+
+    def open(self, record: Record) -> Image:
+        """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
+
+        Raises:
+            InputError: When the file is absent or corrupt.
+        """
+        return read_image(self.file(record))
+
+    def content_hash(self, record: Record) -> str:
+        """Return the SHA-256 of the file's bytes."""
+        return hashlib.sha256(read_bytes(self.file(record))).hexdigest()
 
 
 def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
@@ -59,11 +167,11 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def choose_classes(found: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
     """Settle the class list from what the files hold and what the card says.
 
     Args:
-        found: The names in the files.
+        labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
 
@@ -73,7 +181,7 @@ def choose_classes(found: Iterable[str], declared: Sequence[str] | None, place: 
     Raises:
         InputError: When there are fewer than two classes, or the files and the card disagree.
     """
-    names = ordered_classes(found)
+    names = ordered_classes(labels)
     if declared is not None:
         return _as_declared(names, declared, place)
     if len(names) < 2:

@@ -8,20 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from petlbench.core.errors import InputError
-from petlbench.data.readers.base import choose_classes
-from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.readers.base import ImageFiles, ReaderCard, ReaderSettings, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
 __all__ = ["CsvReader", "CsvSettings", "read_lines"]
 
 
-class CsvSettings(BaseModel):
-    """Where the table lies and how its columns are called."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class CsvSettings(ReaderSettings):
+    """How the columns of the table are called."""
 
     image_column: str = Field(default="image", min_length=1, description="Column of the image's path.")
     label_column: str = Field(default="label", min_length=1, description="Column of the class name.")
@@ -45,31 +42,37 @@ class CsvReader(ImageFiles):
     Columns that have no role, such as site or age, become what else is known of an image.
 
     Args:
-        file: The CSV file, UTF-8, separated by commas, with a header.
-        settings: How the columns are called.
-        declared: The card's classes, or None to take the labels that occur.
+        source: The CSV file, UTF-8, separated by commas, with a header; or the folder that holds it.
 
     Raises:
         InputError: When the file, its header or a row is wrong; the message names the file and the line.
     """
 
-    def __init__(self, file: Path, settings: CsvSettings, declared: Sequence[str] | None = None) -> None:
-        super().__init__(file.parent)
-        self._file = file
-        self._settings = settings
-        rows = self._without_repeats(list(self._rows()))
-        if not rows:
-            raise InputError(f"{file} has a header but no rows", kind="bad_csv")
-        self._require_images(rows)
-        self.classes: tuple[str, ...] = choose_classes((row.label for row in rows), declared, str(file))
-        label = {name: position for position, name in enumerate(self.classes)}
-        records = [Record(row.path, row.path, label[row.label], row.group, row.split, row.extra) for row in rows]
-        self.records: tuple[Record, ...] = tuple(sorted(records, key=lambda record: record.image_id))
+    card = ReaderCard(name="csv", title="a CSV file of images and labels")
+    Settings = CsvSettings
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Rows that say the same twice."""
-        return (f"{self._repeats} rows repeat an earlier one and are left out",) if self._repeats else ()
+    def __init__(self, source: Source) -> None:
+        self._file = source.path if source.card is None else source.folder() / source.card.reader.file
+        self.root = self._file.parent
+        self._settings: CsvSettings = source.settings
+        rows = list(self._rows())
+        first = self._without_repeats(rows)
+        if not rows:
+            raise InputError(f"{self._file} has a header but no rows", kind="bad_csv")
+        self._require_images(first)
+        if len(first) < len(rows):
+            self.notes = (f"{len(rows) - len(first)} rows repeat an earlier one and are left out",)
+        labels, names = source.labels, (name for row in first for name in source.labels.names(row.label))
+        self.classes = choose_classes(names, source.classes, str(self._file))
+        self.records = tuple(
+            Record(row.path, row.path, labels.parse(row.label, self.classes), row.group, row.split, row.extra)
+            for row in sorted(first, key=lambda row: row.path)
+        )
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is a file whose name ends in ``.csv``."""
+        return path.is_file() and path.suffix.lower() == ".csv"
 
     def _rows(self) -> Iterator[_Row]:
         lines = read_lines(self._file)
@@ -77,7 +80,7 @@ class CsvReader(ImageFiles):
         names = [name.strip() for name in header]
         columns = self._columns(names)
         others = {name: place for place, name in enumerate(names) if name and place not in columns.values()}
-        root = self._root.resolve()
+        root = self.root.resolve()
         for line, cells in lines:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -117,38 +120,37 @@ class CsvReader(ImageFiles):
         path = self._inside(line, cell["image"], root)
         return _Row(line, path, cell["label"], SPLIT_ALIASES.get(split.lower()), cell.get("group") or None, extra)
 
-    def _inside(self, line: int, given: str, root: Path) -> str:
+    def _inside(self, line: int, text: str, root: Path) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
-        windows = PureWindowsPath(given)
-        if PurePosixPath(given).is_absolute() or windows.drive or windows.root:
-            raise self._outside(line, given, "is absolute")
+        windows = PureWindowsPath(text)
+        if PurePosixPath(text).is_absolute() or windows.drive or windows.root:
+            raise self._outside(line, text, "is absolute")
         try:
-            place = (root / given).resolve()
+            file = (root / text).resolve()
         except (OSError, RuntimeError, ValueError) as error:
-            raise self._wrong(line, f"names '{given}', which is no path: {error}", kind="missing_image") from error
-        if not place.is_relative_to(root):
-            raise self._outside(line, given, f"leads out of {root}")
+            raise self._wrong(line, f"names '{text}', which is no path: {error}", kind="missing_image") from error
+        if not file.is_relative_to(root):
+            raise self._outside(line, text, f"leads out of {root}")
         # Only a path without ".." may be tidied as text: behind a link, "link/.." is not the folder it seems.
-        return place.relative_to(root).as_posix() if ".." in PurePosixPath(given).parts else posixpath.normpath(given)
+        return file.relative_to(root).as_posix() if ".." in PurePosixPath(text).parts else posixpath.normpath(text)
 
     def _without_repeats(self, rows: Sequence[_Row]) -> list[_Row]:
         first: dict[str, _Row] = {}
         for row in rows:
-            known = first.setdefault(row.path, row)
+            earlier = first.setdefault(row.path, row)
             for what in ("label", "split", "group"):
-                ours, theirs = getattr(known, what), getattr(row, what)
+                ours, theirs = getattr(earlier, what), getattr(row, what)
                 if ours != theirs:
                     raise self._wrong(
                         row.line,
                         f"gives '{row.path}' the {what} '{theirs or ''}', "
-                        f"but line {known.line} gives it '{ours or ''}'",
+                        f"but line {earlier.line} gives it '{ours or ''}'",
                         kind="duplicate_image",
                     )
-        self._repeats = len(rows) - len(first)
         return list(first.values())
 
     def _require_images(self, rows: Sequence[_Row]) -> None:
-        absent = [row for row in rows if not (self._root / row.path).is_file()]
+        absent = [row for row in rows if not (self.root / row.path).is_file()]
         if not absent:
             return
         more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
@@ -156,12 +158,12 @@ class CsvReader(ImageFiles):
             absent[0].line,
             f"names '{absent[0].path}', which does not exist{more}",
             kind="missing_image",
-            hint=f"paths are relative to {self._root}, with forward slashes and suffix",
+            hint=f"paths are relative to {self.root}, with forward slashes and suffix",
         )
 
-    def _outside(self, line: int, given: str, why: str) -> InputError:
-        hint = f"give paths relative to {self._root} that stay in it"
-        return self._wrong(line, f"names '{given}', which {why}", kind="path_outside", hint=hint)
+    def _outside(self, line: int, text: str, why: str) -> InputError:
+        hint = f"give paths relative to {self.root} that stay in it"
+        return self._wrong(line, f"names '{text}', which {why}", kind="path_outside", hint=hint)
 
     def _wrong(self, line: int, what: str, *, kind: str, hint: str = "correct or remove the row") -> InputError:
         return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)

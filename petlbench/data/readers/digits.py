@@ -2,58 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
+from petlbench.data.readers.base import Reader, ReaderCard, Source
 from petlbench.data.record import Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["DigitsReader", "DigitsSettings"]
+__all__ = ["DigitsReader"]
 
 _BRIGHTEST = 16
 
 
-class DigitsSettings(BaseModel):
-    """The digits need no settings."""
+class DigitsReader(Reader):
+    """Reads the images that scikit-learn brings with it, in its order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    card = ReaderCard(name="sklearn_digits", title="scikit-learn's digits")
 
+    def __init__(self, source: Source) -> None:
+        from sklearn.datasets import load_digits
 
-class DigitsReader:
-    """Reads the images that scikit-learn brings with it."""
-
-    notes: tuple[str, ...] = ()
-    classes: tuple[str, ...] = tuple(str(digit) for digit in range(10))
-
-    @cached_property
-    def records(self) -> tuple[Record, ...]:
-        """Every digit, in scikit-learn's order."""
-        names = [f"digits/{index:04d}" for index in range(len(self._bunch.target))]
-        labels = [int(label) for label in self._bunch.target]
-        return tuple(Record(name, name, label) for name, label in zip(names, labels, strict=True))
+        digits = load_digits()
+        self._images = digits.images
+        self.classes = tuple(str(digit) for digit in range(10))
+        names = [f"digits/{index:04d}" for index in range(len(digits.target))]
+        self.records = tuple(Record(name, name, int(label)) for name, label in zip(names, digits.target, strict=True))
 
     def open(self, record: Record) -> Image:
         """Return the 8x8 image in RGB; its 17 grey levels are spread over 0 to 255."""
         import numpy as np
         from PIL import Image
 
-        levels = self._bunch.images[int(record.path.rpartition("/")[2])]
+        levels = self._images[int(record.path.rpartition("/")[2])]
         return Image.fromarray(np.rint(levels * (255 / _BRIGHTEST)).astype(np.uint8)).convert("RGB")
-
-    def file(self, record: Record) -> None:
-        """There is none."""
-
-    def content_hash(self, record: Record) -> str:
-        """Return the SHA-256 of the RGB pixels."""
-        return hashlib.sha256(self.open(record).tobytes()).hexdigest()
-
-    @cached_property
-    def _bunch(self) -> Any:
-        from sklearn.datasets import load_digits
-
-        return load_digits()

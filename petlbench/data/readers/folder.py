@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from petlbench.core.errors import InputError
-from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, is_image
+from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.readers.base import choose_classes
-from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.images.walk import files_below, sorted_entries
+from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
-__all__ = ["FolderReader", "FolderSettings"]
-
-
-class FolderSettings(BaseModel):
-    """A folder of class folders needs no settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+__all__ = ["FolderReader"]
 
 
 class FolderReader(ImageFiles):
@@ -30,26 +21,32 @@ class FolderReader(ImageFiles):
     A file is an image where its suffix says so or, with any other suffix or none, where its content does.
 
     Args:
-        root: The folder.
-        declared: The card's classes, or None to take the folders' names.
+        source: The folder.
 
     Raises:
         InputError: When the folder's layout is not one of the two, a class folder is empty, or there are fewer
             than two classes; or when there are DICOM files and no pydicom.
     """
 
-    def __init__(self, root: Path, declared: Sequence[str] | None = None) -> None:
-        super().__init__(root)
-        self._ignored: list[str] = []
-        found = list(self._find())
-        self.classes: tuple[str, ...] = choose_classes((name for _, _, name in found), declared, f"the folder {root}")
-        label = {name: position for position, name in enumerate(self.classes)}
-        records = [Record(path, path, label[name], split=split) for path, split, name in found]
-        self.records: tuple[Record, ...] = tuple(sorted(records, key=lambda record: record.image_id))
+    card = ReaderCard(name="folder", title="a folder of class folders", rank=-1)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Files that were left out because they are no images."""
+    def __init__(self, source: Source) -> None:
+        self.root = source.folder()
+        self._ignored: list[str] = []
+        images = sorted(self._find(), key=lambda image: image[0])
+        self.classes = choose_classes((name for _, _, name in images), source.classes, f"the folder {self.root}")
+        self.records = tuple(
+            Record(path, path, source.labels.parse(name, self.classes), split=split) for path, split, name in images
+        )
+        self.notes = self._notes()
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether it is a folder: any, so that every other reader comes first."""
+        return path.is_dir()
+
+    def _notes(self) -> tuple[str, ...]:
+        """Say which files were left out because they are no images."""
         if not self._ignored:
             return ()
         count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
@@ -59,8 +56,8 @@ class FolderReader(ImageFiles):
 
     def _find(self) -> Iterator[tuple[str, Split | None, str]]:
         """Yield (path relative to the root, split, class name) of every image."""
-        top = self._subfolders(self._root)
-        splits = _split_folders(top, self._root)
+        top = self._subfolders(self.root)
+        splits = _split_folders(top, self.root)
         if not splits:
             yield from self._classes(top, None)
         for split, folder in splits.items():
@@ -71,7 +68,7 @@ class FolderReader(ImageFiles):
 
     def _classes(self, folders: Sequence[Path], split: Split | None) -> Iterator[tuple[str, Split | None, str]]:
         for folder in folders:
-            paths = self._images(folder, (os.path.realpath(folder),))
+            paths = self._images(folder)
             if not paths:
                 raise InputError(
                     f"the class '{folder.name}' is empty: {folder} holds no image",
@@ -81,48 +78,29 @@ class FolderReader(ImageFiles):
             for path in paths:
                 yield path, split, folder.name
 
-    def _images(self, folder: Path, above: tuple[str, ...]) -> list[str]:
-        """List the images below a folder; links to folders are followed, except to one that we are in."""
-        paths: list[str] = []
-        for entry in _listed(folder):
-            if entry.is_dir():
-                place = os.path.realpath(entry.path)
-                if place not in above:
-                    paths += self._images(Path(entry.path), (*above, place))
-                continue
-            path = _portable(Path(entry.path).relative_to(self._root))
-            (paths if _holds_image(entry) else self._ignored).append(path)
-        return paths
+    def _images(self, folder: Path) -> list[str]:
+        """Return the paths of the images below a folder, and put what is none aside."""
+        images: list[str] = []
+        for path in files_below(folder, f"{folder.relative_to(self.root).as_posix()}/"):
+            (images if _holds_image(self.root / path) else self._ignored).append(path)
+        return images
 
     def _subfolders(self, folder: Path) -> list[Path]:
-        folders: list[Path] = []
-        for entry in _listed(folder):
-            if entry.is_dir():
-                folders.append(Path(entry.path))
-            else:
-                self._ignored.append(_portable(Path(entry.path).relative_to(self._root)))
-        return folders
+        entries = sorted_entries(folder)
+        self._ignored += [Path(entry.path).relative_to(self.root).as_posix() for entry in entries if not entry.is_dir()]
+        return [Path(entry.path) for entry in entries if entry.is_dir()]
 
 
 _LAYOUT_HINT = "the layout is CLASS/image or train|val|test/CLASS/image"
 _MOST_NAMED = 20
 
 
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            seen = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in NOT_DATA]
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be read: {error.strerror}", kind="data_missing") from error
-    return sorted(seen, key=lambda entry: entry.name)
-
-
-def _holds_image(entry: os.DirEntry[str]) -> bool:
-    suffix = Path(entry.name).suffix.lower()
+def _holds_image(file: Path) -> bool:
+    suffix = file.suffix.lower()
     if suffix in DICOM_SUFFIXES:
-        require_pydicom(entry.path)
+        require_pydicom(str(file))
     # Only a plain file may be looked into: reading from a pipe would wait for ever.
-    return suffix in IMAGE_SUFFIXES or (entry.is_file() and is_image(Path(entry.path)))
+    return suffix in IMAGE_SUFFIXES or (file.is_file() and is_image(file))
 
 
 def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:
@@ -148,14 +126,3 @@ def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:
             kind="bad_layout",
         )
     return splits
-
-
-def _portable(path: Path) -> str:
-    name = path.as_posix()
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the file name {name!a} is not valid UTF-8", hint="rename the file", kind="bad_file_name"
-        ) from error
-    return name

@@ -3,79 +3,69 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import decode_image
-from petlbench.data.readers.base import choose_classes
+from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["HuggingFaceReader", "HuggingFaceSettings", "is_saved_dataset"]
+__all__ = ["HuggingFaceReader"]
 
 # The one part of a dataset that was saved without a split.
 _WHOLE = "all"
 
 
-class HuggingFaceSettings(BaseModel):
+class HuggingFaceSettings(ReaderSettings):
     """How the columns are called."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     image_column: str = Field(default="image", min_length=1, description="Column of the images.")
     label_column: str = Field(default="label", min_length=1, description="Column of the class.")
 
 
-def is_saved_dataset(folder: Path) -> bool:
-    """Say by the files at its top whether a folder was written by ``save_to_disk``."""
-    single = (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
-    return single or (folder / "dataset_dict.json").is_file()
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The classes that a column of labels declares, if it does, and the class of every image."""
-
-    classes: tuple[str, ...]
-    names: list[str]
-
-
-class HuggingFaceReader:
+class HuggingFaceReader(Reader):
     """Reads a saved ``Dataset``, or a ``DatasetDict`` whose keys are the parts of a split.
 
     Args:
-        folder: The folder.
-        settings: How the columns are called.
-        declared: The card's classes, or None to take the dataset's own.
+        source: The folder.
 
     Raises:
         InputError: When ``datasets`` is not installed, the folder cannot be read, a column is missing or of a wrong
             kind, a part has an unknown name, or an image has no label.
     """
 
-    notes: tuple[str, ...] = ()
+    card = ReaderCard(name="huggingface", title="a dataset saved by Hugging Face's datasets")
+    Settings = HuggingFaceSettings
 
-    def __init__(self, folder: Path, settings: HuggingFaceSettings, declared: Sequence[str] | None = None) -> None:
-        _require_datasets(folder)
-        self._folder = folder
-        self._settings = settings
+    def __init__(self, source: Source) -> None:
+        self._folder = source.folder()
+        self._settings: HuggingFaceSettings = source.settings
+        _require_datasets(self._folder)
         parts = self._load()
-        labels = {part: self._labels(part, dataset) for part, dataset in sorted(parts.items())}
+        own = {part: self._class_names(part, dataset) for part, dataset in sorted(parts.items())}
+        labels = {part: self._labels(part, parts[part], names) for part, names in own.items()}
         self._encoded = {part: self._images(part, dataset) for part, dataset in parts.items()}
-        self.classes: tuple[str, ...] = self._choose_classes(list(labels.values()), declared)
-        self.records: tuple[Record, ...] = tuple(
-            _record(part, position, self.classes.index(name))
-            for part, found in labels.items()
-            for position, name in enumerate(found.names)
+        self.classes = self._choose_classes(list(own.values()), labels.values(), source.classes)
+        self.records = tuple(
+            _record(part, position, source.labels.parse(name, self.classes))
+            for part, names in labels.items()
+            for position, name in enumerate(names)
         )
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether the files at its top say that ``save_to_disk`` wrote it."""
+        single = (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
+        return single or (path / "dataset_dict.json").is_file()
 
     def open(self, record: Record) -> Image:
         """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
@@ -84,9 +74,6 @@ class HuggingFaceReader:
             InputError: When the image is absent or corrupt.
         """
         return decode_image(self._content(record), f"{record.path} of {self._folder}")
-
-    def file(self, record: Record) -> None:
-        """There is none: the images lie in tables."""
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the encoded image's bytes."""
@@ -147,20 +134,21 @@ class HuggingFaceReader:
             raise self._wrong(f"the column '{name}' of '{part}' holds no images but {column.features[name]}")
         return column.cast_column(name, Image(decode=False))
 
-    def _labels(self, part: str, dataset: Any) -> _Labels:
+    def _labels(self, part: str, dataset: Any, names: Sequence[str]) -> list[str]:
+        """Return the class of every image of a part."""
         name = self._settings.label_column
-        column = self._column(part, dataset, name, "label_column")
-        declared = self._class_names(column.features[name], part)
-        values = column[:][name]
+        values = dataset.select_columns([name])[:][name]
         for position, value in enumerate(values):
             if value in (None, "", -1):
                 raise self._wrong(f"'{part}' has no label at position {position}", kind="empty_label")
-        return _Labels(declared, [declared[value] if declared else str(value) for value in values])
+        return [names[value] if names else str(value) for value in values]
 
-    def _class_names(self, feature: Any, part: str) -> tuple[str, ...]:
+    def _class_names(self, part: str, dataset: Any) -> tuple[str, ...]:
         """Return the names that a column of labels declares: none where it holds plain numbers or texts."""
         from datasets import ClassLabel, Value
 
+        name = self._settings.label_column
+        feature = self._column(part, dataset, name, "label_column").features[name]
         if isinstance(feature, ClassLabel):
             return tuple(feature.names)
         if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool", "string", "large_string")):
@@ -172,15 +160,13 @@ class HuggingFaceReader:
             kind="unsupported_task",
         )
 
-    def _choose_classes(self, parts: Sequence[_Labels], declared: Sequence[str] | None) -> tuple[str, ...]:
-        own = {part.classes for part in parts}
-        if len(own) > 1:
+    def _choose_classes(
+        self, own: Sequence[tuple[str, ...]], labels: Iterable[list[str]], declared: Sequence[str] | None
+    ) -> tuple[str, ...]:
+        if len(set(own)) > 1:
             raise self._wrong("its parts do not have the same classes", kind="class_mismatch")
-        in_order = own.pop()
-        chosen = choose_classes(
-            in_order or (name for part in parts for name in part.names), declared, str(self._folder)
-        )
-        return in_order if in_order and declared is None else chosen
+        classes = choose_classes(own[0] or chain.from_iterable(labels), declared, str(self._folder))
+        return own[0] if own[0] and declared is None else classes
 
     def _wrong(self, what: str, *, kind: str = "bad_layout") -> InputError:
         return InputError(f"{self._folder}: {what}", hint="save the dataset again with save_to_disk", kind=kind)

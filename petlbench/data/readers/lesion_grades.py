@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from petlbench.data.readers.base import ReaderSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,10 +19,8 @@ _BLOCK = 2 * GRADES
 _GRADE_STREAM, _COUNT_STREAM = 0, 1
 
 
-class LesionSettings(BaseModel):
+class LesionSettings(ReaderSettings):
     """What the generated images are like."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     image_count: int = Field(default=600, ge=60, le=100_000, description="Number of images.")
     image_size: int = Field(default=512, ge=128, le=2048, description="Width and height in pixels.")

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from petlbench.data.readers.lesion_grades import LesionSettings, lesion_count, patient_of, stream
 
-__all__ = ["draw", "draw_healthy"]
+__all__ = ["draw"]
 
 Pixels = NDArray[np.uint8]
 Grid = NDArray[np.float32]
@@ -54,25 +54,17 @@ class _Spot:
     soft: bool
 
 
-def draw(settings: LesionSettings, index: int) -> Pixels:
+def draw(settings: LesionSettings, index: int, lesions: int | None = None) -> Pixels:
     """Draw image `index`.
 
-    Returns:
-        RGB pixels (S, S, 3), where S is the image size.
-    """
-    return _finish(settings, index, lesion_count(settings, index))
-
-
-def draw_healthy(settings: LesionSettings, index: int) -> Pixels:
-    """Draw image `index` without its lesions: the same in every other pixel.
+    Args:
+        settings: What the images are like.
+        index: Which image.
+        lesions: How many of its lesions are drawn, if not all; every other pixel is the same.
 
     Returns:
         RGB pixels (S, S, 3), where S is the image size.
     """
-    return _finish(settings, index, 0)
-
-
-def _finish(settings: LesionSettings, index: int, lesions: int) -> Pixels:
     size = settings.image_size
     eye = _eye(settings, index)
     vessels = _vessels(eye, size, stream(settings, index, _VESSELS))
@@ -230,18 +222,18 @@ def _places(
     settings: LesionSettings, eye: _Eye, vessels: Pixels, rng: np.random.Generator, count: int
 ) -> list[tuple[int, int]]:
     """Draw `count` pixel positions inside the retina, off the optic disc; off vessels and apart while there is room."""
-    size, chosen = settings.image_size, list[tuple[int, int]]()
+    size, centres = settings.image_size, list[tuple[int, int]]()
     apart = settings.lesion_max_size + 3
     for attempt in range(64):
         clear = 24 if attempt < 32 else 255
         least = (apart if attempt < 48 else 0) ** 2
         for x, y in rng.integers(0, size, (8 * count, 2)).tolist():
-            if len(chosen) == count:
-                return chosen
+            if len(centres) == count:
+                return centres
             if not _in_retina(x / size, y / size, eye) or vessels[y - 2 : y + 3, x - 2 : x + 3].max() > clear:
                 continue
-            if all((x - a) ** 2 + (y - b) ** 2 >= least for a, b in chosen):
-                chosen.append((x, y))
+            if all((x - a) ** 2 + (y - b) ** 2 >= least for a, b in centres):
+                centres.append((x, y))
     raise ValueError(f"{count} spots do not fit into an image of {size} pixels")
 
 

@@ -7,39 +7,31 @@ pixels in 512, which an image shrunk to 224 loses in part. No image is stored: i
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from typing import TYPE_CHECKING
 
+from petlbench.data.readers.base import Reader, ReaderCard, Source
+from petlbench.data.readers.lesion_grades import GRADES, LesionSettings, grade_of, patient_of
 from petlbench.data.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
-from petlbench.data.readers.lesion_grades import LesionSettings, grade_of, patient_of
 
 __all__ = ["LesionReader"]
 
 
-class LesionReader:
-    """Makes the images when they are asked for.
+class LesionReader(Reader):
+    """Makes the images when they are opened; the group is the patient."""
 
-    Args:
-        settings: What the images are like.
-        classes: The card's class names, one a grade.
-    """
+    card = ReaderCard(name="lesions", title="synthetic lesions")
+    Settings = LesionSettings
 
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, settings: LesionSettings, classes: tuple[str, ...]) -> None:
-        self.settings = settings
-        self.classes = classes
+    def __init__(self, source: Source) -> None:
+        self._settings: LesionSettings = source.settings
+        self.classes = source.classes or tuple(str(grade) for grade in range(GRADES))
         # An image takes tens of milliseconds: one that was opened once need not be made again to be hashed.
         self._hashes: dict[str, str] = {}
-
-    @cached_property
-    def records(self) -> tuple[Record, ...]:
-        """Every image; the group is the patient."""
-        return tuple(self._record(index) for index in range(self.settings.image_count))
+        self.records = tuple(_record(self._settings, index) for index in range(self._settings.image_count))
 
     def open(self, record: Record) -> Image:
         """Return the image in RGB, made anew."""
@@ -48,9 +40,6 @@ class LesionReader:
         pixels = self._pixels(record)
         self._hashes.setdefault(record.path, hashlib.sha256(pixels.tobytes()).hexdigest())
         return Image.fromarray(pixels)
-
-    def file(self, record: Record) -> None:
-        """There is none."""
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the RGB pixels."""
@@ -61,8 +50,9 @@ class LesionReader:
     def _pixels(self, record: Record) -> np.ndarray:
         from petlbench.data.readers.lesion_images import draw
 
-        return draw(self.settings, int(record.path.rpartition("/")[2]))
+        return draw(self._settings, int(record.path.rpartition("/")[2]))
 
-    def _record(self, index: int) -> Record:
-        name = f"lesions/{index:06d}"
-        return Record(name, name, grade_of(self.settings, index), f"patient-{patient_of(index):05d}")
+
+def _record(settings: LesionSettings, index: int) -> Record:
+    name = f"lesions/{index:06d}"
+    return Record(name, name, grade_of(settings, index), f"patient-{patient_of(index):05d}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import zipfile
 import zlib
@@ -11,17 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from petlbench.core.errors import InputError
-from petlbench.data.card import DatasetCard
+from petlbench.data.card import OfficialFile
+from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source
 from petlbench.data.record import SPLITS, Record, Split
+from petlbench.data.tasks.base import Label, Labels
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-__all__ = ["SIZES", "MedMnistReader", "MedMnistSettings", "archive_name", "find_archive"]
+__all__ = ["SIZES", "MedMnistReader", "MedMnistSettings", "archive_name"]
 
 SIZES = (28, 64, 128, 224)
 
@@ -30,10 +31,8 @@ _PACKAGE_FOLDER = ".medmnist"
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, ValueError, RuntimeError)
 
 
-class MedMnistSettings(BaseModel):
+class MedMnistSettings(ReaderSettings):
     """Which of the sizes that MedMNIST+ publishes is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(default=28, description="Width and height of the stored images in pixels: 28, 64, 128 or 224.")
 
@@ -41,7 +40,7 @@ class MedMnistSettings(BaseModel):
     @classmethod
     def _published(cls, size: int) -> int:
         if size not in SIZES:
-            raise ValueError(f"the sizes of MedMNIST+ are {', '.join(str(known) for known in SIZES)}")
+            raise ValueError(f"the sizes of MedMNIST+ are {', '.join(str(published) for published in SIZES)}")
         return size
 
 
@@ -50,58 +49,34 @@ def archive_name(name: str, size: int) -> str:
     return f"{name}.npz" if size == SIZES[0] else f"{name}_{size}.npz"
 
 
-def find_archive(name: str, card: DatasetCard, data_root: Path, settings: MedMnistSettings) -> Path:
-    """Find a dataset's archive.
-
-    Args:
-        name: The dataset's name.
-        card: Its card, which may know the archive's address.
-        data_root: The folder below which the images of cards lie, in a folder of the dataset's name.
-        settings: Which size is wanted.
-
-    Returns:
-        The archive below the data root or else where the medmnist package keeps it.
-
-    Raises:
-        InputError: When there is none in either place.
-    """
-    wanted = archive_name(name, settings.size)
-    places = (data_root / name, Path.home() / _PACKAGE_FOLDER)
-    for place in places:
-        if (place / wanted).is_file():
-            return place / wanted
-    address = next((file.url for file in card.files if file.name == wanted and file.url), card.home)
-    raise InputError(
-        f"the images of '{name}' are missing: there is no {wanted} in {places[0]} nor in {places[1]}",
-        hint=f"put it there, or name another place with --data-root; source: {address}",
-        kind="data_missing",
-    )
-
-
-class MedMnistReader:
+class MedMnistReader(Reader):
     """Reads the images of one archive; labels at once, the images of a part when the first of them is opened.
 
     Args:
-        name: The dataset's name.
-        file: The archive.
-        settings: The size that its images have.
-        classes: The card's class names, by label.
+        source: The folder of the archive; else it is looked for where the medmnist package keeps it.
 
     Raises:
-        InputError: When the archive cannot be read, an array is missing or has another shape or kind, or a label is
-            none of the classes; the message names the archive and the array.
+        InputError: When there is no archive, it cannot be read, an array is missing or has another shape or kind, or
+            a label is none of the classes; the message names the archive and the array.
     """
 
-    notes: tuple[str, ...] = ()
+    card = ReaderCard(name="medmnist", title="an archive of MedMNIST+")
+    Settings = MedMnistSettings
 
-    def __init__(self, name: str, file: Path, settings: MedMnistSettings, classes: Sequence[str]) -> None:
-        self.classes: tuple[str, ...] = tuple(classes)
-        self._name = name
-        self._file = file
-        self._size = settings.size
+    def __init__(self, source: Source) -> None:
+        self.classes = source.classes or ()
+        self._name = source.name
+        self._file = _find_archive(source)
+        self._size = source.settings.size
         self._arrays: dict[str, np.ndarray] = {}
         self._loading = threading.Lock()
-        self.records: tuple[Record, ...] = tuple(record for split in SPLITS for record in self._part(split))
+        self.records = tuple(record for split in SPLITS for record in self._part(split, source.labels))
+
+    @classmethod
+    def official_files(cls, source: Source) -> Sequence[OfficialFile]:
+        """Return the archive of the size that the settings name."""
+        archive = archive_name(source.name, source.settings.size)
+        return [file for file in super().official_files(source) if file.name == archive]
 
     def open(self, record: Record) -> Image:
         """Return the image in RGB.
@@ -114,39 +89,24 @@ class MedMnistReader:
         _, split, position = record.path.rsplit("/", 2)
         return Image.fromarray(self._images(split)[int(position)]).convert("RGB")
 
-    def file(self, record: Record) -> None:
-        """There is none: all images lie in one archive."""
-
-    def content_hash(self, record: Record) -> str:
-        """Return the SHA-256 of the RGB pixels."""
-        return hashlib.sha256(self.open(record).tobytes()).hexdigest()
-
-    def _part(self, split: Split) -> Iterator[Record]:
+    def _part(self, split: Split, labels: Labels) -> Iterator[Record]:
         """Check one part as far as that is possible without its images, and yield its records."""
-        labels = self._labels(f"{split}_labels")
+        values = self._labels(f"{split}_labels", labels)
         shape, kind = self._header(f"{split}_images")
-        square = (len(labels), self._size, self._size)
+        square = (len(values), self._size, self._size)
         if shape not in (square, (*square, 3)) or kind != "uint8":
             raise self._wrong(
                 f"{split}_images is {kind} of shape {shape}, not uint8 of shape {square}, in grey or with 3 colours"
             )
-        for position, label in enumerate(labels):
+        for position, label in enumerate(values):
             locator = f"{self._name}/{split}/{position:06d}"
             yield Record(locator, locator, label, split=split)
 
-    def _labels(self, key: str) -> list[int]:
-        array = self._load(key)
-        if not array.ndim or array.shape[1:] not in ((), (1,)) or array.dtype.kind not in "iu":
-            raise self._wrong(f"{key} is {array.dtype} of shape {array.shape}, not one whole number an image")
-        labels = [int(label) for label in array.ravel()]
-        for position, label in enumerate(labels):
-            if not 0 <= label < len(self.classes):
-                raise self._wrong(
-                    f"{key} has the label {label} at position {position}, but the {len(self.classes)} classes of "
-                    f"'{self._name}' are 0 to {len(self.classes) - 1}",
-                    kind="unknown_label",
-                )
-        return labels
+    def _labels(self, key: str, labels: Labels) -> list[Label]:
+        try:
+            return labels.from_array(self._load(key), self.classes)
+        except InputError as error:
+            raise self._wrong(f"{key} {error.message}", kind=error.kind) from error
 
     def _images(self, split: str) -> np.ndarray:
         with self._loading:
@@ -188,3 +148,19 @@ class MedMnistReader:
 
     def _wrong(self, what: str, *, kind: str = "bad_npz") -> InputError:
         return InputError(f"{self._file}: {what}", hint="fetch the official file again", kind=kind)
+
+
+def _find_archive(source: Source) -> Path:
+    """Return the archive in the dataset's folder or else where the medmnist package keeps it."""
+    archive = archive_name(source.name, source.settings.size)
+    folders = (source.path, Path.home() / _PACKAGE_FOLDER)
+    for folder in folders:
+        if (folder / archive).is_file():
+            return folder / archive
+    files, home = (source.card.files, source.card.home) if source.card is not None else ((), "")
+    address = next((file.url for file in files if file.name == archive and file.url), home)
+    raise InputError(
+        f"the images of '{source.name}' are missing: there is no {archive} in {folders[0]} nor in {folders[1]}",
+        hint=f"put it there, or name another place with --data-root; source: {address}",
+        kind="data_missing",
+    )

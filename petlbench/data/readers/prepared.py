@@ -7,14 +7,15 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.facts import ImageFacts
-from petlbench.data.readers.image_files import ImageFiles
+from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.record import Record, Split
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "PreparedReader",
     "WrittenSplit",
     "card_digest",
-    "open_prepared",
     "other_card",
     "read_prepared",
     "read_table",
@@ -33,66 +33,43 @@ __all__ = [
 
 PREPARED_FILE = "prepared.json"
 TABLE_FILE = "images.csv"
-_SCHEMA = 1
 _COLUMNS = ("image_id", "path", "label", "split", "group", "sha256", "bytes", "width", "height", "format")
 
 
-@dataclass(frozen=True)
-class WrittenSplit:
-    """One split with its manifest.
+class WrittenSplit(BaseModel):
+    """One split with its manifest."""
 
-    Args:
-        file: The manifest, relative to the dataset's folder.
-        sha256: Digest of the manifest: images, labels, groups and sides.
-        split_sha256: Digest of image ids and sides only.
-        counts: Images by class, for each side.
-    """
+    model_config = ConfigDict(frozen=True)
 
-    file: str
-    sha256: str
-    split_sha256: str
-    counts: Mapping[str, Mapping[str, int]]
+    file: str = Field(description="The manifest, relative to the dataset's folder.")
+    sha256: str = Field(description="Digest of the manifest: images, labels, groups and sides.")
+    split_sha256: str = Field(description="Digest of image ids and sides only.")
+    counts: dict[str, dict[str, int]] = Field(description="Images by class, for each side.")
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What ``prepared.json`` says.
+class Prepared(BaseModel):
+    """What ``prepared.json`` says; keys that are not known are passed over."""
 
-    Args:
-        name: The dataset's name.
-        card_version: Version of the card that it was prepared by.
-        card_sha256: Digest of that card.
-        root: The folder of the images: absolute, or relative to the dataset's folder.
-        images: Number of images.
-        table_sha256: Checksum of the table of images.
-        counts: Images by class.
-        split_seed: Seed of the splits.
-        splits: The manifests by split scheme.
-        differences: Where the numbers are not the card's, in words.
-        left_out: Files that are no images of the dataset, by reason.
-        skipped: What was wrong with images that could not be read.
-        clusters: Ids of images that are nearly the same, used as groups; None where they were not searched.
-        remarks: What else was seen while the files were read, in words.
-        source: The folder that the user named, where images were left in it; empty where they were not.
-        schema: Version of this form.
-    """
+    model_config = ConfigDict(frozen=True)
 
-    name: str
-    card_version: int
-    card_sha256: str
-    root: str
-    images: int
-    table_sha256: str
-    counts: Mapping[str, int]
-    split_seed: int
-    splits: Mapping[str, WrittenSplit]
-    differences: Sequence[str] = ()
-    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    skipped: Sequence[str] = ()
-    clusters: Sequence[Sequence[str]] | None = None
-    remarks: Sequence[str] = ()
-    source: str = ""
-    schema: int = _SCHEMA
+    name: str = Field(description="The dataset's name.")
+    card_version: int = Field(description="Version of the card that it was prepared by.")
+    card_sha256: str = Field(description="Digest of that card.")
+    root: str = Field(description="The folder of the images: absolute, or relative to the dataset's folder.")
+    images: int = Field(description="Number of images.")
+    table_sha256: str = Field(description="Checksum of the table of images.")
+    counts: dict[str, int] = Field(description="Images by class.")
+    split_seed: int = Field(description="Seed of the splits.")
+    splits: dict[str, WrittenSplit] = Field(description="The manifests by split scheme.")
+    differences: list[str] = Field(default=[], description="Where the numbers are not the card's, in words.")
+    left_out: dict[str, list[str]] = Field(default={}, description="Files that are no images of it, by reason.")
+    skipped: list[str] = Field(default=[], description="What was wrong with images that could not be read.")
+    clusters: list[list[str]] | None = Field(
+        default=None, description="Ids of images that are nearly the same, used as groups; None where not searched."
+    )
+    remarks: list[str] = Field(default=[], description="What else was noticed while the files were read, in words.")
+    source: str = Field(default="", description="The folder that the user named, where images were left in it.")
+    form: Literal[1] = Field(alias="schema", description="Version of this form.")
 
     def root_in(self, folder: Path) -> Path:
         """Return the folder of the images, given the dataset's folder."""
@@ -100,23 +77,7 @@ class Prepared:
 
     def document(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_document(cls, values: Mapping[str, Any]) -> Prepared:
-        """Build it from plain values, as JSON gives them; what is not known is left.
-
-        Raises:
-            ValueError: When they are of another version of this form.
-            KeyError: When something lacks.
-            TypeError: When something lacks.
-            AttributeError: When something is no table.
-        """
-        if values["schema"] != _SCHEMA:
-            raise ValueError(f"its schema is {values['schema']}, not {_SCHEMA}")
-        known = {one.name for one in fields(cls)}
-        splits = {scheme: WrittenSplit(**split) for scheme, split in values["splits"].items()}
-        return cls(**{key: value for key, value in values.items() if key in known} | {"splits": splits})
+        return self.model_dump(mode="json", by_alias=True)
 
     def notes(self) -> tuple[str, ...]:
         """Say in words what is not in the dataset, and what its numbers do not agree with."""
@@ -150,10 +111,11 @@ def read_prepared(folder: Path) -> Prepared | None:
     if not file.is_file():
         return None
     try:
-        return Prepared.from_document(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Prepared.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
         raise InputError(
-            f"{file} cannot be used: {error}",
+            f"{file} cannot be used: {'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint=f"prepare the dataset again: petlbench data prepare {folder.name} --again",
             kind="bad_prepared",
         ) from error
@@ -164,7 +126,7 @@ def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], clas
 
     Args:
         records: The images.
-        facts: What was found in each, by image id.
+        facts: What each file says of its image, by image id.
         classes: Class names; a record's label is a position in it.
 
     Returns:
@@ -176,10 +138,10 @@ def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], clas
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, *extra])
     for record in ordered:
-        found, more = facts[record.image_id], dict(record.extra)
-        known = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
-        size = (found.sha256, found.bytes, found.width, found.height, found.format)
-        writer.writerow([*known, *size, *(more.get(name, "") for name in extra)])
+        image, more = facts[record.image_id], dict(record.extra)
+        where = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
+        what = (image.sha256, image.bytes, image.width, image.height, image.format)
+        writer.writerow([*where, *what, *(more.get(name, "") for name in extra)])
     return text.getvalue().encode("utf-8")
 
 
@@ -191,14 +153,14 @@ def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record,
         classes: Class names.
 
     Yields:
-        Each image and what was found in it, sorted by image id.
+        Each image and what its file says of it, sorted by image id.
     """
     label = {name: position for position, name in enumerate(classes)}
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
     extra = next(rows)[len(_COLUMNS) :]
     for image_id, path, name, split, group, sha256, size, width, height, kind, *more in rows:
-        said = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
-        record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), said)
+        others = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
+        record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), others)
         yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)
 
 
@@ -206,31 +168,35 @@ class PreparedReader(ImageFiles):
     """Reads a prepared dataset by its table, without looking for files.
 
     Args:
-        folder: The dataset's folder, which holds ``prepared.json``.
-        classes: The card's classes.
+        source: The dataset's card and its folder, which holds ``prepared.json``.
 
     Raises:
-        InputError: When the dataset is not prepared, its folder is gone, or the table was changed.
+        InputError: When the dataset is not prepared, was prepared by another version of the card, its folder is gone,
+            or the table was changed.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+    card = ReaderCard(name="official", title="official files that were prepared")
+
+    def __init__(self, source: Source) -> None:
+        folder, card = source.path, source.card
         prepared = read_prepared(folder)
-        if prepared is None:
-            raise not_prepared(folder.name, folder)
-        root = prepared.root_in(folder)
-        if not root.is_dir():
+        if prepared is None or card is None:
+            raise _not_prepared(source)
+        if prepared.card_version != card.version:
+            raise other_card(prepared, card)
+        self.root = prepared.root_in(folder)
+        if not self.root.is_dir():
             raise InputError(
-                f"the images of '{prepared.name}' are missing: there is no folder {root}",
+                f"the images of '{prepared.name}' are missing: there is no folder {self.root}",
                 hint=f"prepare it from their new place: petlbench data prepare {folder.name} --from DIR --again",
                 kind="data_missing",
             )
-        super().__init__(root)
-        rows = list(read_table(_checked_table(folder, prepared), classes))
+        rows = list(read_table(_checked_table(folder, prepared), card.classes))
         self.prepared = prepared
-        self.classes: tuple[str, ...] = tuple(classes)
-        self.records: tuple[Record, ...] = tuple(record for record, _ in rows)
+        self.classes = card.classes
+        self.records = tuple(record for record, _ in rows)
         self.facts: Mapping[str, ImageFacts] = {record.image_id: facts for record, facts in rows}
-        self.notes: tuple[str, ...] = prepared.notes()
+        self.notes = prepared.notes()
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the file's bytes.
@@ -238,41 +204,22 @@ class PreparedReader(ImageFiles):
         Raises:
             InputError: When the file is absent, or not the one that was prepared.
         """
-        found = super().content_hash(record)
-        if found != self.facts[record.image_id].sha256:
+        digest = super().content_hash(record)
+        if digest != self.facts[record.image_id].sha256:
             raise InputError(
                 f"the image {self.file(record)} is not the one that was prepared: its checksum is another",
                 hint=f"see what else changed: petlbench data verify {self.prepared.name}",
                 kind="changed_image",
             )
-        return found
+        return digest
 
 
-def open_prepared(name: str, card: DatasetCard, folder: Path) -> PreparedReader:
-    """Open a dataset that was prepared by this version of its card.
-
-    Args:
-        name: The dataset's name.
-        card: Its card.
-        folder: The folder below the data root that has its name.
-
-    Raises:
-        InputError: When it is not prepared, was prepared by another version of the card, or cannot be read.
-    """
-    prepared = read_prepared(folder)
-    if prepared is None:
-        raise not_prepared(name, folder, card.home)
-    if prepared.card_version != card.version:
-        raise other_card(prepared, card)
-    return PreparedReader(folder, card.classes)
-
-
-def not_prepared(name: str, folder: Path, home: str = "") -> InputError:
-    """Build the error for a dataset that must be prepared first."""
+def _not_prepared(source: Source) -> InputError:
+    home = source.card.home if source.card is not None else ""
     return InputError(
-        f"the dataset '{name}' is not prepared: there is no {folder / PREPARED_FILE}",
-        hint=f"petlbench data prepare {name}, with --from DIR where you have the official files already; another "
-        f"folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
+        f"the dataset '{source.name}' is not prepared: there is no {source.path / PREPARED_FILE}",
+        hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already; "
+        f"another folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
         kind="data_missing",
     )
 

@@ -24,8 +24,8 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import load_card
 from petlbench.data.dataset import open_dataset
-from petlbench.data.manifest import build_manifest, manifest_digest
-from petlbench.data.official.prepare import Preparation, prepare_dataset
+from petlbench.data.manifest import manifest_digest, manifest_of
+from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare_dataset
 from petlbench.data.official.read import read_official
 from petlbench.data.official.verify import verify_dataset
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
@@ -55,10 +55,9 @@ def data_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def prepare(data_root: Path) -> Prepare:
     def call(reference: str | Path, source: Path | None = None, **options: Any) -> Preparation:
-        given: dict[str, Any] = {"mirror": None, "skip_corrupt": False, "again": False, "settings": {}}
-        given |= {"progress": Progress()} | options
-        settings = given.pop("settings")
-        return prepare_dataset(str(reference), Catalog(), data_root, settings, source=source, workers=2, **given)
+        settings, progress = options.pop("settings", {}), options.pop("progress", Progress())
+        taken = PrepareOptions(source, **options)
+        return prepare_dataset(str(reference), Catalog(), data_root, settings, taken, workers=2, progress=progress)
 
     return call
 
@@ -120,7 +119,8 @@ class TestEveryDataset:
             # As a run does it.
             sides = assign_splits(dataset.records, SplitScheme.parse(scheme), 0, classes=dataset.classes)
             content = (done.folder / written.file).read_bytes()
-            assert manifest_digest(build_manifest(dataset, sides)) == written.sha256
+            digests = [dataset.content_hash(record) for record in dataset.records]
+            assert manifest_digest(manifest_of(dataset, sides, digests)) == written.sha256
             assert hashlib.sha256(content).hexdigest() == written.sha256
             assert shared_groups(dataset.records, sides) == []
 
@@ -371,7 +371,7 @@ def test_killed_at_any_moment_the_next_call_makes_it_whole(
 import sys, time
 from pathlib import Path
 from petlbench.core.catalog import Catalog
-from petlbench.data.official.prepare import prepare_dataset
+from petlbench.data.official.prepare import PrepareOptions, prepare_dataset
 from petlbench.core.progress import Progress
 
 class Slow(Progress):
@@ -383,8 +383,8 @@ class Slow(Progress):
             print("now", flush=True)
             time.sleep(60)
 
-prepare_dataset("isic2016", Catalog(), Path(sys.argv[2]), {}, source=Path(sys.argv[1]), mirror=None,
-    skip_corrupt=False, again=False, workers=1, progress=Slow())
+prepare_dataset("isic2016", Catalog(), Path(sys.argv[2]), {}, PrepareOptions(Path(sys.argv[1])),
+    workers=1, progress=Slow())
 """
     arguments = [sys.executable, "-c", code, str(official("isic2016")), str(data_root), moment]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:

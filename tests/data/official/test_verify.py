@@ -11,7 +11,7 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.data.official.prepare import prepare_dataset
+from petlbench.data.official.prepare import PrepareOptions, prepare_dataset
 from petlbench.data.official.verify import Verified, verify_dataset
 from tests.data.official_files import make
 
@@ -25,10 +25,7 @@ def images(tmp_path: Path) -> list[Path]:
         Catalog(),
         tmp_path / "data",
         {},
-        source=source,
-        mirror=None,
-        skip_corrupt=False,
-        again=False,
+        PrepareOptions(source),
         workers=1,
         progress=Progress(),
     )

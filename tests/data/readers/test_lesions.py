@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from petlbench.data.readers.base import Source
 from petlbench.data.readers.lesion_grades import LesionSettings, grade_of, lesion_count, patient_of
-from petlbench.data.readers.lesion_images import draw, draw_healthy
+from petlbench.data.readers.lesion_images import draw
 from petlbench.data.readers.lesions import LesionReader
 
 SMALL = LesionSettings(image_size=160, image_count=60)
-CLASSES = ("0", "1", "2", "3", "4")
+
+
+def reader(settings: LesionSettings) -> LesionReader:
+    return LesionReader(Source("lesions", Path("none"), settings))
 
 
 def test_an_image_is_the_same_whatever_else_is_made() -> None:
-    many = LesionReader(LesionSettings(image_size=160, image_count=90), CLASSES)
-    few = LesionReader(SMALL, CLASSES)
+    many = reader(LesionSettings(image_size=160, image_count=90))
+    few = reader(SMALL)
     assert few.records == many.records[:60]
     for index in (7, 0, 7):
         assert few.content_hash(few.records[index]) == many.content_hash(many.records[index])
@@ -52,7 +57,7 @@ def test_counts_of_two_grades_never_meet(per_grade: int) -> None:
 def test_only_lesions_tell_the_grade() -> None:
     settings = LesionSettings()
     for index in range(8):
-        changed = (draw(settings, index) != draw_healthy(settings, index)).any(axis=2)
+        changed = (draw(settings, index) != draw(settings, index, 0)).any(axis=2)
         lesions = lesion_count(settings, index)
         assert bool(changed.any()) == (lesions > 0)
         assert changed.sum() <= lesions * (settings.lesion_max_size + 2) ** 2
@@ -61,13 +66,13 @@ def test_only_lesions_tell_the_grade() -> None:
 def test_lesions_have_the_size_that_was_asked_for() -> None:
     settings = LesionSettings(lesion_min_size=6, lesion_max_size=6, lesions_per_grade=1)
     index = next(n for n in range(60) if lesion_count(settings, n) == 1)
-    rows, columns = np.nonzero((draw(settings, index) != draw_healthy(settings, index)).any(axis=2))
+    rows, columns = np.nonzero((draw(settings, index) != draw(settings, index, 0)).any(axis=2))
     for places in (rows, columns):
         assert 5 <= places.max() - places.min() + 1 <= 8
 
 
 def test_grades_are_balanced_and_eyes_are_paired() -> None:
-    records = LesionReader(LesionSettings(), CLASSES).records
+    records = reader(LesionSettings()).records
     assert Counter(record.label for record in records) == dict.fromkeys(range(5), 120)
     assert set(Counter(record.group for record in records).values()) == {2}
     assert patient_of(0) == patient_of(1) != patient_of(2)
@@ -75,7 +80,7 @@ def test_grades_are_balanced_and_eyes_are_paired() -> None:
 
 
 def test_the_two_eyes_of_a_patient_resemble_each_other() -> None:
-    colours = np.array([draw_healthy(SMALL, index).mean(axis=(0, 1)) for index in range(24)])
+    colours = np.array([draw(SMALL, index, 0).mean(axis=(0, 1)) for index in range(24)])
     hues = colours[:, 1:] / colours[:, :1]
     same = np.abs(hues[::2] - hues[1::2]).mean()
     other = np.abs(hues[::2] - np.roll(hues[1::2], 1, axis=0)).mean()

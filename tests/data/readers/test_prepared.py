@@ -16,8 +16,9 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.images.facts import ImageFacts
-from petlbench.data.official.prepare import Preparation, prepare_dataset
-from petlbench.data.readers.prepared import PreparedReader, open_prepared, read_prepared, read_table, table_bytes
+from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare_dataset
+from petlbench.data.readers.base import Source
+from petlbench.data.readers.prepared import PreparedReader, read_prepared, read_table, table_bytes
 from petlbench.data.record import SPLITS, Record
 from tests.data.official_files import make
 
@@ -63,10 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
         Catalog(),
         folder / "data",
         {},
-        source=source,
-        mirror=None,
-        skip_corrupt=False,
-        again=False,
+        PrepareOptions(source),
         workers=1,
         progress=Progress(),
     )
@@ -88,8 +86,12 @@ def card() -> DatasetCard:
     return load_card(Catalog().find("dataset", "isic2016").file)
 
 
+def opened(folder: Path, card: DatasetCard) -> PreparedReader:
+    return PreparedReader(Source("isic2016", folder, card=card))
+
+
 def test_it_opens_as_it_was_prepared(folder: Path, card: DatasetCard, prepared: Preparation) -> None:
-    reader = open_prepared("isic2016", card, folder)
+    reader = opened(folder, card)
     assert len(reader.records) == prepared.images == 20
     assert reader.classes == card.classes
     first = reader.records[0]
@@ -98,15 +100,15 @@ def test_it_opens_as_it_was_prepared(folder: Path, card: DatasetCard, prepared: 
     assert reader.facts[first.image_id].format == "JPEG"
 
 
-def test_opening_looks_at_no_image(folder: Path, prepared: Preparation, tmp_path: Path) -> None:
+def test_opening_looks_at_no_image(folder: Path, card: DatasetCard, prepared: Preparation, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     file = folder / "prepared.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"root": str(tmp_path / "empty")}))
-    assert len(PreparedReader(folder, ("benign", "malignant")).records) == 20
+    assert len(opened(folder, card).records) == 20
 
 
 def test_an_image_that_was_changed_is_named(folder: Path, card: DatasetCard, tmp_path: Path) -> None:
-    reader = open_prepared("isic2016", card, folder)
+    reader = opened(folder, card)
     other = replace(reader.records[0], path=reader.records[1].path)
     with pytest.raises(InputError, match="not the one that was prepared") as caught:
         reader.content_hash(other)
@@ -116,14 +118,14 @@ def test_an_image_that_was_changed_is_named(folder: Path, card: DatasetCard, tmp
 def test_not_prepared(tmp_path: Path, card: DatasetCard) -> None:
     assert read_prepared(tmp_path) is None
     with pytest.raises(InputError) as caught:
-        open_prepared("isic2016", card, tmp_path)
+        opened(tmp_path, card)
     assert caught.value.kind == "data_missing"
     assert "petlbench data prepare isic2016" in caught.value.hint
 
 
 def test_another_version_of_the_card(folder: Path, card: DatasetCard) -> None:
     with pytest.raises(InputError, match=f"by version {card.version} of its card, which is now at version") as caught:
-        open_prepared("isic2016", card.model_copy(update={"version": card.version + 1}), folder)
+        opened(folder, card.model_copy(update={"version": card.version + 1}))
     assert caught.value.kind == "other_card"
     assert "--again" in caught.value.hint
 
@@ -132,7 +134,7 @@ def test_the_images_are_gone(folder: Path, card: DatasetCard) -> None:
     file = folder / "prepared.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"root": "/nowhere/at/all"}))
     with pytest.raises(InputError, match="/nowhere/at/all") as caught:
-        open_prepared("isic2016", card, folder)
+        opened(folder, card)
     assert caught.value.kind == "data_missing"
 
 
@@ -140,7 +142,7 @@ def test_the_images_are_gone(folder: Path, card: DatasetCard) -> None:
 def test_a_spoiled_prepared_json(folder: Path, card: DatasetCard, content: str) -> None:
     (folder / "prepared.json").write_text(content)
     with pytest.raises(InputError, match="prepared.json") as caught:
-        open_prepared("isic2016", card, folder)
+        opened(folder, card)
     assert caught.value.kind == "bad_prepared"
     assert "--again" in caught.value.hint
 
@@ -150,6 +152,6 @@ def test_a_table_that_was_changed_or_is_gone(folder: Path, card: DatasetCard) ->
     table.write_bytes(table.read_bytes().replace(b"benign", b"malignant", 1))
     for _ in range(2):
         with pytest.raises(InputError, match="images.csv") as caught:
-            open_prepared("isic2016", card, folder)
+            opened(folder, card)
         assert caught.value.kind == "bad_prepared"
         table.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Task types: what a label is, and what follows from it; one file each."""

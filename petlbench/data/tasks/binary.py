@@ -1,0 +1,7 @@
+"""One class an image, of two; the second is the positive one."""
+
+from petlbench.data.tasks.base import Labels, TaskType
+
+__all__ = ["BINARY"]
+
+BINARY = TaskType(name="binary", title="binary", labels=Labels(most=2))

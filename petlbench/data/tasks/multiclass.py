@@ -1,0 +1,7 @@
+"""One class an image, of two or more."""
+
+from petlbench.data.tasks.base import TaskType
+
+__all__ = ["MULTICLASS"]
+
+MULTICLASS = TaskType(name="multiclass", title="multi-class")

@@ -1,0 +1,7 @@
+"""One class an image, of two or more that have an order, such as the grades of a disease."""
+
+from petlbench.data.tasks.base import TaskType
+
+__all__ = ["ORDINAL"]
+
+ORDINAL = TaskType(name="ordinal", title="ordinal")

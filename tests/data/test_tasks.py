@@ -1,0 +1,138 @@
+"""Task types: the shipped ones, and one of the user's own in one file, with several labels an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.data.card import load_card
+from petlbench.data.dataset import Dataset, open_dataset
+from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageLoader
+from petlbench.data.manifest import manifest_of
+from petlbench.data.splits import SplitScheme, assign_splits
+from petlbench.data.tasks.base import TaskType, task_of
+
+TAGS = '''
+import numpy as np
+
+from petlbench.data.tasks.base import Labels, TaskType
+
+
+class Tags(Labels):
+    """Several classes an image: a label has 0 or 1 for each."""
+
+    def refuse_classes(self, classes):
+        return ""
+
+    def names(self, text):
+        return tuple(text.split("|"))
+
+    def parse(self, text, classes):
+        return tuple(int(name in self.names(text)) for name in classes)
+
+    def from_array(self, array, classes):
+        return [tuple(map(int, row)) for row in array]
+
+    def to_array(self, labels):
+        return np.array(labels, dtype=np.float32)
+
+    def written(self, label):
+        return "".join(map(str, label))
+
+    def positions(self, label):
+        return tuple(position for position, value in enumerate(label) if value)
+
+    def renumbered(self, label, order):
+        return tuple(label[order.index(position)] for position in range(len(order)))
+
+
+TAGS = TaskType(
+    name="tags",
+    title="tags",
+    labels=Tags(),
+    loss="binary_cross_entropy",
+    activation=lambda logits: logits.sigmoid(),
+    metrics=("auc",),
+    selection="auc",
+    strata=lambda labels: np.array(labels, dtype=bool),
+)
+'''
+
+CARD = """
+title = "Tagged"
+modality = "noise"
+task = "tags"
+classes = ["a", "b", "c"]
+licence = "CC0"
+version = 1
+split = "random"
+grouping = "none"
+[reader]
+kind = "csv"
+"""
+
+
+@pytest.mark.parametrize("name", ["multiclass", "binary", "ordinal"])
+def test_the_shipped_ones_have_one_class_an_image(name: str) -> None:
+    task = Catalog().load("task", name, TaskType)
+    assert (task.name, task.loss, task.selection) == (name, "cross_entropy", "auc")
+    assert task.activation(torch.tensor([[0.0, 0.0]])).tolist() == [[0.5, 0.5]]
+    assert task.labels.to_array([2, 0]).dtype == np.int64
+    assert task.strata([1, 0]).tolist() == [[False, True], [True, False]]
+    assert bool(task.labels.refuse_classes(["a", "b", "c"])) == (name == "binary")
+    assert task.labels.refuse_classes(["a"])
+
+
+def test_a_task_that_no_file_defines_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tagged.toml"
+    file.write_text(CARD.replace('"tags"', '"ordnial"'))
+    with pytest.raises(InputError, match="task: unknown task 'ordnial'") as caught:
+        load_card(file)
+    assert (caught.value.kind, caught.value.hint) == ("bad_card", "did you mean ordinal?")
+    file.write_text(CARD.replace('"tags"', '"multilabel"'))
+    card = load_card(file)
+    with pytest.raises(InputError, match="'tagged' has several labels an image, which petlbench cannot train on yet"):
+        task_of("tagged", card, Catalog())
+
+
+@pytest.fixture
+def tagged(tmp_path: Path) -> Dataset:
+    for name, text in (("tags.py", TAGS), ("datasets/tagged.toml", CARD)):
+        (tmp_path / "catalog" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "catalog" / name).write_text(text)
+    rng, lines = np.random.default_rng(0), ["image,label"]
+    (tmp_path / "tagged").mkdir()
+    for number in range(80):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"tagged/{number:02d}.png")
+        tags = [tag for tag, share in (("a", 0.5), ("b", 0.3), ("c", 0.15)) if rng.random() < share]
+        lines.append(f"{number:02d}.png,{'|'.join(tags or ['a'])}")
+    (tmp_path / "tagged/labels.csv").write_text("\n".join(lines))
+    return open_dataset("tagged", catalog=Catalog([tmp_path / "catalog"]), data_root=tmp_path, settings={})
+
+
+def test_several_labels_an_image_from_one_file(tagged: Dataset) -> None:
+    assert tagged.task.name == "tags"
+    assert sum(tagged.by_class().values()) > len(tagged.records)
+    batch = next(ImageLoader(ImageStore(tagged), range(5), {}, 5, 1).in_order())
+    assert batch.labels.tolist() == [list(record.label) for record in tagged.records[:5]]
+    assert batch.labels.dtype == torch.float32
+    turned = tagged.labelled_as(["c", "a", "b"])
+    assert turned.by_class() == {name: tagged.by_class()[name] for name in turned.classes}
+
+
+@pytest.mark.parametrize("scheme", ["random", "kfold:5/1", "repeat:2/0"])
+def test_every_tag_has_its_share_of_every_side(tagged: Dataset, scheme: str) -> None:
+    sides = assign_splits(tagged.records, SplitScheme.parse(scheme), 0, strata=tagged.task.strata)
+    whole = tagged.by_class()
+    for side, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
+        part = tagged.by_class(record for record, own in zip(tagged.records, sides, strict=True) if own == side)
+        assert all(abs(part[name] - share * whole[name]) <= 2 for name in whole)
+    manifest = manifest_of(tagged, sides, [""] * len(sides))
+    assert set(manifest["label"]) <= {f"{number:03b}" for number in range(8)}
