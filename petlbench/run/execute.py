@@ -28,8 +28,9 @@ from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.out_of_memory import is_shortage
-from petlbench.metrics.classification import evaluate
+from petlbench.metrics.classification import evaluate, load_metrics
 from petlbench.metrics.efficiency import REFERENCE, score
+from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.results.folder import RunFolder
@@ -71,6 +72,7 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
         RunError: When another process works on this run, or weights cannot be fetched.
     """
     check_writable(place.output)
+    metrics = load_metrics(catalog)
     tracker = open_tracker(place.tracking_uri, output=place.output)
     make_repeatable(config.threads)
     device, started = choose_device(config.device), time.perf_counter()
@@ -89,7 +91,9 @@ def execute(config: RunConfig, place: Place, catalog: Catalog, progress: Progres
     if (stored := _stored(folder, digests, place)) is not None:
         progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
-    run = _Run(config, place, data, external, assembled, meter, digests, folder, tracker, progress, device, started)
+    run = _Run(
+        config, place, data, external, assembled, meter, digests, folder, tracker, progress, device, started, metrics
+    )
     with folder.locked():
         if (stored := _stored(folder, digests, place)) is not None:
             return stored  # another process has finished it meanwhile
@@ -145,6 +149,7 @@ class _Run:
     progress: Progress
     device: torch.device
     started: float
+    metrics: Sequence[Metric]
     seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
     earlier: float = 0.0
     selected: Selected = field(default_factory=Selected)
@@ -238,6 +243,7 @@ class _Run:
             val=self._loader("val"),
             config=self.config.training,
             seed=self.config.seed,
+            metrics=self.metrics,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -334,8 +340,10 @@ class _Run:
             status=ending.status,
             config=self.config,
             best_epoch=self.selected.epoch or None,
-            metrics={split: evaluate(labels, logits) for split, (labels, logits) in ending.outputs.items()},
-            intervals=describe_intervals(self.data, self.external, ending.outputs),
+            metrics={
+                split: evaluate(labels, logits, self.metrics) for split, (labels, logits) in ending.outputs.items()
+            },
+            intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),
