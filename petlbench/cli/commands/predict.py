@@ -43,17 +43,17 @@ def command(
 ) -> None:
     """Print class probabilities of images, from what a run has learned.
 
-    RUN is a run id, or the folder of a finished run. IMAGES are image files, folders (all images below them) and CSV
-    files with a column of paths, relative to the CSV file.
+    RUN is a run's id, the beginning of one, or the folder of a finished run. IMAGES are image files, folders (all
+    images below them) and CSV files with a column of paths, relative to the CSV file.
     """
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.catalog import Catalog
-    from petlbench.run.load import find_run
+    from petlbench.results.lookup import find_run
     from petlbench.run.predict import check_table, find_images, predict_images, write_table
 
     if save is not None:
         check_table(save)
-    found, place = find_images(images, image_column), find_run(run, output)
+    found, place = find_images(images, image_column), find_run(run, output).final
     with ShownProgress() as progress:
         predictions = predict_images(
             place, found, Catalog(catalog), batch_size=batch_size, merge=merge, progress=progress
