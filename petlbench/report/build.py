@@ -21,7 +21,7 @@ from petlbench.report.kinds.papers_recomputed import printed_report
 from petlbench.report.request import Asked, Material, gather, paper_of
 from petlbench.report.selection import check_alike, check_cells, common_settings
 from petlbench.report.spec import ReportCard
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["build_report"]
 

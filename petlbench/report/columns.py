@@ -16,7 +16,7 @@ from petlbench.report.context import Context, memory_of, parameters_of, seconds_
 from petlbench.report.disk import cache_bytes, folder_bytes
 from petlbench.report.document import Cell, Column
 from petlbench.report.grid import Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["DATASETS", "OPTIONAL", "Maker", "find_metric", "make_columns"]
 

@@ -14,7 +14,7 @@ from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell
 from petlbench.report.evidence import evidence_of
 from petlbench.report.grid import Grid, Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:

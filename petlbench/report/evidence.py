@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from petlbench.metrics.metric import Metric
 from petlbench.report.grid import Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
     from petlbench.results.predictions import Predictions

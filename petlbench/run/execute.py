@@ -29,14 +29,14 @@ from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeature
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.out_of_memory import is_shortage
 from petlbench.metrics.classification import evaluate, load_metrics
-from petlbench.metrics.efficiency import REFERENCE, score
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.results.folder import RunFolder
 from petlbench.results.journal import Journal
-from petlbench.results.result import FILE, Inference, Result, iter_results, read_result, write_result
+from petlbench.results.result import FILE, Inference, Result, read_result, write_result
 from petlbench.results.scalars import final_metrics
+from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
 from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions
 from petlbench.run.device import choose_device, make_repeatable
@@ -317,8 +317,7 @@ class _Run:
 
         A run that can go on keeps its checkpoint, and a finished result is never replaced by an unfinished one.
         """
-        result = self._result(ending)
-        result.scores = score(result, iter_results(self.place.output, REFERENCE))
+        [result] = with_scores([self._result(ending)], self.place.output)
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)

@@ -16,7 +16,7 @@ from petlbench.report.cells import number_cell
 from petlbench.report.columns import find_metric
 from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
 from petlbench.report.request import Material
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["budget_report", "expected_best"]
 

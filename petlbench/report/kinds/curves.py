@@ -8,7 +8,7 @@ from statistics import fmean
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.report.grid import Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["curve_figures"]
 

@@ -11,7 +11,7 @@ from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.selection import common_settings
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["describe_settings", "methods_table"]
 
