@@ -25,7 +25,6 @@ class PlannedRuns:
         methods: Methods in the order of the studies.
         datasets: Datasets in that order.
         seeds: Number of seeds; None where no study is known.
-        sweeps: The section ``sweep`` of the studies that have one.
     """
 
     runs: frozenset[str] = frozenset()
@@ -33,7 +32,6 @@ class PlannedRuns:
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     seeds: int | None = None
-    sweeps: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
@@ -70,7 +68,6 @@ def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str])
         tuple(dict.fromkeys(method for study in studies for method in study.get("methods", []))),
         tuple(dict.fromkeys(names[dataset] for study in studies for dataset in study.get("datasets", []))),
         max((len(study.get("seeds", [])) for study in studies), default=None) or None,
-        tuple({"study": study["name"], **study["sweep"]} for study in studies if study.get("sweep")),
     )
 
 

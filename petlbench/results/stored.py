@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.results.names import dataset_names
+from petlbench.results.result import Result
 
-__all__ = ["ALIKE", "GROUPS", "Stored"]
+__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics"]
 
 ALIKE = (
     "backbone",
@@ -141,6 +142,13 @@ class Stored:
     def seconds(self, name: str) -> float:
         """Seconds of a phase; 0 where it has none."""
         return float(self.document["timing"].get(name) or 0.0)
+
+
+def final_metrics(result: Result) -> dict[str, float]:
+    """The figures of a result that a tracker shows beside the curves."""
+    figures = Stored(result.document()).figures
+    # The curve owns the names val_…; the best epoch's figures must not become another point of it.
+    return {f"best_{name}" if name.startswith("val_") else name: value for name, value in figures.items()}
 
 
 def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:

@@ -35,7 +35,7 @@ from petlbench.models.method import Inputs
 from petlbench.results.folder import RunFolder
 from petlbench.results.journal import Journal
 from petlbench.results.result import FILE, Inference, Result, read_result, write_result
-from petlbench.results.scalars import final_metrics
+from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
 from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions

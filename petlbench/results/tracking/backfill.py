@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from petlbench.core.config import RunConfig
 from petlbench.core.progress import Progress
 from petlbench.results.result import FILE, Result, iter_results, read_result
-from petlbench.results.scalars import final_metrics
+from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.run_record import WHOLE_TAG, Record, content_of
 from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue

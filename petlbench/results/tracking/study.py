@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import time
@@ -16,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from petlbench.core.progress import Progress
 from petlbench.results.names import dataset_names
 from petlbench.results.result import Result
-from petlbench.results.scalars import final_metrics
-from petlbench.results.stored import Stored
+from petlbench.results.stored import Stored, final_metrics
 from petlbench.results.table import Repeats, Results, with_scores
 from petlbench.results.tracking.backfill import Ended, Tracked, group_of, send_missing
 from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
@@ -184,11 +181,17 @@ def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float
 
 
 def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[str, object]]) -> None:
+    import pandas as pd
+
     tables = store.runs(experiment_id, kind=_TABLE)
     run = tables[0] if tables else store.create(experiment_id, name=_TABLE, tags={KIND_TAG: _TABLE})
     mlflow_run_id, markdown = run.info.run_id, _markdown(rows)
     store.put_table(mlflow_run_id, rows, "table.json")
-    texts = {"csv": _csv(rows), "md": markdown, "json": json.dumps(rows, indent=1, allow_nan=False) + "\n"}
+    texts = {
+        "csv": pd.DataFrame(rows).to_csv(index=False),
+        "md": markdown,
+        "json": json.dumps(rows, indent=1, allow_nan=False) + "\n",
+    }
     for ending, text in texts.items():
         store.client.log_text(mlflow_run_id, text, f"study/{name}.{ending}")
     store.set_tags(mlflow_run_id, {_NOTE_TAG: markdown})
@@ -198,14 +201,6 @@ def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[st
 def _close(store: Store, run: Run) -> None:
     if run.info.status != "FINISHED":
         store.client.set_terminated(run.info.run_id, "FINISHED")
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from petlbench.results.tracking.run_record import Record, points_of
 from petlbench.results.tracking.send_queue import SendQueue, open_queue
 from petlbench.results.tracking.store import KIND_TAG
 
-__all__ = ["MlflowTracker", "NullTracker", "Tracker", "open_tracker"]
+__all__ = ["MlflowTracker", "Tracker", "open_tracker"]
 
 # The first opening may make the tables of a new database, in turn with other processes.
 _START_SECONDS, _EPOCH_SECONDS, _FINISH_SECONDS = 60.0, 10.0, 60.0
@@ -20,8 +20,8 @@ _START_SECONDS, _EPOCH_SECONDS, _FINISH_SECONDS = 60.0, 10.0, 60.0
 _logger = logging.getLogger("petlbench")
 
 
-class Tracker(Protocol):
-    """Where a run reports to; the training loop calls the three methods in their order."""
+class Tracker:
+    """Where a run reports to, calling the three methods in their order; this one keeps nothing."""
 
     def start(
         self, run_id: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], *, group: str = ""
@@ -57,24 +57,7 @@ class Tracker(Protocol):
         """
 
 
-class NullTracker:
-    """A tracker that keeps nothing, for ``--tracking-uri none``."""
-
-    def start(
-        self, run_id: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], *, group: str = ""
-    ) -> None:
-        """Keep nothing."""
-
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Keep nothing."""
-
-    def finish(
-        self, status: str, metrics: Mapping[str, float], folder: Path | None, *, curve: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
-        """Keep nothing."""
-
-
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """A tracker that writes to an MLflow store; made by `open_tracker`.
 
     What the store does not take, because it is away, is kept and sent at a later call. Nothing is raised: a store that
@@ -179,10 +162,10 @@ def open_tracker(uri: str | None, *, output: Path) -> Tracker:
 
     Example:
         >>> open_tracker("none", output=Path("results"))  # doctest: +ELLIPSIS
-        <petlbench.results.tracking.tracker.NullTracker object at ...>
+        <petlbench.results.tracking.tracker.Tracker object at ...>
     """
     queue = open_queue(uri, output)
-    return NullTracker() if queue is None else MlflowTracker(queue)
+    return Tracker() if queue is None else MlflowTracker(queue)
 
 
 def _now() -> int:
