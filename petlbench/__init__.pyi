@@ -25,6 +25,7 @@ from .features.frozen import ImportantTokens as ImportantTokens
 from .features.frozen import LayerStates as LayerStates
 from .features.precision import dequantize as dequantize
 from .features.precision import stored_parts as stored_parts
+from .metrics.metric import Metric as Metric
 from .models.backbone import Backbone as Backbone
 from .models.backbone import FusedAttentionSwitch as FusedAttentionSwitch
 from .models.info import BackboneInfo as BackboneInfo

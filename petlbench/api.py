@@ -138,10 +138,11 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
     Raises:
         InputError: When there is no such run, it is not finished, or what it depends on has changed.
     """
-    from petlbench.run.load import find_run, restore
+    from petlbench.results.lookup import find_run
+    from petlbench.run.load import restore
     from petlbench.run.predict import Trained
 
-    return Trained(restore(find_run(str(run), Path(results)), _catalog(catalog), device=device))
+    return Trained(restore(find_run(str(run), Path(results)).final, _catalog(catalog), device=device))
 
 
 def estimate_memory(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
 from petlbench.audit.scan import Gallery
 from petlbench.core.progress import Progress
-from petlbench.metrics.intervals import auc_interval, weighted_auc
+from petlbench.metrics.intervals import auc_interval
+from petlbench.metrics.scores import macro_auc
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ class Baseline:
         features: What it is given, in words.
         looks: Whether what it is given depends on the pixels by intent; it does not for ``metadata``.
         auc: Of all images, each scored by the model that did not see its fold; None where it could not be computed.
-        low: Lower bound of the AUC's 95 % interval (bootstrap over images, or groups where they are known).
+        low: Lower bound of the AUC's 95 % interval, over images, or groups where they are known.
         high: Upper bound.
         accuracy: Share of images whose most probable class is theirs.
         refused: Why there are no figures; empty where there are.
@@ -66,7 +67,7 @@ def run_baselines(
     Args:
         gallery: The images, (N,).
         columns: What is known of them without a look at the pixels.
-        seed: Seed of folds, models and intervals.
+        seed: Seed of folds and models.
         workers: Processor cores that the forests use.
         progress: Told of every fold.
     """
@@ -83,7 +84,7 @@ def run_baselines(
             continue
         splits = _splits(gallery.labels, units, grouped, folds, seed)
         scores = _cross_validated(plan, gallery.labels, len(gallery.classes), splits, progress)
-        found.append(_scored(plan, gallery.labels, scores, units, seed))
+        found.append(_scored(plan, gallery.labels, scores, units))
     return found
 
 
@@ -201,12 +202,8 @@ def _cross_validated(
     return scores
 
 
-def _scored(
-    plan: _Plan, labels: NDArray[np.int64], scores: NDArray[np.float64], units: NDArray[np.int64], seed: int
-) -> Baseline:
-    import numpy as np
-
-    auc = float(weighted_auc(labels, scores, np.ones((1, len(labels))))[0])
-    low, high = auc_interval(labels, scores, units, seed)
+def _scored(plan: _Plan, labels: NDArray[np.int64], scores: NDArray[np.float64], units: NDArray[np.int64]) -> Baseline:
+    auc, interval = macro_auc(labels, scores), auc_interval(labels, scores, units)
+    low, high = (None, None) if interval is None else (interval["low"], interval["high"])
     accuracy = float((scores.argmax(axis=1) == labels).mean())
     return Baseline(plan.name, plan.features, plan.looks, auc, low, high, accuracy)

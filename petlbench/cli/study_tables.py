@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.cli.output import MISSING, mebibytes, percent, print_table, seconds
 from petlbench.core.units import readable_size
+from petlbench.results.names import dataset_names
 
 if TYPE_CHECKING:
+    from petlbench.results.table import Spread
     from petlbench.study.forecast.preview import Preview
     from petlbench.study.status import RunState
-    from petlbench.study.summary import CellSummary, Spread, Summary
+    from petlbench.study.summary import CellSummary, Summary
 
-__all__ = ["print_previews", "print_summary", "short_name"]
+__all__ = ["print_previews", "print_summary"]
 
 
 def print_summary(summary: Summary, retry: str) -> None:
@@ -24,21 +26,22 @@ def print_summary(summary: Summary, retry: str) -> None:
         retry: The command that tries what failed again.
     """
     datasets, methods = summary.board.datasets, summary.board.methods
+    names = dataset_names(datasets)
     rows = []
     for method in methods:
         cells = [summary.cell(method, dataset) for dataset in datasets]
         rows.append([method, *map(_auc, cells), _over(cells, "ratio", _ratio), _over(cells, "allocated", _memory)])
     sources = sorted({source for cell in summary.cells for source in cell.memory_sources})
-    headings = ["method", *(f"{short_name(dataset)}>" for dataset in datasets), "learnable, %>", "memory, MiB>"]
+    headings = ["method", *(f"{names[dataset]}>" for dataset in datasets), "learnable, %>", "memory, MiB>"]
     caption = "test AUC in %, mean ± sample standard deviation over seeds"
     if sources:
         caption += f"; allocated by a training step ({', '.join(sources)})"
     print_table(f"study {summary.name}", headings, rows, caption=caption)
     for dataset, cell in summary.best.items():
-        print(f"best on {short_name(dataset)}, by validation AUC: {cell.method}")
-    _print_states("cannot be had", summary.unsupported())
+        print(f"best on {names[dataset]}, by validation AUC: {cell.method}")
+    _print_states("cannot be had", summary.unsupported(), names)
     unfinished = summary.unfinished()
-    _print_states("not finished", unfinished)
+    _print_states("not finished", unfinished, names)
     for note in summary.notes:
         print(f"note: {note}")
     if unfinished:
@@ -52,10 +55,11 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
         name: The study.
         previews: What its runs would take, for each method and dataset.
     """
+    names = dataset_names(one.dataset for one in previews)
     rows = [
         [
             one.method,
-            short_name(one.dataset),
+            names[one.dataset],
             f"{one.finished}/{one.runs}",
             mebibytes(one.peak),
             seconds(one.seconds),
@@ -68,11 +72,6 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
     if not any(row[-1] for row in rows):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     print_table(f"study {name}: dry run", headings, rows, caption=_caption(previews))
-
-
-def short_name(dataset: str) -> str:
-    """A dataset as a heading shows it."""
-    return dataset.rstrip("/").rpartition("/")[2]
 
 
 def _caption(previews: Sequence[Preview]) -> str:
@@ -90,12 +89,12 @@ def _caption(previews: Sequence[Preview]) -> str:
     return "; ".join(told)
 
 
-def _print_states(title: str, states: Sequence[RunState]) -> None:
+def _print_states(title: str, states: Sequence[RunState], names: Mapping[str, str]) -> None:
     """Print why runs are missing; the seeds of a combination that have the same reason share a line."""
     reasons: dict[tuple[str, str, str, str], list[int]] = {}
     for state in states:
         reason = state.error["message"] if state.error is not None else ""
-        key = (state.planned.method, short_name(state.planned.dataset), state.status, reason)
+        key = (state.planned.method, names[state.planned.dataset], state.status, reason)
         reasons.setdefault(key, []).append(state.planned.seed)
     if reasons:
         rows = [

@@ -1,20 +1,129 @@
-"""Scores of a classifier, and the two that weigh performance against parameters (PPE) and against memory (PME)."""
+"""The metrics of a classifier that petlbench brings, one row each, and all of them of one split."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["evaluate", "softmax"]
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.metrics import influence, intervals, scores
+from petlbench.metrics.metric import Labels, Logits, Metric
+
+__all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "softmax"]
+
+_Value = TypeVar("_Value")
 
 
-_SCORES = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa", "loss", "confusion_matrix")
+def softmax(logits: Logits) -> NDArray[np.float64]:
+    """Turn logits into probabilities, in float64.
+
+    Args:
+        logits: Scores, shape (N, C).
+
+    Returns:
+        Probabilities, shape (N, C); each row sums to 1.
+    """
+    exact = logits.astype(np.float64)
+    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-def evaluate(labels: NDArray[np.integer[Any]], logits: NDArray[np.floating[Any]]) -> dict[str, Any]:
+def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
+    return lambda labels, logits, *rest: function(labels, softmax(logits), *rest)
+
+
+AUC = Metric(
+    name="auc",
+    title="AUC",
+    direction="higher",
+    compute=_of_probabilities(scores.macro_auc),
+    contribution=_of_probabilities(influence.macro_auc_influence),
+    interval=_of_probabilities(intervals.auc_interval),
+)
+
+AUC_LOGITS = Metric(
+    name="auc_logits",
+    title="AUC on logits",
+    direction="higher",
+    compute=scores.macro_auc,
+    contribution=influence.macro_auc_influence,
+    interval=intervals.auc_interval,
+)
+
+ACCURACY = Metric(
+    name="accuracy",
+    title="accuracy",
+    direction="higher",
+    compute=scores.accuracy,
+    contribution=influence.accuracy_influence,
+    interval=intervals.accuracy_interval,
+)
+
+BALANCED_ACCURACY = Metric(
+    name="balanced_accuracy",
+    title="balanced accuracy",
+    direction="higher",
+    compute=scores.balanced_accuracy,
+    contribution=influence.mean_recall_influence,
+    interval=intervals.balanced_accuracy_interval,
+)
+
+F1 = Metric(
+    name="f1",
+    title="F1",
+    direction="higher",
+    compute=scores.macro_f1,
+    contribution=influence.macro_f1_influence,
+    interval=intervals.f1_interval,
+)
+
+KAPPA = Metric(
+    name="kappa",
+    title="kappa",
+    direction="higher",
+    compute=scores.quadratic_kappa,
+    contribution=influence.quadratic_kappa_influence,
+    interval=intervals.kappa_interval,
+)
+
+LOSS = Metric(
+    name="loss",
+    title="loss",
+    direction="lower",
+    compute=scores.cross_entropy,
+    contribution=influence.loss_influence,
+    unit="nats",
+)
+
+METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
+"""The rows above, in the order that they have in ``result.json``."""
+
+_FACTS = ("confusion_matrix", "support", "classes_absent", "count")
+
+
+def load_metrics(catalog: Catalog) -> tuple[Metric, ...]:
+    """The rows of all metrics: the shipped ones as `METRICS` has them, then the user's own by name.
+
+    Args:
+        catalog: The catalogues.
+
+    Raises:
+        InputError: When a file cannot be imported, or a name means something else in ``result.json``.
+    """
+    shipped = {row.name for row in METRICS}
+    names = [name for name in catalog.entries("metric") if name not in shipped]
+    for name in names:
+        if name in _FACTS:
+            message = f"the metric '{name}' in {catalog.find('metric', name).file} would hide what a result has there"
+            raise InputError(message, hint="give it another name", kind="duplicate_name")
+    return METRICS + tuple(catalog.load("metric", name, Metric) for name in names)
+
+
+def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS) -> dict[str, Any]:
     """Score the logits of one split.
 
     A class that no label of the split names has no AUC, recall or F1 of its own: the macro averages (``auc``,
@@ -31,14 +140,12 @@ def evaluate(labels: NDArray[np.integer[Any]], logits: NDArray[np.floating[Any]]
     Args:
         labels: True class of each image, shape (N,), integers in 0 .. C-1.
         logits: Scores before the softmax, shape (N, C), C at least 2; column 1 is the positive class when C is 2.
+        metrics: The scores.
 
     Returns:
-        ``auc``: area under the ROC curve of the probabilities, macro average of one class against the rest; with two
-        classes that of the positive class. ``auc_logits``: the same on raw logits; with two classes on the positive
-        class's logit alone. ``accuracy``. ``balanced_accuracy``: mean recall. ``f1``: macro F1. ``kappa``: Cohen's
-        kappa with quadratic weights (Cohen 1968). ``loss``: mean cross-entropy in nats. ``confusion_matrix``: C lists
-        of C counts, rows are true classes. ``support``: C counts of labels. ``classes_absent``: class indices.
-        ``count``: N. Scores are fractions.
+        Each score by its metric's name; fractions, but for ``loss``: mean cross-entropy in nats. ``confusion_matrix``:
+        C lists of C counts, rows are true classes. ``support``: C counts of labels. ``classes_absent``: class indices.
+        ``count``: N.
 
     Raises:
         ValueError: The shapes do not fit, there are fewer than two classes, or a label is outside 0 .. C-1.
@@ -48,45 +155,50 @@ def evaluate(labels: NDArray[np.integer[Any]], logits: NDArray[np.floating[Any]]
         1.0
     """
     _check(labels, logits)
-    classes = logits.shape[1]
-    support = np.bincount(labels.astype(np.int64), minlength=classes)
-    facts = {
-        "support": support.tolist(),
-        "classes_absent": np.flatnonzero(support == 0).tolist(),
-        "count": len(labels),
-    }
+    support = np.bincount(labels.astype(np.int64), minlength=logits.shape[1])
+    absent = np.flatnonzero(support == 0).tolist()
+    facts = {"support": support.tolist(), "classes_absent": absent, "count": len(labels)}
     if len(labels) == 0 or not np.isfinite(logits).all():
-        return {**dict.fromkeys(_SCORES), **facts}
+        return {**dict.fromkeys(row.name for row in metrics), "confusion_matrix": None, **facts}
     exact = logits.astype(np.float64)
-    confusion = _confusion(labels, exact.argmax(axis=1), classes)
-    scores = {
-        "auc": _auc(labels, softmax(exact), support),
-        "auc_logits": _auc(labels, exact, support),
-        "accuracy": float(np.trace(confusion) / confusion.sum()),
-        "balanced_accuracy": _balanced_accuracy(confusion),
-        "f1": _macro_f1(confusion),
-        "kappa": _quadratic_kappa(confusion),
-        "loss": _cross_entropy(labels, exact),
-        "confusion_matrix": confusion.tolist(),
-    }
-    return {**scores, **facts}
+    values = {row.name: row.score(labels, exact) for row in metrics}
+    return {**values, "confusion_matrix": scores.confusion(labels, exact).tolist(), **facts}
 
 
-def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Turn logits into probabilities, in float64.
+def compute_intervals(
+    labels: Labels,
+    logits: Logits,
+    groups: Sequence[str | None] | None = None,
+    level: float = 0.95,
+    metrics: Sequence[Metric] = METRICS,
+) -> dict[str, dict[str, Any] | None]:
+    """Give the intervals of the scores that `evaluate` computes from the same arrays.
+
+    Groups: images of a group resemble each other, so that they say less than as many images of their own. The design
+    effect is the variance with groups drawn over that with images drawn (Obuchowski 1997), at least 1 and at most
+    what groups of equal images would have; the counts of images are divided by it (Donner and Klar 2000).
 
     Args:
-        logits: Scores, shape (N, C).
+        labels: True class of each image, (N,), integers in 0 .. C-1.
+        logits: Scores before the softmax, (N, C).
+        groups: The group (the patient) of each image, None for an image without one; or None.
+        level: Share of splits whose interval shall hold the true score.
+        metrics: The scores; those without an interval are left out.
 
     Returns:
-        Probabilities, shape (N, C); each row sums to 1.
+        By score, None where it is undefined, else: ``low``, ``high``: fractions. ``level``. ``method``: ``newcombe``,
+        ``wilson`` or ``gamma``. ``positives``: images, or groups where there are some, of the rarest side that the
+        score rests on. ``few``: whether these are fewer than 10, so that the interval is a hint only.
+        ``design_effect``: 1 without groups.
     """
-    exact = logits.astype(np.float64)
-    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
+    rows = {row.name: row.interval for row in metrics if row.interval is not None}
+    if len(labels) == 0 or not np.isfinite(logits).all():
+        return dict.fromkeys(rows)
+    units = influence.number_groups(groups, len(labels))
+    return {name: interval(labels, logits, units, level) for name, interval in rows.items()}
 
 
-def _check(labels: NDArray[np.integer[Any]], logits: NDArray[np.floating[Any]]) -> None:
+def _check(labels: Labels, logits: Logits) -> None:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"labels (N,) and logits (N, C) expected, got {labels.shape} and {logits.shape}")
     if logits.shape[1] < 2:
@@ -95,52 +207,3 @@ def _check(labels: NDArray[np.integer[Any]], logits: NDArray[np.floating[Any]]) 
         raise ValueError(f"labels have to be integers, got {labels.dtype}")
     if len(labels) and not (labels.min() >= 0 and labels.max() < logits.shape[1]):
         raise ValueError(f"labels range from {labels.min()} to {labels.max()}, but there are {logits.shape[1]} classes")
-
-
-def _auc(labels: NDArray[np.integer[Any]], scores: NDArray[np.float64], support: NDArray[np.int64]) -> float | None:
-    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped, unused-ignore]  # half a second to import
-
-    present = np.flatnonzero(support)
-    if len(present) < 2:
-        return None
-    if scores.shape[1] == 2:
-        present = np.array([1])
-    return float(np.mean([roc_auc_score(labels == index, scores[:, index]) for index in present]))
-
-
-def _confusion(
-    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], classes: int
-) -> NDArray[np.int64]:
-    cells = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes * classes)
-    return cells.reshape(classes, classes).astype(np.int64)
-
-
-def _balanced_accuracy(confusion: NDArray[np.int64]) -> float:
-    support = confusion.sum(axis=1)
-    present = support > 0
-    return float(np.mean(np.diag(confusion)[present] / support[present]))
-
-
-def _macro_f1(confusion: NDArray[np.int64]) -> float:
-    # 2 TP / (2 TP + FP + FN): labels and predictions of a class together make up the denominator.
-    support = confusion.sum(axis=1)
-    total = support + confusion.sum(axis=0)
-    present = support > 0
-    return float(np.mean(2 * np.diag(confusion)[present] / total[present]))
-
-
-def _quadratic_kappa(confusion: NDArray[np.int64]) -> float | None:
-    index = np.arange(len(confusion), dtype=np.float64)
-    weights = (index[:, None] - index[None, :]) ** 2
-    by_chance = np.outer(confusion.sum(axis=1), confusion.sum(axis=0)) / confusion.sum()
-    expected = float((weights * by_chance).sum())
-    if expected == 0:
-        return None
-    return 1.0 - float((weights * confusion).sum()) / expected
-
-
-def _cross_entropy(labels: NDArray[np.integer[Any]], logits: NDArray[np.float64]) -> float | None:
-    largest = logits.max(axis=1)
-    log_total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-    loss = float(np.mean(log_total - logits[np.arange(len(labels)), labels]))
-    return loss if math.isfinite(loss) else None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from petlbench.results.result import Result, Scores
-
-__all__ = ["REFERENCE", "pme", "ppe", "score"]
+__all__ = ["REFERENCE", "References", "pme", "ppe"]
 
 
 REFERENCE = "full"
@@ -17,39 +15,75 @@ REFERENCE = "full"
 _SAME = ("backbone", "image_size", "precision", "attention_kernel", "checkpointing", "device")
 _SAME_STEP = ("batch_size", "accumulate", "optimizer")
 
+_Document = Mapping[str, Any]
 
-def score(result: Result, others: Iterable[Result]) -> Scores:
-    """Weigh a run's test AUC by its learnable parameters and by its peak memory.
+
+class References:
+    """The runs of ``full`` among results, each the measure of memory in its setting.
 
     Args:
-        result: The run, with metrics, parameters and memory.
-        others: Stored results among which the reference is looked for.
-
-    Returns:
-        PPE; and PME where a finished run of ``full`` with the same backbone, image size, precision, attention kernel,
-        checkpointing, batch size, accumulation, optimiser, device and memory source is known, or the run is that one.
+        results: Result documents, as ``result.json`` holds them; others than finished runs of ``full`` are passed over.
     """
-    auc = result.metrics.get("test", {}).get("auc")
-    if auc is None or result.parameters is None:
-        return Scores()
-    by_parameters = ppe(auc, result.parameters.ratio)
-    for other in chain([result], others):
-        if _is_reference(other, result) and result.memory and result.memory.allocated and other.memory:
-            reference = {"run_id": other.run_id, "allocated": other.memory.allocated, "source": other.memory.source}
-            ratio = result.memory.allocated / (other.memory.allocated or 1)
-            return Scores(ppe=by_parameters, pme=pme(auc, ratio), pme_reference=reference)
-    return Scores(ppe=by_parameters)
+
+    def __init__(self, results: Iterable[_Document]) -> None:
+        self._by_setting: dict[tuple[Any, ...], list[_Document]] = {}
+        for result in results:
+            if _is_reference(result):
+                self._by_setting.setdefault(_setting(result), []).append(result)
+
+    def scores(self, result: _Document) -> dict[str, Any]:
+        """Weigh a run's test AUC by its learnable parameters and by its peak memory.
+
+        The reference is a finished run of ``full`` with the same backbone, image size, precision, attention kernel,
+        checkpointing, batch size, accumulation, optimiser, device and memory source: the run itself where it is one,
+        else one on the same data, with the same split and seed, as far as there is one.
+
+        Args:
+            result: The run's document.
+
+        Returns:
+            The section ``scores``: ``ppe``; ``pme`` and its ``pme_reference`` where there is a reference; else None.
+        """
+        scores: dict[str, Any] = {"ppe": None, "pme": None, "pme_reference": None}
+        auc = result["metrics"].get("test", {}).get("auc")
+        if auc is None or not result.get("parameters"):
+            return scores
+        scores["ppe"] = ppe(auc, result["parameters"]["ratio"])
+        reference = self._nearest(result)
+        if reference is not None:
+            allocated, source = reference["memory"]["allocated"], reference["memory"]["source"]
+            scores["pme"] = pme(auc, result["memory"]["allocated"] / allocated)
+            scores["pme_reference"] = {"run_id": reference["run_id"], "allocated": allocated, "source": source}
+        return scores
+
+    def _nearest(self, result: _Document) -> _Document | None:
+        if not (result.get("memory") or {}).get("allocated"):
+            return None
+        if _is_reference(result):
+            return result
+        candidates = self._by_setting.get(_setting(result), ())
+        return min(candidates, key=lambda candidate: _distance(candidate, result), default=None)
 
 
-def _is_reference(other: Result, result: Result) -> bool:
-    return (
-        other.config.method == REFERENCE
-        and other.status == "finished"
-        and bool(other.memory and other.memory.allocated and result.memory)
-        and other.memory.source == result.memory.source  # type: ignore[union-attr]  # both were just seen to be there
-        and all(getattr(other.config, name) == getattr(result.config, name) for name in _SAME)
-        and all(getattr(other.config.training, name) == getattr(result.config.training, name) for name in _SAME_STEP)
+def _is_reference(result: _Document) -> bool:
+    is_finished = result["config"]["method"] == REFERENCE and result["status"] == "finished"
+    return is_finished and bool((result.get("memory") or {}).get("allocated"))
+
+
+def _setting(result: _Document) -> tuple[Any, ...]:
+    config, training = result["config"], result["config"]["training"]
+    values = [*(config.get(name) for name in _SAME), *(training.get(name) for name in _SAME_STEP)]
+    return (result["memory"]["source"], *values)
+
+
+def _distance(reference: _Document, result: _Document) -> tuple[bool, bool, bool, str]:
+    """How far a reference is from a run: another dataset, another split of it, another seed."""
+    first, second = reference["config"], result["config"]
+    data, split, seed = ("dataset", "dataset_settings"), ("split", "split_seed"), ("seed",)
+    other_data, other_split, other_seed = (
+        any(first.get(name) != second.get(name) for name in names) for names in (data, split, seed)
     )
+    return other_data, other_split, other_seed, reference["run_id"]
 
 
 def ppe(score: float, ratio: float) -> float:
@@ -73,7 +107,7 @@ def ppe(score: float, ratio: float) -> float:
 def pme(score: float, memory_ratio: float) -> float:
     """Performance-memory efficiency: ``score * exp(-log10(m + 1))``.
 
-    Source: Fine-grained Prompt Tuning (MICCAI 2024, arXiv 2403.07576), the evaluation measures.
+    Source: as `ppe`.
 
     Args:
         score: Performance, as a fraction or in percent; the result has the same unit.

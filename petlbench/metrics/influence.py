@@ -11,31 +11,32 @@ Bootstrap and Other Resampling Plans (1982), chapter 6; N. A. Obuchowski, Biomet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.metrics.classification import softmax
+from petlbench.metrics.metric import Labels, Logits, Numbers
+from petlbench.metrics.scores import losses
 
 __all__ = [
-    "METRICS",
+    "accuracy_influence",
     "auc_influences",
     "chance_disagreement",
     "f1_influences",
-    "influence_on",
     "kappa_influences",
+    "loss_influence",
+    "macro_auc_influence",
+    "macro_f1_influence",
+    "mean_recall_influence",
     "number_groups",
+    "quadratic_kappa_influence",
     "recall_influences",
     "sum_by_group",
 ]
 
-Labels = NDArray[np.integer[Any]]
-Numbers = NDArray[np.float64]
 
-
-def auc_influences(labels: Labels, scores: NDArray[np.floating[Any]]) -> tuple[Numbers, Numbers]:
+def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
     """Compute the AUC of each class against the rest, and what each image contributes to its error.
 
     Args:
@@ -50,8 +51,8 @@ def auc_influences(labels: Labels, scores: NDArray[np.floating[Any]]) -> tuple[N
     if len(present) < 2:
         return np.empty(0), np.empty((0, len(labels)))
     classes = [1] if scores.shape[1] == 2 else present.tolist()
-    found = [_one_auc(labels == index, scores[:, index].astype(np.float64)) for index in classes]
-    return np.array([auc for auc, _ in found]), np.stack([influence for _, influence in found])
+    parts = [_one_auc(labels == index, scores[:, index].astype(np.float64)) for index in classes]
+    return np.array([auc for auc, _ in parts]), np.stack([influence for _, influence in parts])
 
 
 def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
@@ -127,25 +128,36 @@ def chance_disagreement(labels: Labels, predicted: Labels) -> float:
     return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 
-def influence_on(metric: str, labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
-    """Compute what each image contributes to the error of a score of `petlbench.metrics.classification.evaluate`.
+def macro_auc_influence(labels: Labels, scores: Logits) -> Numbers | None:
+    """What each image contributes to the macro average of `auc_influences`, (N,)."""
+    aucs, influences = auc_influences(labels, scores)
+    return np.asarray(influences.mean(axis=0)) if len(aucs) else None
 
-    Args:
-        metric: One of `METRICS`.
-        labels: True class of each image, (N,).
-        logits: Scores before the softmax, (N, C).
 
-    Returns:
-        The influences, (N,); None where the score is undefined.
+def accuracy_influence(labels: Labels, logits: Logits) -> Numbers:
+    """What each image contributes to the accuracy, (N,)."""
+    return _of_mean((logits.argmax(axis=1) == labels).astype(np.float64))
 
-    Raises:
-        ValueError: The metric is not one of `METRICS`.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"no influence is known for '{metric}', only for {', '.join(METRICS)}")
-    if len(labels) == 0 or not np.isfinite(logits).all():
-        return None
-    return METRICS[metric](labels, logits)
+
+def mean_recall_influence(labels: Labels, logits: Logits) -> Numbers:
+    """What each image contributes to the balanced accuracy, (N,)."""
+    return np.asarray(recall_influences(labels, logits.argmax(axis=1))[1].mean(axis=0))
+
+
+def macro_f1_influence(labels: Labels, logits: Logits) -> Numbers:
+    """What each image contributes to the macro F1, (N,)."""
+    return np.asarray(f1_influences(labels, logits.argmax(axis=1))[1].mean(axis=0))
+
+
+def quadratic_kappa_influence(labels: Labels, logits: Logits) -> Numbers | None:
+    """What each image contributes to kappa, (N,)."""
+    kappa = kappa_influences(labels, logits.argmax(axis=1))
+    return None if kappa is None else kappa[1]
+
+
+def loss_influence(labels: Labels, logits: Logits) -> Numbers:
+    """What each image contributes to the mean cross-entropy, (N,)."""
+    return _of_mean(losses(labels, logits.astype(np.float64)))
 
 
 def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:
@@ -207,11 +219,6 @@ def _sum_below(ordered: Numbers, counted: NDArray[np.bool_]) -> Numbers:
     return np.asarray((total[starts] + total[ends])[run] / 2)
 
 
-def _macro_auc(labels: Labels, scores: NDArray[np.floating[Any]]) -> Numbers | None:
-    aucs, influences = auc_influences(labels, scores)
-    return np.asarray(influences.mean(axis=0)) if len(aucs) else None
-
-
 def _of_mean(values: Numbers) -> Numbers:
     count = len(values)
     return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
@@ -220,27 +227,3 @@ def _of_mean(values: Numbers) -> Numbers:
 def _small_sample(count: int) -> float:
     """What makes the variance of images drawn without bias."""
     return float(np.sqrt(count / max(count - 1, 1)))
-
-
-def _kappa(labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers | None:
-    found = kappa_influences(labels, logits.argmax(axis=1))
-    return None if found is None else found[1]
-
-
-def _loss(labels: Labels, logits: NDArray[np.floating[Any]]) -> Numbers:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return _of_mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
-
-
-METRICS: Mapping[str, Callable[[Labels, NDArray[np.floating[Any]]], Numbers | None]] = {
-    "auc": lambda labels, logits: _macro_auc(labels, softmax(logits)),
-    "auc_logits": _macro_auc,
-    "accuracy": lambda labels, logits: _of_mean((logits.argmax(axis=1) == labels).astype(np.float64)),
-    "balanced_accuracy": lambda labels, logits: np.asarray(
-        recall_influences(labels, logits.argmax(axis=1))[1].mean(axis=0)
-    ),
-    "f1": lambda labels, logits: np.asarray(f1_influences(labels, logits.argmax(axis=1))[1].mean(axis=0)),
-    "kappa": _kappa,
-    "loss": _loss,
-}
-"""Scores whose images' influence is known, by the names of `petlbench.metrics.classification.evaluate`."""

@@ -12,26 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.metrics.classification import softmax
 from petlbench.metrics.influence import (
     auc_influences,
     chance_disagreement,
     f1_influences,
     kappa_influences,
-    number_groups,
     recall_influences,
     sum_by_group,
 )
+from petlbench.metrics.metric import Labels, Logits, Numbers
 
 __all__ = [
     "FEW",
+    "accuracy_interval",
     "auc_interval",
+    "balanced_accuracy_interval",
     "combine",
-    "compute_intervals",
     "design_effect",
+    "f1_interval",
+    "kappa_interval",
     "newcombe",
     "share_interval",
-    "weighted_auc",
     "wilson",
 ]
 
@@ -41,45 +42,8 @@ FEW = 10
 
 _MODEL_COUNTS = 1.5
 
-Numbers = NDArray[np.float64]
-
-
-def compute_intervals(
-    labels: NDArray[np.integer[Any]],
-    logits: NDArray[np.floating[Any]],
-    groups: Sequence[str | None] | None = None,
-    level: float = 0.95,
-) -> dict[str, dict[str, Any] | None]:
-    """Give the intervals of the scores that `petlbench.metrics.classification.evaluate` computes from the same arrays.
-
-    Groups: images of a group resemble each other, so that they say less than as many images of their own. The design
-    effect is the variance with groups drawn over that with images drawn (Obuchowski 1997), at least 1 and at most
-    what groups of equal images would have; the counts of images are divided by it (Donner and Klar 2000).
-
-    Args:
-        labels: True class of each image, (N,), integers in 0 .. C-1.
-        logits: Scores before the softmax, (N, C).
-        groups: The group (the patient) of each image, None for an image without one; or None.
-        level: Share of splits whose interval shall hold the true score.
-
-    Returns:
-        By score (``auc``, ``auc_logits``, ``accuracy``, ``balanced_accuracy``, ``f1``, ``kappa``), None where it is
-        undefined, else: ``low``, ``high``: fractions. ``level``. ``method``: ``newcombe``, ``wilson`` or ``gamma``.
-        ``positives``: images, or groups where there are some, of the rarest side that the score rests on. ``few``:
-        whether these are fewer than 10, so that the interval is a hint only. ``design_effect``: 1 without groups.
-    """
-    units = number_groups(groups, len(labels))
-    if len(labels) == 0 or not np.isfinite(logits).all():
-        return dict.fromkeys(("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa"))
-    predicted = logits.argmax(axis=1)
-    return {
-        "auc": _auc(labels, softmax(logits), units, level),
-        "auc_logits": _auc(labels, logits, units, level),
-        "accuracy": _accuracy(labels, predicted, units, level),
-        "balanced_accuracy": _balanced_accuracy(labels, predicted, units, level),
-        "f1": _f1(labels, predicted, units, level),
-        "kappa": _kappa(labels, predicted, units, level),
-    }
+Units = NDArray[np.int64]
+"""The number of each image's group, (N,), from 0 without gaps."""
 
 
 def newcombe(
@@ -107,7 +71,7 @@ def newcombe(
     Returns:
         The lower and the upper bounds, shaped as the arguments are together.
     """
-    arrays = np.broadcast_arrays(*(np.asarray(one, np.float64) for one in (auc, positives, negatives, *spread)))
+    arrays = np.broadcast_arrays(*(np.asarray(value, np.float64) for value in (auc, positives, negatives, *spread)))
     auc, m, n, s, t = arrays
 
     def variance(a: Numbers) -> Numbers:
@@ -137,9 +101,7 @@ def wilson(share: Numbers | float, count: Numbers | float, level: float = 0.95) 
     return np.clip(np.minimum(middle - half, share), 0, 1), np.clip(np.maximum(middle + half, share), 0, 1)
 
 
-def share_interval(
-    hits: NDArray[np.bool_], units: NDArray[np.int64], level: float = 0.95
-) -> tuple[float, float, float]:
+def share_interval(hits: NDArray[np.bool_], units: Units, level: float = 0.95) -> tuple[float, float, float]:
     """Give Wilson's interval of a share of images, with groups drawn.
 
     Args:
@@ -157,7 +119,7 @@ def share_interval(
     return float(low), float(high), effect
 
 
-def design_effect(influence: Numbers, units: NDArray[np.int64]) -> float:
+def design_effect(influence: Numbers, units: Units) -> float:
     """Say how many times larger a score's variance is when groups are drawn than when images are.
 
     Args:
@@ -217,9 +179,8 @@ def _score_bounds(estimate: Numbers, variance: Callable[[Numbers], Numbers], lev
     return bounds[0], bounds[1]
 
 
-def _auc(
-    labels: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], units: NDArray[np.int64], level: float
-) -> dict[str, Any] | None:
+def auc_interval(labels: Labels, scores: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
+    """Give the interval of the macro AUC of any scores (N, C): Newcombe's of each class, combined."""
     aucs, influences = auc_influences(labels, scores)
     if not len(aucs):
         return None
@@ -231,7 +192,7 @@ def _auc(
     spread = _spread(aucs, influences, members), _spread(aucs, influences, ~members)
     low, high = newcombe(aucs, positives, len(labels) / effect - positives, spread, level)
     bounds = combine(aucs, low, high, _correlation(by_group))
-    sides = [labels == one for one in np.unique(labels)]
+    sides = [labels == index for index in np.unique(labels)]
     return _interval(bounds, level, "newcombe", _rarest(sides, units), effect)
 
 
@@ -254,17 +215,15 @@ def _spread(aucs: Numbers, influences: Numbers, side: NDArray[np.bool_]) -> Numb
     return np.asarray((taking_part * ratio + _MODEL_COUNTS) / (taking_part + _MODEL_COUNTS))
 
 
-def _accuracy(
-    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
-) -> dict[str, Any]:
-    low, high, effect = share_interval(labels == predicted, units, level)
+def accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
+    """Give the interval of the accuracy: Wilson's of a share."""
+    low, high, effect = share_interval(labels == logits.argmax(axis=1), units, level)
     return _interval((low, high), level, "wilson", len(np.unique(units)), effect)
 
 
-def _balanced_accuracy(
-    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
-) -> dict[str, Any]:
-    recalls, influences = recall_influences(labels, predicted)
+def balanced_accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
+    """Give the interval of the balanced accuracy: Wilson's of each recall, combined."""
+    recalls, influences = recall_influences(labels, logits.argmax(axis=1))
     members = labels == np.unique(labels)[:, None]
 
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
@@ -273,10 +232,12 @@ def _balanced_accuracy(
     return _mean_of_classes(recalls, influences, members, bounds, units, level)
 
 
-def _f1(
-    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
-) -> dict[str, Any]:
-    """Of the images that are of a class or said to be, J are both: a share, and F1 is 2 J / (1 + J)."""
+def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
+    """Give the interval of the macro F1: that of each class, combined.
+
+    Of the images that are of a class or said to be, J are both: a share, with Wilson's interval; F1 is 2 J / (1 + J).
+    """
+    predicted = logits.argmax(axis=1)
     scores, influences = f1_influences(labels, predicted)
     classes = np.unique(labels)[:, None]
     members = labels == classes
@@ -294,7 +255,7 @@ def _mean_of_classes(  # noqa: PLR0917  # what is known of the classes' scores
     influences: Numbers,
     members: NDArray[np.bool_],
     bounds: Callable[[float], tuple[Numbers, Numbers]],
-    units: NDArray[np.int64],
+    units: Units,
     level: float,
 ) -> dict[str, Any]:
     """Combine the intervals of the classes' scores, which follow from the design effect, into that of their mean."""
@@ -304,18 +265,17 @@ def _mean_of_classes(  # noqa: PLR0917  # what is known of the classes' scores
     return _interval(together, level, "wilson", _rarest(list(members), units), effect)
 
 
-def _kappa(
-    labels: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], units: NDArray[np.int64], level: float
-) -> dict[str, Any] | None:
-    """Disagreement over that of chance, 1 - kappa, is a weighted sum of few counts, with an interval of its kind.
+def kappa_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
+    """Give the interval of kappa, whose complement is a weighted sum of few counts: disagreement over that of chance.
 
     M. P. Fay and E. J. Feuer, Statistics in Medicine 16 (1997) 791: gamma distributions of the same mean and variance,
     above with one more count, here a confusion of neighbouring classes.
     """
-    found = kappa_influences(labels, predicted)
-    if found is None:
+    predicted = logits.argmax(axis=1)
+    parts = kappa_influences(labels, predicted)
+    if parts is None:
         return None
-    kappa, influence = found
+    kappa, influence = parts
     ratio, variance = 1 - kappa, float((sum_by_group(influence[None], units) ** 2).sum())
     effect = design_effect(influence, units)
     more = effect / (len(labels) * chance_disagreement(labels, predicted))
@@ -342,7 +302,7 @@ def _interval(bounds: tuple[float, float], level: float, method: str, positives:
     }
 
 
-def _rarest(sides: Sequence[NDArray[np.bool_]], units: NDArray[np.int64]) -> int:
+def _rarest(sides: Sequence[NDArray[np.bool_]], units: Units) -> int:
     return min(len(np.unique(units[side])) for side in sides)
 
 
@@ -357,63 +317,3 @@ def _quantile(level: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri((1 + level) / 2))
-
-
-_RESAMPLES = 1000
-_AT_ONCE = 50
-
-
-def weighted_auc(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Compute the AUC under several weightings of the images.
-
-    Args:
-        labels: Labels, (N,).
-        scores: Probabilities, (N, C).
-        weights: How often each image counts, (R, N).
-
-    Returns:
-        The AUC of class 1 where there are two classes, else the mean over the classes of one against the rest, (R,);
-        NaN where a class has no weight. A class without an image is left out.
-    """
-    classes = [1] if scores.shape[1] == 2 else np.unique(labels).tolist()
-    return np.asarray(np.mean([_one_auc(labels == one, scores[:, one], weights) for one in classes], axis=0))
-
-
-def auc_interval(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], units: NDArray[np.int64], seed: int
-) -> tuple[float, float]:
-    """Give the 95 % interval of an AUC by the bootstrap's percentiles.
-
-    Args:
-        labels: Labels, (N,).
-        scores: Probabilities, (N, C).
-        units: What is drawn, (N,): the number of each image's group, or of the image; from 0, without gaps.
-        seed: Seed of the resamples.
-
-    Returns:
-        The lower and the upper bound.
-    """
-    rng, count = np.random.default_rng(seed), int(units.max()) + 1
-    found = []
-    for _ in range(0, _RESAMPLES, _AT_ONCE):
-        drawn = rng.integers(0, count, (_AT_ONCE, count))
-        times = np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
-        found.append(weighted_auc(labels, scores, times[:, units]))
-    low, high = np.nanquantile(np.concatenate(found), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _one_auc(
-    positive: NDArray[np.bool_], scores: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The weight of pairs in which the positive image has the greater score; a tie is half a pair."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.unique(scores[order], return_index=True)[1]
-    sorted_weights, is_positive = weights[:, order], positive[order]
-    above = np.add.reduceat(sorted_weights * is_positive, starts, axis=1)
-    below = np.add.reduceat(sorted_weights * ~is_positive, starts, axis=1)
-    passed = np.cumsum(below, axis=1) - below / 2
-    with np.errstate(invalid="ignore"):
-        return np.asarray((above * passed).sum(axis=1) / (above.sum(axis=1) * below.sum(axis=1)))

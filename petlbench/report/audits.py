@@ -53,7 +53,7 @@ def add_baselines(table: Table, audits: Mapping[str, StoredAudit], context: Cont
         context: What the table shows.
     """
     known = {name: audits[name] for name in context.grid.datasets if name in audits}
-    if not known or context.metric != "auc":
+    if not known or context.metric.name != "auc":
         return table
     names = list(dict.fromkeys(one.name for audit in known.values() for one in audit.baselines))
     rows = [Row(f"baseline {name}", name, _cells(name, known, table), "baseline") for name in names]

@@ -9,7 +9,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.audits import add_baselines, find_audits, marks_of
-from petlbench.report.columns import OPTIONAL, make_columns, metric_title
+from petlbench.report.columns import OPTIONAL, find_metric, make_columns
 from petlbench.report.commands import reference_command
 from petlbench.report.context import Context
 from petlbench.report.document import Document, Figure, Table
@@ -21,7 +21,7 @@ from petlbench.report.kinds.papers_recomputed import printed_report
 from petlbench.report.request import Asked, Material, gather, paper_of
 from petlbench.report.selection import check_alike, check_cells, common_settings
 from petlbench.report.spec import ReportCard
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["build_report"]
 
@@ -111,7 +111,6 @@ _BUILDERS: Mapping[str, Callable[[Material], Document]] = {
 
 def _main_table(material: Material, keys: Sequence[str]) -> tuple[Context, Table]:
     """The table of methods or variants, once nothing in it is mixed."""
-    metric_title(material.asked.metric)
     context = _context(material)
     rows = [one for line in context.grid.lines for one in line.all_runs]
     check_alike(rows)
@@ -131,7 +130,7 @@ def _context(material: Material) -> Context:
     context = Context(
         grid,
         _like(material.references, rows),
-        material.asked.metric,
+        find_metric(material.catalog, material.asked.metric),
         material.asked.figure,
         marks_of(find_audits(material)),
         trials=material.trials() if needs & {"trials", "search_hours"} else (),

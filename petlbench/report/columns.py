@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.efficiency import pme, ppe
+from petlbench.metrics.metric import Metric
 from petlbench.report.cells import MIB, number_cell
 from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
 from petlbench.report.disk import cache_bytes, folder_bytes
 from petlbench.report.document import Cell, Column
 from petlbench.report.grid import Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
-__all__ = ["DATASETS", "OPTIONAL", "Maker", "make_columns", "metric_title"]
+__all__ = ["DATASETS", "OPTIONAL", "Maker", "find_metric", "make_columns"]
 
 DATASETS = "datasets"
 """Stands for one column a dataset."""
@@ -39,15 +41,6 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 }
 """What `--columns` takes, and the columns that each stands for."""
 
-_METRICS = {
-    "auc": "AUC",
-    "auc_logits": "AUC on logits",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "F1",
-    "kappa": "kappa",
-}
-
 _Make = Callable[[Line, Context], Cell]
 
 
@@ -59,15 +52,20 @@ class Maker:
     make: _Make
 
 
-def metric_title(metric: str) -> str:
-    """A score's name in tables.
+def find_metric(catalog: Catalog, name: str) -> Metric:
+    """The metric of a report.
 
     Raises:
-        InputError: When there is no such score.
+        InputError: When there is none of that name, or it is no fraction.
     """
-    if metric not in _METRICS:
-        raise unknown_name("metric", metric, _METRICS)
-    return _METRICS[metric]
+    metric = catalog.load("metric", name, Metric)
+    if metric.unit != "%":
+        raise InputError(
+            f"the metric '{name}' is in {metric.unit}, and tables show scores in percent",
+            hint="choose another one of petlbench list metrics",
+            kind="unknown_metric",
+        )
+    return metric
 
 
 def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
@@ -103,14 +101,14 @@ def _of_dataset(name: str, context: Context) -> Maker:
     marks = context.flagged.get(name, ())
     title = context.grid.titles[name] + (f" ({', '.join(marks)})" if marks else "")
 
-    return Maker(Column(name, title, "%", "higher"), lambda line, context: context.cell(line, name))
+    return Maker(Column(name, title, "%", context.metric.direction), lambda line, c: c.cell(line, name))
 
 
 def _averages(context: Context) -> list[Maker]:
-    found = [Maker(Column("average", "average", "%", "higher"), lambda line, c: c.averages[line.key])]
+    found = [Maker(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
     clean = context.clean_datasets
     if clean and len(clean) < len(context.grid.datasets):
-        column = Column("average_without_shortcuts", "average without shortcuts", "%", "higher")
+        column = Column("average_without_shortcuts", "average without shortcuts", "%", context.metric.direction)
         found.append(Maker(column, lambda line, c: c.average_of(line, c.clean_datasets)))
     return found
 
@@ -183,17 +181,14 @@ def _front(line: Line, context: Context) -> Cell:
 
 
 def _gap(line: Line, context: Context) -> Cell:
-    gaps = [
-        100 * (val - test)
-        for one in line.all_runs
-        if (val := one.score(context.metric, "val")) is not None and (test := one.score(context.metric)) is not None
-    ]
+    scores = [[one.score(context.metric.name, split) for split in ("val", "test")] for one in line.all_runs]
+    gaps = [100 * (val - test) for val, test in scores if val is not None and test is not None]
     return number_cell(fmean(gaps) if gaps else None, 1, "no finished run")
 
 
 def _validation(which: Literal["best", "last"]) -> _Make:
     def make(line: Line, context: Context) -> Cell:
-        values = [value for one in line.all_runs if (value := _of_epoch(one, context.metric, which)) is not None]
+        values = [value for one in line.all_runs if (value := _of_epoch(one, context.metric.name, which)) is not None]
         return number_cell(100 * fmean(values) if values else None, 1, "no curve")
 
     return make

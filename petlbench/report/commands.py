@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.selection import common_settings
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["fill_command", "reference_command"]
 

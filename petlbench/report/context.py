@@ -8,12 +8,14 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from petlbench.metrics.classification import AUC
+from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell
 from petlbench.report.evidence import evidence_of
 from petlbench.report.grid import Grid, Line
-from petlbench.report.pareto import fronts
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
+from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
@@ -39,7 +41,7 @@ class Context:
 
     grid: Grid
     references: Sequence[Stored]
-    metric: str = "auc"
+    metric: Metric = AUC
     figure: str = "allocated"
     flagged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     trials: Sequence[Stored] = ()
@@ -104,7 +106,7 @@ class Context:
         by_repeat: dict[tuple[int, str], list[float]] = {}
         for name in datasets:
             for one in line.runs.get(name, ()):
-                if (score := one.score(self.metric)) is not None:
+                if (score := one.score(self.metric.name)) is not None:
                     index = str(one.config["split"]).partition("/")[2]
                     by_repeat.setdefault((one.seed, index), []).append(100 * score)
         whole = [fmean(scores) for scores in by_repeat.values() if len(scores) == len(datasets)]
@@ -112,10 +114,11 @@ class Context:
 
     def _costs(self, line: Line) -> tuple[float, ...] | None:
         average = self.averages[line.key].value
-        costs = (memory_of(line, self.figure), parameters_of(line), seconds_of(line))
-        if average is None or None in costs:
+        costs = (average, memory_of(line, self.figure), parameters_of(line), seconds_of(line))
+        if None in costs:
             return None
-        return (-average, *(float(cost) for cost in costs if cost is not None))
+        score, *others = (float(cost) for cost in costs if cost is not None)
+        return (-score if self.metric.direction == "higher" else score, *others)
 
 
 def memory_of(line: Line, figure: str, phase: str | None = None) -> int | None:

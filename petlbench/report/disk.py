@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["cache_bytes", "folder_bytes"]
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petlbench.metrics.metric import Metric
 from petlbench.report.grid import Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
     from petlbench.results.predictions import Predictions
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["evidence_of", "predictions_of"]
 
 
-def evidence_of(lines: Sequence[Line], metric: str) -> Evidence:
+def evidence_of(lines: Sequence[Line], metric: Metric) -> Evidence:
     """Give the finished runs of all rows as evidence; rows take the place of methods.
 
     Predictions are read when something asks for them, once a run.
@@ -34,7 +35,7 @@ def evidence_of(lines: Sequence[Line], metric: str) -> Evidence:
         for line in lines
         for name, runs in line.runs.items()
         for one in runs
-        if (scored := _scored(one, line.key, name, metric)) is not None
+        if (scored := _scored(one, line.key, name, metric.name)) is not None
     ]
     return Evidence(records, metric)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from petlbench.core.catalog import Catalog
 from petlbench.report.spec import ReportCard, Variant
-from petlbench.results.table import Stored, Wanted, reason_of
+from petlbench.results.planned import PlannedRuns, reason_of
+from petlbench.results.stored import Stored
 
 __all__ = ["Grid", "Line", "build_grid"]
 
@@ -62,7 +63,7 @@ class Grid:
         return next((line for line in self.lines if line.key == key), None)
 
 
-def build_grid(card: ReportCard, results: Sequence[Stored], wanted: Wanted, catalog: Catalog) -> Grid:
+def build_grid(card: ReportCard, results: Sequence[Stored], wanted: PlannedRuns, catalog: Catalog) -> Grid:
     """Sort results into rows and cells.
 
     Args:
@@ -105,7 +106,7 @@ def _ordered(first: Sequence[str], second: Sequence[str], found: Any) -> list[st
     return [*asked, *sorted(present - set(asked))]
 
 
-def _why(method: str, runs: Sequence[Stored], dataset: str, wanted: Wanted) -> str:
+def _why(method: str, runs: Sequence[Stored], dataset: str, wanted: PlannedRuns) -> str:
     """Why runs are missing: as their results say, as their study says, or because there was none."""
     unfinished = [one for one in runs if not one.finished]
     done = {one.seed for one in runs if one.finished}
@@ -123,7 +124,9 @@ def _why(method: str, runs: Sequence[Stored], dataset: str, wanted: Wanted) -> s
 def _titles(datasets: Sequence[str], results: Sequence[Stored], catalog: Catalog) -> dict[str, str]:
     found = {one.dataset: str(one.document.get("data", {}).get("title") or one.dataset) for one in reversed(results)}
     known = {name: entry.title for name, entry in catalog.entries("dataset").items()}
-    return {name: found.get(name) or known.get(name, name) for name in datasets}
+    titles = {name: found.get(name) or known.get(name, name) for name in datasets}
+    alike = {title for title in titles.values() if list(titles.values()).count(title) > 1}
+    return {name: name if title in alike else title for name, title in titles.items()}
 
 
 def _most_runs(lines: Sequence[Line]) -> int | None:

@@ -10,10 +10,11 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.selection import choose
 from petlbench.report.spec import ReportCard, Setting
-from petlbench.results.table import Stored, Wanted, read_reads, read_results, read_studies, read_trials
+from petlbench.results.planned import PlannedRuns, read_reads
+from petlbench.results.stored import Stored
+from petlbench.results.table import Results, load_results, load_trials
 
 __all__ = ["Asked", "Material", "gather", "paper_of"]
 
@@ -75,7 +76,7 @@ class Material:
     catalog: Catalog
     results: Sequence[Stored] = ()
     references: Sequence[Stored] = ()
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: PlannedRuns = field(default_factory=PlannedRuns)
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -83,10 +84,10 @@ class Material:
         """Results of runs that ended well."""
         return [one for one in self.results if one.finished]
 
-    def trials(self) -> list[Stored]:
+    def trials(self) -> Sequence[Stored]:
         """Trials of searches, of all studies or of the one that was asked for."""
         output = self.asked.output
-        return [] if output is None else read_trials(output)
+        return [] if output is None else load_trials(output).runs
 
     def reads(self) -> list[dict[str, Any]]:
         """The log of test reads."""
@@ -118,18 +119,12 @@ def gather(card: ReportCard, asked: Asked, catalog: Catalog, progress: Progress)
         InputError: When there are none.
     """
     output = asked.output
-    if output is None:
-        found, wanted = _tracked(asked), Wanted()
-    else:
-        found, wanted = read_results(output), read_studies(output, asked.study)
-    references = [one for one in found if one.finished and one.method == REFERENCE]
-    if output is not None and asked.study is not None:
-        found = [one for one in found if one.run_id in wanted.runs]
-    chosen = choose(found, asked.setting, asked.where, asked.results)
-    return Material(card, asked, catalog, chosen, references, wanted, progress)
+    results = _tracked(asked) if output is None else load_results(output, asked.study)
+    chosen = choose(results.runs, asked.setting, asked.where, asked.results)
+    return Material(card, asked, catalog, chosen, results.references, results.planned, progress)
 
 
-def _tracked(asked: Asked) -> list[Stored]:
+def _tracked(asked: Asked) -> Results:
     from petlbench.results.tracking.read import read_tracked
 
     uri = asked.results.removeprefix("mlflow:")
@@ -139,5 +134,4 @@ def _tracked(asked: Asked) -> list[Stored]:
             hint="for example --results mlflow:sqlite:///results/mlflow.db --study bench",
             kind="bad_tracking_uri",
         )
-    documents: list[dict[str, Any]] = read_tracked(uri, asked.study or "petlbench")
-    return [Stored(document) for document in documents]
+    return Results.of(map(Stored, read_tracked(uri, asked.study or "petlbench")))

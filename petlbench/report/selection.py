@@ -8,12 +8,10 @@ from typing import Any
 
 from petlbench.core.errors import InputError
 from petlbench.report.spec import SETTINGS, Setting
-from petlbench.results.table import ALIKE, GROUPS, Stored
+from petlbench.results.stored import ALIKE, Stored
 
 __all__ = ["check_alike", "check_cells", "choose", "common_settings", "parse_where"]
 
-# Runs of one cell differ in these: they are what its spread is over.
-_REPEATS = ("seed", "split", "split_seed")
 _MOST_SHOWN = 6
 
 
@@ -133,21 +131,9 @@ def _texts(stored: Stored) -> tuple[str, ...]:
 
 
 def _differences(runs: Sequence[Stored]) -> list[str]:
-    flat = [_flat(one) for one in runs]
+    flat = [one.setting for one in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     return [key for key in keys if len({one.get(key) for one in flat}) > 1]
-
-
-def _flat(stored: Stored) -> dict[str, str]:
-    """A config without what repeats differ in, as texts by key."""
-    found = {"split": str(stored.config["split"]).partition("/")[0]}
-    names = {fields: group for group, fields in GROUPS.items()}
-    for key, value in stored.config.items():
-        if key in names:
-            found |= {f"{names[key]}.{name}": str(one) for name, one in value.items()}
-        elif key not in _REPEATS:
-            found[key] = str(value)
-    return found
 
 
 def _settings_of(results: Sequence[Stored], keys: Sequence[str]) -> str:

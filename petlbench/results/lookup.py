@@ -37,33 +37,33 @@ def run_ids(output: Path) -> list[str]:
     return sorted(finished | begun)
 
 
-def find_run(output: Path, text: str) -> RunFolder:
-    """Find the run that a text means.
+def find_run(name: str, output: Path) -> RunFolder:
+    """Find the run that a name means.
 
     Args:
+        name: A run id, the beginning of one that no other has, or the folder of a result.
         output: Folder of all results.
-        text: A run id, the beginning of one that no other has, or the folder of a result.
 
     Raises:
         InputError: When no run, or more than one, is meant.
     """
-    folder = Path(text).expanduser()
+    folder = Path(name).expanduser()
     if (folder / FILE).is_file():
         resolved = folder.resolve()
         return RunFolder(resolved.parent, resolved.name)
-    known = run_ids(output)
-    meant = [text] if text in known else [name for name in known if name.startswith(text)]
-    if len(meant) > 1:
+    runs = run_ids(output)
+    matching = [name] if name in runs else [run for run in runs if run.startswith(name)]
+    if len(matching) > 1:
         raise InputError(
-            f"'{text}' is the beginning of {len(meant)} runs in {output}: {', '.join(meant[:4])}"
-            + (", …" if len(meant) > 4 else ""),
+            f"'{name}' is the beginning of {len(matching)} runs in {output}: {', '.join(matching[:4])}"
+            + (", …" if len(matching) > 4 else ""),
             hint="give more of the run's id",
             kind="ambiguous_run",
         )
-    if not meant:
-        hint = f"see petlbench results list --output {output}; there are {len(known)} runs"
-        raise unknown_name("run", text, known, hint=hint)
-    return RunFolder(output, meant[0])
+    if not matching:
+        hint = f"see petlbench results list --output {output}; there are {len(runs)} runs"
+        raise unknown_name("run", name, runs, hint=hint)
+    return RunFolder(output, matching[0])
 
 
 def remove_run(folder: RunFolder) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.core.errors import InputError
 
-__all__ = ["Predictions", "read_predictions"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Predictions", "read_frame", "read_predictions"]
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,8 @@ def read_predictions(file: Path, split: str = "test") -> Predictions | None:
     Raises:
         InputError: When the file is damaged.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table: Any = pyarrow.parquet.read_table(file, filters=[("split", "=", split)])
-    except FileNotFoundError:
-        return None
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file} is damaged: {str(error).splitlines()[0]}", hint="run again with --rerun", kind="bad_result"
-        ) from error
-    if not table.num_rows:
+    table = _read(file, filters=[("split", "=", split)])
+    if table is None or not table.num_rows:
         return None
     values = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return Predictions(
@@ -71,3 +64,28 @@ def read_predictions(file: Path, split: str = "test") -> Predictions | None:
         table["label"].to_numpy(),
         values.reshape(table.num_rows, -1),
     )
+
+
+def read_frame(file: Path) -> pd.DataFrame | None:
+    """Read all that ``predictions.parquet`` holds: a row each image, with its split; None where there is no file.
+
+    Raises:
+        InputError: When the file is damaged.
+    """
+    table = _read(file)
+    frame: pd.DataFrame | None = None if table is None else table.to_pandas()
+    return frame
+
+
+def _read(file: Path, **options: Any) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file, **options)
+    except FileNotFoundError:
+        return None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"{file} is damaged: {str(error).splitlines()[0]}", hint="run again with --rerun", kind="bad_result"
+        ) from error

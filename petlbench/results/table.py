@@ -1,227 +1,195 @@
-"""Stored results, read as plain values: thousands of them in seconds."""
+"""The one table of results: reports, the table that MLflow keeps and a study's summary are views of it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic_core import from_json  # three times as fast as json
 
 from petlbench.core.errors import InputError
-from petlbench.results.result import FILE, SCHEMA, read_result
+from petlbench.metrics.efficiency import REFERENCE, References
+from petlbench.results.names import dataset_names
+from petlbench.results.planned import PlannedRuns, planned_runs, read_studies
+from petlbench.results.predictions import read_frame
+from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
+from petlbench.results.stored import ALIKE, Stored
 
-__all__ = ["ALIKE", "GROUPS", "Stored", "Wanted", "read_reads", "read_results", "read_studies", "read_trials"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-ALIKE = (
-    "backbone",
-    "weights",
-    "image_size",
-    "normalize",
-    "device",
-    "precision",
-    "attention_kernel",
-    "checkpointing",
-    "training.epochs",
-    "training.batch_size",
-    "training.accumulate",
-    "training.optimizer",
-    "training.augment",
-)
-"""What must agree in all rows of a table."""
+__all__ = ["Level", "Repeats", "Results", "Spread", "load_results", "load_trials", "with_scores"]
 
-GROUPS = {"training": "training", "method": "method_settings", "dataset": "dataset_settings"}
-"""Groups of a config by the names that users give them."""
-
-_REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
+Level = Literal["run", "cell", "epoch", "image"]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One result.
+class Spread:
+    """Several values of one figure.
 
     Args:
-        document: What ``result.json`` holds.
-        folder: Where it lies; None where only a tracker has it.
+        mean: Their mean.
+        std: Their sample standard deviation, over n − 1; None for a single one.
+        count: How many there are.
     """
 
-    document: Mapping[str, Any]
-    folder: Path | None = None
+    mean: float
+    std: float | None
+    count: int
 
-    @property
-    def run_id(self) -> str:
-        """Name of the run."""
-        return str(self.document["run_id"])
-
-    @property
-    def status(self) -> str:
-        """How the run ended."""
-        return str(self.document["status"])
-
-    @property
-    def finished(self) -> bool:
-        """Whether it ended well."""
-        return self.status == "finished"
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The run's description."""
-        found: Mapping[str, Any] = self.document["config"]
-        return found
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return str(self.config["method"])
-
-    @cached_property
-    def dataset(self) -> str:
-        """Short name of the dataset: the catalogue's, or that of the folder or file."""
-        return short_name(str(self.config["dataset"]))
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return int(self.config["seed"])
-
-    @property
-    def split(self) -> str:
-        """The split with its seed where it is drawn."""
-        split = str(self.config["split"])
-        return split if split == "official" else f"{split}@{self.config['split_seed']}"
-
-    def value(self, key: str) -> Any:
-        """What the config has under a key, such as ``precision`` or ``training.lr``; None for nothing."""
-        group, dot, name = key.partition(".")
-        if not dot:
-            return self.config.get(key)
-        return self.config.get(GROUPS.get(group, ""), {}).get(name)
-
-    @cached_property
-    def alike(self) -> tuple[Any, ...]:
-        """The values of `ALIKE`."""
-        return tuple(self.value(key) for key in ALIKE)
-
-    def score(self, metric: str, split: str = "test") -> float | None:
-        """A score, as a fraction; None where there is none."""
-        value = self.document["metrics"].get(split, {}).get(metric)
-        return None if value is None else float(value)
-
-    def memory(self, figure: str, phase: str | None = None) -> int | None:
-        """A figure of memory in bytes: of the training step, or of another phase."""
-        memory = self.document.get("memory") or {}
-        found = memory.get("phases", {}).get(phase, {}) if phase is not None else memory
-        value = found.get(figure)
-        return None if value is None else int(value)
-
-    def seconds(self, name: str) -> float:
-        """Seconds of a phase; 0 where it has none."""
-        return float(self.document["timing"].get(name) or 0.0)
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Spread | None:
+        """Take mean and deviation of the values that are there; None where there are none."""
+        numbers = [value for value in values if value is not None]
+        if not numbers:
+            return None
+        return cls(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What studies asked for, and what became of it where no result says so.
+class Repeats:
+    """A cell of the table: runs of one method on one dataset that differ in seed and split alone.
 
     Args:
-        runs: Ids of all their runs.
-        reasons: Why there is no result, by method, dataset and seed.
-        methods: Methods in the order in which they were asked for.
-        datasets: Datasets in that order.
-        seeds: Number of seeds that were asked for; None where no study is known.
-        sweeps: The section ``sweep`` of the studies that have one.
+        method: Name of the method.
+        dataset: Name of the dataset.
+        runs: The runs, at least one.
     """
 
-    runs: frozenset[str] = frozenset()
-    reasons: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
-    methods: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    seeds: int | None = None
-    sweeps: tuple[Mapping[str, Any], ...] = ()
+    method: str
+    dataset: str
+    runs: tuple[Stored, ...]
+
+    @cached_property
+    def finished(self) -> list[Stored]:
+        """The runs that ended well, which alone have figures."""
+        return [run for run in self.runs if run.finished]
+
+    def spread(self, figure: str) -> Spread | None:
+        """Mean and deviation of a figure over the finished runs; None where none has it."""
+        return Spread.of(run.figures.get(figure) for run in self.finished)
+
+    def spreads(self) -> dict[str, Spread]:
+        """Mean and deviation of every figure that a finished run has."""
+        spreads = {name: self.spread(name) for name in dict.fromkeys(n for run in self.finished for n in run.figures)}
+        return {name: spread for name, spread in spreads.items() if spread is not None}
+
+    @property
+    def memory_sources(self) -> tuple[str, ...]:
+        """Where the figures of memory are from."""
+        return tuple(sorted({run.document["memory"]["source"] for run in self.finished if run.document.get("memory")}))
 
 
-def short_name(dataset: str) -> str:
-    """A dataset's name without its folders and ending."""
-    return dataset.rstrip("/").rpartition("/")[2].partition(".")[0] or dataset
-
-
-def read_results(output: Path) -> list[Stored]:
-    """Read every result right below a folder.
+@dataclass(frozen=True)
+class Results:
+    """Results that one table shows, with PPE and PME as all of them together give them.
 
     Args:
-        output: Folder of all results.
+        runs: The results, unfinished ones too, in the order of their names.
+        references: Finished runs of full fine-tuning, of other studies too.
+        planned: What studies plan.
+    """
+
+    runs: Sequence[Stored]
+    references: Sequence[Stored] = ()
+    planned: PlannedRuns = field(default_factory=PlannedRuns)
+
+    @classmethod
+    def of(cls, runs: Iterable[Stored], studies: Sequence[Mapping[str, Any]] = ()) -> Results:
+        """Give results their scores, and their datasets names that differ.
+
+        Args:
+            runs: The results as they are stored.
+            studies: Documents of studies.
+        """
+        stored = list(runs)
+        references = References(run.document for run in stored)
+        named = [*(dataset for study in studies for dataset in study.get("datasets", []))]
+        named += [run["dataset"] for study in studies for run in study.get("runs", [])]
+        names = dataset_names([*(str(run.config["dataset"]) for run in stored), *named])
+        scored = [
+            replace(
+                run,
+                document={**run.document, "scores": references.scores(run.document)},
+                name=names[str(run.config["dataset"])],
+            )
+            for run in stored
+        ]
+        full = [run for run in scored if run.finished and run.method == REFERENCE]
+        return cls(scored, full, planned_runs(studies, names))
+
+    def cells(self) -> list[Repeats]:
+        """The cells, in the order in which their first runs come."""
+        cells: dict[tuple[str, str, str], list[Stored]] = {}
+        for run in self.runs:
+            cells.setdefault((run.method, run.dataset, repr(run.setting)), []).append(run)
+        return [Repeats(method, dataset, tuple(runs)) for (method, dataset, _), runs in cells.items()]
+
+    def to_dataframe(self, level: Level = "run") -> pd.DataFrame:
+        """The table as a DataFrame.
+
+        Args:
+            level: What a row is: a ``run``; a ``cell``, with mean, sample standard deviation (``…_std``) and the number
+                ``n`` of finished runs; an ``epoch`` of a run's curve; or an ``image`` of a run's kept predictions.
+
+        Returns:
+            A row each, those of a cell, an epoch or an image with what tells their runs apart in front.
+
+        Raises:
+            InputError: When there is no such level, or predictions are damaged.
+        """
+        if level not in _FRAMES:
+            levels = ", ".join(_FRAMES)
+            raise InputError(f"there is no level '{level}'", hint=f"give one of {levels}", kind="unknown_level")
+        return _FRAMES[level](self)
+
+
+def load_results(folder: Path | str, study: str | None = None) -> Results:
+    """Read the results right below a folder, with their scores.
+
+    Args:
+        folder: Folder of all results.
+        study: Name of one study, whose runs are taken alone, and those of the studies that begin with it and a dot;
+            None for all results.
 
     Raises:
-        InputError: When there is no such folder, or one of them is newer than this petlbench.
+        InputError: When there is no such folder or study, or a result is damaged or newer than this petlbench.
     """
+    output = Path(folder)
     if not output.is_dir():
         raise InputError(
             f"--results {output}: there is no such folder",
             hint="give the folder that --output of run and bench named",
             kind="no_results",
         )
-    return list(_read(output))
+    results = Results.of(_read(output), read_studies(output, study))
+    if study is None:
+        return results
+    return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
 
 
-def read_trials(output: Path) -> list[Stored]:
+def load_trials(output: Path) -> Results:
     """Read the trials of all searches that wrote to a folder; none where there are none."""
-    return list(_read(output / "trials")) if (output / "trials").is_dir() else []
+    folder = output / "trials"
+    return Results.of(_read(folder) if folder.is_dir() else ())
 
 
-def read_reads(output: Path) -> list[dict[str, Any]]:
-    """Read the log of every reading of a test split: dataset, digest of the split, run id and time."""
-    file = output / "test_reads.jsonl"
-    if not file.is_file():
-        return []
-    return [read for line in file.read_text(encoding="utf-8").splitlines() if (read := _line(line)) is not None]
-
-
-def read_studies(output: Path, name: str | None) -> Wanted:
-    """Read what studies asked for.
+def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
+    """Weigh results by what stands beside them now; what they were stored with is of the time when their runs ended.
 
     Args:
-        output: Folder of all results.
-        name: Name of one study, which takes in those that begin with it and a dot; None for all.
+        results: Finished results, or others, which have no scores.
+        output: Folder of all results, in which the runs of ``full`` lie.
 
-    Raises:
-        InputError: When there is no such study.
+    Returns:
+        The same results with the PPE and PME that every table shows.
     """
-    files = sorted((output / "studies").glob("*.json"))
-    chosen = [file for file in files if name is None or file.stem == name or file.stem.startswith(f"{name}.")]
-    if name is not None and not chosen:
-        known = ", ".join(file.stem for file in files) or "none"
-        raise InputError(
-            f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {known}", kind="unknown_study"
-        )
-    studies = [_json(file) for file in chosen]
-    runs = [(run, study) for study in studies for run in study.get("runs", [])]
-    return Wanted(
-        frozenset(run["run_id"] for run, _ in runs if run.get("run_id")),
-        {(run["method"], short_name(run["dataset"]), int(run["seed"])): _reason(run) for run, _ in runs},
-        tuple(dict.fromkeys(method for study in studies for method in study.get("methods", []))),
-        tuple(dict.fromkeys(short_name(one) for study in studies for one in study.get("datasets", []))),
-        max((len(study.get("seeds", [])) for study in studies), default=None) or None,
-        tuple({"study": study["name"], **study["sweep"]} for study in studies if study.get("sweep")),
-    )
-
-
-def reason_of(status: str | None, message: str = "") -> str:
-    """Why there is no figure, in words.
-
-    Args:
-        status: A result's status; None for no result.
-        message: What is said of it beside that.
-    """
-    word = _REASONS.get(status, str(status))
-    return f"{word}: {message}" if message and status is not None else word
-
-
-def _reason(run: Mapping[str, Any]) -> str:
-    error = run.get("error")
-    return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error or ""))
+    references = References(result.document() for result in iter_results(output, REFERENCE))
+    return [result.model_copy(update={"scores": Scores(**references.scores(result.document()))}) for result in results]
 
 
 def _read(folder: Path) -> Iterator[Stored]:
@@ -239,19 +207,55 @@ def _read(folder: Path) -> Iterator[Stored]:
         yield Stored(document, place)
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError(
-            f"{file} is damaged: {error}", hint="run the study's command again: it writes it anew", kind="bad_study"
-        ) from error
-    return found
+def _identity(run: Stored) -> dict[str, Any]:
+    names = {"run_id": run.run_id, "status": run.status, "method": run.method, "dataset": run.dataset}
+    return {**names, "seed": run.seed, "split": run.split}
 
 
-def _line(line: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None  # the last line of a log that was cut off
-    return found
+def _runs(results: Results) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [{**_identity(run), **dict(zip(ALIKE, run.alike, strict=True)), **run.figures} for run in results.runs]
+    return pd.DataFrame(rows)
+
+
+def _cells(results: Results) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for cell in results.cells():
+        row = {"method": cell.method, "dataset": cell.dataset, **dict(zip(ALIKE, cell.runs[0].alike, strict=True))}
+        row |= {"n": len(cell.finished), "unfinished": len(cell.runs) - len(cell.finished)}
+        for name, spread in cell.spreads().items():
+            row |= {name: spread.mean, f"{name}_std": spread.std}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _epochs(results: Results) -> pd.DataFrame:
+    import pandas as pd
+
+    curves = ((_identity(run), entry) for run in results.runs for entry in run.document.get("curve") or ())
+    return pd.DataFrame([{**identity, **entry} for identity, entry in curves])
+
+
+def _images(results: Results) -> pd.DataFrame:
+    import pandas as pd
+
+    frames = []
+    for run in results.runs:
+        file = run.document.get("artifacts", {}).get("predictions")
+        frame = None if run.folder is None or file is None else read_frame(run.folder / file)
+        if frame is not None:
+            # The frame's own "split" is that of the image; the run's is how the dataset was split.
+            frames.append(frame.assign(**{name: _identity(run)[name] for name in _OF_IMAGE})[[*_OF_IMAGE, *frame]])
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+_OF_IMAGE = ("run_id", "method", "dataset", "seed")
+_FRAMES: Mapping[str, Callable[[Results], pd.DataFrame]] = {
+    "run": _runs,
+    "cell": _cells,
+    "epoch": _epochs,
+    "image": _images,
+}

@@ -24,14 +24,15 @@ from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.out_of_memory import is_shortage
-from petlbench.metrics.classification import evaluate
-from petlbench.metrics.efficiency import REFERENCE, score
+from petlbench.metrics.classification import evaluate, load_metrics
+from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.results.folder import RunFolder
 from petlbench.results.journal import Journal
-from petlbench.results.result import FILE, Inference, Result, iter_results, read_result, write_result
-from petlbench.results.scalars import final_metrics
+from petlbench.results.result import FILE, Inference, Result, read_result, write_result
+from petlbench.results.stored import final_metrics
+from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
 from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions
 from petlbench.run.data import RunData, load_external_data, load_run_data, opened_dataset
@@ -68,6 +69,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     config, options = run.config, context.options
     check_writable(options.output)
     tracker = open_tracker(options.tracking_uri, output=options.output)
+    metrics = load_metrics(context.catalog)
     make_repeatable(config.threads)
     device, started = choose_device(config.device), time.perf_counter()
     meter = open_meter(device)
@@ -84,7 +86,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     if (stored := _stored(folder, digests, options)) is not None:
         context.progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
-    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, started)
+    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, started, metrics)
     with folder.locked():
         if (stored := _stored(folder, digests, options)) is not None:
             return stored  # another process has finished it meanwhile
@@ -138,6 +140,7 @@ class _Run:
     tracker: Tracker
     device: torch.device
     started: float
+    metrics: Sequence[Metric]
     seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
     earlier: float = 0.0
     selected: Selected = field(default_factory=Selected)
@@ -219,6 +222,7 @@ class _Run:
             val=self._loader("val"),
             config=self.config.training,
             seed=self.config.seed,
+            metrics=self.metrics,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -292,8 +296,7 @@ class _Run:
 
         A run that can go on keeps its checkpoint, and a finished result is never replaced by an unfinished one.
         """
-        result = self._result(ending)
-        result.scores = score(result, iter_results(self.options.output, REFERENCE))
+        [result] = with_scores([self._result(ending)], self.options.output)
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
@@ -315,8 +318,10 @@ class _Run:
             status=ending.status,
             config=self.config,
             best_epoch=self.selected.epoch or None,
-            metrics={split: evaluate(labels, logits) for split, (labels, logits) in ending.outputs.items()},
-            intervals=describe_intervals(self.data, self.external, ending.outputs),
+            metrics={
+                split: evaluate(labels, logits, self.metrics) for split, (labels, logits) in ending.outputs.items()
+            },
+            intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),

@@ -25,7 +25,7 @@ from petlbench.results.result import Result, read_result
 from petlbench.run.artifacts import ARTIFACTS, load_learned
 from petlbench.run.views import build_views
 
-__all__ = ["Restored", "find_run", "read_finished", "restore"]
+__all__ = ["Restored", "read_finished", "restore"]
 
 # A merged model is the backbone with a head, and this is the view that backbones read.
 _MERGED_VIEW = "fine"
@@ -111,16 +111,6 @@ class _Merged(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the fine view (B, 3, H, W) to logits (B, C)."""
         return cast("Tensor", self.head(self._pooled(inputs.views[_MERGED_VIEW])))
-
-
-def find_run(run: str, output: Path) -> Path:
-    """The folder of a run that is named by its id or by its folder.
-
-    Args:
-        run: A run id, or the folder of a run.
-        output: Folder of all results, in which ids are looked for.
-    """
-    return Path(run) if Path(run).is_dir() else output / run
 
 
 def read_finished(folder: Path) -> Result:

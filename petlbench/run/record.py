@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,8 @@ from petlbench.data.record import SPLITS
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
-from petlbench.metrics.intervals import compute_intervals
+from petlbench.metrics.classification import compute_intervals
+from petlbench.metrics.metric import Metric
 from petlbench.results.result import Memory
 from petlbench.run.data import RunData, shared_images
 from petlbench.training.evaluation import Labels, Logits
@@ -20,7 +21,10 @@ __all__ = ["describe_data", "describe_intervals", "describe_memory"]
 
 
 def describe_intervals(
-    data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
+    data: RunData,
+    external: RunData | None,
+    outputs: Mapping[str, tuple[Labels, Logits]],
+    metrics: Sequence[Metric],
 ) -> dict[str, Any]:
     """Give the intervals of the scores of each split, patients or lesions counted once.
 
@@ -28,10 +32,11 @@ def describe_intervals(
         data: The images of the run's own dataset.
         external: Those of its external test set, which are the split ``external``.
         outputs: Labels (N,) and logits (N, C) by split, in the order of the split's indices.
+        metrics: The scores.
     """
     records = {side: data.records(side) for side in SPLITS} | {"external": external.records("test") if external else []}
     return {
-        split: compute_intervals(labels, logits, [record.group for record in records[split]])
+        split: compute_intervals(labels, logits, [record.group for record in records[split]], metrics=metrics)
         for split, (labels, logits) in outputs.items()
     }
 

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.metrics.classification import AUC
+from petlbench.metrics.metric import Metric
 from petlbench.statistics.runs import Influence, InfluenceReader, Runs, Scored, seed_sources
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
@@ -38,12 +40,13 @@ class Evidence:
 
     Args:
         records: The runs. Of several with one method, dataset, split and seed all count, so there should be one.
-        metric: The score: one of `petlbench.metrics.influence.METRICS`.
+        metric: The score; where less of it is better, effects are still a minus b, and only who is better turns.
         level: Of all intervals.
     """
 
-    def __init__(self, records: Iterable[Scored], metric: str = "auc", level: float = 0.95) -> None:
+    def __init__(self, records: Iterable[Scored], metric: Metric = AUC, level: float = 0.95) -> None:
         self.level = level
+        self._lower_is_better = metric.direction == "lower"
         self._read = InfluenceReader(metric)
         found: dict[tuple[str, str], list[Scored]] = {}
         for record in records:
@@ -75,7 +78,9 @@ class Evidence:
             None where the two share no split.
         """
         pair = self._pair(a, b, dataset)
-        return None if pair is None else _compare((a, b, dataset), pair, _independent_seeds(pair), self.level)
+        if pair is None:
+            return None
+        return self._turned(_compare((a, b, dataset), pair, _independent_seeds(pair), self.level))
 
     def compare_paired(self, a: str, b: str, dataset: str) -> Comparison | None:
         """Compare two ways of one method seed by seed, where a seed means the same to both.
@@ -90,7 +95,9 @@ class Evidence:
         """
         pair = self._pair(a, b, dataset)
         shared = None if pair is None else Runs.shared(*pair)
-        return None if shared is None else _compare((a, b, dataset), shared, _paired_seeds(shared), self.level)
+        if shared is None:
+            return None
+        return self._turned(_compare((a, b, dataset), shared, _paired_seeds(shared), self.level))
 
     def average(self, a: str, b: str, datasets: Sequence[str] | None = None) -> Average | None:
         """Compare two methods over datasets.
@@ -103,9 +110,18 @@ class Evidence:
         Returns:
             None where they share no dataset.
         """
-        found = [self.compare(a, b, dataset) for dataset in datasets or self.datasets]
-        effects = tuple(one for one in found if one is not None)
-        return Average(_here(effects, self.level), _elsewhere(effects, self.level), effects) if effects else None
+        pairs = [self.compare(a, b, dataset) for dataset in datasets or self.datasets]
+        effects = tuple(effect for effect in pairs if effect is not None)
+        if not effects:
+            return None
+        here, elsewhere = (self._turned(mean(effects, self.level)) for mean in (_here, _elsewhere))
+        return Average(here, elsewhere, effects)
+
+    def _turned(self, comparison: Comparison) -> Comparison:
+        """The same with the probability that a is better, where less of the score is."""
+        if not self._lower_is_better or comparison.p_better is None:
+            return comparison
+        return replace(comparison, p_better=1 - comparison.p_better)
 
     def _pair(self, a: str, b: str, dataset: str) -> tuple[Runs, Runs] | None:
         first, second = self._runs.get((a, dataset)), self._runs.get((b, dataset))

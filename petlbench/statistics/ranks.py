@@ -62,13 +62,16 @@ class RankTests:
     text: str
 
 
-def rank_tests(scores: Scores, reference: str | None = None, level: float = 0.05) -> RankTests | None:
+def rank_tests(
+    scores: Scores, reference: str | None = None, level: float = 0.05, *, direction: str = "higher"
+) -> RankTests | None:
     """Test whether methods differ over datasets by their ranks (J. Demšar, JMLR 7 (2006) 1).
 
     Args:
         scores: The mean score by method and dataset; datasets that a method lacks are left out for all.
         reference: The method that the others are compared with; without it, every pair is compared.
         level: Of all tests.
+        direction: Which end of a score is good, ``higher`` or ``lower``.
 
     Returns:
         None where there are fewer than two methods, or fewer than two datasets that all of them have.
@@ -82,7 +85,7 @@ def rank_tests(scores: Scores, reference: str | None = None, level: float = 0.05
     if len(scores) < 2 or len(datasets) < 2:
         return None
     table = np.array([[scores[method][dataset] for dataset in datasets] for method in scores])
-    ranks = _mean_ranks(table)
+    ranks = _mean_ranks(table if direction == "higher" else -table)
     order = np.argsort(ranks, kind="stable")
     names = list(scores)
     methods = tuple(names[row] for row in order)

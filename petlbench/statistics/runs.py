@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.metrics.influence import influence_on
-from petlbench.results.predictions import Predictions, read_predictions
-from petlbench.results.result import Result
+from petlbench.metrics.metric import Metric
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.verdict import Source
 
-__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "SplitRuns", "scored", "seed_sources"]
+__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "SplitRuns", "seed_sources"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,10 @@ class InfluenceReader:
     """Reads the predictions of each run once, and keeps one number for each image or group.
 
     Args:
-        metric: One of `petlbench.metrics.influence.METRICS`.
+        metric: The score.
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._numbers: dict[str, dict[str, int]] = {}
         self._kept: dict[int, tuple[Scored, Influence | None]] = {}
@@ -78,7 +76,7 @@ class InfluenceReader:
         predictions = record.predictions()
         values = None
         if predictions is not None:
-            values = influence_on(self._metric, predictions.labels, predictions.logits)
+            values = self._metric.influence(predictions.labels, predictions.logits)
         if predictions is None or values is None:
             return None
         numbers = self._numbers.setdefault(record.dataset, {})
@@ -211,7 +209,7 @@ class Scored:
         score: A fraction.
         predictions: Reads the predictions on the test set; gives None where they are not kept.
         test_to_train: Test images / training images; None where it is not known.
-        interval: The score's interval as `compute_intervals` of petlbench.metrics.intervals gave it; None where
+        interval: The score's interval as `petlbench.metrics.classification.compute_intervals` gave it; None where
             it is not kept.
     """
 
@@ -223,37 +221,3 @@ class Scored:
     predictions: Callable[[], Predictions | None]
     test_to_train: float | None = None
     interval: Mapping[str, Any] | None = None
-
-
-def scored(result: Result, folder: Path, metric: str = "auc", split: str = "test") -> Scored | None:
-    """See a stored result as evidence.
-
-    Args:
-        result: The result.
-        folder: The run's folder, in which its predictions lie.
-        metric: A score of `petlbench.metrics.classification.evaluate`.
-        split: ``test``, ``val`` or ``external``.
-
-    Returns:
-        None where the run has not finished, or has no such score.
-    """
-    score = result.metrics.get(split, {}).get(metric)
-    if result.status != "finished" or score is None:
-        return None
-    config = result.config
-    file = folder / result.artifacts.get("predictions", "predictions.parquet")
-    return Scored(
-        config.method,
-        config.dataset_name,
-        config.seed,
-        f"{config.split}@{config.split_seed}",
-        score,
-        partial(read_predictions, file, split),
-        _test_to_train(result),
-        result.intervals.get(split, {}).get(metric),
-    )
-
-
-def _test_to_train(result: Result) -> float | None:
-    images = result.data.get("images", {})
-    return images["test"] / images["train"] if images.get("test") and images.get("train") else None

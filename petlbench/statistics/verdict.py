@@ -41,16 +41,6 @@ class Parts:
         """The sum of what is known."""
         return sum(one or 0.0 for one in (self.image, self.seed, self.split, self.dataset))
 
-    def share(self, source: Literal["image", "seed", "split", "dataset"]) -> float | None:
-        """A source's share of the known variance, a fraction."""
-        part: float | None = getattr(self, source)
-        return None if part is None or self.total == 0 else part / self.total
-
-    def deviation(self, source: Literal["image", "seed", "split", "dataset"]) -> float | None:
-        """A source's standard deviation, in the unit of the score."""
-        part: float | None = getattr(self, source)
-        return None if part is None else math.sqrt(part)
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -15,7 +15,6 @@ from petlbench.run.options import RunOptions
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, PhaseBegan, Started
 from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
 from petlbench.study.grid import Planned
-from petlbench.study.rescore import rescore
 from petlbench.study.status import FAILED, Board, RunState, Watch
 from petlbench.study.study_file import Recorded, record_runs, study_file
 
@@ -59,7 +58,7 @@ def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> l
     """Carry out what is missing of a study.
 
     Finished runs are left alone, interrupted ones go on, and failed ones are left alone unless they are to be tried
-    again. Runs that another process works on are waited for. At the end PPE and PME of all are weighed again.
+    again. Runs that another process works on are waited for.
 
     Args:
         study: The study.
@@ -115,7 +114,6 @@ class _Driver:
         finally:
             self._look_at_open()
             self._record(self.board.states)
-        rescore(self.board.states, self.study.options.output)
         return mixtures(self.board.states)
 
     def _is_wanted(self, state: RunState) -> bool:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import fmean, stdev
+from pathlib import Path
 from typing import Any
 
 from petlbench.results.result import Result
+from petlbench.results.stored import Stored
+from petlbench.results.table import Repeats, Spread, with_scores
 from petlbench.study.status import Board, RunState
 
-__all__ = ["CellSummary", "Spread", "Summary", "summarize"]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Several values of one figure.
-
-    Args:
-        mean: Their mean.
-        std: Their sample standard deviation, over n − 1; None for a single one.
-        count: How many there are.
-    """
-
-    mean: float
-    std: float | None
-    count: int
-
-    @classmethod
-    def of(cls, values: Iterable[float | None]) -> Spread | None:
-        """Take mean and deviation of the values that are there; None where there are none."""
-        known = [value for value in values if value is not None]
-        if not known:
-            return None
-        return cls(fmean(known), stdev(known) if len(known) > 1 else None, len(known))
+__all__ = ["CellSummary", "Summary", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -84,12 +63,14 @@ class Summary:
         name: The study.
         board: Its runs.
         cells: One for each method and dataset.
+        results: Results of the finished runs by run id, with their scores.
         notes: What is to be known of the results.
     """
 
     name: str
     board: Board
     cells: tuple[CellSummary, ...]
+    results: Mapping[str, Result]
     notes: tuple[str, ...] = field(default=())
 
     def cell(self, method: str, dataset: str) -> CellSummary:
@@ -124,57 +105,55 @@ class Summary:
         }
         return {
             "study": self.name,
-            "runs": [_run(state) for state in self.board.states],
+            "runs": [_run(state, self.results.get(state.run_id or "")) for state in self.board.states],
             "cells": [asdict(cell) for cell in self.cells],
             "best": best,
             "notes": list(self.notes),
         }
 
 
-def summarize(name: str, board: Board, notes: Sequence[str] = ()) -> Summary:
+def summarize(name: str, board: Board, output: Path, notes: Sequence[str] = ()) -> Summary:
     """Sum up a study.
 
     Args:
         name: The study.
         board: Its runs.
+        output: Folder of all results, in which the runs lie that PME refers to.
         notes: What is to be known of the results.
     """
-    cells = [_cell(method, dataset, board) for dataset in board.datasets for method in board.methods]
-    return Summary(name, board, tuple(cells), tuple(notes))
+    finished = [state.result for state in board.states if state.status == "finished" and state.result is not None]
+    results = {result.run_id: result for result in with_scores(finished, output)}
+    cells = [_cell(method, dataset, board, results) for dataset in board.datasets for method in board.methods]
+    return Summary(name, board, tuple(cells), results, tuple(notes))
 
 
-def _cell(method: str, dataset: str, board: Board) -> CellSummary:
+def _cell(method: str, dataset: str, board: Board, results: Mapping[str, Result]) -> CellSummary:
     states = board.cell(method, dataset)
-    results = [one.result for one in states if one.status == "finished" and one.result is not None]
-    memories = [result.memory for result in results if result.memory is not None]
+    finished = [results[state.run_id] for state in states if state.run_id is not None and state.run_id in results]
+    cell = Repeats(method, dataset, tuple(Stored(result.document()) for result in finished))
     return CellSummary(
         method,
         dataset,
         wanted=len(states),
         statuses=dict(board.counts(states)),
-        auc=Spread.of(_auc(result, "test") for result in results),
-        val_auc=Spread.of(_auc(result, "val") for result in results),
-        ratio=Spread.of(result.parameters.ratio for result in results if result.parameters is not None),
-        allocated=Spread.of(memory.allocated for memory in memories),
-        memory_sources=tuple(sorted({memory.source for memory in memories})),
-        ppe=Spread.of(result.scores.ppe for result in results),
-        pme=Spread.of(result.scores.pme for result in results),
-        seconds=Spread.of(result.timing.get("total") for result in results),
-        refusal=next((one.planned.refusal for one in states if one.planned.refusal is not None), None),
+        auc=cell.spread("test_auc"),
+        val_auc=cell.spread("val_auc"),
+        ratio=cell.spread("learnable_ratio"),
+        allocated=cell.spread("memory_allocated"),
+        memory_sources=cell.memory_sources,
+        ppe=cell.spread("ppe"),
+        pme=cell.spread("pme"),
+        seconds=cell.spread("seconds_total"),
+        refusal=next((state.planned.refusal for state in states if state.planned.refusal is not None), None),
     )
-
-
-def _auc(result: Result, split: str) -> float | None:
-    value = result.metrics.get(split, {}).get("auc")
-    return None if value is None else float(value)
 
 
 def _mean(spread: Spread | None) -> float | None:
     return None if spread is None else spread.mean
 
 
-def _run(state: RunState) -> dict[str, Any]:
-    planned, result = state.planned, state.result if state.status == "finished" else None
+def _run(state: RunState, result: Result | None) -> dict[str, Any]:
+    planned = state.planned
     return {
         "run_id": state.run_id,
         "status": None if state.is_open else state.status,

@@ -19,7 +19,8 @@ from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.progress import Progress
 from petlbench.data.loader import ImageLoader
-from petlbench.metrics.classification import evaluate
+from petlbench.metrics.classification import METRICS, evaluate
+from petlbench.metrics.metric import Metric
 from petlbench.models.method import Adapted
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
@@ -74,6 +75,7 @@ class Trainer:
         val: The validation images.
         config: How to train.
         seed: The run's seed.
+        metrics: The scores of an epoch.
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
             lives already, to read their peak memory.
@@ -92,6 +94,7 @@ class Trainer:
     val: ImageLoader
     config: TrainingConfig
     seed: int
+    metrics: Sequence[Metric] = METRICS
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
     measured: dict[str, PhaseMemory] = field(default_factory=dict)
@@ -170,7 +173,7 @@ class Trainer:
         self.progress.phase("validation", len(self.val.indices))
         with watch("evaluate", (self.adapted.module, self.step.optimizer)):
             labels, logits = self.predictor(self.val, self.progress.advance)
-        metrics = evaluate(labels, logits)
+        metrics = evaluate(labels, logits, self.metrics)
         if metrics["loss"] is None:
             raise RunError(
                 "the logits of the validation images are not finite",

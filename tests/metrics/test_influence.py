@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.metrics.classification import evaluate
+from petlbench.metrics.classification import METRICS, evaluate
 from petlbench.metrics.influence import (
-    METRICS,
     auc_influences,
     f1_influences,
-    influence_on,
     kappa_influences,
     number_groups,
     recall_influences,
     sum_by_group,
 )
+
+ROWS = {row.name: row for row in METRICS}
 
 
 def draw(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,10 +41,10 @@ def test_the_sum_of_squares_is_delongs_variance() -> None:
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 40), st.integers(2, 5), st.integers(0, 10**6), st.sampled_from(sorted(METRICS)))
+@given(st.integers(0, 40), st.integers(2, 5), st.integers(0, 10**6), st.sampled_from(sorted(ROWS)))
 def test_influences_are_about_their_score_and_sum_to_nothing(count: int, classes: int, seed: int, metric: str) -> None:
     labels, logits = draw(count, classes, seed)
-    influences = influence_on(metric, labels, logits)
+    influences = ROWS[metric].influence(labels, logits)
     assert influences is not None
     assert influences.sum() == pytest.approx(0, abs=1e-9)
     aucs, _ = auc_influences(labels, logits)
@@ -66,7 +67,7 @@ def test_the_variance_is_that_of_the_bootstrap() -> None:
         "kappa": lambda labels, logits: evaluate(labels, logits)["kappa"],
     }
     for metric, score in scores.items():
-        influences = influence_on(metric, labels, logits)
+        influences = ROWS[metric].influence(labels, logits)
         assert influences is not None
         found = np.std([score(labels[rows], logits[rows]) for rows in drawn])
         assert np.sqrt((influences**2).sum()) == pytest.approx(found, rel=0.15)
@@ -77,18 +78,18 @@ def test_accuracy_and_loss_are_means() -> None:
     right = (logits.argmax(axis=1) == labels).astype(float)
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
     for metric, values in (("accuracy", right), ("loss", losses)):
-        influences = influence_on(metric, labels, logits)
+        influences = ROWS[metric].influence(labels, logits)
         assert influences is not None
         assert (influences**2).sum() == pytest.approx(values.var(ddof=1) / len(values))
 
 
 def test_undefined_scores_and_unknown_ones() -> None:
     labels = np.zeros(3, np.int64)
-    assert influence_on("auc", labels, np.zeros((3, 2))) is None
-    assert influence_on("loss", labels, np.full((3, 2), np.nan)) is None
-    assert influence_on("kappa", labels, np.zeros((3, 2))) is None
-    with pytest.raises(ValueError, match="no influence is known for 'sensitivity'"):
-        influence_on("sensitivity", labels, np.zeros((3, 2)))
+    assert ROWS["auc"].influence(labels, np.zeros((3, 2))) is None
+    assert ROWS["loss"].influence(labels, np.full((3, 2), np.nan)) is None
+    assert ROWS["kappa"].influence(labels, np.zeros((3, 2))) is None
+    unknown = replace(ROWS["auc"], contribution=None)
+    assert unknown.influence(np.array([0, 1, 1]), np.zeros((3, 2))) is None
 
 
 def test_images_without_a_group_are_alone_even_where_their_number_is_a_groups_name() -> None:

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtri
 from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
-from petlbench.metrics.classification import evaluate
+from petlbench.metrics.classification import compute_intervals, evaluate
 from petlbench.metrics.influence import auc_influences
-from petlbench.metrics.intervals import FEW, combine, compute_intervals, design_effect, newcombe, share_interval, wilson
+from petlbench.metrics.intervals import FEW, auc_interval, combine, design_effect, newcombe, share_interval, wilson
 
 SCORES = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
 
@@ -118,6 +119,28 @@ def test_copies_of_an_image_in_a_group_make_nothing_surer(name: str) -> None:
     assert blind["high"] - blind["low"] < 0.6 * width
     assert copied["design_effect"] == pytest.approx(4, rel=0.05)
     assert copied["positives"] == alone["positives"]
+
+
+def test_the_interval_of_an_auc_is_about_as_wide_as_hanley_and_mcneils() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    positive = labels + rng.normal(0, 1, 400)
+    interval = auc_interval(labels, np.column_stack([-positive, positive]), np.arange(400))
+    assert interval is not None
+    assert interval["low"] < roc_auc_score(labels, positive) < interval["high"]
+    assert 0.05 < interval["high"] - interval["low"] < 0.15  # Hanley and McNeil's standard error gives 0.09
+
+
+def test_images_of_one_group_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 10)
+    labels = groups % 2
+    positive = (labels + rng.normal(0, 1, 400)) * 0.1 + np.repeat(rng.normal(0, 1, 40) + labels[::10], 10)
+    scores = np.column_stack([-positive, positive])
+    single, grouped = (auc_interval(labels, scores, units) for units in (np.arange(400), groups))
+    assert single is not None
+    assert grouped is not None
+    assert grouped["high"] - grouped["low"] > 2 * (single["high"] - single["low"])
 
 
 def test_groups_of_one_image_change_nothing() -> None:

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from petlbench.core.config import RunConfig, TrainingConfig
-from petlbench.metrics.classification import evaluate
-from petlbench.metrics.intervals import compute_intervals
+from petlbench.metrics.classification import compute_intervals, evaluate
 from petlbench.results.result import Memory, Parameters, Result, write_result
 
 MIB = 2**20

@@ -9,7 +9,7 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
 from petlbench.memory.measure import HostMeter, PhaseMemory
 from petlbench.results.result import Inference, InferenceMemory, Memory, Result
-from petlbench.results.scalars import final_metrics
+from petlbench.results.stored import final_metrics
 from petlbench.run.failure import describe_failure, shortage_while_building
 from petlbench.run.record import describe_memory
 

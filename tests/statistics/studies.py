@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import ndtri
 
+from petlbench.metrics.classification import compute_intervals
 from petlbench.metrics.influence import auc_influences
-from petlbench.metrics.intervals import compute_intervals
 from petlbench.results.predictions import Predictions
 from petlbench.statistics.runs import Scored
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_ind
 
+from petlbench.metrics.classification import AUC
 from petlbench.results.predictions import Predictions
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.runs import Scored
@@ -252,3 +253,13 @@ def test_coverage_of_cells_over_seeds() -> None:
         held += cell.low <= 0.9 <= cell.high  # type: ignore[union-attr, operator]
     print(f"\ncoverage of a cell's interval, 3 seeds that vary by 2 points: {100 * held / trials:.1f} %")
     assert 92 <= 100 * held / trials <= 99.5
+
+
+def test_where_less_of_a_score_is_better_only_who_is_better_turns() -> None:
+    records = draw_study(np.random.default_rng(1), {"a": 0.9, "b": 0.85}, spread=0.01, datasets=4)
+    more, less = (Evidence(records, replace(AUC, direction=end)).average("a", "b") for end in ("higher", "lower"))
+    assert more is not None
+    assert less is not None
+    for higher, lower in ((more.here, less.here), (more.elsewhere, less.elsewhere), (more.effects[0], less.effects[0])):
+        assert higher.p_better is not None
+        assert lower == replace(higher, p_better=1 - higher.p_better)

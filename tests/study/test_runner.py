@@ -14,7 +14,8 @@ import pytest
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.results.folder import RunFolder
-from petlbench.results.result import Status, iter_results, read_result
+from petlbench.results.result import Status, iter_results
+from petlbench.results.table import load_results
 from petlbench.study.executors.job import Ended, Job, Started
 from petlbench.study.grid import Planned
 from petlbench.study.runner import Study, open_board, run_study
@@ -259,13 +260,19 @@ def test_scores_do_not_depend_on_the_order_in_which_runs_end(
             carry_out(study)
         found.append(results(study))
     assert found[0] == found[1] == found[2]
-    scores = [read_result(tmp_path / "0" / run).scores for run in ids(plans)]
-    assert all(one.pme is not None and one.pme_reference is not None for one in scores)
-    for planned, one in zip(plans, scores, strict=True):
-        assert one.pme_reference is not None
+    shown = [load_results(tmp_path / str(number)).runs for number in range(3)]
+    scores = [{run.run_id: run.document["scores"] for run in runs} for runs in shown]
+    assert scores[0] == scores[1] == scores[2]
+    board = open_board(study)
+    document = summarize("table", board, tmp_path / "2").document()
+    assert {run["run_id"]: run["scores"] for run in document["runs"]} == scores[2]
+    for planned in plans:
+        assert planned.config is not None
+        one = scores[0][planned.config.run_id]
+        assert one["pme"] is not None
         own = next(p for p in plans if (p.method, p.dataset, p.seed) == (REFERENCE, planned.dataset, planned.seed))
         assert own.config is not None
-        assert one.pme_reference["run_id"] == own.config.run_id
+        assert one["pme_reference"]["run_id"] == own.config.run_id
 
 
 def test_more_threads_than_cores_are_told(make_study: MakeStudy) -> None:
@@ -277,7 +284,7 @@ def test_more_threads_than_cores_are_told(make_study: MakeStudy) -> None:
 def test_the_summary_chooses_by_validation(make_study: MakeStudy, plans: list[Planned]) -> None:
     study = make_study()
     _, board = carry_out(study)
-    summary = summarize("table", board)
+    summary = summarize("table", board, study.place.output)
     for dataset, best in summary.best.items():
         means = {method: summary.cell(method, dataset).val_auc for method in board.methods}
         assert best.val_auc is not None

@@ -7,7 +7,6 @@ import pytest
 from petlbench.results.result import Result
 from petlbench.study.grid import Planned
 from petlbench.study.status import Board, RunState
-from petlbench.study.summary import Spread
 from tests.study.acting import acted_result
 
 
@@ -34,9 +33,3 @@ def test_time_left_is_that_of_finished_runs_of_the_same_place(states: list[RunSt
     assert board.seconds_left(1) == (5.0, len(states) - 2)
     states[1].status = "failed"
     assert board.seconds_left(1) == (None, len(states) - 2)
-
-
-def test_a_spread_is_mean_and_sample_deviation() -> None:
-    assert Spread.of([None, 1.0, 3.0]) == Spread(2.0, pytest.approx(2**0.5), 2)
-    assert Spread.of([2.5]) == Spread(2.5, None, 1)
-    assert Spread.of([None]) is None

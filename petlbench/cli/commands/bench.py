@@ -196,7 +196,7 @@ def _carry_out(study: Study, executor: Literal["local", "ray"], opening: dict[st
         _track(study)
     except KeyboardInterrupt as error:
         raise _stopped(board) from error
-    return summarize(study.name, board, notes)
+    return summarize(study.name, board, study.options.output, notes)
 
 
 def _track(study: Study) -> None:

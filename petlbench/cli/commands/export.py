@@ -42,15 +42,16 @@ _MEANING = {
 def command(run: str, output: Path, to: Path | None, wanted: str, catalog: tuple[Path, ...], json: bool) -> None:
     """Write a finished run as files that need no petlbench: for ONNX runtimes and for timm.
 
-    RUN is a run id, or the folder of a finished run. What was learned is folded into the backbone where that can be.
-    The files are run once and compared with the run's own module before they are put in place.
+    RUN is a run's id, the beginning of one, or the folder of a finished run. What was learned is folded into the
+    backbone where that can be. The files are run once and compared with the run's own module before they are put in
+    place.
     """
     from petlbench.core.catalog import Catalog
     from petlbench.core.progress_bars import ShownProgress
+    from petlbench.results.lookup import find_run
     from petlbench.run.export import export_run
-    from petlbench.run.load import find_run
 
-    place = find_run(run, output)
+    place = find_run(run, output).final
     with ShownProgress() as progress:
         exported = export_run(place, to or place / "export", wanted, Catalog(catalog), progress)
     if json:

@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_KINDS: dict[str, Kind] = {"methods": "method", "datasets": "dataset", "sweeps": "sweep", "reports": "report"}
+_KINDS: dict[str, Kind] = {
+    "methods": "method",
+    "datasets": "dataset",
+    "sweeps": "sweep",
+    "reports": "report",
+    "metrics": "metric",
+}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),
     "dataset": ("modality", "task", "licence"),
     "sweep": (),
     "report": (),
+    "metric": ("direction",),
 }
 
 
@@ -45,7 +52,7 @@ def command(
     catalog: tuple[Path, ...],
     json: bool,
 ) -> None:
-    """List methods, datasets, sweeps or reports: the shipped ones and your own."""
+    """List methods, datasets, sweeps, reports or metrics: the shipped ones and your own."""
     found = Catalog(catalog)
     if (method is not None or backbone is not None) and what != "methods":
         raise InputError(

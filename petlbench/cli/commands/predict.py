@@ -43,8 +43,8 @@ def command(
 ) -> None:
     """Print class probabilities of images, from what a run has learned.
 
-    RUN is a run id, or the folder of a finished run. IMAGES are image files, folders (all images below them) and CSV
-    files with a column of paths, relative to the CSV file.
+    RUN is a run's id, the beginning of one, or the folder of a finished run. IMAGES are image files, folders (all
+    images below them) and CSV files with a column of paths, relative to the CSV file.
     """
     from petlbench.api import load
     from petlbench.core.progress_bars import ShownProgress

@@ -47,9 +47,7 @@ _STYLES = {"best": "bold", "second": "underline"}
     metavar="NAMES",
     help="Further columns, such as gap,last,hours,search_hours,disk,trials,test_reads.",
 )
-@click.option(
-    "--metric", default="auc", show_default=True, help="auc, auc_logits, accuracy, balanced_accuracy, f1 or kappa."
-)
+@click.option("--metric", default="auc", show_default=True, metavar="NAME", help="A score of petlbench list metrics.")
 @click.option(
     "--memory",
     "figure",

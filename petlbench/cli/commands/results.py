@@ -50,14 +50,16 @@ def list_results(
 ) -> None:
     """List the runs that have a result."""
     from petlbench.results.result import iter_results
+    from petlbench.results.table import with_scores
 
-    wanted = _Filter(method, dataset, status)
-    found = sorted(filter(wanted, iter_results(_folder(output, trials))), key=_SORTS[sort])
+    folder = _folder(output, trials)
+    matching = filter(_Filter(method, dataset, status), iter_results(folder))
+    found = sorted(with_scores(matching, folder), key=_SORTS[sort])
     if json:
         print_json({"items": [_item(result) for result in found]})
         return
     headings = ["run", "status", "test AUC, %>", "val AUC, %>", "learnable, %>", "memory, MiB>", "time>"]
-    print_table(f"{len(found)} runs in {_folder(output, trials)}", headings, [_row(result) for result in found])
+    print_table(f"{len(found)} runs in {folder}", headings, [_row(result) for result in found])
 
 
 @command.command("show", epilog="Example: petlbench results show fpt-digits-s0")
@@ -189,7 +191,7 @@ def _folder(output: Path, trials: bool) -> Path:
 def _find(run: str, output: Path, trials: bool) -> RunFolder:
     from petlbench.results.lookup import find_run
 
-    return find_run(_folder(output, trials), run)
+    return find_run(run, _folder(output, trials))
 
 
 def _chosen(runs: Sequence[str], status: str | None, output: Path) -> list[RunFolder]:
@@ -200,7 +202,7 @@ def _chosen(runs: Sequence[str], status: str | None, output: Path) -> list[RunFo
     if not runs and status is None:
         raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
     wanted = _Filter(None, None, status)
-    named = [find_run(output, run) for run in runs]
+    named = [find_run(run, output) for run in runs]
     if status is not None:
         named += [RunFolder(output, result.run_id) for result in filter(wanted, iter_results(output))]
     return list({folder.final: folder for folder in named}.values())

@@ -85,7 +85,10 @@ def show_result(result: Result, output: Path, json: bool) -> int:
         output: Folder of all results.
         json: Whether as one JSON document.
     """
+    from petlbench.results.table import with_scores
+
     folder = output / result.run_id
+    [result] = with_scores([result], output)
     if json:
         document = result.document()
         document["artifacts"] = {name: str(folder / file) for name, file in result.artifacts.items()}

@@ -13,10 +13,10 @@ from math import comb
 
 from petlbench.core.errors import InputError
 from petlbench.report.cells import number_cell
-from petlbench.report.columns import metric_title
+from petlbench.report.columns import find_metric
 from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
 from petlbench.report.request import Material
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["budget_report", "expected_best"]
 
@@ -61,7 +61,8 @@ def budget_report(material: Material) -> Document:
     figures, rows = [], []
     for dataset in datasets:
         mine = {method: values for (method, where), values in found.items() if where == dataset}
-        figures.append(_figure(dataset, mine, titles, material.asked.metric))
+        metric = find_metric(material.catalog, material.asked.metric)
+        figures.append(_figure(dataset, mine, titles, metric.title))
         rows += [_row(f"{titles.get(method, method)} on {dataset}", method, values) for method, values in mine.items()]
     most = max(len(values) for values in found.values())
     columns = [
@@ -105,8 +106,8 @@ def _filled(values: Sequence[float | None]) -> list[float]:
     return [worst if value is None else value for value in values]
 
 
-def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, str], metric: str) -> Figure:
-    axes = (Axis("trials", "trials", "", "log"), Axis("score", f"expected best validation {metric_title(metric)}", "%"))
+def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, str], score: str) -> Figure:
+    axes = (Axis("trials", "trials", "", "log"), Axis("score", f"expected best validation {score}", "%"))
     series = []
     for method, values in searches.items():
         counts = list(range(1, len(values) + 1))

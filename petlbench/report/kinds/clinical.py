@@ -12,7 +12,7 @@ from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, T
 from petlbench.report.evidence import predictions_of
 from petlbench.report.grid import Line
 from petlbench.report.request import Material
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
     from petlbench.statistics.clinical import ClassMetrics, Estimate

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
-from petlbench.report.columns import metric_title
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
 from petlbench.report.grid import Line
@@ -139,7 +138,7 @@ def _points(value: float, one: Comparison, sign: str) -> Cell:
 
 def _caption(base: Line, context: Context) -> str:
     return (
-        f"{metric_title(context.metric)} of a row less that of {base.title}, mean over the datasets that both have. "
+        f"{context.metric.title} of a row less that of {base.title}, mean over the datasets that both have. "
         "The variance adds up that of images (groups where there are some), seeds and splits; on other datasets that "
         "of datasets too. P(better): probability that the row is the better one. Smallest separable: a smaller effect "
         "could not have been told from none with so many runs. 'too few': nothing says what another seed or dataset "
@@ -176,7 +175,7 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
     for line in lines:
         cells = {name: context.evidence.cell(line.key, name) for name in context.grid.datasets}
         scores[line.key] = {name: cell.mean for name, cell in cells.items() if cell is not None}
-    tests = rank_tests(scores, base.key)
+    tests = rank_tests(scores, base.key, direction=context.metric.direction)
     if tests is None:
         return [], []
     titles = {line.key: line.title for line in lines}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from petlbench.report.columns import metric_title
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.report.grid import Line
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["curve_figures"]
 
@@ -25,7 +24,7 @@ def curve_figures(context: Context) -> list[Figure]:
     figures = []
     for name in context.grid.datasets:
         for key, title, unit, factor in (
-            (f"val_{context.metric}", f"validation {metric_title(context.metric)}", "%", 100.0),
+            (f"val_{context.metric.name}", f"validation {context.metric.title}", "%", 100.0),
             ("train_loss", "training loss", "nats", 1.0),
         ):
             series = [found for line in context.grid.lines if (found := _series(line, name, key, factor)) is not None]

@@ -15,7 +15,7 @@ from petlbench.report.kinds.methods_table import describe_settings
 from petlbench.report.request import Asked, Material
 from petlbench.report.selection import check_alike, common_settings
 from petlbench.report.spec import SETTINGS, ReportCard
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Row as Forecast

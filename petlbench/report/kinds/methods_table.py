@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from petlbench.report.cells import mark_best
-from petlbench.report.columns import Maker, metric_title
+from petlbench.report.columns import Maker
 from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.selection import common_settings
-from petlbench.results.table import Stored
+from petlbench.results.stored import Stored
 
 __all__ = ["describe_settings", "methods_table"]
 
@@ -90,7 +90,7 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
     keys = {column.key for column in columns}
     said = []
     if keys & set(context.grid.datasets) or "average" in keys:
-        said.append(f"{_capital(metric_title(context.metric))} of the test split, mean ± standard deviation over runs.")
+        said.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
     if runs:
         said.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:

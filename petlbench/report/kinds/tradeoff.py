@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from petlbench.report.cells import MIB
-from petlbench.report.columns import metric_title
 from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.report.grid import Line
@@ -29,7 +28,7 @@ def tradeoff_figure(context: Context, x: str, caption: str) -> Figure:
         x: The cost to the right.
         caption: The settings.
     """
-    score = Axis("score", f"{metric_title(context.metric)}, average", "%", "linear", "higher")
+    score = Axis("score", f"{context.metric.title}, average", "%", "linear", context.metric.direction)
     series = [found for line in context.grid.lines if (found := _point(line, context)) is not None]
     return Figure(
         "tradeoff",

@@ -154,7 +154,9 @@ def _draw(document: Document, folder: Path, stem: str, ending: str) -> Iterator[
             kind="no_figure",
         )
     for figure in document.figures:
-        file = folder / (f"{stem}{ending}" if len(document.figures) == 1 else f"{stem}-{figure.key}{ending}")
+        file = folder / (
+            f"{stem}{ending}" if len(document.figures) == 1 else f"{stem}-{figure.key.replace('/', '-')}{ending}"
+        )
         draw(figure, file)
         yield file
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.config import RunConfig
 from petlbench.core.progress import Progress
 from petlbench.results.result import FILE, Result, iter_results, read_result
-from petlbench.results.scalars import final_metrics
+from petlbench.results.stored import final_metrics
+from petlbench.results.table import with_scores
 from petlbench.results.tracking.run_record import WHOLE_TAG, Record, content_of
-from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG
-from petlbench.results.tracking.study_queue import Courier, StoreAwayError, open_courier
+from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
+from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -66,10 +67,10 @@ class Tracked:
 def track_results(
     uri: str | None, output: Path, runs: Iterable[str] = (), *, patience: float = 0.0, progress: Progress | None = None
 ) -> Tracked:
-    """Send every result that the store lacks, each to the studies that want it.
+    """Send every result that the store lacks, each to the studies that it belongs to.
 
     Args:
-        uri: The store's address as `petlbench.results.tracking.open_tracker` takes it.
+        uri: The store's address as `petlbench.results.tracking.send_queue.open_queue` takes it.
         output: Folder of all results.
         runs: Run ids; none for all.
         patience: Seconds for which a store that is away is waited for.
@@ -81,18 +82,17 @@ def track_results(
     Raises:
         InputError: When MLflow knows no such address, or a run has no result.
     """
-    results = [read_result(output / run_id) for run_id in runs] or list(iter_results(output))
-    courier = open_courier(uri, output, patience=patience)
-    if courier is None:
-        return Tracked("none", missing=[result.run_id for result in results], error="tracking is turned off")
-    wanted = _studies(output)
-    ended = []
-    for result in results:
-        folder, studies = output / result.run_id, wanted.get(result.run_id, [])
+    stored = [read_result(output / run_id) for run_id in runs] or list(iter_results(output))
+    queue = open_queue(uri, output, patience=patience)
+    if queue is None:
+        return Tracked("none", missing=[result.run_id for result in stored], error="tracking is turned off")
+    by_run, ended = _studies(output), []
+    for result in with_scores(stored, output):
+        folder, studies = output / result.run_id, by_run.get(result.run_id, [])
         ended += [Ended(result, folder, study, group=group_of(result.config)) for study in studies]
         if not studies:
             ended.append(Ended(result, folder, _OWN_EXPERIMENT))
-    return send_missing(courier, ended, progress or Progress())
+    return send_missing(queue, ended, progress or Progress())
 
 
 def group_of(config: RunConfig) -> str:
@@ -100,50 +100,49 @@ def group_of(config: RunConfig) -> str:
     return f"{config.method} on {config.dataset_name}"
 
 
-def send_missing(courier: Courier, ended: Sequence[Ended], progress: Progress) -> Tracked:
+def send_missing(queue: SendQueue, ended: Sequence[Ended], progress: Progress) -> Tracked:
     """Send what the store lacks.
 
     Args:
-        courier: The way to the store.
+        queue: The tasks for the store.
         ended: The runs; such as can still go on are left out.
         progress: Told how far it is.
     """
-    left = [one for one in ended if one.result.status != "interrupted"]
-    tracked = Tracked(courier.place)
-    progress.phase("sending to MLflow", len(left))
+    rest = [run for run in ended if run.result.status != "interrupted"]
+    tracked = Tracked(queue.place)
+    progress.phase("sending to MLflow", len(rest))
     try:
-        known = {name: _known(courier, name) for name in {one.experiment for one in left}}
-        while left:
-            _send_one(courier, left[0], known, tracked)
-            left.pop(0)
+        records = {name: _records(queue, name) for name in {run.experiment for run in rest}}
+        while rest:
+            versions = records[rest[0].experiment].get((rest[0].kind, rest[0].result.run_id), [])
+            _send(queue, rest[0], versions, tracked)
+            rest.pop(0)
             progress.advance()
     except StoreAwayError as error:
-        tracked.missing += [one.result.run_id for one in left]
+        tracked.missing += [run.result.run_id for run in rest]
         tracked.error = str(error)
-    if courier.refusal and tracked.error is None:
-        tracked.error = courier.refusal
-    return tracked
+    return replace(tracked, error=tracked.error or queue.reason)
 
 
-def _send_one(courier: Courier, one: Ended, known: dict[str, dict[tuple[str, str], list[Run]]], to: Tracked) -> None:
-    versions = known[one.experiment].get((one.kind, one.result.run_id), [])
-    content = content_of(one.folder)
-    if any(_is_current(run, content, one.result) for run in versions):
-        to.present.append(one.result.run_id)
+def _send(queue: SendQueue, run: Ended, versions: Sequence[Run], tracked: Tracked) -> None:
+    content = content_of(run.folder)
+    if any(_is_current(version, content, run.result) for version in versions):
+        tracked.present.append(run.result.run_id)
         return
-    taken = courier.bring(lambda: _record(courier, one, content), otherwise=False)
-    (to.sent if taken else to.missing).append(one.result.run_id)
+    is_sent = queue.carry_out(lambda: _record(queue.store, run, content), otherwise=False)
+    (tracked.sent if is_sent else tracked.missing).append(run.result.run_id)
 
 
-def _known(courier: Courier, experiment: str) -> dict[tuple[str, str], list[Run]]:
+def _records(queue: SendQueue, experiment: str) -> dict[tuple[str, str], list[Run]]:
     """The records of an experiment by kind and run id."""
-    store = courier.store
+    store = queue.store
     nothing: list[Run] = []
-    found: dict[tuple[str, str], list[Run]] = {}
-    for run in courier.bring(lambda: store.runs(store.experiment(experiment)), otherwise=nothing):
+    records: dict[tuple[str, str], list[Run]] = {}
+    runs = queue.carry_out(lambda: store.runs(store.experiment(experiment)), otherwise=nothing)
+    for run in runs:
         key = run.data.tags.get(KIND_TAG, "run"), run.data.tags.get(RUN_ID_TAG, "")
-        found.setdefault(key, []).append(run)
-    return found
+        records.setdefault(key, []).append(run)
+    return records
 
 
 def _is_current(run: Run, content: str, result: Result) -> bool:
@@ -154,17 +153,17 @@ def _is_current(run: Run, content: str, result: Result) -> bool:
     )
 
 
-def _record(courier: Courier, one: Ended, content: str) -> bool:
-    result = one.result
-    ended = int((one.folder / FILE).stat().st_mtime * 1000)
+def _record(store: Store, run: Ended, content: str) -> bool:
+    result = run.result
+    ended = int((run.folder / FILE).stat().st_mtime * 1000)
     began = ended - int(result.timing.get("total", 0.0) * 1000)
-    record = Record(courier.store, result.run_id, one.experiment, kind=one.kind, group=one.group)
+    record = Record(store, result.run_id, run.experiment, kind=run.kind, group=run.group)
     record.open(result.config.model_dump(mode="json"), _tags(result), began=began, content=content)
     record.fill(result.curve, when=ended)
     last = max((int(entry["epoch"]) for entry in result.curve), default=0)
     record.add(final_metrics(result), step=last, when=ended)
     record.finish(result.status, when=ended)
-    record.keep(one.folder)
+    record.keep(run.folder)
     return True
 
 
@@ -174,13 +173,13 @@ def _tags(result: Result) -> dict[str, str]:
 
 
 def _studies(output: Path) -> dict[str, list[str]]:
-    """The studies that want a run, by its id."""
-    found: dict[str, list[str]] = {}
+    """The studies that a run belongs to, by its id."""
+    studies: dict[str, list[str]] = {}
     for file in sorted((output / "studies").glob("*.json")):
         for run in _read(file).get("runs", []):
             if run_id := run.get("run_id"):
-                found.setdefault(run_id, []).append(file.stem)
-    return found
+                studies.setdefault(run_id, []).append(file.stem)
+    return studies
 
 
 def _read(file: Path) -> dict[str, Any]:

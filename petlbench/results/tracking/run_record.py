@@ -135,7 +135,7 @@ def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def content_of(folder: Path) -> str:
-    """A digest of a result but for its scores, which are weighed again when more runs are known.
+    """A digest of a result but for its scores, which are those of the time when its run ended.
 
     Args:
         folder: The result's folder.

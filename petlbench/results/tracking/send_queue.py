@@ -1,4 +1,4 @@
-"""Letters to a store that may be away: kept in order, sent when it answers, and never waited for long."""
+"""Tasks for a store that may be away: kept in order, carried out when it answers, and never waited for long."""
 
 from __future__ import annotations
 
@@ -6,33 +6,55 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
-__all__ = ["Outbox"]
+from petlbench.results.tracking.address import check_address, choose_address, without_password
+from petlbench.results.tracking.store import Store, explain, is_refusal, quiet
+
+__all__ = ["SendQueue", "StoreAwayError", "open_queue"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 # After a failure the store is left alone for this many times what the failure took: waiting costs at most a twentieth.
 _PAUSE_PER_WAIT = 20.0
+# One result with its files over a slow line.
+_SECONDS_A_TASK = 300.0
+# Between attempts of whoever waits for one task.
+_FIRST_RETRY, _LONGEST_RETRY = 0.5, 8.0
+
+_Value = TypeVar("_Value")
 
 
-class Outbox:
-    """Actions upon a store, carried out in their order, each until it has worked once.
+class StoreAwayError(Exception):
+    """The store did not answer as long as it was waited for."""
 
-    An action is done in a thread of its own, since a database's driver may wait without end. Whoever sends waits for it
-    so long and no longer; an action that hangs is neither stopped nor begun a second time while it hangs.
+
+class SendQueue:
+    """Tasks for a store, carried out in their order, each until it has worked once.
+
+    A task is done in a thread of its own, since a database's driver may wait without end. Whoever sends waits for it
+    so long and no longer; a task that hangs is neither stopped nor begun a second time while it hangs.
 
     Args:
-        refused: Whether an error means that the store will never take this action; it is dropped then.
+        store: The store.
+        refused: Whether an error means that the store will never take this task; it is dropped then.
+        patience: Seconds for which `carry_out` waits for a store that is away, each time it goes away.
 
     Attributes:
+        store: The store.
         error: Why the last attempt failed; None when it did not.
-        refusal: The first error for which an action was dropped.
+        refusal: The first error for which a task was dropped.
     """
 
-    def __init__(self, refused: Callable[[Exception], bool] = lambda error: False) -> None:
+    def __init__(
+        self, store: Store, refused: Callable[[Exception], bool] = is_refusal, *, patience: float = 0.0
+    ) -> None:
+        self.store = store
+        self._patience = patience
         self.error: Exception | None = None
         self.refusal: Exception | None = None
         self._refused = refused
-        self._actions: deque[Callable[[], object]] = deque()
+        self._tasks: deque[Callable[[], object]] = deque()
         self._thread: threading.Thread | None = None
         self._pause = 0.0
         self._not_before = 0.0
@@ -40,15 +62,26 @@ class Outbox:
     @property
     def empty(self) -> bool:
         """Whether everything has been sent or refused."""
-        return not self._actions
+        return not self._tasks
 
-    def put(self, action: Callable[[], object]) -> None:
-        """Add an action behind those that wait.
+    @property
+    def place(self) -> str:
+        """The store's address without its password."""
+        return without_password(self.store.uri)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the store has not taken everything, as far as it has said so."""
+        error = self.refusal or self.error
+        return explain(error) if error else None
+
+    def put(self, task: Callable[[], object]) -> None:
+        """Add a task behind those that wait.
 
         Args:
-            action: Done again after a failure half way, so a second time must do no harm.
+            task: Done again after a failure half way, so a second time must do no harm.
         """
-        self._actions.append(action)
+        self._tasks.append(task)
 
     def send(self, within: float) -> bool:
         """Carry out what waits, in its order, up to the first failure.
@@ -60,12 +93,13 @@ class Outbox:
             Whether everything has been sent.
         """
         began = time.monotonic()
-        if not self._at_work():
-            self._begin()
-        self._wait(began + within)
-        while self._actions and self.error is None and not self._at_work():  # put there while the thread came to an end
-            self._begin()
+        with quiet():
+            if not self._at_work():
+                self._begin()
             self._wait(began + within)
+            while self._tasks and self.error is None and not self._at_work():  # put there while the thread ended
+                self._begin()
+                self._wait(began + within)
         self._settle(time.monotonic() - began)
         return self.empty
 
@@ -81,6 +115,33 @@ class Outbox:
         if self._pause and time.monotonic() < self._not_before:
             return self.empty
         return self.send(within)
+
+    def carry_out(self, task: Callable[[], _Value], *, otherwise: _Value) -> _Value:
+        """Carry out one task, waiting for a store that is away.
+
+        Args:
+            task: Done again after a failure half way, so a second time must do no harm.
+            otherwise: What is returned where the store refuses the task.
+
+        Returns:
+            What the task returned.
+
+        Raises:
+            StoreAwayError: When the store does not answer; says why.
+        """
+        value = [otherwise]
+
+        def keep() -> None:
+            value[0] = task()
+
+        self.put(keep)
+        until, pause = time.monotonic() + self._patience, _FIRST_RETRY
+        while not self.send(_SECONDS_A_TASK):
+            if time.monotonic() + pause > until:
+                raise StoreAwayError(explain(self.error) if self.error else "it does not answer")
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_RETRY)
+        return value[0]
 
     def _settle(self, waited: float) -> None:
         if self.empty:
@@ -102,12 +163,36 @@ class Outbox:
             self._thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _work(self) -> None:
-        while self._actions:
+        while self._tasks:
             try:
-                self._actions[0]()
+                with self.store.lock():
+                    self._tasks[0]()
             except Exception as error:
                 if not self._refused(error):
                     self.error = error
                     return
                 self.refusal = self.refusal or error
-            self._actions.popleft()
+            self._tasks.popleft()
+
+
+def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQueue | None:
+    """Make the queue of a store; nothing is opened or imported before its first use.
+
+    Args:
+        uri: An MLflow tracking URI; ``None`` or empty takes the environment's ``MLFLOW_TRACKING_URI``, else the SQLite
+            file ``mlflow.db`` in the output folder; ``"none"`` turns tracking off.
+        output: The folder of all results. Files go to ``mlartifacts`` in it, unless the store is a server.
+        patience: As of `SendQueue`.
+
+    Returns:
+        The queue; None where tracking is turned off.
+
+    Raises:
+        InputError: The URI's scheme is none that MLflow knows (kind ``bad_tracking_uri``), or the driver of a
+            PostgreSQL database is missing (``missing_extra``).
+    """
+    address = choose_address(uri, output)
+    if address == "none":
+        return None
+    check_address(address)
+    return SendQueue(Store(address, output / "mlartifacts"), patience=patience)

@@ -6,18 +6,19 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from petlbench.core.progress import Progress
+from petlbench.results.names import dataset_names
 from petlbench.results.result import Result
-from petlbench.results.scalars import final_metrics
+from petlbench.results.stored import Stored, final_metrics
+from petlbench.results.table import Repeats, Results, with_scores
 from petlbench.results.tracking.backfill import Ended, Tracked, group_of, send_missing
+from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
 from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, Store
-from petlbench.results.tracking.study_queue import Courier, StoreAwayError, open_courier
-from petlbench.results.tracking.study_table import as_csv, as_markdown, is_one_setting, spread, study_rows
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,6 +29,17 @@ _PATIENCE = 45.0
 _TRIALS = "trials"
 _TABLE = "table"
 _NOTE_TAG = "mlflow.note.content"  # MLflow's pages show it as Markdown
+# Figures of the table, and whether their deviation stands beside them.
+_FIGURES = {
+    "test_auc": True,
+    "test_accuracy": True,
+    "learnable_parameters": False,
+    "learnable_ratio": False,
+    "memory_allocated": False,
+    "ppe": True,
+    "pme": True,
+    "seconds_total": False,
+}
 
 _logger = logging.getLogger("petlbench")
 
@@ -49,7 +61,7 @@ def track_study(
     JSON and a table of MLflow's. A store that stays away costs a warning and raises nothing.
 
     Args:
-        uri: The store's address as `petlbench.results.tracking.open_tracker` takes it.
+        uri: The store's address as `petlbench.results.tracking.send_queue.open_queue` takes it.
         output: Folder of all results.
         study_name: The study, and the experiment.
         results: Its runs.
@@ -63,62 +75,94 @@ def track_study(
     Raises:
         InputError: When MLflow knows no such address.
     """
-    courier = open_courier(uri, output, patience=patience)
-    if courier is None:
+    queue = open_queue(uri, output, patience=patience)
+    if queue is None:
         return Tracked("none")
-    ended = [Ended(one, output / one.run_id, study_name, group=group_of(one.config)) for one in results]
+    scored = with_scores(results, output)
+    ended = [Ended(run, output / run.run_id, study_name, group=group_of(run.config)) for run in scored]
     ended += [
-        Ended(one, output / _TRIALS / one.run_id, study_name, kind="trial", group=group_of(one.config))
-        for one in trials
+        Ended(run, output / _TRIALS / run.run_id, study_name, kind="trial", group=group_of(run.config))
+        for run in trials
     ]
-    tracked = send_missing(courier, ended, progress or Progress())
+    tracked = send_missing(queue, ended, progress or Progress())
     if tracked.error is None:
-        tracked.error = _summarise(courier, study_name, results, trials)
+        tracked.error = _summarise(queue, study_name, scored, trials)
     if tracked.error is not None:
         _logger.warning(
             "the MLflow store %s does not have all of study '%s' (%s); the results on disk are complete, and the same "
             "command, or `petlbench results track`, sends what it lacks",
-            courier.place,
+            queue.place,
             study_name,
             tracked.error,
         )
     return tracked
 
 
-def _summarise(courier: Courier, name: str, results: Sequence[Result], trials: Sequence[Result]) -> str | None:
+def _summarise(queue: SendQueue, name: str, results: Sequence[Result], trials: Sequence[Result]) -> str | None:
     """Fill the parents and write the table; returns what went wrong."""
-    store = courier.store
+    store = queue.store
     try:
-        experiment_id = courier.bring(lambda: store.experiment(name), otherwise="")
-        for group in dict.fromkeys(group_of(one.config) for one in (*results, *trials)):
-            figures = _figures([one for one in results if group_of(one.config) == group])
-            figures |= _trial_figures([one for one in trials if group_of(one.config) == group])
-            courier.bring(partial(_fill, store, experiment_id, group, figures), otherwise=None)
+        experiment_id = queue.carry_out(lambda: store.experiment(name), otherwise="")
+        for group in dict.fromkeys(group_of(run.config) for run in (*results, *trials)):
+            figures = _figures([run for run in results if group_of(run.config) == group])
+            figures |= _trial_figures([run for run in trials if group_of(run.config) == group])
+            queue.carry_out(partial(_fill, store, experiment_id, group, figures), otherwise=None)
         if rows := study_rows(results):
-            courier.bring(lambda: _write_table(store, experiment_id, name, rows), otherwise=None)
+            queue.carry_out(lambda: _write_table(store, experiment_id, name, rows), otherwise=None)
     except StoreAwayError as error:
         return str(error)
-    return courier.refusal
+    return queue.reason
 
 
 def _figures(results: Sequence[Result]) -> dict[str, float]:
     """How the runs of a group ended, and mean and deviation of what the finished ones reached."""
-    found = {f"runs_{status}": float(count) for status, count in Counter(one.status for one in results).items()}
-    finished = [one for one in results if one.status == "finished"]
-    if not is_one_setting(finished):
-        return found
-    known = [final_metrics(one) for one in finished]
-    for name in dict.fromkeys(name for metrics in known for name in metrics):
-        mean, deviation = spread(metrics.get(name) for metrics in known)
-        values = {f"{name}_mean": mean, f"{name}_std": deviation}
-        found |= {key: value for key, value in values.items() if value is not None}
-    return found
+    figures = {f"runs_{status}": float(count) for status, count in Counter(run.status for run in results).items()}
+    cells = Results([Stored(run.document()) for run in results if run.status == "finished"]).cells()
+    if len(cells) != 1:  # a mean over runs that differ in more than seed and split would mean nothing
+        return figures
+    for name, spread in cells[0].spreads().items():
+        shown = f"best_{name}" if name.startswith("val_") else name
+        figures[f"{shown}_mean"] = spread.mean
+        if spread.std is not None:
+            figures[f"{shown}_std"] = spread.std
+    return figures
+
+
+def study_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The table's rows: one a cell of which a run has finished.
+
+    Memory of several sources has no mean.
+
+    Args:
+        results: The results of a study, with their scores.
+
+    Returns:
+        Values by column, the same columns in every row: ``method``, ``dataset``, ``seeds`` (finished runs),
+        ``unfinished`` (other ones), ``memory_source``, and mean (and ``…_std``) of figures: scores are fractions,
+        memory is bytes, time seconds.
+    """
+    names = dataset_names(result.config.dataset for result in results)
+    stored = [Stored(result.document(), name=names[result.config.dataset]) for result in results]
+    return [_row(cell) for cell in Results(stored).cells() if cell.finished]
+
+
+def _row(cell: Repeats) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": cell.method, "dataset": cell.dataset, "seeds": len(cell.finished)}
+    row["unfinished"] = len(cell.runs) - len(cell.finished)
+    for figure, with_deviation in _FIGURES.items():
+        is_mixed = figure.startswith("memory") and len(cell.memory_sources) != 1
+        spread = None if is_mixed else cell.spread(figure)
+        column = figure.removesuffix("_total")
+        row[column] = None if spread is None else spread.mean
+        if with_deviation:
+            row[f"{column}_std"] = None if spread is None else spread.std
+    return {**row, "memory_source": " ".join(cell.memory_sources)}
 
 
 def _trial_figures(trials: Sequence[Result]) -> dict[str, float]:
-    found = {f"trials_{status}": float(count) for status, count in Counter(one.status for one in trials).items()}
-    reached = [metrics["best_val_auc"] for metrics in map(final_metrics, trials) if "best_val_auc" in metrics]
-    return {**found, "trials_best_val_auc": max(reached)} if reached else found
+    counts = {f"trials_{status}": float(count) for status, count in Counter(run.status for run in trials).items()}
+    scores = [metrics["best_val_auc"] for metrics in map(final_metrics, trials) if "best_val_auc" in metrics]
+    return {**counts, "trials_best_val_auc": max(scores)} if scores else counts
 
 
 def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float]) -> None:
@@ -137,11 +181,17 @@ def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float
 
 
 def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[str, object]]) -> None:
-    found = store.runs(experiment_id, kind=_TABLE)
-    run = found[0] if found else store.create(experiment_id, name=_TABLE, tags={KIND_TAG: _TABLE})
-    mlflow_run_id, markdown = run.info.run_id, as_markdown(rows)
+    import pandas as pd
+
+    tables = store.runs(experiment_id, kind=_TABLE)
+    run = tables[0] if tables else store.create(experiment_id, name=_TABLE, tags={KIND_TAG: _TABLE})
+    mlflow_run_id, markdown = run.info.run_id, _markdown(rows)
     store.put_table(mlflow_run_id, rows, "table.json")
-    texts = {"csv": as_csv(rows), "md": markdown, "json": json.dumps(rows, indent=1, allow_nan=False) + "\n"}
+    texts = {
+        "csv": pd.DataFrame(rows).to_csv(index=False),
+        "md": markdown,
+        "json": json.dumps(rows, indent=1, allow_nan=False) + "\n",
+    }
     for ending, text in texts.items():
         store.client.log_text(mlflow_run_id, text, f"study/{name}.{ending}")
     store.set_tags(mlflow_run_id, {_NOTE_TAG: markdown})
@@ -151,3 +201,17 @@ def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[st
 def _close(store: Store, run: Run) -> None:
     if run.info.status != "FINISHED":
         store.client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table, with a dash where there is no value."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value).replace("|", "\\|")

@@ -16,9 +16,9 @@ from petlbench.core.errors import InputError
 from petlbench.report.build import build_report
 from petlbench.report.document import Document
 from petlbench.report.kinds.budget import expected_best
-from petlbench.report.pareto import fronts
 from petlbench.report.request import Asked
 from petlbench.report.spec import SETTINGS, load_report, required_study
+from petlbench.statistics.pareto import fronts
 from tests.report.stored import store, store_predicted
 
 REPORTS = ("ablation", "budget", "clinical", "curves", "memory_vs_resolution", "table1", "token_ratio", "tradeoff")

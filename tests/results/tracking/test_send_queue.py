@@ -1,22 +1,26 @@
-"""The outbox: what is put into it happens once, in its order, and nobody waits for long."""
+"""The send queue: what is put into it happens once, in its order, and nobody waits for long."""
 
 from __future__ import annotations
 
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.results.tracking.send_queue import Outbox
+from petlbench.results.tracking.send_queue import SendQueue
+from petlbench.results.tracking.store import Store
+
+NOWHERE = Store("https://mlflow.example.org", Path())
 
 
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_everything_is_done_once_and_in_order_however_often_it_fails(failures: list[int]) -> None:
-    outbox, done = Outbox(), []
+    queue, done = SendQueue(NOWHERE, lambda error: False), []
     left = list(failures)
 
     def act(number: int) -> None:
@@ -26,47 +30,47 @@ def test_everything_is_done_once_and_in_order_however_often_it_fails(failures: l
         done.append(number)
 
     for number in range(len(failures)):
-        outbox.put(lambda number=number: act(number))
+        queue.put(lambda number=number: act(number))
     attempts = 1
-    while not outbox.send(10):
-        assert isinstance(outbox.error, ConnectionError)
+    while not queue.send(10):
+        assert isinstance(queue.error, ConnectionError)
         attempts += 1
     assert done == list(range(len(failures)))
     assert attempts == sum(failures) + 1
 
 
 def test_an_action_that_hangs_is_left_alone_and_finished_by_itself() -> None:
-    outbox, release, done = Outbox(), threading.Event(), []
+    queue, release, done = SendQueue(NOWHERE, lambda error: False), threading.Event(), []
 
     def hang() -> None:
         release.wait(30)
         done.append("slow")
 
-    outbox.put(hang)
+    queue.put(hang)
     began = time.monotonic()
-    assert not outbox.send(0.05)
-    outbox.put(lambda: done.append("next"))
-    assert not outbox.send(0.05)
+    assert not queue.send(0.05)
+    queue.put(lambda: done.append("next"))
+    assert not queue.send(0.05)
     assert time.monotonic() - began < 5
-    assert outbox.error is None
+    assert queue.error is None
     release.set()
-    assert outbox.send(30)
+    assert queue.send(30)
     assert done == ["slow", "next"]
 
 
 def test_a_store_that_fails_is_left_alone_for_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    outbox, tried = Outbox(), []
+    queue, tried = SendQueue(NOWHERE, lambda error: False), []
 
     def fail() -> None:
         tried.append(now[0])
         raise ConnectionError
 
-    outbox.put(fail)
+    queue.put(fail)
     for second in range(700):
         now[0] = float(second)
-        outbox.send_if_due(10)
+        queue.send_if_due(10)
     pauses = [after - before for before, after in pairwise(tried)]
     assert pauses == sorted(pauses)
     assert pauses[0] == 5
@@ -76,29 +80,29 @@ def test_a_store_that_fails_is_left_alone_for_growing_pauses(monkeypatch: pytest
 def test_waiting_costs_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    outbox, waited = Outbox(), []
+    queue, waited = SendQueue(NOWHERE, lambda error: False), []
 
     def time_out() -> None:
         now[0] += 8
         waited.append(8.0)
         raise TimeoutError
 
-    outbox.put(time_out)
+    queue.put(time_out)
     while now[0] < 3000:
-        outbox.send_if_due(10)
+        queue.send_if_due(10)
         now[0] += 1
     assert sum(waited) <= 8 + 3000 / 20
 
 
 def test_what_a_store_refuses_is_dropped_and_said() -> None:
-    outbox, done = Outbox(lambda error: isinstance(error, ValueError)), []
+    queue, done = SendQueue(NOWHERE, lambda error: isinstance(error, ValueError)), []
 
     def refuse() -> None:
         raise ValueError("too long")
 
-    outbox.put(refuse)
-    outbox.put(lambda: done.append("next"))
-    assert outbox.send(10)
+    queue.put(refuse)
+    queue.put(lambda: done.append("next"))
+    assert queue.send(10)
     assert done == ["next"]
-    assert str(outbox.refusal) == "too long"
-    assert outbox.error is None
+    assert str(queue.refusal) == "too long"
+    assert queue.error is None

@@ -89,7 +89,7 @@ def test_a_server_that_is_killed_and_started_again_within_a_run(
     assert longest < 12
     if not tracker.delivered:  # the server takes as long to start as the machine is busy
         assert len(caplog.records) == 1
-        assert tracker._outbox.send(60)
+        assert tracker._queue.send(60)
     check_nothing_is_lost(server.uri, tracker, "killed")
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
 
 from petlbench.core.errors import InputError
-from petlbench.results.result import Scores, write_result
+from petlbench.metrics.efficiency import pme, ppe
+from petlbench.results.result import write_result
+from petlbench.results.stored import Stored
+from petlbench.results.table import Results
 from petlbench.results.tracking.backfill import track_results
 from petlbench.results.tracking.read import read_tracked
 from petlbench.results.tracking.store import Store
@@ -75,7 +77,7 @@ def check_table(client: Any, mlflow_run_id: str, tmp_path: Path) -> None:
     folder = Path(client.download_artifacts(mlflow_run_id, "study", str(tmp_path)))
     assert sorted(file.name for file in folder.iterdir()) == ["table-2.csv", "table-2.json", "table-2.md"]
     rows = json.loads((folder / "table-2.json").read_text())
-    assert rows[0]["ppe"] == pytest.approx(0.7)
+    assert rows[0]["ppe"] == pytest.approx(fmean(ppe(auc, 0.01) for auc in AUC.values()))
     assert rows[1]["unfinished"] == 1
     assert (folder / "table-2.md").read_text().splitlines()[2].startswith("| fpt | digits | 3 | 0 | 0.8 | 0.1 |")
     assert (folder / "table-2.csv").read_text().startswith("method,dataset,seeds,unfinished,test_auc,")
@@ -94,19 +96,20 @@ def test_a_finished_run_of_another_study_appears_in_this_one_too(output: Path) -
     assert result.run_id in runs_of(uri_of(output), "second")
 
 
-def test_a_result_that_was_scored_again_is_sent_again_into_the_same_record(output: Path) -> None:
-    result = make()
+def test_a_result_whose_reference_came_later_is_sent_again_into_the_same_record(output: Path) -> None:
+    result, reference = make(), make("full")
     store(output, result)
     track_study(None, output, "study", [result])
-    scored = result.model_copy(update={"scores": Scores(ppe=result.scores.ppe, pme=0.5)})
-    write_result(output / result.run_id, scored)
-    os.utime(output / result.run_id / "result.json", (4e9, 4e9))
-    assert track_study(None, output, "study", [scored]).sent == [result.run_id]
-    run = runs_of(uri_of(output), "study")[result.run_id]
-    assert run.data.metrics["pme"] == 0.5
-    [document] = read_tracked(uri_of(output), "study")
-    assert document["scores"]["pme"] == 0.5
-    assert track_study(None, output, "study", [scored]).sent == []
+    assert "pme" not in runs_of(uri_of(output), "study")[result.run_id].data.metrics
+    before = (output / result.run_id / "result.json").read_bytes()
+    store(output, reference)
+    assert track_study(None, output, "study", [result]).sent == [result.run_id]
+    expected = pme(AUC[0], 1.0)
+    assert runs_of(uri_of(output), "study")[result.run_id].data.metrics["pme"] == pytest.approx(expected)
+    assert track_study(None, output, "study", [result]).sent == []
+    assert (output / result.run_id / "result.json").read_bytes() == before
+    both = Results.of(Stored(one.document()) for one in (result, reference))
+    assert both.runs[0].figures["pme"] == pytest.approx(expected)
 
 
 def test_a_result_of_another_attempt_is_another_record(output: Path) -> None:

@@ -11,6 +11,7 @@ from petlbench.core.plotting import plain
 from petlbench.report.document import Axis, Figure
 from petlbench.report.render.figures.looks import Look, looks, numbers, prepare_axis, sheet_of, spread
 from petlbench.report.render.figures.names import Dot, place_names
+from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,11 +78,10 @@ def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y
     if x_better is None or y_better is None:
         return []
     x_sign, y_sign = (-1 if better == "higher" else 1 for better in (x_better, y_better))
-    front: list[int] = []
-    for place in sorted(range(len(x)), key=lambda place: (x_sign * x[place], y_sign * y[place])):
-        if not front or y_sign * y[place] < y_sign * y[front[-1]]:
-            front.append(place)
-    return sorted(front, key=lambda place: x[place])
+    costs = {place: (x_sign * x[place], y_sign * y[place]) for place in range(len(x))}
+    front = [place for place, number in fronts(costs).items() if number == 1]
+    distinct = {costs[place]: place for place in reversed(front)}  # of equal points the first
+    return sorted(distinct.values(), key=lambda place: x[place])
 
 
 class Areas:

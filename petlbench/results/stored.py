@@ -1,0 +1,165 @@
+"""One stored result, as plain values by the names that tables have for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from petlbench.results.names import dataset_names
+from petlbench.results.result import Result
+
+__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics"]
+
+ALIKE = (
+    "backbone",
+    "weights",
+    "image_size",
+    "normalize",
+    "device",
+    "precision",
+    "attention_kernel",
+    "checkpointing",
+    "training.epochs",
+    "training.batch_size",
+    "training.accumulate",
+    "training.optimizer",
+    "training.augment",
+)
+"""What must agree in all rows of a table."""
+
+GROUPS = {"training": "training", "method": "method_settings", "dataset": "dataset_settings"}
+"""Groups of a config by the names that users give them."""
+
+_MEMORY = ("allocated", "reserved", "process")
+# Runs of one cell differ in these: they are what its spread is over.
+_REPEATS = ("seed", "split", "split_seed")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One result, as plain values: thousands of them are read in seconds.
+
+    Args:
+        document: What ``result.json`` holds.
+        folder: Where it lies; None where only a tracker has it.
+        name: The dataset's name in the table; empty for the one that it has alone.
+    """
+
+    document: Mapping[str, Any]
+    folder: Path | None = None
+    name: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        return str(self.document["run_id"])
+
+    @property
+    def status(self) -> str:
+        """How the run ended."""
+        return str(self.document["status"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended well."""
+        return self.status == "finished"
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The run's description."""
+        config: Mapping[str, Any] = self.document["config"]
+        return config
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.config["method"])
+
+    @cached_property
+    def dataset(self) -> str:
+        """Name of the dataset, as of `petlbench.results.names.dataset_names`."""
+        path = str(self.config["dataset"])
+        return self.name or dataset_names([path])[path]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed"])
+
+    @property
+    def split(self) -> str:
+        """The split with its seed where it is drawn."""
+        split = str(self.config["split"])
+        return split if split == "official" else f"{split}@{self.config['split_seed']}"
+
+    def value(self, key: str) -> Any:
+        """What the config has under a key, such as ``precision`` or ``training.lr``; None for nothing."""
+        group, dot, name = key.partition(".")
+        if not dot:
+            return self.config.get(key)
+        return self.config.get(GROUPS.get(group, ""), {}).get(name)
+
+    @cached_property
+    def alike(self) -> tuple[Any, ...]:
+        """The values of `ALIKE`."""
+        return tuple(self.value(key) for key in ALIKE)
+
+    @cached_property
+    def setting(self) -> dict[str, str]:
+        """The config but for what repeats differ in (the seed, the split's index and seed), as texts by key."""
+        setting = {"split": str(self.config["split"]).partition("/")[0]}
+        groups = {fields: group for group, fields in GROUPS.items()}
+        for key, value in self.config.items():
+            if key in groups:
+                setting |= {f"{groups[key]}.{name}": str(each) for name, each in value.items()}
+            elif key not in _REPEATS:
+                setting[key] = str(value)
+        return setting
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """Every figure of the run that is a number, by name: ``test_auc``, ``memory_allocated``, ``seconds_total``, ….
+
+        Scores and ratios are fractions, memory is bytes, time seconds.
+        """
+        return {name: float(value) for name, value in _figures(self.document) if value is not None}
+
+    def score(self, metric: str, split: str = "test") -> float | None:
+        """A score, as a fraction; None where there is none."""
+        value = self.document["metrics"].get(split, {}).get(metric)
+        return None if value is None else float(value)
+
+    def memory(self, figure: str, phase: str | None = None) -> int | None:
+        """A figure of memory in bytes: of the training step, or of another phase."""
+        memory = self.document.get("memory") or {}
+        figures = memory.get("phases", {}).get(phase, {}) if phase is not None else memory
+        value = figures.get(figure)
+        return None if value is None else int(value)
+
+    def seconds(self, name: str) -> float:
+        """Seconds of a phase; 0 where it has none."""
+        return float(self.document["timing"].get(name) or 0.0)
+
+
+def final_metrics(result: Result) -> dict[str, float]:
+    """The figures of a result that a tracker shows beside the curves."""
+    figures = Stored(result.document()).figures
+    # The curve owns the names val_…; the best epoch's figures must not become another point of it.
+    return {f"best_{name}" if name.startswith("val_") else name: value for name, value in figures.items()}
+
+
+def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    for split, metrics in document["metrics"].items():
+        yield from ((f"{split}_{name}", value) for name, value in metrics.items() if isinstance(value, float))
+    if parameters := document.get("parameters"):
+        yield from (("learnable_parameters", parameters["learnable"]), ("learnable_ratio", parameters["ratio"]))
+    memory, inference = document.get("memory") or {}, document.get("inference") or {}
+    yield from ((f"memory_{name}", memory.get(name)) for name in _MEMORY)
+    yield from ((f"inference_{name}", inference.get(name)) for name in ("latency", "images_per_second"))
+    peak = inference.get("memory") or {}
+    yield from ((f"inference_memory_{name}", peak.get(name)) for name in _MEMORY)
+    yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
+    yield from ((f"seconds_{name}", value) for name, value in document["timing"].items())
