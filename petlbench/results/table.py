@@ -14,7 +14,7 @@ from pydantic_core import from_json  # three times as fast as json
 from petlbench.core.errors import InputError
 from petlbench.results.result import FILE, SCHEMA, read_result
 
-__all__ = ["ALIKE", "GROUPS", "Stored", "Wanted", "read_reads", "read_results", "read_studies", "read_trials"]
+__all__ = ["ALIKE", "GROUPS", "PlannedRuns", "Stored", "read_reads", "read_results", "read_studies", "read_trials"]
 
 ALIKE = (
     "backbone",
@@ -123,7 +123,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedRuns:
     """What studies asked for, and what became of it where no result says so.
 
     Args:
@@ -179,7 +179,7 @@ def read_reads(output: Path) -> list[dict[str, Any]]:
     return [read for line in file.read_text(encoding="utf-8").splitlines() if (read := _line(line)) is not None]
 
 
-def read_studies(output: Path, name: str | None) -> Wanted:
+def read_studies(output: Path, name: str | None) -> PlannedRuns:
     """Read what studies asked for.
 
     Args:
@@ -198,7 +198,7 @@ def read_studies(output: Path, name: str | None) -> Wanted:
         )
     studies = [_json(file) for file in chosen]
     runs = [(run, study) for study in studies for run in study.get("runs", [])]
-    return Wanted(
+    return PlannedRuns(
         frozenset(run["run_id"] for run, _ in runs if run.get("run_id")),
         {(run["method"], short_name(run["dataset"]), int(run["seed"])): _reason(run) for run, _ in runs},
         tuple(dict.fromkeys(method for study in studies for method in study.get("methods", []))),

@@ -7,28 +7,40 @@ from statistics import fmean
 
 from petlbench.report.columns import metric_title
 from petlbench.report.context import Context
-from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.document import Axis, Document, Figure, Series
 from petlbench.report.grid import Line
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.registry import ReportKind
+from petlbench.report.selection import check_alike, check_cells
 from petlbench.results.table import Stored
 
-__all__ = ["curve_figures"]
+__all__ = ["CURVES"]
 
 _CAPTION = "A line is the mean over runs, its band from the lowest to the highest run. The test split is not in it."
 
 
-def curve_figures(context: Context) -> list[Figure]:
-    """Draw one figure a dataset and figure of the curve: validation score, training loss.
+def build(inputs: ReportInputs) -> Document:
+    """Draw one figure for each dataset and quantity: validation score, training loss.
 
     Args:
-        context: The results.
+        inputs: What it is made from.
     """
+    check_alike(inputs.finished)
+    check_cells(inputs.finished, lambda run: run.method)
+    return inputs.document(figures=_figures(inputs.context))
+
+
+CURVES = ReportKind(name="curves", title="Learning curves", build=build)
+
+
+def _figures(context: Context) -> list[Figure]:
     figures = []
     for name in context.grid.datasets:
         for key, title, unit, factor in (
             (f"val_{context.metric}", f"validation {metric_title(context.metric)}", "%", 100.0),
             ("train_loss", "training loss", "nats", 1.0),
         ):
-            series = [found for line in context.grid.lines if (found := _series(line, name, key, factor)) is not None]
+            series = [curve for line in context.grid.lines if (curve := _series(line, name, key, factor)) is not None]
             if series:
                 axes = (Axis("epoch", "epoch"), Axis(key, title, unit))
                 heading = f"{context.grid.titles[name]}: {title}"
@@ -56,5 +68,5 @@ def _series(line: Line, dataset: str, key: str, factor: float) -> Series | None:
 
 
 def _points(runs: Sequence[Stored], key: str) -> list[tuple[int, float]]:
-    curves = (one.document.get("curve") or () for one in runs)
+    curves = (run.document.get("curve") or () for run in runs)
     return [(int(p["epoch"]), float(p[key])) for curve in curves for p in curve if p.get(key) is not None]
