@@ -78,8 +78,8 @@ def _extra_columns(scan: Scan) -> list[Column]:
 
 
 def _named_or_numbers(name: str, values: Sequence[str]) -> Column:
-    given = {value for value in values if value}
-    if len(given) >= _FEWEST_NUMBERS and all(_is_number(value) for value in given):
+    words = {value for value in values if value}
+    if len(words) >= _FEWEST_NUMBERS and all(_is_number(value) for value in words):
         return _numbers(name, [float(value) if value else math.nan for value in values])
     return Column(name, tuple(value or MISSING for value in values))
 

@@ -56,10 +56,6 @@ class Grid:
     titles: Mapping[str, str]
     seeds: int | None = None
 
-    def line(self, key: str) -> Line | None:
-        """The row of a key, or None."""
-        return next((line for line in self.lines if line.key == key), None)
-
 
 def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns, catalog: Catalog) -> Grid:
     """Sort results into rows and cells.

@@ -44,9 +44,6 @@ def expected_best(values: Sequence[float], count: int) -> float:
 def build(inputs: ReportInputs) -> Document:
     """Make the report of all searches that wrote to the folder of the results.
 
-    Args:
-        inputs: What it is made from.
-
     Raises:
         InputError: When there is no trial.
     """

@@ -34,11 +34,7 @@ _Measured = Sequence[tuple[Line, "list[list[ClassMetrics]]"]]
 
 
 def build(inputs: ReportInputs) -> Document:
-    """Make one table and one calibration plot a dataset.
-
-    Args:
-        inputs: What it is made from.
-    """
+    """Make one table and one calibration plot a dataset."""
     check_alike(inputs.finished)
     check_cells(inputs.finished, lambda run: run.method)
     grid = inputs.context.grid

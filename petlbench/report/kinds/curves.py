@@ -20,11 +20,7 @@ _CAPTION = "A line is the mean over runs, its band from the lowest to the highes
 
 
 def build(inputs: ReportInputs) -> Document:
-    """Draw one figure for each dataset and quantity: validation score, training loss.
-
-    Args:
-        inputs: What it is made from.
-    """
+    """Draw one figure for each dataset and quantity: validation score, training loss."""
     check_alike(inputs.finished)
     check_cells(inputs.finished, lambda run: run.method)
     return inputs.document(figures=_figures(inputs.context))

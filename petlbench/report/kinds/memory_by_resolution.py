@@ -32,9 +32,6 @@ _Sizes = Mapping[str, Mapping[int, "tuple[int | None, str]"]]
 def build(inputs: ReportInputs) -> Document:
     """Make the report: of what was predicted, or of what runs measured where the request says so.
 
-    Args:
-        inputs: What it is made from.
-
     Raises:
         InputError: When a setting is unknown, or results are of settings that differ in more than the image size.
     """

@@ -28,11 +28,7 @@ _FRONT = (
 
 
 def build(inputs: ReportInputs) -> Document:
-    """Make the table of methods or variants, what papers print beside, and the comparison of rows.
-
-    Args:
-        inputs: What it is made from.
-    """
+    """Make the table of methods or variants, what papers print beside, and the comparison of rows."""
     main, context = main_table(inputs), inputs.context
     tables, figures, notes = compare_lines(inputs, context)
     papers: Sequence[Table] = ()
@@ -49,9 +45,6 @@ VARIANTS = ReportKind(name="variants", title="Variants of a method", build=build
 
 def main_table(inputs: ReportInputs) -> Table:
     """The table of methods or variants, with the report's columns and those that were asked for.
-
-    Args:
-        inputs: What it is made from.
 
     Raises:
         InputError: When something in it is mixed, or a name is unknown.

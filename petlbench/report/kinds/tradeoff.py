@@ -25,11 +25,7 @@ _OTHER = {"memory": "parameters", "parameters": "memory", "time": "memory"}
 
 
 def build(inputs: ReportInputs) -> Document:
-    """Make a table, and the figure of each row's average against a cost; the size of a point is another cost.
-
-    Args:
-        inputs: What it is made from.
-    """
+    """Make a table, and the figure of each row's average against a cost; the size of a point is another cost."""
     main = main_table(inputs)
     return inputs.document([main], [_figure(inputs.context, inputs.request.x or "memory", main.caption)])
 

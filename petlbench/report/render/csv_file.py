@@ -22,11 +22,7 @@ _PARTS: Sequence[tuple[str, Callable[[Cell], object]]] = (
 
 
 def render(document: Document) -> Mapping[str, str]:
-    """Every table of a report by its key, the main one without.
-
-    Args:
-        document: The report.
-    """
+    """Every table of a report by its key, the main one without."""
     return {table.key if number else "": render_table(table) for number, table in enumerate(document.tables)}
 
 

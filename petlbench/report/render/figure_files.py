@@ -99,7 +99,7 @@ SVG = ReportFormat(name="svg", title="SVG", suffix=".svg", render=partial(_rende
 
 def _height(figure: Figure, width: float) -> float:
     """Inches that a figure of this width needs."""
-    points = sum(max(1, len(one.labels)) for one in figure.series)
+    points = sum(max(1, len(series.labels)) for series in figure.series)
     if figure.kind == "matrix":
         return 0.8 + 0.22 * max(5, points)
     if figure.kind in {"intervals", "ranks"}:

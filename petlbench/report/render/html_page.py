@@ -34,9 +34,6 @@ def render(document: Document) -> str:
 
     Its tables can be read without any script. The plots need plotly's code, 4.8 MB, which stands in the page compressed
     to 2 MB and is unpacked when the page is opened; so are the details of runs, when one is asked for.
-
-    Args:
-        document: The report.
     """
     return "".join(f"{part}\n" for part in _parts(document))
 

@@ -11,11 +11,7 @@ __all__ = ["JSON"]
 
 
 def render(document: Document) -> str:
-    """One JSON document.
-
-    Args:
-        document: The report.
-    """
+    """One JSON document."""
     return json.dumps(document.plain(), indent=1, allow_nan=False) + "\n"
 
 

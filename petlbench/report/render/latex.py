@@ -74,21 +74,13 @@ _FURTHER_GLYPHS = frozenset("ŁłŒœıŠšŽžŸ")
 
 
 def render(document: Document) -> str:
-    r"""Write the tables as a fragment that a paper takes in with ``\input``; what its preamble needs stands on top.
-
-    Args:
-        document: The report.
-    """
+    r"""Write the tables as a fragment that a paper takes in with ``\input``; what its preamble needs stands on top."""
     needs = [f"%   {line}" for line in PREAMBLE]
     return "\n".join([*_head(document, "this file needs:"), *needs, *_body(document)]) + "\n"
 
 
 def render_document(document: Document) -> str:
-    """Write a whole document.
-
-    Args:
-        document: The report.
-    """
+    """Write a whole document."""
     top = [r"\documentclass[10pt,a4paper]{article}", r"\usepackage[margin=2cm]{geometry}", *PREAMBLE]
     notes = [_notes([escape(note) for note in document.notes])] if document.notes else []
     title = [r"\begin{document}", rf"\section*{{{escape(document.title)}}}"]

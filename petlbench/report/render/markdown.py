@@ -14,11 +14,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~#$])")
 
 
 def render(document: Document) -> str:
-    """Write a whole report.
-
-    Args:
-        document: The report.
-    """
+    """Write a whole report."""
     parts = [f"# {escape(document.title)}"]
     parts += [part for table in document.tables for part in (f"## {escape(table.title)}", render_table(table))]
     if document.notes:

@@ -87,7 +87,7 @@ def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -
     """Write the name of each dot at the nearest place that is free, or else at the least crowded one.
 
     Packages that place labels either stop after a time, and draw another figure each time, or keep their distance in
-    data units, which logarithmic axes distort; this one styles at places in points.
+    data units, which logarithmic axes distort; this one looks at places in points.
 
     Args:
         axes: Their limits are final.
