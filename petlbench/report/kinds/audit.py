@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from petlbench.audit.audit import Audit
 from petlbench.audit.confounders import WEAK, Confound
@@ -108,19 +108,19 @@ def _duplicates(leaks: Leaks, dataset: Dataset | None) -> Iterator[Table]:
             Column("correlation", "correlation"),
             *_texts("class", "side"),
         ]
-        pictures = _Pictures(dataset)
+        picture = _pictures(dataset)
         more = len(leaks.pairs) - _MOST_PAIRS
         caption = f"And {more:,} more." if more > 0 else ""
-        pairs = [_pair(pair, pictures) for pair in leaks.pairs[:_MOST_PAIRS]]
+        pairs = [_pair(pair, picture) for pair in leaks.pairs[:_MOST_PAIRS]]
         yield table_of("pairs", "which they are", columns, pairs, caption)
 
 
-def _pair(pair: DuplicatePair, pictures: _Pictures) -> list[Cell | str]:
+def _pair(pair: DuplicatePair, picture: Callable[[str], str]) -> list[Cell | str]:
     first, second = pair.images
     return [
         first,
-        Cell(picture=pictures.of(first)),
-        Cell(text=second, picture=pictures.of(second)),
+        Cell(picture=picture(first)),
+        Cell(text=second, picture=picture(second)),
         pair.kind,
         _count(pair.bits),
         number_cell(pair.correlation, 3),
@@ -133,22 +133,20 @@ def _both(first: str | None, second: str | None) -> str:
     return first or "none" if first == second else f"{first or 'none'}, {second or 'none'}"
 
 
-class _Pictures:
-    """Images of a dataset, small enough for a page."""
+def _pictures(dataset: Dataset | None) -> Callable[[str], str]:
+    """What gives an image by its id as a JPEG in base64, small enough for a page; nothing without a dataset."""
+    records = {} if dataset is None else {record.image_id: record for record in dataset.records}
 
-    def __init__(self, dataset: Dataset | None) -> None:
-        self._dataset = dataset
-        self._records = {} if dataset is None else {record.image_id: record for record in dataset.records}
-
-    def of(self, name: str) -> str:
-        """A JPEG in base64; empty without a dataset."""
-        if self._dataset is None:
+    def picture(name: str) -> str:
+        if dataset is None:
             return ""
-        image = self._dataset.open(self._records[name])
+        image = dataset.open(records[name])
         image.thumbnail((_SIDE, _SIDE))
         file = io.BytesIO()
         image.save(file, "JPEG", quality=80)
         return base64.b64encode(file.getvalue()).decode("ascii")
+
+    return picture
 
 
 def _confounds(audit: Audit) -> Iterator[Table]:

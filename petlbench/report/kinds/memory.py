@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +94,8 @@ def memory_figure(forecast: Forecast) -> Figure:
     if forecast.varied is not None:
         return _curves(rows, forecast, forecast.varied, device)
     methods = [row.case.request.method for row in rows]
-    series = [Series(part, part, {"memory": [_part(row, part) / _GIB for row in rows]}, methods) for part in _PARTS]
+    parts = [(row.memory.parts or {}) if row.memory is not None else {} for row in rows]
+    series = [Series(name, name, {"memory": [each.get(name, 0) / _GIB for each in parts]}, methods) for name in _PARTS]
     title = f"Predicted allocated memory at the peak of a training step on {device}"
     axes = (Axis("method", "method"), Axis("memory", "predicted allocated memory", "GiB"))
     return Figure("parts", "bars", title, axes, "method", "memory", series, marks={"stacked": True})
@@ -104,7 +107,9 @@ def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) 
     values = sorted(values) if is_numeric else values
     series = []
     for method in dict.fromkeys(row.case.request.method for row in rows):
-        sizes = {row.case.varied[varied.name]: (row.figure or 0) / _GIB for row in rows if _is_of(row, method)}
+        sizes = {
+            row.case.varied[varied.name]: (row.figure or 0) / _GIB for row in rows if row.case.request.method == method
+        }
         points: dict[str, list[float | None]] = {"memory": [sizes.get(value) for value in values]}
         if is_numeric:
             points["value"] = [float(value) for value in values]
@@ -123,26 +128,19 @@ def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) 
     )
 
 
-def _is_of(row: Row, method: str) -> bool:
-    return row.case.request.method == method
-
-
 def _predicted(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.memory is not None]
-
-
-def _part(row: Row, name: str) -> int:
-    return (row.memory.parts or {}).get(name, 0) if row.memory is not None else 0
 
 
 def _peaks(forecast: Forecast) -> Iterator[Table]:
     device, extras = forecast.device, forecast.extras
     names = ("allocated", "reserved", "process") if device == "cuda" else ("allocated",)
-    makers = [_bytes(name, lambda row, name=name: getattr(row.memory, name)) for name in names]  # type: ignore[misc]
-    makers += [_bytes(name, lambda row, name=name: (row.memory.parts or {}).get(name)) for name in _PARTS]  # type: ignore[misc]
     papers = dict.fromkeys(paper for row in forecast.rows for paper in row.case.printed or {})
-    for paper in papers:
-        makers.append(_bytes(f"printed, {paper}", lambda row, paper=paper: (row.case.printed or {}).get(paper)))  # type: ignore[misc]
+    makers = [
+        *(_bytes(name, attrgetter(f"memory.{name}")) for name in names),
+        *(_bytes(name, partial(_of, attrgetter("memory.parts"), name)) for name in _PARTS),
+        *(_bytes(f"printed, {paper}", partial(_of, attrgetter("case.printed"), paper)) for paper in papers),
+    ]
     makers += [_prediction(forecast)] if extras.inference else []
     makers += [_fits(), _largest()] if extras.budget is not None else []
     sentences = [_settings(forecast.config), *_explained(forecast), *([_PRINTED] if papers else [])]
@@ -165,6 +163,11 @@ def _table(key: str, title: str, makers: Sequence[_Maker], rows: Sequence[Row], 
 
 def _bytes(title: str, size: Callable[[Row], int | None]) -> _Maker:
     return Column(title.replace(", ", "_").replace(" ", "_"), title), lambda row: _mebibytes(size(row))
+
+
+def _of(figures: Callable[[Row], Mapping[str, int | None] | None], name: str, row: Row) -> int | None:
+    """One of several figures of a row, where it has them."""
+    return (figures(row) or {}).get(name)
 
 
 def _mebibytes(size: int | None) -> Cell:
@@ -193,7 +196,7 @@ def _largest() -> _Maker:
 def _savings() -> list[_Maker]:
     from petlbench.study.forecast.memory import SAVINGS
 
-    return [_bytes(name, lambda row, name=name: (row.savings or {}).get(name)) for name in SAVINGS]  # type: ignore[misc]
+    return [_bytes(name, partial(_of, attrgetter("savings"), name)) for name in SAVINGS]
 
 
 def _settings(config: Mapping[str, Any]) -> str:

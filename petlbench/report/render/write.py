@@ -29,24 +29,29 @@ def parse_formats(text: str | None, output: Path | None, catalog: Catalog) -> li
         InputError: When a format is unknown, or no format has the file's ending.
     """
     entries = catalog.entries("format")
-    names = {str(entry.card.get("suffix", "")).removeprefix("."): name for name, entry in entries.items()}
-    names |= {entry.title.lower(): name for name, entry in entries.items()} | {name: name for name in entries}
-    if text is None:
-        if output is None or not output.suffix or output.is_dir():
-            return []
-        ending = output.suffix.lower().removeprefix(".")
-        if ending not in names:
-            raise InputError(
-                f"--output {output}: no format of reports ends in '{output.suffix}'",
-                hint=f"choose one with --format: {', '.join(entries)}",
-                kind="bad_setting",
-            )
-        return [catalog.load("format", names[ending], ReportFormat)]
-    keys = [key for part in text.split(",") if (key := part.strip().lower())]
-    for key in keys:
-        if key not in names:
-            raise unknown_name("format", key, entries, hint=f"known: {', '.join(entries)}")
-    return [catalog.load("format", name, ReportFormat) for name in dict.fromkeys(names[key] for key in keys)]
+    # Shipped ones come last, and take the place of a user's with the same ending.
+    by_ending = {
+        str(entry.card.get("suffix", "")).removeprefix("."): entry.name
+        for entry in sorted(entries.values(), key=lambda entry: entry.shipped)
+    }
+    if text is not None:
+        by_title = {entry.title.lower(): entry.name for entry in entries.values()}
+        by_key = by_ending | by_title | {name: name for name in entries}
+        keys = [key for part in text.split(",") if (key := part.strip().lower())]
+        for key in keys:
+            if key not in by_key:
+                raise unknown_name("format", key, entries, hint=f"known: {', '.join(entries)}")
+        return [catalog.load("format", name, ReportFormat) for name in dict.fromkeys(by_key[key] for key in keys)]
+    if output is None or not _is_file(output):
+        return []
+    ending = output.suffix.lower().removeprefix(".")
+    if ending not in by_ending:
+        raise InputError(
+            f"--output {output}: no format of reports ends in '{output.suffix}'",
+            hint=f"choose one with --format: {', '.join(entries)}",
+            kind="bad_setting",
+        )
+    return [catalog.load("format", by_ending[ending], ReportFormat)]
 
 
 def check_output(formats: Sequence[ReportFormat], output: Path | None) -> None:

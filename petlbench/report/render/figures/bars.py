@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_bars", "draw_intervals"]
 
+_MOST_SLANTED = 25  # labels; more of them stand upright
+
 
 def draw_bars(axes: Axes, figure: Figure) -> None:
     """Draw upright bars for each label, one a series, side by side or stacked; without labels, one for each series.
@@ -65,9 +67,10 @@ def draw_bars(axes: Axes, figure: Figure) -> None:
 def _write_labels(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_xticks(range(len(labels)), [plain(label, 24) for label in labels])
     if sum(map(len, labels)) > sheet_of(axes).get_figwidth() * 11:
-        axes.tick_params("x", rotation=35)
+        angle = 35 if len(labels) <= _MOST_SLANTED else 90
+        axes.tick_params("x", rotation=angle)
         for text in axes.get_xticklabels():
-            text.set(ha="right", rotation_mode="anchor")
+            text.set(ha="right" if angle < 90 else "center", rotation_mode="anchor" if angle < 90 else "default")
 
 
 def draw_intervals(axes: Axes, figure: Figure) -> None:
