@@ -13,9 +13,9 @@ from petlbench.cli.output import Target, check_file, print_json, print_report_ta
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.plotting import FORMATS
-from petlbench.report.kinds.memory import Forecast
 
 if TYPE_CHECKING:
+    from petlbench.report.kinds.memory import Forecast
     from petlbench.run.resolve import Request
     from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.forecast.papers import Comparison
@@ -109,6 +109,7 @@ def command(
     names = _methods(methods, catalogue)
 
     from petlbench.memory.predict import CONTEXT
+    from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras
     from petlbench.study.grid import Vary, plan_cases
 
