@@ -12,7 +12,7 @@ from petlbench.audit.confounders import Confound, find_confounds
 from petlbench.audit.findings import Finding, find
 from petlbench.audit.leaks import Leaks, find_leaks
 from petlbench.audit.metadata_columns import Column, columns_of
-from petlbench.audit.scan import Gallery, see
+from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
@@ -77,22 +77,22 @@ class Audit:
             "findings": [asdict(finding) for finding in self.findings],
             "unreadable": dict(self.unreadable),
             "duplicates": {
-                "pairs": [asdict(pair) for pair in self.leaks.twins],
+                "pairs": [asdict(pair) for pair in self.leaks.pairs],
                 "sets": [list(names) for names in self.leaks.sets],
                 "with_duplicate_in_training": {
-                    side: {"images": known, "of": total} for side, (known, total) in self.leaks.leaked.items()
+                    side: {"images": count, "of": total} for side, (count, total) in self.leaks.leaked.items()
                 },
             },
             "groups_on_two_sides": list(self.leaks.groups),
             "confounds": [asdict(confound) for confound in self.confounds],
             "constant": list(self.constant),
             "identifying": list(self.identifying),
-            "baselines": [asdict(baseline) for baseline in self.baselines],
+            "baselines": [baseline.document() for baseline in self.baselines],
         }
 
 
 def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int, progress: Progress) -> Audit:
-    """Look for what would make a reviewer reject a table on this dataset. Nothing is changed or mended.
+    """Look for what would make a reviewer reject a table on this dataset. Nothing is changed or repaired.
 
     Args:
         dataset: The dataset.
@@ -104,45 +104,45 @@ def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int,
     Raises:
         InputError: When no two images can be read, or a split that was asked for cannot be made.
     """
-    gallery = see(dataset, workers, progress)
-    if len(gallery.records) < 2:
-        first = next(iter(gallery.unreadable.values()), "there is none")
+    scan = scan_images(dataset, workers, progress)
+    if len(scan.records) < 2:
+        first = next(iter(scan.unreadable.values()), "there is none")
         raise InputError(
             f"'{dataset.name}' has fewer than two readable images: {first}",
-            hint="mend the images, or name another folder",
+            hint="repair the images, or name another folder",
             kind="corrupt_image",
         )
-    sides, split, trouble = _sides(dataset, gallery, scheme, seed)
-    columns = columns_of(gallery)
-    leaks = find_leaks(gallery, sides)
-    baselines = run_baselines(gallery, columns, seed, workers, progress)
+    sides, split, trouble = _sides(dataset, scan, scheme, seed)
+    columns = columns_of(scan)
+    leaks = find_leaks(scan, sides)
+    baselines = run_baselines(scan, columns, seed, workers, progress)
     return Audit(
         dataset.name,
         dataset.classes,
-        _counts(gallery, sides),
+        _counts(scan, sides),
         split,
         (*dataset.notes, *trouble),
-        gallery.unreadable,
+        scan.unreadable,
         leaks,
-        find_confounds(columns, gallery.labels, len(gallery.classes)),
+        find_confounds(columns, scan.labels, len(scan.classes)),
         _names(columns, "constant"),
         _names(columns, "identifies"),
         baselines,
-        find(leaks, baselines, gallery.unreadable),
+        find(leaks, baselines, scan.unreadable),
     )
 
 
 def _sides(
-    dataset: Dataset, gallery: Gallery, scheme: SplitScheme | None, seed: int
+    dataset: Dataset, scan: Scan, scheme: SplitScheme | None, seed: int
 ) -> tuple[list[Split | None], str, tuple[str, ...]]:
     """The side of every image, the split in words, and why there is none."""
-    chosen = scheme or SplitScheme.parse(dataset.card.split)
+    split = scheme or SplitScheme.parse(dataset.card.split)
     try:
-        return _assigned(gallery.records, chosen, seed, dataset.classes), _in_words(chosen, seed), ()
+        return _assigned(scan.records, split, seed, dataset.classes), _in_words(split, seed), ()
     except InputError as error:
         if scheme is not None:
             raise
-        return [None] * len(gallery.records), "none", (f"the split '{chosen}' cannot be made: {error.message}",)
+        return [None] * len(scan.records), "none", (f"the split '{split}' cannot be made: {error.message}",)
 
 
 def _assigned(records: Sequence[Record], scheme: SplitScheme, seed: int, classes: Sequence[str]) -> list[Split | None]:
@@ -160,11 +160,11 @@ def _in_words(scheme: SplitScheme, seed: int) -> str:
     return str(scheme) if scheme.kind == "official" else f"{scheme}, seed {seed}"
 
 
-def _counts(gallery: Gallery, sides: Sequence[Split | None]) -> dict[str, list[int]]:
-    found = Counter(zip(sides, (record.label for record in gallery.records), strict=True))
+def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:
+    counts = Counter(zip(sides, (record.label for record in scan.records), strict=True))
     names: dict[Split | None, str] = {side: side for side in SPLITS} | {None: "no side" if any(sides) else "all"}
     return {
-        name: [found[side, label] for label in range(len(gallery.classes))]
+        name: [counts[side, label] for label in range(len(scan.classes))]
         for side, name in names.items()
         if side in sides
     }

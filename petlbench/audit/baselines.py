@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
-from petlbench.audit.scan import Gallery
+from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
 from petlbench.metrics.intervals import auc_interval
 from petlbench.metrics.scores import macro_auc
@@ -32,7 +32,7 @@ class Baseline:
     Args:
         name: Its name.
         features: What it is given, in words.
-        looks: Whether what it is given depends on the pixels by intent; it does not for ``metadata``.
+        uses_pixels: Whether what it is given depends on the pixels by intent; it does not for ``metadata``.
         auc: Of all images, each scored by the model that did not see its fold; None where it could not be computed.
         low: Lower bound of the AUC's 95 % interval, over images, or groups where they are known.
         high: Upper bound.
@@ -42,53 +42,60 @@ class Baseline:
 
     name: str
     features: str
-    looks: bool
+    uses_pixels: bool
     auc: float | None = None
     low: float | None = None
     high: float | None = None
     accuracy: float | None = None
     refused: str = ""
 
+    def document(self) -> dict[str, Any]:
+        """Everything as JSON, where ``uses_pixels`` is called ``looks``."""
+        return {"looks" if name == "uses_pixels" else name: value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Baseline:
+        """The baseline that `document` made JSON of."""
+        return cls(**{"uses_pixels" if name == "looks" else name: value for name, value in document.items()})
+
 
 @dataclass(frozen=True)
 class _Plan:
     name: str
     features: str
-    looks: bool
+    uses_pixels: bool
     matrix: NDArray[np.float64]
     model: Callable[[int], Any]
 
 
-def run_baselines(
-    gallery: Gallery, columns: Sequence[Column], seed: int, workers: int, progress: Progress
-) -> list[Baseline]:
+def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int, progress: Progress) -> list[Baseline]:
     """Cross-validate every baseline: five shuffled folds, stratified by class, with groups kept together.
 
     Args:
-        gallery: The images, (N,).
+        scan: The images, (N,).
         columns: What is known of them without a look at the pixels.
         seed: Seed of folds and models.
         workers: Processor cores that the forests use.
         progress: Told of every fold.
     """
-    plans = list(_plans(gallery, columns, seed, workers))
-    units, grouped = _units(gallery)
-    folds = _folds_possible(gallery.labels, units)
+    plans = list(_plans(scan, columns, seed, workers))
+    units, grouped = _units(scan)
+    folds = _folds_possible(scan.labels, units)
     progress.phase("baselines", len(plans) * max(folds, 1))
-    found = []
+    results = []
     for plan in plans:
         why = _why_not(plan, folds)
         if why:
-            found.append(Baseline(plan.name, plan.features, plan.looks, refused=why))
+            results.append(Baseline(plan.name, plan.features, plan.uses_pixels, refused=why))
             progress.advance(max(folds, 1))
             continue
-        splits = _splits(gallery.labels, units, grouped, folds, seed)
-        scores = _cross_validated(plan, gallery.labels, len(gallery.classes), splits, progress)
-        found.append(_scored(plan, gallery.labels, scores, units))
-    return found
+        splits = _splits(scan.labels, units, grouped, folds, seed)
+        scores = _cross_validated(plan, scan.labels, len(scan.classes), splits, progress)
+        results.append(_scored(plan, scan.labels, scores, units))
+    return results
 
 
-def _plans(gallery: Gallery, columns: Sequence[Column], seed: int, workers: int) -> Iterator[_Plan]:
+def _plans(scan: Scan, columns: Sequence[Column], seed: int, workers: int) -> Iterator[_Plan]:
     import numpy as np
 
     def forest(_train: int) -> Any:
@@ -99,22 +106,22 @@ def _plans(gallery: Gallery, columns: Sequence[Column], seed: int, workers: int)
     def linear(train: int) -> Any:
         return _pixel_model(train, seed)
 
-    sights = gallery.sights
-    levels = [(s.levels.mean, s.levels.deviation, s.levels.black, s.levels.white) for s in sights]
+    images = scan.images
+    levels = [(s.levels.mean, s.levels.deviation, s.levels.black, s.levels.white) for s in images]
     greys = np.array(levels, dtype=np.float64)
     sizes = [column.numbers for column in columns if column.name == FILE_SIZE and column.numbers is not None]
     if sizes:
         both = np.column_stack([sizes[0], greys])
         yield _Plan("file", "file size, mean, deviation, share of black and of white", True, both, forest)
     yield _Plan("grey levels", "mean, deviation, share of black and of white", True, greys, forest)
-    thumbnails = np.stack([sight.fingerprint.thumbnail for sight in sights])
-    small = thumbnails.reshape(len(sights), 32, 2, 32, 2).mean(axis=(2, 4)).reshape(len(sights), -1)
+    thumbnails = np.stack([image.fingerprint.thumbnail for image in images])
+    small = thumbnails.reshape(len(images), 32, 2, 32, 2).mean(axis=(2, 4)).reshape(len(images), -1)
     yield _Plan("pixels", "32x32 greys, standardised, 80 principal components", True, small, linear)
     useful = [column for column in columns if not column.constant and not column.identifies]
-    yield _Plan("metadata", _named(useful), False, _encoded(useful, len(sights)), forest)
+    yield _Plan("metadata", _named(useful), False, _encoded(useful, len(images)), forest)
     if sizes:
         rest = [column for column in useful if column.name != FILE_SIZE]
-        yield _Plan("metadata but file size", _named(rest), False, _encoded(rest, len(sights)), forest)
+        yield _Plan("metadata but file size", _named(rest), False, _encoded(rest, len(images)), forest)
 
 
 def _pixel_model(train: int, seed: int) -> Any:
@@ -145,12 +152,12 @@ def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
     return np.concatenate(parts, axis=1) if parts else np.empty((count, 0))
 
 
-def _units(gallery: Gallery) -> tuple[NDArray[np.int64], bool]:
+def _units(scan: Scan) -> tuple[NDArray[np.int64], bool]:
     """The number of each image's group, (N,), an image without one being its own; and whether there are groups."""
     import numpy as np
 
-    grouped = any(record.group is not None for record in gallery.records)
-    names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in gallery.records]
+    grouped = any(record.group is not None for record in scan.records)
+    names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in scan.records]
     return np.unique(names, return_inverse=True)[1], grouped
 
 
@@ -206,4 +213,4 @@ def _scored(plan: _Plan, labels: NDArray[np.int64], scores: NDArray[np.float64],
     auc, interval = macro_auc(labels, scores), auc_interval(labels, scores, units)
     low, high = (None, None) if interval is None else (interval["low"], interval["high"])
     accuracy = float((scores.argmax(axis=1) == labels).mean())
-    return Baseline(plan.name, plan.features, plan.looks, auc, low, high, accuracy)
+    return Baseline(plan.name, plan.features, plan.uses_pixels, auc, low, high, accuracy)

@@ -52,8 +52,8 @@ def find_confounds(columns: Sequence[Column], labels: NDArray[np.int64], classes
         classes: Number of classes.
     """
     telling = [column for column in columns if not column.constant and not column.identifies]
-    found = [_compare(column, labels, classes) for column in telling]
-    return sorted(found, key=lambda confound: -confound.cramers_v)
+    confounds = [_compare(column, labels, classes) for column in telling]
+    return sorted(confounds, key=lambda confound: -confound.cramers_v)
 
 
 def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confound:
@@ -74,10 +74,10 @@ def _ranges(numbers: NDArray[np.float64]) -> list[str]:
     """Say for each number which row it belongs to."""
     import numpy as np
 
-    given = numbers[~np.isnan(numbers)]
-    levels, count = np.unique(given, return_counts=True)
+    present = numbers[~np.isnan(numbers)]
+    levels, count = np.unique(present, return_counts=True)
     common = set(levels[count >= max(2, _COMMON * len(numbers))].tolist())
-    rest = given[~np.isin(given, list(common))]
+    rest = present[~np.isin(present, list(common))]
     edges = np.unique(np.quantile(rest, [0.25, 0.5, 0.75], method="nearest")) if len(rest) else rest
     bins = np.searchsorted(edges, rest)
     spans = {part: _span(rest[bins == part]) for part in set(bins)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from petlbench.audit.baselines import Baseline
-from petlbench.audit.leaks import Leaks, Twins
+from petlbench.audit.leaks import DuplicatePair, Leaks
 
 __all__ = ["TOO_EASY", "Finding", "find"]
 
@@ -37,19 +37,20 @@ def find(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping[str, s
         baselines: Trivial classifiers.
         unreadable: What is wrong with images that cannot be read, by image id.
     """
-    found = [*_verdicts(baselines), *_leaks(leaks), *_labels(leaks)]
+    findings = [*_verdicts(baselines), *_leaks(leaks), *_labels(leaks)]
     if unreadable:
         first = next(iter(unreadable))
-        found.append(Finding("unreadable", True, f"{_many(len(unreadable), 'image')} cannot be read, first {first}"))
-    return sorted(found, key=lambda finding: not finding.grave)
+        findings.append(Finding("unreadable", True, f"{_many(len(unreadable), 'image')} cannot be read, first {first}"))
+    return sorted(findings, key=lambda finding: not finding.grave)
 
 
 def _verdicts(baselines: Sequence[Baseline]) -> Iterator[Finding]:
-    above = {one.name: one for one in baselines if one.low is not None and one.low > TOO_EASY}
+    above = {baseline.name: baseline for baseline in baselines if (baseline.low or 0.0) > TOO_EASY}
     if "metadata" in above:
         how = (
             "and without the file size too"
-            if "metadata but file size" in above or all(one.name != "metadata but file size" for one in baselines)
+            if "metadata but file size" in above
+            or all(baseline.name != "metadata but file size" for baseline in baselines)
             else "through the file size, which compression makes depend on the picture"
         )
         text = f"the class can be told without a look at the picture, {how}: {_figures(above['metadata'])}"
@@ -65,13 +66,15 @@ def _figures(baseline: Baseline) -> str:
 
 def _leaks(leaks: Leaks) -> Iterator[Finding]:
     if leaks.across:
-        known = ", ".join(f"{count} of {total} {side} images" for side, (count, total) in leaks.leaked.items() if count)
+        copies = ", ".join(
+            f"{count} of {total} {side} images" for side, (count, total) in leaks.leaked.items() if count
+        )
         text = f"{_pairs(leaks.across)} on two sides of the split"
-        yield Finding("duplicate_leak", True, f"{text}; with a duplicate in training: {known}" if known else text)
+        yield Finding("duplicate_leak", True, f"{text}; with a duplicate in training: {copies}" if copies else text)
     if leaks.groups:
         text = f"{_many(len(leaks.groups), 'group')} on two sides of the split, first {leaks.groups[0]}"
         yield Finding("group_leak", True, text)
-    inside = [pair for pair in leaks.twins if not pair.across]
+    inside = [pair for pair in leaks.pairs if not pair.across]
     if inside:
         yield Finding("duplicates", False, f"{_pairs(inside)} on one side of the split")
 
@@ -89,7 +92,7 @@ def _labels(leaks: Leaks) -> Iterator[Finding]:
         yield Finding("near_two_labels", False, text)
 
 
-def _pairs(pairs: Sequence[Twins]) -> str:
+def _pairs(pairs: Sequence[DuplicatePair]) -> str:
     exact = sum(pair.exact for pair in pairs)
     return f"{_many(len(pairs), 'pair')} of duplicates ({exact} equal, {len(pairs) - exact} nearly equal)"
 

@@ -6,16 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from petlbench.audit.scan import Gallery
-from petlbench.data.duplicates import DuplicatePair, Kind, clusters, duplicate_pairs
+from petlbench.audit.scan import Scan
+from petlbench.data import duplicates
+from petlbench.data.duplicates import Kind, clusters, duplicate_pairs
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import shared_groups
 
-__all__ = ["Leaks", "Twins", "find_leaks"]
+__all__ = ["DuplicatePair", "Leaks", "find_leaks"]
 
 
 @dataclass(frozen=True)
-class Twins:
+class DuplicatePair:
     """Two images that show the same.
 
     Args:
@@ -52,83 +53,83 @@ class Twins:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What was found.
+    """Duplicates and shared groups.
 
     Args:
-        twins: Pairs of duplicates, those across the split first, and the equal ones before others. Of many equal
+        pairs: Pairs of duplicates, those across the split first, and the equal ones before others. Of many equal
             images each is paired with the first of them.
         sets: Ids of the images that show the same, directly or through others; two or more each.
         leaked: How many images of each side but training have a duplicate in training, and how many the side has.
         groups: Groups that are on two sides of the split.
     """
 
-    twins: tuple[Twins, ...]
+    pairs: tuple[DuplicatePair, ...]
     sets: tuple[tuple[str, ...], ...]
     leaked: Mapping[str, tuple[int, int]]
     groups: tuple[str, ...]
 
     @property
-    def across(self) -> tuple[Twins, ...]:
+    def across(self) -> tuple[DuplicatePair, ...]:
         """Pairs on two sides."""
-        return tuple(pair for pair in self.twins if pair.across)
+        return tuple(pair for pair in self.pairs if pair.across)
 
     @property
-    def two_labels(self) -> tuple[Twins, ...]:
+    def two_labels(self) -> tuple[DuplicatePair, ...]:
         """Pairs with two labels."""
-        return tuple(pair for pair in self.twins if pair.two_labels)
+        return tuple(pair for pair in self.pairs if pair.two_labels)
 
     def counts(self) -> dict[tuple[str, str], Counter[str]]:
         """Count pairs by their two sides (in the order of a split) and by kind."""
         order = {side: place for place, side in enumerate((*SPLITS, None))}
-        found: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        for pair in self.twins:
-            one, other = sorted(pair.sides, key=lambda side: order[side])
-            found[one or "no side", other or "no side"][pair.kind] += 1
-        return dict(found)
+        counts: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        for pair in self.pairs:
+            first, second = sorted(pair.sides, key=lambda side: order[side])
+            counts[first or "no side", second or "no side"][pair.kind] += 1
+        return dict(counts)
 
 
-def find_leaks(gallery: Gallery, sides: Sequence[Split | None]) -> Leaks:
+def find_leaks(scan: Scan, sides: Sequence[Split | None]) -> Leaks:
     """Find duplicates, and what of them and of the groups is on two sides.
 
     Args:
-        gallery: The images, (N,).
+        scan: The images, (N,).
         sides: The side of each, (N,); None where an image has none.
     """
-    pairs = duplicate_pairs([sight.fingerprint for sight in gallery.sights])
-    twins = sorted(
-        (_twins(pair, gallery, sides) for pair in pairs),
+    pairs = duplicate_pairs([image.fingerprint for image in scan.images])
+    duplicates = sorted(
+        (_described(pair, scan, sides) for pair in pairs),
         key=lambda pair: (not pair.across, not pair.two_labels, not pair.exact, pair.images),
     )
     members: defaultdict[int, list[int]] = defaultdict(list)
     linked = [(pair.first, pair.second) for pair in pairs]
-    for row, first in enumerate(clusters(linked, len(gallery.records))):
+    for row, first in enumerate(clusters(linked, len(scan.records))):
         members[first].append(row)
     sets = [rows for rows in members.values() if len(rows) > 1]
-    names = [record.image_id for record in gallery.records]
+    names = [record.image_id for record in scan.records]
     return Leaks(
-        tuple(twins),
+        tuple(duplicates),
         tuple(tuple(names[row] for row in rows) for rows in sets),
         _leaked(sets, sides),
-        tuple(shared_groups(gallery.records, sides)),
+        tuple(shared_groups(scan.records, sides)),
     )
 
 
-def _twins(pair: DuplicatePair, gallery: Gallery, sides: Sequence[Split | None]) -> Twins:
-    one, other = gallery.records[pair.first], gallery.records[pair.second]
-    return Twins(
-        (one.image_id, other.image_id),
+def _described(pair: duplicates.DuplicatePair, scan: Scan, sides: Sequence[Split | None]) -> DuplicatePair:
+    first, second = scan.records[pair.first], scan.records[pair.second]
+    return DuplicatePair(
+        (first.image_id, second.image_id),
         pair.kind,
         pair.bits,
         pair.correlation,
-        (gallery.classes[one.label], gallery.classes[other.label]),
+        (scan.classes[first.label], scan.classes[second.label]),
         (sides[pair.first], sides[pair.second]),
     )
 
 
 def _leaked(sets: Sequence[Sequence[int]], sides: Sequence[Split | None]) -> dict[str, tuple[int, int]]:
-    known: Counter[Split | None] = Counter()
+    leaked: Counter[Split | None] = Counter()
     for rows in sets:
         if any(sides[row] == "train" for row in rows):
-            known.update(sides[row] for row in rows)
+            leaked.update(sides[row] for row in rows)
     totals = Counter(sides)
-    return {side: (known[side], totals[side]) for side in SPLITS if side != "train" and totals[side]}
+    return {side: (leaked[side], totals[side]) for side in SPLITS if side != "train" and totals[side]}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from petlbench.audit.scan import Gallery
+from petlbench.audit.scan import Scan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,14 +48,14 @@ class Column:
         return self.numbers is None and len(set(self.values)) > max(1, len(self.values) // 2)
 
 
-def columns_of(gallery: Gallery) -> list[Column]:
+def columns_of(scan: Scan) -> list[Column]:
     """Make the columns: file format, bit depth and file size where there are files, image size, and what tables add.
 
     Args:
-        gallery: The images, (N,).
+        scan: The images, (N,).
     """
-    sights = gallery.sights
-    files = [sight.file for sight in sights]
+    images = scan.images
+    files = [image.file for image in images]
     columns = []
     if any(file is not None for file in files):
         columns += [
@@ -64,22 +64,22 @@ def columns_of(gallery: Gallery) -> list[Column]:
             _numbers(FILE_SIZE, [math.nan if file is None else file.bytes for file in files]),
         ]
     columns += [
-        Column("image size", tuple(f"{sight.width}x{sight.height}" for sight in sights)),
-        _numbers("pixels", [sight.width * sight.height for sight in sights]),
-        _numbers("width / height", [sight.width / sight.height for sight in sights]),
+        Column("image size", tuple(f"{image.width}x{image.height}" for image in images)),
+        _numbers("pixels", [image.width * image.height for image in images]),
+        _numbers("width / height", [image.width / image.height for image in images]),
     ]
-    return columns + _extra_columns(gallery)
+    return columns + _extra_columns(scan)
 
 
-def _extra_columns(gallery: Gallery) -> list[Column]:
-    extras = [dict(record.extra) for record in gallery.records]
+def _extra_columns(scan: Scan) -> list[Column]:
+    extras = [dict(record.extra) for record in scan.records]
     names = dict.fromkeys(name for extra in extras for name in extra)
     return [_named_or_numbers(name, [extra.get(name, "").strip() for extra in extras]) for name in names]
 
 
 def _named_or_numbers(name: str, values: Sequence[str]) -> Column:
-    given = {value for value in values if value}
-    if len(given) >= _FEWEST_NUMBERS and all(_is_number(value) for value in given):
+    words = {value for value in values if value}
+    if len(words) >= _FEWEST_NUMBERS and all(_is_number(value) for value in words):
         return _numbers(name, [float(value) if value else math.nan for value in values])
     return Column(name, tuple(value or MISSING for value in values))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["FileFacts", "Gallery", "GreyLevels", "Sight", "see"]
+__all__ = ["FileFacts", "GreyLevels", "ImageStatistics", "Scan", "scan_images"]
 
 _BLACK, _WHITE = 5, 250
 """Darkest and lightest levels of 0 to 255 that count: JPEG blurs a black border by a few levels."""
@@ -63,7 +63,7 @@ class GreyLevels:
 
 
 @dataclass(frozen=True)
-class Sight:
+class ImageStatistics:
     """What is known of one image.
 
     Args:
@@ -82,18 +82,18 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Scan:
     """The images that could be read.
 
     Args:
         records: Their records, (N,).
-        sights: What was seen of them, (N,).
+        images: What is known of each, (N,).
         classes: Class names; a record's label is a position in it.
         unreadable: What is wrong with the others, by image id.
     """
 
     records: tuple[Record, ...]
-    sights: tuple[Sight, ...]
+    images: tuple[ImageStatistics, ...]
     classes: tuple[str, ...]
     unreadable: Mapping[str, str]
 
@@ -105,7 +105,7 @@ class Gallery:
         return np.array([record.label for record in self.records], dtype=np.int64)
 
 
-def see(dataset: Dataset, workers: int, progress: Progress) -> Gallery:
+def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
     """Decode every image of a dataset once.
 
     Args:
@@ -114,15 +114,15 @@ def see(dataset: Dataset, workers: int, progress: Progress) -> Gallery:
         progress: Told of every image.
     """
 
-    def look(record: Record) -> Sight:
+    def examine(record: Record) -> ImageStatistics:
         image, file = dataset.open(record), dataset.file(record)
         mark = fingerprint(image, dataset.content_hash(record))
-        return Sight(mark, image.width, image.height, _levels(image), None if file is None else _facts(file))
+        return ImageStatistics(mark, image.width, image.height, _levels(image), None if file is None else _facts(file))
 
-    seen, errors = map_images(dataset.records, look, workers, progress)
-    records = tuple(record for record in dataset.records if record.image_id in seen)
+    images, errors = map_images(dataset.records, examine, workers, progress)
+    records = tuple(record for record in dataset.records if record.image_id in images)
     unreadable = {name: error.message for name, error in errors.items()}
-    return Gallery(records, tuple(seen.values()), dataset.classes, unreadable)
+    return Scan(records, tuple(images.values()), dataset.classes, unreadable)
 
 
 def _levels(image: Image) -> GreyLevels:

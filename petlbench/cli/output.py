@@ -5,19 +5,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from petlbench.core.catalog import Catalog
+    from petlbench.report.document import Cell, Document, Table
+    from petlbench.report.registry import ReportFormat
+
 __all__ = [
     "MISSING",
+    "Target",
+    "check_file",
     "mebibytes",
     "number",
     "percent",
+    "print_document",
     "print_facts",
     "print_json",
+    "print_report_table",
     "print_table",
     "seconds",
     "shortened",
@@ -27,6 +39,46 @@ MISSING = "–"
 
 # Columns of a table that goes to no terminal.
 _UNBOUNDED = 160
+_STYLES = {"best": "bold", "second": "underline"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a report goes: files, or standard output.
+
+    Args:
+        formats: Its formats; none for tables.
+        output: A file or a folder; None for standard output.
+    """
+
+    formats: Sequence[ReportFormat]
+    output: Path | None
+
+    @classmethod
+    def parse(cls, formats: str | None, output: Path | None, catalog: Catalog) -> Target:
+        """Read the options ``--format`` and ``--output``.
+
+        Raises:
+            InputError: When a format is unknown, or cannot go there.
+        """
+        from petlbench.report.render.write import check_output, parse_formats
+
+        parsed = parse_formats(formats, output, catalog)
+        check_output(parsed, output)
+        return cls(parsed, output)
+
+    def write(self, document: Document) -> list[Path]:
+        """Write the report to its files, in Markdown where no format is named; none for standard output."""
+        if self.output is None:
+            return []
+        from petlbench.report.render.markdown import MARKDOWN
+        from petlbench.report.render.write import write_report
+
+        return write_report(document, self.formats or [MARKDOWN], self.output)
+
+    def text(self, document: Document) -> str | None:
+        """What standard output gets instead of tables; None where that is nothing."""
+        return self.formats[0].text(document) if self.formats and self.output is None else None
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -58,6 +110,75 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
     console.print(table)
     if caption:
         console.print(Text(caption, style="dim"))
+
+
+def print_document(document: Document) -> None:
+    """Print a report: its tables, the names of its figures, its notes and its source."""
+    for table in document.tables:
+        print_report_table(table)
+    if document.figures:
+        print(f"figures: {', '.join(figure.title for figure in document.figures)} (--format png --output DIR)")
+    for note in document.notes:
+        print(f"- {note}")
+    if document.source:
+        print(f"source: {document.source}")
+
+
+def print_report_table(table: Table) -> None:
+    """Print a table of a report, with its caption, its notes and its commands."""
+    from rich.text import Text
+
+    rows = [
+        [
+            Text(row.title, "italic" if row.kind == "baseline" else ""),
+            *(_cell_text(table.cell(row, column)) for column in table.columns),
+        ]
+        for row in table.rows
+    ]
+    caption = "\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
+    print_table(table.title, [table.row_title, *_headings(table)], rows, caption=caption)
+    if table.commands:
+        # Not in the caption, which is folded: this is to be copied.
+        print("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
+
+
+def _headings(table: Table) -> list[str]:
+    """Headings; the title of a group stands above the first of its columns."""
+    headings, last = [], ""
+    for column in table.columns:
+        group = f"{column.group}:\n" if column.group != last else "\n" if column.group else ""
+        headings.append(f"{group}{column.heading}{'>' if column.numeric else ''}")
+        last = column.group
+    return headings
+
+
+def _cell_text(cell: Cell) -> Text:
+    from rich.text import Text
+
+    return Text(cell.text + (" †" if cell.flags else ""), _STYLES.get(cell.mark, ""))
+
+
+def check_file(file: Path, option: str, endings: Collection[str] = ()) -> None:
+    """Check that a file can be written, before anything is computed.
+
+    Args:
+        file: The file.
+        option: The option that names it, for the error.
+        endings: Endings that it may have; none for any.
+
+    Raises:
+        InputError: When it has another ending, or its folder cannot be written to.
+    """
+    if endings and file.suffix.lower() not in endings:
+        raise InputError(
+            f"{option} {file}: figures are not written as '{file.suffix}'",
+            hint=f"end it in {', '.join(endings)}",
+            kind="bad_setting",
+        )
+    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{option} {file}: no file can be written there", hint="give a folder that exists", kind="not_writable"
+        )
 
 
 def _width() -> int | None:

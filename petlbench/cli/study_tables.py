@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from petlbench.cli.output import MISSING, mebibytes, percent, print_table, seconds
+from petlbench.cli.output import MISSING, mebibytes, percent, print_report_table, seconds
 from petlbench.core.units import readable_size
+from petlbench.report.document import Column, Table, table_of
 from petlbench.results.names import dataset_names
 
 if TYPE_CHECKING:
@@ -25,18 +26,8 @@ def print_summary(summary: Summary, retry: str) -> None:
         summary: The study.
         retry: The command that tries what failed again.
     """
-    datasets, methods = summary.board.datasets, summary.board.methods
-    names = dataset_names(datasets)
-    rows = []
-    for method in methods:
-        cells = [summary.cell(method, dataset) for dataset in datasets]
-        rows.append([method, *map(_auc, cells), _over(cells, "ratio", _ratio), _over(cells, "allocated", _memory)])
-    sources = sorted({source for cell in summary.cells for source in cell.memory_sources})
-    headings = ["method", *(f"{names[dataset]}>" for dataset in datasets), "learnable, %>", "memory, MiB>"]
-    caption = "test AUC in %, mean ± sample standard deviation over seeds"
-    if sources:
-        caption += f"; allocated by a training step ({', '.join(sources)})"
-    print_table(f"study {summary.name}", headings, rows, caption=caption)
+    names = dataset_names(summary.board.datasets)
+    print_report_table(_scores(summary, names))
     for dataset, cell in summary.best.items():
         print(f"best on {names[dataset]}, by validation AUC: {cell.method}")
     _print_states("cannot be had", summary.unsupported(), names)
@@ -55,38 +46,66 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
         name: The study.
         previews: What its runs would take, for each method and dataset.
     """
-    names = dataset_names(one.dataset for one in previews)
+    names = dataset_names(preview.dataset for preview in previews)
+    columns = [
+        Column("method", "method"),
+        Column("dataset", "dataset", numeric=False),
+        Column("finished", "finished"),
+        Column("predicted", "predicted, MiB"),
+        Column("seconds", "a run"),
+        Column("cache", "feature cache"),
+        Column("refused", "will not do", numeric=False),
+    ]
     rows = [
         [
-            one.method,
-            names[one.dataset],
-            f"{one.finished}/{one.runs}",
-            mebibytes(one.peak),
-            seconds(one.seconds),
-            MISSING if one.preloaded.bytes is None else readable_size(one.preloaded.bytes),
-            one.refusal or "; ".join(one.problems),
+            preview.method,
+            names[preview.dataset],
+            f"{preview.finished}/{preview.runs}",
+            mebibytes(preview.peak),
+            seconds(preview.seconds),
+            MISSING if preview.preloaded.bytes is None else readable_size(preview.preloaded.bytes),
+            preview.refusal or "; ".join(preview.problems),
         ]
-        for one in previews
+        for preview in previews
     ]
-    headings = ["method", "dataset", "finished>", "predicted, MiB>", "a run>", "feature cache>", "will not do"]
-    if not any(row[-1] for row in rows):
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
-    print_table(f"study {name}: dry run", headings, rows, caption=_caption(previews))
+    width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
+    shown = [row[:width] for row in rows]
+    print_report_table(table_of("main", f"study {name}: dry run", columns[:width], shown, _caption(previews)))
+
+
+def _scores(summary: Summary, names: Mapping[str, str]) -> Table:
+    datasets = summary.board.datasets
+    columns = [
+        Column("method", "method"),
+        *(Column(dataset, names[dataset]) for dataset in datasets),
+        Column("learnable", "learnable", "%"),
+        Column("memory", "memory", "MiB"),
+    ]
+    rows = []
+    for method in summary.board.methods:
+        cells = [summary.cell(method, dataset) for dataset in datasets]
+        ratio, memory = _over(cells, "ratio", _ratio), _over(cells, "allocated", _memory)
+        rows.append([method, *map(_auc, cells), ratio, memory])
+    sources = sorted({source for cell in summary.cells for source in cell.memory_sources})
+    caption = "test AUC in %, mean ± sample standard deviation over seeds"
+    if sources:
+        caption += f"; allocated by a training step ({', '.join(sources)})"
+    return table_of("main", f"study {summary.name}", columns, rows, caption)
 
 
 def _caption(previews: Sequence[Preview]) -> str:
-    left = [(one, one.runs - one.finished) for one in previews if one.refusal is None]
-    known = sum(one.seconds * runs for one, runs in left if one.seconds is not None)
-    unknown = sum(runs for one, runs in left if one.seconds is None)
-    cached = sum(one.preloaded.bytes or 0 for one in previews)
-    told = [f"{sum(runs for _, runs in left)} runs to carry out"]
-    if known:
-        told.append(f"{seconds(known)} one after another by earlier runs")
+    due = [(preview, preview.runs - preview.finished) for preview in previews if preview.refusal is None]
+    estimate = sum(preview.seconds * runs for preview, runs in due if preview.seconds is not None)
+    unknown = sum(runs for preview, runs in due if preview.seconds is None)
+    cached = sum(preview.preloaded.bytes or 0 for preview in previews)
+    parts = [f"{sum(runs for _, runs in due)} runs to carry out"]
+    if estimate:
+        parts.append(f"{seconds(estimate)} one after another by earlier runs")
     if unknown:
-        told.append(f"{unknown} runs of which no earlier one tells the time")
+        parts.append(f"{unknown} runs of which no earlier one tells the time")
     if cached:
-        told.append(f"features take up to {readable_size(cached)}; methods that keep the same share them")
-    return "; ".join(told)
+        parts.append(f"features take up to {readable_size(cached)}; methods that keep the same share them")
+    return "; ".join(parts)
 
 
 def _print_states(title: str, states: Sequence[RunState], names: Mapping[str, str]) -> None:
@@ -101,7 +120,8 @@ def _print_states(title: str, states: Sequence[RunState], names: Mapping[str, st
             [method, dataset, ", ".join(map(str, seeds)), status, reason]
             for (method, dataset, status, reason), seeds in reasons.items()
         ]
-        print_table(title, ["method", "dataset", "seeds", "status", "why"], rows)
+        columns = [Column(name, name, numeric=False) for name in ("method", "dataset", "seeds", "status", "why")]
+        print_report_table(table_of("states", title, columns, rows))
 
 
 def _auc(cell: CellSummary) -> str:
@@ -115,7 +135,7 @@ def _auc(cell: CellSummary) -> str:
 def _over(cells: Sequence[CellSummary], name: str, shown: Callable[[float], str]) -> str:
     """A figure that most datasets share: one value, or the smallest and the largest."""
     spreads: list[Spread] = [value for cell in cells if (value := getattr(cell, name)) is not None]
-    texts = list(dict.fromkeys(shown(spread.mean) for spread in sorted(spreads, key=lambda one: one.mean)))
+    texts = list(dict.fromkeys(shown(spread.mean) for spread in sorted(spreads, key=lambda spread: spread.mean)))
     return MISSING if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} – {texts[-1]}"
 
 

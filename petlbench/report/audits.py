@@ -11,9 +11,8 @@ from petlbench.audit.baselines import Baseline
 from petlbench.core.errors import InputError
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Row, Table
-from petlbench.report.request import Material
 
-__all__ = ["StoredAudit", "add_baselines", "find_audits", "marks_of", "read_audit"]
+__all__ = ["StoredAudit", "add_baselines", "marks_of", "read_audit", "read_audits"]
 
 
 _NOTE = (
@@ -22,25 +21,16 @@ _NOTE = (
 )
 
 
-def find_audits(material: Material) -> dict[str, StoredAudit]:
-    """Read the stored audits: files NAME.json, as ``petlbench data audit NAME --json`` prints them.
-
-    Args:
-        material: Whose option, or whose folder of results, says where they lie.
-
-    Returns:
-        The audits by the dataset's name.
-    """
-    output = material.asked.output
-    folder = material.asked.audits or (output / "audits" if output is not None else None)
-    return {} if folder is None or not folder.is_dir() else _read(folder)
+def read_audits(folder: Path) -> dict[str, StoredAudit]:
+    """The audits of a folder by dataset: files NAME.json, as ``petlbench data audit NAME --json`` prints them."""
+    return {file.stem: read_audit(file) for file in sorted(folder.glob("*.json"))}
 
 
 def marks_of(audits: Mapping[str, StoredAudit]) -> dict[str, tuple[str, ...]]:
     """What audits marked the datasets with: ``shortcut``, ``easy``."""
     return {
-        name: tuple(mark for mark, is_so in (("shortcut", one.shortcut), ("easy", one.easy)) if is_so)
-        for name, one in audits.items()
+        name: tuple(mark for mark, holds in (("shortcut", audit.shortcut), ("easy", audit.easy)) if holds)
+        for name, audit in audits.items()
     }
 
 
@@ -52,28 +42,24 @@ def add_baselines(table: Table, audits: Mapping[str, StoredAudit], context: Cont
         audits: Audits by dataset.
         context: What the table shows.
     """
-    known = {name: audits[name] for name in context.grid.datasets if name in audits}
-    if not known or context.metric.name != "auc":
+    shown = {name: audits[name] for name in context.grid.datasets if name in audits}
+    if not shown or context.metric.name != "auc":
         return table
-    names = list(dict.fromkeys(one.name for audit in known.values() for one in audit.baselines))
-    rows = [Row(f"baseline {name}", name, _cells(name, known, table), "baseline") for name in names]
+    names = dict.fromkeys(baseline.name for audit in shown.values() for baseline in audit.baselines)
+    rows = [Row(f"baseline {name}", name, _cells(name, shown, table), "baseline") for name in names]
     return replace(table, rows=[*table.rows, *rows], notes=[*table.notes, _NOTE])
 
 
 def _cells(name: str, audits: Mapping[str, StoredAudit], table: Table) -> dict[str, Cell]:
     cells = {column.key: Cell(text="–", reason="a trivial classifier has none") for column in table.columns}
     for dataset, audit in audits.items():
-        one = next((one for one in audit.baselines if one.name == name), None)
-        if one is None or one.auc is None:
-            cells[dataset] = Cell(text="–", reason=one.refused if one is not None else "not in the audit")
+        baseline = next((baseline for baseline in audit.baselines if baseline.name == name), None)
+        if baseline is None or baseline.auc is None:
+            cells[dataset] = Cell(text="–", reason="not in the audit" if baseline is None else baseline.refused)
         else:
-            low, high = (None if bound is None else 100 * bound for bound in (one.low, one.high))
-            cells[dataset] = Cell(100 * one.auc, f"{100 * one.auc:.1f}", low, high)
+            auc, low, high = (None if x is None else 100 * x for x in (baseline.auc, baseline.low, baseline.high))
+            cells[dataset] = Cell(auc, f"{auc:.1f}", low, high)
     return cells
-
-
-def _read(folder: Path) -> dict[str, StoredAudit]:
-    return {file.stem: read_audit(file) for file in sorted(folder.glob("*.json"))}
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,7 @@ def read_audit(file: Path) -> StoredAudit:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         verdicts = document["verdicts"]
-        baselines = tuple(Baseline(**one) for one in document["baselines"])
+        baselines = tuple(Baseline.from_document(baseline) for baseline in document["baselines"])
         return StoredAudit(document["dataset"], "shortcut" in verdicts, "easy" in verdicts, baselines)
     except OSError as error:
         raise InputError(f"the audit {file} cannot be read: {error.strerror}", hint=remedy, kind="bad_audit") from error

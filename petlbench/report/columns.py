@@ -78,48 +78,50 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
     Raises:
         InputError: When a key names no column.
     """
-    found: list[Maker] = []
-    for key in dict.fromkeys(one for name in keys for one in OPTIONAL.get(name, (name,))):
-        if key == DATASETS:
-            found += [_of_dataset(name, context) for name in context.grid.datasets]
-        elif key == "average":
-            found += _averages(context)
-        elif key == "memory":
-            found += _memory(context)
+    makers: list[Maker] = []
+    for key in dict.fromkeys(part for name in keys for part in OPTIONAL.get(name, (name,))):
+        if key in _FAMILIES:
+            makers += _FAMILIES[key](context)
         elif key in _MAKERS:
-            found.append(_MAKERS[key])
+            makers.append(_MAKERS[key])
         else:
-            raise _unknown(key)
-    return found
+            raise unknown_name("column", key, [*OPTIONAL, *_MAKERS, *_FAMILIES])
+    return makers
 
 
-def _unknown(key: str) -> InputError:
-    return unknown_name("column", key, [*OPTIONAL, *_MAKERS, DATASETS, "average", "memory"])
+def _datasets(context: Context) -> list[Maker]:
+    direction, flags = context.metric.direction, context.flagged
+    return [_dataset(name, context.grid.titles[name], flags.get(name, ()), direction) for name in context.grid.datasets]
 
 
-def _of_dataset(name: str, context: Context) -> Maker:
-    marks = context.flagged.get(name, ())
-    title = context.grid.titles[name] + (f" ({', '.join(marks)})" if marks else "")
-
-    return Maker(Column(name, title, "%", context.metric.direction), lambda line, c: c.cell(line, name))
+def _dataset(name: str, title: str, marks: Sequence[str], direction: Literal["higher", "lower"]) -> Maker:
+    heading = f"{title} ({', '.join(marks)})" if marks else title
+    return Maker(Column(name, heading, "%", direction), lambda line, context: context.cell(line, name))
 
 
 def _averages(context: Context) -> list[Maker]:
-    found = [Maker(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
+    makers = [Maker(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
     clean = context.clean_datasets
     if clean and len(clean) < len(context.grid.datasets):
         column = Column("average_without_shortcuts", "average without shortcuts", "%", context.metric.direction)
-        found.append(Maker(column, lambda line, c: c.average_of(line, c.clean_datasets)))
-    return found
+        makers.append(Maker(column, lambda line, c: c.average_of(line, c.clean_datasets)))
+    return makers
 
 
 def _memory(context: Context) -> list[Maker]:
     """Peak memory of the step; and beside it what preloading takes, where some row preloads."""
-    found = [_bytes_column("memory", "memory", context.figure)]
-    if any(one.config["preload"] for line in context.grid.lines for one in line.all_runs):
-        found.append(_bytes_column("preloading_memory", "memory, preloading", context.figure, "preload"))
-        found.append(Maker(Column("cache", "feature cache", "MiB", None), _cache))
-    return found
+    makers = [_bytes_column("memory", "memory", context.figure)]
+    if any(run.config["preload"] for line in context.grid.lines for run in line.all_runs):
+        makers.append(_bytes_column("preloading_memory", "memory, preloading", context.figure, "preload"))
+        makers.append(Maker(Column("cache", "feature cache", "MiB"), _cache))
+    return makers
+
+
+_FAMILIES: Mapping[str, Callable[[Context], list[Maker]]] = {
+    DATASETS: _datasets,
+    "average": _averages,
+    "memory": _memory,
+}
 
 
 def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -> Maker:
@@ -137,7 +139,7 @@ def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -
 
 
 def _cache(line: Line, _context: Context) -> Cell:
-    runs = [one for one in line.all_runs if one.config["preload"]]
+    runs = [run for run in line.all_runs if run.config["preload"]]
     if not runs:
         return Cell(text="–", reason="nothing is preloaded" if line.all_runs else "no finished run")
     size = cache_bytes(runs)
@@ -146,7 +148,7 @@ def _cache(line: Line, _context: Context) -> Cell:
 
 def _learnable(line: Line, published: bool) -> Cell:
     name = "ratio_published" if published else "ratio"
-    ratios = [one.document["parameters"][name] for one in line.all_runs if one.document.get("parameters")]
+    ratios = [run.document["parameters"][name] for run in line.all_runs if run.document.get("parameters")]
     if not ratios:
         return Cell(text="–", reason="no finished run")
     share = 100 * fmean(ratios)
@@ -160,7 +162,7 @@ def _parameters(line: Line, _context: Context) -> Cell:
 def _ppe(line: Line, context: Context) -> Cell:
     average, learnable = context.averages[line.key], _learnable(line, published=False)
     if average.value is None or learnable.value is None:
-        return Cell(text="–", reason="it rests on the average, which is missing")
+        return Cell(text="–", reason="it depends on the average, which is missing")
     return number_cell(ppe(average.value, learnable.value / 100))
 
 
@@ -169,7 +171,7 @@ def _pme(line: Line, context: Context) -> Cell:
     if context.reference is None:
         return Cell(text="–", reason=context.missing_reference)
     if average.value is None or memory is None:
-        return Cell(text="–", reason="it rests on average and memory, of which one is missing")
+        return Cell(text="–", reason="it depends on average and memory, of which one is missing")
     return number_cell(pme(average.value, memory / context.reference))
 
 
@@ -181,14 +183,14 @@ def _front(line: Line, context: Context) -> Cell:
 
 
 def _gap(line: Line, context: Context) -> Cell:
-    scores = [[one.score(context.metric.name, split) for split in ("val", "test")] for one in line.all_runs]
+    scores = [[run.score(context.metric.name, split) for split in ("val", "test")] for run in line.all_runs]
     gaps = [100 * (val - test) for val, test in scores if val is not None and test is not None]
     return number_cell(fmean(gaps) if gaps else None, 1, "no finished run")
 
 
 def _validation(which: Literal["best", "last"]) -> _Make:
     def make(line: Line, context: Context) -> Cell:
-        values = [value for one in line.all_runs if (value := _of_epoch(one, context.metric.name, which)) is not None]
+        values = [value for run in line.all_runs if (value := _of_epoch(run, context.metric.name, which)) is not None]
         return number_cell(100 * fmean(values) if values else None, 1, "no curve")
 
     return make
@@ -197,8 +199,7 @@ def _validation(which: Literal["best", "last"]) -> _Make:
 def _of_epoch(stored: Stored, metric: str, which: Literal["best", "last"]) -> float | None:
     curve = stored.document.get("curve") or []
     epoch = stored.document.get("best_epoch") if which == "best" else len(curve)
-    found = [point.get(f"val_{metric}") for point in curve if point.get("epoch") == epoch]
-    return found[0] if found else None
+    return next((point.get(f"val_{metric}") for point in curve if point.get("epoch") == epoch), None)
 
 
 def _time(per: float, digits: int) -> _Make:
@@ -210,10 +211,10 @@ def _time(per: float, digits: int) -> _Make:
 
 
 def _search_hours(line: Line, context: Context) -> Cell:
-    trials = [one for one in context.trials if one.method == line.method]
+    trials = [trial for trial in context.trials if trial.method == line.method]
     if not trials:
         return Cell(text="–", reason="no trial of a search is stored")
-    seconds = sum(one.seconds("total") for one in [*trials, *line.all_runs])
+    seconds = sum(run.seconds("total") for run in [*trials, *line.all_runs])
     return number_cell(seconds / 3600, 3)
 
 
@@ -223,7 +224,7 @@ def _trials(line: Line, context: Context) -> Cell:
 
 
 def _test_reads(line: Line, context: Context) -> Cell:
-    mine = {one.run_id for one in line.all_runs}
+    mine = {run.run_id for run in line.all_runs}
     count = sum(read.get("run_id") in mine for read in context.reads)
     return Cell(count, str(count)) if context.reads else Cell(text="–", reason="there is no log of test reads")
 
@@ -231,23 +232,23 @@ def _test_reads(line: Line, context: Context) -> Cell:
 def _disk(line: Line, _context: Context) -> Cell:
     if not line.all_runs:
         return Cell(text="–", reason="no finished run")
-    preloaded = [one for one in line.all_runs if one.config["preload"]]
+    preloaded = [run for run in line.all_runs if run.config["preload"]]
     cache = cache_bytes(preloaded) if preloaded else 0
-    folders = [size for one in line.all_runs if (size := folder_bytes(one)) is not None]
+    folders = [size for run in line.all_runs if (size := folder_bytes(run)) is not None]
     if cache is None or not folders:
         return Cell(text="–", reason="the size of the cache or of the run's folder is not known")
     return number_cell((cache + max(folders)) / MIB, 1)
 
 
 def _latency(line: Line, _context: Context) -> Cell:
-    found = [(one.document.get("inference") or {}).get("latency") for one in line.all_runs]
-    known = [value for value in found if value is not None]
-    return number_cell(1000 * fmean(known) if known else None, 1, "not measured")
+    inferences = [run.document.get("inference") or {} for run in line.all_runs]
+    latencies = [value for each in inferences if (value := each.get("latency")) is not None]
+    return number_cell(1000 * fmean(latencies) if latencies else None, 1, "not measured")
 
 
 _MAKERS: Mapping[str, Maker] = {
-    one.column.key: one
-    for one in (
+    maker.column.key: maker
+    for maker in (
         Maker(Column("learnable", "learnable", "%", "lower"), lambda line, _: _learnable(line, published=False)),
         Maker(
             Column("learnable_published", "learnable, as its paper counts", "%"),

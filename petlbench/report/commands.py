@@ -46,10 +46,10 @@ def fill_command(
         like: Runs whose settings are wanted.
         output: Folder of the results; empty for the default.
     """
-    seeds = sorted({one.seed for one in like})
-    known = {one.dataset: str(one.config["dataset"]) for one in like}
+    seeds = sorted({run.seed for run in like})
+    paths = {run.dataset: str(run.config["dataset"]) for run in like}
     rows = ["--report", report] if report else ["--method", _listed(methods)]
-    words = ["petlbench", "bench", *rows, "--dataset", _listed(known.get(name, name) for name in datasets)]
+    words = ["petlbench", "bench", *rows, "--dataset", _listed(paths.get(name, name) for name in datasets)]
     return shlex.join([*words, "--seed", _listed(map(str, seeds)), *_settings(like), *_output(output)])
 
 
@@ -72,7 +72,7 @@ def _settings(like: Sequence[Stored]) -> list[str]:
         if common[key] is not None and common[key] != _DEFAULTS.get(key)
         for word in (option, str(common[key]))
     ]
-    threads = {one.value("threads") for one in like}
+    threads = {run.value("threads") for run in like}
     words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
     return [*words, "--checkpointing"] if common["checkpointing"] else words
 

@@ -6,11 +6,15 @@ the text that all formats show, so that no two formats round differently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["Axis", "Cell", "Column", "Document", "Figure", "FigureKind", "Mark", "Row", "Series", "Table"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Axis", "Cell", "Column", "Document", "Figure", "FigureKind", "Mark", "Row", "Series", "Table", "table_of"]
 
 Mark = Literal["", "best", "second"]
 FigureKind = Literal["scatter", "lines", "bars", "matrix", "ranks", "intervals"]
@@ -29,6 +33,7 @@ class Cell:
         mark: Whether it is the best or the second of its column.
         reason: Why there is no value, in words; empty where there is one.
         flags: What the reader should know of it, such as ``few`` or ``2 of 3 seeds``; short plain texts.
+        picture: A JPEG in base64 that a page shows beside the text; empty for none.
     """
 
     value: float | None = None
@@ -39,6 +44,7 @@ class Cell:
     mark: Mark = ""
     reason: str = ""
     flags: tuple[str, ...] = ()
+    picture: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,25 @@ class Table:
         return row.cells.get(column.key, Cell())
 
 
+def table_of(
+    key: str, title: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]], caption: str = ""
+) -> Table:
+    """A table of rows that are given in the order of their columns.
+
+    Args:
+        key: Its stable name.
+        title: Stands above it.
+        columns: Its columns; the first is that of the rows' titles.
+        rows: One cell or text a column.
+        caption: What holds for all of it.
+    """
+    first, *others = columns
+    keys = [column.key for column in others]
+    cells = [[Cell(text=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    lines = [Row(row[0].text, row[0].text, dict(zip(keys, row[1:], strict=True))) for row in cells]
+    return Table(key, title, others, lines, caption, row_title=first.heading)
+
+
 @dataclass(frozen=True)
 class Axis:
     """What a figure shows in one direction, or can show.
@@ -169,12 +194,14 @@ class Figure:
             difference: values ``rank``) or ``intervals`` (one line a series, its value with low and high).
         title: Stands above it.
         axes: All axes that its series have values of; a page lets its reader choose among them.
-        x: Key of the axis to the right.
+        x: Key of the axis to the right; of bars, the axis of their labels, which need no values there.
         y: Key of the axis upwards.
         series: The data.
         size: Key of the axis that the size of points stands for; None for points of one size.
         caption: What holds for all of it.
-        marks: Further plain facts, such as ``{"critical_difference": 1.2}``.
+        marks: Further plain facts, such as ``{"critical_difference": 1.2}``. ``line``: a value at which a line is
+            drawn, on the axis of the figure's values. ``stacked``: bars of one label stand on one another.
+            ``from_zero``: that axis begins at zero.
     """
 
     key: str
@@ -221,3 +248,53 @@ class Document:
     def plain(self) -> dict[str, Any]:
         """Everything as plain values, fit for JSON."""
         return asdict(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""
+        import pandas as pd
+
+        from petlbench.report.render.csv_file import records
+
+        if not self.tables:
+            return pd.DataFrame()
+        headings, rows = records(self.tables[0])
+        return pd.DataFrame(rows, columns=headings)
+
+    def to_markdown(self) -> str:
+        """All tables in Markdown."""
+        from petlbench.report.render.markdown import render
+
+        return render(self)
+
+    def to_latex(self) -> str:
+        r"""All tables in LaTeX, to be taken in with ``\input``; comments on top say what the preamble needs."""
+        from petlbench.report.render.latex import render
+
+        return render(self)
+
+    def to_html(self) -> str:
+        """A page that needs no other file, with tables to sort and plots to explore."""
+        from petlbench.report.render.html_page import render
+
+        return render(self)
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the report to a file in the format of its ending, such as ``.md``, ``.tex``, ``.html`` or ``.png``.
+
+        Args:
+            path: The file. A format of several files names the others after it.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputError: When no format has that ending, or it has nothing to show of this report.
+        """
+        from petlbench.core.catalog import Catalog
+        from petlbench.core.errors import InputError
+        from petlbench.report.render.write import parse_formats, write_report
+
+        formats = parse_formats(None, Path(path), Catalog())
+        if not formats:
+            raise InputError(f"{path}: the name has no ending that tells the format", hint="such as report.md")
+        return write_report(self, formats, Path(path))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from petlbench.core.catalog import Catalog
 from petlbench.report.spec import ReportCard, Variant
@@ -58,73 +57,70 @@ class Grid:
     titles: Mapping[str, str]
     seeds: int | None = None
 
-    def line(self, key: str) -> Line | None:
-        """The row of a key, or None."""
-        return next((line for line in self.lines if line.key == key), None)
 
-
-def build_grid(card: ReportCard, results: Sequence[Stored], wanted: PlannedRuns, catalog: Catalog) -> Grid:
+def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns, catalog: Catalog) -> Grid:
     """Sort results into rows and cells.
 
     Args:
         card: The report.
         results: Results of one setting, unfinished ones too.
-        wanted: What studies asked for.
+        planned: What studies asked for.
         catalog: The catalogues, for names as tables show them.
     """
-    known = {name: entry.title for name, entry in catalog.entries("method").items()}
+    titles = {name: entry.title for name, entry in catalog.entries("method").items()}
     if card.variants:
-        plans = [(one.title, one.title, one.method, _of_variant(one, results), one.published) for one in card.variants]
+        plans = [(v.title, v.title, v.method, _of_variant(v, results), v.published) for v in card.variants]
     else:
-        methods = _ordered(card.study.methods, wanted.methods, (one.method for one in results))
+        methods = _ordered(card.study.methods, planned.methods, (run.method for run in results))
         plans = [
-            (name, known.get(name, name), name, [r for r in results if r.method == name], name) for name in methods
+            (name, titles.get(name, name), name, [run for run in results if run.method == name], name)
+            for name in methods
         ]
-    datasets = _ordered(card.study.datasets, wanted.datasets, (one.dataset for one in results))
+    datasets = _ordered(card.study.datasets, planned.datasets, (run.dataset for run in results))
     lines = []
     for key, title, method, mine, published in plans:
-        runs = {name: [one for one in mine if one.dataset == name and one.finished] for name in datasets}
-        reasons = {name: _why(method, [one for one in mine if one.dataset == name], name, wanted) for name in datasets}
+        runs = {name: [run for run in mine if run.dataset == name and run.finished] for name in datasets}
+        reasons = {name: _why(method, [run for run in mine if run.dataset == name], name, planned) for name in datasets}
         lines.append(Line(key, title, method, runs, reasons, published or key))
-    return Grid(lines, datasets, _titles(datasets, results, catalog), wanted.seeds or _most_runs(lines))
+    return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or _most_runs(lines))
 
 
 def _of_variant(variant: Variant, results: Sequence[Stored]) -> list[Stored]:
     return [
-        one
-        for one in results
-        if one.method == variant.method
-        and variant.preload in (None, one.config["preload"])
-        and all(one.config["method_settings"].get(name) == value for name, value in variant.settings.items())
+        run
+        for run in results
+        if run.method == variant.method
+        and variant.preload in (None, run.config["preload"])
+        and all(run.config["method_settings"].get(name) == value for name, value in variant.settings.items())
     ]
 
 
-def _ordered(first: Sequence[str], second: Sequence[str], found: Any) -> list[str]:
-    """What was found or asked for, in the report's order, then in the study's, then by name."""
-    present = set(found)
-    asked = dict.fromkeys([*(name for name in first if name in present or name in second), *second])
-    return [*asked, *sorted(present - set(asked))]
+def _ordered(first: Sequence[str], second: Sequence[str], results: Iterable[str]) -> list[str]:
+    """Names of results or of plans, in the report's order, then in the study's, then by name."""
+    present = set(results)
+    named = dict.fromkeys([*(name for name in first if name in present or name in second), *second])
+    return [*named, *sorted(present - set(named))]
 
 
-def _why(method: str, runs: Sequence[Stored], dataset: str, wanted: PlannedRuns) -> str:
+def _why(method: str, runs: Sequence[Stored], dataset: str, planned: PlannedRuns) -> str:
     """Why runs are missing: as their results say, as their study says, or because there was none."""
-    unfinished = [one for one in runs if not one.finished]
-    done = {one.seed for one in runs if one.finished}
-    told = [
-        reason
-        for (name, where, seed), reason in wanted.reasons.items()
-        if (name, where) == (method, dataset) and seed not in done and reason != "finished"
-    ]
+    unfinished = [run for run in runs if not run.finished]
     if unfinished:
         error = unfinished[0].document.get("error") or {}
         return reason_of(unfinished[0].status, str(error.get("message", "")))
-    return told[0] if told else _NOT_RUN
+    done = {run.seed for run in runs if run.finished}
+    reasons = (
+        reason
+        for (name, where, seed), reason in planned.reasons.items()
+        if (name, where) == (method, dataset) and seed not in done and reason != "finished"
+    )
+    return next(reasons, _NOT_RUN)
 
 
 def _titles(datasets: Sequence[str], results: Sequence[Stored], catalog: Catalog) -> dict[str, str]:
-    found = {one.dataset: str(one.document.get("data", {}).get("title") or one.dataset) for one in reversed(results)}
-    known = {name: entry.title for name, entry in catalog.entries("dataset").items()}
-    titles = {name: found.get(name) or known.get(name, name) for name in datasets}
+    stored = {run.dataset: str(run.document.get("data", {}).get("title") or run.dataset) for run in reversed(results)}
+    cards = {name: entry.title for name, entry in catalog.entries("dataset").items()}
+    titles = {name: stored.get(name) or cards.get(name, name) for name in datasets}
     alike = {title for title in titles.values() if list(titles.values()).count(title) > 1}
     return {name: name if title in alike else title for name, title in titles.items()}
 

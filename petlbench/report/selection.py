@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from petlbench.core.errors import InputError
-from petlbench.report.spec import SETTINGS, Setting
+from petlbench.report.spec import PRESETS, Preset
 from petlbench.results.stored import ALIKE, Stored
 
 __all__ = ["check_alike", "check_cells", "choose", "common_settings", "parse_where"]
@@ -21,7 +21,7 @@ def parse_where(texts: Iterable[str]) -> dict[str, str]:
     Raises:
         InputError: When one has another form.
     """
-    found = {}
+    values = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (key and equals):
@@ -30,16 +30,16 @@ def parse_where(texts: Iterable[str]) -> dict[str, str]:
                 hint="for example --where image_size=512 or --where training.lr=0.001",
                 kind="bad_setting",
             )
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
-def choose(results: Sequence[Stored], setting: Setting, where: Mapping[str, str], place: str) -> list[Stored]:
+def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], place: str) -> list[Stored]:
     """Take the results of a standard setting that have what was asked for.
 
     Args:
         results: All of them.
-        setting: The standard setting; ``any`` for whichever there is.
+        preset: The standard setting; ``any`` for whichever there is.
         where: Values by key, as `parse_where` gives them.
         place: Where the results lie, in words.
 
@@ -52,16 +52,16 @@ def choose(results: Sequence[Stored], setting: Setting, where: Mapping[str, str]
             hint="petlbench bench --report NAME runs what a report needs",
             kind="no_results",
         )
-    wanted = {**SETTINGS.get(setting, {}), **where}
-    left = [one for one in results if all(_same(one.value(key), value) for key, value in wanted.items())]
-    if not left:
-        asked = ", ".join(f"{key}={value}" for key, value in wanted.items())
+    values = {**PRESETS.get(preset, {}), **where}
+    runs = [run for run in results if all(_same(run.value(key), value) for key, value in values.items())]
+    if not runs:
+        description = ", ".join(f"{key}={value}" for key, value in values.items())
         raise InputError(
-            f"no result in {place} is of {asked}; there are: {_settings_of(results, list(wanted))}",
-            hint="choose what there is with --setting any and --where KEY=VALUE",
+            f"no result in {place} is of {description}; there are: {_settings_of(results, list(values))}",
+            hint="choose what there is with --preset any and --where KEY=VALUE",
             kind="no_results",
         )
-    return left
+    return runs
 
 
 def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
@@ -74,17 +74,13 @@ def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
     Raises:
         InputError: When they do; every setting is listed with the number of its results.
     """
-    left_out = set(but)
-    known = set(map(_texts, results))
-    differing = [
-        key
-        for key, values in zip(ALIKE, zip(*known, strict=True), strict=True)
-        if key not in left_out and len(set(values)) > 1
-    ]
+    exempt = set(but)
+    columns = zip(*set(map(_texts, results)), strict=True)
+    differing = [key for key, values in zip(ALIKE, columns, strict=True) if key not in exempt and len(set(values)) > 1]
     if differing:
         settings = len(_counts(results, differing))
         first = differing[0]
-        standard = " or --setting as-published|best-practice" if first in SETTINGS["as-published"] else ""
+        standard = " or --preset as-published|best-practice" if first in PRESETS["as-published"] else ""
         example = results[0].value(first)
         raise InputError(
             f"the results are of {settings} settings that no table may mix: {_settings_of(results, differing)}",
@@ -104,8 +100,8 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
         InputError: When two results of a row on one dataset differ in more than seed and split.
     """
     cells: dict[tuple[str, str], list[Stored]] = {}
-    for one in results:
-        cells.setdefault((label(one), one.dataset), []).append(one)
+    for run in results:
+        cells.setdefault((label(run), run.dataset), []).append(run)
     for (row, dataset), runs in cells.items():
         differing = _differences(runs)
         if differing:
@@ -119,10 +115,10 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
 
 def common_settings(results: Sequence[Stored]) -> dict[str, Any]:
     """What all results have in common of `ALIKE`; None for what differs."""
-    known = {_texts(one): one.alike for one in results}
+    settings = {_texts(run): run.alike for run in results}
     return {
         key: values[0] if len(set(map(str, values))) == 1 else None
-        for key, values in zip(ALIKE, zip(*known.values(), strict=True), strict=True)
+        for key, values in zip(ALIKE, zip(*settings.values(), strict=True), strict=True)
     }
 
 
@@ -131,9 +127,9 @@ def _texts(stored: Stored) -> tuple[str, ...]:
 
 
 def _differences(runs: Sequence[Stored]) -> list[str]:
-    flat = [one.setting for one in runs]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    return [key for key in keys if len({one.get(key) for one in flat}) > 1]
+    configs = [run.setting for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({config.get(key) for config in configs}) > 1]
 
 
 def _settings_of(results: Sequence[Stored], keys: Sequence[str]) -> str:
@@ -147,14 +143,14 @@ def _settings_of(results: Sequence[Stored], keys: Sequence[str]) -> str:
 
 
 def _counts(results: Sequence[Stored], keys: Sequence[str]) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(_plain(one.value(key)) for key in keys) for one in results)
+    return Counter(tuple(_plain(run.value(key)) for key in keys) for run in results)
 
 
-def _same(value: Any, asked: str) -> bool:
-    if _plain(value) == asked:
+def _same(value: Any, text: str) -> bool:
+    if _plain(value) == text:
         return True
     try:
-        return not isinstance(value, bool) and float(value) == float(asked)
+        return not isinstance(value, bool) and float(value) == float(text)
     except (TypeError, ValueError):
         return False
 

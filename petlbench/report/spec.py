@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.report.registry import ReportKind
 
-__all__ = ["SETTINGS", "ReportCard", "Setting", "StudyCard", "Variant", "load_report", "required_study"]
+__all__ = ["PRESETS", "Preset", "ReportCard", "StudyCard", "Variant", "load_report", "required_study"]
 
-Kind = Literal["methods", "variants", "tradeoff", "resolutions", "curves", "budget", "clinical"]
-Setting = Literal["as-published", "best-practice", "any"]
+Preset = Literal["as-published", "best-practice", "any"]
 
-SETTINGS: Mapping[str, Mapping[str, str]] = {
+PRESETS: Mapping[str, Mapping[str, str]] = {
     "as-published": {"precision": "fp16", "attention_kernel": "eager"},
     "best-practice": {"precision": "bf16", "attention_kernel": "fused"},
 }
@@ -67,7 +67,7 @@ class ReportCard:
     Args:
         name: Its name in the catalogue.
         title: What stands above it.
-        kind: What it is made of.
+        kind: Name of the `petlbench.report.registry.ReportKind` that makes it.
         summary: What it shows, in a sentence.
         columns: Keys of the columns, in their order.
         against: The method that the others are compared with; empty for none.
@@ -79,7 +79,7 @@ class ReportCard:
 
     name: str
     title: str
-    kind: Kind
+    kind: str
     summary: str = ""
     columns: tuple[str, ...] = ()
     against: str = ""
@@ -100,23 +100,25 @@ def load_report(catalog: Catalog, name: str) -> ReportCard:
         InputError: When nothing has that name, or the file is wrong.
     """
     entry = catalog.find("report", name)
-    given = dict(entry.card)
-    study = _build(StudyCard, given.pop("study", {}), entry, "study.")
-    variants = tuple(_build(Variant, one, entry, "variants.") for one in given.pop("variants", ()))
-    card: ReportCard = _build(ReportCard, {**given, "name": name}, entry, "", study=study, variants=variants)
-    if card.kind not in get_args(Kind):
-        raise _broken(entry, f"kind = '{card.kind}' is none of {', '.join(get_args(Kind))}")
-    if card.kind == "variants" and not card.variants:
-        raise _broken(entry, "a report of variants needs [[variants]]")
+    fields_ = dict(entry.card)
+    study = _build(StudyCard, fields_.pop("study", {}), entry, "study.")
+    variants = tuple(_build(Variant, variant, entry, "variants.") for variant in fields_.pop("variants", ()))
+    card: ReportCard = _build(ReportCard, {**fields_, "name": name}, entry, "", study=study, variants=variants)
+    kinds = catalog.entries("report_kind")
+    if card.kind not in kinds:
+        raise _broken(entry, f"kind = '{card.kind}' is none of {', '.join(kinds)}")
+    for need in catalog.load("report_kind", card.kind, ReportKind).needs:
+        if not getattr(card, need):
+            raise _broken(entry, f"a report of the kind '{card.kind}' needs [[{need}]]")
     return card
 
 
-def required_study(card: ReportCard, setting: Setting = "any") -> dict[str, Any]:
+def required_study(card: ReportCard, preset: Preset = "any") -> dict[str, Any]:
     """Say what a report needs, for `petlbench bench --report`.
 
     Args:
         card: The report.
-        setting: The standard setting that it is wanted in; ``any`` leaves precision and attention as they are.
+        preset: The standard setting of its runs; ``any`` leaves precision and attention as they are.
 
     Returns:
         ``name``, ``title``; ``matrices``: one or more of ``methods``, ``datasets``, ``seeds``, ``settings`` (of one
@@ -125,7 +127,7 @@ def required_study(card: ReportCard, setting: Setting = "any") -> dict[str, Any]
         None at all where the report needs no run.
     """
     study = card.study
-    request = {**study.request, **SETTINGS.get(setting, {})}
+    request = {**study.request, **PRESETS.get(preset, {})}
     base = {"datasets": list(study.datasets), "seeds": list(study.seeds)}
     by_name = {name: dict(values) for name, values in study.settings.items()}
     if not study.datasets:
@@ -133,26 +135,27 @@ def required_study(card: ReportCard, setting: Setting = "any") -> dict[str, Any]
     matrices: list[dict[str, Any]] = []
     if study.methods:
         matrices.append({**base, "methods": list(study.methods), "settings": by_name, "request": request})
-    for one in card.variants:
-        settings = {**by_name, one.method: {**by_name.get(one.method, {}), **one.settings}}
-        wanted = request if one.preload is None else {**request, "preload": one.preload}
-        matrices.append({**base, "methods": [one.method], "settings": settings, "request": wanted})
-    if card.kind == "resolutions":
+    for variant in card.variants:
+        settings = {**by_name, variant.method: {**by_name.get(variant.method, {}), **variant.settings}}
+        own = request if variant.preload is None else {**request, "preload": variant.preload}
+        matrices.append({**base, "methods": [variant.method], "settings": settings, "request": own})
+    if card.sizes:
         matrices = [{**m, "request": {**m["request"], "image_size": size}} for m in matrices for size in card.sizes]
     return {"name": card.name, "title": card.title, "matrices": matrices}
 
 
-def _build(kind: type[Any], given: Any, entry: Entry, where: str, **parts: Any) -> Any:
-    if not isinstance(given, Mapping):
+def _build(cls: type[Any], values: Any, entry: Entry, where: str, **parts: Any) -> Any:
+    if not isinstance(values, Mapping):
         raise _broken(entry, f"'{where.rstrip('.')}' is no table")
-    known = {one.name for one in fields(kind)}
-    for name in given:
-        if name not in known:
-            told = unknown_name("field", f"{where}{name}", [f"{where}{one}" for one in known])
-            raise _broken(entry, f"{told.message}; {told.hint}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    names = {field_.name for field_ in fields(cls)}
+    for name in values:
+        if name not in names:
+            error = unknown_name("field", f"{where}{name}", [f"{where}{known}" for known in names])
+            raise _broken(entry, f"{error.message}; {error.hint}")
     try:
-        return kind(**values, **parts)
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}, **parts
+        )
     except TypeError as error:
         raise _broken(entry, str(error)) from error
 
@@ -160,6 +163,6 @@ def _build(kind: type[Any], given: Any, entry: Entry, where: str, **parts: Any) 
 def _broken(entry: Entry, why: str) -> InputError:
     return InputError(
         f"the report file {entry.file} is broken: {why}",
-        hint="mend the file; docs/reports.md describes it",
+        hint="correct the file; docs/reports.md describes it",
         kind="broken_catalog",
     )

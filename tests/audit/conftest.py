@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from petlbench.audit import baselines
-from petlbench.audit.scan import FileFacts, Gallery, GreyLevels, Sight
+from petlbench.audit.scan import FileFacts, GreyLevels, ImageStatistics, Scan
 from petlbench.core.catalog import Catalog
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.duplicates import Fingerprint
@@ -60,8 +60,8 @@ def opened(tmp_path: Path) -> Callable[..., Dataset]:
 
 
 @pytest.fixture
-def gallery() -> Callable[..., Gallery]:
-    """Make a gallery of made-up images: labels, and what is to differ between them."""
+def scan() -> Callable[..., Scan]:
+    """Make a scan of made-up images: labels, and what is to differ between them."""
 
     def make(
         labels: Sequence[int],
@@ -72,9 +72,9 @@ def gallery() -> Callable[..., Gallery]:
         groups: Sequence[str | None] | None = None,
         means: Sequence[float] | None = None,
         file_bytes: Sequence[int] | None = None,
-    ) -> Gallery:
+    ) -> Scan:
         rng = np.random.default_rng(0)
-        records, sights = [], []
+        records, images = [], []
         for row, label in enumerate(labels):
             extra = tuple(extras[row].items()) if extras else ()
             records.append(Record(f"i{row:04d}", f"i{row:04d}", label, groups[row] if groups else None, None, extra))
@@ -84,8 +84,8 @@ def gallery() -> Callable[..., Gallery]:
             )
             width, height = sizes[row] if sizes else (64, 64)
             levels = GreyLevels(means[row] if means else float(rng.normal(100, 10)), float(rng.normal(50, 5)), 0.0, 0.0)
-            sights.append(Sight(Fingerprint(f"s{row}", f"p{row}", thumbnail), width, height, levels, file))
+            images.append(ImageStatistics(Fingerprint(f"s{row}", f"p{row}", thumbnail), width, height, levels, file))
         classes = tuple(f"class {label}" for label in range(max(labels) + 1))
-        return Gallery(tuple(records), tuple(sights), classes, {})
+        return Scan(tuple(records), tuple(images), classes, {})
 
     return make

@@ -9,15 +9,15 @@ import pytest
 
 from petlbench.audit.baselines import Baseline, run_baselines
 from petlbench.audit.metadata_columns import columns_of
-from petlbench.audit.scan import Gallery
+from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
 
-Make = Callable[..., Gallery]
+Make = Callable[..., Scan]
 LABELS = [0, 1] * 30
 
 
-def run(gallery: Gallery, progress: Progress | None = None) -> dict[str, Baseline]:
-    found = run_baselines(gallery, columns_of(gallery), 0, 1, progress or Progress())
+def run(scan: Scan, progress: Progress | None = None) -> dict[str, Baseline]:
+    found = run_baselines(scan, columns_of(scan), 0, 1, progress or Progress())
     return {one.name: one for one in found}
 
 
@@ -29,9 +29,9 @@ def auc(baseline: Baseline) -> float:
     return baseline.auc
 
 
-def test_by_chance_nothing_tells_the_class(gallery: Make) -> None:
+def test_by_chance_nothing_tells_the_class(scan: Make) -> None:
     sizes = np.random.default_rng(0).integers(900, 1100, 60).tolist()
-    found = run(gallery(LABELS, file_bytes=sizes))
+    found = run(scan(LABELS, file_bytes=sizes))
     assert list(found) == ["file", "grey levels", "pixels", "metadata", "metadata but file size"]
     for name in ("file", "grey levels", "pixels", "metadata"):
         assert 0.2 < auc(found[name]) < 0.8
@@ -39,8 +39,8 @@ def test_by_chance_nothing_tells_the_class(gallery: Make) -> None:
     assert "nothing" in found["metadata but file size"].refused
 
 
-def test_only_metadata_does_not_look(gallery: Make) -> None:
-    assert [name for name, one in run(gallery(LABELS)).items() if not one.looks] == [
+def test_only_metadata_does_not_look(scan: Make) -> None:
+    assert [name for name, one in run(scan(LABELS)).items() if not one.uses_pixels] == [
         "metadata",
         "metadata but file size",
     ]
@@ -58,31 +58,31 @@ def test_only_metadata_does_not_look(gallery: Make) -> None:
     ids=["format", "size", "bytes", "brightness", "missing site"],
 )
 def test_what_tells_the_class_is_found_by_those_who_are_given_it(
-    gallery: Make, given: dict[str, list[object]], telling: set[str], silent: set[str]
+    scan: Make, given: dict[str, list[object]], telling: set[str], silent: set[str]
 ) -> None:
-    found = run(gallery(LABELS, **given))
+    found = run(scan(LABELS, **given))
     assert all(auc(found[name]) > 0.95 for name in telling)
     assert all(found[name].auc is None or auc(found[name]) < 0.8 for name in silent)
 
 
-def test_three_classes(gallery: Make) -> None:
-    found = run(gallery([0, 1, 2] * 20, file_bytes=[10, 20, 30] * 20))
+def test_three_classes(scan: Make) -> None:
+    found = run(scan([0, 1, 2] * 20, file_bytes=[10, 20, 30] * 20))
     assert auc(found["metadata"]) == 1
     assert found["metadata"].accuracy == 1
 
 
-def test_groups_are_not_recognised(gallery: Make) -> None:
+def test_groups_are_not_recognised(scan: Make) -> None:
     """Twelve patients with ten images each of one file size and one class: by size one would know the patient."""
     patient = np.repeat(np.arange(12), 10)
     labels = (patient % 2).tolist()
     sizes = (1000 + 100 * np.random.default_rng(3).permutation(12)[patient]).tolist()
-    alone = run(gallery(labels, file_bytes=sizes))["metadata"]
-    grouped = run(gallery(labels, file_bytes=sizes, groups=[f"p{one}" for one in patient]))["metadata"]
+    alone = run(scan(labels, file_bytes=sizes))["metadata"]
+    grouped = run(scan(labels, file_bytes=sizes, groups=[f"p{one}" for one in patient]))["metadata"]
     assert auc(alone) > 0.98
     assert auc(grouped) < 0.9
 
 
-def test_small_classes_get_fewer_folds_and_none_is_said(gallery: Make) -> None:
+def test_small_classes_get_fewer_folds_and_none_is_said(scan: Make) -> None:
     steps: list[int] = []
 
     class Counting(Progress):
@@ -92,16 +92,16 @@ def test_small_classes_get_fewer_folds_and_none_is_said(gallery: Make) -> None:
         def advance(self, count: int = 1) -> None:
             steps.append(count)
 
-    assert auc(run(gallery([0, 0, 1, 1], file_bytes=[1, 1, 9, 9]), Counting())["file"]) >= 0.5
+    assert auc(run(scan([0, 0, 1, 1], file_bytes=[1, 1, 9, 9]), Counting())["file"]) >= 0.5
     assert sum(steps) == 0
     assert steps[0] == -5 * 2
-    for one in run(gallery([0] * 9 + [1])).values():
+    for one in run(scan([0] * 9 + [1])).values():
         assert one.auc is None
         assert "cross-validated" in one.refused
-    one_group = run(gallery(LABELS, groups=["p" if label else f"q{row}" for row, label in enumerate(LABELS)]))
+    one_group = run(scan(LABELS, groups=["p" if label else f"q{row}" for row, label in enumerate(LABELS)]))
     assert one_group["file"].auc is None
 
 
-def test_the_same_seed_gives_the_same_figures(gallery: Make) -> None:
-    made = gallery(LABELS)
+def test_the_same_seed_gives_the_same_figures(scan: Make) -> None:
+    made = scan(LABELS)
     assert run(made) == run(made)

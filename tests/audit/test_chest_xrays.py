@@ -12,7 +12,7 @@ from petlbench.audit import baselines
 from petlbench.audit.baselines import run_baselines
 from petlbench.audit.leaks import find_leaks
 from petlbench.audit.metadata_columns import columns_of
-from petlbench.audit.scan import Gallery, see
+from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import open_dataset
@@ -26,16 +26,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def xrays() -> Gallery:
-    return see(open_dataset(str(XRAYS), catalog=Catalog(), data_root=XRAYS, settings={}), 2, Progress())
+def xrays() -> Scan:
+    return scan_images(open_dataset(str(XRAYS), catalog=Catalog(), data_root=XRAYS, settings={}), 2, Progress())
 
 
-def two_classes(gallery: Gallery) -> Gallery:
+def two_classes(scan: Scan) -> Scan:
     """Pneumonia against no findings."""
-    kept = [row for row, record in enumerate(gallery.records) if gallery.classes[record.label] != "covid19"]
-    names = tuple(name for name in gallery.classes if name != "covid19")
-    records = (replace(r, label=names.index(gallery.classes[r.label])) for r in (gallery.records[row] for row in kept))
-    return replace(gallery, records=tuple(records), sights=tuple(gallery.sights[row] for row in kept), classes=names)
+    kept = [row for row, record in enumerate(scan.records) if scan.classes[record.label] != "covid19"]
+    names = tuple(name for name in scan.classes if name != "covid19")
+    records = (replace(r, label=names.index(scan.classes[r.label])) for r in (scan.records[row] for row in kept))
+    return replace(scan, records=tuple(records), images=tuple(scan.images[row] for row in kept), classes=names)
 
 
 @pytest.mark.parametrize(
@@ -46,20 +46,20 @@ def two_classes(gallery: Gallery) -> Gallery:
     ],
 )
 def test_the_baselines_are_what_was_measured_before(
-    xrays: Gallery, monkeypatch: pytest.MonkeyPatch, classes: int, expected: dict[str, tuple[float, float]]
+    xrays: Scan, monkeypatch: pytest.MonkeyPatch, classes: int, expected: dict[str, tuple[float, float]]
 ) -> None:
     monkeypatch.setattr(baselines, "_TREES", 300)
     monkeypatch.setattr(baselines, "FOLDS", 5)
-    gallery = xrays if classes == 3 else two_classes(xrays)
-    found = {one.name: one for one in run_baselines(gallery, columns_of(gallery), 0, 2, Progress())}
+    scan = xrays if classes == 3 else two_classes(xrays)
+    found = {one.name: one for one in run_baselines(scan, columns_of(scan), 0, 2, Progress())}
     for name, (accuracy, auc) in expected.items():
         assert found[name].accuracy == pytest.approx(accuracy, abs=0.02)
         assert found[name].auc == pytest.approx(auc, abs=0.02)
 
 
-def test_the_two_pairs_are_found_and_no_other(xrays: Gallery) -> None:
+def test_the_two_pairs_are_found_and_no_other(xrays: Scan) -> None:
     leaks = find_leaks(xrays, [None] * len(xrays.records))
-    assert [(pair.kind, *(Path(name).stem for name in pair.images)) for pair in leaks.twins] == [
+    assert [(pair.kind, *(Path(name).stem for name in pair.images)) for pair in leaks.pairs] == [
         ("bytes", "no_findings_0253", "no_findings_0254"),
         ("near", "covid19_0062", "covid19_0064"),
     ]

@@ -7,19 +7,19 @@ from collections.abc import Callable
 import numpy as np
 
 from petlbench.audit.metadata_columns import MISSING, Column, columns_of, most_common
-from petlbench.audit.scan import Gallery
+from petlbench.audit.scan import Scan
 
-Make = Callable[..., Gallery]
-
-
-def column(gallery: Gallery, name: str) -> Column:
-    return next(one for one in columns_of(gallery) if one.name == name)
+Make = Callable[..., Scan]
 
 
-def test_headers_and_tables_become_columns(gallery: Make) -> None:
+def column(scan: Scan, name: str) -> Column:
+    return next(one for one in columns_of(scan) if one.name == name)
+
+
+def test_headers_and_tables_become_columns(scan: Make) -> None:
     extras = [{"site": "north", "age": str(20 + row)} for row in range(20)]
     extras[3] = {"site": " "}
-    made = gallery([0, 1] * 10, formats=["PNG", "JPEG"] * 10, sizes=[(60, 40)] * 20, extras=extras)
+    made = scan([0, 1] * 10, formats=["PNG", "JPEG"] * 10, sizes=[(60, 40)] * 20, extras=extras)
     names = [one.name for one in columns_of(made)]
     assert names == [
         "file format", "bit depth", "file size in bytes", "image size", "pixels", "width / height", "site", "age",
@@ -33,23 +33,21 @@ def test_headers_and_tables_become_columns(gallery: Make) -> None:
     assert ages[4] == 24
 
 
-def test_few_numbers_are_names(gallery: Make) -> None:
-    assert (
-        column(gallery([0] * 20, extras=[{"year": str(2000 + row % 3)} for row in range(20)]), "year").numbers is None
-    )
+def test_few_numbers_are_names(scan: Make) -> None:
+    assert column(scan([0] * 20, extras=[{"year": str(2000 + row % 3)} for row in range(20)]), "year").numbers is None
 
 
-def test_words_of_single_images_identify(gallery: Make) -> None:
-    made = gallery([0] * 20, extras=[{"id": f"x{row}", "sex": "fm"[row % 2]} for row in range(20)])
+def test_words_of_single_images_identify(scan: Make) -> None:
+    made = scan([0] * 20, extras=[{"id": f"x{row}", "sex": "fm"[row % 2]} for row in range(20)])
     assert column(made, "id").identifies
     assert not column(made, "sex").identifies
 
 
-def test_images_without_files_have_no_file_columns(gallery: Make) -> None:
+def test_images_without_files_have_no_file_columns(scan: Make) -> None:
     from dataclasses import replace
 
-    made = gallery([0, 1])
-    made = replace(made, sights=tuple(replace(sight, file=None) for sight in made.sights))
+    made = scan([0, 1])
+    made = replace(made, images=tuple(replace(image, file=None) for image in made.images))
     assert [one.name for one in columns_of(made)] == ["image size", "pixels", "width / height"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench.audit.scan import FileFacts, see
+from petlbench.audit.scan import FileFacts, scan_images
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record
@@ -28,22 +28,22 @@ def test_the_content_says_format_depth_and_size(save: Callable[..., Path], opene
         save(colour.convert("P"), "b/2.png"),
     ]
     png_called_jpg = files[0].rename(files[0].with_suffix(".jpg"))
-    gallery = see(opened(), 2, Progress())
-    facts = {record.image_id: sight.file for record, sight in zip(gallery.records, gallery.sights, strict=True)}
+    scan = scan_images(opened(), 2, Progress())
+    facts = {record.image_id: image.file for record, image in zip(scan.records, scan.images, strict=True)}
     assert facts == {
         "a/1.jpg": FileFacts("PNG", "colour, 8 bits", png_called_jpg.stat().st_size),
         "a/2.jpg": FileFacts("JPEG", "grey, 8 bits", files[1].stat().st_size),
         "b/1.png": FileFacts("PNG", "grey, 16 bits", files[2].stat().st_size),
         "b/2.png": FileFacts("PNG", "palette, 8 bits", files[3].stat().st_size),
     }
-    assert {(sight.width, sight.height) for sight in gallery.sights} == {(6, 4)}
+    assert {(image.width, image.height) for image in scan.images} == {(6, 4)}
 
 
 def test_grey_levels(save: Callable[..., Path], opened: Opened) -> None:
     pixels = np.array([[0, 5, 6, 100], [249, 250, 255, 100]], dtype=np.uint8)
     save(Image.fromarray(pixels), "a/1.png")
     save(Image.fromarray(pixels), "b/1.png")
-    levels = see(opened(), 1, Progress()).sights[0].levels
+    levels = scan_images(opened(), 1, Progress()).images[0].levels
     assert levels.mean == pytest.approx(pixels.mean())
     assert levels.deviation == pytest.approx(pixels.std())
     assert (levels.black, levels.white) == (0.25, 0.25)
@@ -65,7 +65,7 @@ def test_each_image_is_decoded_once(
         return plain(self, record)
 
     monkeypatch.setattr(Dataset, "open", counted)
-    see(dataset, 2, Progress())
+    scan_images(dataset, 2, Progress())
     assert decoded == {"a/1.png": 1, "a/2.png": 1, "b/1.png": 1}
 
 
@@ -75,10 +75,10 @@ def test_what_cannot_be_read_is_named(
     save(draw(1), "a/1.png")
     save(draw(2), "b/1.png")
     save(draw(3), "b/2.png").write_bytes(b"")
-    gallery = see(opened(), 2, Progress())
-    assert [record.image_id for record in gallery.records] == ["a/1.png", "b/1.png"]
-    assert list(gallery.unreadable) == ["b/2.png"]
-    assert "empty" in gallery.unreadable["b/2.png"]
+    scan = scan_images(opened(), 2, Progress())
+    assert [record.image_id for record in scan.records] == ["a/1.png", "b/1.png"]
+    assert list(scan.unreadable) == ["b/2.png"]
+    assert "empty" in scan.unreadable["b/2.png"]
 
 
 def test_images_without_files_have_no_header(opened: Opened) -> None:
@@ -86,5 +86,5 @@ def test_images_without_files_have_no_header(opened: Opened) -> None:
     from petlbench.data.dataset import open_dataset
 
     digits = open_dataset("digits", catalog=Catalog(), data_root=Path("none"), settings={})
-    gallery = see(digits.keep(digits.records[:5]), 1, Progress())
-    assert [sight.file for sight in gallery.sights] == [None] * 5
+    scan = scan_images(digits.keep(digits.records[:5]), 1, Progress())
+    assert [image.file for image in scan.images] == [None] * 5

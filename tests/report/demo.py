@@ -308,7 +308,7 @@ def _intervals(titles: dict[str, str]) -> Figure:
         for method, (_, _, score) in METHODS.items()
     ]
     axes = [Axis("effect", "difference to lora", "AUC points", better="higher")]
-    return Figure("intervals", "intervals", "Against lora", axes, "effect", "effect", series, marks={"zero": 0})
+    return Figure("intervals", "intervals", "Against lora", axes, "effect", "effect", series, marks={"line": 0})
 
 
 def _confusion() -> Figure:

@@ -20,7 +20,7 @@ from petlbench.core.errors import PetlbenchError
 
 if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
-    from petlbench.report.spec import Setting
+    from petlbench.report.spec import Preset
     from petlbench.run.image_cache import ImageCache
     from petlbench.run.options import RunOptions
     from petlbench.study.grid import Matrix, Planned
@@ -77,7 +77,7 @@ def command(
     datasets: str | None,
     seeds: str | None,
     report: str | None,
-    setting: Setting,
+    setting: Preset,
     study: str | None,
     settings: tuple[str, ...],
     data_root: Path,

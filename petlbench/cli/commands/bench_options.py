@@ -14,7 +14,7 @@ from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
-    from petlbench.report.spec import Setting
+    from petlbench.report.spec import Preset
     from petlbench.study.grid import Matrix, Tuned
 
 __all__ = ["Wishes"]
@@ -57,7 +57,7 @@ class Wishes:
         seeds = parse_list(self.seeds or "0", "--seed", _whole)
         return self._combine(self._named_methods(catalog), self._named_datasets(), seeds, {}, self.asked, catalog)
 
-    def matrices_for(self, report: str, setting: Setting, catalog: Catalog) -> list[Matrix]:
+    def matrices_for(self, report: str, setting: Preset, catalog: Catalog) -> list[Matrix]:
         """What a report needs, with what is named here in the place of its own choices.
 
         Args:

@@ -13,7 +13,7 @@ from petlbench.cli.commands.data_audit import audit
 from petlbench.cli.commands.data_prepare import prepare
 from petlbench.cli.commands.data_verify import verify
 from petlbench.cli.options import catalog_option, data_root_option, json_option, parse_assignments, setting_option
-from petlbench.cli.output import print_facts, print_json, print_table
+from petlbench.cli.output import check_file, print_facts, print_json, print_table
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def info(
 
     DATASET is a name, a folder of class folders, a CSV file or a card.
     """
-    from petlbench.cli.memory_figures import check_figure_file
     from petlbench.core.catalog import Catalog
+    from petlbench.core.plotting import FORMATS
     from petlbench.data.dataset import describe_dataset, open_dataset
 
     if figure is not None:
-        check_figure_file(figure)
+        check_file(figure, "--figure", FORMATS)
     found, given = Catalog(catalog), parse_assignments(settings, ("dataset",))["dataset"]
     described = describe_dataset(dataset, catalog=found, data_root=data_root, settings=given)
     opened = open_dataset(dataset, catalog=found, data_root=data_root, settings=given) if described.readable else None

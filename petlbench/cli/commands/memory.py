@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import SIZE, catalog_option, data_root_option, json_option, parse_assignments, setting_option
-from petlbench.cli.output import print_json
+from petlbench.cli.output import Target, check_file, print_json, print_report_table
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
+from petlbench.core.plotting import FORMATS
 
 if TYPE_CHECKING:
     from petlbench.core.request import Request
+    from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.grid import Case, Vary
     from tools.published_memory import Comparison
@@ -42,7 +44,7 @@ _ALONE = 2
 @click.option("--attention-kernel", type=click.Choice(["auto", "eager", "fused"]), help="[default: auto]")
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), help="sgd: momentum 0.9.  [default: adamw]")
 @click.option("--checkpointing", is_flag=True, help="Blocks are computed again in backward.")
-@click.option("--accumulate", type=int, help="Pieces of a batch that go through one by one.  [default: 1]")
+@click.option("--accumulate", type=int, help="Micro-batches of a batch, which go through one by one.  [default: 1]")
 @click.option(
     "--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="It need not be here."
 )
@@ -71,6 +73,8 @@ _ALONE = 2
     help="What other settings would save.  [default: with up to four methods, without --vary and --budget]",
 )
 @click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw to FILE: .png, .pdf or .svg.")
+@click.option("--format", "formats", metavar="NAMES", help="html, csv, latex, md, …, as of a report.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Where the files of --format go.")
 @data_root_option
 @catalog_option
 @json_option
@@ -86,31 +90,33 @@ def command(
     inference: bool,
     savings: bool | None,
     figure: Path | None,
+    formats: str | None,
+    output: Path | None,
     data_root: Path,
     catalog: tuple[Path, ...],
     json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> int:
     """Predict the peak memory of a training step, method by method: in seconds, and without images, weights or GPU.
 
     allocated: what tensors take. reserved: what torch takes from the driver. process: what nvidia-smi would show.
     """
-    from petlbench.cli.memory_figures import check_figure_file
-
+    catalogue = Catalog(catalog)
+    target = Target.parse(formats, output, catalogue)
     if figure is not None:
-        check_figure_file(figure)
-    given = parse_assignments(settings, ("method", "dataset", "training"))
-    found = Catalog(catalog)
-    names = _methods(methods, found)
+        check_file(figure, "--figure", FORMATS)
+    assignments = parse_assignments(settings, ("method", "dataset", "training"))
+    names = _methods(methods, catalogue)
 
     from petlbench.memory.predict import CONTEXT
+    from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras
     from petlbench.study.grid import Vary, plan_cases
 
     varied = Vary.parse(vary) if vary is not None else None
-    _check_given_once(varied, asked, given["method"])
-    number, image_size = _task(dataset, classes, given["dataset"], found, data_root)
-    cases = plan_cases(_request(asked, given, image_size), names, varied, found)
+    _check_given_once(varied, options, assignments["method"])
+    number, image_size = _task(dataset, classes, assignments["dataset"], catalogue, data_root)
+    cases = plan_cases(_request(options, assignments, image_size), names, varied, catalogue)
     few = len(names) <= _FEW and varied is None and budget is None
     extras = Extras(
         context=CONTEXT if context_mib is None else context_mib * 2**20,
@@ -119,16 +125,34 @@ def command(
         savings=few if savings is None else savings,
     )
     rows, comparison = _predict(cases, number, extras, catalog, compare is not None)
-    if figure is not None:
-        _draw(figure, rows, varied, extras)
-    document = _document(rows, extras, comparison, varied, {"classes": number, "dataset": dataset, "settings": given})
-    if json:
-        print_json(document)
-    else:
-        from petlbench.cli.memory_tables import print_forecast
-
-        print_forecast(rows, extras, comparison, varied, document["config"])
+    task = {"classes": number, "dataset": dataset, "settings": assignments}
+    document = _document(rows, extras, comparison, varied, task)
+    _deliver(Forecast(rows, extras, document["config"], varied, comparison), document, target, figure, json)
     return 1 if any(row.failed for row in rows) else 0
+
+
+def _deliver(
+    forecast: Forecast, document: Mapping[str, Any], target: Target, figure: Path | None, as_json: bool
+) -> None:
+    """Draw, write and print what was predicted."""
+    from petlbench.report.kinds.memory import memory_document, memory_figure
+
+    if figure is not None:
+        from petlbench.report.render.figure_files import draw
+
+        draw(memory_figure(forecast), figure)
+    report = memory_document(forecast)
+    files = target.write(report)
+    text = target.text(report)
+    if as_json:
+        print_json(document)
+    elif text is not None:
+        click.echo(text, nl=False)
+    else:
+        for table in report.tables:
+            print_report_table(table)
+        if files:
+            click.echo(f"written: {', '.join(map(str, files))}")
 
 
 def _methods(text: str, catalog: Catalog) -> list[str]:
@@ -141,10 +165,10 @@ def _methods(text: str, catalog: Catalog) -> list[str]:
     return [catalog.find("method", name).name for name in names]
 
 
-def _check_given_once(varied: Vary | None, asked: Mapping[str, Any], method_settings: Mapping[str, Any]) -> None:
+def _check_given_once(varied: Vary | None, options: Mapping[str, Any], method_settings: Mapping[str, Any]) -> None:
     if varied is None:
         return
-    twice = asked.get(varied.name.replace("-", "_")) is not None
+    twice = options.get(varied.name.replace("-", "_")) is not None
     if twice or varied.name.removeprefix("method.") in method_settings:
         option = f"--set {varied.name}" if varied.name.startswith("method.") else f"--{varied.name}"
         raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")
@@ -172,13 +196,15 @@ def _task(
     return len(described.classes), described.card.image_size
 
 
-def _request(asked: Mapping[str, Any], given: Mapping[str, Mapping[str, str]], image_size: int | None) -> Request:
+def _request(
+    options: Mapping[str, Any], assignments: Mapping[str, Mapping[str, str]], image_size: int | None
+) -> Request:
     from petlbench.core.request import Request
 
-    known = {name: value for name, value in asked.items() if value is not None}
-    training = {**given["training"]} | {name: known.pop(name) for name in _TRAINING if name in known}
-    sized = {"image_size": image_size, **known}
-    return Request(method="", method_settings=given["method"], training=training, weights="none", **sized)
+    values = {name: value for name, value in options.items() if value is not None}
+    training = {**assignments["training"]} | {name: values.pop(name) for name in _TRAINING if name in values}
+    sized = {"image_size": image_size, **values}
+    return Request(method="", method_settings=assignments["method"], training=training, weights="none", **sized)
 
 
 def _predict(
@@ -195,15 +221,6 @@ def _predict(
     with open_workers(1 if alone else usable_cores()) as workers, ShownProgress() as progress:
         rows = predict_rows(cases, classes, extras, folders=folders, workers=workers, progress=progress)
         return rows, papers.compare_papers(folders, workers, progress) if papers is not None else None
-
-
-def _draw(file: Path, rows: list[Row], varied: Vary | None, extras: Extras) -> None:
-    from petlbench.cli.memory_figures import draw_curves, draw_parts
-
-    if varied is not None:
-        draw_curves(file, rows, varied.name, extras.budget)
-    else:
-        draw_parts(file, rows)
 
 
 def _document(
@@ -225,6 +242,6 @@ def _document(
     }
     document: dict[str, Any] = {"rows": [row.document(extras) for row in rows], "config": config}
     if comparison is not None:
-        found = comparison.document()
-        document |= {"comparison": found["comparison"], "fits_of_constants": found["constants"]}
+        papers = comparison.document()
+        document |= {"comparison": papers["comparison"], "fits_of_constants": papers["constants"]}
     return document

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from petlbench.cli.options import catalog_option, json_option
-from petlbench.cli.output import print_json
+from petlbench.cli.output import Target, print_document, print_json
 from petlbench.core.catalog import Catalog
 
 if TYPE_CHECKING:
-    from petlbench.report.document import Cell, Document, Table
-    from petlbench.report.spec import Setting
+    from petlbench.report.spec import Preset
 
 __all__ = ["command"]
 
-_STYLES = {"best": "bold", "second": "underline"}
+_PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
 
 @click.command("report", epilog="Example: petlbench report table1 --results results --format md,latex --output tables")
@@ -31,12 +30,13 @@ _STYLES = {"best": "bold", "second": "underline"}
 )
 @click.option("--study", help="Only what this study ran.  [default: all results]")
 @click.option(
-    "--setting",
-    type=click.Choice(["as-published", "best-practice", "any"]),
+    "--preset",
+    type=_PRESETS,
     default="any",
     show_default=True,
     help="fp16 with eager attention, bf16 with fused attention, or what all results have in common.",
 )
+@click.option("--setting", "old_preset", type=_PRESETS, hidden=True)
 @click.option(
     "--where", multiple=True, metavar="KEY=VALUE", help="Only runs with this in their config, such as precision=fp32."
 )
@@ -66,7 +66,10 @@ _STYLES = {"best": "bold", "second": "underline"}
     help="NAME.json of petlbench data audit NAME --json.  [default: audits in the folder of the results]",
 )
 @click.option(
-    "--format", "formats", metavar="NAMES", help="md, csv, latex, json, html, png, pdf, svg; with commas between them."
+    "--format",
+    "formats",
+    metavar="NAMES",
+    help="md, csv, latex, json, html, png, pdf, svg or your own; with commas between them.",
 )
 @click.option("--standalone", is_flag=True, help="LaTeX as a whole document.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Where files go.")
@@ -83,7 +86,9 @@ def command(
     output: Path | None,
     catalog: tuple[Path, ...],
     json: bool,
-    **asked: Any,
+    preset: str,
+    old_preset: str | None,
+    **options: Any,
 ) -> None:
     """Make a table or figure of stored results: NAME is one of petlbench list reports.
 
@@ -91,76 +96,40 @@ def command(
     """
     from petlbench.core.progress_bars import ShownProgress
     from petlbench.report.build import build_report
-    from petlbench.report.render.write import as_text, check_output, parse_formats, write_report
-    from petlbench.report.request import Asked
+    from petlbench.report.request import ReportRequest
     from petlbench.report.selection import parse_where
     from petlbench.report.spec import load_report
 
-    wanted = parse_formats(formats, output)
-    check_output(wanted, output)
-    found = Catalog(catalog)
-    card = load_report(found, name)
-    further = tuple(column.strip() for column in columns.split(",") if column.strip())
-    setting = cast("Setting", asked.pop("setting"))
-    request = Asked(
-        results, setting=setting, where=parse_where(where), compare=compare is not None, columns=further, **asked
+    if old_preset is not None:
+        click.echo("--setting is called --preset now", err=True)
+    catalogue = Catalog(catalog)
+    target = Target.parse(_whole_documents(formats, output) if standalone else formats, output, catalogue)
+    card = load_report(catalogue, name)
+    request = ReportRequest(
+        results,
+        preset=cast("Preset", old_preset or preset),
+        where=parse_where(where),
+        compare=compare is not None,
+        columns=tuple(key for column in columns.split(",") if (key := column.strip())),
+        **options,
     )
     with ShownProgress() as progress:
-        document = build_report(card, request, found, progress)
-        files = write_report(document, wanted or ["md"], output, standalone=standalone) if output is not None else []
+        document = build_report(card, request, catalogue, progress)
+        files = target.write(document)
+    text = target.text(document)
     if json:
         print_json({**document.plain(), "files": [str(file) for file in files]})
     elif files:
         click.echo("\n".join(str(file) for file in files))
-    elif wanted:
-        click.echo(as_text(document, wanted[0], standalone=standalone), nl=False)
+    elif text is not None:
+        click.echo(text, nl=False)
     else:
-        _show(document)
+        print_document(document)
 
 
-def _show(document: Document) -> None:
-    for table in document.tables:
-        _show_table(table)
-    if document.figures:
-        click.echo(f"figures: {', '.join(figure.title for figure in document.figures)} (--format png --output DIR)")
-    for note in document.notes:
-        click.echo(f"- {note}")
-    if document.source:
-        click.echo(f"source: {document.source}")
-
-
-def _show_table(table: Table) -> None:
-    from rich.text import Text
-
-    from petlbench.cli.output import print_table
-
-    columns = [table.row_title, *_headings(table)]
-    rows = [
-        [
-            Text(row.title, "italic" if row.kind == "baseline" else ""),
-            *(_text(table.cell(row, one)) for one in table.columns),
-        ]
-        for row in table.rows
-    ]
-    print_table(
-        table.title, columns, rows, caption="\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
-    )
-    if table.commands:
-        # Not in the caption, which is folded: this is to be copied.
-        click.echo("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
-
-
-def _headings(table: Table) -> list[str]:
-    """Headings; the title of a group stands above the first of its columns."""
-    found, last = [], ""
-    for column in table.columns:
-        group = f"{column.group}:\n" if column.group != last else "\n" if column.group else ""
-        found.append(f"{group}{column.heading}{'>' if column.numeric else ''}")
-        last = column.group
-    return found
-
-
-def _text(cell: Cell) -> Any:
-    from rich.text import Text
-
-    return Text(cell.text + (" †" if cell.flags else ""), _STYLES.get(cell.mark, ""))
+def _whole_documents(formats: str | None, output: Path | None) -> str | None:
+    """The formats with LaTeX as a whole document."""
+    if formats is None:
+        return "latex_document" if output is not None and output.suffix.lower() == ".tex" else None
+    names = {"latex": "latex_document", "tex": "latex_document"}
+    return ",".join(names.get(name.strip().lower(), name) for name in formats.split(","))

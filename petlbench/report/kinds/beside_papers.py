@@ -12,7 +12,7 @@ __all__ = ["compare_with_papers"]
 
 _OURS = {"learnable": "params", "memory": "memory", "average": "avg_auc", "ppe": "ppe", "pme": "pme"}
 _DIGITS = {"memory": 0}
-# They rest on the mean over datasets, which is another quantity over other datasets.
+# They depend on the mean over datasets, which is another quantity over other datasets.
 _AVERAGES = ("average", "ppe", "pme")
 
 _COUNTS = (
@@ -30,28 +30,28 @@ def compare_with_papers(report: str, main: Table, grid: Grid, settings: str) -> 
         grid: Its rows.
         settings: The study's settings in words.
     """
-    papers = [found for paper in PAPERS if (found := paper_table(paper, report)) is not None]
-    return [table for paper in papers if (table := _compared(paper, main, grid, settings)) is not None]
+    papers = [paper for name in PAPERS if (paper := paper_table(name, report)) is not None]
+    return [table for paper in papers if (table := _comparison(paper, main, grid, settings)) is not None]
 
 
-def _compared(paper: PaperTable, main: Table, grid: Grid, settings: str) -> Table | None:
+def _comparison(paper: PaperTable, main: Table, grid: Grid, settings: str) -> Table | None:
     labels = {line.key: line.published for line in grid.lines}
     pairs = [(row, printed) for row in main.rows if (printed := paper.row(labels.get(row.key, row.key))) is not None]
     same = set(grid.datasets) == set(paper.averaged)
     shared = [
         column
         for column in main.columns
-        if (same or column.key not in _AVERAGES) and any(_printed(one, column.key) is not None for _, one in pairs)
+        if (same or column.key not in _AVERAGES) and any(_printed(row, column.key) is not None for _, row in pairs)
     ]
     if not pairs or not shared:
         return None
     rows = [Row(row.key, row.title, _cells(row, printed, shared)) for row, printed in pairs]
     caption = (
-        f"Ours: {settings}. Published: {paper.title}, {paper.said}. Two memory figures are one quantity only where "
-        "precision, attention kernel, batch and what is counted agree; two scores only where split, weights and image "
-        "size do. Difference: ours less published."
+        f"Ours: {settings}. Published: {paper.title}, {paper.description}. Two memory figures are one quantity only "
+        "where precision, attention kernel, batch and what is counted agree; two scores only where split, weights and "
+        "image size do. Difference: ours less published."
     )
-    columns = [column for one in shared for column in _columns(one)]
+    columns = [part for column in shared for part in _columns(column)]
     notes = [] if same else [f"Averages are not compared: the paper's is over {', '.join(paper.averaged)}."]
     if any(column.key == "learnable" for column in shared):
         notes.append(_COUNTS)
@@ -72,14 +72,12 @@ def _cells(row: Row, printed: PaperRow, shared: Sequence[Column]) -> Mapping[str
         cells[f"{column.key}_ours"] = Cell(ours.value, ours.text, std=ours.std, reason=ours.reason)
         std = printed.stds.get(column.key)
         text = "–" if theirs is None else f"{theirs:,.{digits}f}" + ("" if std is None else f" ± {std:.2f}")
-        cells[f"{column.key}_published"] = Cell(
-            theirs, text, std=std, reason="" if theirs is not None else "not printed"
-        )
-        known = ours.value is not None and theirs is not None
+        cells[f"{column.key}_published"] = Cell(theirs, text, std=std, reason="not printed" if theirs is None else "")
+        difference = None if ours.value is None or theirs is None else ours.value - theirs
         cells[f"{column.key}_difference"] = (
-            Cell(ours.value - theirs, f"{ours.value - theirs:+,.{digits}f}")  # type: ignore[operator]
-            if known
-            else Cell(text="–", reason="one of the two is missing")
+            Cell(text="–", reason="one of the two is missing")
+            if difference is None
+            else Cell(difference, f"{difference:+,.{digits}f}")
         )
     return cells
 

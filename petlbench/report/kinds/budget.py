@@ -15,10 +15,11 @@ from petlbench.core.errors import InputError
 from petlbench.report.cells import number_cell
 from petlbench.report.columns import find_metric
 from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
-from petlbench.report.request import Material
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.registry import ReportKind
 from petlbench.results.stored import Stored
 
-__all__ = ["budget_report", "expected_best"]
+__all__ = ["BUDGET", "expected_best"]
 
 _SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)
 _CAPTION = (
@@ -40,59 +41,51 @@ def expected_best(values: Sequence[float], count: int) -> float:
     return sum(v * (comb(i, count - 1) / ways) for i, v in enumerate(sorted(values)) if i >= count - 1)
 
 
-def budget_report(material: Material) -> Document:
+def build(inputs: ReportInputs) -> Document:
     """Make the report of all searches that wrote to the folder of the results.
-
-    Args:
-        material: Whose trials are asked for.
 
     Raises:
         InputError: When there is no trial.
     """
-    found = _by_search(material)
-    if not found:
+    scores, metric = _by_search(inputs), inputs.request.metric
+    if not scores:
         raise InputError(
-            f"no trials of a search are stored in {material.asked.results}",
+            f"no trials of a search are stored in {inputs.request.results}",
             hint="petlbench sweep writes them there",
             kind="no_results",
         )
-    titles = {name: entry.title for name, entry in material.catalog.entries("method").items()}
-    datasets = sorted({dataset for _, dataset in found})
+    titles = {method: inputs.titles.get(method, method) for method, _ in scores}
     figures, rows = [], []
-    for dataset in datasets:
-        mine = {method: values for (method, where), values in found.items() if where == dataset}
-        metric = find_metric(material.catalog, material.asked.metric)
-        figures.append(_figure(dataset, mine, titles, metric.title))
-        rows += [_row(f"{titles.get(method, method)} on {dataset}", method, values) for method, values in mine.items()]
-    most = max(len(values) for values in found.values())
+    for dataset in sorted({dataset for _, dataset in scores}):
+        searches = {method: values for (method, where), values in scores.items() if where == dataset}
+        figures.append(_figure(dataset, searches, titles, find_metric(inputs.catalog, metric).title))
+        rows += [_row(f"{titles[method]} on {dataset}", method, values) for method, values in searches.items()]
+    most = max(map(len, scores.values()))
     columns = [
         Column("trials", "trials"),
         *(Column(f"best_of_{n}", f"best of {n}", "%", "higher") for n in _SHOWN if n <= most),
     ]
-    table = Table("main", material.card.title, columns, rows, _CAPTION, row_title="search")
-    return Document(
-        material.card.name,
-        material.card.title,
-        [table],
-        figures,
-        source=material.source,
-        settings={"metric": material.asked.metric},
-    )
+    card = inputs.card
+    table = Table("main", card.title, columns, rows, _CAPTION, row_title="search")
+    return Document(card.name, card.title, [table], figures, source=inputs.source, settings={"metric": metric})
 
 
-def _by_search(material: Material) -> dict[tuple[str, str], list[float]]:
+BUDGET = ReportKind(name="budget", title="What a search finds by number of trials", build=build)
+
+
+def _by_search(inputs: ReportInputs) -> dict[tuple[str, str], list[float]]:
     """Scores of trials in percent, by method and dataset."""
     trials: dict[tuple[str, str], list[Stored]] = {}
-    for one in material.trials():
-        trials.setdefault((one.method, one.dataset), []).append(one)
-    found = {key: [_best(one, material.asked.metric) for one in _tried(mine)] for key, mine in trials.items()}
-    return {key: _filled(values) for key, values in found.items() if any(value is not None for value in values)}
+    for run in inputs.trials:
+        trials.setdefault((run.method, run.dataset), []).append(run)
+    scores = {key: [_best(run, inputs.request.metric) for run in _tried(mine)] for key, mine in trials.items()}
+    return {key: _filled(values) for key, values in scores.items() if any(value is not None for value in values)}
 
 
 def _tried(runs: Sequence[Stored]) -> list[Stored]:
     """The trials proper: a search tries settings with its first seed, and only the best of them with further ones."""
-    first = min(one.seed for one in runs)
-    return [one for one in runs if one.seed == first]
+    first = min(run.seed for run in runs)
+    return [run for run in runs if run.seed == first]
 
 
 def _best(stored: Stored, metric: str) -> float | None:
@@ -112,7 +105,7 @@ def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, st
     for method, values in searches.items():
         counts = list(range(1, len(values) + 1))
         best: list[float | None] = [expected_best(values, count) for count in counts]
-        series.append(Series(method, titles.get(method, method), {"trials": [float(n) for n in counts], "score": best}))
+        series.append(Series(method, titles[method], {"trials": [float(n) for n in counts], "score": best}))
     return Figure(
         dataset, "lines", f"What a search finds on {dataset}", axes, "trials", "score", series, caption=_CAPTION
     )
@@ -121,8 +114,6 @@ def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, st
 def _row(title: str, method: str, values: Sequence[float]) -> Row:
     cells = {"trials": Cell(len(values), str(len(values)))}
     for count in _SHOWN:
-        known = count <= len(values)
-        cells[f"best_of_{count}"] = number_cell(
-            expected_best(values, count) if known else None, 2, f"{len(values)} trials were tried"
-        )
+        best = expected_best(values, count) if count <= len(values) else None
+        cells[f"best_of_{count}"] = number_cell(best, 2, f"{len(values)} trials were tried")
     return Row(f"{method} {title}", title, cells)

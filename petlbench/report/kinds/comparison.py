@@ -9,7 +9,7 @@ from petlbench.core.errors import unknown_name
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
 from petlbench.report.grid import Line
-from petlbench.report.request import Material
+from petlbench.report.inputs import ReportInputs
 
 if TYPE_CHECKING:
     from petlbench.statistics.ranks import RankTests
@@ -31,11 +31,11 @@ _COLUMNS = (
 )
 
 
-def compare_lines(material: Material, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
+def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
     """Compare every row with one of them.
 
     Args:
-        material: What the report is made from.
+        inputs: What the report is made from.
         context: The results.
 
     Returns:
@@ -48,22 +48,19 @@ def compare_lines(material: Material, context: Context) -> tuple[list[Table], li
     if len(lines) < 2:
         return [], [], []
     runs = sum(len(line.all_runs) for line in lines)
-    if runs > _MOST_RUNS and material.asked.against is None:
-        return (
-            [],
-            [],
-            [f"Rows are not compared: the predictions of {runs:,} runs would be read. --against METHOD does it."],
-        )
-    base = _base(material, context, lines)
-    material.progress.phase("comparing", len(lines) - 1)
+    if runs > _MOST_RUNS and inputs.request.against is None:
+        note = f"Rows are not compared: the predictions of {runs:,} runs would be read. --against METHOD does it."
+        return [], [], [note]
+    base = _base(inputs, context, lines)
+    inputs.progress.phase("comparing", len(lines) - 1)
     rows, series = [], []
     for line in lines:
         if line.key != base.key:
-            found = context.evidence.average(line.key, base.key)
-            if found is not None:
-                rows.append(Row(line.key, line.title, _cells(found), runs=tuple(one.run_id for one in line.all_runs)))
-                series.append(_series(line, found.here))
-            material.progress.advance()
+            average = context.evidence.average(line.key, base.key)
+            if average is not None:
+                rows.append(Row(line.key, line.title, _cells(average), runs=tuple(run.run_id for run in line.all_runs)))
+                series.append(_series(line, average.here))
+            inputs.progress.advance()
     ranks, notes = _ranks(context, lines, base)
     if not rows:
         return [], ranks, notes
@@ -73,20 +70,20 @@ def compare_lines(material: Material, context: Context) -> tuple[list[Table], li
     return [table], [_figure(title, series, caption), *ranks], notes
 
 
-def _base(material: Material, context: Context, lines: Sequence[Line]) -> Line:
+def _base(inputs: ReportInputs, context: Context, lines: Sequence[Line]) -> Line:
     """The row to compare with: the one that was asked for, the report's own, or the one with the best average."""
     by_key = {line.key: line for line in lines}
-    asked = material.asked.against
-    if asked is not None and asked not in by_key:
-        raise unknown_name("row to compare with", asked, by_key)
-    wanted = asked or material.card.against
-    if wanted in by_key:
-        return by_key[wanted]
+    against = inputs.request.against
+    if against is not None and against not in by_key:
+        raise unknown_name("row to compare with", against, by_key)
+    key = against or inputs.card.against
+    if key in by_key:
+        return by_key[key]
     return max(lines, key=lambda line: (context.averages[line.key].value or 0.0, len(line.all_runs)))
 
 
-def _cells(found: Average) -> dict[str, Cell]:
-    here, elsewhere = found.here, found.elsewhere
+def _cells(average: Average) -> dict[str, Cell]:
+    here, elsewhere = average.here, average.elsewhere
     return {
         "effect": _effect(here),
         "interval": _interval(here),
@@ -100,38 +97,44 @@ def _cells(found: Average) -> dict[str, Cell]:
     }
 
 
-def _effect(one: Comparison) -> Cell:
-    low, high = (None if bound is None else 100 * bound for bound in (one.low, one.high))
-    cell = _points(one.effect, one, "+")
+def _effect(comparison: Comparison) -> Cell:
+    low, high = (None if bound is None else 100 * bound for bound in (comparison.low, comparison.high))
+    cell = _points(comparison.effect, comparison, "+")
     return Cell(
-        cell.value, cell.text, low, high, flags=("too few positives for the interval to hold",) if one.few else ()
+        cell.value,
+        cell.text,
+        low,
+        high,
+        flags=("too few positives for the interval to hold",) if comparison.few else (),
     )
 
 
-def _interval(one: Comparison) -> Cell:
-    if one.low is None or one.high is None:
-        return Cell(text="–", reason=one.note or one.verdict)
-    return Cell(text=f"{_points(one.low, one, '+').text} to {_points(one.high, one, '+').text}")
+def _interval(comparison: Comparison) -> Cell:
+    if comparison.low is None or comparison.high is None:
+        return Cell(text="–", reason=comparison.note or comparison.verdict)
+    return Cell(
+        text=f"{_points(comparison.low, comparison, '+').text} to {_points(comparison.high, comparison, '+').text}"
+    )
 
 
-def _probability(one: Comparison) -> Cell:
-    if one.p_better is None:
-        return Cell(text="–", reason=one.note or one.verdict)
-    share = min(max(one.p_better, 0.0), 1.0)
+def _probability(comparison: Comparison) -> Cell:
+    if comparison.p_better is None:
+        return Cell(text="–", reason=comparison.note or comparison.verdict)
+    share = min(max(comparison.p_better, 0.0), 1.0)
     text = "> 0.999" if share > 0.999 else "< 0.001" if share < 0.001 else f"{share:.3f}"
     return Cell(share, text)
 
 
-def _verdict(one: Comparison) -> Cell:
-    return Cell(text=one.verdict, reason=one.note)
+def _verdict(comparison: Comparison) -> Cell:
+    return Cell(text=comparison.verdict, reason=comparison.note)
 
 
-def _points(value: float, one: Comparison, sign: str) -> Cell:
+def _points(value: float, comparison: Comparison, sign: str) -> Cell:
     """A difference in points of a percent, rounded by its standard error."""
     from petlbench.statistics.rounding import round_by_uncertainty
 
-    if one.error:
-        text = round_by_uncertainty(100 * value, 100 * one.error)
+    if comparison.error:
+        text = round_by_uncertainty(100 * value, 100 * comparison.error)
         return Cell(100 * value, f"+{text}" if sign and value > 0 else text)
     return Cell(100 * value, f"{100 * value:{sign}.2f}")
 
@@ -147,12 +150,12 @@ def _caption(base: Line, context: Context) -> str:
 
 
 def _table_notes(rows: Sequence[Row]) -> list[str]:
-    found: dict[str, list[str]] = {}
+    titles: dict[str, list[str]] = {}
     for row in rows:
         for key in ("verdict", "elsewhere_verdict"):
             if row.cells[key].reason:
-                found.setdefault(row.cells[key].reason, []).append(row.title)
-    return [f"{', '.join(dict.fromkeys(titles))}: {reason}." for reason, titles in found.items()]
+                titles.setdefault(row.cells[key].reason, []).append(row.title)
+    return [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in titles.items()]
 
 
 def _series(line: Line, one: Comparison) -> Series:
@@ -164,7 +167,7 @@ def _series(line: Line, one: Comparison) -> Series:
 
 def _figure(title: str, series: Sequence[Series], caption: str) -> Figure:
     axes = (Axis("effect", "effect", "points"), Axis("row", "method"))
-    return Figure("comparison", "intervals", title, axes, "effect", "row", series, caption=caption, marks={"zero": 0})
+    return Figure("comparison", "intervals", title, axes, "effect", "row", series, caption=caption, marks={"line": 0})
 
 
 def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Figure], list[str]]:

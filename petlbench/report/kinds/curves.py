@@ -6,28 +6,36 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from petlbench.report.context import Context
-from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.document import Axis, Document, Figure, Series
 from petlbench.report.grid import Line
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.registry import ReportKind
+from petlbench.report.selection import check_alike, check_cells
 from petlbench.results.stored import Stored
 
-__all__ = ["curve_figures"]
+__all__ = ["CURVES"]
 
 _CAPTION = "A line is the mean over runs, its band from the lowest to the highest run. The test split is not in it."
 
 
-def curve_figures(context: Context) -> list[Figure]:
-    """Draw one figure a dataset and figure of the curve: validation score, training loss.
+def build(inputs: ReportInputs) -> Document:
+    """Draw one figure for each dataset and quantity: validation score, training loss."""
+    check_alike(inputs.finished)
+    check_cells(inputs.finished, lambda run: run.method)
+    return inputs.document(figures=_figures(inputs.context))
 
-    Args:
-        context: The results.
-    """
+
+CURVES = ReportKind(name="curves", title="Learning curves", build=build)
+
+
+def _figures(context: Context) -> list[Figure]:
     figures = []
     for name in context.grid.datasets:
         for key, title, unit, factor in (
             (f"val_{context.metric.name}", f"validation {context.metric.title}", "%", 100.0),
             ("train_loss", "training loss", "nats", 1.0),
         ):
-            series = [found for line in context.grid.lines if (found := _series(line, name, key, factor)) is not None]
+            series = [curve for line in context.grid.lines if (curve := _series(line, name, key, factor)) is not None]
             if series:
                 axes = (Axis("epoch", "epoch"), Axis(key, title, unit))
                 heading = f"{context.grid.titles[name]}: {title}"
@@ -55,5 +63,5 @@ def _series(line: Line, dataset: str, key: str, factor: float) -> Series | None:
 
 
 def _points(runs: Sequence[Stored], key: str) -> list[tuple[int, float]]:
-    curves = (one.document.get("curve") or () for one in runs)
+    curves = (run.document.get("curve") or () for run in runs)
     return [(int(p["epoch"]), float(p[key])) for curve in curves for p in curve if p.get(key) is not None]

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.core.progress import Progress
 from petlbench.report.cells import MIB, mark_best, number_cell
 from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
-from petlbench.report.kinds.methods_table import describe_settings
-from petlbench.report.request import Asked, Material
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.kinds.methods import describe_settings
+from petlbench.report.registry import ReportKind
+from petlbench.report.request import ReportRequest
 from petlbench.report.selection import check_alike, common_settings
-from petlbench.report.spec import SETTINGS, ReportCard
+from petlbench.report.spec import PRESETS, ReportCard
 from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Row as Forecast
 
-__all__ = ["measured_report", "predicted_report"]
+__all__ = ["RESOLUTIONS"]
 
 _CLASSES = 7
 _SIZE = "image_size"
@@ -29,89 +29,87 @@ _SIZE = "image_size"
 _Sizes = Mapping[str, Mapping[int, "tuple[int | None, str]"]]
 
 
-def predicted_report(card: ReportCard, asked: Asked, catalog: Catalog, progress: Progress) -> Document:
-    """Predict the memory of a training step for every method and image size; no result is read.
-
-    Args:
-        card: The report.
-        asked: What the user asks for; of ``where``, backbone, precision, attention_kernel and training.* count.
-        catalog: The catalogues.
-        progress: Told what goes on.
+def build(inputs: ReportInputs) -> Document:
+    """Make the report: of what was predicted, or of what runs measured where the request says so.
 
     Raises:
-        InputError: When a setting is unknown.
+        InputError: When a setting is unknown, or results are of settings that differ in more than the image size.
     """
+    return _measured_report(inputs) if inputs.request.measured else _predicted_report(inputs)
+
+
+RESOLUTIONS = ReportKind(name="resolutions", title="Peak memory by image size", build=build)
+
+
+def _predicted_report(inputs: ReportInputs) -> Document:
+    """Predict the memory of a training step for every method and image size; no result is read."""
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
     from petlbench.core.request import Request
     from petlbench.study.forecast.memory import Extras, predict_rows
     from petlbench.study.grid import Vary, plan_cases
 
-    settings = _predicted_settings(card, asked)
-    request = Request(method="", device="cuda", weights="none", **settings)
-    vary = Vary("image-size", tuple(map(str, card.sizes)))
-    cases = plan_cases(request, list(card.study.methods), vary, catalog)
+    card, request, catalog = inputs.card, inputs.request, inputs.catalog
+    settings = _predicted_settings(card, request)
+    run = Request(method="", device="cuda", weights="none", **settings)
+    cases = plan_cases(run, list(card.study.methods), Vary("image-size", tuple(map(str, card.sizes))), catalog)
     with open_workers(usable_cores()) as workers:
-        rows = predict_rows(cases, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=progress)
-    found: dict[str, dict[int, tuple[int | None, str]]] = {}
+        rows = predict_rows(
+            cases, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=inputs.progress
+        )
+    sizes: dict[str, dict[int, tuple[int | None, str]]] = {}
     for row in rows:
-        size = int(row.case.varied["image-size"])
-        found.setdefault(row.case.request.method, {})[size] = _predicted(row, asked.figure)
-    told = {
-        "training.batch_size": rows[0].case.training.batch_size,
-        "training.optimizer": rows[0].case.training.optimizer,
+        pixels = int(row.case.varied["image-size"])
+        sizes.setdefault(row.case.request.method, {})[pixels] = _predicted(row, request.figure)
+    case = rows[0].case
+    training = {
+        "training.batch_size": case.training.batch_size,
+        "training.optimizer": case.training.optimizer,
     }
-    words = describe_settings({**settings, **told, "backbone": rows[0].case.backbone})
-    caption = f"'{asked.figure}', predicted for a training step on a CUDA device, {_CLASSES} classes: {words}."
-    document = _document(card, found, caption, _titles(catalog))
+    words = describe_settings({**settings, **training, "backbone": case.backbone})
+    caption = f"'{request.figure}', predicted for a training step on a CUDA device, {_CLASSES} classes: {words}."
+    document = _document(card, sizes, caption, inputs.titles)
     return replace(document, source="predicted by petlbench memory", settings=settings)
 
 
-def measured_report(material: Material) -> Document:
-    """Show what runs measured at several image sizes.
-
-    Args:
-        material: The results.
-
-    Raises:
-        InputError: When they are of settings that differ in more than the image size.
-    """
-    card, asked = material.card, material.asked
-    runs = material.finished
+def _measured_report(inputs: ReportInputs) -> Document:
+    """Show what runs measured at several image sizes."""
+    card, request = inputs.card, inputs.request
+    runs = inputs.finished
     check_alike(runs, but=(_SIZE, "training.epochs"))
     if not runs:
-        raise InputError(f"no run in {asked.results} has finished", hint="leave --measured out", kind="no_results")
-    methods = [name for name in card.study.methods if any(one.method == name for one in runs)]
-    methods += sorted({one.method for one in runs} - set(methods))
-    sizes = sorted({int(one.config[_SIZE]) for one in runs})
-    found = {method: {size: _measured(runs, method, size, asked.figure) for size in sizes} for method in methods}
-    source = {str((one.document.get("memory") or {}).get("source")) for one in runs}
+        raise InputError(f"no run in {request.results} has finished", hint="leave --measured out", kind="no_results")
+    methods = [name for name in card.study.methods if any(run.method == name for run in runs)]
+    methods += sorted({run.method for run in runs} - set(methods))
+    pixels = sorted({int(run.config[_SIZE]) for run in runs})
+    sizes = {method: {size: _measured(runs, method, size, request.figure) for size in pixels} for method in methods}
+    source = {str((run.document.get("memory") or {}).get("source")) for run in runs}
     words = describe_settings(common_settings(runs), but=(_SIZE, "training.epochs"))
-    caption = f"'{asked.figure}', peak of a training step, measured on {', '.join(sorted(source))}: {words}."
-    document = _document(card, found, caption, _titles(material.catalog))
-    documents = [dict(one.document) | {"folder": str(one.folder or "")} for one in runs]
-    return replace(document, runs=documents, source=material.source, settings=common_settings(runs))
+    caption = f"'{request.figure}', peak of a training step, measured on {', '.join(sorted(source))}: {words}."
+    document = _document(card, sizes, caption, inputs.titles)
+    documents = [dict(run.document) | {"folder": str(run.folder or "")} for run in runs]
+    return replace(document, runs=documents, source=inputs.source, settings=common_settings(runs))
 
 
-def _predicted_settings(card: ReportCard, asked: Asked) -> dict[str, Any]:
-    """Fields of a request: the card's, the standard setting's (as-published by default), and what was asked for."""
-    known = {"backbone", "precision", "attention_kernel", "checkpointing"}
-    given: dict[str, Any] = {name: value for name, value in card.study.request.items() if name in known}
-    given |= SETTINGS["as-published" if asked.setting == "any" else asked.setting]
+def _predicted_settings(card: ReportCard, request: ReportRequest) -> dict[str, Any]:
+    """Fields of a run's request: the card's, the preset's (as-published by default), and those of ``where``."""
+    names = {"backbone", "precision", "attention_kernel", "checkpointing"}
+    settings: dict[str, Any] = {name: value for name, value in card.study.request.items() if name in names}
+    settings |= PRESETS["as-published" if request.preset == "any" else request.preset]
     training = {"batch_size": card.study.request.get("training", {}).get("batch_size", 16)}
-    for key, value in asked.where.items():
+    for key, value in request.where.items():
         group, dot, name = key.partition(".")
         if dot and group == "training":
             training[name] = value
-        elif key in known:
-            given[key] = value if key != "checkpointing" else value == "true"
+        elif key in names:
+            settings[key] = value if key != "checkpointing" else value == "true"
         else:
             raise InputError(
                 f"--where {key}={value}: memory is predicted here, and that is no part of it",
-                hint=f"known: {', '.join(sorted(known))}, training.batch_size; or add --measured",
+                hint=f"known: {', '.join(sorted(names))}, training.batch_size; or add --measured",
                 kind="bad_setting",
             )
-    return {**given, "training": training}
+    return {**settings, "training": training}
 
 
 def _predicted(row: Forecast, figure: str) -> tuple[int | None, str]:
@@ -121,39 +119,35 @@ def _predicted(row: Forecast, figure: str) -> tuple[int | None, str]:
 
 
 def _measured(runs: Sequence[Stored], method: str, size: int, figure: str) -> tuple[int | None, str]:
-    mine = [one for one in runs if one.method == method and one.config[_SIZE] == size]
-    known = [bytes_ for one in mine if (bytes_ := one.memory(figure)) is not None]
-    return max(known, default=None), f"'{figure}' is not measured there" if mine else "not run"
+    mine = [run for run in runs if run.method == method and run.config[_SIZE] == size]
+    peaks = [peak for run in mine if (peak := run.memory(figure)) is not None]
+    return max(peaks, default=None), f"'{figure}' is not measured there" if mine else "not run"
 
 
-def _document(card: ReportCard, found: _Sizes, caption: str, titles: Mapping[str, str]) -> Document:
-    sizes = sorted({size for by_size in found.values() for size in by_size})
+def _document(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[str, str]) -> Document:
+    sizes = sorted({size for by_size in bytes_.values() for size in by_size})
     columns = [Column(f"size_{size}", f"{size} pixels", "MiB", "lower") for size in sizes]
     by_column = {
-        f"size_{size}": mark_best([_cell(*by_size[size]) for by_size in found.values()], "lower") for size in sizes
+        f"size_{size}": mark_best([_cell(*by_size[size]) for by_size in bytes_.values()], "lower") for size in sizes
     }
     rows = [
         Row(method, titles.get(method, method), {key: cells[number] for key, cells in by_column.items()})
-        for number, method in enumerate(found)
+        for number, method in enumerate(bytes_)
     ]
     table = Table("main", card.title, columns, rows, f"{caption} Best bold, second underlined.")
-    return Document(card.name, card.title, [table], [_figure(card, found, caption, titles)])
+    return Document(card.name, card.title, [table], [_figure(card, bytes_, caption, titles)])
 
 
-def _figure(card: ReportCard, found: _Sizes, caption: str, titles: Mapping[str, str]) -> Figure:
+def _figure(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[str, str]) -> Figure:
     axes = (Axis("pixels", "image size", "pixels"), Axis("memory", "peak memory of a training step", "GiB"))
     series = []
-    for method, by_size in found.items():
-        known = [(float(size), value / 2**30) for size, (value, _) in sorted(by_size.items()) if value is not None]
-        if known:
-            values = {"pixels": [size for size, _ in known], "memory": [value for _, value in known]}
+    for method, by_size in bytes_.items():
+        points = [(float(size), value / 2**30) for size, (value, _) in sorted(by_size.items()) if value is not None]
+        if points:
+            values = {"pixels": [size for size, _ in points], "memory": [value for _, value in points]}
             series.append(Series(method, titles.get(method, method), values))
     return Figure("memory", "lines", card.title, axes, "pixels", "memory", series, caption=caption)
 
 
 def _cell(size: int | None, reason: str) -> Cell:
     return number_cell(None if size is None else size / MIB, 1, reason)
-
-
-def _titles(catalog: Catalog) -> dict[str, str]:
-    return {name: entry.title for name, entry in catalog.entries("method").items()}

@@ -80,12 +80,13 @@ class PaperTable:
         return next((row for row in self.rows if row.key == key), None)
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The settings in words."""
-        told = self.settings
+        settings = self.settings
         return (
-            f"{told['backbone']} at {told['image_size']} pixels, batch size {told['batch_size']}; as far as is known "
-            f"in {told['precision']} with {told['attention_kernel']} attention, memory as nvidia-smi shows it"
+            f"{settings['backbone']} at {settings['image_size']} pixels, batch size {settings['batch_size']}; as far "
+            f"as is known in {settings['precision']} with {settings['attention_kernel']} attention, memory as "
+            "nvidia-smi shows it"
         )
 
 
@@ -116,8 +117,8 @@ def paper_table(paper: str, report: str) -> PaperTable | None:
 
 
 def _lines(file: str) -> list[dict[str, str]]:
-    with (shipped_folder("report") / "published" / f"{file}.csv").open(encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
+    with (shipped_folder("report") / "published" / f"{file}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @cache

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.report.cells import mark_best, number_cell
 from petlbench.report.document import Cell, Column, Document, Row, Table
 from petlbench.report.kinds.papers import PAPERS, PaperRow, PaperTable, paper_table
+
+if TYPE_CHECKING:
+    from petlbench.report.inputs import ReportInputs
+    from petlbench.report.registry import ReportKind
 
 __all__ = ["paper_columns", "printed_report", "recomputed"]
 
@@ -19,35 +24,36 @@ _NAMES = {"average": "average of its cells", "ppe": "PPE", "pme": "PME"}
 _PRINTED = {"average": "avg_auc", "ppe": "ppe", "pme": "pme"}
 
 
-def printed_report(name: str, title: str, paper: str, titles: dict[str, str]) -> Document:
+def printed_report(inputs: ReportInputs, paper: str, kind: ReportKind) -> Document:
     """Compute a paper's table again.
 
     Args:
-        name: Name of the report.
-        title: Its title.
+        inputs: The report, and the names of tables.
         paper: Key of the paper.
-        titles: What methods and datasets are called in tables, by name.
+        kind: Says whether the table is drawn, too.
 
     Raises:
         InputError: When the paper is not known, or prints no such table.
     """
-    table = paper_table(paper, name)
+    card, titles = inputs.card, inputs.titles
+    table = paper_table(paper, card.name)
     if table is None:
-        known = ", ".join(
-            f"report {report} --results papers:{one}" for one, files in PAPERS.items() for report in files
+        commands = ", ".join(
+            f"report {report} --results papers:{name}" for name, files in PAPERS.items() for report in files
         )
         raise InputError(
-            f"--results papers:{paper} has no figures for the report '{name}'",
-            hint=f"there are: {known}",
+            f"--results papers:{paper} has no figures for the report '{card.name}'",
+            hint=f"there are: {commands}",
             kind="no_results",
         )
     main = _main_table(table, titles)
     differences = _differences_table(table, main)
     return Document(
-        name,
-        f"{title}: {table.title}, computed again",
-        tables=(main, differences) if differences.rows else (main,),
-        notes=() if differences.rows else ("Every figure that can be computed again agrees with print.",),
+        card.name,
+        f"{card.title}: {table.title}, computed again",
+        (main, differences) if differences.rows else (main,),
+        (kind.printed_figure(table, titles),) if kind.printed_figure is not None else (),
+        () if differences.rows else ("Every figure that can be computed again agrees with print.",),
         source=f"reports/published/{table.file}.csv",
         settings={"results": f"papers:{paper}", **table.settings, "rows": len(table.rows)},
     )
@@ -64,26 +70,26 @@ def recomputed(row: PaperRow, table: PaperTable) -> dict[str, float]:
 
     Returns:
         ``average``: of the printed cells, where there are any, in percent. ``ppe`` and ``pme``, where the row prints
-        what they rest on.
+        what they depend on.
     """
-    found = {"average": fmean(row.scores.values())} if row.scores else {}
+    figures = {"average": fmean(row.scores.values())} if row.scores else {}
     score = row.printed["avg_auc"]
     if "params" in row.printed:
-        found["ppe"] = ppe(score, row.printed["params"] / 100)
-    return found | {"pme": pme(score, row.printed["memory"] / table.full_memory)}
+        figures["ppe"] = ppe(score, row.printed["params"] / 100)
+    return figures | {"pme": pme(score, row.printed["memory"] / table.full_memory)}
 
 
-def paper_columns(table: PaperTable, titles: dict[str, str]) -> list[Column]:
+def paper_columns(table: PaperTable, titles: Mapping[str, str]) -> list[Column]:
     """The columns that a paper's table has, with those that are computed."""
     columns = [Column("learnable", "learnable", "%", "lower")] if "params" in table.rows[0].printed else []
     columns.append(Column("memory", "memory", "MB", "lower"))
     columns += [Column(name, titles.get(name, name), "%", "higher") for name in table.datasets]
     columns.append(Column("average", "average", "%", "higher"))
-    ours = [Column("ppe", "PPE", "", "higher")] if "params" in table.rows[0].printed else []
-    return [*columns, *ours, Column("pme", "PME", "", "higher")]
+    columns += [Column("ppe", "PPE", "", "higher")] if "params" in table.rows[0].printed else []
+    return [*columns, Column("pme", "PME", "", "higher")]
 
 
-def _main_table(table: PaperTable, titles: dict[str, str]) -> Table:
+def _main_table(table: PaperTable, titles: Mapping[str, str]) -> Table:
     columns = paper_columns(table, titles)
     raw = [_cells(row, table) for row in table.rows]
     by_column = {c.key: mark_best([cells.get(c.key, Cell(text="–")) for cells in raw], c.better) for c in columns}
@@ -92,9 +98,9 @@ def _main_table(table: PaperTable, titles: dict[str, str]) -> Table:
         for n, row in enumerate(table.rows)
     ]
     caption = (
-        f"{table.title}: {table.said}. Scores, memory and the average are printed figures; PPE and PME are computed "
-        f"here, from the printed average and with the paper's memory of full fine-tuning, {table.full_memory:,.0f} MB. "
-        "Best bold, second underlined."
+        f"{table.title}: {table.description}. Scores, memory and the average are printed figures; PPE and PME are "
+        f"computed here, from the printed average and with the paper's memory of full fine-tuning, "
+        f"{table.full_memory:,.0f} MB. Best bold, second underlined."
     )
     return Table("main", table.title, columns, rows, caption, row_title="method" if table.datasets else "row")
 

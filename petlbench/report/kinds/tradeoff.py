@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from petlbench.report.cells import MIB
 from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
-from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.document import Axis, Document, Figure, Series
 from petlbench.report.grid import Line
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.kinds.methods import main_table
 from petlbench.report.kinds.papers import PaperTable
+from petlbench.report.registry import ReportKind
 
-__all__ = ["AXES", "paper_figure", "tradeoff_figure"]
+__all__ = ["TRADEOFF"]
 
-AXES = (
+_AXES = (
     Axis("memory", "peak memory of a training step", "MiB", "log", "lower"),
     Axis("parameters", "learnable parameters", "%", "log", "lower"),
     Axis("time", "time of a run", "s", "log", "lower"),
 )
-"""What a score can be weighed against."""
-
 _OTHER = {"memory": "parameters", "parameters": "memory", "time": "memory"}
 
 
-def tradeoff_figure(context: Context, x: str, caption: str) -> Figure:
-    """Draw the average of each row against a cost; the size of a point is another cost.
+def build(inputs: ReportInputs) -> Document:
+    """Make a table, and the figure of each row's average against a cost; the size of a point is another cost."""
+    main = main_table(inputs)
+    return inputs.document([main], [_figure(inputs.context, inputs.request.x or "memory", main.caption)])
 
-    Args:
-        context: The results.
-        x: The cost to the right.
-        caption: The settings.
-    """
+
+def _figure(context: Context, x: str, caption: str) -> Figure:
     score = Axis("score", f"{context.metric.title}, average", "%", "linear", context.metric.direction)
-    series = [found for line in context.grid.lines if (found := _point(line, context)) is not None]
+    series = [point for line in context.grid.lines if (point := _point(line, context)) is not None]
     return Figure(
         "tradeoff",
         "scatter",
         "Score against cost",
-        (score, *AXES),
+        (score, *_AXES),
         x,
         "score",
         series,
@@ -44,13 +46,7 @@ def tradeoff_figure(context: Context, x: str, caption: str) -> Figure:
     )
 
 
-def paper_figure(table: PaperTable, titles: dict[str, str]) -> Figure:
-    """Draw what a paper prints.
-
-    Args:
-        table: The paper's table.
-        titles: What methods are called, by name.
-    """
+def _paper_figure(table: PaperTable, titles: Mapping[str, str]) -> Figure:
     score = Axis("score", "AUC, average", "%", "linear", "higher")
     memory = Axis("memory", "memory", "MB", "log", "lower")
     series = [
@@ -66,8 +62,8 @@ def paper_figure(table: PaperTable, titles: dict[str, str]) -> Figure:
         )
         for row in table.rows
     ]
-    axes = (score, memory, AXES[1])
-    caption = f"{table.title}: {table.said}. All figures are printed ones."
+    axes = (score, memory, _AXES[1])
+    caption = f"{table.title}: {table.description}. All figures are printed ones."
     return Figure(
         "tradeoff",
         "scatter",
@@ -82,11 +78,14 @@ def paper_figure(table: PaperTable, titles: dict[str, str]) -> Figure:
     )
 
 
+TRADEOFF = ReportKind(name="tradeoff", title="Score against cost", build=build, printed_figure=_paper_figure)
+
+
 def _point(line: Line, context: Context) -> Series | None:
     average, memory, seconds = context.averages[line.key], memory_of(line, context.figure), seconds_of(line)
     if average.value is None or parameters_of(line) is None:
         return None
-    ratios = [one.document["parameters"]["ratio"] for one in line.all_runs if one.document.get("parameters")]
+    ratios = [run.document["parameters"]["ratio"] for run in line.all_runs if run.document.get("parameters")]
     spread = average.std or 0.0
     values: dict[str, list[float | None]] = {
         "score": [average.value],

@@ -10,8 +10,9 @@ from itertools import groupby
 from textwrap import wrap
 
 from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.registry import ReportFormat
 
-__all__ = ["PREAMBLE", "escape", "render", "render_document", "render_table"]
+__all__ = ["LATEX", "LATEX_DOCUMENT", "PREAMBLE", "escape", "render", "render_document", "render_table"]
 
 PREAMBLE = (
     r"\usepackage[utf8]{inputenc}",
@@ -68,32 +69,29 @@ _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 # What fits on a page beside a caption.
 _MOST_ROWS = 40
 # What T1 has glyphs for: Latin-1, and some letters beyond.
-_LAST_KNOWN = 0xFF
-_KNOWN = frozenset("ŁłŒœıŠšŽžŸ")
+_LAST_GLYPH = 0xFF
+_FURTHER_GLYPHS = frozenset("ŁłŒœıŠšŽžŸ")
 
 
 def render(document: Document) -> str:
-    r"""Write the tables as a fragment that a paper takes in with ``\input``; what its preamble needs stands on top.
-
-    Args:
-        document: The report.
-    """
-    return (
-        "\n".join([*_head(document, "this file needs:"), *(f"%   {line}" for line in PREAMBLE), *_body(document)])
-        + "\n"
-    )
+    r"""Write the tables as a fragment that a paper takes in with ``\input``; what its preamble needs stands on top."""
+    needs = [f"%   {line}" for line in PREAMBLE]
+    return "\n".join([*_head(document, "this file needs:"), *needs, *_body(document)]) + "\n"
 
 
 def render_document(document: Document) -> str:
-    """Write a whole document.
-
-    Args:
-        document: The report.
-    """
+    """Write a whole document."""
     top = [r"\documentclass[10pt,a4paper]{article}", r"\usepackage[margin=2cm]{geometry}", *PREAMBLE]
     notes = [_notes([escape(note) for note in document.notes])] if document.notes else []
     title = [r"\begin{document}", rf"\section*{{{escape(document.title)}}}"]
     return "\n".join([*_head(document), *top, *title, *_body(document), *notes, r"\end{document}"]) + "\n"
+
+
+LATEX = ReportFormat(name="latex", title="LaTeX", suffix=".tex", render=render)
+# Not NAME.tex: compiling that would write over a figure in NAME.pdf.
+LATEX_DOCUMENT = ReportFormat(
+    name="latex_document", title="LaTeX, a whole document", suffix="-document.tex", render=render_document
+)
 
 
 def render_table(table: Table, label: str) -> str:
@@ -143,15 +141,15 @@ def escape(text: str) -> str:
 def _escaped(char: str) -> str:
     if char in _ESCAPED:
         return _ESCAPED[char]
-    if ord(char) <= _LAST_KNOWN or char in _KNOWN:
+    if ord(char) <= _LAST_GLYPH or char in _FURTHER_GLYPHS:
         return char
     nearest = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
-    return "".join(_ESCAPED.get(one, one) for one in nearest) or "?"
+    return "".join(_ESCAPED.get(letter, letter) for letter in nearest) or "?"
 
 
 def _head(document: Document, more: str = "") -> list[str]:
-    said = f"% {_comment(document.title)}, by petlbench report {_comment(document.name)}"
-    return [said, f"% {more}"] if more else [said]
+    line = f"% {_one_line(document.title)}, by petlbench report {_one_line(document.name)}"
+    return [line, f"% {more}"] if more else [line]
 
 
 def _body(document: Document) -> list[str]:
@@ -162,7 +160,7 @@ def _label(document: Document, table: Table) -> str:
     return "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{table.key}")
 
 
-def _comment(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 

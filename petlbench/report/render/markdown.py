@@ -6,18 +6,15 @@ import re
 from collections.abc import Iterable
 
 from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.registry import ReportFormat
 
-__all__ = ["escape", "render", "render_table"]
+__all__ = ["MARKDOWN", "escape", "render", "render_table"]
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#$])")
 
 
 def render(document: Document) -> str:
-    """Write a whole report.
-
-    Args:
-        document: The report.
-    """
+    """Write a whole report."""
     parts = [f"# {escape(document.title)}"]
     parts += [part for table in document.tables for part in (f"## {escape(table.title)}", render_table(table))]
     if document.notes:
@@ -25,6 +22,9 @@ def render(document: Document) -> str:
     if document.source:
         parts.append(f"Source: {escape(document.source)}")
     return "\n\n".join(parts) + "\n"
+
+
+MARKDOWN = ReportFormat(name="md", title="Markdown", suffix=".md", render=render)
 
 
 def render_table(table: Table) -> str:

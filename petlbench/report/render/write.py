@@ -1,58 +1,61 @@
-"""Reports as files, in every format."""
+"""Reports as files, in the formats of the catalogue."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.files import check_writable, write_atomically
 from petlbench.report.document import Document
+from petlbench.report.registry import ReportFormat
 
-__all__ = ["FORMATS", "as_text", "check_output", "parse_formats", "write_report"]
-
-FORMATS: Mapping[str, str] = {
-    "md": ".md",
-    "csv": ".csv",
-    "latex": ".tex",
-    "json": ".json",
-    "html": ".html",
-    "png": ".png",
-    "pdf": ".pdf",
-    "svg": ".svg",
-}
-"""Every format and the ending of its files."""
-
-_FIGURES = ("png", "pdf", "svg")
+__all__ = ["check_output", "parse_formats", "write_report"]
 
 
-def parse_formats(text: str | None, output: Path | None) -> list[str]:
-    """Read the formats that are wanted; where none is named, the output file's ending says it.
+def parse_formats(text: str | None, output: Path | None, catalog: Catalog) -> list[ReportFormat]:
+    """Read names of formats; where none is named, the output file's ending says it.
 
     Args:
-        text: Names with commas between them, or None.
+        text: Names with commas between them, or endings of files, such as ``md`` or ``tex``; or None.
         output: Where to, or None.
+        catalog: The catalogues.
 
     Returns:
-        The formats, each once; none for a table on the terminal.
+        The formats, each once; none for tables on the terminal.
 
     Raises:
-        InputError: When one is not known.
+        InputError: When a format is unknown, or no format has the file's ending.
     """
-    if text is None:
-        endings = {ending: name for name, ending in FORMATS.items()}
-        return [endings[output.suffix.lower()]] if output is not None and output.suffix.lower() in endings else []
-    known = {**{name: name for name in FORMATS}, "markdown": "md", "tex": "latex"}
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise unknown_name("format", name, FORMATS, hint=f"known: {', '.join(FORMATS)}")
-    return list(dict.fromkeys(known[name] for name in names))
+    entries = catalog.entries("format")
+    # Shipped ones come last, and take the place of a user's with the same ending.
+    by_ending = {
+        str(entry.card.get("suffix", "")).removeprefix("."): entry.name
+        for entry in sorted(entries.values(), key=lambda entry: entry.shipped)
+    }
+    if text is not None:
+        by_title = {entry.title.lower(): entry.name for entry in entries.values()}
+        by_key = by_ending | by_title | {name: name for name in entries}
+        keys = [key for part in text.split(",") if (key := part.strip().lower())]
+        for key in keys:
+            if key not in by_key:
+                raise unknown_name("format", key, entries, hint=f"known: {', '.join(entries)}")
+        return [catalog.load("format", name, ReportFormat) for name in dict.fromkeys(by_key[key] for key in keys)]
+    if output is None or not _is_file(output):
+        return []
+    ending = output.suffix.lower().removeprefix(".")
+    if ending not in by_ending:
+        raise InputError(
+            f"--output {output}: no format of reports ends in '{output.suffix}'",
+            hint=f"choose one with --format: {', '.join(entries)}",
+            kind="bad_setting",
+        )
+    return [catalog.load("format", by_ending[ending], ReportFormat)]
 
 
-def check_output(formats: Sequence[str], output: Path | None) -> None:
-    """Check before anything is computed that the formats can go where they are wanted.
+def check_output(formats: Sequence[ReportFormat], output: Path | None) -> None:
+    """Check before anything is computed that the formats can go where they are to go.
 
     Args:
         formats: As `parse_formats` gives them.
@@ -62,54 +65,32 @@ def check_output(formats: Sequence[str], output: Path | None) -> None:
         InputError: When they cannot.
     """
     if output is None:
-        files = [name for name in formats if name in (*_FIGURES, "html")]
-        if files or len(formats) > 1:
+        if len(formats) > 1 or not all(each.is_text for each in formats):
             raise InputError(
-                f"--format {','.join(formats)}: this goes to files, and there is no --output",
+                f"--format {','.join(each.name for each in formats)}: this goes to files, and there is no --output",
                 hint="name a folder with --output, or a file with the format's ending",
                 kind="usage",
             )
         return
-    if output.suffix and not output.is_dir() and len(formats) > 1:
+    if _is_file(output) and len(formats) > 1:
         raise InputError(
-            f"--output {output} is one file, but {len(formats)} formats are wanted",
+            f"--output {output} is one file, but {len(formats)} formats are to go there",
             hint="name a folder",
             kind="usage",
         )
     check_writable(output.parent if _is_file(output) else output, what="folder of reports")
 
 
-def as_text(document: Document, name: str, *, standalone: bool = False) -> str:
-    """A report in a format of text.
-
-    Args:
-        document: The report.
-        name: ``md``, ``csv`` (the main table), ``latex`` or ``json``.
-        standalone: Whether LaTeX is a whole document rather than a fragment.
-    """
-    from petlbench.report.render import csv_file, latex, markdown
-
-    if name == "md":
-        return markdown.render(document)
-    if name == "latex":
-        return latex.render_document(document) if standalone else latex.render(document)
-    if name == "csv":
-        return csv_file.render(document.tables[0]) if document.tables else ""
-    return json.dumps(document.plain(), indent=1, allow_nan=False) + "\n"
-
-
-def write_report(document: Document, formats: Sequence[str], output: Path, *, standalone: bool = False) -> list[Path]:
+def write_report(document: Document, formats: Sequence[ReportFormat], output: Path) -> list[Path]:
     """Write a report to files, each as a whole.
 
-    One format goes to the file that is named; several, or a folder, to NAME.md, NAME.csv (and NAME-TABLE.csv for
-    further tables), NAME.tex, NAME.json, NAME.html and NAME.png (NAME-FIGURE.png where there are several figures).
-    A LaTeX document is called NAME-document.tex: compiling NAME.tex would write over a figure in NAME.pdf.
+    One format goes to the file that is named; several, or a folder, to the report's name with each format's suffix,
+    such as NAME.md. A format of several files names them NAME-PART, such as NAME-TABLE.csv and NAME-FIGURE.png.
 
     Args:
         document: The report.
         formats: The formats.
         output: A file or a folder.
-        standalone: Whether LaTeX is a whole document rather than a fragment.
 
     Returns:
         The files.
@@ -117,62 +98,18 @@ def write_report(document: Document, formats: Sequence[str], output: Path, *, st
     Raises:
         InputError: When a format has nothing to show.
     """
-    folder, stem = (output.parent, output.stem) if _is_file(output) else (output, document.name)
+    folder = output.parent if _is_file(output) else output
     folder.mkdir(parents=True, exist_ok=True)
-    stems = {"latex": f"{stem}-document"} if standalone and not _is_file(output) else {}
-    return [
-        file
-        for name in formats
-        for file in _write(document, name, folder, stems.get(name, stem), standalone=standalone)
-    ]
+    return [file for each in formats for file in _write(document, each, output)]
 
 
-def _write(document: Document, name: str, folder: Path, stem: str, *, standalone: bool) -> Iterator[Path]:
-    if name in _FIGURES:
-        yield from _draw(document, folder, stem, FORMATS[name])
-        return
-    file = folder / f"{stem}{FORMATS[name]}"
-    if name == "html":
-        from petlbench.report.render.html.page import render
-
-        render(document, file)
-    elif name == "csv":
-        yield from _write_tables(document, folder, stem)
-        return
-    else:
-        _put(file, as_text(document, name, standalone=standalone))
-    yield file
-
-
-def _draw(document: Document, folder: Path, stem: str, ending: str) -> Iterator[Path]:
-    from petlbench.report.render.figures import draw
-
-    if not document.figures:
-        raise InputError(
-            f"the report '{document.name}' has no figure of these results",
-            hint="choose another format, for example --format md",
-            kind="no_figure",
-        )
-    for figure in document.figures:
-        file = folder / (
-            f"{stem}{ending}" if len(document.figures) == 1 else f"{stem}-{figure.key.replace('/', '-')}{ending}"
-        )
-        draw(figure, file)
+def _write(document: Document, each: ReportFormat, output: Path) -> Iterator[Path]:
+    main = output.with_suffix(each.ending) if _is_file(output) else output / f"{document.name}{each.suffix}"
+    for part, content in each.parts(document).items():
+        file = main.with_name(f"{main.stem}-{part}{main.suffix}") if part else main
+        with write_atomically(file) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         yield file
-
-
-def _write_tables(document: Document, folder: Path, stem: str) -> Iterator[Path]:
-    from petlbench.report.render import csv_file
-
-    for number, table in enumerate(document.tables):
-        file = folder / (f"{stem}.csv" if number == 0 else f"{stem}-{table.key}.csv")
-        _put(file, csv_file.render(table))
-        yield file
-
-
-def _put(file: Path, text: str) -> None:
-    with write_atomically(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _is_file(output: Path) -> bool:

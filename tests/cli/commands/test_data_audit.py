@@ -47,6 +47,14 @@ def test_what_is_found_is_said_and_fails_only_on_request(cli: Cli, leaking: Path
     assert cli("data", "audit", "pictures", "--fail").status == 1
 
 
+def test_it_is_written_like_a_report(cli: Cli, leaking: Path) -> None:
+    told = cli("data", "audit", "pictures", "--format", "latex,csv,json,png", "--output", "out", "--json")
+    names = {Path(file).name for file in told.document["files"]}
+    assert {"audit-pictures.tex", "audit-pictures.csv", "audit-pictures-pairs.csv", "audit-pictures.json"} <= names
+    assert all(Path(file).is_file() for file in told.document["files"])
+    assert cli("data", "audit", "pictures", "--format", "md").out.startswith("# audit of pictures")
+
+
 def test_the_document(cli: Cli, leaking: Path) -> None:
     document = cli("data", "audit", "pictures", "--json", "--split", "kfold:2/1", "--seed", "3").document
     assert (document["dataset"], document["split"], document["page"]) == ("pictures", "kfold:2/1, seed 3", None)
@@ -68,7 +76,8 @@ def test_a_dataset_without_files(cli: Cli) -> None:
     [
         (("--split", "halves"), "bad_split"),
         (("--split", "official"), "no_official_split"),
-        (("--output", "page.pdf"), "bad_setting"),
+        (("--output", "page.docx"), "bad_setting"),
+        (("--format", "docx"), "unknown_format"),
         (("--output", "nowhere/page.html"), "not_writable"),
         (("--seed", "-1"), "usage"),
     ],

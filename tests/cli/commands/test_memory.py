@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,19 @@ def test_what_is_wrong_is_named(refused: Refused, arguments: tuple[str, ...], to
     given = dict(zip(TINY[::2], TINY[1::2], strict=True))
     rest = [text for name, value in given.items() if name not in arguments for text in (name, value)]
     assert told in refused("memory", *arguments, *rest)["message"]
+
+
+def test_it_is_written_like_a_report(cli: Cli, here: Path) -> None:
+    arguments = ("--method", "linear,full", "--no-savings", "--format", "html,csv,latex,md", "--output", "out")
+    outcome = cli("memory", *arguments, *TINY)
+    assert outcome.status == 0
+    assert {file.name for file in (here / "out").iterdir()} == {
+        f"memory{end}" for end in (".html", ".csv", ".tex", ".md")
+    }
+    rows = {row["method"]: row for row in csv.DictReader((here / "out" / "memory.csv").open(encoding="utf-8"))}
+    assert float(rows["linear"]["allocated"]) < float(rows["full"]["allocated"])
+    text = cli("memory", "--method", "linear", *TINY, "--no-savings", "--format", "md").out
+    assert text.startswith("# Peak memory of a training step, predicted")
 
 
 def test_the_table_says_that_it_is_predicted(cli: Cli) -> None:

@@ -58,6 +58,47 @@ def test_figures_and_pages_are_written(cli: Cli, here: Path) -> None:
     assert "<html" in (here / "out" / "tradeoff.html").read_text(encoding="utf-8")
 
 
+MINE = """
+from petlbench.report.document import Cell, Column, table_of
+from petlbench.report.registry import ReportFormat, ReportKind
+
+def shout(document):
+    return "".join(f"{row.title.upper()}!\\n" for table in document.tables for row in table.rows)
+
+def count(inputs):
+    columns = [Column("method", "method"), Column("runs", "runs")]
+    methods = {run.method for run in inputs.finished}
+    return inputs.document([table_of("main", "Runs", columns, [[name, Cell(1, "1")] for name in sorted(methods)])])
+
+MINE = ReportFormat(name="mine", title="Mine", suffix=".shout", render=shout)
+COUNT = ReportKind(name="count", title="Runs of every method", build=count)
+"""
+
+
+def test_a_kind_and_a_format_of_ones_own_are_one_file(cli: Cli, here: Path) -> None:
+    (here / "own" / "reports").mkdir(parents=True)
+    (here / "own" / "mine.py").write_text(MINE)
+    (here / "own" / "reports" / "counted.toml").write_text('title = "Counted"\nkind = "count"\n')
+    store(here / "results", "full")
+    store(here / "results", "fpt")
+    asked = ("report", "counted", "--catalog", "own")
+    assert cli(*asked, "--format", "mine").out == "FPT!\nFULL!\n"
+    assert cli(*asked, "--format", "mine,md", "--output", "out").status == 0
+    assert (here / "out" / "counted.shout").read_text() == "FPT!\nFULL!\n"
+    assert cli(*asked, "--output", "one.shout").out == "one.shout\n"
+    assert "unknown format 'mine'" in cli("report", "table1", "--format", "mine").err
+
+
+def test_the_old_name_of_preset_goes_on_working(cli: Cli, here: Path) -> None:
+    store(here / "results", "full", precision="bf16", attention_kernel="fused")
+    store(here / "results", "full", precision="fp16", attention_kernel="eager")
+    new, old = (cli("report", "table1", option, "best-practice", "--json") for option in ("--preset", "--setting"))
+    assert new.document["settings"]["precision"] == "bf16"
+    assert old.document == new.document
+    assert (new.err, old.err) == ("", "--setting is called --preset now\n")
+    assert "--setting" not in cli("report", "--help").out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

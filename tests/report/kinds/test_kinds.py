@@ -16,8 +16,8 @@ from petlbench.core.errors import InputError
 from petlbench.report.build import build_report
 from petlbench.report.document import Document
 from petlbench.report.kinds.budget import expected_best
-from petlbench.report.request import Asked
-from petlbench.report.spec import SETTINGS, load_report, required_study
+from petlbench.report.request import ReportRequest
+from petlbench.report.spec import PRESETS, load_report, required_study
 from petlbench.statistics.pareto import fronts
 from tests.report.stored import store, store_predicted
 
@@ -26,7 +26,7 @@ REPORTS = ("ablation", "budget", "clinical", "curves", "memory_vs_resolution", "
 
 def made(output: Path, report: str, catalog: Catalog | None = None, **asked: Any) -> Document:
     known = catalog or Catalog()
-    return build_report(load_report(known, report), Asked(str(output), **asked), known)
+    return build_report(load_report(known, report), ReportRequest(str(output), **asked), known)
 
 
 def test_every_report_of_the_issue_is_in_the_catalogue() -> None:
@@ -40,7 +40,7 @@ def test_a_report_says_which_study_it_needs() -> None:
     (matrix,) = table1["matrices"]
     assert matrix["methods"][:2] == ["full", "linear"]
     assert matrix["seeds"] == [0, 1, 2]
-    assert SETTINGS["as-published"].items() <= matrix["request"].items()
+    assert PRESETS["as-published"].items() <= matrix["request"].items()
     ablation = required_study(load_report(Catalog(), "ablation"))["matrices"]
     assert [one["request"]["preload"] for one in ablation] == [False, False, False, False, True]
     assert ablation[0]["settings"]["fpt"] == {"side_only": True, "asymmetric_input": False}

@@ -10,13 +10,13 @@ from petlbench.report.build import build_report
 from petlbench.report.document import Document, Table
 from petlbench.report.kinds.papers import PAPERS, paper_table
 from petlbench.report.kinds.papers_recomputed import recomputed
-from petlbench.report.request import Asked
+from petlbench.report.request import ReportRequest
 from petlbench.report.spec import load_report
 
 
 def made(report: str, paper: str) -> Document:
     catalog = Catalog()
-    return build_report(load_report(catalog, report), Asked(f"papers:{paper}"), catalog)
+    return build_report(load_report(catalog, report), ReportRequest(f"papers:{paper}"), catalog)
 
 
 def differing(table: Table) -> list[tuple[str, str, str, str]]:

@@ -12,10 +12,11 @@ from PIL import Image
 
 from petlbench.core.errors import InputError
 from petlbench.report.document import Axis, Figure, Series
-from petlbench.report.render.figures import draw
-from petlbench.report.render.figures.looks import looks
+from petlbench.report.render.figure_files import draw
+from petlbench.report.render.figures.bars import draw_bars
 from petlbench.report.render.figures.names import Dot, place_names
 from petlbench.report.render.figures.scatter import pareto_front
+from petlbench.report.render.figures.styles import styles
 from tests.report.demo import HOSTILE, demo_document
 
 FIGURES = {figure.key: figure for figure in demo_document(seeds=1).figures}
@@ -75,15 +76,25 @@ def test_missing_values_are_left_out_and_a_figure_without_any_says_so(tmp_path: 
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'.gif'") as caught:
-        draw(FIGURES["budget"], tmp_path / "figure.gif")
+        demo_document(seeds=1).save(tmp_path / "figure.gif")
     assert caught.value.kind == "bad_setting"
     assert not list(tmp_path.iterdir())
+
+
+def test_stacked_bars_stand_on_one_another(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure as Sheet
+
+    series = [Series(name, name, {"y": [height, None]}, ["one", "two"]) for name, height in (("a", 1.0), ("b", 2.0))]
+    stacked = Figure("f", "bars", "", [Axis("x", "x"), Axis("y", "y")], "x", "y", series, marks={"stacked": True})
+    axes = Sheet().add_subplot()
+    draw_bars(axes, stacked)
+    assert [bar.get_y() for bar in axes.patches if bar.get_height() > 0] == [0, 1]
 
 
 def test_series_are_told_apart_without_colour() -> None:
     series = [Series(str(number), str(number), {}) for number in range(30)]
     axis = Axis("x", "x")
-    seen = [(look.marker, str(look.line)) for _, look in looks(Figure("f", "lines", "", [axis], "x", "x", series))]
+    seen = [(style.marker, str(style.line)) for _, style in styles(Figure("f", "lines", "", [axis], "x", "x", series))]
     assert len(set(seen)) == len(series)
 
 

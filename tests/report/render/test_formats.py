@@ -14,12 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.registry import ReportFormat
 from petlbench.report.render import csv_file, latex, markdown
-from petlbench.report.render.write import as_text, check_output, parse_formats, write_report
+from petlbench.report.render.write import check_output, parse_formats, write_report
 
 HOSTILE = r"a|b*_`<script>alert(1)</script> \input{/etc/passwd} 50% $x^2$ #1 & ~ -- 'q' " + '"'
+
+
+def formats(text: str | None, output: Path | None = None) -> list[ReportFormat]:
+    return parse_formats(text, output, Catalog())
 
 
 def document(text: str = "plain") -> Document:
@@ -77,7 +83,7 @@ def test_any_text_keeps_to_its_markdown_cell(text: str) -> None:
 
 
 def test_csv_has_numbers_unrounded_and_reasons() -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_file.render(document().tables[0]))))
+    rows = list(csv.DictReader(io.StringIO(csv_file.render_table(document().tables[0]))))
     assert [row["auc"] for row in rows] == ["90.5", "-1.25", "50"]
     assert (rows[0]["auc_std"], rows[0]["auc_low"], rows[0]["auc_high"]) == ("0.5", "90", "91")
     assert (rows[1]["memory"], rows[1]["memory_reason"], rows[1]["auc_flags"]) == ("", "oom", "few")
@@ -86,7 +92,7 @@ def test_csv_has_numbers_unrounded_and_reasons() -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-cmd", "@x"])
 def test_csv_holds_no_formula(text: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_file.render(document(text).tables[0]))))
+    rows = list(csv.DictReader(io.StringIO(csv_file.render_table(document(text).tables[0]))))
     assert rows[0]["title"] == f"'{text}"
 
 
@@ -126,17 +132,18 @@ def test_a_long_table_goes_on_in_another() -> None:
 
 
 def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> None:
-    assert write_report(document(), ["latex"], tmp_path, standalone=True) == [tmp_path / "mine-document.tex"]
-    assert write_report(document(), ["latex"], tmp_path) == [tmp_path / "mine.tex"]
-    assert write_report(document(), ["latex"], tmp_path / "my.tex", standalone=True) == [tmp_path / "my.tex"]
+    whole = formats("latex_document")
+    assert write_report(document(), whole, tmp_path) == [tmp_path / "mine-document.tex"]
+    assert write_report(document(), formats("latex"), tmp_path) == [tmp_path / "mine.tex"]
+    assert write_report(document(), whole, tmp_path / "my.tex") == [tmp_path / "my.tex"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("text", ["plain", HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
 def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
-    write_report(document(text), ["latex"], tmp_path / "whole.tex", standalone=True)
-    fragment = as_text(document(text), "latex")
+    write_report(document(text), formats("latex_document"), tmp_path / "whole.tex")
+    fragment = document(text).to_latex()
     preamble = "\n".join(line.removeprefix("%   ") for line in fragment.splitlines() if line.startswith("%   "))
     whole = f"\\documentclass{{article}}\n{preamble}\n\\begin{{document}}\n{fragment}\\end{{document}}\n"
     (tmp_path / "paper.tex").write_text(whole, encoding="utf-8")
@@ -148,28 +155,42 @@ def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
 
 
 def test_files_of_every_text_format(tmp_path: Path) -> None:
-    files = write_report(document(), ["md", "csv", "latex", "json"], tmp_path / "out")
+    files = write_report(document(), formats("md,csv,latex,json"), tmp_path / "out")
     assert [file.name for file in files] == ["mine.md", "mine.csv", "mine-more.csv", "mine.tex", "mine.json"]
     assert json.loads(files[-1].read_text())["tables"][0]["rows"][0]["cells"]["auc"]["value"] == 90.5
     assert not [file for file in (tmp_path / "out").iterdir() if file.name.startswith(".")]
 
 
 def test_one_format_goes_to_the_file_that_is_named(tmp_path: Path) -> None:
-    (file,) = write_report(document(), parse_formats(None, tmp_path / "mine.tex"), tmp_path / "other.tex")
+    (file,) = write_report(document(), formats(None, tmp_path / "mine.tex"), tmp_path / "other.tex")
     assert file == tmp_path / "other.tex"
 
 
 def test_a_figure_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no figure"):
-        write_report(document(), ["png"], tmp_path)
+        write_report(document(), formats("png"), tmp_path)
 
 
 def test_formats_are_named_and_checked(tmp_path: Path) -> None:
-    assert parse_formats("md, tex,markdown", None) == ["md", "latex"]
+    assert [each.name for each in formats("md, tex,markdown")] == ["md", "latex"]
     with pytest.raises(InputError, match="unknown format 'docx'"):
-        parse_formats("docx", None)
+        formats("docx")
+    with pytest.raises(InputError, match="no format of reports ends in '.docx'"):
+        formats(None, tmp_path / "a.docx")
     with pytest.raises(InputError, match="there is no --output"):
-        check_output(["html"], None)
+        check_output(formats("html"), None)
     with pytest.raises(InputError, match="one file, but 2 formats"):
-        check_output(["md", "csv"], tmp_path / "a.md")
-    check_output(["md"], None)
+        check_output(formats("md,csv"), tmp_path / "a.md")
+    check_output(formats("md"), None)
+
+
+def test_a_document_is_a_table_of_numbers_texts_and_a_file(tmp_path: Path) -> None:
+    frame = document().to_dataframe()
+    assert list(frame["auc"]) == [90.5, -1.25, 50]
+    assert list(frame["title"]) == ["plain", "two", "trivial"]
+    assert document().to_markdown().startswith("# plain")
+    assert document().to_html().startswith("<!doctype html>")
+    assert document().save(tmp_path / "one.tex") == [tmp_path / "one.tex"]
+    assert (tmp_path / "one.tex").read_text() == document().to_latex()
+    with pytest.raises(InputError, match="no ending"):
+        document().save(tmp_path / "one")

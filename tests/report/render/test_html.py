@@ -17,10 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petlbench.report.document import Document
-from petlbench.report.render.html import page
+from petlbench.report.render import html_page
 from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
 from petlbench.report.render.html.packing import as_json, pack, rounded
-from petlbench.report.render.html.page import render
 from petlbench.report.render.html.runs import describe_runs, group_runs
 from tests.report.demo import DATASETS, HOSTILE, METHODS, demo_document, demo_run
 
@@ -67,7 +66,7 @@ class Reader(HTMLParser):
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of a report whose first method is markup."""
     file = tmp_path_factory.mktemp("page") / "page.html"
-    render(demo_document(first_title=HOSTILE), file)
+    demo_document(first_title=HOSTILE).save(file)
     assert [one.name for one in file.parent.iterdir()] == ["page.html"]
     return file.read_text(encoding="utf-8")
 
@@ -116,7 +115,7 @@ def test_data_and_details_hold_every_run(read: Reader) -> None:
 
 
 def test_the_same_report_makes_the_same_page(text: str, tmp_path: Path) -> None:
-    render(demo_document(first_title=HOSTILE), tmp_path / "again.html")
+    demo_document(first_title=HOSTILE).save(tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == text
 
 
@@ -124,14 +123,14 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail() -> str:
         raise OSError("disk full")
 
-    monkeypatch.setattr(page, "_plotly", fail)
+    monkeypatch.setattr(html_page, "_plotly", fail)
     with pytest.raises(OSError, match="disk full"):
-        render(Document("empty", "Empty"), tmp_path / "page.html")
+        Document("empty", "Empty").save(tmp_path / "page.html")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_report_without_runs_and_figures_is_a_page(tmp_path: Path) -> None:
-    render(replace(demo_document(), runs=[], figures=[]), tmp_path / "page.html")
+    replace(demo_document(), runs=[], figures=[]).save(tmp_path / "page.html")
     read = Reader((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert read.wrong == []
     assert json.loads(read.scripts["data"])["explore"] == []

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.report.render.html.page import render
 from tests.report.demo import HOSTILE, demo_document
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -51,7 +50,7 @@ def browser() -> Iterator[playwright.Browser]:
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a report whose first method is markup."""
     file = tmp_path_factory.mktemp("page") / "page.html"
-    render(demo_document(first_title=HOSTILE), file)
+    demo_document(first_title=HOSTILE).save(file)
     return file
 
 
@@ -219,7 +218,7 @@ def test_nothing_is_wider_than_a_narrow_screen(browser: playwright.Browser, file
 def test_five_thousand_runs_are_shown_at_once(browser: playwright.Browser, tmp_path: Path) -> None:
     document = demo_document(seeds=139)
     assert len(document.runs) >= 5000
-    render(document, tmp_path / "large.html")
+    document.save(tmp_path / "large.html")
     assert (tmp_path / "large.html").stat().st_size < 25e6
     opened = show(browser, tmp_path / "large.html")
     assert len(opened.column("#runs table", 0)) == 100

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.plotting import plain
 from petlbench.report.document import Figure, Series
-from petlbench.report.render.figures.looks import Look, looks, numbers, place_legend, prepare_axis, spread
+from petlbench.report.render.figures.styles import (
+    Style,
+    heed_marks,
+    numbers,
+    place_legend,
+    prepare_axis,
+    spread,
+    styles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,36 +30,38 @@ def draw_lines(axes: Axes, figure: Figure) -> None:
 
     Args:
         axes: Where.
-        figure: What; its mark ``square`` gives both axes the same scale, as a calibration plot has it.
+        figure: What; its mark ``square`` gives both axes the same scale, as a calibration plot has it, and ``line``
+            is drawn across.
     """
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    for one, look in looks(figure):
-        _draw_line(axes, figure, one, look)
+    for series, style in styles(figure):
+        _draw_line(axes, figure, series, style)
     prepare_axis(axes, "x", figure.axis(figure.x))
     prepare_axis(axes, "y", figure.axis(figure.y))
-    places = sorted({x for one in figure.series for x in one.values[figure.x] if x is not None})
+    places = sorted({x for series in figure.series for x in series.values[figure.x] if x is not None})
     if all(float(x).is_integer() for x in places):
         axes.xaxis.set_major_locator(
             FixedLocator(places) if len(places) <= _MARKS else MaxNLocator("auto", integer=True)
         )
+    heed_marks(axes, figure, "y")
     if figure.marks.get("square"):
         axes.set_aspect("equal", adjustable="box")
     if len(figure.series) > 1:
         place_legend(axes)
 
 
-def _draw_line(axes: Axes, figure: Figure, series: Series, look: Look) -> None:
+def _draw_line(axes: Axes, figure: Figure, series: Series, style: Style) -> None:
     x = numbers(series.values[figure.x])
     y, low, high = spread(series, figure.y)
     axes.plot(
         x,
         y,
         label=plain(series.title),
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
+        color=style.colour,
+        linestyle=style.line,
+        marker=style.marker,
         markevery=max(1, math.ceil(len(x) / _MARKS)),
     )
     if low != y or high != y:
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)

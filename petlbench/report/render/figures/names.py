@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from petlbench.report.render.figures.looks import sheet_of
+from petlbench.report.render.figures.styles import sheet_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -33,7 +33,7 @@ def draw_ranks(axes: Axes, figure: Figure) -> None:
     cliques = [clique for clique in cliques if len(clique) > 1]
     last = max(2, math.ceil(max(rank for _, rank in ranks.values())))
     depth = 0.35 + _BAR * len(cliques)
-    in_order = sorted(ranks.values(), key=lambda one: one[1])
+    in_order = sorted(ranks.values(), key=lambda pair: pair[1])
     half = math.ceil(len(in_order) / 2)
     _draw_line(axes, last)
     for row, (name, rank) in enumerate(in_order[:half]):
@@ -52,13 +52,13 @@ def draw_ranks(axes: Axes, figure: Figure) -> None:
 
 def _ranks(figure: Figure) -> dict[str, tuple[str, float]]:
     """Name and rank of each by key."""
-    found = {}
-    for one in figure.series:
-        for number, rank in enumerate(one.values["rank"]):
-            key, title = (one.labels[number], one.labels[number]) if one.labels else (one.key, one.title)
+    ranks = {}
+    for series in figure.series:
+        for number, rank in enumerate(series.values["rank"]):
+            label = series.labels[number] if series.labels else ""
             if rank is not None:
-                found[key] = (title, float(rank))
-    return found
+                ranks[label or series.key] = (label or series.title, float(rank))
+    return ranks
 
 
 def _draw_line(axes: Axes, last: int) -> None:

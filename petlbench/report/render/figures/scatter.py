@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.plotting import plain
 from petlbench.report.document import Axis, Figure
-from petlbench.report.render.figures.looks import Look, looks, numbers, prepare_axis, sheet_of, spread
 from petlbench.report.render.figures.names import Dot, place_names
+from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
 from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class _Point:
     x: float
     y: float
     area: float
-    look: Look
+    style: Style
     is_data: bool
 
 
@@ -43,24 +43,24 @@ def draw_scatter(axes: Axes, figure: Figure) -> None:
     areas = Areas(figure)
     points = list(_points(figure, areas))
     whiskers = _draw_intervals(axes, figure)
-    for one in points:
+    for point in points:
         axes.scatter(
-            [one.x],
-            [one.y],
-            s=one.area,
-            color=one.look.colour,
-            marker=one.look.marker or "x",
+            [point.x],
+            [point.y],
+            s=point.area,
+            color=point.style.colour,
+            marker=point.style.marker or "x",
             alpha=0.85,
             linewidth=0.6,
-            edgecolor="black" if one.look.marker else None,
+            edgecolor="black" if point.style.marker else None,
             zorder=3,
         )
     for direction, key in (("x", figure.x), ("y", figure.y)):
         prepare_axis(axes, direction, figure.axis(key))
     axes.margins(0.12)
-    front = _draw_front(axes, figure, [one for one in points if one.is_data])
+    front = _draw_front(axes, figure, [point for point in points if point.is_data])
     _draw_legend(axes, figure, areas, front)
-    place_names(axes, [Dot(plain(one.name, 28), one.x, one.y, one.area) for one in points], [*front, *whiskers])
+    place_names(axes, [Dot(plain(p.name, 28), p.x, p.y, p.area) for p in points], [*front, *whiskers])
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y_better: str | None) -> list[int]:
@@ -95,14 +95,14 @@ class Areas:
         self.axis: Axis | None = figure.axis(figure.size) if figure.size else None
         self._is_log = self.axis is not None and self.axis.scale == "log"
         key = figure.size or ""
-        values = [value for one in figure.series for value in numbers(one.values.get(key, ())) if self._fits(value)]
+        values = [value for each in figure.series for value in numbers(each.values.get(key, ())) if self._fits(value)]
         self._low, self._high = (min(values), max(values)) if values else (0.0, 0.0)
 
     def of(self, value: float | None) -> float:
         """The area of a value in square points; that of a plain dot where there is none."""
         if value is None or self._high <= self._low or not self._fits(value):
             return _EQUAL
-        low, high, here = (math.log(one) if self._is_log else one for one in (self._low, self._high, value))
+        low, high, here = (math.log(end) if self._is_log else end for end in (self._low, self._high, value))
         return _SMALLEST + (_LARGEST - _SMALLEST) * (here - low) / (high - low)
 
     def examples(self) -> list[float]:
@@ -119,8 +119,8 @@ class Areas:
 def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) -> None:
     sheet = sheet_of(axes)
     examples = areas.examples()
-    dots = [axes.scatter([], [], s=areas.of(one), color="0.75", edgecolor="black", linewidth=0.6) for one in examples]
-    texts = [f"{one:,.0f}" if one >= 1000 else f"{one:.3g}" for one in examples] + ["Pareto front"] * len(front)
+    dots = [axes.scatter([], [], s=areas.of(size), color="0.75", edgecolor="black", linewidth=0.6) for size in examples]
+    texts = [f"{size:,.0f}" if size >= 1000 else f"{size:.3g}" for size in examples] + ["Pareto front"] * len(front)
     if not texts:
         return
     is_wide = sheet.get_figwidth() > _NARROW
@@ -135,33 +135,33 @@ def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) 
 
 
 def _points(figure: Figure, areas: Areas) -> list[_Point]:
-    found = []
-    for one, look in looks(figure):
-        sizes = one.values.get(figure.size or "", [None] * len(one.values[figure.x]))
-        pairs = zip(numbers(one.values[figure.x]), numbers(one.values[figure.y]), sizes, strict=True)
-        for number, (x, y, size) in enumerate(pairs):
+    points = []
+    for series, style in styles(figure):
+        sizes = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
+        places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), sizes, strict=True)
+        for number, (x, y, size) in enumerate(places):
             if not (math.isnan(x) or math.isnan(y)):
-                name = one.labels[number] if one.labels else one.title
-                found.append(_Point(name, x, y, areas.of(size), look, one.role == "data"))
-    return found
+                name = series.labels[number] if series.labels else series.title
+                points.append(_Point(name, x, y, areas.of(size), style, series.role == "data"))
+    return points
 
 
 def _draw_intervals(axes: Axes, figure: Figure) -> list[Line2D]:
     lines = []
-    for one, look in looks(figure):
-        (x, left, right), (y, low, high) = spread(one, figure.x), spread(one, figure.y)
+    for series, style in styles(figure):
+        (x, left, right), (y, low, high) = spread(series, figure.x), spread(series, figure.y)
         for place in range(len(x)):
             for across, up in (((left, right), (y, y)), ((x, x), (low, high))):
                 ends = [values[place] for values in (*across, *up)]
                 if not any(map(math.isnan, ends)) and ends != [x[place]] * 2 + [y[place]] * 2:
-                    lines += axes.plot(ends[:2], ends[2:], color=look.colour, linewidth=0.7)
+                    lines += axes.plot(ends[:2], ends[2:], color=style.colour, linewidth=0.7)
     return lines
 
 
 def _draw_front(axes: Axes, figure: Figure, points: Sequence[_Point]) -> list[Line2D]:
     """Draw what can be had at most at each place: a staircase, since nothing lies between two methods."""
     x_better, y_better = figure.axis(figure.x).better, figure.axis(figure.y).better
-    x, y = [one.x for one in points], [one.y for one in points]
+    x, y = [point.x for point in points], [point.y for point in points]
     front = pareto_front(x, y, x_better, y_better)
     if len(front) < 2:
         return []

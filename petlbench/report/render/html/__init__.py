@@ -1,7 +1,1 @@
-"""A report as one HTML page that needs no other file and no network: tables to sort, plots to explore, every run."""
-
-from __future__ import annotations
-
-from petlbench.report.render.html.page import render
-
-__all__ = ["render"]
+"""Parts of the page: its tables, the figures that it adds, its data, its code and its style."""

@@ -22,11 +22,11 @@ def run_figures(groups: Sequence[Group]) -> list[Figure]:
     Args:
         groups: Runs that differ in their seeds alone.
     """
-    found = [
+    by_dataset = [
         _scatter(f"{dataset}{f', memory: {source}' if source else ''}", members)
         for (dataset, source), members in _by(groups, "dataset", "source").items()
     ]
-    return [*_average(groups), *found]
+    return [*_average(groups), *by_dataset]
 
 
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
@@ -35,7 +35,7 @@ def curve_figures(groups: Sequence[Group]) -> list[Figure]:
     Args:
         groups: Runs that differ in their seeds alone.
     """
-    found = []
+    figures = []
     for (dataset,), members in _by(groups, "dataset").items():
         shown = _best([group for group in members if any(run.get("curve") for run in group.runs)])
         names = dict.fromkeys(
@@ -46,8 +46,8 @@ def curve_figures(groups: Sequence[Group]) -> list[Figure]:
             y = next((name for name in ("val_auc", "val_loss", "train_loss") if name in names), next(iter(names)))
             series = [Series(group.title, group.title, _mean_curve(group, list(names))) for group in shown]
             caption = _caption("Mean over seeds; the band reaches from the lowest to the highest.", members, shown)
-            found.append(Figure(f"curves-{dataset}", "lines", dataset, axes, "epoch", y, series, caption=caption))
-    return found
+            figures.append(Figure(f"curves-{dataset}", "lines", dataset, axes, "epoch", y, series, caption=caption))
+    return figures
 
 
 def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
@@ -57,9 +57,9 @@ def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
         groups: Runs that differ in their seeds alone.
     """
     axes = [Axis("predicted", "predicted class"), Axis("true", "true class")]
-    found = []
+    figures = []
     for (dataset,), members in _by(groups, "dataset").items():
-        for group in _best([one for one in members if any(map(_confusion, one.runs))]):
+        for group in _best([member for member in members if any(map(_confusion, member.runs))]):
             matrices = [matrix for run in group.runs if (matrix := _confusion(run))]
             values = {
                 str(row): [sum(matrix[row][column] for matrix in matrices) for column in range(len(matrices[0]))]
@@ -68,8 +68,8 @@ def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
             labels = [str(name) for name in pick(group.runs[0], "data.classes") or ()]
             fits = len(labels) == len(values)
             series = [Series(group.title, group.title, values, labels=labels if fits else list(values))]
-            found.append(Figure(dataset, "matrix", group.title, axes, "predicted", "true", series))
-    return found
+            figures.append(Figure(dataset, "matrix", group.title, axes, "predicted", "true", series))
+    return figures
 
 
 def _scatter(title: str, groups: Sequence[Group]) -> Figure:
@@ -99,7 +99,7 @@ def _average(groups: Sequence[Group]) -> Iterator[Figure]:
         values = {measure.axis.key: [_mean_of_means(members, measure)] for measure in MEASURES}
         series.append(Series(method, method, values, labels=[f"{method}, average of {len(datasets)} datasets"]))
     if series:
-        measures = [one for one in MEASURES if any(line.values[one.axis.key][0] is not None for line in series)]
+        measures = [each for each in MEASURES if any(line.values[each.axis.key][0] is not None for line in series)]
         missing = f"Not on every dataset, or with more than one setting: {', '.join(left_out)}." if left_out else ""
         yield _explorer(f"average of {len(datasets)} datasets", measures, series, missing)
 
@@ -128,24 +128,23 @@ def _label(group: Group) -> str:
 def _mean_curve(group: Group, names: Sequence[str]) -> dict[str, list[float | None]]:
     curves = [{entry["epoch"]: entry for entry in run["curve"] if "epoch" in entry} for run in group.runs]
     epochs = sorted({epoch for curve in curves for epoch in curve})
-    found: dict[str, list[float | None]] = {"epoch": [float(epoch) for epoch in epochs]}
+    values: dict[str, list[float | None]] = {"epoch": [float(epoch) for epoch in epochs]}
     for name in names:
         points = [
             [curve[epoch][name] for curve in curves if isinstance(curve.get(epoch, {}).get(name), int | float)]
             for epoch in epochs
         ]
-        found[name] = [statistics.fmean(point) if point else None for point in points]
+        values[name] = [statistics.fmean(point) if point else None for point in points]
         if len(curves) > 1:
-            found[f"{name}_low"] = [min(point, default=None) for point in points]
-            found[f"{name}_high"] = [max(point, default=None) for point in points]
-    return found
+            values[f"{name}_low"] = [min(point, default=None) for point in points]
+            values[f"{name}_high"] = [max(point, default=None) for point in points]
+    return values
 
 
 def _best(groups: Sequence[Group]) -> list[Group]:
     """Those with the best validation AUC, where they are too many; in their own order."""
-    chosen = sorted(groups, key=lambda group: -(group.mean(_VALIDATION) or 0))[:_MOST]
-    kept = set(map(id, chosen))
-    return [group for group in groups if id(group) in kept]
+    best = set(map(id, sorted(groups, key=lambda group: -(group.mean(_VALIDATION) or 0))[:_MOST]))
+    return [group for group in groups if id(group) in best]
 
 
 def _caption(text: str, groups: Sequence[Group], shown: Sequence[Group]) -> str:
@@ -160,7 +159,7 @@ def _confusion(run: Mapping[str, Any]) -> list[list[int]] | None:
 
 
 def _by(groups: Sequence[Group], *names: str) -> dict[tuple[str, ...], list[Group]]:
-    found: dict[tuple[str, ...], list[Group]] = {}
+    members: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
-        found.setdefault(tuple(getattr(group, name) for name in names), []).append(group)
-    return found
+        members.setdefault(tuple(getattr(group, name) for name in names), []).append(group)
+    return members

@@ -31,7 +31,7 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): rounded(one) for key, one in value.items()}
+        return {str(key): rounded(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [rounded(one) for one in value]
+        return [rounded(item) for item in value]
     return value if value is None or isinstance(value, int | str) else str(value)

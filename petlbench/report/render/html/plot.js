@@ -177,15 +177,17 @@ const layoutOf = (figure, view, isNarrow) => {
   };
   const steps = figure.kind === "lines" ? figure.series.flatMap((series) => valuesOf(series, view.x)) : [];
   if (steps.length && steps.every(Number.isInteger) && Math.max(...steps) - Math.min(...steps) < 12) layout.xaxis.dtick = 1;
-  if (figure.kind === "bars") Object.assign(layout, { barmode: "group" }, { xaxis: CATEGORIES });
+  if (figure.kind === "bars") Object.assign(layout, { barmode: figure.marks.stacked ? "stack" : "group" }, { xaxis: CATEGORIES });
   if (figure.kind === "intervals") {
     layout.yaxis = { ...CATEGORIES, autorange: "reversed" };
     layout.height = 110 + 26 * figure.series.length;
-    if (typeof figure.marks.zero === "number") {
-      const line = { color: "#8a8a8a", dash: "dash", width: 1 };
-      layout.shapes = [{ type: "line", yref: "paper", y0: 0, y1: 1, x0: figure.marks.zero, x1: figure.marks.zero, line }];
-    }
   }
+  if (typeof figure.marks.line === "number") {
+    const [along, across] = figure.kind === "intervals" ? ["x", "y"] : ["y", "x"];
+    const ends = { [`${across}ref`]: "paper", [`${across}0`]: 0, [`${across}1`]: 1, [`${along}0`]: figure.marks.line, [`${along}1`]: figure.marks.line };
+    layout.shapes = [{ type: "line", ...ends, line: { color: "#8a8a8a", dash: "dash", width: 1 } }];
+  }
+  if (figure.marks.from_zero) layout[figure.kind === "intervals" ? "xaxis" : "yaxis"].rangemode = "tozero";
   if (figure.marks.square) {
     Object.assign(layout.xaxis, { constrain: "domain" });
     Object.assign(layout.yaxis, { scaleanchor: "x", scaleratio: 1, constrain: "domain" });

@@ -98,12 +98,14 @@ def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
     measures = [measure for measure in MEASURES if any(measure.of(run) is not None for run in runs)]
     settings = [_flat(run.get("config", {})) for run in runs]
     varied = _varied(settings)[:_SHOWN_SETTINGS]
-    columns: list[dict[str, Any]] = [{"title": "method"}, {"title": "dataset"}, {"title": "seed", "digits": 0}]
-    columns += [{"title": "status"}]
-    columns += [
-        {"title": measure.axis.heading, "better": measure.axis.better, "digits": measure.digits} for measure in measures
+    columns: list[dict[str, Any]] = [
+        {"title": "method"},
+        {"title": "dataset"},
+        {"title": "seed", "digits": 0},
+        {"title": "status"},
+        *({"title": each.axis.heading, "better": each.axis.better, "digits": each.digits} for each in measures),
+        *({"title": name} for name in ("memory source", *varied, "run")),
     ]
-    columns += [{"title": "memory source"}, *({"title": name} for name in varied), {"title": "run"}]
     rows = [
         [
             pick(run, "config.method"),
@@ -122,23 +124,23 @@ def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Put finished runs that differ in their seeds alone together, in the order in which they first appear."""
-    found: dict[tuple[str, str, str], list[Run]] = {}
+    members: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         if run.get("status") == "finished":
             names = (str(pick(run, "config.method")), str(pick(run, "config.dataset")))
-            found.setdefault((*names, _setting(run)), []).append(run)
-    cases: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for (method, dataset, _), members in found.items():
-        cases.setdefault((method, dataset), []).append(_flat(members[0].get("config", {})))
+            members.setdefault((*names, _setting(run)), []).append(run)
+    configs = {key: _flat(group[0].get("config", {})) for key, group in members.items()}
+    varied = {
+        key[:2]: _varied([config for other, config in configs.items() if other[:2] == key[:2]]) for key in configs
+    }
     return [
         Group(
-            _title(method, _flat(members[0].get("config", {})), _varied(cases[method, dataset])),
-            method,
-            dataset,
-            str(pick(members[0], "memory.source") or ""),
-            tuple(members),
+            _title(key[0], configs[key], varied[key[:2]]),
+            *key[:2],
+            str(pick(group[0], "memory.source") or ""),
+            tuple(group),
         )
-        for (method, dataset, _), members in found.items()
+        for key, group in members.items()
     ]
 
 
@@ -148,15 +150,15 @@ def _setting(run: Run) -> str:
 
 
 def _title(method: str, setting: Mapping[str, Any], varied: Sequence[str]) -> str:
-    told = ", ".join(f"{name} {setting.get(name)}" for name in varied[:_NAMED_SETTINGS])
-    return f"{method} ({told})" if told else method
+    words = ", ".join(f"{name} {setting.get(name)}" for name in varied[:_NAMED_SETTINGS])
+    return f"{method} ({words})" if words else method
 
 
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of settings that do not have the same value everywhere; method, dataset and seed are no settings here."""
     names = dict.fromkeys(name for setting in settings for name in setting)
     skipped = {"method", "dataset", "seed", "split_seed"}
-    return [name for name in names if name not in skipped and len({str(one.get(name)) for one in settings}) > 1]
+    return [name for name in names if name not in skipped and len({str(setting.get(name)) for setting in settings}) > 1]
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -94,6 +94,9 @@ def _content(cell: Cell, reasons: _Reasons) -> str:
     if cell.reason and not cell.text:
         return f'<abbr title="{html.escape(cell.reason)}">–</abbr><sup>{reasons.number(cell.reason)}</sup>'
     text = html.escape(cell.text) or "–"
+    if cell.picture:
+        picture = f'<img alt="" src="data:image/jpeg;base64,{html.escape(cell.picture)}">'
+        text = f"{picture}<br>{text}" if cell.text else picture
     text = {"best": f"<strong>{text}</strong>", "second": f"<u>{text}</u>"}.get(cell.mark, text)
     flags = "".join(f' <span class="flag">{html.escape(flag)}</span>' for flag in cell.flags)
     if cell.low is None or cell.high is None:
@@ -105,5 +108,5 @@ def _content(cell: Cell, reasons: _Reasons) -> str:
 
 def _places(text: str) -> int:
     """Digits behind the point of the first number in a text: an interval is rounded as its value is."""
-    found = re.search(r"\d+(?:\.(\d+))?", text)
-    return len(found.group(1) or "") if found else 2
+    match = re.search(r"\d+(?:\.(\d+))?", text)
+    return len(match.group(1) or "") if match else 2

@@ -15,7 +15,7 @@ from petlbench.metrics.efficiency import pme, ppe
 from petlbench.report.build import build_report
 from petlbench.report.document import Cell, Document
 from petlbench.report.render import markdown
-from petlbench.report.request import Asked
+from petlbench.report.request import ReportRequest
 from petlbench.report.spec import load_report
 from tests.report.stored import store, store_predicted, store_study
 
@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "report_table1.md"
 
 def made(output: Path, report: str = "table1", **asked: Any) -> Document:
     catalog = Catalog()
-    return build_report(load_report(catalog, report), Asked(str(output), **asked), catalog)
+    return build_report(load_report(catalog, report), ReportRequest(str(output), **asked), catalog)
 
 
 def cell(document: Document, row: str, column: str, table: int = 0) -> Cell:
@@ -149,14 +149,14 @@ def test_two_precisions_never_stand_in_one_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 settings that no table may mix") as caught:
         made(tmp_path)
     assert "precision=fp16, attention_kernel=eager (1 results)" in caught.value.message
-    assert "--setting as-published" in caught.value.hint
-    assert [row.key for row in made(tmp_path, setting="as-published").tables[0].rows] == ["full"]
-    assert [row.key for row in made(tmp_path, setting="best-practice").tables[0].rows] == ["linear"]
+    assert "--preset as-published" in caught.value.hint
+    assert [row.key for row in made(tmp_path, preset="as-published").tables[0].rows] == ["full"]
+    assert [row.key for row in made(tmp_path, preset="best-practice").tables[0].rows] == ["linear"]
 
 
 def test_a_setting_that_no_result_has_names_what_there_is(study: Path) -> None:
     with pytest.raises(InputError, match="precision=bf16, attention_kernel=fused") as caught:
-        made(study, setting="best-practice")
+        made(study, preset="best-practice")
     assert "precision=fp32, attention_kernel=auto (18 results)" in caught.value.message
 
 

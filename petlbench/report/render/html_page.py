@@ -1,26 +1,24 @@
-"""The page: its static parts, its data and the code that brings it to life."""
+"""A report as one HTML page that needs no other file and no network: tables to sort, plots to explore, every run."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from petlbench.core.files import write_atomically
 from petlbench.report.document import Document, Figure
-from petlbench.report.render.figures import draw
+from petlbench.report.registry import ReportFormat
+from petlbench.report.render.figure_files import drawn
 from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
 from petlbench.report.render.html.packing import as_json, pack, rounded
 from petlbench.report.render.html.runs import describe_runs, group_runs
 from petlbench.report.render.html.tables import table_parts
 
-__all__ = ["render"]
+__all__ = ["HTML", "render"]
 
 # Nothing is fetched, whatever a page's data or code would like.
 _POLICY = (
@@ -31,20 +29,16 @@ _SCRIPTS = ("dom.js", "packing.js", "table.js", "plot.js", "panel.js", "runs.js"
 _CHUNK = 100  # runs whose details are unpacked together
 
 
-def render(document: Document, file: Path) -> None:
-    """Write a report as one page, whole or not at all; the same report makes the same file.
+def render(document: Document) -> str:
+    """A report as one page; the same report makes the same page.
 
     Its tables can be read without any script. The plots need plotly's code, 4.8 MB, which stands in the page compressed
     to 2 MB and is unpacked when the page is opened; so are the details of runs, when one is asked for.
-
-    Args:
-        document: The report.
-        file: Where to; its folder exists.
     """
-    with write_atomically(file) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for part in _parts(document):
-            stream.write(part)
-            stream.write("\n")
+    return "".join(f"{part}\n" for part in _parts(document))
+
+
+HTML = ReportFormat(name="html", title="HTML", suffix=".html", render=render, is_text=False)
 
 
 def _parts(document: Document) -> Iterator[str]:
@@ -84,7 +78,7 @@ def _about(document: Document) -> Iterator[str]:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, Sequence) and all(isinstance(one, str) for one in value):
+    if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -101,16 +95,10 @@ def _places(document: Document) -> Iterator[str]:
 
 
 def _drawing(figure: Figure) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "figure.svg"
-        draw(figure, file)
-        svg = file.read_text(encoding="utf-8")
+    svg = drawn(figure, ".svg").decode()
     # Without its white ground, which would be a box on a dark page, and without names that other figures have too.
-    image = re.sub(
-        r' id="[a-z0-9]+_\d+"',
-        "",
-        re.sub(r'<g id="patch_1">.*?</g>', "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL),
-    )
+    image = re.sub(r'<g id="patch_1">.*?</g>', "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
+    image = re.sub(r' id="[a-z0-9]+_\d+"', "", image)
     return f'<figure class="drawn">{image}<figcaption>{html.escape(figure.caption)}</figcaption></figure>'
 
 

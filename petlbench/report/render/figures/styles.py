@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
 
-__all__ = ["Look", "looks", "numbers", "place_legend", "prepare_axis", "sheet_of", "spread", "whiskers"]
+__all__ = ["Style", "heed_marks", "numbers", "place_legend", "prepare_axis", "sheet_of", "spread", "styles", "whiskers"]
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """Colour, marker, line and hatch of one series; series that share one of them differ in the others."""
 
     colour: str
@@ -27,15 +27,15 @@ class Look:
     hatch: str
 
 
-def looks(figure: Figure) -> Iterator[tuple[Series, Look]]:
-    """Yield every series with its look; what is there to compare with is grey and takes no colour from the rest."""
+def styles(figure: Figure) -> Iterator[tuple[Series, Style]]:
+    """Yield every series with its style; what is there to compare with is grey and takes no colour from the rest."""
     number = 0
-    for one in figure.series:
-        if one.role == "reference":
-            yield one, Look("0.45", "", (0, (4, 2)), "")
+    for series in figure.series:
+        if series.role == "reference":
+            yield series, Style("0.45", "", (0, (4, 2)), "")
             continue
         places = (kind[number % len(kind)] for kind in (COLOURS, MARKERS, LINES, HATCHES))
-        yield one, Look(*places)
+        yield series, Style(*places)
         number += 1
 
 
@@ -88,6 +88,15 @@ def prepare_axis(axes: Axes, direction: str, axis: Axis) -> None:
         ruler.set_major_locator(LogLocator(subs=(1.0,) if high > low * 1e3 else (1.0, 2.0, 5.0)))
         ruler.set_major_formatter(FuncFormatter(_short))
         ruler.set_minor_formatter(NullFormatter())
+
+
+def heed_marks(axes: Axes, figure: Figure, direction: str) -> None:
+    """Heed the marks of an axis, ``x`` or ``y``: draw ``line`` across at its value, let ``from_zero`` begin at zero."""
+    if (value := figure.marks.get("line")) is not None:
+        draw = axes.axvline if direction == "x" else axes.axhline
+        draw(value, color="0.45", linewidth=0.8, linestyle="--", zorder=0)
+    if figure.marks.get("from_zero"):
+        axes.set(**{f"{direction}lim": (0, None)})
 
 
 def sheet_of(axes: Axes) -> Sheet:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from petlbench.report.audits import add_baselines
 from petlbench.report.cells import mark_best
-from petlbench.report.columns import Maker
+from petlbench.report.columns import make_columns
 from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
-from petlbench.report.document import Cell, Column, Row, Table
-from petlbench.report.selection import common_settings
+from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.kinds.beside_papers import compare_with_papers
+from petlbench.report.kinds.comparison import compare_lines
+from petlbench.report.registry import ReportKind
+from petlbench.report.selection import check_alike, check_cells, common_settings
 from petlbench.results.stored import Stored
 
-__all__ = ["describe_settings", "methods_table"]
+__all__ = ["METHODS", "VARIANTS", "describe_settings", "main_table"]
 
 _MARKED = "Best bold, second underlined."
 _FRONT = (
@@ -22,18 +27,34 @@ _FRONT = (
 )
 
 
-def methods_table(
-    title: str, makers: Sequence[Maker], context: Context, *, output: str = "", variants_of: str = ""
-) -> Table:
-    """Fill a table.
+def build(inputs: ReportInputs) -> Document:
+    """Make the table of methods or variants, what papers print beside, and the comparison of rows."""
+    main, context = main_table(inputs), inputs.context
+    tables, figures, notes = compare_lines(inputs, context)
+    papers: Sequence[Table] = ()
+    if inputs.request.compare:
+        runs = _runs(context)
+        settings = describe_settings(common_settings(runs)) if runs else "no runs"
+        papers = compare_with_papers(inputs.card.name, main, context.grid, settings)
+    return inputs.document([main, *papers, *tables], figures, notes)
 
-    Args:
-        title: Its title.
-        makers: Its columns.
-        context: The results.
-        output: Folder of the results, for the commands in notes; empty where it is none.
-        variants_of: Name of the report where its rows are variants; empty where they are methods.
+
+METHODS = ReportKind(name="methods", title="Methods on datasets", build=build)
+VARIANTS = ReportKind(name="variants", title="Variants of a method", build=build, needs=("variants",))
+
+
+def main_table(inputs: ReportInputs) -> Table:
+    """The table of methods or variants, with the report's columns and those that were asked for.
+
+    Raises:
+        InputError: When something in it is mixed, or a name is unknown.
     """
+    context, card = inputs.context, inputs.card
+    runs = _runs(context)
+    check_alike(runs)
+    titles = {run.run_id: line.title for line in context.grid.lines for run in line.all_runs}
+    check_cells(runs, lambda run: titles[run.run_id])
+    makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
     lines = context.grid.lines
     by_column = {
         maker.column.key: mark_best([maker.make(line, context) for line in lines], maker.column.better)
@@ -44,15 +65,23 @@ def methods_table(
             line.key,
             line.title,
             {name: cells[number] for name, cells in by_column.items()},
-            runs=tuple(one.run_id for one in line.all_runs),
+            runs=tuple(run.run_id for run in line.all_runs),
         )
         for number, line in enumerate(lines)
     ]
     columns = [maker.column for maker in makers]
-    row_title = "variant" if variants_of else "method"
-    commands = _commands(columns, context, output, variants_of)
-    notes = _notes(columns, rows, context)
-    return Table("main", title, columns, rows, _caption(columns, context), notes, row_title, commands)
+    commands = _commands(columns, context, str(inputs.request.output or ""), card.name if card.variants else "")
+    table = Table(
+        "main",
+        card.title,
+        columns,
+        rows,
+        _caption(columns, context),
+        _notes(columns, rows, context),
+        "variant" if card.variants else "method",
+        commands,
+    )
+    return add_baselines(table, inputs.audits, context)
 
 
 def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> str:
@@ -81,7 +110,7 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
     ]
     said.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
     if settings.get("training.accumulate") not in (None, 1):
-        said.append(f"batches in {settings['training.accumulate']} pieces")
+        said.append(f"batches in {settings['training.accumulate']} micro-batches")
     return ", ".join(said)
 
 
@@ -108,11 +137,11 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
 
 
 def _runs(context: Context) -> list[Stored]:
-    return [one for line in context.grid.lines for one in line.all_runs]
+    return [run for line in context.grid.lines for run in line.all_runs]
 
 
 def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
-    """What would fill the empty cells."""
+    """What would fill the empty cells; the report is named where its rows are variants."""
     missing = [
         (line.method, name) for line in context.grid.lines for name in context.grid.datasets if not line.runs.get(name)
     ]
@@ -131,8 +160,9 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> 
     notes = []
     if context.missing_reference and _has_pme(columns):
         notes.append(f"PME is empty: {context.missing_reference}.")
-    notes += _empty(rows, context)
-    notes += _flags(rows, context)
+    empty = _cells_by(rows, context, lambda cell: [cell.reason] if cell.value is None and cell.reason else [])
+    notes += [f"Empty, {reason}: {cells}." for reason, cells in empty]
+    notes += [f"{_capital(flag)}: {cells}." for flag, cells in _cells_by(rows, context, lambda cell: cell.flags)]
     notes += _hardware(_runs(context))
     marked = [f"{context.grid.titles[name]} ({', '.join(marks)})" for name, marks in context.flagged.items() if marks]
     if marked:
@@ -140,37 +170,27 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> 
     return notes
 
 
-def _empty(rows: Sequence[Row], context: Context) -> list[str]:
-    """Why cells of datasets are empty: one sentence a reason."""
-    found: dict[str, list[str]] = {}
+def _cells_by(rows: Sequence[Row], context: Context, texts: Callable[[Cell], Iterable[str]]) -> list[tuple[str, str]]:
+    """What is said of cells of datasets, and the names of those of which it is said."""
+    cells: dict[str, list[str]] = {}
     for row in rows:
         for name in context.grid.datasets:
-            cell = row.cells.get(name, Cell())
-            if cell.value is None and cell.reason:
-                found.setdefault(cell.reason, []).append(f"{row.title} on {context.grid.titles[name]}")
-    return [f"Empty, {reason}: {'; '.join(cells)}." for reason, cells in sorted(found.items())]
-
-
-def _flags(rows: Sequence[Row], context: Context) -> list[str]:
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for name in context.grid.datasets:
-            for flag in row.cells.get(name, Cell()).flags:
-                found.setdefault(flag, []).append(f"{row.title} on {context.grid.titles[name]}")
-    return [f"{_capital(flag)}: {'; '.join(cells)}." for flag, cells in sorted(found.items())]
+            for text in texts(row.cells.get(name, Cell())):
+                cells.setdefault(text, []).append(f"{row.title} on {context.grid.titles[name]}")
+    return [(text, "; ".join(names)) for text, names in sorted(cells.items())]
 
 
 def _hardware(runs: Sequence[Stored]) -> list[str]:
-    found = set()
-    for one in runs:
-        hardware = (one.document.get("environment") or {}).get("hardware") or {}
+    machines = set()
+    for run in runs:
+        hardware = (run.document.get("environment") or {}).get("hardware") or {}
         gpus = ", ".join(
             str(gpu.get("name", gpu)) if isinstance(gpu, dict) else str(gpu) for gpu in hardware.get("gpus") or ()
         )
-        found.add(gpus if one.config["device"] == "cuda" else str(hardware.get("processor", "")))
-    if len(found) < 2:
+        machines.add(gpus if run.config["device"] == "cuda" else str(hardware.get("processor", "")))
+    if len(machines) < 2:
         return []
-    return [f"Times are of several machines and do not compare: {'; '.join(sorted(found))}."]
+    return [f"Times are of several machines and do not compare: {'; '.join(sorted(machines))}."]
 
 
 def _capital(text: str) -> str:

@@ -1,0 +1,151 @@
+"""What a report is made from: its card, the request, and stored results, which are read when something asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
+from petlbench.metrics.efficiency import REFERENCE
+from petlbench.report.audits import StoredAudit, marks_of, read_audits
+from petlbench.report.columns import OPTIONAL, find_metric
+from petlbench.report.commands import reference_command
+from petlbench.report.context import Context
+from petlbench.report.document import Document, Figure, Table
+from petlbench.report.grid import build_grid
+from petlbench.report.request import ReportRequest
+from petlbench.report.selection import choose, common_settings
+from petlbench.report.spec import ReportCard
+from petlbench.results.planned import PlannedRuns, read_reads
+from petlbench.results.stored import Stored
+from petlbench.results.table import Results, load_results, load_trials
+
+__all__ = ["ReportInputs"]
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What a report is made from.
+
+    Args:
+        card: The report.
+        request: What the user asks for.
+        catalog: The catalogues.
+        progress: Told what goes on.
+    """
+
+    card: ReportCard
+    request: ReportRequest
+    catalog: Catalog
+    progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def results(self) -> Sequence[Stored]:
+        """Results of the setting that was asked for, unfinished ones too.
+
+        Raises:
+            InputError: When there are none.
+        """
+        request = self.request
+        return choose(self._stored.runs, request.preset, request.where, request.results)
+
+    @property
+    def finished(self) -> list[Stored]:
+        """Results of runs that ended well."""
+        return [run for run in self.results if run.finished]
+
+    @property
+    def planned(self) -> PlannedRuns:
+        """What studies asked for."""
+        return self._stored.planned
+
+    @cached_property
+    def trials(self) -> Sequence[Stored]:
+        """Trials of the searches of all studies."""
+        output = self.request.output
+        return () if output is None else load_trials(output).runs
+
+    @cached_property
+    def audits(self) -> Mapping[str, StoredAudit]:
+        """Stored audits by dataset."""
+        output = self.request.output
+        folder = self.request.audits or (None if output is None else output / "audits")
+        return {} if folder is None or not folder.is_dir() else read_audits(folder)
+
+    @cached_property
+    def titles(self) -> Mapping[str, str]:
+        """What methods and datasets are called in tables, by name."""
+        kinds = (self.catalog.entries("dataset"), self.catalog.entries("method"))
+        return {name: entry.title for entries in kinds for name, entry in entries.items()}
+
+    @cached_property
+    def context(self) -> Context:
+        """The results in rows and columns, and what figures follow from them."""
+        request, output = self.request, self.request.output
+        grid = build_grid(self.card, self.results, self.planned, self.catalog)
+        runs = [run for line in grid.lines for run in line.all_runs]
+        columns = {name for key in request.columns for name in OPTIONAL.get(key, (key,))}
+        context = Context(
+            grid,
+            [run for run in self._stored.references if runs and run.alike == runs[0].alike],
+            find_metric(self.catalog, request.metric),
+            request.figure,
+            marks_of(self.audits),
+            trials=self.trials if columns & {"trials", "search_hours"} else (),
+            reads=read_reads(output) if output is not None and "test_reads" in columns else (),
+        )
+        if context.reference is not None or not runs:
+            return context
+        reason = f"there is no run of {REFERENCE} in this setting"
+        command = reference_command(runs, str(output or ""))
+        return replace(context, missing_reference=reason, reference_command=command)
+
+    @property
+    def source(self) -> str:
+        """Where the results came from, in words."""
+        study = f", study {self.request.study}" if self.request.study else ""
+        return f"{self.request.results}{study}: {len(self.finished)} finished of {len(self.results)} results"
+
+    def document(
+        self, tables: Sequence[Table] = (), figures: Sequence[Figure] = (), notes: Sequence[str] = ()
+    ) -> Document:
+        """Put a report together, with every run that went into it.
+
+        Args:
+            tables: Its tables; the first is the main one.
+            figures: Its figures.
+            notes: Sentences on the whole.
+        """
+        request = self.request
+        settings = {
+            "results": request.results,
+            "study": request.study,
+            "setting": request.preset,
+            "where": dict(request.where),
+            "metric": request.metric,
+            "memory": request.figure,
+            **(common_settings(self.finished) if self.finished else {}),
+        }
+        runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.results]
+        return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
+
+    @cached_property
+    def _stored(self) -> Results:
+        """Every result of the source, in whatever setting."""
+        output = self.request.output
+        return self._tracked() if output is None else load_results(output, self.request.study)
+
+    def _tracked(self) -> Results:
+        from petlbench.results.tracking.read import read_tracked
+
+        uri = self.request.results.removeprefix("mlflow:")
+        if not uri:
+            raise InputError(
+                "--results mlflow: names no store",
+                hint="for example --results mlflow:sqlite:///results/mlflow.db --study bench",
+                kind="bad_tracking_uri",
+            )
+        return Results.of(map(Stored, read_tracked(uri, self.request.study or "petlbench")))

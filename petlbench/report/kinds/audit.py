@@ -1,0 +1,217 @@
+"""An audit of a dataset as a report: what is wrong, baselines, duplicates side by side, what goes with the class."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+
+from petlbench.audit.audit import Audit
+from petlbench.audit.confounders import WEAK, Confound
+from petlbench.audit.findings import TOO_EASY
+from petlbench.audit.leaks import DuplicatePair, Leaks
+from petlbench.data.dataset import Dataset
+from petlbench.report.cells import number_cell
+from petlbench.report.document import Axis, Cell, Column, Document, Figure, Series, Table, table_of
+
+__all__ = ["audit_document"]
+
+_MOST_PAIRS = 24
+_MOST_CONFOUNDS = 8
+_MOST_NAMES = 20
+_SIDE = 192  # pixels of a shown image
+_WAYS = ("bytes", "pixels", "near", "mirrored")
+
+_Rows = list[list[Cell | str]]
+
+
+def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
+    """The report of an audit.
+
+    Args:
+        audit: What came out.
+        dataset: Where the images of pairs are read from; None leaves pictures out.
+    """
+    return Document(
+        f"audit-{audit.dataset}",
+        f"audit of {audit.dataset}",
+        [
+            _findings(audit),
+            _images(audit),
+            _baselines(audit),
+            *_duplicates(audit.leaks, dataset),
+            *_confounds(audit),
+            *_names("constant", "columns that are the same for all images", audit.constant),
+            *_names("identifying", "columns that are names of single images", audit.identifying),
+            *_names("unreadable", "images that cannot be read", [f"{n}: {why}" for n, why in audit.unreadable.items()]),
+            *_names("groups", "groups on two sides of the split", audit.leaks.groups),
+        ],
+        list(_figures(audit)),
+        audit.notes,
+        settings={"marked": ", ".join(audit.verdicts) or "neither shortcut nor easy", "split": audit.split},
+    )
+
+
+def _findings(audit: Audit) -> Table:
+    columns = [Column("kind", "finding"), *_texts("grave", "what")]
+    rows = [[finding.kind, "grave" if finding.grave else "", finding.text] for finding in audit.findings]
+    caption = "Grave: a table on this dataset and split should be rejected for it."
+    nothing = [["none", "", "nothing that would speak against a table on this dataset and split"]]
+    return table_of("findings", "findings", columns, rows or nothing, caption)
+
+
+def _images(audit: Audit) -> Table:
+    columns = [Column("side", "side"), *_of_classes(audit.classes)]
+    rows: _Rows = [[side, *map(_count, counts)] for side, counts in audit.images.items()]
+    return table_of("images", "images", columns, rows)
+
+
+def _baselines(audit: Audit) -> Table:
+    columns = [
+        Column("baseline", "baseline"),
+        Column("auc", "AUC"),
+        Column("interval", "95 % interval"),
+        Column("accuracy", "accuracy", "%"),
+        *_texts("given"),
+    ]
+    rows: _Rows = []
+    for baseline in audit.baselines:
+        auc, accuracy = baseline.auc, baseline.accuracy
+        rows.append(
+            [
+                baseline.name,
+                Cell(text="–", reason=baseline.refused)
+                if auc is None
+                else Cell(auc, f"{auc:.3f}", baseline.low, baseline.high),
+                "" if auc is None else f"{baseline.low:.3f} to {baseline.high:.3f}",
+                number_cell(None if accuracy is None else 100 * accuracy, 1, baseline.refused),
+                baseline.refused or baseline.features,
+            ]
+        )
+    caption = "Interval: bootstrap over images, or groups where they are known; metadata: no look at the picture."
+    return table_of("baselines", "trivial baselines, cross-validated", columns, rows, caption)
+
+
+def _duplicates(leaks: Leaks, dataset: Dataset | None) -> Iterator[Table]:
+    columns = [Column("where", "where"), *(Column(way, way) for way in _WAYS)]
+    rows: _Rows = [
+        [f"within {first}" if first == second else f"{first} and {second}", *(_count(counts[way]) for way in _WAYS)]
+        for (first, second), counts in leaks.counts().items()
+    ]
+    none: _Rows = [["anywhere", *(_count(0) for _ in _WAYS)]]
+    yield table_of("duplicates", "pairs of duplicates", columns, rows or none, f"In {len(leaks.sets):,} sets.")
+    if leaks.pairs:
+        columns = [
+            Column("image", "image"),
+            *_texts("shown", "and", "kind"),
+            Column("bits", "bits"),
+            Column("correlation", "correlation"),
+            *_texts("class", "side"),
+        ]
+        picture = _pictures(dataset)
+        more = len(leaks.pairs) - _MOST_PAIRS
+        caption = f"And {more:,} more." if more > 0 else ""
+        pairs = [_pair(pair, picture) for pair in leaks.pairs[:_MOST_PAIRS]]
+        yield table_of("pairs", "which they are", columns, pairs, caption)
+
+
+def _pair(pair: DuplicatePair, picture: Callable[[str], str]) -> list[Cell | str]:
+    first, second = pair.images
+    return [
+        first,
+        Cell(picture=picture(first)),
+        Cell(text=second, picture=picture(second)),
+        pair.kind,
+        _count(pair.bits),
+        number_cell(pair.correlation, 3),
+        _both(*pair.classes),
+        _both(*pair.sides),
+    ]
+
+
+def _both(first: str | None, second: str | None) -> str:
+    return first or "none" if first == second else f"{first or 'none'}, {second or 'none'}"
+
+
+def _pictures(dataset: Dataset | None) -> Callable[[str], str]:
+    """What gives an image by its id as a JPEG in base64, small enough for a page; nothing without a dataset."""
+    records = {} if dataset is None else {record.image_id: record for record in dataset.records}
+
+    def picture(name: str) -> str:
+        if dataset is None:
+            return ""
+        image = dataset.open(records[name])
+        image.thumbnail((_SIDE, _SIDE))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=80)
+        return base64.b64encode(file.getvalue()).decode("ascii")
+
+    return picture
+
+
+def _confounds(audit: Audit) -> Iterator[Table]:
+    if audit.confounds:
+        columns = [Column("column", "column"), Column("cramers_v", "Cramér's V"), Column("p", "p (chi-squared)")]
+        rows: _Rows = [[c.column, number_cell(c.cramers_v), Cell(c.p, f"{c.p:.1g}")] for c in audit.confounds]
+        caption = "V: 0 unrelated, 1 one tells the other; p takes the images for independent."
+        yield table_of("confounds", "what goes with the class", columns, rows, caption)
+    for number, confound in enumerate(_telling(audit)):
+        columns = [Column("value", confound.column), *_of_classes(audit.classes)]
+        counts: _Rows = [
+            [row, *map(_count, of_row)] for row, of_row in zip(confound.rows, confound.counts, strict=True)
+        ]
+        yield table_of(f"column-{number}", f"images by {confound.column} and class", columns, counts)
+
+
+def _telling(audit: Audit) -> Sequence[Confound]:
+    return [confound for confound in audit.confounds if confound.cramers_v >= WEAK][:_MOST_CONFOUNDS]
+
+
+def _figures(audit: Audit) -> Iterator[Figure]:
+    measured = [baseline for baseline in audit.baselines if baseline.auc is not None]
+    if measured:
+        auc = Axis("auc", "cross-validated AUC with its 95 % interval")
+        series = [Series(b.name, b.name, {"auc": [b.auc], "auc_low": [b.low], "auc_high": [b.high]}) for b in measured]
+        title = "How far the class can be told without learning to see"
+        caption = f"Dashed: {TOO_EASY}. The baselines of metadata do not look at the picture."
+        axes = (auc, Axis("row", "baseline"))
+        marks = {"line": TOO_EASY}
+        yield Figure("baselines", "intervals", title, axes, "auc", "row", series, caption=caption, marks=marks)
+    if audit.confounds:
+        axes = (Axis("column", "column"), Axis("cramers_v", "Cramér's V of the column with the class"))
+        values = {"cramers_v": [confound.cramers_v for confound in audit.confounds]}
+        bars = [Series("columns", "columns", values, [confound.column for confound in audit.confounds])]
+        yield Figure("strengths", "bars", "What goes with the class", axes, "column", "cramers_v", bars)
+    for number, confound in enumerate(_telling(audit)):
+        yield _shares(f"column-{number}", confound, audit.classes)
+
+
+def _shares(key: str, confound: Confound, classes: Sequence[str]) -> Figure:
+    """Which share of the images of each class has which value of a column."""
+    totals = [max(1, sum(counts)) for counts in zip(*confound.counts, strict=True)]
+    series = [
+        Series(name, name, {"share": [count / total for count, total in zip(counts, totals, strict=True)]}, classes)
+        for name, counts in zip(confound.rows, confound.counts, strict=True)
+    ]
+    axes = (Axis("class", "class"), Axis("share", "share of the class"))
+    title = f"{confound.column}: V = {confound.cramers_v:.2f}, p = {confound.p:.2g}"
+    return Figure(key, "bars", title, axes, "class", "share", series, marks={"stacked": True})
+
+
+def _names(key: str, title: str, names: Sequence[str]) -> Iterator[Table]:
+    if names:
+        more = len(names) - _MOST_NAMES
+        rows = [[name] for name in names[:_MOST_NAMES]]
+        yield table_of(key, title, [Column("name", "name")], rows, f"And {more:,} more." if more > 0 else "")
+
+
+def _texts(*names: str) -> list[Column]:
+    return [Column(name, name, numeric=False) for name in names]
+
+
+def _of_classes(classes: Sequence[str]) -> list[Column]:
+    return [Column(f"class_{number}", name) for number, name in enumerate(classes)]
+
+
+def _count(count: int) -> Cell:
+    return number_cell(count, 0)
