@@ -17,7 +17,7 @@ from rich.text import Text
 from petlbench.cli.output import percent, seconds
 
 if TYPE_CHECKING:
-    from petlbench.study.status import Board, RunState
+    from petlbench.study.status import RunState, StudyStatus
 
 __all__ = ["LiveTable"]
 
@@ -37,7 +37,7 @@ class LiveTable:
         console: Where it is shown; None for standard error.
     """
 
-    def __init__(self, board: Board, at_once: int, console: Console | None = None) -> None:
+    def __init__(self, board: StudyStatus, at_once: int, console: Console | None = None) -> None:
         self._board = board
         self._at_once = at_once
         self._console = console or Console(file=sys.stderr, highlight=False)

@@ -18,7 +18,7 @@ from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.run.resolve import Request, resolve
 from petlbench.study.forecast.papers import printed_figures
 
-__all__ = ["Case", "Matrix", "Planned", "Tuned", "Vary", "common_settings", "plan_cases"]
+__all__ = ["Case", "Grid", "PlannedRun", "Tuned", "Vary", "common_settings", "plan_cases"]
 
 
 # What a config has of its dataset alone. The methods of a study share it, and a dataset is looked at once.
@@ -28,7 +28,7 @@ _LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One combination of a study.
 
     Args:
@@ -62,7 +62,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Grid:
     """What a study combines.
 
     Args:
@@ -81,7 +81,7 @@ class Matrix:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Mapping[tuple[str, str], Tuned] = field(default_factory=dict)
 
-    def plans(self, catalog: Catalog, data_root: Path) -> list[Planned]:
+    def plans(self, catalog: Catalog, data_root: Path) -> list[PlannedRun]:
         """Resolve every combination.
 
         A method that cannot have a combination gives one that says so, and the others stand.
@@ -100,7 +100,7 @@ class Matrix:
         classes = {name: load_method(catalog.find("method", name)) for name in self.methods}
         names = {dataset: find_card(dataset, catalog=catalog)[0] for dataset in self.datasets}
         probe_backbone(resolve_backbone(self.request.backbone))
-        found: list[Planned] = []
+        found: list[PlannedRun] = []
         for dataset, name in names.items():
             settings = {**self.request.dataset_settings, **self.settings.get(name, {})}
             request = replace(self.request, dataset=dataset, dataset_settings=settings)
@@ -133,7 +133,7 @@ class _Column:
 
     def __init__(
         self,
-        matrix: Matrix,
+        matrix: Grid,
         request: Request,
         classes: Mapping[str, type[Method[Any]]],
         catalog: Catalog,
@@ -146,18 +146,18 @@ class _Column:
         self._data_root = data_root
         self._first: RunConfig | None = None
 
-    def plans(self) -> list[Planned]:
+    def plans(self) -> list[PlannedRun]:
         return [planned for name in self._classes for planned in self._plans_of(name)]
 
-    def _plans_of(self, name: str) -> Iterator[Planned]:
+    def _plans_of(self, name: str) -> Iterator[PlannedRun]:
         first = self._plan(name)
         for seed in self._matrix.seeds:
             config = first.config.model_copy(update={"seed": seed}) if first.config is not None else None
             yield replace(first, seed=seed, config=config)
 
-    def _plan(self, name: str) -> Planned:
+    def _plan(self, name: str) -> PlannedRun:
         request = self._matrix.request_for(self._request, name)
-        planned = Planned(name, request.dataset or "", request.seed)
+        planned = PlannedRun(name, request.dataset or "", request.seed)
         try:
             method = self._classes[name].from_settings(request.method_settings)
             return replace(planned, config=self._resolve(request, method))

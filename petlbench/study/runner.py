@@ -14,12 +14,12 @@ from petlbench.metrics.efficiency import REFERENCE
 from petlbench.run.options import RunOptions
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, PhaseBegan, Started
 from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
-from petlbench.study.grid import Planned
+from petlbench.study.grid import PlannedRun
 from petlbench.study.rescore import rescore
-from petlbench.study.status import FAILED, Board, RunState, Watch
-from petlbench.study.study_file import Recorded, record_runs, study_file
+from petlbench.study.status import FAILED, RunState, StudyObserver, StudyStatus
+from petlbench.study.study_file import RunEntry, record_runs, study_file
 
-__all__ = ["Study", "open_board", "run_study"]
+__all__ = ["Study", "open_status", "run_study"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Study:
     """
 
     name: str
-    plans: Sequence[Planned]
+    plans: Sequence[PlannedRun]
     options: RunOptions
     timeout: float | None = None
     retry_failed: bool = False
     workers: int = 1
 
 
-def open_board(study: Study) -> Board:
+def open_status(study: Study) -> StudyStatus:
     """Look up on the disk how far a study is.
 
     Args:
@@ -52,10 +52,10 @@ def open_board(study: Study) -> Board:
     Raises:
         InputError: When a result is damaged.
     """
-    return Board([_standing(planned, study.options.output) for planned in study.plans])
+    return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
 
 
-def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> list[str]:
+def run_study(study: Study, board: StudyStatus, executor: Executor, watch: StudyObserver) -> list[str]:
     """Carry out what is missing of a study.
 
     Finished runs are left alone, interrupted ones go on, and failed ones are left alone unless they are to be tried
@@ -63,7 +63,7 @@ def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> l
 
     Args:
         study: The study.
-        board: Its runs as `open_board` found them; kept up to date.
+        board: Its runs as `open_status` found them; kept up to date.
         executor: Where runs are carried out.
         watch: Told what happens.
 
@@ -81,7 +81,7 @@ def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> l
     return _Driver(study, board, executor, watch).carry_out()
 
 
-def _standing(planned: Planned, output: Path) -> RunState:
+def _state_of(planned: PlannedRun, output: Path) -> RunState:
     if planned.config is None:
         kind = "exception" if planned.is_defect else "unsupported"
         told = {"kind": kind, "message": planned.refusal or "", "hint": ""}
@@ -95,9 +95,9 @@ def _standing(planned: Planned, output: Path) -> RunState:
 @dataclass
 class _Driver:
     study: Study
-    board: Board
+    board: StudyStatus
     executor: Executor
-    watch: Watch
+    watch: StudyObserver
     queue: deque[RunState] = field(default_factory=deque)
     by_run: dict[str, RunState] = field(default_factory=dict)
 
@@ -230,8 +230,8 @@ class _Driver:
                 "stay in the output folder, and the study's table shows the new ones"
             )
 
-    def _record(self, states: Sequence[RunState]) -> list[Recorded]:
-        return record_runs(self.study.options.output, self.study.name, [_recorded(state) for state in states])
+    def _record(self, states: Sequence[RunState]) -> list[RunEntry]:
+        return record_runs(self.study.options.output, self.study.name, [_entry_of(state) for state in states])
 
     def _warn_of_threads(self) -> None:
         configs = [state.planned.config for state in self.board.states if state.planned.config is not None]
@@ -243,9 +243,9 @@ class _Driver:
             )
 
 
-def _recorded(state: RunState) -> Recorded:
+def _entry_of(state: RunState) -> RunEntry:
     planned = state.planned
     status = state.result.status if state.is_open and state.result is not None else state.status
     error = state.error["message"] if state.error is not None else None
     shown = None if status in ("waiting", "running", "elsewhere") else status
-    return Recorded(planned.method, planned.dataset, planned.seed, state.run_id, shown, error)
+    return RunEntry(planned.method, planned.dataset, planned.seed, state.run_id, shown, error)

@@ -9,11 +9,11 @@ from statistics import fmean
 from typing import Literal, Protocol
 
 from petlbench.results.result import Result, Status
-from petlbench.study.grid import Planned
+from petlbench.study.grid import PlannedRun
 
-__all__ = ["FAILED", "Board", "RunState", "Standing", "Watch"]
+__all__ = ["FAILED", "RunState", "RunStatus", "StudyObserver", "StudyStatus"]
 
-Standing = Status | Literal["waiting", "running", "elsewhere"]
+RunStatus = Status | Literal["waiting", "running", "elsewhere"]
 
 FAILED: frozenset[str] = frozenset({"failed", "oom", "timeout", "pruned"})
 """How a run ends that is not tried again before it is asked for."""
@@ -35,8 +35,8 @@ class RunState:
         was_there: Whether the result stood before the driver began.
     """
 
-    planned: Planned
-    status: Standing = "waiting"
+    planned: PlannedRun
+    status: RunStatus = "waiting"
     result: Result | None = None
     error: dict[str, str] | None = None
     phase: str = ""
@@ -64,7 +64,7 @@ class RunState:
         return f"{self.planned.method} on {self.planned.dataset}, seed {self.planned.seed}"
 
 
-class Watch(Protocol):
+class StudyObserver(Protocol):
     """Told what happens to the runs of a study."""
 
     def changed(self, state: RunState) -> None:
@@ -74,7 +74,7 @@ class Watch(Protocol):
         """Something that the user should know."""
 
 
-class Board:
+class StudyStatus:
     """All runs of a study.
 
     Args:

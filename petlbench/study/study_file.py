@@ -15,7 +15,7 @@ from filelock import FileLock
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 
-__all__ = ["SCHEMA", "Recorded", "check_study_name", "read_study", "record_runs", "study_file"]
+__all__ = ["SCHEMA", "RunEntry", "check_study_name", "read_study", "record_runs", "study_file"]
 
 SCHEMA = 1
 
@@ -24,7 +24,7 @@ _AXES = ("methods", "datasets", "seeds")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RunEntry:
     """One run that a study wants.
 
     Args:
@@ -104,11 +104,11 @@ def read_study(output: Path, name: str) -> dict[str, Any]:
 def record_runs(
     output: Path,
     name: str,
-    runs: Sequence[Recorded],
+    runs: Sequence[RunEntry],
     *,
     kind: Literal["bench", "sweep"] = "bench",
     more: Mapping[str, Any] | None = None,
-) -> list[Recorded]:
+) -> list[RunEntry]:
     """Write down which runs a study wants and what has become of them; what it wanted before stays.
 
     Several processes may do so at once.
@@ -127,7 +127,7 @@ def record_runs(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         document = read_study(output, name) if file.exists() else _new(name, kind)
-        kept = {one.cell: one for one in map(_recorded, document["runs"])}
+        kept = {one.cell: one for one in map(_entry_of, document["runs"])}
         given = {one.cell: one for one in runs}
         shared = [(old, given[cell]) for cell, old in kept.items() if cell in given]
         replaced = [old for old, new in shared if old.run_id is not None and new.run_id != old.run_id]
@@ -139,8 +139,8 @@ def record_runs(
     return replaced
 
 
-def _recorded(run: Mapping[str, Any]) -> Recorded:
-    return Recorded(**{one.name: run[one.name] for one in fields(Recorded) if one.name in run})
+def _entry_of(run: Mapping[str, Any]) -> RunEntry:
+    return RunEntry(**{one.name: run[one.name] for one in fields(RunEntry) if one.name in run})
 
 
 def _new(name: str, kind: str) -> dict[str, Any]:
@@ -149,6 +149,6 @@ def _new(name: str, kind: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "name": name, "kind": kind, "created": created, **empty}
 
 
-def _joined(document: Mapping[str, Any], axis: str, runs: Iterable[Recorded]) -> list[Any]:
+def _joined(document: Mapping[str, Any], axis: str, runs: Iterable[RunEntry]) -> list[Any]:
     """The methods, datasets or seeds: those that were there, and behind them what is new."""
     return list(dict.fromkeys([*document[axis], *(getattr(run, axis.removesuffix("s")) for run in runs)]))

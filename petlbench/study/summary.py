@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from petlbench.results.result import Result
-from petlbench.study.status import Board, RunState
+from petlbench.study.status import RunState, StudyStatus
 
 __all__ = ["CellSummary", "Spread", "Summary", "summarize"]
 
@@ -88,7 +88,7 @@ class Summary:
     """
 
     name: str
-    board: Board
+    board: StudyStatus
     cells: tuple[CellSummary, ...]
     notes: tuple[str, ...] = field(default=())
 
@@ -131,7 +131,7 @@ class Summary:
         }
 
 
-def summarize(name: str, board: Board, notes: Sequence[str] = ()) -> Summary:
+def summarize(name: str, board: StudyStatus, notes: Sequence[str] = ()) -> Summary:
     """Sum up a study.
 
     Args:
@@ -143,7 +143,7 @@ def summarize(name: str, board: Board, notes: Sequence[str] = ()) -> Summary:
     return Summary(name, board, tuple(cells), tuple(notes))
 
 
-def _cell(method: str, dataset: str, board: Board) -> CellSummary:
+def _cell(method: str, dataset: str, board: StudyStatus) -> CellSummary:
     states = board.cell(method, dataset)
     results = [one.result for one in states if one.status == "finished" and one.result is not None]
     memories = [result.memory for result in results if result.memory is not None]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
 from petlbench.study.existing import is_worked_on
 
-__all__ = ["run_patiently"]
+__all__ = ["run_with_retries"]
 
 
-def run_patiently(executor: Executor, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
+def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
     """Carry out jobs, and wait for runs that another process, or another trial of this one, works on.
 
     A run that is waited for is begun again as soon as nobody works on it: then its result is there and is taken, or it

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from petlbench.sweep.search import Plan, TrialFacts
+from petlbench.sweep.search import Search, TrialFacts
 
 __all__ = ["SearchOutcome", "importances"]
 
@@ -19,7 +19,7 @@ class SearchOutcome:
     """What came of one search.
 
     Args:
-        plan: The search; None for a combination that cannot be had.
+        search: The search; None for a combination that cannot be had.
         method: Name of the method.
         dataset: The dataset's short name.
         trials: Its trials.
@@ -31,7 +31,7 @@ class SearchOutcome:
         refusal: Why the combination cannot be had.
     """
 
-    plan: Plan | None
+    search: Search | None
     method: str
     dataset: str
     trials: Sequence[TrialFacts] = ()
@@ -46,22 +46,22 @@ class SearchOutcome:
     def best(self) -> TrialFacts | None:
         """The trial with the best objective."""
         finished = [trial for trial in self.trials if trial.value is not None]
-        if self.plan is None or not finished:
+        if self.search is None or not finished:
             return None
-        choose = min if self.plan.card.minimises else max
+        choose = min if self.search.card.minimises else max
         return choose(finished, key=lambda trial: trial.value or 0.0)
 
     def document(self) -> dict[str, Any]:
         """The outcome as plain values."""
-        if self.plan is None:
+        if self.search is None:
             return {"method": self.method, "dataset": self.dataset, "error": self.refusal, "trials": [], "best": None}
         return {
-            "sweep": self.plan.name,
-            "search": self.plan.key,
+            "sweep": self.search.name,
+            "search": self.search.key,
             "method": self.method,
             "dataset": self.dataset,
-            "track": self.plan.card.track,
-            "objective": self.plan.card.objective,
+            "track": self.search.card.track,
+            "objective": self.search.card.objective,
             "trials": [asdict(trial) for trial in self.trials],
             "retries": self.retries,
             "best": None if self.best is None else asdict(self.best),

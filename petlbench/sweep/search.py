@@ -21,13 +21,13 @@ from petlbench.results.result import read_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import Request, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
-from petlbench.sweep.busy_runs import run_patiently
-from petlbench.sweep.liveness import Presence
+from petlbench.sweep.busy_runs import run_with_retries
+from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.space import Settings, Space, build_space
 from petlbench.sweep.spec import SweepCard
-from petlbench.sweep.trial_queue import Tickets
+from petlbench.sweep.trial_queue import TrialQueue
 
-__all__ = ["TRIALS", "Plan", "TrialFacts", "new_sampler", "open_study", "plan_search", "search", "trial_facts"]
+__all__ = ["TRIALS", "Search", "TrialFacts", "new_sampler", "open_study", "plan_search", "run_search", "trial_facts"]
 
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
@@ -38,7 +38,7 @@ _OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Search:
     """One search: a sweep for one method on one dataset.
 
     Args:
@@ -158,7 +158,7 @@ def plan_search(
     *,
     study_name: str,
     timeout: float | None = None,
-) -> Plan:
+) -> Search:
     """Put one search together and check what can be checked before anything is trained.
 
     Args:
@@ -183,7 +183,7 @@ def plan_search(
     base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
     config = resolve(base, catalog, context.options.data_root).config
     points = _points(card, space, config)
-    return Plan(name, card, request, dataset, config, space, points, context, study_name, timeout)
+    return Search(name, card, request, dataset, config, space, points, context, study_name, timeout)
 
 
 def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
@@ -203,16 +203,16 @@ def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, 
     return [*first, *({} for _ in range((card.trials or 1) - len(first)))]
 
 
-def open_study(plan: Plan, storage: Any) -> optuna.Study:
+def open_study(search: Search, storage: Any) -> optuna.Study:
     """Open a search in the storage, making it where it is not there yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.create_study(
-            study_name=plan.key,
+            study_name=search.key,
             storage=storage,
-            direction="minimize" if plan.card.minimises else "maximize",
-            sampler=new_sampler(plan.card, 0),
-            pruner=_new_pruner(plan.card, plan.config.training.epochs),
+            direction="minimize" if search.card.minimises else "maximize",
+            sampler=new_sampler(search.card, 0),
+            pruner=_new_pruner(search.card, search.config.training.epochs),
             load_if_exists=True,
         )
 
@@ -245,11 +245,11 @@ def _new_pruner(card: SweepCard, epochs: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def search(
-    plan: Plan,
+def run_search(
+    search: Search,
     study: optuna.Study,
     executor: Executor,
-    presence: Presence,
+    liveness: Liveness,
     on_trial: Callable[[TrialFacts], None],
     *,
     retry_failed: bool = False,
@@ -257,10 +257,10 @@ def search(
     """Carry out what is missing of a search, together with whoever else works on it.
 
     Args:
-        plan: The search.
+        search: The search.
         study: Its study.
         executor: Where trials are carried out.
-        presence: This driver.
+        liveness: This driver.
         on_trial: Told of each trial that ended here.
         retry_failed: Whether trials that failed are tried again.
 
@@ -270,20 +270,20 @@ def search(
     Raises:
         KeyboardInterrupt: When the user stops it.
     """
-    folder = plan.options.output / ".work"
+    folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "sweeps.lock")
-    with Tickets(study, plan.points, presence, lock, retry_failed=retry_failed) as tickets:
-        run = _Search(plan, study, tickets, on_trial)
-        run_patiently(executor, run.jobs(), run.heard)
+    with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as tickets:
+        run = _TrialLoop(search, study, tickets, on_trial)
+        run_with_retries(executor, run.jobs(), run.heard)
         return [trial_facts(trial) for trial in tickets.trials()], tickets.retries
 
 
 @dataclass
-class _Search:
-    plan: Plan
+class _TrialLoop:
+    search: Search
     study: optuna.Study
-    tickets: Tickets
+    tickets: TrialQueue
     on_trial: Callable[[TrialFacts], None]
     under_way: dict[str, list[optuna.Trial]] = field(default_factory=dict)
 
@@ -308,25 +308,25 @@ class _Search:
         return Action.GO_ON
 
     def _prepare(self, ticket: int) -> None:
-        self.study.sampler = new_sampler(self.plan.card, ticket)
+        self.study.sampler = new_sampler(self.search.card, ticket)
 
     def _job(self, trial: optuna.Trial) -> Job | None:
         try:
-            config = self.plan.configure(self.plan.space.ask(trial), self.plan.card.seed)
+            config = self.search.configure(self.search.space.ask(trial), self.search.card.seed)
         except InputError as error:
             self._end(trial, "failed", error=error.message)
             return None
         trial.set_user_attr("run_id", config.run_id)
         self.under_way.setdefault(config.run_id, []).append(trial)
-        return self.plan.trial_job(config)
+        return self.search.trial_job(config)
 
     def _reported(self, trial: optuna.Trial, entry: Mapping[str, Any]) -> Action:
-        value = entry.get(f"val_{self.plan.card.metric}")
+        value = entry.get(f"val_{self.search.card.metric}")
         epoch = int(entry["epoch"])
         if value is None or epoch in self._known(trial):
             return Action.GO_ON
         trial.report(float(value), epoch)
-        is_last = epoch >= self.plan.config.training.epochs
+        is_last = epoch >= self.search.config.training.epochs
         return Action.PRUNE if not is_last and trial.should_prune() else Action.GO_ON
 
     @staticmethod
@@ -343,10 +343,10 @@ class _Search:
             self._end(trial, ended.status, error=error, seconds=ended.seconds)
             return
         result = read_result(job.options.output / job.config.run_id)
-        value = result.metrics["val"].get(self.plan.card.metric)
+        value = result.metrics["val"].get(self.search.card.metric)
         seconds = result.timing.get("total", ended.seconds)
         if value is None:
-            told = f"{self.plan.card.objective} is undefined on the validation images"
+            told = f"{self.search.card.objective} is undefined on the validation images"
             self._end(trial, "failed", error=told, seconds=seconds)
         else:
             self._end(trial, "finished", value=float(value), seconds=seconds)

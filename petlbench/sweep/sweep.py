@@ -7,26 +7,26 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from petlbench.study.executors.job import Executor
-from petlbench.study.grid import Planned
-from petlbench.study.runner import Study, open_board, run_study
-from petlbench.study.status import Board, RunState
-from petlbench.study.study_file import Recorded, record_runs
+from petlbench.study.grid import PlannedRun
+from petlbench.study.runner import Study, open_status, run_study
+from petlbench.study.status import RunState, StudyStatus
+from petlbench.study.study_file import RunEntry, record_runs
 from petlbench.sweep.finalists import Finalist, choose_winner, describe_winner, run_finalists
-from petlbench.sweep.liveness import Presence
+from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.outcome import SearchOutcome, importances
-from petlbench.sweep.search import Plan, TrialFacts, open_study, search, trial_facts
+from petlbench.sweep.search import Search, TrialFacts, open_study, run_search, trial_facts
 from petlbench.sweep.winner import iter_winners, write_winner
 
-__all__ = ["Sweeping", "Told", "sweep_one"]
+__all__ = ["SweepObserver", "SweepOptions", "sweep_one"]
 
 
-class Told(Protocol):
+class SweepObserver(Protocol):
     """Told how a sweep goes on."""
 
-    def begin(self, plan: Plan, trials: Sequence[TrialFacts]) -> None:
+    def begin(self, search: Search, trials: Sequence[TrialFacts]) -> None:
         """A search begins, with so many trials that have ended before."""
 
-    def trial(self, plan: Plan, trial: TrialFacts) -> None:
+    def trial(self, search: Search, trial: TrialFacts) -> None:
         """A trial ended."""
 
     def say(self, text: str) -> None:
@@ -34,13 +34,13 @@ class Told(Protocol):
 
 
 @dataclass(frozen=True)
-class Sweeping:
+class SweepOptions:
     """What the searches of one sweep share.
 
     Args:
         storage: Where searches are kept.
         executor: Where runs are carried out.
-        presence: This driver.
+        liveness: This driver.
         told: Told how it goes on.
         workers: How many runs are carried out at the same time.
         is_final: Whether the winner is run and tested.
@@ -49,19 +49,19 @@ class Sweeping:
 
     storage: Any
     executor: Executor
-    presence: Presence
-    told: Told
+    liveness: Liveness
+    told: SweepObserver
     workers: int = 1
     is_final: bool = True
     retry_failed: bool = False
 
 
-def sweep_one(plan: Plan, sweeping: Sweeping) -> SearchOutcome:
+def sweep_one(search: Search, options: SweepOptions) -> SearchOutcome:
     """Search, choose the winner on validation, and test it; whatever is done already is not done again.
 
     Args:
-        plan: The search.
-        sweeping: What all searches share.
+        search: The search.
+        options: What all searches share.
 
     Returns:
         What came of it.
@@ -69,32 +69,32 @@ def sweep_one(plan: Plan, sweeping: Sweeping) -> SearchOutcome:
     Raises:
         KeyboardInterrupt: When the user stops it.
     """
-    study = open_study(plan, sweeping.storage)
+    study = open_study(search, options.storage)
     ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    sweeping.told.begin(plan, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
+    options.told.begin(search, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
 
     def on_trial(trial: TrialFacts) -> None:
-        sweeping.told.trial(plan, trial)
+        options.told.trial(search, trial)
 
-    trials, retries = search(
-        plan, study, sweeping.executor, sweeping.presence, on_trial, retry_failed=sweeping.retry_failed
+    trials, retries = run_search(
+        search, study, options.executor, options.liveness, on_trial, retry_failed=options.retry_failed
     )
     shares, note = importances(study)
-    outcome = SearchOutcome(plan, plan.config.method, plan.dataset, trials, retries, shares, note)
-    finalists = run_finalists(plan, trials, sweeping.executor, sweeping.told.say)
-    winner = choose_winner(plan, finalists)
+    outcome = SearchOutcome(search, search.config.method, search.dataset, trials, retries, shares, note)
+    finalists = run_finalists(search, trials, options.executor, options.told.say)
+    winner = choose_winner(search, finalists)
     if winner is None:
-        sweeping.told.say(f"{plan.title}: no winner, since {_why_none(trials, finalists)}")
+        options.told.say(f"{search.title}: no winner, since {_why_none(trials, finalists)}")
         return outcome
-    document = describe_winner(plan, trials, finalists, winner)
-    file = write_winner(plan.options.output, document)
+    document = describe_winner(search, trials, finalists, winner)
+    file = write_winner(search.options.output, document)
     for edge in document["edge"]:
-        sweeping.told.say(
-            f"warning: {plan.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} edge of "
+        options.told.say(
+            f"warning: {search.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} edge of "
             "its range; widen the range for all methods alike and sweep again"
         )
-    sweeping.told.say(f"{plan.title}: trial {winner.trial.number} wins; its settings stand in {file}")
-    runs = _test(plan, winner, sweeping) if sweeping.is_final else []
+    options.told.say(f"{search.title}: trial {winner.trial.number} wins; its settings stand in {file}")
+    runs = _test(search, winner, options) if options.is_final else []
     return replace(outcome, winner=document, runs=runs)
 
 
@@ -104,33 +104,33 @@ def _why_none(trials: Sequence[TrialFacts], finalists: Sequence[Finalist]) -> st
     return "no finalist finished on all seeds"
 
 
-def _test(plan: Plan, winner: Finalist, sweeping: Sweeping) -> list[dict[str, Any]]:
+def _test(search: Search, winner: Finalist, options: SweepOptions) -> list[dict[str, Any]]:
     """Run the winner's settings on the sweep's seeds as ordinary runs of a study, each of which is tested once."""
-    settings = plan.space.settings(winner.trial.params)
+    settings = search.space.settings(winner.trial.params)
     plans = [
-        Planned(plan.config.method, plan.request.dataset or "", seed, plan.configure(settings, seed))
-        for seed in plan.card.seeds
+        PlannedRun(search.config.method, search.request.dataset or "", seed, search.configure(settings, seed))
+        for seed in search.card.seeds
     ]
     study = Study(
-        plan.study_name,
+        search.study_name,
         plans,
-        plan.options,
-        plan.timeout,
-        sweeping.retry_failed,
-        sweeping.workers,
+        search.options,
+        search.timeout,
+        options.retry_failed,
+        options.workers,
     )
-    board = open_board(study)
-    found = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(plan.options.output, plan.name)}
-    more = {"sweep": {"name": plan.name, "title": plan.card.title, "winners": found}}
-    record_runs(plan.options.output, plan.study_name, _recorded(board), kind="sweep", more=more)
-    for sentence in run_study(study, board, sweeping.executor, _FinalWatch(sweeping.told)):
-        sweeping.told.say(sentence)
+    board = open_status(study)
+    found = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(search.options.output, search.name)}
+    more = {"sweep": {"name": search.name, "title": search.card.title, "winners": found}}
+    record_runs(search.options.output, search.study_name, _entry_of(board), kind="sweep", more=more)
+    for sentence in run_study(study, board, options.executor, _FinalObserver(options.told)):
+        options.told.say(sentence)
     return [_run(state) for state in board.states]
 
 
-def _recorded(board: Board) -> list[Recorded]:
+def _entry_of(board: StudyStatus) -> list[RunEntry]:
     return [
-        Recorded(
+        RunEntry(
             state.planned.method,
             state.planned.dataset,
             state.planned.seed,
@@ -155,10 +155,10 @@ def _run(state: RunState) -> dict[str, Any]:
     }
 
 
-class _FinalWatch:
+class _FinalObserver:
     """Says how the winner's runs end."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: SweepObserver) -> None:
         self._told = told
 
     def changed(self, state: RunState) -> None:

@@ -14,15 +14,15 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from petlbench.sweep.liveness import Presence
+from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.storage import GRACE, HEARTBEAT
 
-__all__ = ["Tickets"]
+__all__ = ["TrialQueue"]
 
 _TICKET, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
 
 
-class Tickets:
+class TrialQueue:
     """Hands out the trials of a study.
 
     Every ticket is one trial that is to be; it waits in the study until a driver takes it. A ticket is used up when one
@@ -33,7 +33,7 @@ class Tickets:
     Args:
         study: Optuna's study.
         points: Values to begin with, for each ticket; empty where the sampler chooses.
-        presence: This driver.
+        liveness: This driver.
         lock: Keeps drivers on this folder from making tickets at the same moment.
         retry_failed: Whether tickets that were used up by a failure are used again.
     """
@@ -42,7 +42,7 @@ class Tickets:
         self,
         study: optuna.Study,
         points: Sequence[Mapping[str, Any]],
-        presence: Presence,
+        liveness: Liveness,
         lock: FileLock,
         *,
         retry_failed: bool = False,
@@ -50,7 +50,7 @@ class Tickets:
         self._study = study
         self._storage: Any = study._storage
         self._points = points
-        self._presence = presence
+        self._liveness = liveness
         self._lock = lock
         self._reopened: frozenset[int] = frozenset()
         if retry_failed:
@@ -109,7 +109,7 @@ class Tickets:
         for trial in self._waiting(tickets):
             with contextlib.suppress(UpdateFinishedTrialError):
                 if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-                    self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._presence.mark)
+                    self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._liveness.mark)
                     self._mine.add(trial._trial_id)
                     self._storage.record_heartbeat(trial._trial_id)
                     prepare(trial.user_attrs[_TICKET])
@@ -219,7 +219,7 @@ class Tickets:
         driver = trial.user_attrs.get(_DRIVER)
         if driver is None:  # killed in the moment of taking it
             return trial.datetime_start is None or datetime.now() - trial.datetime_start > timedelta(seconds=GRACE)
-        return trial._trial_id in stale or self._presence.is_gone(driver)
+        return trial._trial_id in stale or self._liveness.is_gone(driver)
 
     def _give_up(self, trial_id: int) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from petlbench.report.spec import Setting
     from petlbench.run.image_cache import ImageCache
     from petlbench.run.options import RunOptions
-    from petlbench.study.grid import Matrix, Planned
+    from petlbench.study.grid import Grid, PlannedRun
     from petlbench.study.runner import Study
-    from petlbench.study.status import Board
+    from petlbench.study.status import StudyStatus
     from petlbench.study.summary import Summary
 
 __all__ = ["command"]
@@ -150,7 +150,7 @@ def command(
     return 1 if any(summary.unfinished() for summary in summaries) else 0
 
 
-def _titled(name: str, matrices: Sequence[Matrix]) -> dict[str, Matrix]:
+def _titled(name: str, matrices: Sequence[Grid]) -> dict[str, Grid]:
     """Name the study of each matrix: a method that stands in several, with other settings, is one cell in each."""
     if len(matrices) == 1:
         return {name: matrices[0]}
@@ -185,10 +185,10 @@ def _check_data(studies: Sequence[Study], catalog: Catalog) -> None:
 def _carry_out(study: Study, executor: Literal["local", "ray"], opening: dict[str, Any]) -> Summary:
     from petlbench.cli.live_table import LiveTable
     from petlbench.study.executors import open_executor
-    from petlbench.study.runner import open_board, run_study
+    from petlbench.study.runner import open_status, run_study
     from petlbench.study.summary import summarize
 
-    board = open_board(study)
+    board = open_status(study)
     try:
         # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
         with redirect_stdout(sys.stderr), LiveTable(board, study.workers) as live:
@@ -210,7 +210,7 @@ def _track(study: Study) -> None:
         track_study(uri, output, study.name, study_results(output, study.name), progress=progress)
 
 
-def _stopped(board: Board) -> PetlbenchError:
+def _stopped(board: StudyStatus) -> PetlbenchError:
     done, all_of_them = board.counts()["finished"], len(board.states)
     return PetlbenchError(
         f"stopped: {done} of {all_of_them} runs are finished",
@@ -224,15 +224,15 @@ def _retry(context: click.Context) -> str:
     return shlex.join(["petlbench", "bench", *arguments, "--retry-failed"])
 
 
-def _show_preview(name: str, plans: Sequence[Planned], options: RunOptions, json: bool) -> int:
+def _show_preview(name: str, plans: Sequence[PlannedRun], options: RunOptions, json: bool) -> int:
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
     from petlbench.run.options import RunContext
-    from petlbench.study.forecast.preview import preview_matrix
+    from petlbench.study.forecast.preview import preview_grid
 
     with open_workers(usable_cores()) as workers, ShownProgress() as progress:
-        previews = preview_matrix(plans, RunContext(options, progress), workers=workers)
+        previews = preview_grid(plans, RunContext(options, progress), workers=workers)
     if json:
         print_json({"study": name, "runs": len(plans), "cells": [one.document() for one in previews]})
     else:

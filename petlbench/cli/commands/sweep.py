@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from petlbench.run.options import RunOptions
     from petlbench.run.resolve import Request
     from petlbench.sweep.outcome import SearchOutcome
-    from petlbench.sweep.search import Plan, TrialFacts
+    from petlbench.sweep.search import Search, TrialFacts
     from petlbench.sweep.spec import SweepCard
-    from petlbench.sweep.sweep import Sweeping
+    from petlbench.sweep.sweep import SweepOptions
 
 __all__ = ["command"]
 
@@ -112,7 +112,7 @@ def command(
     requests = _requests(methods, datasets, settings, asked, found)
     named = {"study_name": check_study_name(study or sweep), "timeout": timeout}
     plans = list(_plans(sweep, card, requests, options, named))
-    if all(plan.plan is None for plan in plans):
+    if all(one.search is None for one in plans):
         raise InputError(str(plans[0].refusal), hint="choose another method or backbone", kind="unsupported")
     if dry_run:
         _show_plans(plans, json)
@@ -159,25 +159,25 @@ def _plans(
     context = RunContext(options)
     for request in requests:
         try:
-            plan = plan_search(sweep, card, request, context, **named)
+            search = plan_search(sweep, card, request, context, **named)
         except InputError as error:
             if error.kind != "unsupported":
                 raise
             yield SearchOutcome(None, request.method, request.dataset or "", refusal=error.message)
         else:
-            yield SearchOutcome(plan, request.method, plan.dataset)
+            yield SearchOutcome(search, request.method, search.dataset)
 
 
 def _check_data(plans: Sequence[SearchOutcome]) -> None:
     """Open each dataset once, so that one that is not there costs no night."""
     from petlbench.data.dataset import open_dataset
 
-    for plan in {one.dataset: one.plan for one in plans if one.plan is not None}.values():
-        settings = plan.config.dataset_settings
+    for search in {one.dataset: one.search for one in plans if one.search is not None}.values():
+        settings = search.config.dataset_settings
         open_dataset(
-            plan.request.dataset or "",
-            catalog=plan.context.catalog,
-            data_root=plan.options.data_root,
+            search.request.dataset or "",
+            catalog=search.context.catalog,
+            data_root=search.options.data_root,
             settings=settings,
         )
 
@@ -193,9 +193,9 @@ def _carry_out(
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.files import check_writable
     from petlbench.study.executors import open_executor
-    from petlbench.sweep.liveness import Presence
+    from petlbench.sweep.liveness import Liveness
     from petlbench.sweep.storage import default_address, open_storage
-    from petlbench.sweep.sweep import Sweeping, sweep_one
+    from petlbench.sweep.sweep import SweepOptions, sweep_one
 
     check_writable(options.output)
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
@@ -203,17 +203,17 @@ def _carry_out(
         if storage is None:
             options.output.mkdir(parents=True, exist_ok=True)
         opened = open_storage(storage or default_address(options.output), progress.say)
-        with Presence(options.output) as presence:
-            sweeping = Sweeping(opened, open_executor(executor, **opening), presence, _Lines(progress), **doing)
-            return [one if one.plan is None else _sweep(one.plan, sweeping, sweep_one) for one in plans]
+        with Liveness(options.output) as liveness:
+            shared = SweepOptions(opened, open_executor(executor, **opening), liveness, _Lines(progress), **doing)
+            return [one if one.search is None else _sweep(one.search, shared, sweep_one) for one in plans]
 
 
-def _sweep(plan: Plan, sweeping: Sweeping, sweep_one: Any) -> SearchOutcome:
+def _sweep(search: Search, options: SweepOptions, sweep_one: Any) -> SearchOutcome:
     try:
-        outcome: SearchOutcome = sweep_one(plan, sweeping)
+        outcome: SearchOutcome = sweep_one(search, options)
     except KeyboardInterrupt as error:
         raise PetlbenchError(
-            f"stopped in the search for {plan.title}", hint="the same command goes on from here", kind="interrupted"
+            f"stopped in the search for {search.title}", hint="the same command goes on from here", kind="interrupted"
         ) from error
     return outcome
 
@@ -228,27 +228,27 @@ class _Lines:
     def say(self, text: str) -> None:
         self._progress.say(text)
 
-    def begin(self, plan: Plan, trials: Sequence[TrialFacts]) -> None:
+    def begin(self, search: Search, trials: Sequence[TrialFacts]) -> None:
         self._best = None
         for trial in trials:
-            self._compare(plan, trial)
-        self._progress.phase(plan.title, len(plan.points))
+            self._compare(search, trial)
+        self._progress.phase(search.title, len(search.points))
         self._progress.advance(len(trials))
-        self.say(f"{plan.title}: {len(plan.points)} trials, {len(trials)} of them done before; {plan.card.title}")
+        self.say(f"{search.title}: {len(search.points)} trials, {len(trials)} of them done before; {search.card.title}")
 
-    def trial(self, plan: Plan, trial: TrialFacts) -> None:
-        self._compare(plan, trial)
+    def trial(self, search: Search, trial: TrialFacts) -> None:
+        self._compare(search, trial)
         self._progress.advance()
-        came = f"{plan.card.objective} {trial.value:.4f}" if trial.value is not None else trial.status
+        came = f"{search.card.objective} {trial.value:.4f}" if trial.value is not None else trial.status
         why = f" ({trial.error})" if trial.error else ""
         best = f"; best {self._best.value:.4f}, trial {self._best.number}" if self._best is not None else ""
-        self.say(f"trial {trial.number} of {plan.title}: {_params(trial.params)}: {came}{why}{best}")
+        self.say(f"trial {trial.number} of {search.title}: {_params(trial.params)}: {came}{why}{best}")
 
-    def _compare(self, plan: Plan, trial: TrialFacts) -> None:
+    def _compare(self, search: Search, trial: TrialFacts) -> None:
         if trial.value is None:
             return
         known = self._best.value if self._best is not None else None
-        is_better = known is None or (trial.value < known if plan.card.minimises else trial.value > known)
+        is_better = known is None or (trial.value < known if search.card.minimises else trial.value > known)
         self._best = trial if is_better else self._best
 
 
@@ -261,7 +261,7 @@ def _short(value: Any) -> str:
 
 
 def _is_done(outcome: SearchOutcome) -> bool:
-    if outcome.plan is None:  # what cannot be had is no failure of the rest
+    if outcome.search is None:  # what cannot be had is no failure of the rest
         return True
     return outcome.winner is not None and all(run["status"] == "finished" for run in outcome.runs)
 
@@ -277,16 +277,16 @@ def _show(sweep: str, outcomes: Sequence[SearchOutcome], json: bool) -> None:
 
 
 def _show_one(outcome: SearchOutcome) -> None:
-    if outcome.plan is None:
+    if outcome.search is None:
         print(f"{outcome.method} on {outcome.dataset}: {outcome.refusal}")
         return
-    card = outcome.plan.card
+    card = outcome.search.card
     rows = [
         [str(one.number), _params(one.params), one.status, number(one.value, 4), seconds(one.seconds), one.run_id or ""]
         for one in outcome.trials
     ]
     columns = ["trial>", "settings", "status", f"{card.objective}>", "time>", "run"]
-    print_table(f"{outcome.plan.title}, track {card.track}", columns, rows, caption=_caption(outcome))
+    print_table(f"{outcome.search.title}, track {card.track}", columns, rows, caption=_caption(outcome))
     if outcome.runs:
         runs = [
             [str(run["seed"]), run["status"], _metric(run, "val"), _metric(run, "test"), run["run_id"] or ""]
@@ -326,16 +326,16 @@ def _show_plans(plans: Sequence[SearchOutcome], json: bool) -> None:
 
 
 def _plan_document(outcome: SearchOutcome) -> dict[str, Any]:
-    plan = outcome.plan
+    search = outcome.search
     named = {"method": outcome.method, "dataset": outcome.dataset}
-    if plan is None:
+    if search is None:
         return {**named, "search": None, "trials": 0, "space": None, "first": None, "error": outcome.refusal}
-    first = dict(plan.points[0]) or None
+    first = dict(search.points[0]) or None
     return {
         **named,
-        "search": plan.key,
-        "trials": len(plan.points),
-        "space": plan.space.document(),
+        "search": search.key,
+        "trials": len(search.points),
+        "space": search.space.document(),
         "first": first,
         "error": None,
     }

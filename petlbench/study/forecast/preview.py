@@ -24,9 +24,9 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.existing import stored_result
 from petlbench.study.forecast.dry_run import PreloadedBytes, dry_run
-from petlbench.study.grid import Planned
+from petlbench.study.grid import PlannedRun
 
-__all__ = ["Preview", "preview_matrix"]
+__all__ = ["Preview", "preview_grid"]
 
 # What `petlbench.features.quota` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
@@ -95,7 +95,7 @@ class Preview:
         }
 
 
-def preview_matrix(plans: Sequence[Planned], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
+def preview_grid(plans: Sequence[PlannedRun], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
     """Predict what a study would take.
 
     Args:
@@ -116,15 +116,15 @@ def preview_matrix(plans: Sequence[Planned], context: RunContext, *, workers: Wo
     return (workers or Workers()).map(preview, cells, progress.advance)
 
 
-def _cells(plans: Sequence[Planned]) -> list[list[Planned]]:
-    found: dict[tuple[str, str], list[Planned]] = {}
+def _cells(plans: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    found: dict[tuple[str, str], list[PlannedRun]] = {}
     for planned in plans:
         found.setdefault((planned.method, planned.dataset), []).append(planned)
     return list(found.values())
 
 
 def _preview(
-    plans: Sequence[Planned],
+    plans: Sequence[PlannedRun],
     *,
     options: RunOptions,
     seconds: Mapping[str, Sequence[float]],
@@ -175,7 +175,7 @@ def _catalog(folders: tuple[Path, ...]) -> Catalog:
     return Catalog(folders)
 
 
-def _is_finished(planned: Planned, output: Path) -> bool:
+def _is_finished(planned: PlannedRun, output: Path) -> bool:
     result = stored_result(output, planned.config.run_id) if planned.config is not None else None
     return result is not None and result.status == "finished"
 

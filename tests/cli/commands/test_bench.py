@@ -12,8 +12,8 @@ from rich.console import Console
 
 from petlbench.cli.live_table import LiveTable
 from petlbench.results.journal import read_journal
-from petlbench.study.grid import Planned
-from petlbench.study.status import Board, RunState
+from petlbench.study.grid import PlannedRun
+from petlbench.study.status import RunState, StudyStatus
 from petlbench.sweep.winner import write_winner
 
 Cli = Callable[..., Any]
@@ -236,9 +236,9 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 
 
 def test_the_live_table_counts_what_is_done_and_names_what_is_under_way() -> None:
-    states = [RunState(Planned("fpt", "digits", seed)) for seed in range(4)]
-    states += [RunState(Planned("choosy", "digits", 0), "unsupported")]
-    board = Board(states)
+    states = [RunState(PlannedRun("fpt", "digits", seed)) for seed in range(4)]
+    states += [RunState(PlannedRun("choosy", "digits", 0), "unsupported")]
+    board = StudyStatus(states)
     console = Console(force_terminal=True, width=100, height=30, record=True, color_system=None)
     states[0].status, states[1].status, states[1].phase = "finished", "running", "preloading"
     states[2].status, states[2].error = "oom", {"kind": "oom", "message": "too large", "hint": ""}
