@@ -128,6 +128,25 @@ class Grid:
                 )
 
 
+def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:
+    """Return the run of a request on the dataset of another run, which is not looked at again.
+
+    Args:
+        request: What the user asked for; of its dataset nothing counts.
+        config: The other run.
+        catalog: The catalogues.
+        data_root: The folder below which the images of cards lie.
+
+    Raises:
+        InputError: When the settings do not go together.
+    """
+    without = replace(
+        request, dataset=None, dataset_settings={}, test_on=None, normalize="backbone", image_size=config.image_size
+    )
+    alike = {name: getattr(config, name) for name in _OF_DATASET}
+    return resolve(without, catalog, data_root).config.model_copy(update=alike)
+
+
 class _Column:
     """All methods on one dataset; what the dataset says of a run is resolved with the first of them that can be had."""
 
@@ -177,11 +196,7 @@ class _Column:
             return self._first
         info = probe_backbone(self._first.backbone, self._first.image_size)
         request = self._without_preloading(request, method, info)
-        without = replace(
-            request, dataset=None, dataset_settings={}, test_on=None, normalize="backbone", image_size=info.image_size
-        )
-        config = resolve(without, self._catalog, self._data_root).config
-        return config.model_copy(update={name: getattr(self._first, name) for name in _OF_DATASET})
+        return resolve_alike(request, self._first, self._catalog, self._data_root)
 
     @staticmethod
     def _info(request: Request, card: Any) -> BackboneInfo:

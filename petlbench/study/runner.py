@@ -12,7 +12,8 @@ from petlbench.core.environment import usable_cores
 from petlbench.core.files import check_writable
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.run.options import RunOptions
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, PhaseBegan, Started
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan, Started
 from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
 from petlbench.study.grid import PlannedRun
 from petlbench.study.rescore import rescore
@@ -231,7 +232,7 @@ class _Driver:
             )
 
     def _record(self, states: Sequence[RunState]) -> list[RunEntry]:
-        return record_runs(self.study.options.output, self.study.name, [_entry_of(state) for state in states])
+        return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])
 
     def _warn_of_threads(self) -> None:
         configs = [state.planned.config for state in self.board.states if state.planned.config is not None]
@@ -241,11 +242,3 @@ class _Driver:
                 f"{self.study.workers} workers of {threads} threads each share {cores} cores: --threads "
                 f"{max(1, cores // self.study.workers)} would be faster (threads are part of a run's identity)"
             )
-
-
-def _entry_of(state: RunState) -> RunEntry:
-    planned = state.planned
-    status = state.result.status if state.is_open and state.result is not None else state.status
-    error = state.error["message"] if state.error is not None else None
-    shown = None if status in ("waiting", "running", "elsewhere") else status
-    return RunEntry(planned.method, planned.dataset, planned.seed, state.run_id, shown, error)

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Literal
 
+from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
 from petlbench.study.grid import PlannedRun
+from petlbench.study.study_file import RunEntry
 
 __all__ = ["FAILED", "RunState", "RunStatus", "StudyObserver", "StudyStatus"]
 
@@ -59,19 +61,27 @@ class RunState:
         return self.status in _OPEN
 
     @property
+    def entry(self) -> RunEntry:
+        """What the study's file says of it."""
+        status = self.result.status if self.is_open and self.result is not None else self.status
+        error = self.error["message"] if self.error is not None else None
+        shown = None if status in _OPEN else status
+        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, shown, error)
+
+    @property
     def title(self) -> str:
         """What a person calls the run."""
         return f"{self.planned.method} on {self.planned.dataset}, seed {self.planned.seed}"
 
 
-class StudyObserver(Protocol):
-    """Told what happens to the runs of a study."""
+class StudyObserver(Progress):
+    """Told what happens to the runs of a study; this one keeps silent."""
+
+    def begin(self, status: StudyStatus, at_once: int) -> None:
+        """A study begins; its status is kept up to date, and so many runs are carried out at the same time."""
 
     def changed(self, state: RunState) -> None:
         """A run began, went on or ended."""
-
-    def say(self, text: str) -> None:
-        """Something that the user should know."""
 
 
 class StudyStatus:

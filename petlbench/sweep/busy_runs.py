@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, Event, Job
 from petlbench.study.existing import is_worked_on
 
 __all__ = ["run_with_retries"]

@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from petlbench.results.result import read_result
-from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, Event, Job
 from petlbench.study.existing import stored_result
 from petlbench.sweep.busy_runs import run_with_retries
 from petlbench.sweep.search import TRIALS, Search, TrialFacts

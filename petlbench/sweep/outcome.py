@@ -51,6 +51,20 @@ class SearchOutcome:
         choose = min if self.search.card.minimises else max
         return choose(finished, key=lambda trial: trial.value or 0.0)
 
+    def preview(self) -> dict[str, Any]:
+        """What would be searched, as plain values."""
+        combination, search = {"method": self.method, "dataset": self.dataset}, self.search
+        if search is None:
+            return {**combination, "search": None, "trials": 0, "space": None, "first": None, "error": self.refusal}
+        return {
+            **combination,
+            "search": search.key,
+            "trials": len(search.points),
+            "space": search.space.document(),
+            "first": dict(search.points[0]) or None,
+            "error": None,
+        }
+
     def document(self) -> dict[str, Any]:
         """The outcome as plain values."""
         if self.search is None:

@@ -20,7 +20,9 @@ from petlbench.models.method import load_method
 from petlbench.results.result import read_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import Request, resolve
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job
+from petlbench.study.grid import PlannedRun, resolve_alike
 from petlbench.sweep.busy_runs import run_with_retries
 from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.space import Settings, Space, build_space
@@ -31,10 +33,6 @@ __all__ = ["TRIALS", "Search", "TrialFacts", "new_sampler", "open_study", "plan_
 
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
-
-
-# What a config has of its dataset alone, and all trials share.
-_OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", "normalize")
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ class Search:
         config: The run at the method's defaults, from which trials differ by what is searched.
         space: What is searched.
         points: Values to begin with, one mapping a trial.
-        options: Where final runs read and write; trials have a folder of their own in it.
-        catalog: The catalogues.
+        context: Where final runs read and write; trials have a folder of their own in it.
         study_name: The name of the study that final runs belong to.
         timeout: Seconds after which a run is stopped.
     """
@@ -103,16 +100,12 @@ class Search:
             training={**settings.training, **self.request.training},
             method_settings={**settings.method, **self.request.method_settings},
             seed=seed,
-            # The dataset was looked at once, when the search was planned.
-            dataset=None,
-            dataset_settings={},
-            test_on=None,
-            image_size=self.config.image_size,
-            normalize="backbone",
         )
-        same = {name: getattr(self.config, name) for name in _OF_DATASET}
-        run = resolve(request, self.context.catalog, self.options.data_root)
-        return run.config.model_copy(update=same)
+        return resolve_alike(request, self.config, self.context.catalog, self.options.data_root)
+
+    def final_run(self, config: RunConfig) -> PlannedRun:
+        """A run of the search's settings as one of a study."""
+        return PlannedRun(config.method, self.request.dataset or "", config.seed, config)
 
     def trial_job(self, config: RunConfig) -> Job:
         """A run that never reads the test split."""

@@ -22,7 +22,7 @@ from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.outcome import importances
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, open_study, run_search
 from petlbench.sweep.storage import RetryingStorage, default_address, open_storage
-from petlbench.sweep.sweep import SweepOptions, sweep_one
+from petlbench.sweep.sweep import SweepDriver, SweepObserver, SweepOptions
 from petlbench.sweep.trial_queue import TrialQueue
 from petlbench.sweep.winner import read_winner
 from tests.sweep.conftest import GRID, TPE, Scripted
@@ -296,7 +296,8 @@ class TestFinals:
 
     def sweep(self, search: Search, storage: Any, executor: Scripted, **options: Any) -> Any:
         with Liveness(search.options.output) as liveness:
-            return sweep_one(search, SweepOptions(storage, executor, liveness, Silent(), **options))
+            driver = SweepDriver(storage, executor, liveness, SweepObserver(), SweepOptions(**options))
+            return driver.carry_out(search)
 
     def test_the_best_mean_wins_and_is_tested_once_a_seed(self, make_search: MakeSearch, storage: Any) -> None:
         search, executor = make_search(self.CARD), Scripted()
@@ -368,12 +369,6 @@ class TestFinals:
         assert outcome.runs == ()
         assert outcome.importances == {}
         assert "0 finished trials" in outcome.note
-
-
-class Silent:
-    def begin(self, *arguments: Any) -> None: ...
-    def trial(self, *arguments: Any) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from typing import Any
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.interrupt import check_interrupt
 from petlbench.results.result import FILE
+from petlbench.study.executors.base import Executor, ExecutorCard, ExecutorOptions
 from petlbench.study.executors.job import Ended, EpochDone, Job
 from petlbench.study.executors.job_source import Source
 from petlbench.study.executors.ray_worker import Letter, Mailbox, Parcel, carry_out
@@ -58,32 +59,37 @@ class _Flight:
         return deadline is not None and time.monotonic() > deadline
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Carries out jobs as Ray tasks; a task whose worker or node is lost is begun again elsewhere.
 
     Runs go on from their checkpoints, and results are found, where all nodes see the output folder under one path.
 
     Args:
-        workers: How many runs at once, at most; 0 for as many as there is room for.
-        address: Of the cluster; None for one on this machine that ends with `run`.
-        cpus: CPUs that a run is given.
-        gpus: GPUs that a run is given; a fraction lets runs share one.
+        options: How many runs at once, the cluster's address, and what a run is given.
 
     Raises:
         InputError: When Ray is not installed.
     """
 
-    def __init__(self, *, workers: int = 0, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+    card = ExecutorCard(name="ray", title="Ray")
+    is_local = False
+
+    @classmethod
+    def open(cls, options: ExecutorOptions) -> Executor:
+        """Return an executor that connects to the cluster when it runs."""
+        return cls(options)
+
+    def __init__(self, options: ExecutorOptions) -> None:
         _import_ray()
-        self._workers = workers
-        self._address = address
-        self._needs = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount > 0}
+        self._workers = options.workers
+        self._address = options.address
+        self._needs = {name: amount for name, amount in (("CPU", options.cpus), ("GPU", options.gpus)) if amount > 0}
         self._flights: dict[str, _Flight] = {}
         self._tickets = map(str, itertools.count())
         self._mail: Any = None
 
     def run(self, jobs: Iterator[Job | None], on: On) -> None:
-        """Carry out jobs until there are no more; see `petlbench.study.executors.job.Executor.run`."""
+        """Carry out jobs until there are no more; see `Executor.run`."""
         with _cluster(self._address):
             self._check_room()
             self._mailbox = _open_mailbox()
