@@ -33,7 +33,8 @@ EPILOG = (
 @click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
 @click.option("--dataset", "datasets", required=True, help="Names, folders, CSVs or cards, with commas between them.")
 @click.option("--trials", type=click.IntRange(1), help="Trials of every method.  [default: the sweep's]")
-@click.option("--track", type=click.Choice(["matched", "tuned"]), help="Whether sizes are searched.  [the sweep's]")
+@click.option("--search-sizes/--no-search-sizes", default=None, help="Search the methods' sizes, too.  [the sweep's]")
+@click.option("--track", type=click.Choice(["matched", "tuned"]), hidden=True)
 @click.option("--study", help="The study of the winners' runs.  [default: the sweep's name]")
 @click.option(
     "--storage",
@@ -52,6 +53,7 @@ def command(
     methods: str,
     datasets: str,
     trials: int | None,
+    search_sizes: bool | None,
     track: str | None,
     study: str | None,
     storage: str | None,
@@ -92,8 +94,10 @@ def command(
 
     found = Catalog(catalog)
     found.find("executor", executor)
-    changes = {name: value for name, value in (("trials", trials), ("track", track)) if value is not None}
-    card = load_sweep(found.find("sweep", sweep), **changes)
+    changes = {"trials": trials, "track": _track(search_sizes, track)}
+    card = load_sweep(
+        found.find("sweep", sweep), **{name: value for name, value in changes.items() if value is not None}
+    )
     options = RunOptions(
         output,
         data_root,
@@ -116,6 +120,16 @@ def command(
         outcomes = carry_out(searches, doing, lines)
     _show(sweep, outcomes, json)
     return 0 if all(_is_done(outcome) for outcome in outcomes) else 1
+
+
+def _track(search_sizes: bool | None, track: str | None) -> str | None:
+    """The track as a sweep file has it; None for the sweep's own."""
+    if track is not None:
+        new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
+        print(f"note: --track {track} is called {new} now, and goes with the next version", file=sys.stderr)
+    if search_sizes is None:
+        return track
+    return "tuned" if search_sizes else "matched"
 
 
 def _requests(
