@@ -55,9 +55,9 @@ def draw_curves(file: Path, rows: Sequence[Row], name: str, budget: int | None) 
     kind, device = _kind(shown[0])
     with figure_file(file, (7.0, 4.2)) as figure:
         axes = figure.add_subplot()
-        methods = list(dict.fromkeys(row.case.request.method for row in shown))
+        methods = list(dict.fromkeys(row.run.method for row in shown))
         for number, method in enumerate(methods):
-            _draw_curve(axes, [row for row in shown if row.case.request.method == method], name, number)
+            _draw_curve(axes, [row for row in shown if row.run.method == method], name, number)
         if budget is not None:
             axes.axhline(budget / _GIB, color="0.4", linewidth=1)
             axes.annotate("budget", (1, budget / _GIB), xycoords=("axes fraction", "data"), ha="right", va="bottom")
@@ -97,7 +97,7 @@ def draw_parts(file: Path, rows: Sequence[Row]) -> None:
                 height=0.7,
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(shown)), [row.case.request.method for row in shown])
+        axes.set_yticks(range(len(shown)), [row.run.method for row in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlabel("allocated memory, GiB")
         axes.set_title(f"Predicted allocated memory at the peak of a training step on {device}", loc="left")
@@ -115,18 +115,18 @@ def _shown(rows: Sequence[Row]) -> list[Row]:
 
 def _kind(row: Row) -> tuple[str, str]:
     """The figure that is drawn, and the device."""
-    device = row.case.request.device
-    return ("process", "CUDA") if device == "cuda" else ("allocated", "the CPU")
+    is_cuda = row.memory is not None and row.memory.process is not None
+    return ("process", "CUDA") if is_cuda else ("allocated", "the CPU")
 
 
 def _draw_curve(axes: Axes, rows: Sequence[Row], name: str, number: int) -> None:
-    points: list[tuple[Any, float]] = [(row.case.varied[name], (row.figure or 0) / _GIB) for row in rows]
+    points: list[tuple[Any, float]] = [(row.run.varied[name], (row.figure or 0) / _GIB) for row in rows]
     if all(isinstance(value, int | float) for value, _ in points):
         points.sort()
     axes.plot(
         [value for value, _ in points],
         [size for _, size in points],
-        label=rows[0].case.request.method,
+        label=rows[0].run.method,
         color=COLOURS[number % len(COLOURS)],
         marker=MARKERS[number % len(MARKERS)],
         linestyle=LINES[number // len(COLOURS) % len(LINES)],

@@ -11,7 +11,7 @@ from petlbench.cli.output import MISSING, mebibytes, percent, print_table
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.forecast.papers import Comparison
-    from petlbench.study.grid import Vary
+    from petlbench.study.vary import Vary
 
 __all__ = ["print_forecast"]
 
@@ -49,7 +49,7 @@ def print_forecast(
 def _print_peaks(rows: Sequence[Row], extras: Extras, config: Mapping[str, Any]) -> None:
     device = config["device"]
     columns = [*_figures(device), *_parts()]
-    papers = dict.fromkeys(paper for row in rows for paper in row.case.printed or {})
+    papers = dict.fromkeys(paper for row in rows for paper in row.printed or {})
     columns += [_printed(paper) for paper in papers]
     columns += _prediction(device) if extras.inference else []
     columns += _fitting() if extras.budget is not None else []
@@ -62,7 +62,7 @@ def _print_peaks(rows: Sequence[Row], extras: Extras, config: Mapping[str, Any])
 def _print(title: str, columns: Sequence[_Column], rows: Sequence[Row], caption: str = "") -> None:
     shown = [row for row in rows if row.memory is not None]
     if shown:
-        cells = [[row.case.request.method, *(cell(row) for _, cell in columns)] for row in shown]
+        cells = [[row.run.method, *(cell(row) for _, cell in columns)] for row in shown]
         print_table(title, ["method", *(f"{heading}>" for heading, _ in columns)], cells, caption=caption)
 
 
@@ -86,7 +86,7 @@ def _parts_of(row: Row) -> Mapping[str, int]:
 
 
 def _printed(paper: str) -> _Column:
-    return f"printed, {paper}", lambda row: mebibytes((row.case.printed or {}).get(paper))
+    return f"printed, {paper}", lambda row: mebibytes((row.printed or {}).get(paper))
 
 
 def _prediction(device: str) -> list[_Column]:
@@ -169,7 +169,7 @@ def _print_by_value(rows: Sequence[Row], extras: Extras, varied: Vary, config: M
 def _print_grid(title: str, rows: Sequence[Row], varied: Vary, cell: Callable[[Row], str], caption: str = "") -> None:
     by_method: dict[str, list[str]] = {}
     for row in rows:
-        by_method.setdefault(row.case.request.method, []).append(cell(row))
+        by_method.setdefault(row.run.method, []).append(cell(row))
     cells = [[name, *values] for name, values in by_method.items()]
     print_table(title, ["method", *(f"{value}>" for value in varied.values)], cells, caption=caption)
 
@@ -177,7 +177,7 @@ def _print_grid(title: str, rows: Sequence[Row], varied: Vary, cell: Callable[[R
 def _print_refused(rows: Sequence[Row]) -> None:
     refused = [row for row in rows if row.refused is not None]
     if refused:
-        cells = [[row.case.request.method, _value(row), row.refused or ""] for row in refused]
+        cells = [[row.run.method, _value(row), row.refused or ""] for row in refused]
         columns = ["method", "at", "why"]
         if not any(_value(row) for row in refused):
             columns, cells = ["method", "why"], [[method, why] for method, _, why in cells]
@@ -185,7 +185,7 @@ def _print_refused(rows: Sequence[Row]) -> None:
 
 
 def _value(row: Row) -> str:
-    return ", ".join(f"{name} {value}" for name, value in row.case.varied.items())
+    return ", ".join(f"{name} {value}" for name, value in row.run.varied.items())
 
 
 def _print_comparison(comparison: Comparison) -> None:

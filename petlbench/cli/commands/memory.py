@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from petlbench.run.resolve import Request
     from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.forecast.papers import Comparison
-    from petlbench.study.grid import Case, Vary
+    from petlbench.study.grid import PlannedRun
+    from petlbench.study.vary import Vary
 
 __all__ = ["command"]
 
@@ -105,12 +106,13 @@ def command(
 
     from petlbench.memory.predict import CONTEXT
     from petlbench.study.forecast.memory import Extras
-    from petlbench.study.grid import Vary, plan_cases
+    from petlbench.study.grid import Grid
+    from petlbench.study.vary import Vary
 
     varied = Vary.parse(vary) if vary is not None else None
     _check_given_once(varied, asked, given["method"])
     number, image_size = _task(dataset, classes, given["dataset"], found, data_root)
-    cases = plan_cases(_request(asked, given, image_size), names, varied, found)
+    runs = Grid(names, (), (0,), _request(asked, given, image_size), vary=varied).plans(found, data_root)
     few = len(names) <= _FEW and varied is None and budget is None
     extras = Extras(
         context=CONTEXT if context_mib is None else context_mib * 2**20,
@@ -118,7 +120,7 @@ def command(
         inference=inference,
         savings=few if savings is None else savings,
     )
-    rows, comparison = _predict(cases, number, extras, catalog, compare is not None)
+    rows, comparison = _predict(runs, number, extras, catalog, compare is not None)
     if figure is not None:
         _draw(figure, rows, varied, extras)
     document = _document(rows, extras, comparison, varied, {"classes": number, "dataset": dataset, "settings": given})
@@ -182,16 +184,16 @@ def _request(asked: Mapping[str, Any], given: Mapping[str, Mapping[str, str]], i
 
 
 def _predict(
-    cases: list[Case], classes: int, extras: Extras, folders: tuple[Path, ...], with_papers: bool
+    runs: list[PlannedRun], classes: int, extras: Extras, folders: tuple[Path, ...], with_papers: bool
 ) -> tuple[list[Row], Comparison | None]:
     from petlbench.cli.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
     from petlbench.study.forecast.memory import compare_papers, predict_rows
 
-    alone = len(cases) <= _ALONE and not with_papers
+    alone = len(runs) <= _ALONE and not with_papers
     with open_workers(1 if alone else usable_cores()) as workers, ShownProgress() as progress:
-        rows = predict_rows(cases, classes, extras, folders=folders, workers=workers, progress=progress)
+        rows = predict_rows(runs, classes, extras, folders=folders, workers=workers, progress=progress)
         if not with_papers:
             return rows, None
         return rows, compare_papers(folders=folders, workers=workers, progress=progress)
@@ -214,11 +216,12 @@ def _document(
     task: Mapping[str, Any],
 ) -> dict[str, Any]:
     from petlbench.study.forecast.batch_size import LARGEST
-    from petlbench.study.grid import common_settings
+    from petlbench.study.forecast.memory import common_settings
 
-    config = common_settings([row.case for row in rows]) | {
+    config = common_settings([row.run for row in rows])
+    config |= {
         **task,
-        "context": extras.context if rows[0].case.request.device == "cuda" else None,
+        "context": extras.context if config["device"] == "cuda" else None,
         "budget": extras.budget,
         "largest_batch_size": LARGEST,
         "vary": {varied.name: list(varied.values)} if varied is not None else None,

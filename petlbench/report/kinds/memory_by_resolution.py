@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog
@@ -45,23 +46,23 @@ def predicted_report(card: ReportCard, asked: Asked, catalog: Catalog, progress:
     from petlbench.core.process_pool import open_workers
     from petlbench.run.resolve import Request
     from petlbench.study.forecast.memory import Extras, predict_rows
-    from petlbench.study.grid import Vary, plan_cases
+    from petlbench.study.forecast.memory import common_settings as predicted_settings
+    from petlbench.study.grid import Grid
+    from petlbench.study.vary import Vary
 
     settings = _predicted_settings(card, asked)
     request = Request(method="", device="cuda", weights="none", **settings)
     vary = Vary("image-size", tuple(map(str, card.sizes)))
-    cases = plan_cases(request, list(card.study.methods), vary, catalog)
+    planned = Grid(list(card.study.methods), (), (0,), request, vary=vary).plans(catalog, Path())
     with open_workers(usable_cores()) as workers:
-        rows = predict_rows(cases, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=progress)
+        rows = predict_rows(planned, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=progress)
     found: dict[str, dict[int, tuple[int | None, str]]] = {}
     for row in rows:
-        size = int(row.case.varied["image-size"])
-        found.setdefault(row.case.request.method, {})[size] = _predicted(row, asked.figure)
-    told = {
-        "training.batch_size": rows[0].case.training.batch_size,
-        "training.optimizer": rows[0].case.training.optimizer,
-    }
-    words = describe_settings({**settings, **told, "backbone": rows[0].case.backbone})
+        size = int(row.run.varied["image-size"])
+        found.setdefault(row.run.method, {})[size] = _predicted(row, asked.figure)
+    common = predicted_settings([row.run for row in rows])
+    training = {f"training.{name}": common[name] for name in ("batch_size", "optimizer")}
+    words = describe_settings({**settings, **training, "backbone": common["backbone"]})
     caption = f"'{asked.figure}', predicted for a training step on a CUDA device, {_CLASSES} classes: {words}."
     document = _document(card, found, caption, _titles(catalog))
     return replace(document, source="predicted by petlbench memory", settings=settings)

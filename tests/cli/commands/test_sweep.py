@@ -77,9 +77,8 @@ def test_a_dry_run_shows_the_space_and_leaves_nothing(cli: Callable[..., Any], o
 
 
 def test_sizes_are_searched_on_request_and_under_the_old_name_too(cli: Callable[..., Any]) -> None:
-    options = (
-        "sweep lr_wd --method lora --dataset digits --backbone petlbench_micro --trials 3 --dry-run --json".split()
-    )
+    options = ["sweep", "lr_wd", "--method", "lora", "--dataset", "digits", "--backbone", "petlbench_micro"]
+    options += ["--trials", "3", "--dry-run", "--json"]
     matched, tuned = cli(*options, "--no-search-sizes"), cli(*options, "--search-sizes")
     assert cli(*options).document == matched.document
     assert "method.rank" not in matched.document["searches"][0]["space"]["searched"]
