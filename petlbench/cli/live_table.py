@@ -76,7 +76,7 @@ class LiveTable(StudyObserver):
     def changed(self, state: RunState) -> None:
         """Say one line of a run that has ended."""
         if not state.is_open:
-            done = sum(not one.is_open for one in self._status.states)
+            done = sum(not state.is_open for state in self._status.states)
             self.say(f"[{done}/{len(self._status.states)}] {state.title}: {_outcome(state)}")
 
     def say(self, text: str) -> None:
@@ -93,7 +93,7 @@ class LiveTable(StudyObserver):
             table.add_column(short_name(dataset), justify="right")
         rows = self._methods_shown()
         for method in rows:
-            table.add_row(method, *(_counted(self._status.cell(method, one)) for one in self._status.datasets))
+            table.add_row(method, *(_counted(self._status.cell(method, dataset)) for dataset in self._status.datasets))
         if hidden := len(self._status.methods) - len(rows):
             table.caption = f"and {hidden} methods more"
         return table
@@ -103,11 +103,11 @@ class LiveTable(StudyObserver):
         methods, room = self._status.methods, max(3, self._console.height - _AROUND)
         if len(methods) <= room:
             return methods
-        chosen = set(sorted(methods, key=self._urgency)[:room])
-        return [method for method in methods if method in chosen]
+        shown = set(sorted(methods, key=self._urgency)[:room])
+        return [method for method in methods if method in shown]
 
     def _urgency(self, method: str) -> int:
-        counts = self._status.counts([one for one in self._status.states if one.planned.method == method])
+        counts = self._status.counts([state for state in self._status.states if state.planned.method == method])
         return 0 if counts["running"] else 1 if counts["waiting"] else 2
 
     def _running(self) -> list[Text]:
@@ -117,14 +117,14 @@ class LiveTable(StudyObserver):
 
     def _last_line(self) -> str:
         counts = self._status.counts()
-        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-        return f"{len(self._status.states)} runs: {told}; {self._time_left()}"
+        counted = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        return f"{len(self._status.states)} runs: {counted}; {self._time_left()}"
 
     def _time_left(self) -> str:
-        left, unknown = self._status.seconds_left(self._at_once)
-        if left is None:
+        remaining, unknown = self._status.seconds_left(self._at_once)
+        if remaining is None:
             return "time left unknown until a run is finished" if unknown else "nothing left"
-        return f"about {seconds(left)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
+        return f"about {seconds(remaining)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
 
 
 def _outcome(state: RunState) -> str:

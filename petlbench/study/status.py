@@ -124,14 +124,14 @@ class StudyStatus:
         Returns:
             Seconds, None where nothing is known; and the number of open runs of which nothing is known.
         """
-        known, unknown = [], 0
+        seconds, unknown = [], 0
         for states in self._cells.values():
             usual, waited_for = _usual_seconds(states), [state for state in states if state.is_open]
             if usual is None:
                 unknown += len(waited_for)
             else:
-                known += [usual * (1 - state.epoch / max(1, state.epochs)) for state in waited_for]
-        return (sum(known) / max(1, at_once) if known else None), unknown
+                seconds += [usual * (1 - state.epoch / max(1, state.epochs)) for state in waited_for]
+        return (sum(seconds) / max(1, at_once) if seconds else None), unknown
 
 
 def _usual_seconds(states: Sequence[RunState]) -> float | None:

@@ -127,20 +127,20 @@ def record_runs(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         document = read_study(output, name) if file.exists() else _new(name, kind)
-        kept = {one.cell: one for one in map(_entry_of, document["runs"])}
-        given = {one.cell: one for one in runs}
-        shared = [(old, given[cell]) for cell, old in kept.items() if cell in given]
+        kept = {run.cell: run for run in map(_entry_of, document["runs"])}
+        new = {run.cell: run for run in runs}
+        shared = [(old, new[cell]) for cell, old in kept.items() if cell in new]
         replaced = [old for old, new in shared if old.run_id is not None and new.run_id != old.run_id]
-        merged = (kept | given).values()
+        merged = (kept | new).values()
         axes = (_joined(document, axis, merged) for axis in _AXES)
-        document |= {**dict(zip(_AXES, axes, strict=True)), "runs": [asdict(one) for one in merged], **(more or {})}
+        document |= {**dict(zip(_AXES, axes, strict=True)), "runs": [asdict(run) for run in merged], **(more or {})}
         with write_atomically(file) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return replaced
 
 
 def _entry_of(run: Mapping[str, Any]) -> RunEntry:
-    return RunEntry(**{one.name: run[one.name] for one in fields(RunEntry) if one.name in run})
+    return RunEntry(**{each.name: run[each.name] for each in fields(RunEntry) if each.name in run})
 
 
 def _new(name: str, kind: str) -> dict[str, Any]:

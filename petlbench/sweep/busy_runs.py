@@ -40,15 +40,15 @@ def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: Callabl
             elif more or parked:
                 yield job_or_none  # type: ignore[misc]  # it is not the end
 
-    def heard(job: Job, event: Event) -> Action:
+    def on_event(job: Job, event: Event) -> Action:
         if isinstance(event, Ended) and event.status == "busy":
             parked.append(job)
             return Action.GO_ON
         return on(job, event)
 
-    executor.run(feed(), heard)
+    executor.run(feed(), on_event)
     while parked:  # the last ones were found busy after the rest had ended
-        executor.run(feed(), heard)
+        executor.run(feed(), on_event)
 
 
 _END = object()

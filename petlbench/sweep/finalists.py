@@ -34,8 +34,8 @@ class Finalist:
     @property
     def mean(self) -> float | None:
         """Mean of the objective; None where a run did not finish, for settings that fail on a seed win nothing."""
-        known = [value for value in self.values.values() if value is not None]
-        return fmean(known) if known and len(known) == len(self.values) else None
+        means = [value for value in self.values.values() if value is not None]
+        return fmean(means) if means and len(means) == len(self.values) else None
 
     def document(self) -> dict[str, Any]:
         """The finalist as plain values."""
@@ -69,13 +69,13 @@ def run_finalists(
     jobs = {config.run_id: search.trial_job(config) for config in configs.values()}
     titles = {config.run_id: f"trial {number} on seed {seed}" for (number, seed), config in configs.items()}
 
-    def heard(job: Job, event: Event) -> Action:
+    def on_event(job: Job, event: Event) -> Action:
         if isinstance(event, Ended):
-            told = "" if event.error is None else f": {event.error['message']}"
-            on_run(f"{search.title}: {titles[job.config.run_id]} {event.status}{told}")
+            why = "" if event.error is None else f": {event.error['message']}"
+            on_run(f"{search.title}: {titles[job.config.run_id]} {event.status}{why}")
         return Action.GO_ON
 
-    run_with_retries(executor, iter(jobs.values()), heard)
+    run_with_retries(executor, iter(jobs.values()), on_event)
     values = {run_id: _value(search, run_id) for run_id in jobs}
     return [
         Finalist(
@@ -110,7 +110,8 @@ def _value(search: Search, run_id: str) -> float | None:
 def choose_winner(search: Search, finalists: Sequence[Finalist]) -> Finalist | None:
     """The finalist with the best mean; None where no finalist finished on all seeds."""
     ranked = sorted(
-        (one for one in finalists if one.mean is not None), key=lambda one: (_rank(search, one.mean), one.trial.number)
+        (finalist for finalist in finalists if finalist.mean is not None),
+        key=lambda finalist: (_rank(search, finalist.mean), finalist.trial.number),
     )
     return ranked[0] if ranked else None
 

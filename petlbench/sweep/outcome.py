@@ -104,7 +104,7 @@ def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     except (ValueError, RuntimeError) as error:
         return {}, f"importance cannot be computed: {error}"
-    return {name: float(share) for name, share in found.items()}, ""
+    return {name: float(share) for name, share in shares.items()}, ""

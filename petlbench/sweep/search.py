@@ -168,9 +168,8 @@ def plan_search(
     catalog = context.catalog
     method = load_method(catalog.find("method", request.method))
     request = replace(request, seed=card.seed)
-    given = {"training": request.training, "method_settings": request.method_settings}
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
-    space = build_space(card, method, dataset, **given)
+    space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
     held = space.settings({})
     training = {**held.training, **request.training}
     base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
@@ -181,7 +180,7 @@ def plan_search(
 
 def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
     """What each trial begins with: a grid's point, the published defaults, or nothing."""
-    if not space.knobs:
+    if not space.dimensions:
         raise InputError(
             f"sweep over {config.method}: nothing is left to search",
             hint="leave out --lr and the like, or give a sweep that searches something else",
@@ -268,7 +267,7 @@ def run_search(
     lock = FileLock(folder / "sweeps.lock")
     with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as tickets:
         run = _TrialLoop(search, study, tickets, on_trial)
-        run_with_retries(executor, run.jobs(), run.heard)
+        run_with_retries(executor, run.jobs(), run.on_event)
         return [trial_facts(trial) for trial in tickets.trials()], tickets.retries
 
 
@@ -289,7 +288,7 @@ class _TrialLoop:
             elif (job := self._job(trial)) is not None:
                 yield job
 
-    def heard(self, job: Job, event: Event) -> Action:
+    def on_event(self, job: Job, event: Event) -> Action:
         """Report an epoch, or tell how a trial ended."""
         trials = self.under_way.get(job.config.run_id, [])
         if not trials:
@@ -339,8 +338,8 @@ class _TrialLoop:
         value = result.metrics["val"].get(self.search.card.metric)
         seconds = result.timing.get("total", ended.seconds)
         if value is None:
-            told = f"{self.search.card.objective} is undefined on the validation images"
-            self._end(trial, "failed", error=told, seconds=seconds)
+            error = f"{self.search.card.objective} is undefined on the validation images"
+            self._end(trial, "failed", error=error, seconds=seconds)
         else:
             self._end(trial, "finished", value=float(value), seconds=seconds)
 
@@ -353,13 +352,13 @@ class _TrialLoop:
 def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:
     """What the storage knows of a trial."""
     states = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "interrupted"}
-    known = trial.user_attrs
+    facts = trial.user_attrs
     return TrialFacts(
-        number=known["ticket"],
-        status=known.get("status", states.get(trial.state.name, trial.state.name.lower())),
+        number=facts["ticket"],
+        status=facts.get("status", states.get(trial.state.name, trial.state.name.lower())),
         params=dict(trial.params),
         value=trial.values[0] if trial.state.name == "COMPLETE" and trial.values else None,
-        run_id=known.get("run_id"),
-        error=known.get("error"),
-        seconds=known.get("seconds"),
+        run_id=facts.get("run_id"),
+        error=facts.get("error"),
+        seconds=facts.get("seconds"),
     )

@@ -85,10 +85,10 @@ class RetryingStorage(RDBStorage):
 
 def _patient(method: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(method)
-    def asked(self: RetryingStorage, *args: Any, **kwargs: Any) -> R:
+    def retried(self: RetryingStorage, *args: Any, **kwargs: Any) -> R:
         return self.patiently(lambda: method(self, *args, **kwargs))
 
-    return asked
+    return retried
 
 
 # Whatever asks the database: the public methods, and those that Optuna's own cache in front of them calls.

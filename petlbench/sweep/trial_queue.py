@@ -146,17 +146,17 @@ class TrialQueue:
     def _reopen(self) -> None:
         """Note in the study, where every driver sees it, which failures use no ticket up any more."""
         failed = {trial._trial_id for trial in self._all() if trial.state == TrialState.FAIL}
-        known = self._study.user_attrs.get(_REOPENED, ())
-        self._study.set_user_attr(_REOPENED, sorted({*known, *failed}))
+        reopened = self._study.user_attrs.get(_REOPENED, ())
+        self._study.set_user_attr(_REOPENED, sorted({*reopened, *failed}))
 
     def _by_ticket(self) -> dict[int, list[FrozenTrial]]:
         """The trials of each ticket in the order of their numbers."""
         self._reopened = frozenset(self._study.user_attrs.get(_REOPENED, ()))
-        found: dict[int, list[FrozenTrial]] = {ticket: [] for ticket in range(len(self._points))}
+        by_ticket: dict[int, list[FrozenTrial]] = {ticket: [] for ticket in range(len(self._points))}
         for trial in self._all():
-            if trial.user_attrs.get(_TICKET) in found:
-                found[trial.user_attrs[_TICKET]].append(trial)
-        return found
+            if trial.user_attrs.get(_TICKET) in by_ticket:
+                by_ticket[trial.user_attrs[_TICKET]].append(trial)
+        return by_ticket
 
     def _used(self, trials: Collection[FrozenTrial]) -> bool:
         return any(self._ends(trial) for trial in trials)
@@ -169,14 +169,14 @@ class TrialQueue:
 
     def _fill(self, tickets: Mapping[int, Sequence[FrozenTrial]]) -> bool:
         """Make a trial for each ticket that has none on its way; say whether there were any."""
-        lacking = [
+        unfilled = [
             (ticket, trials)
             for ticket, trials in tickets.items()
             if not self._used(trials) and all(trial.state.is_finished() for trial in trials)
         ]
-        for ticket, trials in lacking:
+        for ticket, trials in unfilled:
             self._study.add_trial(self._new_trial(ticket, trials))
-        return bool(lacking)
+        return bool(unfilled)
 
     def _new_trial(self, ticket: int, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
         """A trial in waiting; one that takes the place of another has its values, so that its run goes on."""

@@ -199,15 +199,12 @@ class LocalExecutor(Executor):
             message = f"{slot.name} cannot be started: it {reason}"
             self._end(work, attempts.interrupt(message), on)
             raise RunError(message, hint=said or f"its log is {log}", kind="worker_died")
-        attempts.end()
-        if attempts.may_go_on:
+        hint = f"fewer --workers or a smaller --batch-size take less memory; its log is {log}"
+        if (ended := attempts.lose(reason, hint)) is not None:
+            self._end(work, ended, on)
+        else:
             self._busy.remove(work)
             self._hand_over(slot, attempts)
-        elif attempts.is_out_of_time:
-            self._end(work, attempts.time_out(), on)
-        else:
-            hint = f"fewer --workers or a smaller --batch-size take less memory; its log is {log}"
-            self._end(work, attempts.give_up(reason, hint), on)
 
     def _end_overdue(self, work: _Work, on: On) -> None:
         if work.attempts.began is None:

@@ -82,6 +82,6 @@ def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CachePlace) -> Pre
     each, images = plan.store.bytes_an_image, run.dataset.images if run.dataset is not None else None
     if images is not None:
         # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
-        folder, known = plan.alike()
-        check_room(cache, folder, plan.store.bytes_of(max(0, images - known), spread_over=images))
+        folder, cached = plan.alike()
+        check_room(cache, folder, plan.store.bytes_of(max(0, images - cached), spread_over=images))
     return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))
