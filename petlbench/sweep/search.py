@@ -125,7 +125,7 @@ class TrialFacts:
     """What became of one trial.
 
     Args:
-        number: Its number, from 0: the number of its ticket.
+        number: Its number, from 0: the number of its slot.
         status: As in ``result.json``; ``waiting`` or ``running`` where it has not ended.
         params: What it set, by dotted name.
         value: The objective, for a finished trial.
@@ -209,12 +209,12 @@ def open_study(search: Search, storage: Any) -> optuna.Study:
         )
 
 
-def new_sampler(card: SweepCard, ticket: int) -> optuna.samplers.BaseSampler:
+def new_sampler(card: SweepCard, slot: int) -> optuna.samplers.BaseSampler:
     """The sampler of one trial.
 
-    Each ticket has a generator of its own, so that two drivers never try the same by having drawn alike.
+    Each slot has a generator of its own, so that two drivers never try the same by having drawn alike.
     """
-    seed = derive_seed(card.seed, "sampler", ticket) % 2**32
+    seed = derive_seed(card.seed, "sampler", slot) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if card.sampler == "tpe":
@@ -265,24 +265,24 @@ def run_search(
     folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "sweeps.lock")
-    with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as tickets:
-        run = _TrialLoop(search, study, tickets, on_trial)
+    with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as queue:
+        run = _TrialLoop(search, study, queue, on_trial)
         run_with_retries(executor, run.jobs(), run.on_event)
-        return [trial_facts(trial) for trial in tickets.trials()], tickets.retries
+        return [trial_facts(trial) for trial in queue.trials()], queue.retries
 
 
 @dataclass
 class _TrialLoop:
     search: Search
     study: optuna.Study
-    tickets: TrialQueue
+    queue: TrialQueue
     on_trial: Callable[[TrialFacts], None]
     under_way: dict[str, list[optuna.Trial]] = field(default_factory=dict)
 
     def jobs(self) -> Iterator[Job | None]:
-        """Ask for trials as long as a ticket is left; each is asked for when a worker is free and not before."""
-        while not self.tickets.all_used():
-            trial = self.tickets.take(self._prepare)
+        """Ask for trials as long as a slot is left; each is asked for when a worker is free and not before."""
+        while not self.queue.all_used():
+            trial = self.queue.take(self._prepare)
             if trial is None:
                 yield None
             elif (job := self._job(trial)) is not None:
@@ -299,8 +299,8 @@ class _TrialLoop:
             self._ended(trials.pop(0), job, event)
         return Action.GO_ON
 
-    def _prepare(self, ticket: int) -> None:
-        self.study.sampler = new_sampler(self.search.card, ticket)
+    def _prepare(self, slot: int) -> None:
+        self.study.sampler = new_sampler(self.search.card, slot)
 
     def _job(self, trial: optuna.Trial) -> Job | None:
         try:
@@ -329,7 +329,7 @@ class _TrialLoop:
     def _ended(self, trial: optuna.Trial, job: Job, ended: Ended) -> None:
         error = ended.error["message"] if ended.error is not None else None
         if ended.status == "interrupted":
-            self.tickets.give_back(trial)
+            self.queue.give_back(trial)
             return
         if ended.status != "finished":
             self._end(trial, ended.status, error=error, seconds=ended.seconds)
@@ -344,7 +344,7 @@ class _TrialLoop:
             self._end(trial, "finished", value=float(value), seconds=seconds)
 
     def _end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
-        self.tickets.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
+        self.queue.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
         frozen = trial.storage.get_trial(trial._trial_id)
         self.on_trial(replace(trial_facts(frozen), status=status, value=value))
 

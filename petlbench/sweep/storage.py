@@ -34,7 +34,7 @@ class RetryingStorage(RDBStorage):
     """Optuna's storage, asking again for minutes where the database does not answer.
 
     One warning says that it is gone, and one line that it is back. Whatever is asked twice because an answer got lost
-    does no harm: trials are counted by their tickets.
+    does no harm: trials are counted by their slots.
 
     Args:
         address: SQLAlchemy's address.
