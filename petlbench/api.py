@@ -176,15 +176,15 @@ def estimate_memory(
     import pandas
 
     from petlbench.study.forecast.memory import Extras, predict_rows
-    from petlbench.study.grid import plan_cases
+    from petlbench.study.grid import Grid
 
     catalogs = _catalog(catalog)
     names = _names(methods, catalogs)
     request = request_of({"device": "cuda", "method": names[0], **options}, "estimate_memory()")
     extras = Extras(budget=budget)
     with shown_progress(progress) as shown:
-        cases = plan_cases(request, names, None, catalogs)
-        rows = predict_rows(cases, num_classes, extras, folders=catalogs.folders, progress=shown)
+        runs = Grid(names, (), (0,), request).plans(catalogs, Path())
+        rows = predict_rows(runs, num_classes, extras, folders=catalogs.folders, progress=shown)
     documents = [row.document(extras) for row in rows]
     parts = [document.pop("parts") or {} for document in documents]
     return pandas.DataFrame([{**document, **part} for document, part in zip(documents, parts, strict=True)])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from petlbench.cli.output import percent, seconds
-
-if TYPE_CHECKING:
-    from petlbench.study.status import Board, RunState
+from petlbench.core.progress_bars import ShownProgress
+from petlbench.results.names import dataset_names
+from petlbench.study.status import RunState, StudyObserver, StudyStatus
 
 __all__ = ["LiveTable"]
 
@@ -28,40 +29,55 @@ _AROUND = 8
 _NAMED = 8
 
 
-class LiveTable:
+class LiveTable(StudyObserver):
     """Shows how far the runs of a study are, on standard error.
 
     Args:
-        board: The runs.
-        at_once: How many are carried out at the same time.
         console: Where it is shown; None for standard error.
     """
 
-    def __init__(self, board: Board, at_once: int, console: Console | None = None) -> None:
-        self._board = board
-        self._at_once = at_once
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr, highlight=False)
-        self._live: Live | None = None
+        self._status = StudyStatus([])
+        self._at_once = 1
+        self._shown = ExitStack()
+        self._bars: ShownProgress | None = None
 
     def __enter__(self) -> Self:
-        """Start to draw."""
-        if self._console.is_terminal:
-            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2, transient=True)
-            self._live.start()
+        """Be ready for a study."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         """Take the table away."""
-        if self._live is not None:
-            self._live.stop()
+        self._shown.close()
+
+    def begin(self, status: StudyStatus, at_once: int) -> None:
+        """Start to draw the table of a study."""
+        self._shown.close()
+        self._status, self._at_once, self._bars = status, at_once, None
+        if self._console.is_terminal:
+            table = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2, transient=True)
+            self._shown.enter_context(table)
+
+    def phase(self, name: str, total: int) -> None:
+        """Show a bar in the place of the table, whose runs have ended."""
+        if self._bars is None:
+            self._shown.close()
+            self._bars = self._shown.enter_context(ShownProgress())
+        self._bars.phase(name, total)
+
+    def advance(self, count: int = 1) -> None:
+        """Move the bar."""
+        if self._bars is not None:
+            self._bars.advance(count)
 
     def changed(self, state: RunState) -> None:
         """Say one line of a run that has ended."""
         if not state.is_open:
-            done = sum(not one.is_open for one in self._board.states)
-            self.say(f"[{done}/{len(self._board.states)}] {state.title}: {_outcome(state)}")
+            done = sum(not state.is_open for state in self._status.states)
+            self.say(f"[{done}/{len(self._status.states)}] {state.title}: {_outcome(state)}")
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -73,42 +89,42 @@ class LiveTable:
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("method")
-        for dataset in self._board.datasets:
-            table.add_column(_short(dataset), justify="right")
+        for name in dataset_names(self._status.datasets).values():
+            table.add_column(name, justify="right")
         rows = self._methods_shown()
         for method in rows:
-            table.add_row(method, *(_counted(self._board.cell(method, one)) for one in self._board.datasets))
-        if hidden := len(self._board.methods) - len(rows):
+            table.add_row(method, *(_counted(self._status.cell(method, dataset)) for dataset in self._status.datasets))
+        if hidden := len(self._status.methods) - len(rows):
             table.caption = f"and {hidden} methods more"
         return table
 
     def _methods_shown(self) -> list[str]:
         """All methods; where the terminal has fewer lines, those at work first and the finished ones last."""
-        methods, room = self._board.methods, max(3, self._console.height - _AROUND)
+        methods, room = self._status.methods, max(3, self._console.height - _AROUND)
         if len(methods) <= room:
             return methods
-        chosen = set(sorted(methods, key=self._urgency)[:room])
-        return [method for method in methods if method in chosen]
+        shown = set(sorted(methods, key=self._urgency)[:room])
+        return [method for method in methods if method in shown]
 
     def _urgency(self, method: str) -> int:
-        counts = self._board.counts([one for one in self._board.states if one.planned.method == method])
+        counts = self._status.counts([state for state in self._status.states if state.planned.method == method])
         return 0 if counts["running"] else 1 if counts["waiting"] else 2
 
     def _running(self) -> list[Text]:
-        running = [state for state in self._board.states if state.status == "running"]
+        running = [state for state in self._status.states if state.status == "running"]
         lines = [Text(f"{state.title}: {_stage(state)}") for state in running[:_NAMED]]
         return [*lines, Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
 
     def _last_line(self) -> str:
-        counts = self._board.counts()
-        told = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-        return f"{len(self._board.states)} runs: {told}; {self._time_left()}"
+        counts = self._status.counts()
+        counted = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+        return f"{len(self._status.states)} runs: {counted}; {self._time_left()}"
 
     def _time_left(self) -> str:
-        left, unknown = self._board.seconds_left(self._at_once)
-        if left is None:
+        remaining, unknown = self._status.seconds_left(self._at_once)
+        if remaining is None:
             return "time left unknown until a run is finished" if unknown else "nothing left"
-        return f"about {seconds(left)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
+        return f"about {seconds(remaining)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
 
 
 def _outcome(state: RunState) -> str:
@@ -121,10 +137,6 @@ def _outcome(state: RunState) -> str:
 
 def _stage(state: RunState) -> str:
     return f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase
-
-
-def _short(dataset: str) -> str:
-    return dataset.rstrip("/").rpartition("/")[2]
 
 
 def _counted(states: Sequence[RunState]) -> Text:

@@ -147,7 +147,13 @@ def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...]) -> di
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--executor", type=click.Choice(["local", "ray"]), default="local", show_default=True),
+    click.option(
+        "--executor",
+        default="local",
+        show_default=True,
+        metavar="NAME",
+        help="Where runs are carried out: local, ray or one of your own (--catalog).",
+    ),
     click.option(
         "--workers",
         type=click.IntRange(0, 1024),
@@ -165,7 +171,7 @@ _OPTIONS = (
 
 
 def executor_options(function: F) -> F:
-    """Give a command the options of `petlbench.study.executors.open_executor`, and a time limit for each run."""
+    """Give a command the options of `petlbench.study.executors.base.open_executor`, and a time limit for each run."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function

@@ -25,6 +25,7 @@ __all__ = [
     "check_file",
     "mebibytes",
     "number",
+    "params_text",
     "percent",
     "print_document",
     "print_facts",
@@ -33,6 +34,7 @@ __all__ = [
     "print_table",
     "seconds",
     "shortened",
+    "value_text",
 ]
 
 MISSING = "–"
@@ -224,3 +226,13 @@ def seconds(value: float | None) -> str:
     if value is None:
         return MISSING
     return f"{value:.1f} s" if value < 120 else f"{int(value // 60)} min {int(value % 60):02d} s"
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Settings by dotted name, as a line shows them."""
+    return ", ".join(f"{name.partition('.')[2]} {value_text(value)}" for name, value in params.items())
+
+
+def value_text(value: Any) -> str:
+    """A setting's value with four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -41,9 +41,9 @@ def study_results(output: Path, name: str) -> list[Result]:
     Raises:
         InputError: When there is no such study, or a result is damaged.
     """
-    wanted = [run["run_id"] for run in read_study(output, name)["runs"] if run["run_id"] is not None]
-    found = (stored_result(output, run_id) for run_id in dict.fromkeys(wanted))
-    return [result for result in found if result is not None]
+    run_ids = [run["run_id"] for run in read_study(output, name)["runs"] if run["run_id"] is not None]
+    results = (stored_result(output, run_id) for run_id in dict.fromkeys(run_ids))
+    return [result for result in results if result is not None]
 
 
 def is_worked_on(output: Path, run_id: str) -> bool:
@@ -78,8 +78,8 @@ def check_code(states: Iterable[RunState], catalog: Catalog) -> None:
     stale = {}
     for state in states:
         if state.status == "finished" and state.result is not None:
-            known = state.result.digests
-            if changed := differences(known, {**_without_code(known), **now(state.planned.method)}):
+            digests = state.result.digests
+            if changed := differences(digests, {**_without_code(digests), **now(state.planned.method)}):
                 stale[state.title] = changed
     if stale:
         first, changed = next(iter(stale.items()))
@@ -105,17 +105,17 @@ def mixtures(states: Sequence[RunState]) -> list[str]:
     Returns:
         One sentence for each dataset and kind; none where all agree.
     """
-    finished = [one for one in states if one.status == "finished" and one.result is not None]
-    found = []
-    for dataset in dict.fromkeys(one.planned.dataset for one in finished):
-        results = [one.result for one in finished if one.planned.dataset == dataset and one.result is not None]
+    finished = [state for state in states if state.status == "finished" and state.result is not None]
+    sentences = []
+    for dataset in dict.fromkeys(state.planned.dataset for state in finished):
+        results = [state.result for state in finished if state.planned.dataset == dataset and state.result is not None]
         for name in _DATA:
             groups = {str(result.digests.get(name)) for result in results}
             if len(groups) > 1:
-                found.append(f"{dataset}: the results rest on {len(groups)} different {_WORDS[name]}")
-    if len(groups := {str(one.result.digests.get("packages")) for one in finished if one.result is not None}) > 1:
-        found.append(f"the results were made with {len(groups)} different sets of package versions")
-    return found
+                sentences.append(f"{dataset}: the results rest on {len(groups)} different {_WORDS[name]}")
+    if len(groups := {str(state.result.digests.get("packages")) for state in finished if state.result is not None}) > 1:
+        sentences.append(f"the results were made with {len(groups)} different sets of package versions")
+    return sentences
 
 
 _WORDS = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}

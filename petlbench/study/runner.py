@@ -12,13 +12,14 @@ from petlbench.core.environment import usable_cores
 from petlbench.core.files import check_writable
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.run.options import RunOptions
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, PhaseBegan, Started
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan, Started
 from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
-from petlbench.study.grid import Planned
-from petlbench.study.status import FAILED, Board, RunState, Watch
-from petlbench.study.study_file import Recorded, record_runs, study_file
+from petlbench.study.grid import PlannedRun
+from petlbench.study.status import FAILED, RunState, StudyObserver, StudyStatus
+from petlbench.study.study_file import RunEntry, record_runs, study_file
 
-__all__ = ["Study", "open_board", "run_study"]
+__all__ = ["Study", "open_status", "run_study"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Study:
     """
 
     name: str
-    plans: Sequence[Planned]
+    plans: Sequence[PlannedRun]
     options: RunOptions
     timeout: float | None = None
     retry_failed: bool = False
     workers: int = 1
 
 
-def open_board(study: Study) -> Board:
+def open_status(study: Study) -> StudyStatus:
     """Look up on the disk how far a study is.
 
     Args:
@@ -51,10 +52,10 @@ def open_board(study: Study) -> Board:
     Raises:
         InputError: When a result is damaged.
     """
-    return Board([_standing(planned, study.options.output) for planned in study.plans])
+    return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
 
 
-def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> list[str]:
+def run_study(study: Study, status: StudyStatus, executor: Executor, observer: StudyObserver) -> list[str]:
     """Carry out what is missing of a study.
 
     Finished runs are left alone, interrupted ones go on, and failed ones are left alone unless they are to be tried
@@ -62,9 +63,9 @@ def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> l
 
     Args:
         study: The study.
-        board: Its runs as `open_board` found them; kept up to date.
+        status: Its runs as `open_status` found them; kept up to date.
         executor: Where runs are carried out.
-        watch: Told what happens.
+        observer: Told what happens.
 
     Returns:
         What the user should know of the results, one sentence each.
@@ -76,15 +77,15 @@ def run_study(study: Study, board: Board, executor: Executor, watch: Watch) -> l
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
     if not (study.options.rerun or study.options.accept):
-        check_code(board.states, Catalog(study.options.catalogs))
-    return _Driver(study, board, executor, watch).carry_out()
+        check_code(status.states, Catalog(study.options.catalogs))
+    return _Driver(study, status, executor, observer).carry_out()
 
 
-def _standing(planned: Planned, output: Path) -> RunState:
+def _state_of(planned: PlannedRun, output: Path) -> RunState:
     if planned.config is None:
         kind = "exception" if planned.is_defect else "unsupported"
-        told = {"kind": kind, "message": planned.refusal or "", "hint": ""}
-        return RunState(planned, "failed" if planned.is_defect else "unsupported", error=told)
+        error = {"kind": kind, "message": planned.refusal or "", "hint": ""}
+        return RunState(planned, "failed" if planned.is_defect else "unsupported", error=error)
     result = stored_result(output, planned.config.run_id)
     if result is None:
         return RunState(planned)
@@ -94,18 +95,18 @@ def _standing(planned: Planned, output: Path) -> RunState:
 @dataclass
 class _Driver:
     study: Study
-    board: Board
+    status: StudyStatus
     executor: Executor
-    watch: Watch
+    observer: StudyObserver
     queue: deque[RunState] = field(default_factory=deque)
     by_run: dict[str, RunState] = field(default_factory=dict)
 
     def carry_out(self) -> list[str]:
         self._warn_of_threads()
-        for state in self.board.states:
+        for state in self.status.states:
             if self._is_wanted(state):
                 state.status, state.error, state.was_there = "waiting", None, False
-        self.by_run = {state.run_id: state for state in self.board.states if state.run_id is not None}
+        self.by_run = {state.run_id: state for state in self.status.states if state.run_id is not None}
         self.queue.extend(sorted(self._waiting(), key=self._turn))
         self._record_first()
         try:
@@ -113,8 +114,8 @@ class _Driver:
                 self.executor.run(self._jobs(), self._on)
         finally:
             self._look_at_open()
-            self._record(self.board.states)
-        return mixtures(self.board.states)
+            self._record(self.status.states)
+        return mixtures(self.status.states)
 
     def _is_wanted(self, state: RunState) -> bool:
         """Whether a run is to be carried out now, seeing what stands of it."""
@@ -126,11 +127,11 @@ class _Driver:
 
     def _waiting(self) -> list[RunState]:
         # Two combinations may mean the same run; it is carried out once.
-        return list({state.run_id: state for state in self.board.states if state.status == "waiting"}.values())
+        return list({state.run_id: state for state in self.status.states if state.status == "waiting"}.values())
 
     def _turn(self, state: RunState) -> tuple[int, bool]:
         """Dataset by dataset, and the reference of PME before the rest of them."""
-        return self.board.datasets.index(state.planned.dataset), state.planned.method != REFERENCE
+        return self.status.datasets.index(state.planned.dataset), state.planned.method != REFERENCE
 
     def _jobs(self) -> Iterator[Job | None]:
         """Hand out runs until all have ended; None while there are only such that others work on."""
@@ -180,7 +181,7 @@ class _Driver:
             state.phase = event.name
         elif isinstance(event, EpochDone):
             state.epoch = int(event.entry["epoch"])
-        self.watch.changed(state)
+        self.observer.changed(state)
 
     def _ended(self, state: RunState, event: Ended) -> None:
         if event.status == "busy":
@@ -193,7 +194,7 @@ class _Driver:
         state.status = "elsewhere"
         self.queue.append(state)
         if is_news:
-            self.watch.changed(state)
+            self.observer.changed(state)
 
     def _settle(self, state: RunState, event: Ended | None = None) -> None:
         """Take down how a run ended: as its result on the disk says, and where there is none, as the executor does."""
@@ -202,48 +203,42 @@ class _Driver:
             state.result = result
             state.status, state.error = (result.status, result.error) if result is not None else ("failed", None)
         elif event.status == "finished":
-            told = f"{state.run_id} ended, and its result is not in {self.study.options.output}"
-            state.status, state.error = "failed", {"kind": "no_result", "message": told, "hint": "is it one disk?"}
+            message = f"{state.run_id} ended, and its result is not in {self.study.options.output}"
+            state.status, state.error = "failed", {"kind": "no_result", "message": message, "hint": "is it one disk?"}
         elif event.status != "busy":
             state.result, state.status, state.error = result, event.status, event.error
-        for other in self.board.states:  # another combination that means the same run
+        for other in self.status.states:  # another combination that means the same run
             if other is not state and other.run_id == state.run_id is not None:
                 other.status, other.result, other.error = state.status, state.result, state.error
         try:
             self._record([state])
         except OSError as error:  # the runs go on; the file is written anew when the study ends
-            self.watch.say(f"{study_file(self.study.options.output, self.study.name)} cannot be written now: {error}")
-        self.watch.changed(state)
+            self.observer.say(
+                f"{study_file(self.study.options.output, self.study.name)} cannot be written now: {error}"
+            )
+        self.observer.changed(state)
 
     def _look_at_open(self) -> None:
         """See what stands of the runs that were left open, because the user stops the study."""
-        for state in self.board.states:
+        for state in self.status.states:
             if state.is_open and state.run_id is not None:
                 state.result = stored_result(self.study.options.output, state.run_id)
 
     def _record_first(self) -> None:
-        if replaced := self._record(self.board.states):
-            self.watch.say(
+        if replaced := self._record(self.status.states):
+            self.observer.say(
                 f"study {self.study.name}: {len(replaced)} of its runs had another config until now; their results "
                 "stay in the output folder, and the study's table shows the new ones"
             )
 
-    def _record(self, states: Sequence[RunState]) -> list[Recorded]:
-        return record_runs(self.study.options.output, self.study.name, [_recorded(state) for state in states])
+    def _record(self, states: Sequence[RunState]) -> list[RunEntry]:
+        return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])
 
     def _warn_of_threads(self) -> None:
-        configs = [state.planned.config for state in self.board.states if state.planned.config is not None]
+        configs = [state.planned.config for state in self.status.states if state.planned.config is not None]
         threads = max((config.threads for config in configs if config.device == "cpu"), default=0)
         if self.study.workers * threads > (cores := usable_cores()):
-            self.watch.say(
+            self.observer.say(
                 f"{self.study.workers} workers of {threads} threads each share {cores} cores: --threads "
                 f"{max(1, cores // self.study.workers)} would be faster (threads are part of a run's identity)"
             )
-
-
-def _recorded(state: RunState) -> Recorded:
-    planned = state.planned
-    status = state.result.status if state.is_open and state.result is not None else state.status
-    error = state.error["message"] if state.error is not None else None
-    shown = None if status in ("waiting", "running", "elsewhere") else status
-    return Recorded(planned.method, planned.dataset, planned.seed, state.run_id, shown, error)

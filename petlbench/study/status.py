@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal, Protocol
+from typing import Literal
 
+from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
-from petlbench.study.grid import Planned
+from petlbench.study.grid import PlannedRun
+from petlbench.study.study_file import RunEntry
 
-__all__ = ["FAILED", "Board", "RunState", "Standing", "Watch"]
+__all__ = ["FAILED", "RunState", "RunStatus", "StudyObserver", "StudyStatus"]
 
-Standing = Status | Literal["waiting", "running", "elsewhere"]
+RunStatus = Status | Literal["waiting", "running", "elsewhere"]
 
 FAILED: frozenset[str] = frozenset({"failed", "oom", "timeout", "pruned"})
 """How a run ends that is not tried again before it is asked for."""
@@ -35,8 +37,8 @@ class RunState:
         was_there: Whether the result stood before the driver began.
     """
 
-    planned: Planned
-    status: Standing = "waiting"
+    planned: PlannedRun
+    status: RunStatus = "waiting"
     result: Result | None = None
     error: dict[str, str] | None = None
     phase: str = ""
@@ -59,22 +61,30 @@ class RunState:
         return self.status in _OPEN
 
     @property
+    def entry(self) -> RunEntry:
+        """What the study's file says of it."""
+        status = self.result.status if self.is_open and self.result is not None else self.status
+        error = self.error["message"] if self.error is not None else None
+        shown = None if status in _OPEN else status
+        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, shown, error)
+
+    @property
     def title(self) -> str:
         """What a person calls the run."""
         return f"{self.planned.method} on {self.planned.dataset}, seed {self.planned.seed}"
 
 
-class Watch(Protocol):
-    """Told what happens to the runs of a study."""
+class StudyObserver(Progress):
+    """Told what happens to the runs of a study; this one keeps silent."""
+
+    def begin(self, status: StudyStatus, at_once: int) -> None:
+        """A study begins; its status is kept up to date, and so many runs are carried out at the same time."""
 
     def changed(self, state: RunState) -> None:
         """A run began, went on or ended."""
 
-    def say(self, text: str) -> None:
-        """Something that the user should know."""
 
-
-class Board:
+class StudyStatus:
     """All runs of a study.
 
     Args:
@@ -114,14 +124,14 @@ class Board:
         Returns:
             Seconds, None where nothing is known; and the number of open runs of which nothing is known.
         """
-        known, unknown = [], 0
+        seconds, unknown = [], 0
         for states in self._cells.values():
             usual, waited_for = _usual_seconds(states), [state for state in states if state.is_open]
             if usual is None:
                 unknown += len(waited_for)
             else:
-                known += [usual * (1 - state.epoch / max(1, state.epochs)) for state in waited_for]
-        return (sum(known) / max(1, at_once) if known else None), unknown
+                seconds += [usual * (1 - state.epoch / max(1, state.epochs)) for state in waited_for]
+        return (sum(seconds) / max(1, at_once) if seconds else None), unknown
 
 
 def _usual_seconds(states: Sequence[RunState]) -> float | None:

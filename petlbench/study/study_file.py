@@ -15,7 +15,7 @@ from filelock import FileLock
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 
-__all__ = ["SCHEMA", "Recorded", "check_study_name", "read_study", "record_runs", "study_file"]
+__all__ = ["SCHEMA", "RunEntry", "check_study_name", "read_study", "record_runs", "study_file"]
 
 SCHEMA = 1
 
@@ -24,7 +24,7 @@ _AXES = ("methods", "datasets", "seeds")
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RunEntry:
     """One run that a study wants.
 
     Args:
@@ -104,11 +104,11 @@ def read_study(output: Path, name: str) -> dict[str, Any]:
 def record_runs(
     output: Path,
     name: str,
-    runs: Sequence[Recorded],
+    runs: Sequence[RunEntry],
     *,
     kind: Literal["bench", "sweep"] = "bench",
     more: Mapping[str, Any] | None = None,
-) -> list[Recorded]:
+) -> list[RunEntry]:
     """Write down which runs a study wants and what has become of them; what it wanted before stays.
 
     Several processes may do so at once.
@@ -127,20 +127,20 @@ def record_runs(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         document = read_study(output, name) if file.exists() else _new(name, kind)
-        kept = {one.cell: one for one in map(_recorded, document["runs"])}
-        given = {one.cell: one for one in runs}
-        shared = [(old, given[cell]) for cell, old in kept.items() if cell in given]
+        kept = {run.cell: run for run in map(_entry_of, document["runs"])}
+        new = {run.cell: run for run in runs}
+        shared = [(old, new[cell]) for cell, old in kept.items() if cell in new]
         replaced = [old for old, new in shared if old.run_id is not None and new.run_id != old.run_id]
-        merged = (kept | given).values()
+        merged = (kept | new).values()
         axes = (_joined(document, axis, merged) for axis in _AXES)
-        document |= {**dict(zip(_AXES, axes, strict=True)), "runs": [asdict(one) for one in merged], **(more or {})}
+        document |= {**dict(zip(_AXES, axes, strict=True)), "runs": [asdict(run) for run in merged], **(more or {})}
         with write_atomically(file) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return replaced
 
 
-def _recorded(run: Mapping[str, Any]) -> Recorded:
-    return Recorded(**{one.name: run[one.name] for one in fields(Recorded) if one.name in run})
+def _entry_of(run: Mapping[str, Any]) -> RunEntry:
+    return RunEntry(**{each.name: run[each.name] for each in fields(RunEntry) if each.name in run})
 
 
 def _new(name: str, kind: str) -> dict[str, Any]:
@@ -149,6 +149,6 @@ def _new(name: str, kind: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "name": name, "kind": kind, "created": created, **empty}
 
 
-def _joined(document: Mapping[str, Any], axis: str, runs: Iterable[Recorded]) -> list[Any]:
+def _joined(document: Mapping[str, Any], axis: str, runs: Iterable[RunEntry]) -> list[Any]:
     """The methods, datasets or seeds: those that were there, and behind them what is new."""
     return list(dict.fromkeys([*document[axis], *(getattr(run, axis.removesuffix("s")) for run in runs)]))

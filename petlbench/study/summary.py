@@ -10,7 +10,7 @@ from typing import Any
 from petlbench.results.result import Result
 from petlbench.results.stored import Stored
 from petlbench.results.table import Repeats, Spread, with_scores
-from petlbench.study.status import Board, RunState
+from petlbench.study.status import RunState, StudyStatus
 
 __all__ = ["CellSummary", "Summary", "summarize"]
 
@@ -68,7 +68,7 @@ class Summary:
     """
 
     name: str
-    board: Board
+    board: StudyStatus
     cells: tuple[CellSummary, ...]
     results: Mapping[str, Result]
     notes: tuple[str, ...] = field(default=())
@@ -112,7 +112,7 @@ class Summary:
         }
 
 
-def summarize(name: str, board: Board, output: Path, notes: Sequence[str] = ()) -> Summary:
+def summarize(name: str, board: StudyStatus, output: Path, notes: Sequence[str] = ()) -> Summary:
     """Sum up a study.
 
     Args:
@@ -127,7 +127,7 @@ def summarize(name: str, board: Board, output: Path, notes: Sequence[str] = ()) 
     return Summary(name, board, tuple(cells), results, tuple(notes))
 
 
-def _cell(method: str, dataset: str, board: Board, results: Mapping[str, Result]) -> CellSummary:
+def _cell(method: str, dataset: str, board: StudyStatus, results: Mapping[str, Result]) -> CellSummary:
     states = board.cell(method, dataset)
     finished = [results[state.run_id] for state in states if state.run_id is not None and state.run_id in results]
     cell = Repeats(method, dataset, tuple(Stored(result.document()) for result in finished))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, Event, Job
 from petlbench.study.existing import is_worked_on
 
-__all__ = ["run_patiently"]
+__all__ = ["run_with_retries"]
 
 
-def run_patiently(executor: Executor, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
+def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
     """Carry out jobs, and wait for runs that another process, or another trial of this one, works on.
 
     A run that is waited for is begun again as soon as nobody works on it: then its result is there and is taken, or it
@@ -39,15 +40,15 @@ def run_patiently(executor: Executor, jobs: Iterator[Job | None], on: Callable[[
             elif more or parked:
                 yield job_or_none  # type: ignore[misc]  # it is not the end
 
-    def heard(job: Job, event: Event) -> Action:
+    def on_event(job: Job, event: Event) -> Action:
         if isinstance(event, Ended) and event.status == "busy":
             parked.append(job)
             return Action.GO_ON
         return on(job, event)
 
-    executor.run(feed(), heard)
+    executor.run(feed(), on_event)
     while parked:  # the last ones were found busy after the rest had ended
-        executor.run(feed(), heard)
+        executor.run(feed(), on_event)
 
 
 _END = object()

@@ -10,10 +10,10 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-__all__ = ["Presence"]
+__all__ = ["Liveness"]
 
 
-class Presence:
+class Liveness:
     """Says who this driver is, and of another one on this machine whether it is gone.
 
     The system lets go of a dead process's locks at once, so nobody has to wait for a heartbeat to fail.

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from petlbench.sweep.search import Plan, TrialFacts
+from petlbench.sweep.search import Search, TrialFacts
 
 __all__ = ["SearchOutcome", "importances"]
 
@@ -19,7 +19,7 @@ class SearchOutcome:
     """What came of one search.
 
     Args:
-        plan: The search; None for a combination that cannot be had.
+        search: The search; None for a combination that cannot be had.
         method: Name of the method.
         dataset: The dataset's short name.
         trials: Its trials.
@@ -31,7 +31,7 @@ class SearchOutcome:
         refusal: Why the combination cannot be had.
     """
 
-    plan: Plan | None
+    search: Search | None
     method: str
     dataset: str
     trials: Sequence[TrialFacts] = ()
@@ -46,22 +46,36 @@ class SearchOutcome:
     def best(self) -> TrialFacts | None:
         """The trial with the best objective."""
         finished = [trial for trial in self.trials if trial.value is not None]
-        if self.plan is None or not finished:
+        if self.search is None or not finished:
             return None
-        choose = min if self.plan.card.minimises else max
+        choose = min if self.search.card.minimises else max
         return choose(finished, key=lambda trial: trial.value or 0.0)
+
+    def preview(self) -> dict[str, Any]:
+        """What would be searched, as plain values."""
+        combination, search = {"method": self.method, "dataset": self.dataset}, self.search
+        if search is None:
+            return {**combination, "search": None, "trials": 0, "space": None, "first": None, "error": self.refusal}
+        return {
+            **combination,
+            "search": search.key,
+            "trials": len(search.points),
+            "space": search.space.document(),
+            "first": dict(search.points[0]) or None,
+            "error": None,
+        }
 
     def document(self) -> dict[str, Any]:
         """The outcome as plain values."""
-        if self.plan is None:
+        if self.search is None:
             return {"method": self.method, "dataset": self.dataset, "error": self.refusal, "trials": [], "best": None}
         return {
-            "sweep": self.plan.name,
-            "search": self.plan.key,
+            "sweep": self.search.name,
+            "search": self.search.key,
             "method": self.method,
             "dataset": self.dataset,
-            "track": self.plan.card.track,
-            "objective": self.plan.card.objective,
+            "track": self.search.card.track,
+            "objective": self.search.card.objective,
             "trials": [asdict(trial) for trial in self.trials],
             "retries": self.retries,
             "best": None if self.best is None else asdict(self.best),
@@ -90,7 +104,7 @@ def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     except (ValueError, RuntimeError) as error:
         return {}, f"importance cannot be computed: {error}"
-    return {name: float(share) for name, share in found.items()}, ""
+    return {name: float(share) for name, share in shares.items()}, ""

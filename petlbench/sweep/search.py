@@ -21,25 +21,23 @@ from petlbench.models.method import load_method
 from petlbench.results.result import read_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
-from petlbench.sweep.busy_runs import run_patiently
-from petlbench.sweep.liveness import Presence
+from petlbench.study.executors.base import Executor
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job
+from petlbench.study.grid import PlannedRun, resolve_alike
+from petlbench.sweep.busy_runs import run_with_retries
+from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.space import Settings, Space, build_space
 from petlbench.sweep.spec import SweepCard
-from petlbench.sweep.trial_queue import Tickets
+from petlbench.sweep.trial_queue import TrialQueue
 
-__all__ = ["TRIALS", "Plan", "TrialFacts", "new_sampler", "open_study", "plan_search", "search", "trial_facts"]
+__all__ = ["TRIALS", "Search", "TrialFacts", "new_sampler", "open_study", "plan_search", "run_search", "trial_facts"]
 
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
 
 
-# What a config has of its dataset alone, and all trials share.
-_OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", "normalize")
-
-
 @dataclass(frozen=True)
-class Plan:
+class Search:
     """One search: a sweep for one method on one dataset.
 
     Args:
@@ -50,8 +48,7 @@ class Plan:
         config: The run at the method's defaults, from which trials differ by what is searched.
         space: What is searched.
         points: Values to begin with, one mapping a trial.
-        options: Where final runs read and write; trials have a folder of their own in it.
-        catalog: The catalogues.
+        context: Where final runs read and write; trials have a folder of their own in it.
         study_name: The name of the study that final runs belong to.
         timeout: Seconds after which a run is stopped.
     """
@@ -104,16 +101,12 @@ class Plan:
             training={**settings.training, **self.request.training},
             method_settings={**settings.method, **self.request.method_settings},
             seed=seed,
-            # The dataset was looked at once, when the search was planned.
-            dataset=None,
-            dataset_settings={},
-            test_on=None,
-            image_size=self.config.image_size,
-            normalize="backbone",
         )
-        same = {name: getattr(self.config, name) for name in _OF_DATASET}
-        run = resolve(request, self.context.catalog, self.options.data_root)
-        return run.config.model_copy(update=same)
+        return resolve_alike(request, self.config, self.context.catalog, self.options.data_root)
+
+    def final_run(self, config: RunConfig) -> PlannedRun:
+        """A run of the search's settings as one of a study."""
+        return PlannedRun(config.method, self.request.dataset or "", config.seed, config)
 
     def trial_job(self, config: RunConfig) -> Job:
         """A run that never reads the test split."""
@@ -133,7 +126,7 @@ class TrialFacts:
     """What became of one trial.
 
     Args:
-        number: Its number, from 0: the number of its ticket.
+        number: Its number, from 0: the number of its slot.
         status: As in ``result.json``; ``waiting`` or ``running`` where it has not ended.
         params: What it set, by dotted name.
         value: The objective, for a finished trial.
@@ -159,7 +152,7 @@ def plan_search(
     *,
     study_name: str,
     timeout: float | None = None,
-) -> Plan:
+) -> Search:
     """Put one search together and check what can be checked before anything is trained.
 
     Args:
@@ -176,20 +169,19 @@ def plan_search(
     catalog = context.catalog
     method = load_method(catalog.find("method", request.method))
     request = replace(request, seed=card.seed)
-    given = {"training": request.training, "method_settings": request.method_settings}
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
-    space = build_space(card, method, dataset, **given)
+    space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
     held = space.settings({})
     training = {**held.training, **request.training}
     base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
     config = resolve(base, catalog, context.options.data_root).config
     points = _points(card, space, config)
-    return Plan(name, card, request, dataset, config, space, points, context, study_name, timeout)
+    return Search(name, card, request, dataset, config, space, points, context, study_name, timeout)
 
 
 def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
     """What each trial begins with: a grid's point, the published defaults, or nothing."""
-    if not space.knobs:
+    if not space.dimensions:
         raise InputError(
             f"sweep over {config.method}: nothing is left to search",
             hint="leave out --lr and the like, or give a sweep that searches something else",
@@ -204,26 +196,26 @@ def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, 
     return [*first, *({} for _ in range((card.trials or 1) - len(first)))]
 
 
-def open_study(plan: Plan, storage: Any) -> optuna.Study:
+def open_study(search: Search, storage: Any) -> optuna.Study:
     """Open a search in the storage, making it where it is not there yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.create_study(
-            study_name=plan.key,
+            study_name=search.key,
             storage=storage,
-            direction="minimize" if plan.card.minimises else "maximize",
-            sampler=new_sampler(plan.card, 0),
-            pruner=_new_pruner(plan.card, plan.config.training.epochs),
+            direction="minimize" if search.card.minimises else "maximize",
+            sampler=new_sampler(search.card, 0),
+            pruner=_new_pruner(search.card, search.config.training.epochs),
             load_if_exists=True,
         )
 
 
-def new_sampler(card: SweepCard, ticket: int) -> optuna.samplers.BaseSampler:
+def new_sampler(card: SweepCard, slot: int) -> optuna.samplers.BaseSampler:
     """The sampler of one trial.
 
-    Each ticket has a generator of its own, so that two drivers never try the same by having drawn alike.
+    Each slot has a generator of its own, so that two drivers never try the same by having drawn alike.
     """
-    seed = derive_seed(card.seed, "sampler", ticket) % 2**32
+    seed = derive_seed(card.seed, "sampler", slot) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if card.sampler == "tpe":
@@ -246,11 +238,11 @@ def _new_pruner(card: SweepCard, epochs: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def search(
-    plan: Plan,
+def run_search(
+    search: Search,
     study: optuna.Study,
     executor: Executor,
-    presence: Presence,
+    liveness: Liveness,
     on_trial: Callable[[TrialFacts], None],
     *,
     retry_failed: bool = False,
@@ -258,10 +250,10 @@ def search(
     """Carry out what is missing of a search, together with whoever else works on it.
 
     Args:
-        plan: The search.
+        search: The search.
         study: Its study.
         executor: Where trials are carried out.
-        presence: This driver.
+        liveness: This driver.
         on_trial: Told of each trial that ended here.
         retry_failed: Whether trials that failed are tried again.
 
@@ -271,33 +263,33 @@ def search(
     Raises:
         KeyboardInterrupt: When the user stops it.
     """
-    folder = plan.options.output / ".work"
+    folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "sweeps.lock")
-    with Tickets(study, plan.points, presence, lock, retry_failed=retry_failed) as tickets:
-        run = _Search(plan, study, tickets, on_trial)
-        run_patiently(executor, run.jobs(), run.heard)
-        return [trial_facts(trial) for trial in tickets.trials()], tickets.retries
+    with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as queue:
+        run = _TrialLoop(search, study, queue, on_trial)
+        run_with_retries(executor, run.jobs(), run.on_event)
+        return [trial_facts(trial) for trial in queue.trials()], queue.retries
 
 
 @dataclass
-class _Search:
-    plan: Plan
+class _TrialLoop:
+    search: Search
     study: optuna.Study
-    tickets: Tickets
+    queue: TrialQueue
     on_trial: Callable[[TrialFacts], None]
     under_way: dict[str, list[optuna.Trial]] = field(default_factory=dict)
 
     def jobs(self) -> Iterator[Job | None]:
-        """Ask for trials as long as a ticket is left; each is asked for when a worker is free and not before."""
-        while not self.tickets.all_used():
-            trial = self.tickets.take(self._prepare)
+        """Ask for trials as long as a slot is left; each is asked for when a worker is free and not before."""
+        while not self.queue.all_used():
+            trial = self.queue.take(self._prepare)
             if trial is None:
                 yield None
             elif (job := self._job(trial)) is not None:
                 yield job
 
-    def heard(self, job: Job, event: Event) -> Action:
+    def on_event(self, job: Job, event: Event) -> Action:
         """Report an epoch, or tell how a trial ended."""
         trials = self.under_way.get(job.config.run_id, [])
         if not trials:
@@ -308,26 +300,26 @@ class _Search:
             self._ended(trials.pop(0), job, event)
         return Action.GO_ON
 
-    def _prepare(self, ticket: int) -> None:
-        self.study.sampler = new_sampler(self.plan.card, ticket)
+    def _prepare(self, slot: int) -> None:
+        self.study.sampler = new_sampler(self.search.card, slot)
 
     def _job(self, trial: optuna.Trial) -> Job | None:
         try:
-            config = self.plan.configure(self.plan.space.ask(trial), self.plan.card.seed)
+            config = self.search.configure(self.search.space.ask(trial), self.search.card.seed)
         except InputError as error:
             self._end(trial, "failed", error=error.message)
             return None
         trial.set_user_attr("run_id", config.run_id)
         self.under_way.setdefault(config.run_id, []).append(trial)
-        return self.plan.trial_job(config)
+        return self.search.trial_job(config)
 
     def _reported(self, trial: optuna.Trial, entry: Mapping[str, Any]) -> Action:
-        value = entry.get(f"val_{self.plan.card.metric}")
+        value = entry.get(f"val_{self.search.card.metric}")
         epoch = int(entry["epoch"])
         if value is None or epoch in self._known(trial):
             return Action.GO_ON
         trial.report(float(value), epoch)
-        is_last = epoch >= self.plan.config.training.epochs
+        is_last = epoch >= self.search.config.training.epochs
         return Action.PRUNE if not is_last and trial.should_prune() else Action.GO_ON
 
     @staticmethod
@@ -338,22 +330,22 @@ class _Search:
     def _ended(self, trial: optuna.Trial, job: Job, ended: Ended) -> None:
         error = ended.error["message"] if ended.error is not None else None
         if ended.status == "interrupted":
-            self.tickets.give_back(trial)
+            self.queue.give_back(trial)
             return
         if ended.status != "finished":
             self._end(trial, ended.status, error=error, seconds=ended.seconds)
             return
         result = read_result(job.options.output / job.config.run_id)
-        value = result.metrics["val"].get(self.plan.card.metric)
+        value = result.metrics["val"].get(self.search.card.metric)
         seconds = result.timing.get("total", ended.seconds)
         if value is None:
-            told = f"{self.plan.card.objective} is undefined on the validation images"
-            self._end(trial, "failed", error=told, seconds=seconds)
+            error = f"{self.search.card.objective} is undefined on the validation images"
+            self._end(trial, "failed", error=error, seconds=seconds)
         else:
             self._end(trial, "finished", value=float(value), seconds=seconds)
 
     def _end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
-        self.tickets.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
+        self.queue.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
         frozen = trial.storage.get_trial(trial._trial_id)
         self.on_trial(replace(trial_facts(frozen), status=status, value=value))
 
@@ -361,13 +353,13 @@ class _Search:
 def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:
     """What the storage knows of a trial."""
     states = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "interrupted"}
-    known = trial.user_attrs
+    facts = trial.user_attrs
     return TrialFacts(
-        number=known["ticket"],
-        status=known.get("status", states.get(trial.state.name, trial.state.name.lower())),
+        number=facts["ticket"],
+        status=facts.get("status", states.get(trial.state.name, trial.state.name.lower())),
         params=dict(trial.params),
         value=trial.values[0] if trial.state.name == "COMPLETE" and trial.values else None,
-        run_id=known.get("run_id"),
-        error=known.get("error"),
-        seconds=known.get("seconds"),
+        run_id=facts.get("run_id"),
+        error=facts.get("error"),
+        seconds=facts.get("seconds"),
     )

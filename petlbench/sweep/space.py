@@ -12,12 +12,12 @@ from petlbench.core.config import TrainingConfig
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
 from petlbench.models.method import Method, TrainingDefaults
-from petlbench.sweep.spec import Range, SweepCard, Wanted
+from petlbench.sweep.spec import Range, SpaceValue, SweepCard
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Choice", "Knob", "Settings", "Space", "Span", "build_space"]
+__all__ = ["Choice", "Dimension", "Settings", "Space", "Span", "build_space"]
 
 Params = Mapping[str, Any]
 
@@ -112,7 +112,7 @@ class Span:
         return float(f"{math.exp(place) if self.log else place:.6g}")
 
 
-Knob = Choice | Span
+Dimension = Choice | Span
 
 
 @dataclass(frozen=True)
@@ -120,22 +120,22 @@ class Space:
     """What a search varies and what it holds.
 
     Args:
-        knobs: What is varied, by dotted name: ``training.lr``, ``method.rank``.
+        dimensions: What is varied, by dotted name: ``training.lr``, ``method.rank``.
         fixed: What the sweep holds, by dotted name.
         published: The first trial's values by dotted name; empty where it is free.
     """
 
-    knobs: Mapping[str, Knob]
+    dimensions: Mapping[str, Dimension]
     fixed: Mapping[str, Any]
     published: Mapping[str, Any] = field(default_factory=dict)
 
     def ask(self, trial: optuna.Trial) -> Settings:
         """Let a trial choose a value for everything that is varied."""
-        chosen: dict[str, Any] = {}
-        for name, knob in self.knobs.items():
-            if knob.only_if is None or chosen.get(knob.only_if[0]) == knob.only_if[1]:
-                chosen[name] = knob.suggest(trial, name)
-        return self.settings(chosen)
+        params: dict[str, Any] = {}
+        for name, dimension in self.dimensions.items():
+            if dimension.only_if is None or params.get(dimension.only_if[0]) == dimension.only_if[1]:
+                params[name] = dimension.suggest(trial, name)
+        return self.settings(params)
 
     def settings(self, params: Params) -> Settings:
         """Sort values by dotted name into settings, with what is held beside them."""
@@ -146,35 +146,36 @@ class Space:
         return Settings(**groups)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every combination of every knob's points.
+        """Every combination of every dimension's points.
 
         Raises:
             InputError: When a range does not say how many points it has.
         """
-        for name, knob in self.knobs.items():
-            if isinstance(knob, Span) and not knob.count:
+        for name, dimension in self.dimensions.items():
+            if isinstance(dimension, Span) and not dimension.count:
+                ends = f"{dimension.low:g} to {dimension.high:g}"
                 raise InputError(
-                    f"a grid over {name}: the range {knob.low:g} to {knob.high:g} does not say how many values",
+                    f"a grid over {name}: the range {ends} does not say how many values",
                     hint="add points = 6 to the range, or write a list",
                     kind="bad_setting",
                 )
-        combinations = itertools.product(*(knob.points() for knob in self.knobs.values()))
-        return [dict(zip(self.knobs, combination, strict=True)) for combination in combinations]
+        combinations = itertools.product(*(dimension.points() for dimension in self.dimensions.values()))
+        return [dict(zip(self.dimensions, combination, strict=True)) for combination in combinations]
 
     def edges(self, params: Params) -> list[dict[str, Any]]:
         """Say which values lie on the edge of what was searched."""
-        ends = {name: self.knobs[name].edge(value) for name, value in params.items() if name in self.knobs}
+        ends = {name: self.dimensions[name].edge(value) for name, value in params.items() if name in self.dimensions}
         return [{"name": name, "value": params[name], "end": end} for name, end in ends.items() if end is not None]
 
     def document(self) -> dict[str, Any]:
         """The space as plain values."""
-        knobs = {
-            name: list(knob.values)
-            if isinstance(knob, Choice)
-            else {"low": knob.low, "high": knob.high, "log": knob.log}
-            for name, knob in self.knobs.items()
+        dimensions = {
+            name: list(dimension.values)
+            if isinstance(dimension, Choice)
+            else {"low": dimension.low, "high": dimension.high, "log": dimension.log}
+            for name, dimension in self.dimensions.items()
         }
-        return {"searched": knobs, "fixed": dict(self.fixed)}
+        return {"searched": dimensions, "fixed": dict(self.fixed)}
 
 
 def build_space(
@@ -200,83 +201,92 @@ def build_space(
     Raises:
         InputError: When a setting of the sweep is none of the method's.
     """
-    wanted = {f"training.{name}": value for name, value in sweep.space.training.items()}
+    values = {f"training.{name}": value for name, value in sweep.space.training.items()}
     if sweep.track == "tuned":
-        wanted |= _sizes(method)
-    wanted |= {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
-    _check_method(wanted, method)
-    given = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
-    wanted = {name: value for name, value in wanted.items() if name not in given}
-    searched = {name: knob for name, value in wanted.items() if (knob := _knob(value, method.defaults)) is not None}
-    fixed = {name: _single(value) for name, value in wanted.items() if name not in searched}
+        values |= _sizes(method)
+    values |= {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
+    _check_method(values, method)
+    named = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
+    values = {name: value for name, value in values.items() if name not in named}
+    searched = {
+        name: dimension
+        for name, value in values.items()
+        if (dimension := _dimension(value, method.defaults)) is not None
+    }
+    fixed = {name: _single(value) for name, value in values.items() if name not in searched}
     if sweep.track == "tuned" and sweep.sampler != "grid":
         batch = training.get(
             "batch_size", fixed.get("training.batch_size", TrainingConfig.model_fields["batch_size"].default)
         )
-        searched = _with_sgd(searched, method.defaults, int(batch), {*given, *fixed})
+        searched = _with_sgd(searched, method.defaults, int(batch), {*named, *fixed})
     published = _published(searched, method, dataset) if sweep.published_first else {}
-    searched = {name: knob.widened(published[name]) if name in published else knob for name, knob in searched.items()}
+    searched = {
+        name: dimension.widened(published[name]) if name in published else dimension
+        for name, dimension in searched.items()
+    }
     return Space(searched, fixed, published)
 
 
-def _sizes(method: type[Method[Any]]) -> dict[str, Wanted]:
+def _sizes(method: type[Method[Any]]) -> dict[str, SpaceValue]:
     """The settings of a method that declare what a search tries."""
-    found: dict[str, Wanted] = {}
+    sizes: dict[str, SpaceValue] = {}
     for name, spec in method.Settings.model_fields.items():
         extra = spec.json_schema_extra
         if isinstance(extra, dict) and isinstance(values := extra.get("search"), list):
-            found[f"method.{name}"] = tuple(values)  # type: ignore[arg-type]  # plain values, as the contract test sees to
-    return found
+            sizes[f"method.{name}"] = tuple(values)  # type: ignore[arg-type]  # plain values, as the contract test sees to
+    return sizes
 
 
-def _check_method(wanted: Mapping[str, Wanted], method: type[Method[Any]]) -> None:
+def _check_method(values: Mapping[str, SpaceValue], method: type[Method[Any]]) -> None:
     """Refuse names and values that are none of the method's, before anything is trained."""
-    for name, value in wanted.items():
+    for name, value in values.items():
         group, _, key = name.partition(".")
         if group == "method":
             for single in value if isinstance(value, tuple) else (() if isinstance(value, Range) else (value,)):
                 validate_settings(method.Settings, {key: single}, f"method {method.card.name}")
 
 
-def _knob(wanted: Wanted, defaults: TrainingDefaults) -> Knob | None:
-    """A knob for what is searched, None for what is held."""
-    if isinstance(wanted, Range):
-        if wanted.range == "method":
+def _dimension(value: SpaceValue, defaults: TrainingDefaults) -> Dimension | None:
+    """A dimension for what is searched, None for what is held."""
+    if isinstance(value, Range):
+        if value.range == "method":
             low, high = defaults.lr_range
-            return Span(min(low, defaults.lr), max(high, defaults.lr), log=True, count=wanted.points or 0)
-        return Span(wanted.low or 0.0, wanted.high or 0.0, wanted.log, wanted.points or 0)
-    if isinstance(wanted, tuple) and len(wanted) > 1:
-        return Choice(wanted)
+            return Span(min(low, defaults.lr), max(high, defaults.lr), log=True, count=value.points or 0)
+        return Span(value.low or 0.0, value.high or 0.0, value.log, value.points or 0)
+    if isinstance(value, tuple) and len(value) > 1:
+        return Choice(value)
     return None
 
 
-def _single(wanted: Wanted) -> Any:
-    return wanted[0] if isinstance(wanted, tuple) else wanted
+def _single(value: SpaceValue) -> Any:
+    return value[0] if isinstance(value, tuple) else value
 
 
-def _with_sgd(knobs: Mapping[str, Knob], defaults: TrainingDefaults, batch: int, held: set[str]) -> dict[str, Knob]:
+def _with_sgd(
+    dimensions: Mapping[str, Dimension], defaults: TrainingDefaults, batch: int, held: set[str]
+) -> dict[str, Dimension]:
     """Let a method that is published with SGD choose the optimiser too; either has learning rates of its own."""
-    rate = knobs.get("training.lr")
-    if defaults.sgd_lr_range is None or not isinstance(rate, Span) or "training.optimizer" in {*held, *knobs}:
-        return dict(knobs)
+    rate = dimensions.get("training.lr")
+    if defaults.sgd_lr_range is None or not isinstance(rate, Span) or "training.optimizer" in {*held, *dimensions}:
+        return dict(dimensions)
     low, high = (end * batch / _SGD_BATCH for end in defaults.sgd_lr_range)
-    optimizer: dict[str, Knob] = {"training.optimizer": Choice(("adamw", "sgd"))}
-    rates: dict[str, Knob] = {
+    optimizer: dict[str, Dimension] = {"training.optimizer": Choice(("adamw", "sgd"))}
+    rates: dict[str, Dimension] = {
         "training.lr": Span(rate.low, rate.high, rate.log, rate.count, ("training.optimizer", "adamw")),
         _SGD_LR: Span(low, high, log=True, only_if=("training.optimizer", "sgd")),
     }
-    return {**optimizer, **knobs, **rates}
+    return {**optimizer, **dimensions, **rates}
 
 
-def _published(knobs: Mapping[str, Knob], method: type[Method[Any]], dataset: str) -> dict[str, Any]:
+def _published(dimensions: Mapping[str, Dimension], method: type[Method[Any]], dataset: str) -> dict[str, Any]:
     defaults = method.defaults
-    known = {
+    values = {
         "training.lr": defaults.published_lr.get(dataset, defaults.lr),
         "training.weight_decay": defaults.weight_decay,
         **dict(_defaults_of(TrainingConfig, "training")),
         **dict(_defaults_of(method.Settings, "method")),
     }
-    return {name: known[name] for name in knobs if name in known}
+    return {name: values[name] for name in dimensions if name in values}
 
 
 def _defaults_of(model: Any, group: str) -> Iterator[tuple[str, Any]]:

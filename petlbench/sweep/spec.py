@@ -20,7 +20,7 @@ from petlbench.core.config import TrainingConfig
 from petlbench.core.entry import Entry
 from petlbench.core.validation import validate_settings
 
-__all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SweepCard", "Track", "Wanted", "load_sweep"]
+__all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SpaceValue", "SweepCard", "Track", "load_sweep"]
 
 Track = Literal["matched", "tuned"]
 Objective = Literal[
@@ -63,24 +63,24 @@ class Range(_Part):
 
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
-Wanted = Range | Annotated[tuple[Scalar, ...], Field(min_length=1)] | Scalar
+SpaceValue = Range | Annotated[tuple[Scalar, ...], Field(min_length=1)] | Scalar
 
 
 class SpaceCard(_Part):
     """The common space: a list or a range is searched, a single value is fixed."""
 
-    training: dict[str, Wanted] = Field(default_factory=dict, description="settings of the training")
-    methods: dict[str, dict[str, Wanted]] = Field(
+    training: dict[str, SpaceValue] = Field(default_factory=dict, description="settings of the training")
+    methods: dict[str, dict[str, SpaceValue]] = Field(
         default_factory=dict, description="settings of single methods, by the method's name"
     )
 
     @field_validator("training")
     @classmethod
-    def _is_known(cls, training: dict[str, Wanted]) -> dict[str, Wanted]:
+    def _is_known(cls, training: dict[str, SpaceValue]) -> dict[str, SpaceValue]:
         if unknown := sorted(set(training) - set(TrainingConfig.model_fields)):
             raise ValueError(f"no setting of the training: {', '.join(unknown)}")
-        for name, wanted in training.items():
-            if isinstance(wanted, Range) and wanted.range is not None and name != "lr":
+        for name, value in training.items():
+            if isinstance(value, Range) and value.range is not None and name != "lr":
                 raise ValueError(f"{name}: a method declares a range for lr alone")
         return training
 

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from petlbench.core.errors import InputError, RunError
 
-__all__ = ["GRACE", "HEARTBEAT", "PatientStorage", "default_address", "describe_address", "open_storage"]
+__all__ = ["GRACE", "HEARTBEAT", "RetryingStorage", "default_address", "describe_address", "open_storage"]
 
 # Seconds between two signs of life of a trial, and after how many without one it is given up. A database that is gone
 # for half a minute must not look like so many dead drivers.
@@ -30,11 +30,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 R = TypeVar("R")
 
 
-class PatientStorage(RDBStorage):
+class RetryingStorage(RDBStorage):
     """Optuna's storage, asking again for minutes where the database does not answer.
 
     One warning says that it is gone, and one line that it is back. Whatever is asked twice because an answer got lost
-    does no harm: trials are counted by their tickets.
+    does no harm: trials are counted by their slots.
 
     Args:
         address: SQLAlchemy's address.
@@ -85,10 +85,10 @@ class PatientStorage(RDBStorage):
 
 def _patient(method: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(method)
-    def asked(self: PatientStorage, *args: Any, **kwargs: Any) -> R:
+    def retried(self: RetryingStorage, *args: Any, **kwargs: Any) -> R:
         return self.patiently(lambda: method(self, *args, **kwargs))
 
-    return asked
+    return retried
 
 
 # Whatever asks the database: the public methods, and those that Optuna's own cache in front of them calls.
@@ -96,7 +96,7 @@ _ASKING = [name for name in dir(BaseStorage) if not name.startswith("_")]
 _ASKING += ["record_heartbeat", "_create_new_trial", "_set_trial_param", "_get_best_trial_id", "_get_trials"]
 for _name in (*_ASKING, "_get_stale_trial_ids"):
     if hasattr(RDBStorage, _name):
-        setattr(PatientStorage, _name, _patient(getattr(RDBStorage, _name)))
+        setattr(RetryingStorage, _name, _patient(getattr(RDBStorage, _name)))
 
 
 class _Connection(sqlite3.Connection):
@@ -117,7 +117,7 @@ def default_address(output: Path) -> str:
     return f"sqlite:///{output.absolute() / 'sweeps.db'}"
 
 
-def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> PatientStorage:
+def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> RetryingStorage:
     """Open the storage of searches, making its tables where they are not there yet.
 
     Args:
@@ -153,7 +153,7 @@ def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -
         ) from error
 
 
-def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> PatientStorage:
+def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> RetryingStorage:
     is_file = url.get_backend_name() == "sqlite"
     connecting = {"timeout": 60, "factory": _Connection}
     engine: dict[str, Any] = {"connect_args": connecting} if is_file else {"pool_pre_ping": True}
@@ -163,7 +163,7 @@ def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> PatientStor
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for attempt in range(5):
             try:
-                return PatientStorage(
+                return RetryingStorage(
                     url.render_as_string(hide_password=False),
                     say,
                     engine_kwargs=engine,

@@ -1,170 +1,236 @@
-"""From a search to its winner, tested: what `petlbench sweep` does for one method on one dataset."""
+"""From a sweep to its winners, tested: plan the searches, carry them out, return what came of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from petlbench.study.executors.job import Executor
-from petlbench.study.grid import Planned
-from petlbench.study.runner import Study, open_board, run_study
-from petlbench.study.status import Board, RunState
-from petlbench.study.study_file import Recorded, record_runs
+from petlbench.core.errors import InputError, PetlbenchError
+from petlbench.core.files import check_writable
+from petlbench.core.progress import Progress
+from petlbench.core.request import Request
+from petlbench.results.tracking.address import choose_address
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.study.carry_out import check_data
+from petlbench.study.executors.base import Executor, ExecutorOptions, open_executor
+from petlbench.study.runner import Study, open_status, run_study
+from petlbench.study.status import RunState, StudyObserver
+from petlbench.study.study_file import check_study_name, record_runs
 from petlbench.sweep.finalists import Finalist, choose_winner, describe_winner, run_finalists
-from petlbench.sweep.liveness import Presence
+from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.outcome import SearchOutcome, importances
-from petlbench.sweep.search import Plan, TrialFacts, open_study, search, trial_facts
+from petlbench.sweep.search import Search, TrialFacts, open_study, plan_search, run_search, trial_facts
+from petlbench.sweep.spec import SweepCard
+from petlbench.sweep.storage import default_address, open_storage
 from petlbench.sweep.winner import iter_winners, write_winner
 
-__all__ = ["Sweeping", "Told", "sweep_one"]
+__all__ = ["SweepDriver", "SweepObserver", "SweepOptions", "carry_out", "plan_searches"]
 
 
-class Told(Protocol):
-    """Told how a sweep goes on."""
+class SweepObserver(Progress):
+    """Told how a sweep goes on; this one keeps silent."""
 
-    def begin(self, plan: Plan, trials: Sequence[TrialFacts]) -> None:
+    def begin(self, search: Search, trials: Sequence[TrialFacts]) -> None:
         """A search begins, with so many trials that have ended before."""
 
-    def trial(self, plan: Plan, trial: TrialFacts) -> None:
+    def trial(self, search: Search, trial: TrialFacts) -> None:
         """A trial ended."""
-
-    def say(self, text: str) -> None:
-        """Something that the user should know."""
 
 
 @dataclass(frozen=True)
-class Sweeping:
-    """What the searches of one sweep share.
+class SweepOptions:
+    """How a sweep is carried out.
 
     Args:
-        storage: Where searches are kept.
-        executor: Where runs are carried out.
-        presence: This driver.
-        told: Told how it goes on.
-        workers: How many runs are carried out at the same time.
-        is_final: Whether the winner is run and tested.
+        storage: Address of the database that searches are kept in; None for a file in the output folder.
+        executor: Name of the executor.
+        executor_options: How much it may use.
+        is_final: Whether the winner is run on the sweep's seeds and tested.
         retry_failed: Whether what failed is tried again.
     """
 
-    storage: Any
-    executor: Executor
-    presence: Presence
-    told: Told
-    workers: int = 1
+    storage: str | None = None
+    executor: str = "local"
+    executor_options: ExecutorOptions = field(default_factory=ExecutorOptions)
     is_final: bool = True
     retry_failed: bool = False
 
 
-def sweep_one(plan: Plan, sweeping: Sweeping) -> SearchOutcome:
-    """Search, choose the winner on validation, and test it; whatever is done already is not done again.
+def plan_searches(
+    sweep: str,
+    card: SweepCard,
+    requests: Sequence[Request],
+    options: RunOptions,
+    *,
+    study_name: str | None = None,
+    timeout: float | None = None,
+) -> list[SearchOutcome]:
+    """Return what each search would be; a method that cannot have one says so, and the others stand.
 
     Args:
-        plan: The search.
-        sweeping: What all searches share.
-
-    Returns:
-        What came of it.
+        sweep: Name of the sweep.
+        card: The sweep.
+        requests: What the user asked for, one method and one dataset each.
+        options: Where runs read and write.
+        study_name: The study of the winners' runs; None for the sweep's name.
+        timeout: Seconds after which a run is stopped.
 
     Raises:
-        KeyboardInterrupt: When the user stops it.
+        InputError: When a name or a setting is wrong, or no method can have its search.
     """
-    study = open_study(plan, sweeping.storage)
-    ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-    sweeping.told.begin(plan, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
-
-    def on_trial(trial: TrialFacts) -> None:
-        sweeping.told.trial(plan, trial)
-
-    trials, retries = search(
-        plan, study, sweeping.executor, sweeping.presence, on_trial, retry_failed=sweeping.retry_failed
-    )
-    shares, note = importances(study)
-    outcome = SearchOutcome(plan, plan.config.method, plan.dataset, trials, retries, shares, note)
-    finalists = run_finalists(plan, trials, sweeping.executor, sweeping.told.say)
-    winner = choose_winner(plan, finalists)
-    if winner is None:
-        sweeping.told.say(f"{plan.title}: no winner, since {_why_none(trials, finalists)}")
-        return outcome
-    document = describe_winner(plan, trials, finalists, winner)
-    file = write_winner(plan.options.output, document)
-    for edge in document["edge"]:
-        sweeping.told.say(
-            f"warning: {plan.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} edge of "
-            "its range; widen the range for all methods alike and sweep again"
-        )
-    sweeping.told.say(f"{plan.title}: trial {winner.trial.number} wins; its settings stand in {file}")
-    runs = _test(plan, winner, sweeping) if sweeping.is_final else []
-    return replace(outcome, winner=document, runs=runs)
+    study_name = check_study_name(study_name or sweep)
+    # Trials lie in a folder of their own, and are tracked with all else.
+    context = RunContext(replace(options, tracking_uri=choose_address(options.tracking_uri, options.output)))
+    searches = []
+    for request in requests:
+        try:
+            search = plan_search(sweep, card, request, context, study_name=study_name, timeout=timeout)
+            searches.append(SearchOutcome(search, request.method, search.dataset))
+        except InputError as error:
+            if error.kind != "unsupported":
+                raise
+            searches.append(SearchOutcome(None, request.method, request.dataset or "", refusal=error.message))
+    if all(outcome.search is None for outcome in searches):
+        raise InputError(str(searches[0].refusal), hint="choose another method or backbone", kind="unsupported")
+    return searches
 
 
-def _why_none(trials: Sequence[TrialFacts], finalists: Sequence[Finalist]) -> str:
-    if not finalists:
-        return f"none of {len(trials)} trials finished"
-    return "no finalist finished on all seeds"
+def carry_out(
+    searches: Sequence[SearchOutcome], options: SweepOptions | None = None, observer: SweepObserver | None = None
+) -> list[SearchOutcome]:
+    """Carry out what is missing of the searches of a sweep, and return what came of each.
+
+    Args:
+        searches: As `plan_searches` returned them.
+        options: How they are carried out.
+        observer: Told how it goes on; None for nobody.
+
+    Raises:
+        InputError: When a dataset is not there, or the storage cannot be opened.
+        PetlbenchError: When the user stops it; the same sweep goes on from there.
+    """
+    options, observer = options or SweepOptions(), observer or SweepObserver()
+    planned = [outcome.search for outcome in searches if outcome.search is not None]
+    context = planned[0].context
+    output = context.options.output
+    executor = open_executor(options.executor, options.executor_options, context.catalog)
+    if executor.is_local:
+        check_data([search.final_run(search.config) for search in planned], context)
+    check_writable(output)
+    if options.storage is None:
+        output.mkdir(parents=True, exist_ok=True)
+    storage = open_storage(options.storage or default_address(output), observer.say)
+    with Liveness(output) as liveness:
+        driver = SweepDriver(storage, executor, liveness, observer, options)
+        return [outcome if outcome.search is None else _interruptible(driver, outcome.search) for outcome in searches]
 
 
-def _test(plan: Plan, winner: Finalist, sweeping: Sweeping) -> list[dict[str, Any]]:
-    """Run the winner's settings on the sweep's seeds as ordinary runs of a study, each of which is tested once."""
-    settings = plan.space.settings(winner.trial.params)
-    plans = [
-        Planned(plan.config.method, plan.request.dataset or "", seed, plan.configure(settings, seed))
-        for seed in plan.card.seeds
-    ]
-    study = Study(
-        plan.study_name,
-        plans,
-        plan.options,
-        plan.timeout,
-        sweeping.retry_failed,
-        sweeping.workers,
-    )
-    board = open_board(study)
-    found = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(plan.options.output, plan.name)}
-    more = {"sweep": {"name": plan.name, "title": plan.card.title, "winners": found}}
-    record_runs(plan.options.output, plan.study_name, _recorded(board), kind="sweep", more=more)
-    for sentence in run_study(study, board, sweeping.executor, _FinalWatch(sweeping.told)):
-        sweeping.told.say(sentence)
-    return [_run(state) for state in board.states]
+def _interruptible(driver: SweepDriver, search: Search) -> SearchOutcome:
+    try:
+        return driver.carry_out(search)
+    except KeyboardInterrupt as error:
+        raise PetlbenchError(
+            f"stopped in the search for {search.title}", hint="the same command goes on from here", kind="interrupted"
+        ) from error
 
 
-def _recorded(board: Board) -> list[Recorded]:
-    return [
-        Recorded(
-            state.planned.method,
-            state.planned.dataset,
-            state.planned.seed,
-            state.run_id,
-            None if state.is_open else state.status,
-        )
-        for state in board.states
-    ]
+@dataclass(frozen=True)
+class SweepDriver:
+    """Carries out the searches of one sweep, one after the other.
+
+    Args:
+        storage: Where searches are kept.
+        executor: Where runs are carried out.
+        liveness: What other drivers know this one by.
+        observer: Told how it goes on.
+        options: How searches are carried out.
+    """
+
+    storage: Any
+    executor: Executor
+    liveness: Liveness
+    observer: SweepObserver
+    options: SweepOptions = field(default_factory=SweepOptions)
+
+    def carry_out(self, search: Search) -> SearchOutcome:
+        """Search, choose the winner on validation, and test it; whatever is done already is not done again.
+
+        Args:
+            search: The search.
+
+        Raises:
+            KeyboardInterrupt: When the user stops it.
+        """
+        study = open_study(search, self.storage)
+        ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        self.observer.begin(search, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
+
+        def on_trial(trial: TrialFacts) -> None:
+            self.observer.trial(search, trial)
+
+        retry = self.options.retry_failed
+        trials, retries = run_search(search, study, self.executor, self.liveness, on_trial, retry_failed=retry)
+        shares, note = importances(study)
+        outcome = SearchOutcome(search, search.config.method, search.dataset, trials, retries, shares, note)
+        finalists = run_finalists(search, trials, self.executor, self.observer.say)
+        winner = choose_winner(search, finalists)
+        if winner is None:
+            why = "no finalist finished on all seeds" if finalists else f"none of {len(trials)} trials finished"
+            self.observer.say(f"{search.title}: no winner, since {why}")
+            return outcome
+        document = describe_winner(search, trials, finalists, winner)
+        self._announce(search, document)
+        return replace(outcome, winner=document, runs=self._test(search, winner) if self.options.is_final else [])
+
+    def _announce(self, search: Search, winner: dict[str, Any]) -> None:
+        """Write the winner's file, and warn of settings on the edge of their range."""
+        file = write_winner(search.options.output, winner)
+        for edge in winner["edge"]:
+            self.observer.say(
+                f"warning: {search.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} "
+                "edge of its range; widen the range for all methods alike and sweep again"
+            )
+        self.observer.say(f"{search.title}: trial {winner['number']} wins; its settings stand in {file}")
+
+    def _test(self, search: Search, winner: Finalist) -> list[dict[str, Any]]:
+        """Run the winner's settings on the sweep's seeds as ordinary runs of a study, each of which is tested once."""
+        settings, output = search.space.settings(winner.trial.params), search.options.output
+        runs = [search.final_run(search.configure(settings, seed)) for seed in search.card.seeds]
+        workers, retry = max(1, self.options.executor_options.workers), self.options.retry_failed
+        study = Study(search.study_name, runs, search.options, search.timeout, retry, workers)
+        status = open_status(study)
+        winners = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(output, search.name)}
+        more = {"sweep": {"name": search.name, "title": search.card.title, "winners": winners}}
+        record_runs(output, search.study_name, [state.entry for state in status.states], kind="sweep", more=more)
+        for sentence in run_study(study, status, self.executor, _FinalObserver(self.observer)):
+            self.observer.say(sentence)
+        return [_run(state) for state in status.states]
 
 
 def _run(state: RunState) -> dict[str, Any]:
     metrics = state.result.metrics if state.result is not None else {}
-    error = state.error["message"] if state.error is not None else None
     return {
         "seed": state.planned.seed,
         "run_id": state.run_id,
         "status": state.status,
-        "error": error,
+        "error": state.error["message"] if state.error is not None else None,
         "metrics": {
             split: {name: scores.get(name) for name in ("auc", "accuracy")} for split, scores in metrics.items()
         },
     }
 
 
-class _FinalWatch:
+class _FinalObserver(StudyObserver):
     """Says how the winner's runs end."""
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
+    def __init__(self, observer: SweepObserver) -> None:
+        self._observer = observer
 
     def changed(self, state: RunState) -> None:
         if not state.is_open:
             why = f": {state.error['message']}" if state.error is not None else ""
-            self._told.say(f"winner's run, {state.title}: {state.status}{why}")
+            self.say(f"winner's run, {state.title}: {state.status}{why}")
 
     def say(self, text: str) -> None:
-        self._told.say(text)
+        self._observer.say(text)

@@ -1,4 +1,4 @@
-"""A search's trials as tickets: so many, each used up once, by however many drivers and whatever happens to them."""
+"""A search's trials as slots of a queue: each used up once, by however many drivers and whatever happens to them."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from petlbench.sweep.liveness import Presence
+from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.storage import GRACE, HEARTBEAT
 
-__all__ = ["Tickets"]
+__all__ = ["TrialQueue"]
 
-_TICKET, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
+_SLOT, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
 
 
-class Tickets:
+class TrialQueue:
     """Hands out the trials of a study.
 
-    Every ticket is one trial that is to be; it waits in the study until a driver takes it. A ticket is used up when one
+    Every slot is one trial that is to be; it waits in the study until a driver takes it. A slot is used up when one
     of its trials has ended: finished, pruned, or failed with a status. A trial whose driver died has failed without
-    one; another trial with the same values then takes its place. Where two drivers made the same ticket twice, the
+    one; another trial with the same values then takes its place. Where two drivers made the same slot twice, the
     trial with the lower number counts.
 
     Args:
         study: Optuna's study.
-        points: Values to begin with, for each ticket; empty where the sampler chooses.
-        presence: This driver.
-        lock: Keeps drivers on this folder from making tickets at the same moment.
-        retry_failed: Whether tickets that were used up by a failure are used again.
+        points: Values to begin with, for each slot; empty where the sampler chooses.
+        liveness: This driver.
+        lock: Keeps drivers on this folder from making slots at the same moment.
+        retry_failed: Whether slots that were used up by a failure are used again.
     """
 
     def __init__(
         self,
         study: optuna.Study,
         points: Sequence[Mapping[str, Any]],
-        presence: Presence,
+        liveness: Liveness,
         lock: FileLock,
         *,
         retry_failed: bool = False,
@@ -50,7 +50,7 @@ class Tickets:
         self._study = study
         self._storage: Any = study._storage
         self._points = points
-        self._presence = presence
+        self._liveness = liveness
         self._lock = lock
         self._reopened: frozenset[int] = frozenset()
         if retry_failed:
@@ -73,14 +73,14 @@ class Tickets:
         self._mine.clear()
 
     def all_used(self) -> bool:
-        """Whether every ticket is used up."""
-        return all(self._used(trials) for trials in self._by_ticket().values())
+        """Whether every slot is used up."""
+        return all(self._used(trials) for trials in self._by_slot().values())
 
     def trials(self) -> list[FrozenTrial]:
-        """The trial that counts, or else the last one, of each ticket that has any."""
+        """The trial that counts, or else the last one, of each slot that has any."""
         return [
             next((trial for trial in trials if self._ends(trial)), trials[-1])
-            for trials in self._by_ticket().values()
+            for trials in self._by_slot().values()
             if trials
         ]
 
@@ -93,31 +93,31 @@ class Tickets:
         )
 
     def take(self, prepare: Callable[[int], None]) -> optuna.Trial | None:
-        """Take the next ticket.
+        """Take the next slot.
 
         Args:
-            prepare: Called with the ticket's number before the sampler is asked.
+            prepare: Called with the slot's number before the sampler is asked.
 
         Returns:
-            Its trial; None where all tickets are used up or in other hands.
+            Its trial; None where all slots are used up or in other hands.
         """
         with self._lock:
             self._give_up_lost()
-            tickets = self._by_ticket()
-            if self._fill(tickets):
-                tickets = self._by_ticket()
-        for trial in self._waiting(tickets):
+            slots = self._by_slot()
+            if self._fill(slots):
+                slots = self._by_slot()
+        for trial in self._waiting(slots):
             with contextlib.suppress(UpdateFinishedTrialError):
                 if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-                    self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._presence.mark)
+                    self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._liveness.mark)
                     self._mine.add(trial._trial_id)
                     self._storage.record_heartbeat(trial._trial_id)
-                    prepare(trial.user_attrs[_TICKET])
+                    prepare(trial.user_attrs[_SLOT])
                     return optuna.Trial(self._study, trial._trial_id)
         return None
 
     def end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
-        """Say how a trial ended; its ticket is used up.
+        """Say how a trial ended; its slot is used up.
 
         A trial that others gave up meanwhile stays so: the one in its place finds the result on the disk.
 
@@ -144,46 +144,46 @@ class Tickets:
         return trials
 
     def _reopen(self) -> None:
-        """Note in the study, where every driver sees it, which failures use no ticket up any more."""
+        """Note in the study, where every driver sees it, which failures use no slot up any more."""
         failed = {trial._trial_id for trial in self._all() if trial.state == TrialState.FAIL}
-        known = self._study.user_attrs.get(_REOPENED, ())
-        self._study.set_user_attr(_REOPENED, sorted({*known, *failed}))
+        reopened = self._study.user_attrs.get(_REOPENED, ())
+        self._study.set_user_attr(_REOPENED, sorted({*reopened, *failed}))
 
-    def _by_ticket(self) -> dict[int, list[FrozenTrial]]:
-        """The trials of each ticket in the order of their numbers."""
+    def _by_slot(self) -> dict[int, list[FrozenTrial]]:
+        """The trials of each slot in the order of their numbers."""
         self._reopened = frozenset(self._study.user_attrs.get(_REOPENED, ()))
-        found: dict[int, list[FrozenTrial]] = {ticket: [] for ticket in range(len(self._points))}
+        by_slot: dict[int, list[FrozenTrial]] = {slot: [] for slot in range(len(self._points))}
         for trial in self._all():
-            if trial.user_attrs.get(_TICKET) in found:
-                found[trial.user_attrs[_TICKET]].append(trial)
-        return found
+            if trial.user_attrs.get(_SLOT) in by_slot:
+                by_slot[trial.user_attrs[_SLOT]].append(trial)
+        return by_slot
 
     def _used(self, trials: Collection[FrozenTrial]) -> bool:
         return any(self._ends(trial) for trial in trials)
 
     def _ends(self, trial: FrozenTrial) -> bool:
-        """Whether a trial uses its ticket up."""
+        """Whether a trial uses its slot up."""
         failed = trial.state == TrialState.FAIL and _STATUS in trial.user_attrs
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or failed
         return ended and trial._trial_id not in self._reopened
 
-    def _fill(self, tickets: Mapping[int, Sequence[FrozenTrial]]) -> bool:
-        """Make a trial for each ticket that has none on its way; say whether there were any."""
-        lacking = [
-            (ticket, trials)
-            for ticket, trials in tickets.items()
+    def _fill(self, slots: Mapping[int, Sequence[FrozenTrial]]) -> bool:
+        """Make a trial for each slot that has none on its way; say whether there were any."""
+        unfilled = [
+            (slot, trials)
+            for slot, trials in slots.items()
             if not self._used(trials) and all(trial.state.is_finished() for trial in trials)
         ]
-        for ticket, trials in lacking:
-            self._study.add_trial(self._new_trial(ticket, trials))
-        return bool(lacking)
+        for slot, trials in unfilled:
+            self._study.add_trial(self._new_trial(slot, trials))
+        return bool(unfilled)
 
-    def _new_trial(self, ticket: int, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
+    def _new_trial(self, slot: int, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
         """A trial in waiting; one that takes the place of another has its values, so that its run goes on."""
-        attributes = {_TICKET: ticket}
+        attributes = {_SLOT: slot}
         begun = next((trial for trial in reversed(earlier) if trial.params), None)
         if begun is None:
-            fixed = {"fixed_params": dict(self._points[ticket])}
+            fixed = {"fixed_params": dict(self._points[slot])}
             return create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs=fixed)
         return create_trial(
             state=TrialState.WAITING,
@@ -194,9 +194,9 @@ class Tickets:
             intermediate_values=begun.intermediate_values,
         )
 
-    def _waiting(self, tickets: Mapping[int, Sequence[FrozenTrial]]) -> Iterator[FrozenTrial]:
-        """Trials that may be taken, the first ticket first; those that are one too many go."""
-        for trials in tickets.values():
+    def _waiting(self, slots: Mapping[int, Sequence[FrozenTrial]]) -> Iterator[FrozenTrial]:
+        """Trials that may be taken, the first slot first; those that are one too many go."""
+        for trials in slots.values():
             counts = next((t for t in trials if self._ends(t) or not t.state.is_finished()), None)
             for trial in trials:
                 if trial.state == TrialState.WAITING:
@@ -219,7 +219,7 @@ class Tickets:
         driver = trial.user_attrs.get(_DRIVER)
         if driver is None:  # killed in the moment of taking it
             return trial.datetime_start is None or datetime.now() - trial.datetime_start > timedelta(seconds=GRACE)
-        return trial._trial_id in stale or self._presence.is_gone(driver)
+        return trial._trial_id in stale or self._liveness.is_gone(driver)
 
     def _give_up(self, trial_id: int) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):

@@ -21,7 +21,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
 from petlbench.run.resolve import resolve
-from petlbench.study.executors import open_executor
+from petlbench.study.executors.base import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Action, Ended, Event, Job, Started
 
 __all__ = ["report"]
@@ -48,7 +48,7 @@ def study_seconds(workers: int) -> tuple[float, float]:
             return Action.GO_ON
 
         began = time.perf_counter()
-        open_executor("local", workers=workers).run(iter(jobs), note)
+        open_executor("local", ExecutorOptions(workers=workers), Catalog()).run(iter(jobs), note)
     return times[Started][0] - began, times[Ended][-1] - times[Started][0]
 
 

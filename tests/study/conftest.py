@@ -12,7 +12,7 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
-from petlbench.study.grid import Matrix, Planned
+from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.runner import Study
 
 MakeStudy = Callable[..., Study]
@@ -52,14 +52,14 @@ def options(tmp_path: Path) -> RunOptions:
 
 
 @pytest.fixture(scope="session")
-def plans(images: Path, request_: Request) -> list[Planned]:
+def plans(images: Path, request_: Request) -> list[PlannedRun]:
     """Three methods on two datasets with two seeds; the reference of PME stands last."""
     datasets = [str(images / "one"), str(images / "two")]
-    return Matrix(["linear", "bitfit", "full"], datasets, [0, 1], request_).plans(Catalog(), images)
+    return Grid(["linear", "bitfit", "full"], datasets, [0, 1], request_).plans(Catalog(), images)
 
 
 @pytest.fixture
-def make_study(plans: list[Planned], options: RunOptions) -> MakeStudy:
+def make_study(plans: list[PlannedRun], options: RunOptions) -> MakeStudy:
     """Makes a study of this test's output folder."""
 
     def make(**changes: object) -> Study:

@@ -14,7 +14,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.run.resolve import resolve
-from petlbench.study.grid import Matrix, Planned, Tuned
+from petlbench.study.grid import Grid, PlannedRun, Tuned
 
 CATALOG = Catalog()
 METHODS = ("linear", "full", "bitfit", "fpt", "lora", "mlp_head")
@@ -45,7 +45,7 @@ class Broken(Own):
         raise TypeError("by design")
 """
 
-MakeMatrix = Callable[..., Matrix]
+MakeMatrix = Callable[..., Grid]
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +59,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 def make(images: Path, request_: Request) -> MakeMatrix:
     def make(*methods: str, datasets: tuple[str, ...] = ("one",), seeds: tuple[int, ...] = (0,), **more: object):
         changed = replace(request_, **{name: more.pop(name) for name in list(more) if hasattr(request_, name)})
-        return Matrix(methods, [str(images / one) for one in datasets], seeds, changed, **more)
+        return Grid(methods, [str(images / one) for one in datasets], seeds, changed, **more)
 
     return make
 
 
-def cells(plans: list[Planned]) -> list[tuple[str, str, int]]:
+def cells(plans: list[PlannedRun]) -> list[tuple[str, str, int]]:
     return [(one.method, Path(one.dataset).name, one.seed) for one in plans]
 
 
@@ -92,7 +92,7 @@ def test_what_a_card_says_of_a_run_holds_for_every_method(dataset: str, tmp_path
     settings = {"lesions": {"image_count": "60", "image_size": "128"}}
     methods = ("fpt", "linear", "fpt_plus", "full")
     given = settings if dataset == "lesions" else {}
-    for planned in Matrix(methods, [dataset], [3], request, given).plans(CATALOG, tmp_path):
+    for planned in Grid(methods, [dataset], [3], request, given).plans(CATALOG, tmp_path):
         alone = replace(
             request, method=planned.method, dataset=dataset, seed=3, dataset_settings=settings.get(dataset, {})
         )

@@ -17,22 +17,22 @@ from petlbench.results.folder import RunFolder
 from petlbench.results.result import Status, iter_results
 from petlbench.results.table import load_results
 from petlbench.study.executors.job import Ended, Job, Started
-from petlbench.study.grid import Planned
-from petlbench.study.runner import Study, open_board, run_study
-from petlbench.study.status import Board
+from petlbench.study.grid import PlannedRun
+from petlbench.study.runner import Study, open_status, run_study
+from petlbench.study.status import StudyStatus
 from petlbench.study.study_file import read_study, study_file
 from petlbench.study.summary import summarize
 from tests.study.acting import Actor, Notes, On, acted_result, at_once, store
 from tests.study.conftest import MakeStudy
 
 
-def carry_out(study: Study, executor: Actor | None = None, watch: Notes | None = None) -> tuple[Actor, Board]:
-    executor, board = executor or Actor(), open_board(study)
+def carry_out(study: Study, executor: Actor | None = None, watch: Notes | None = None) -> tuple[Actor, StudyStatus]:
+    executor, board = executor or Actor(), open_status(study)
     run_study(study, board, executor, watch or Notes())
     return executor, board
 
 
-def ids(plans: list[Planned]) -> list[str]:
+def ids(plans: list[PlannedRun]) -> list[str]:
     return [one.config.run_id for one in plans if one.config is not None]
 
 
@@ -40,7 +40,7 @@ def results(study: Study) -> dict[str, dict[str, object]]:
     return {one.run_id: {**one.document(), "environment": None} for one in iter_results(study.options.output)}
 
 
-def test_every_run_is_carried_out_once_and_never_again(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_every_run_is_carried_out_once_and_never_again(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     first, board = carry_out(make_study())
     assert sorted(first.began) == sorted(ids(plans))
     assert board.counts() == {"finished": len(plans)}
@@ -62,7 +62,7 @@ def test_a_job_knows_its_study(make_study: MakeStudy) -> None:
 
 @pytest.mark.parametrize("status", ["failed", "oom", "timeout"])
 def test_a_failed_run_is_left_alone_until_it_is_asked_for(
-    make_study: MakeStudy, plans: list[Planned], status: Status
+    make_study: MakeStudy, plans: list[PlannedRun], status: Status
 ) -> None:
     broken = ids(plans)[0]
     carry_out(make_study(), Actor(lambda job: status if job.config.run_id == broken else "finished"))
@@ -79,14 +79,16 @@ def test_a_failed_run_is_left_alone_until_it_is_asked_for(
     assert board.counts() == {"finished": len(plans)}
 
 
-def test_an_interrupted_run_goes_on(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_an_interrupted_run_goes_on(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     config = plans[0].config
     assert config is not None
     store(make_study().options.output, acted_result(config, "interrupted"))
     assert config.run_id in carry_out(make_study())[0].began
 
 
-def test_a_refused_combination_is_listed_and_a_defect_is_a_failure(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_a_refused_combination_is_listed_and_a_defect_is_a_failure(
+    make_study: MakeStudy, plans: list[PlannedRun]
+) -> None:
     refused = [
         replace(plans[0], method="choosy", config=None, refusal="it wants another one"),
         replace(plans[0], method="broken", config=None, refusal="TypeError: by design", is_defect=True),
@@ -99,7 +101,7 @@ def test_a_refused_combination_is_listed_and_a_defect_is_a_failure(make_study: M
     assert runs["broken"]["error"] == "TypeError: by design"
 
 
-def test_the_studys_file_follows_its_runs(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_the_studys_file_follows_its_runs(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study, seen = make_study(), []
 
     def look(job: Job) -> None:
@@ -112,7 +114,7 @@ def test_the_studys_file_follows_its_runs(make_study: MakeStudy, plans: list[Pla
     assert all(one["status"] == "finished" for one in read_study(study.options.output, "table")["runs"])
 
 
-def test_a_study_that_is_extended_wants_all_of_it(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_a_study_that_is_extended_wants_all_of_it(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     carry_out(make_study(plans=plans[:3]))
     executor, _ = carry_out(make_study(plans=plans[2:]))
     assert sorted(executor.began) == sorted(ids(plans[3:]))
@@ -120,7 +122,7 @@ def test_a_study_that_is_extended_wants_all_of_it(make_study: MakeStudy, plans: 
     assert sorted(one["run_id"] for one in document["runs"]) == sorted(ids(plans))
 
 
-def test_another_config_for_the_same_place_is_told(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_another_config_for_the_same_place_is_told(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     carry_out(make_study(plans=plans[:1]))
     config = plans[0].config
     assert config is not None
@@ -129,9 +131,9 @@ def test_another_config_for_the_same_place_is_told(make_study: MakeStudy, plans:
     assert any("had another config" in text for text in notes.said)
 
 
-def test_two_drivers_at_once_carry_out_each_run_once(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_two_drivers_at_once_carry_out_each_run_once(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study, actors = make_study(), [Actor(seconds=0.02), Actor(seconds=0.02)]
-    boards = [open_board(study) for _ in actors]
+    boards = [open_status(study) for _ in actors]
     at_once(
         *(lambda a=actor, b=board: run_study(study, b, a, Notes()) for actor, board in zip(actors, boards, strict=True))
     )
@@ -141,7 +143,7 @@ def test_two_drivers_at_once_carry_out_each_run_once(make_study: MakeStudy, plan
 
 
 def test_a_run_that_another_process_fails_is_not_tried_again_by_this_one(
-    make_study: MakeStudy, plans: list[Planned]
+    make_study: MakeStudy, plans: list[PlannedRun]
 ) -> None:
     study, last = make_study(), plans[-1].config
     assert last is not None
@@ -154,7 +156,7 @@ def test_a_run_that_another_process_fails_is_not_tried_again_by_this_one(
     assert board.counts()["failed"] == 1
 
 
-def test_a_busy_run_is_asked_for_again_until_it_is_free(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_a_busy_run_is_asked_for_again_until_it_is_free(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study, notes = make_study(plans=plans[:2]), Notes()
     config = plans[0].config
     assert config is not None
@@ -184,9 +186,9 @@ class Liar:
                 on(job, Ended("finished"))
 
 
-def test_a_run_is_finished_when_its_result_is_on_the_disk(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_a_run_is_finished_when_its_result_is_on_the_disk(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study = make_study(plans=plans[:1])
-    board = open_board(study)
+    board = open_status(study)
     run_study(study, board, Liar(), Notes())
     assert board.states[0].status == "failed"
     assert board.states[0].error is not None
@@ -208,7 +210,7 @@ class Stopping(Actor):
 
 
 def test_what_was_done_before_the_user_stopped_it_stands_in_the_studys_file(
-    make_study: MakeStudy, plans: list[Planned]
+    make_study: MakeStudy, plans: list[PlannedRun]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         carry_out(make_study(), Stopping())
@@ -219,7 +221,7 @@ def test_what_was_done_before_the_user_stopped_it_stands_in_the_studys_file(
 
 
 def test_results_of_other_code_are_refused_unless_they_are_accepted(
-    make_study: MakeStudy, plans: list[Planned]
+    make_study: MakeStudy, plans: list[PlannedRun]
 ) -> None:
     study, config = make_study(), plans[0].config
     assert config is not None
@@ -238,18 +240,18 @@ def test_results_of_other_code_are_refused_unless_they_are_accepted(
     assert sorted(again.began) == sorted(ids(plans))
 
 
-def test_results_on_other_data_are_noted(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_results_on_other_data_are_noted(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study, config = make_study(), plans[0].config
     assert config is not None
     other = acted_result(config)
     store(study.options.output, other.model_copy(update={"digests": {**other.digests, "data": "others"}}))
-    notes = run_study(study, open_board(study), Actor(), Notes())
+    notes = run_study(study, open_status(study), Actor(), Notes())
     assert len(notes) == 1
     assert "2 different states of the images" in notes[0]
 
 
 def test_scores_do_not_depend_on_the_order_in_which_runs_end(
-    make_study: MakeStudy, plans: list[Planned], tmp_path: Path
+    make_study: MakeStudy, plans: list[PlannedRun], tmp_path: Path
 ) -> None:
     found = []
     for number in range(3):
@@ -263,8 +265,8 @@ def test_scores_do_not_depend_on_the_order_in_which_runs_end(
     shown = [load_results(tmp_path / str(number)).runs for number in range(3)]
     scores = [{run.run_id: run.document["scores"] for run in runs} for runs in shown]
     assert scores[0] == scores[1] == scores[2]
-    board = open_board(study)
-    document = summarize("table", board, tmp_path / "2").document()
+    status = open_status(study)
+    document = summarize("table", status, tmp_path / "2").document()
     assert {run["run_id"]: run["scores"] for run in document["runs"]} == scores[2]
     for planned in plans:
         assert planned.config is not None
@@ -281,7 +283,7 @@ def test_more_threads_than_cores_are_told(make_study: MakeStudy) -> None:
     assert any("500 workers of 1 threads" in text for text in notes.said)
 
 
-def test_the_summary_chooses_by_validation(make_study: MakeStudy, plans: list[Planned]) -> None:
+def test_the_summary_chooses_by_validation(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study = make_study()
     _, board = carry_out(study)
     summary = summarize("table", board, study.place.output)
@@ -295,7 +297,7 @@ def test_the_summary_chooses_by_validation(make_study: MakeStudy, plans: list[Pl
 
 
 def test_what_another_driver_has_run_again_is_not_run_again_by_this_one(
-    make_study: MakeStudy, plans: list[Planned]
+    make_study: MakeStudy, plans: list[PlannedRun]
 ) -> None:
     study, last = make_study(plans=plans[:3]), plans[2].config
     assert last is not None

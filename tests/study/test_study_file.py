@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.core.errors import InputError
-from petlbench.study.study_file import Recorded, read_study, record_runs, study_file
+from petlbench.study.study_file import RunEntry, read_study, record_runs, study_file
 from tests.study.acting import at_once
 
 cells = st.lists(
@@ -18,8 +18,8 @@ cells = st.lists(
 )
 
 
-def recorded(cell: tuple[str, str, int], status: str | None = "finished", version: str = "1") -> Recorded:
-    return Recorded(*cell, run_id=f"{'-'.join(map(str, cell))}-{version}", status=status)
+def recorded(cell: tuple[str, str, int], status: str | None = "finished", version: str = "1") -> RunEntry:
+    return RunEntry(*cell, run_id=f"{'-'.join(map(str, cell))}-{version}", status=status)
 
 
 @given(batches=st.lists(cells, min_size=1, max_size=4))

@@ -21,7 +21,7 @@ from petlbench.results.result import FILE, Result, read_result, write_result
 from petlbench.run.digests import code_digests
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
-from petlbench.sweep.search import Plan, plan_search
+from petlbench.sweep.search import Search, plan_search
 from petlbench.sweep.spec import load_sweep
 
 GRID: dict[str, Any] = {
@@ -117,12 +117,12 @@ class Scripted:
 
 
 @pytest.fixture
-def make_plan(tmp_path: Path) -> Callable[..., Plan]:
+def make_search(tmp_path: Path) -> Callable[..., Search]:
     """Plan a search for ``linear`` on digits; results go to one folder of the test."""
 
     name = f"sweep-{next(_NUMBERS)}"  # the storage is one for all tests
 
-    def make(card: dict[str, Any], *, method: str = "linear", timeout: float | None = None, **request: Any) -> Plan:
+    def make(card: dict[str, Any], *, method: str = "linear", timeout: float | None = None, **request: Any) -> Search:
         entry = Entry("sweep", "test", tmp_path / "test.toml", card["title"], card=card)
         request.setdefault("training", {"epochs": 1})
         asked = Request(method, "digits", "petlbench_micro", image_size=32, threads=1, device="cpu", **request)

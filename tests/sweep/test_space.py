@@ -55,14 +55,14 @@ def test_every_method_declares_a_space_that_holds_its_default(name: str) -> None
     assert 0 < low < defaults.lr < high, "the default learning rate lies inside the range, and on neither end"
     assert all(low <= rate <= high for rate in defaults.published_lr.values())
     searched = space(TUNED, name)
-    assert {"training.lr", "training.weight_decay"} <= set(searched.knobs)
-    for setting, knob in searched.knobs.items():
+    assert {"training.lr", "training.weight_decay"} <= set(searched.dimensions)
+    for setting, dimension in searched.dimensions.items():
         group, _, key = setting.partition(".")
         if group == "method":
-            assert isinstance(knob, Choice)
-            assert len(set(knob.values)) == len(knob.values) > 1
-            assert found.Settings.model_fields[key].default in knob.values
-            for value in knob.values:
+            assert isinstance(dimension, Choice)
+            assert len(set(dimension.values)) == len(dimension.values) > 1
+            assert found.Settings.model_fields[key].default in dimension.values
+            for value in dimension.values:
                 assert getattr(found.from_settings({key: value}).settings, key) == value
     assert searched.published["training.lr"] == defaults.lr
     assert searched.published["training.weight_decay"] == defaults.weight_decay
@@ -72,13 +72,13 @@ def test_every_method_declares_a_space_that_holds_its_default(name: str) -> None
 @pytest.mark.parametrize("name", TABLE)
 def test_spaces_are_those_of_the_table(name: str) -> None:
     rates, sizes = TABLE[name]
-    matched, tuned = space(FAIR, name).knobs, space(TUNED, name).knobs
+    matched, tuned = space(FAIR, name).dimensions, space(TUNED, name).dimensions
     rate = matched["training.lr"]
     assert isinstance(rate, Span)
     assert (rate.low, rate.high, rate.log) == (*rates, True)
     assert matched["training.weight_decay"] == Choice((0, 1e-4, 1e-2, 1e-1))
     assert set(matched) == {"training.lr", "training.weight_decay"}
-    found = {key.partition(".")[2]: knob.values for key, knob in tuned.items() if key.startswith("method.")}  # type: ignore[union-attr]
+    found = {key.partition(".")[2]: dimension.values for key, dimension in tuned.items() if key.startswith("method.")}  # type: ignore[union-attr]
     assert found == sizes
     assert ("training.optimizer" in tuned) == (name == "vpt")
 
@@ -104,12 +104,12 @@ def test_the_first_trial_of_fpt_has_the_authors_learning_rate(dataset: str, rate
 
 
 def test_a_published_default_that_the_list_lacks_is_put_in() -> None:
-    assert space(FAIR, "dtl").knobs["training.weight_decay"] == Choice((0, 1e-4, 1e-2, 1e-1, 0.05))
+    assert space(FAIR, "dtl").dimensions["training.weight_decay"] == Choice((0, 1e-4, 1e-2, 1e-1, 0.05))
 
 
 def test_what_is_given_by_name_is_not_searched() -> None:
     found = space(TUNED, "lora", training={"lr": 1e-3}, method_settings={"rank": 4})
-    assert set(found.knobs) == {"training.weight_decay"}
+    assert set(found.dimensions) == {"training.weight_decay"}
 
 
 def test_a_scalar_and_a_list_of_one_are_held() -> None:
@@ -117,7 +117,7 @@ def test_a_scalar_and_a_list_of_one_are_held() -> None:
         {"title": "t", "trials": 2, "space": {"training": {"epochs": 7, "lr": [0.1], "weight_decay": [0, 1]}}}
     )
     found = space(card, "linear")
-    assert set(found.knobs) == {"training.weight_decay"}
+    assert set(found.dimensions) == {"training.weight_decay"}
     assert found.settings({"training.weight_decay": 1}).training == {"epochs": 7, "lr": 0.1, "weight_decay": 1}
 
 
@@ -127,7 +127,7 @@ def test_a_sweep_may_say_what_is_searched_of_one_method() -> None:
     )
     found = space(card, "lora")
     assert found.settings({"method.rank": 2}).method == {"dropout": 0.1, "rank": 2}
-    assert not space(card, "linear").knobs
+    assert not space(card, "linear").dimensions
 
 
 @pytest.mark.parametrize("values", [{"width": [1, 2]}, {"rank": [4, 0]}, {"rank": "many"}])
@@ -139,7 +139,7 @@ def test_a_sweep_cannot_ask_for_what_a_method_has_not(values: dict[str, Any]) ->
 
 def test_vpt_with_sgd_has_learning_rates_that_go_with_the_batch() -> None:
     found = space(TUNED, "vpt", training={"batch_size": 64})
-    rate = found.knobs["training.lr_sgd"]
+    rate = found.dimensions["training.lr_sgd"]
     assert isinstance(rate, Span)
     assert (rate.low, rate.high) == (0.1 * 64 / 256, 50 * 64 / 256)
     asked = found.settings({"training.optimizer": "sgd", "training.lr_sgd": 0.3})

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,16 +16,12 @@ from petlbench.cli.commands.bench_options import Wishes
 from petlbench.cli.options import executor_options, json_option
 from petlbench.cli.output import print_json
 from petlbench.cli.run_options import run_options
-from petlbench.core.errors import PetlbenchError
 
 if TYPE_CHECKING:
-    from petlbench.core.catalog import Catalog
     from petlbench.report.spec import Preset
     from petlbench.run.image_cache import ImageCache
     from petlbench.run.options import RunOptions
-    from petlbench.study.grid import Matrix, Planned
-    from petlbench.study.runner import Study
-    from petlbench.study.status import Board
+    from petlbench.study.grid import PlannedRun
     from petlbench.study.summary import Summary
 
 __all__ = ["command"]
@@ -87,7 +83,7 @@ def command(
     output: Path,
     tracking_uri: str | None,
     catalog: tuple[Path, ...],
-    executor: Literal["local", "ray"],
+    executor: str,
     workers: int,
     ray_address: str | None,
     cpus_per_run: float,
@@ -106,17 +102,18 @@ def command(
     The groups of --set are those of petlbench run, for all methods and all datasets, and also the names of methods and
     datasets, such as --set fpt.num_prompts=8.
     """
+    from petlbench.cli.live_table import LiveTable
     from petlbench.core.catalog import Catalog
     from petlbench.run.options import RunOptions
+    from petlbench.study.carry_out import carry_out, plan_runs
+    from petlbench.study.executors.base import ExecutorOptions
     from petlbench.study.runner import Study
-    from petlbench.study.study_file import check_study_name
 
     name = study or report or "bench"
-    check_study_name(name)
     found = Catalog(catalog)
+    found.find("executor", executor)
     wishes = Wishes(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
-    matrices = [wishes.matrix(found)] if report is None else wishes.matrices_for(report, setting, found)
-    plans = {title: matrix.plans(found, data_root) for title, matrix in _titled(name, matrices).items()}
+    grids = [wishes.matrix(found)] if report is None else wishes.matrices_for(report, setting, found)
     options = RunOptions(
         output,
         data_root,
@@ -128,18 +125,14 @@ def command(
         cache_size=cache_size,
         cache_images=cache_images,
     )
+    plans = plan_runs(name, grids, options)
     if dry_run:
         return _show_preview(name, [one for some in plans.values() for one in some], options, json)
     studies = [Study(title, some, options, timeout, retry_failed, max(1, workers)) for title, some in plans.items()]
-    if executor == "local":
-        _check_data(studies, found)
-    opening = {
-        "workers": workers,
-        "address": ray_address,
-        "cpus": cpus_per_run,
-        "gpus": gpus_per_run,
-    }
-    summaries = [_carry_out(one, executor, opening) for one in studies]
+    # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
+    with redirect_stdout(sys.stderr), LiveTable() as live:
+        opening = ExecutorOptions(workers, address=ray_address, cpus=cpus_per_run, gpus=gpus_per_run)
+        summaries = carry_out(studies, executor, opening, live)
     if json:
         print_json(_document(name, summaries))
     else:
@@ -148,13 +141,6 @@ def command(
         for summary in summaries:
             print_summary(summary, _retry(context))
     return 1 if any(summary.unfinished() for summary in summaries) else 0
-
-
-def _titled(name: str, matrices: Sequence[Matrix]) -> dict[str, Matrix]:
-    """Name the study of each matrix: a method that stands in several, with other settings, is one cell in each."""
-    if len(matrices) == 1:
-        return {name: matrices[0]}
-    return {f"{name}.{number}": matrix for number, matrix in enumerate(matrices, start=1)}
 
 
 def _document(name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
@@ -171,68 +157,20 @@ def _given(context: click.Context) -> Iterator[str]:
             yield name
 
 
-def _check_data(studies: Sequence[Study], catalog: Catalog) -> None:
-    """Open each dataset once: a study of days should not learn on its last day that one is not there."""
-    from petlbench.data.dataset import open_dataset
-
-    root = studies[0].options.data_root
-    plans = [planned for study in studies for planned in study.plans]
-    datasets = {planned.dataset: planned.config for planned in plans if planned.config is not None}
-    for dataset, config in datasets.items():
-        open_dataset(dataset, catalog=catalog, data_root=root, settings=config.dataset_settings)
-
-
-def _carry_out(study: Study, executor: Literal["local", "ray"], opening: dict[str, Any]) -> Summary:
-    from petlbench.cli.live_table import LiveTable
-    from petlbench.study.executors import open_executor
-    from petlbench.study.runner import open_board, run_study
-    from petlbench.study.summary import summarize
-
-    board = open_board(study)
-    try:
-        # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
-        with redirect_stdout(sys.stderr), LiveTable(board, study.workers) as live:
-            notes = run_study(study, board, open_executor(executor, **opening), live)
-        _track(study)
-    except KeyboardInterrupt as error:
-        raise _stopped(board) from error
-    return summarize(study.name, board, study.options.output, notes)
-
-
-def _track(study: Study) -> None:
-    """Give MLflow the study's table, and the runs that it lacks."""
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.results.tracking.study import track_study
-    from petlbench.study.existing import study_results
-
-    output, uri = study.options.output, study.options.tracking_uri
-    with ShownProgress() as progress:
-        track_study(uri, output, study.name, study_results(output, study.name), progress=progress)
-
-
-def _stopped(board: Board) -> PetlbenchError:
-    done, all_of_them = board.counts()["finished"], len(board.states)
-    return PetlbenchError(
-        f"stopped: {done} of {all_of_them} runs are finished",
-        hint="the same command goes on from here",
-        kind="interrupted",
-    )
-
-
 def _retry(context: click.Context) -> str:
     arguments = [one for one in context.meta[_ARGUMENTS] if one not in ("--retry-failed", "--rerun")]
     return shlex.join(["petlbench", "bench", *arguments, "--retry-failed"])
 
 
-def _show_preview(name: str, plans: Sequence[Planned], options: RunOptions, json: bool) -> int:
+def _show_preview(name: str, plans: Sequence[PlannedRun], options: RunOptions, json: bool) -> int:
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
     from petlbench.core.progress_bars import ShownProgress
     from petlbench.run.options import RunContext
-    from petlbench.study.forecast.preview import preview_matrix
+    from petlbench.study.forecast.preview import preview_grid
 
     with open_workers(usable_cores()) as workers, ShownProgress() as progress:
-        previews = preview_matrix(plans, RunContext(options, progress), workers=workers)
+        previews = preview_grid(plans, RunContext(options, progress), workers=workers)
     if json:
         print_json({"study": name, "runs": len(plans), "cells": [one.document() for one in previews]})
     else:

@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
     from petlbench.report.spec import Preset
-    from petlbench.study.grid import Matrix, Tuned
+    from petlbench.study.grid import Grid, Tuned
 
 __all__ = ["Wishes"]
 
@@ -44,7 +44,7 @@ class Wishes:
     sweep: str | None
     output: Path
 
-    def matrix(self, catalog: Catalog) -> Matrix:
+    def matrix(self, catalog: Catalog) -> Grid:
         """Every combination of what is named.
 
         Raises:
@@ -57,7 +57,7 @@ class Wishes:
         seeds = parse_list(self.seeds or "0", "--seed", _whole)
         return self._combine(self._named_methods(catalog), self._named_datasets(), seeds, {}, self.asked, catalog)
 
-    def matrices_for(self, report: str, setting: Preset, catalog: Catalog) -> list[Matrix]:
+    def matrices_for(self, report: str, setting: Preset, catalog: Catalog) -> list[Grid]:
         """What a report needs, with what is named here in the place of its own choices.
 
         Args:
@@ -99,10 +99,10 @@ class Wishes:
         own: Mapping[str, Mapping[str, Any]],
         asked: Mapping[str, Any],
         catalog: Catalog,
-    ) -> Matrix:
+    ) -> Grid:
         from petlbench.core.request import Request
         from petlbench.data.dataset import find_card
-        from petlbench.study.grid import Matrix
+        from petlbench.study.grid import Grid
 
         groups = (*methods, *(find_card(one, catalog=catalog)[0] for one in datasets))
         given = parse_assignments(self.settings, ("method", "dataset", "training", *groups))
@@ -114,7 +114,7 @@ class Wishes:
         )
         settings = {name: {**own.get(name, {}), **given[name]} for name in groups}
         tuned = {} if self.sweep is None else _tuned(self.output, self.sweep, methods, datasets)
-        return Matrix(methods, datasets, seeds, request, {name: one for name, one in settings.items() if one}, tuned)
+        return Grid(methods, datasets, seeds, request, {name: one for name, one in settings.items() if one}, tuned)
 
     def _named_methods(self, catalog: Catalog) -> list[str]:
         names = parse_list(self.methods or "", "--method", str)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from petlbench.core.request import Request
     from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.grid import Case, Vary
+    from petlbench.study.grid import PlannedRun
+    from petlbench.study.vary import Vary
     from tools.published_memory import Comparison
 
 __all__ = ["command"]
@@ -111,12 +112,14 @@ def command(
     from petlbench.memory.predict import CONTEXT
     from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras
-    from petlbench.study.grid import Vary, plan_cases
+    from petlbench.study.grid import Grid
+    from petlbench.study.vary import Vary
 
     varied = Vary.parse(vary) if vary is not None else None
     _check_given_once(varied, options, assignments["method"])
     number, image_size = _task(dataset, classes, assignments["dataset"], catalogue, data_root)
-    cases = plan_cases(_request(options, assignments, image_size), names, varied, catalogue)
+    request = _request(options, assignments, image_size)
+    runs = Grid(names, (), (0,), request, vary=varied).plans(catalogue, data_root)
     few = len(names) <= _FEW and varied is None and budget is None
     extras = Extras(
         context=CONTEXT if context_mib is None else context_mib * 2**20,
@@ -124,7 +127,7 @@ def command(
         inference=inference,
         savings=few if savings is None else savings,
     )
-    rows, comparison = _predict(cases, number, extras, catalog, compare is not None)
+    rows, comparison = _predict(runs, number, extras, catalog, compare is not None)
     task = {"classes": number, "dataset": dataset, "settings": assignments}
     document = _document(rows, extras, comparison, varied, task)
     _deliver(Forecast(rows, extras, document["config"], varied, comparison), document, target, figure, json)
@@ -208,7 +211,7 @@ def _request(
 
 
 def _predict(
-    cases: list[Case], classes: int, extras: Extras, folders: tuple[Path, ...], with_papers: bool
+    runs: list[PlannedRun], classes: int, extras: Extras, folders: tuple[Path, ...], with_papers: bool
 ) -> tuple[list[Row], Comparison | None]:
     from petlbench.core.environment import usable_cores
     from petlbench.core.process_pool import open_workers
@@ -217,9 +220,9 @@ def _predict(
     from petlbench.study.forecast.papers import published_memory
 
     papers = published_memory() if with_papers else None
-    alone = len(cases) <= _ALONE and not with_papers
+    alone = len(runs) <= _ALONE and not with_papers
     with open_workers(1 if alone else usable_cores()) as workers, ShownProgress() as progress:
-        rows = predict_rows(cases, classes, extras, folders=folders, workers=workers, progress=progress)
+        rows = predict_rows(runs, classes, extras, folders=folders, workers=workers, progress=progress)
         return rows, papers.compare_papers(folders, workers, progress) if papers is not None else None
 
 
@@ -231,11 +234,12 @@ def _document(
     task: Mapping[str, Any],
 ) -> dict[str, Any]:
     from petlbench.study.forecast.batch_size import LARGEST
-    from petlbench.study.grid import common_settings
+    from petlbench.study.forecast.memory import common_settings
 
-    config = common_settings([row.case for row in rows]) | {
+    config = common_settings([row.run for row in rows])
+    config |= {
         **task,
-        "context": extras.context if rows[0].case.request.device == "cuda" else None,
+        "context": extras.context if config["device"] == "cuda" else None,
         "budget": extras.budget,
         "largest_batch_size": LARGEST,
         "vary": {varied.name: list(varied.values)} if varied is not None else None,

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from petlbench.cli.options import executor_options, json_option, parse_assignments, parse_list
-from petlbench.cli.output import MISSING, number, print_json, print_table, seconds
+from petlbench.cli.output import MISSING, number, params_text, print_json, print_table, seconds, value_text
 from petlbench.cli.run_options import request_values, run_options
-from petlbench.core.errors import InputError, PetlbenchError
 
 if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
-    from petlbench.core.progress_bars import ShownProgress
     from petlbench.core.request import Request
     from petlbench.run.image_cache import ImageCache
-    from petlbench.run.options import RunOptions
     from petlbench.sweep.outcome import SearchOutcome
-    from petlbench.sweep.search import Plan, TrialFacts
-    from petlbench.sweep.spec import SweepCard
-    from petlbench.sweep.sweep import Sweeping
 
 __all__ = ["command"]
 
@@ -39,7 +33,8 @@ EPILOG = (
 @click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
 @click.option("--dataset", "datasets", required=True, help="Names, folders, CSVs or cards, with commas between them.")
 @click.option("--trials", type=click.IntRange(1), help="Trials of every method.  [default: the sweep's]")
-@click.option("--track", type=click.Choice(["matched", "tuned"]), help="Whether sizes are searched.  [the sweep's]")
+@click.option("--search-sizes/--no-search-sizes", default=None, help="Search the methods' sizes, too.  [the sweep's]")
+@click.option("--track", type=click.Choice(["matched", "tuned"]), hidden=True)
 @click.option("--study", help="The study of the winners' runs.  [default: the sweep's name]")
 @click.option(
     "--storage",
@@ -58,6 +53,7 @@ def command(
     methods: str,
     datasets: str,
     trials: int | None,
+    search_sizes: bool | None,
     track: str | None,
     study: str | None,
     storage: str | None,
@@ -69,7 +65,7 @@ def command(
     output: Path,
     tracking_uri: str | None,
     catalog: tuple[Path, ...],
-    executor: Literal["local", "ray"],
+    executor: str,
     workers: int,
     ray_address: str | None,
     cpus_per_run: float,
@@ -89,41 +85,51 @@ def command(
 
     Several processes may work on one sweep at the same time; a stopped one goes on where it was.
     """
+    from petlbench.cli.trial_lines import TrialLines
     from petlbench.core.catalog import Catalog
-    from petlbench.results.tracking.address import choose_address
     from petlbench.run.options import RunOptions
-    from petlbench.study.study_file import check_study_name
+    from petlbench.study.executors.base import ExecutorOptions
     from petlbench.sweep.spec import load_sweep
+    from petlbench.sweep.sweep import SweepOptions, carry_out, plan_searches
 
     found = Catalog(catalog)
-    changes = {name: value for name, value in (("trials", trials), ("track", track)) if value is not None}
-    card = load_sweep(found.find("sweep", sweep), **changes)
+    found.find("executor", executor)
+    changes = {"trials": trials, "track": _track(search_sizes, track)}
+    card = load_sweep(
+        found.find("sweep", sweep), **{name: value for name, value in changes.items() if value is not None}
+    )
     options = RunOptions(
         output,
         data_root,
         cache_dir,
         catalog,
-        # Trials lie in a folder of their own, and are tracked with all else.
-        choose_address(tracking_uri, output),
+        tracking_uri,
         accept=accept,
         cache_size=cache_size,
         cache_images=cache_images,
     )
     requests = _requests(methods, datasets, settings, asked, found)
-    named = {"study_name": check_study_name(study or sweep), "timeout": timeout}
-    plans = list(_plans(sweep, card, requests, options, named))
-    if all(plan.plan is None for plan in plans):
-        raise InputError(str(plans[0].refusal), hint="choose another method or backbone", kind="unsupported")
+    searches = plan_searches(sweep, card, requests, options, study_name=study, timeout=timeout)
     if dry_run:
-        _show_plans(plans, json)
+        _show_plans(searches, json)
         return 0
-    opening: dict[str, Any] = {"workers": workers, "address": ray_address, "cpus": cpus_per_run, "gpus": gpus_per_run}
-    if executor == "local":
-        _check_data(plans)
-    doing = {"workers": max(1, workers), "is_final": not no_final, "retry_failed": retry_failed}
-    outcomes = _carry_out(plans, options, storage, executor, opening, doing)
+    opening = ExecutorOptions(workers, address=ray_address, cpus=cpus_per_run, gpus=gpus_per_run)
+    doing = SweepOptions(storage, executor, opening, is_final=not no_final, retry_failed=retry_failed)
+    # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
+    with redirect_stdout(sys.stderr), TrialLines() as lines:
+        outcomes = carry_out(searches, doing, lines)
     _show(sweep, outcomes, json)
     return 0 if all(_is_done(outcome) for outcome in outcomes) else 1
+
+
+def _track(search_sizes: bool | None, track: str | None) -> str | None:
+    """The track as a sweep file has it; None for the sweep's own."""
+    if track is not None:
+        new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
+        print(f"note: --track {track} is called {new} now, and goes with the next version", file=sys.stderr)
+    if search_sizes is None:
+        return track
+    return "tuned" if search_sizes else "matched"
 
 
 def _requests(
@@ -148,120 +154,8 @@ def _requests(
     ]
 
 
-def _plans(
-    sweep: str, card: SweepCard, requests: Sequence[Request], options: RunOptions, named: Mapping[str, Any]
-) -> Iterator[SearchOutcome]:
-    """Plan every search; a method that cannot have one says so, and the others stand."""
-    from petlbench.run.options import RunContext
-    from petlbench.sweep.outcome import SearchOutcome
-    from petlbench.sweep.search import plan_search
-
-    context = RunContext(options)
-    for request in requests:
-        try:
-            plan = plan_search(sweep, card, request, context, **named)
-        except InputError as error:
-            if error.kind != "unsupported":
-                raise
-            yield SearchOutcome(None, request.method, request.dataset or "", refusal=error.message)
-        else:
-            yield SearchOutcome(plan, request.method, plan.dataset)
-
-
-def _check_data(plans: Sequence[SearchOutcome]) -> None:
-    """Open each dataset once, so that one that is not there costs no night."""
-    from petlbench.data.dataset import open_dataset
-
-    for plan in {one.dataset: one.plan for one in plans if one.plan is not None}.values():
-        settings = plan.config.dataset_settings
-        open_dataset(
-            plan.request.dataset or "",
-            catalog=plan.context.catalog,
-            data_root=plan.options.data_root,
-            settings=settings,
-        )
-
-
-def _carry_out(
-    plans: Sequence[SearchOutcome],
-    options: RunOptions,
-    storage: str | None,
-    executor: Literal["local", "ray"],
-    opening: dict[str, Any],
-    doing: dict[str, Any],
-) -> list[SearchOutcome]:
-    from petlbench.core.files import check_writable
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.study.executors import open_executor
-    from petlbench.sweep.liveness import Presence
-    from petlbench.sweep.storage import default_address, open_storage
-    from petlbench.sweep.sweep import Sweeping, sweep_one
-
-    check_writable(options.output)
-    # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
-    with redirect_stdout(sys.stderr), ShownProgress() as progress:
-        if storage is None:
-            options.output.mkdir(parents=True, exist_ok=True)
-        opened = open_storage(storage or default_address(options.output), progress.say)
-        with Presence(options.output) as presence:
-            sweeping = Sweeping(opened, open_executor(executor, **opening), presence, _Lines(progress), **doing)
-            return [one if one.plan is None else _sweep(one.plan, sweeping, sweep_one) for one in plans]
-
-
-def _sweep(plan: Plan, sweeping: Sweeping, sweep_one: Any) -> SearchOutcome:
-    try:
-        outcome: SearchOutcome = sweep_one(plan, sweeping)
-    except KeyboardInterrupt as error:
-        raise PetlbenchError(
-            f"stopped in the search for {plan.title}", hint="the same command goes on from here", kind="interrupted"
-        ) from error
-    return outcome
-
-
-class _Lines:
-    """One line a trial on standard error, and a bar on a terminal."""
-
-    def __init__(self, progress: ShownProgress) -> None:
-        self._progress = progress
-        self._best: TrialFacts | None = None
-
-    def say(self, text: str) -> None:
-        self._progress.say(text)
-
-    def begin(self, plan: Plan, trials: Sequence[TrialFacts]) -> None:
-        self._best = None
-        for trial in trials:
-            self._compare(plan, trial)
-        self._progress.phase(plan.title, len(plan.points))
-        self._progress.advance(len(trials))
-        self.say(f"{plan.title}: {len(plan.points)} trials, {len(trials)} of them done before; {plan.card.title}")
-
-    def trial(self, plan: Plan, trial: TrialFacts) -> None:
-        self._compare(plan, trial)
-        self._progress.advance()
-        came = f"{plan.card.objective} {trial.value:.4f}" if trial.value is not None else trial.status
-        why = f" ({trial.error})" if trial.error else ""
-        best = f"; best {self._best.value:.4f}, trial {self._best.number}" if self._best is not None else ""
-        self.say(f"trial {trial.number} of {plan.title}: {_params(trial.params)}: {came}{why}{best}")
-
-    def _compare(self, plan: Plan, trial: TrialFacts) -> None:
-        if trial.value is None:
-            return
-        known = self._best.value if self._best is not None else None
-        is_better = known is None or (trial.value < known if plan.card.minimises else trial.value > known)
-        self._best = trial if is_better else self._best
-
-
-def _params(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.partition('.')[2]} {_short(value)}" for name, value in params.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _is_done(outcome: SearchOutcome) -> bool:
-    if outcome.plan is None:  # what cannot be had is no failure of the rest
+    if outcome.search is None:  # what cannot be had is no failure of the rest
         return True
     return outcome.winner is not None and all(run["status"] == "finished" for run in outcome.runs)
 
@@ -277,16 +171,23 @@ def _show(sweep: str, outcomes: Sequence[SearchOutcome], json: bool) -> None:
 
 
 def _show_one(outcome: SearchOutcome) -> None:
-    if outcome.plan is None:
+    if outcome.search is None:
         print(f"{outcome.method} on {outcome.dataset}: {outcome.refusal}")
         return
-    card = outcome.plan.card
+    card = outcome.search.card
     rows = [
-        [str(one.number), _params(one.params), one.status, number(one.value, 4), seconds(one.seconds), one.run_id or ""]
+        [
+            str(one.number),
+            params_text(one.params),
+            one.status,
+            number(one.value, 4),
+            seconds(one.seconds),
+            one.run_id or "",
+        ]
         for one in outcome.trials
     ]
     columns = ["trial>", "settings", "status", f"{card.objective}>", "time>", "run"]
-    print_table(f"{outcome.plan.title}, track {card.track}", columns, rows, caption=_caption(outcome))
+    print_table(f"{outcome.search.title}, track {card.track}", columns, rows, caption=_caption(outcome))
     if outcome.runs:
         runs = [
             [str(run["seed"]), run["status"], _metric(run, "val"), _metric(run, "test"), run["run_id"] or ""]
@@ -304,7 +205,7 @@ def _caption(outcome: SearchOutcome) -> str:
     if outcome.winner is None:
         lines.append("no winner")
     else:
-        lines.append(f"winner: trial {outcome.winner['number']}, {_params(outcome.winner['params'])}")
+        lines.append(f"winner: trial {outcome.winner['number']}, {params_text(outcome.winner['params'])}")
         lines += [f"on the {one['end']} edge of its range: {one['name']}" for one in outcome.winner["edge"]]
     return "\n".join(lines)
 
@@ -314,7 +215,7 @@ def _metric(run: Mapping[str, Any], split: str) -> str:
 
 
 def _show_plans(plans: Sequence[SearchOutcome], json: bool) -> None:
-    documents = [_plan_document(one) for one in plans]
+    documents = [one.preview() for one in plans]
     if json:
         print_json({"searches": documents, "trials": sum(one["trials"] for one in documents)})
         return
@@ -325,29 +226,13 @@ def _show_plans(plans: Sequence[SearchOutcome], json: bool) -> None:
     print_table("searches", ["method", "dataset", "trials>", "searched", "why not"], rows)
 
 
-def _plan_document(outcome: SearchOutcome) -> dict[str, Any]:
-    plan = outcome.plan
-    named = {"method": outcome.method, "dataset": outcome.dataset}
-    if plan is None:
-        return {**named, "search": None, "trials": 0, "space": None, "first": None, "error": outcome.refusal}
-    first = dict(plan.points[0]) or None
-    return {
-        **named,
-        "search": plan.key,
-        "trials": len(plan.points),
-        "space": plan.space.document(),
-        "first": first,
-        "error": None,
-    }
-
-
 def _space(space: Mapping[str, Any] | None) -> str:
     if space is None:
         return MISSING
     shown = [
-        f"{name.partition('.')[2]} {', '.join(map(_short, values))}"
+        f"{name.partition('.')[2]} {', '.join(map(value_text, values))}"
         if isinstance(values, list)
-        else f"{name.partition('.')[2]} {_short(values['low'])} to {_short(values['high'])}"
+        else f"{name.partition('.')[2]} {value_text(values['low'])} to {value_text(values['high'])}"
         for name, values in space["searched"].items()
     ]
     return "; ".join(shown)

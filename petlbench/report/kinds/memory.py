@@ -15,7 +15,7 @@ from petlbench.report.document import Axis, Cell, Column, Document, Figure, Seri
 
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.grid import Vary
+    from petlbench.study.vary import Vary
     from tools.published_memory import Comparison
 
 __all__ = ["Forecast", "memory_document", "memory_figure"]
@@ -93,7 +93,7 @@ def memory_figure(forecast: Forecast) -> Figure:
     device = "CUDA" if forecast.device == "cuda" else "the CPU"
     if forecast.varied is not None:
         return _curves(rows, forecast, forecast.varied, device)
-    methods = [row.case.request.method for row in rows]
+    methods = [row.run.method for row in rows]
     parts = [(row.memory.parts or {}) if row.memory is not None else {} for row in rows]
     series = [Series(name, name, {"memory": [each.get(name, 0) / _GIB for each in parts]}, methods) for name in _PARTS]
     title = f"Predicted allocated memory at the peak of a training step on {device}"
@@ -102,14 +102,12 @@ def memory_figure(forecast: Forecast) -> Figure:
 
 
 def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) -> Figure:
-    values = list(dict.fromkeys(row.case.varied[varied.name] for row in rows))
+    values = list(dict.fromkeys(row.run.varied[varied.name] for row in rows))
     is_numeric = all(isinstance(value, int | float) for value in values)
     values = sorted(values) if is_numeric else values
     series = []
-    for method in dict.fromkeys(row.case.request.method for row in rows):
-        sizes = {
-            row.case.varied[varied.name]: (row.figure or 0) / _GIB for row in rows if row.case.request.method == method
-        }
+    for method in dict.fromkeys(row.run.method for row in rows):
+        sizes = {row.run.varied[varied.name]: (row.figure or 0) / _GIB for row in rows if row.run.method == method}
         points: dict[str, list[float | None]] = {"memory": [sizes.get(value) for value in values]}
         if is_numeric:
             points["value"] = [float(value) for value in values]
@@ -135,11 +133,11 @@ def _predicted(rows: Sequence[Row]) -> list[Row]:
 def _peaks(forecast: Forecast) -> Iterator[Table]:
     device, extras = forecast.device, forecast.extras
     names = ("allocated", "reserved", "process") if device == "cuda" else ("allocated",)
-    papers = dict.fromkeys(paper for row in forecast.rows for paper in row.case.printed or {})
+    papers = dict.fromkeys(paper for row in forecast.rows for paper in row.printed or {})
     makers = [
         *(_bytes(name, attrgetter(f"memory.{name}")) for name in names),
         *(_bytes(name, partial(_of, attrgetter("memory.parts"), name)) for name in _PARTS),
-        *(_bytes(f"printed, {paper}", partial(_of, attrgetter("case.printed"), paper)) for paper in papers),
+        *(_bytes(f"printed, {paper}", partial(_of, attrgetter("printed"), paper)) for paper in papers),
     ]
     makers += [_prediction(forecast)] if extras.inference else []
     makers += [_fits(), _largest()] if extras.budget is not None else []
@@ -155,9 +153,7 @@ def _table(key: str, title: str, makers: Sequence[_Maker], rows: Sequence[Row], 
     """The table of those rows that were predicted, if there are any."""
     predicted = _predicted(rows)
     if predicted:
-        cells: list[list[Cell | str]] = [
-            [row.case.request.method, *(make(row) for _, make in makers)] for row in predicted
-        ]
+        cells: list[list[Cell | str]] = [[row.run.method, *(make(row) for _, make in makers)] for row in predicted]
         yield table_of(key, title, [Column("method", "method"), *(column for column, _ in makers)], cells, caption)
 
 
@@ -249,7 +245,7 @@ def _grid(
 ) -> Table:
     by_method: dict[str, list[Cell | str]] = {}
     for row in forecast.rows:
-        method = row.case.request.method
+        method = row.run.method
         by_method.setdefault(method, [method]).append(make(row))
     columns = [Column("method", "method"), *(Column(str(value), str(value)) for value in varied.values)]
     return table_of(key, title, columns, by_method.values(), caption)
@@ -258,11 +254,11 @@ def _grid(
 def _refused(rows: Sequence[Row]) -> Iterator[Table]:
     refused = [row for row in rows if row.refused is not None]
     if refused:
-        where = [", ".join(f"{name} {value}" for name, value in row.case.varied.items()) for row in refused]
+        where = [", ".join(f"{name} {value}" for name, value in row.run.varied.items()) for row in refused]
         at = [Column("at", "at", numeric=False)] if any(where) else []
         columns = [Column("method", "method"), *at, Column("why", "why", numeric=False)]
         cells = [
-            [row.case.request.method, *([place] if at else []), row.refused or ""]
+            [row.run.method, *([place] if at else []), row.refused or ""]
             for row, place in zip(refused, where, strict=True)
         ]
         yield table_of("refused", "not predicted", columns, cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
@@ -47,26 +48,26 @@ def _predicted_report(inputs: ReportInputs) -> Document:
     from petlbench.core.process_pool import open_workers
     from petlbench.core.request import Request
     from petlbench.study.forecast.memory import Extras, predict_rows
-    from petlbench.study.grid import Vary, plan_cases
+    from petlbench.study.forecast.memory import common_settings as predicted_settings
+    from petlbench.study.grid import Grid
+    from petlbench.study.vary import Vary
 
     card, request, catalog = inputs.card, inputs.request, inputs.catalog
     settings = _predicted_settings(card, request)
-    run = Request(method="", device="cuda", weights="none", **settings)
-    cases = plan_cases(run, list(card.study.methods), Vary("image-size", tuple(map(str, card.sizes))), catalog)
+    vary = Vary("image-size", tuple(map(str, card.sizes)))
+    base = Request(method="", device="cuda", weights="none", **settings)
+    planned = Grid(list(card.study.methods), (), (0,), base, vary=vary).plans(catalog, Path())
     with open_workers(usable_cores()) as workers:
         rows = predict_rows(
-            cases, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=inputs.progress
+            planned, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=inputs.progress
         )
     sizes: dict[str, dict[int, tuple[int | None, str]]] = {}
     for row in rows:
-        pixels = int(row.case.varied["image-size"])
-        sizes.setdefault(row.case.request.method, {})[pixels] = _predicted(row, request.figure)
-    case = rows[0].case
-    training = {
-        "training.batch_size": case.training.batch_size,
-        "training.optimizer": case.training.optimizer,
-    }
-    words = describe_settings({**settings, **training, "backbone": case.backbone})
+        pixels = int(row.run.varied["image-size"])
+        sizes.setdefault(row.run.method, {})[pixels] = _predicted(row, request.figure)
+    common = predicted_settings([row.run for row in rows])
+    training = {f"training.{name}": common[name] for name in ("batch_size", "optimizer")}
+    words = describe_settings({**settings, **training, "backbone": common["backbone"]})
     caption = f"'{request.figure}', predicted for a training step on a CUDA device, {_CLASSES} classes: {words}."
     document = _document(card, sizes, caption, inputs.titles)
     return replace(document, source="predicted by petlbench memory", settings=settings)

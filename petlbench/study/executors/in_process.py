@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from petlbench.core.errors import Stopped
 from petlbench.core.interrupt import check_interrupt
+from petlbench.study.executors.base import Executor, ExecutorCard
 from petlbench.study.executors.job import Action, Event, Job, Started
 from petlbench.study.executors.job_source import Source
 from petlbench.study.executors.retries import Attempts
@@ -16,11 +17,13 @@ from petlbench.study.executors.worker import clean_up
 __all__ = ["InProcessExecutor"]
 
 
-class InProcessExecutor:
+class InProcessExecutor(Executor):
     """Carries out one job after the other in this process."""
 
+    card = ExecutorCard(name="in_process", title="this process")
+
     def run(self, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
-        """Carry out jobs until there are no more; see `petlbench.study.executors.job.Executor.run`."""
+        """Carry out jobs until there are no more; see `Executor.run`."""
         source = Source(jobs)
         while not source.exhausted:
             check_interrupt()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from petlbench.core.config import RunConfig
 from petlbench.results.result import Status
 from petlbench.run.options import RunOptions
 
-__all__ = ["Action", "Ended", "EpochDone", "Event", "Executor", "Job", "PhaseBegan", "Started"]
+__all__ = ["Action", "Ended", "EpochDone", "Event", "Job", "PhaseBegan", "Started"]
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,3 @@ class Action(Enum):
 
     GO_ON = "go on"
     PRUNE = "prune"
-
-
-class Executor(Protocol):
-    """Where runs are carried out: this process, processes of this machine, or a cluster."""
-
-    def run(self, jobs: Iterator[Job | None], on: Callable[[Job, Event], Action]) -> None:
-        """Carry out jobs until there are no more.
-
-        Args:
-            jobs: Asked for the next one whenever a worker is free. None means that there is nothing now, and that it
-                is to be asked again after the next event or in about a second.
-            on: Told what happens; called in the caller's thread, one event at a time.
-
-        Raises:
-            KeyboardInterrupt: When the user stops it; runs under way keep their checkpoints.
-        """

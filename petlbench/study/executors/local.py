@@ -11,6 +11,8 @@ from typing import Any
 
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.interrupt import check_interrupt
+from petlbench.study.executors.base import Executor, ExecutorCard, ExecutorOptions
+from petlbench.study.executors.in_process import InProcessExecutor
 from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
 from petlbench.study.executors.job_source import Source
 from petlbench.study.executors.process import LostWorker, WorkerProcess
@@ -85,7 +87,7 @@ class _Work:
         return deadline is not None and time.monotonic() > deadline
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Carries out jobs in worker processes; each is kept for many runs, and replaced when it dies.
 
     Args:
@@ -94,24 +96,31 @@ class LocalExecutor:
             there.
     """
 
+    card = ExecutorCard(name="local", title="worker processes")
+
+    @classmethod
+    def open(cls, options: ExecutorOptions) -> Executor:
+        """Return an executor with so many workers; with none of them, this process does the work."""
+        return cls(options.workers, options.devices) if options.workers else InProcessExecutor()
+
     def __init__(self, workers: int = 1, devices: Sequence[str] = ()) -> None:
         if os.name != "posix":
             message = f"--workers {workers}: worker processes need Linux or macOS"
             raise InputError(message, hint="use --workers 0, which works in this process", kind="unsupported")
-        chosen = list(devices) or _cuda_devices()
-        shares = [()] * workers if chosen else _shares_of_cores(workers)
+        devices = devices or _cuda_devices()
+        shares = [()] * workers if devices else _shares_of_cores(workers)
         self._slots = [
             _Slot(
                 name=f"worker-{number}",
                 cores=shares[number],
-                environment={"CUDA_VISIBLE_DEVICES": chosen[number % len(chosen)]} if chosen else {},
+                environment={"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {},
             )
             for number in range(workers)
         ]
         self._busy: list[_Work] = []
 
     def run(self, jobs: Iterator[Job | None], on: On) -> None:
-        """Carry out jobs until there are no more; see `petlbench.study.executors.job.Executor.run`."""
+        """Carry out jobs until there are no more; see `Executor.run`."""
         source = Source(jobs)
         try:
             while self._go_on(source, on):
@@ -190,15 +199,12 @@ class LocalExecutor:
             message = f"{slot.name} cannot be started: it {reason}"
             self._end(work, attempts.interrupt(message), on)
             raise RunError(message, hint=said or f"its log is {log}", kind="worker_died")
-        attempts.end()
-        if attempts.may_go_on:
+        hint = f"fewer --workers or a smaller --batch-size take less memory; its log is {log}"
+        if (ended := attempts.lose(reason, hint)) is not None:
+            self._end(work, ended, on)
+        else:
             self._busy.remove(work)
             self._hand_over(slot, attempts)
-        elif attempts.is_out_of_time:
-            self._end(work, attempts.time_out(), on)
-        else:
-            hint = f"fewer --workers or a smaller --batch-size take less memory; its log is {log}"
-            self._end(work, attempts.give_up(reason, hint), on)
 
     def _end_overdue(self, work: _Work, on: On) -> None:
         if work.attempts.began is None:

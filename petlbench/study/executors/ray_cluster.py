@@ -18,9 +18,10 @@ from typing import Any
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.interrupt import check_interrupt
 from petlbench.results.result import FILE
+from petlbench.study.executors.base import Executor, ExecutorCard, ExecutorOptions
 from petlbench.study.executors.job import Ended, EpochDone, Job
 from petlbench.study.executors.job_source import Source
-from petlbench.study.executors.ray_worker import Letter, Mailbox, Parcel, carry_out
+from petlbench.study.executors.ray_worker import EventQueue, Message, TaskInput, carry_out
 from petlbench.study.executors.retries import GRACE, Attempts, On, without_errors
 
 __all__ = ["RayExecutor"]
@@ -43,7 +44,7 @@ _logger = logging.getLogger(__name__)
 class _Flight:
     """One attempt at a job, in Ray's hands."""
 
-    ticket: str
+    attempt_id: str
     task: Any
     attempts: Attempts
     failed_starts: int = 0
@@ -58,35 +59,40 @@ class _Flight:
         return deadline is not None and time.monotonic() > deadline
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Carries out jobs as Ray tasks; a task whose worker or node is lost is begun again elsewhere.
 
     Runs go on from their checkpoints, and results are found, where all nodes see the output folder under one path.
 
     Args:
-        workers: How many runs at once, at most; 0 for as many as there is room for.
-        address: Of the cluster; None for one on this machine that ends with `run`.
-        cpus: CPUs that a run is given.
-        gpus: GPUs that a run is given; a fraction lets runs share one.
+        options: How many runs at once, the cluster's address, and what a run is given.
 
     Raises:
         InputError: When Ray is not installed.
     """
 
-    def __init__(self, *, workers: int = 0, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+    card = ExecutorCard(name="ray", title="Ray")
+    is_local = False
+
+    @classmethod
+    def open(cls, options: ExecutorOptions) -> Executor:
+        """Return an executor that connects to the cluster when it runs."""
+        return cls(options)
+
+    def __init__(self, options: ExecutorOptions) -> None:
         _import_ray()
-        self._workers = workers
-        self._address = address
-        self._needs = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount > 0}
+        self._workers = options.workers
+        self._address = options.address
+        self._needs = {name: amount for name, amount in (("CPU", options.cpus), ("GPU", options.gpus)) if amount > 0}
         self._flights: dict[str, _Flight] = {}
-        self._tickets = map(str, itertools.count())
-        self._mail: Any = None
+        self._attempt_ids = map(str, itertools.count())
+        self._pending: Any = None
 
     def run(self, jobs: Iterator[Job | None], on: On) -> None:
-        """Carry out jobs until there are no more; see `petlbench.study.executors.job.Executor.run`."""
+        """Carry out jobs until there are no more; see `Executor.run`."""
         with _cluster(self._address):
             self._check_room()
-            self._mailbox = _open_mailbox()
+            self._events = _open_queue()
             self._task = _remote_task(self._needs)
             source = Source(jobs)
             try:
@@ -96,7 +102,7 @@ class RayExecutor:
                 self._stop(on)
                 raise
             finally:
-                self._flights, self._mail = {}, None
+                self._flights, self._pending = {}, None
 
     def _go_on(self, source: Source, on: On) -> bool:
         """Hand out one job at most and take what the runs say; false when all is done."""
@@ -114,42 +120,42 @@ class RayExecutor:
         return True
 
     def _send_off(self, attempts: Attempts, failed_starts: int = 0) -> None:
-        ticket = next(self._tickets)
+        attempt_id = next(self._attempt_ids)
         job = pickle.dumps(_with_whole_paths(attempts.next_job))
-        parcel = Parcel(ticket, job, attempts.spent, os.getcwd(), _environment())
-        task = self._task.remote(parcel, self._mailbox)
-        self._flights[ticket] = _Flight(ticket, task, attempts, failed_starts)
+        task_input = TaskInput(attempt_id, job, attempts.spent, os.getcwd(), _environment())
+        task = self._task.remote(task_input, self._events)
+        self._flights[attempt_id] = _Flight(attempt_id, task, attempts, failed_starts)
 
     def _take_news(self, timeout: float, on: On) -> bool:
-        """Take letters, and look for tasks that are over; false when nothing has happened."""
+        """Take messages, and look for tasks that are over; false when nothing has happened."""
         import ray
 
-        if self._mail is None:
-            self._mail = self._mailbox.collect.remote(_LOOK_UP)
+        if self._pending is None:
+            self._pending = self._events.collect.remote(_LOOK_UP)
         flights = {flight.task: flight for flight in self._flights.values()}
-        over, _ = ray.wait([self._mail, *flights], num_returns=1, timeout=max(timeout, 0.0), fetch_local=False)
-        tasks = [task for task in over if task != self._mail]
-        letters = self._collect(everything=bool(tasks)) if over else []
-        for letter in letters:
-            self._deliver(letter, on)
+        over, _ = ray.wait([self._pending, *flights], num_returns=1, timeout=max(timeout, 0.0), fetch_local=False)
+        tasks = [task for task in over if task != self._pending]
+        messages = self._collect(everything=bool(tasks)) if over else []
+        for message in messages:
+            self._deliver(message, on)
         for task in tasks:
-            if flights[task].ticket in self._flights:  # it is over, and has not said how
+            if flights[task].attempt_id in self._flights:  # it is over, and has not said how
                 self._replace(flights[task], on)
-        return bool(letters or tasks)
+        return bool(messages or tasks)
 
-    def _collect(self, *, everything: bool) -> list[Letter]:
-        """The letters that were asked for, and those that came meanwhile."""
+    def _collect(self, *, everything: bool) -> list[Message]:
+        """The messages that were asked for, and those that came meanwhile."""
         import ray
 
-        pending, self._mail = self._mail, None
-        letters: list[Letter] = ray.get(pending) if pending is not None else []
+        pending, self._pending = self._pending, None
+        messages: list[Message] = ray.get(pending) if pending is not None else []
         if everything:
-            letters += ray.get(self._mailbox.collect.remote(0))
-        return letters
+            messages += ray.get(self._events.collect.remote(0))
+        return messages
 
-    def _deliver(self, letter: Letter, on: On) -> None:
-        ticket, event = letter[0], pickle.loads(letter[1])  # noqa: S301 - a run's own
-        flight = self._flights.get(ticket)
+    def _deliver(self, message: Message, on: On) -> None:
+        attempt_id, event = message[0], pickle.loads(message[1])  # noqa: S301 - a run's own
+        flight = self._flights.get(attempt_id)
         if flight is None:  # from an attempt that was given up
             return
         if isinstance(event, Ended):
@@ -158,7 +164,7 @@ class RayExecutor:
         flight.attempts.hear(event)
         action = on(flight.job, event)
         if isinstance(event, EpochDone):
-            self._mailbox.answer.remote(ticket, action.value)
+            self._events.answer.remote(attempt_id, action.value)
 
     def _land(self, flight: _Flight, ended: Ended, on: On) -> None:
         if ended.status == "interrupted":  # by someone else: this is not `_stop`
@@ -167,7 +173,7 @@ class RayExecutor:
         self._end(flight, flight.attempts.ended(_found_here(flight.job, ended)), on)
 
     def _end(self, flight: _Flight, ended: Ended, on: On) -> None:
-        del self._flights[flight.ticket]
+        del self._flights[flight.attempt_id]
         on(flight.job, ended)
 
     def _replace(self, flight: _Flight, on: On) -> None:
@@ -190,14 +196,11 @@ class RayExecutor:
             message = f"a run cannot be started on the Ray cluster: its worker {reason}"
             self._end(flight, attempts.interrupt(message), on)
             raise RunError(message, hint=hint, kind="worker_died")
-        attempts.end()
-        if attempts.may_go_on:
-            del self._flights[flight.ticket]
-            self._send_off(attempts, failed_starts)
-        elif attempts.is_out_of_time:
-            self._end(flight, attempts.time_out(), on)
+        if (ended := attempts.lose(reason, "look at the node: memory, disk, and Ray's logs")) is not None:
+            self._end(flight, ended, on)
         else:
-            self._end(flight, attempts.give_up(reason, "look at the node: memory, disk, and Ray's logs"), on)
+            del self._flights[flight.attempt_id]
+            self._send_off(attempts, failed_starts)
 
     def _time_out(self, flight: _Flight, on: On) -> None:
         import ray
@@ -217,15 +220,15 @@ class RayExecutor:
         while self._flights and time.monotonic() < limit:
             waiting = [flight.task for flight in self._flights.values()]
             over, _ = ray.wait(waiting, num_returns=1, timeout=_LOOK_UP, fetch_local=False)
-            for letter in self._collect(everything=True):
-                self._deliver_end(letter, on)
+            for message in self._collect(everything=True):
+                self._deliver_end(message, on)
             for flight in [flight for flight in self._flights.values() if flight.task in over]:
                 self._end(flight, flight.attempts.interrupt(), on)
         for flight in [*self._flights.values()]:
             self._end(flight, flight.attempts.interrupt(), on)
 
-    def _deliver_end(self, letter: Letter, on: On) -> None:
-        flight, event = self._flights.get(letter[0]), pickle.loads(letter[1])  # noqa: S301 - a run's own
+    def _deliver_end(self, message: Message, on: On) -> None:
+        flight, event = self._flights.get(message[0]), pickle.loads(message[1])  # noqa: S301 - a run's own
         if flight is not None and isinstance(event, Ended):
             self._end(flight, flight.attempts.ended(event), on)
 
@@ -242,8 +245,8 @@ class RayExecutor:
     def _check_room(self) -> None:
         if _room(self._needs):
             return
-        wanted = " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items())
-        message = f"no node of the Ray cluster has {wanted} for a run"
+        resources = " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items())
+        message = f"no node of the Ray cluster has {resources} for a run"
         if self._address is None:
             raise InputError(message, hint="ask for less with --cpus-per-run and --gpus-per-run", kind="no_room")
         _logger.warning("%s; waiting for one that has", message)
@@ -310,13 +313,13 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
 
 
-def _open_mailbox() -> Any:
-    """Start the mailbox beside the driver, so that no other node takes it with it."""
+def _open_queue() -> Any:
+    """Start the event queue beside the driver, so that no other node takes it with it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here).remote()
+    return ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def _remote_task(needs: Mapping[str, float]) -> Any:

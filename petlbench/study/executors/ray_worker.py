@@ -1,6 +1,6 @@
 """A run on a Ray cluster, from the inside: what Ray calls on another process, perhaps on another machine.
 
-Nothing heavy is imported at the top: the mailbox lives in a small process.
+Nothing heavy is imported at the top: the event queue lives in a small process.
 """
 
 from __future__ import annotations
@@ -19,88 +19,88 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from petlbench.study.executors.job import Action, Event
 
-__all__ = ["Letter", "Mailbox", "Parcel", "carry_out"]
+__all__ = ["EventQueue", "Message", "TaskInput", "carry_out"]
 
-Letter = tuple[str, bytes]
-"""A ticket and a pickled event."""
+Message = tuple[str, bytes]
+"""The id of an attempt and a pickled event."""
 
 
 @dataclass(frozen=True)
-class Parcel:
+class TaskInput:
     """All that another machine needs for a run.
 
     Args:
-        ticket: Names one attempt at one job.
+        attempt_id: Names one attempt at one job.
         job: The job, pickled: it is taken out when the environment is as it should be.
         spent: Seconds that earlier attempts took.
         folder: The driver's working folder, where a catalogue may lie.
         environment: Variables that are to be as they are for the driver.
     """
 
-    ticket: str
+    attempt_id: str
     job: bytes
     spent: float
     folder: str
     environment: Mapping[str, str]
 
 
-class Mailbox:
+class EventQueue:
     """Takes events from runs and gives them to the driver, and takes the driver's answers back; a Ray actor."""
 
     def __init__(self) -> None:
-        self._letters: list[Letter] = []
+        self._messages: list[Message] = []
         self._arrived = asyncio.Event()
         self._answers: dict[str, asyncio.Future[str]] = {}
 
-    async def put(self, letter: Letter) -> None:
+    async def put(self, message: Message) -> None:
         """Take an event to which no answer is wanted."""
-        self._letters.append(letter)
+        self._messages.append(message)
         self._arrived.set()
 
-    async def ask(self, letter: Letter) -> str:
+    async def ask(self, message: Message) -> str:
         """Take an event, and wait for the answer to it."""
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answers[letter[0]] = answer
-        await self.put(letter)
+        self._answers[message[0]] = answer
+        await self.put(message)
         return await answer
 
-    async def collect(self, seconds: float) -> list[Letter]:
-        """Give all letters; where there are none, wait for one so long at most."""
-        if not self._letters and seconds:
+    async def collect(self, seconds: float) -> list[Message]:
+        """Give all messages; where there are none, wait for one so long at most."""
+        if not self._messages and seconds:
             self._arrived.clear()
             try:
                 await asyncio.wait_for(self._arrived.wait(), seconds)
             except TimeoutError:
                 return []
-        letters, self._letters = self._letters, []
-        return letters
+        messages, self._messages = self._messages, []
+        return messages
 
-    async def answer(self, ticket: str, action: str) -> None:
+    async def answer(self, attempt_id: str, action: str) -> None:
         """Answer the event that a run waits with."""
-        waiting = self._answers.pop(ticket, None)
+        waiting = self._answers.pop(attempt_id, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(action)
 
 
-def carry_out(parcel: Parcel, mailbox: Any) -> None:
+def carry_out(task_input: TaskInput, events: Any) -> None:
     """Carry out one job and tell the driver about it.
 
     Args:
-        parcel: The job and what belongs to it.
-        mailbox: The handle of the mailbox.
+        task_input: The job and what belongs to it.
+        events: The handle of the event queue.
     """
-    os.environ.update(parcel.environment)  # before torch is imported, which reads some of it
-    if Path(parcel.folder).is_dir():
-        os.chdir(parcel.folder)
+    os.environ.update(task_input.environment)  # before torch is imported, which reads some of it
+    if Path(task_input.folder).is_dir():
+        os.chdir(task_input.folder)
     from petlbench.study.executors.job import Started
     from petlbench.study.executors.run_job import perform
     from petlbench.study.executors.worker import clean_up
 
-    post = _Post(parcel.ticket, mailbox)
+    post = _Post(task_input.attempt_id, events)
     with _signals_remembered():
         post(Started(f"{socket.gethostname()}, process {os.getpid()}"))
-        job = pickle.loads(parcel.job)  # noqa: S301 - the driver's own
-        ended = perform(job, post, spent=parcel.spent)
+        job = pickle.loads(task_input.job)  # noqa: S301 - the driver's own
+        ended = perform(job, post, spent=task_input.spent)
         post(ended)
         if ended.status == "interrupted":
             os._exit(1)  # this process remembers that it was asked to stop: no other run can use it
@@ -108,20 +108,20 @@ def carry_out(parcel: Parcel, mailbox: Any) -> None:
 
 
 class _Post:
-    def __init__(self, ticket: str, mailbox: Any) -> None:
-        self._ticket = ticket
-        self._mailbox = mailbox
+    def __init__(self, attempt_id: str, events: Any) -> None:
+        self._attempt_id = attempt_id
+        self._events = events
 
     def __call__(self, event: Event) -> Action:
         import ray
 
         from petlbench.study.executors.job import Action, EpochDone
 
-        letter = (self._ticket, pickle.dumps(event))
+        message = (self._attempt_id, pickle.dumps(event))
         try:
             if isinstance(event, EpochDone):
-                return Action(ray.get(self._mailbox.ask.remote(letter)))
-            ray.get(self._mailbox.put.remote(letter))
+                return Action(ray.get(self._events.ask.remote(message)))
+            ray.get(self._events.put.remote(message))
         except ray.exceptions.RayActorError:  # the driver is gone, and nobody waits for this run any more
             os._exit(1)
         return Action.GO_ON

@@ -75,28 +75,23 @@ class Attempts:
             return None
         return self.began - self.spent + self.job.timeout + GRACE
 
-    @property
-    def may_go_on(self) -> bool:
-        """Whether the run is begun again after its worker was lost."""
-        return self.count < MOST_ATTEMPTS and not self.is_out_of_time
-
-    @property
-    def is_out_of_time(self) -> bool:
-        """Whether the ended attempts took all of the run's time."""
-        return self.job.timeout is not None and self.spent >= self.job.timeout
-
     def ended(self, ended: Ended) -> Ended:
         """The ending that a worker told, with what only the executor knows."""
         self.end()
         return replace(ended, seconds=self.spent, attempts=self.count)
 
-    def give_up(self, reason: str, hint: str) -> Ended:
-        """Record that the workers of this run were lost, one after the other.
+    def lose(self, reason: str, hint: str) -> Ended | None:
+        """Say how a run ended whose worker was lost; None where it is begun again.
 
         Args:
-            reason: How the last one was.
-            hint: The next step.
+            reason: How the worker was lost.
+            hint: The next step for the user.
         """
+        self.end()
+        if self.job.timeout is not None and self.spent >= self.job.timeout:
+            return self.time_out()
+        if self.count < MOST_ATTEMPTS:
+            return None
         times = f"{self.count} times" if self.count > 1 else "once"
         message = f"the process that worked on this run was lost {times}; the last {reason}"
         return self._record("failed", {"kind": "worker_died", "message": message, "hint": hint})

@@ -33,7 +33,7 @@ def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> E
     """
     began = time.perf_counter()
     try:
-        context = RunContext(job.options, _Told(on, job.timeout, spent))
+        context = RunContext(job.options, _EventProgress(on, job.timeout, spent))
         result = execute(resolve_config(job.config, context.catalog, job.options.data_root), context)
         ended = Ended(result.status, result.error)
     except Stopped as stopped:  # before the run could say so itself
@@ -52,7 +52,7 @@ def timeout_error(timeout: float) -> dict[str, str]:
     }
 
 
-class _Told(Progress):
+class _EventProgress(Progress):
     """Turns what a run tells into events, and stops it where an answer or the clock says so."""
 
     def __init__(self, on: Callable[[Event], Action], timeout: float | None, spent: float) -> None:

@@ -11,21 +11,25 @@ from typing import Any, cast
 import torch
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig
+from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import InputError
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.process_pool import Workers
 from petlbench.core.progress import Progress
+from petlbench.core.request import Request
+from petlbench.core.validation import validate_settings
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
 from petlbench.memory.shape_cache import shared_shapes
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import configured_method
+from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.results.result import InferenceMemory, Memory
 from petlbench.study.forecast.batch_size import largest_batch_size
-from petlbench.study.grid import Case
+from petlbench.study.forecast.papers import printed_figures
+from petlbench.study.grid import PlannedRun
 
-__all__ = ["SAVINGS", "Extras", "Row", "predict_rows"]
+__all__ = ["SAVINGS", "Extras", "Row", "common_settings", "predict_rows"]
 
 SAVINGS = ("attention-kernel=fused", "precision=bf16", "checkpointing", "preload")
 """What could be switched to take less memory."""
@@ -53,20 +57,20 @@ class Extras:
 
 @dataclass(frozen=True)
 class Row:
-    """What was predicted for a case.
+    """What was predicted for a run.
 
     Args:
-        case: The case.
+        run: The run.
         memory: The peak of a training step; None where there is none.
         inference: The peak of predicting one batch, where it was asked for.
-        fits: Whether the case's batch size fits the budget, where there is one.
+        fits: Whether the run's batch size fits the budget, where there is one.
         max_batch_size: The largest batch size that does.
         savings: Bytes that each of `SAVINGS` would save; None for what is on already or cannot be had.
         refused: Why there are no figures.
         failed: Whether that is a defect rather than a refusal.
     """
 
-    case: Case
+    run: PlannedRun
     memory: Memory | None = None
     inference: InferenceMemory | None = None
     fits: bool | None = None
@@ -74,6 +78,11 @@ class Row:
     savings: Mapping[str, int | None] | None = None
     refused: str | None = None
     failed: bool = False
+
+    @property
+    def printed(self) -> dict[str, int] | None:
+        """Bytes that the papers print, by paper; None where the setting is not theirs."""
+        return _printed(self.run)
 
     @property
     def figure(self) -> int | None:
@@ -86,20 +95,20 @@ class Row:
         Args:
             extras: What was asked for.
         """
-        config = self.case.config
+        config = self.run.config
         row = {
-            "method": self.case.request.method,
+            "method": self.run.method,
             **{name: getattr(self.memory, name, None) for name in (*_FIGURES, "parts")},
             "max_batch_size": self.max_batch_size,
             "fits": self.fits,
-            "published": self.case.printed,
+            "published": self.printed,
             "preloaded": config.preload if config is not None else None,
             "source": "predicted",
             "refused": self.refused,
             "failed": self.failed,
         }
-        if self.case.varied:
-            row["varied"] = self.case.varied
+        if self.run.varied:
+            row["varied"] = self.run.varied
         if extras.inference:
             row["inference"] = {name: getattr(self.inference, name, None) for name in _FIGURES}
         if extras.savings:
@@ -108,7 +117,7 @@ class Row:
 
 
 def predict_rows(
-    cases: Sequence[Case],
+    runs: Sequence[PlannedRun],
     classes: int,
     extras: Extras,
     *,
@@ -116,10 +125,10 @@ def predict_rows(
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Predict what every case takes.
+    """Predict what every run takes.
 
     Args:
-        cases: The cases.
+        runs: The runs.
         classes: Number of classes C.
         extras: What is wanted beside the peak of training.
         folders: Folders of the user's own catalogues.
@@ -127,24 +136,67 @@ def predict_rows(
         progress: Told what goes on.
 
     Returns:
-        One row a case. A case that raises gives a row that says so.
+        One row a run. A run that raises gives a row that says so.
     """
-    told = progress or Progress()
-    told.phase("predicting memory", len(cases))
+    progress = progress or Progress()
+    progress.phase("predicting memory", len(runs))
     predict = partial(_predict, classes=classes, extras=extras, folders=tuple(folders))
-    return (workers or Workers()).map(predict, cases, told.advance)
+    return (workers or Workers()).map(predict, runs, progress.advance)
 
 
-def _predict(case: Case, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
-    if case.config is None:
-        return Row(case, refused=case.refused, failed=case.failed)
+def common_settings(runs: Sequence[PlannedRun]) -> dict[str, Any]:
+    """What holds for all runs, by name; None for what differs between them."""
+    settings = [_settings(run) for run in runs]
+    by_name = {name: {values[name] for values in settings} for name in settings[0]}
+    return {name: values.pop() if len(values) == 1 else None for name, values in by_name.items()}
+
+
+def _settings(run: PlannedRun) -> dict[str, Any]:
+    request = _request(run)
+    backbone, training = probe_backbone(resolve_backbone(request.backbone), request.image_size), _training(request)
+    return {
+        "backbone": backbone.name,
+        "image_size": backbone.image_size,
+        "batch_size": training.batch_size,
+        "precision": request.precision,
+        "attention_kernel": request.attention_kernel,
+        "optimizer": training.optimizer,
+        "checkpointing": request.checkpointing,
+        "accumulate": training.accumulate,
+        "device": request.device,
+        "preload": request.preload,
+    }
+
+
+def _request(run: PlannedRun) -> Request:
+    if run.request is None:
+        raise ValueError(f"nobody knows what was asked for of {run.method}")
+    return run.request
+
+
+def _training(request: Request) -> TrainingConfig:
+    return validate_settings(TrainingConfig, {"lr": 1.0, "weight_decay": 0.0, **request.training}, "training")
+
+
+def _printed(run: PlannedRun) -> dict[str, int] | None:
+    """What the papers print, where nothing was asked for that they did not do either."""
+    request, settings = _request(run), _settings(run)
+    is_usual = (settings["optimizer"], settings["accumulate"], settings["checkpointing"]) == ("adamw", 1, False)
+    if not is_usual or request.method_settings or request.preload is False or request.device != "cuda":
+        return None
+    return printed_figures(settings["backbone"], settings["image_size"], settings["batch_size"]).get(run.method)
+
+
+def _predict(run: PlannedRun, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
+    if run.config is None:
+        return Row(run, refused=run.refusal, failed=run.is_defect)
     try:
         with shared_shapes():
-            return _Prediction(case.config, _catalog(folders), classes, extras).row(case)
+            return _Prediction(run.config, _catalog(folders), classes, extras).row(run)
     except InputError as error:
-        return Row(case, refused=error.message)
+        return Row(run, refused=error.message)
     except Exception as error:  # one method's defect is a line of the table, and the others stand
-        return Row(case, refused=f"{type(error).__name__}: {error}", failed=True)
+        return Row(run, refused=f"{type(error).__name__}: {error}", failed=True)
 
 
 @cache
@@ -162,12 +214,12 @@ class _Prediction:
         self._extras = extras
         self._assembled = self._assemble(config)
 
-    def row(self, case: Case) -> Row:
+    def row(self, run: PlannedRun) -> Row:
         memory = self._training(self._config, self._assembled)
         largest = self._largest(memory)
         savings = self._savings(_figure(memory)) if self._extras.savings else None
         return Row(
-            case,
+            run,
             memory,
             inference=self._inference() if self._extras.inference else None,
             fits=None if self._extras.budget is None else _figure(memory) <= self._extras.budget,

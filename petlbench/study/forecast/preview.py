@@ -24,9 +24,9 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.existing import stored_result
 from petlbench.study.forecast.dry_run import PreloadedBytes, dry_run
-from petlbench.study.grid import Planned
+from petlbench.study.grid import PlannedRun
 
-__all__ = ["Preview", "preview_matrix"]
+__all__ = ["Preview", "preview_grid"]
 
 # What `petlbench.features.quota` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
@@ -95,7 +95,7 @@ class Preview:
         }
 
 
-def preview_matrix(plans: Sequence[Planned], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
+def preview_grid(plans: Sequence[PlannedRun], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
     """Predict what a study would take.
 
     Args:
@@ -110,21 +110,21 @@ def preview_matrix(plans: Sequence[Planned], context: RunContext, *, workers: Wo
     seconds = _known_seconds(options.output)
     progress.phase("predicting memory", len(cells))
     # Asked here: a worker was forked from this process, and must not touch the device.
-    devices = {str(one.config.device) for one in plans if one.config is not None}
+    devices = {str(run.config.device) for run in plans if run.config is not None}
     memory = {device: _available(device) for device in devices}
     preview = partial(_preview, options=options, seconds=seconds, available=memory)
     return (workers or Workers()).map(preview, cells, progress.advance)
 
 
-def _cells(plans: Sequence[Planned]) -> list[list[Planned]]:
-    found: dict[tuple[str, str], list[Planned]] = {}
+def _cells(plans: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    cells: dict[tuple[str, str], list[PlannedRun]] = {}
     for planned in plans:
-        found.setdefault((planned.method, planned.dataset), []).append(planned)
-    return list(found.values())
+        cells.setdefault((planned.method, planned.dataset), []).append(planned)
+    return list(cells.values())
 
 
 def _preview(
-    plans: Sequence[Planned],
+    plans: Sequence[PlannedRun],
     *,
     options: RunOptions,
     seconds: Mapping[str, Sequence[float]],
@@ -136,8 +136,8 @@ def _preview(
     config, problems = first.config, []
     memory, preloaded = None, PreloadedBytes()
     try:
-        found = dry_run(_resolve(config, options), options.cache)
-        memory, preloaded = found.memory, found.preloaded
+        plan = dry_run(_resolve(config, options), options.cache)
+        memory, preloaded = plan.memory, plan.preloaded
     except InputError as error:
         problems.append(error.message)
         if error.kind in _NO_ROOM:
@@ -149,7 +149,7 @@ def _preview(
         first.method,
         first.dataset,
         len(plans),
-        finished=sum(_is_finished(one, options.output) for one in plans),
+        finished=sum(_is_finished(run, options.output) for run in plans),
         memory=memory,
         available=available[config.device],
         seconds=fmean(usual) if usual else None,
@@ -175,18 +175,18 @@ def _catalog(folders: tuple[Path, ...]) -> Catalog:
     return Catalog(folders)
 
 
-def _is_finished(planned: Planned, output: Path) -> bool:
+def _is_finished(planned: PlannedRun, output: Path) -> bool:
     result = stored_result(output, planned.config.run_id) if planned.config is not None else None
     return result is not None and result.status == "finished"
 
 
 def _known_seconds(output: Path) -> dict[str, list[float]]:
     """Times of the finished runs, by what a run's time depends on."""
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for result in iter_results(output):
         if result.status == "finished" and "total" in result.timing:
-            found.setdefault(_alike(result.config), []).append(result.timing["total"])
-    return found
+            seconds.setdefault(_alike(result.config), []).append(result.timing["total"])
+    return seconds
 
 
 def _alike(config: RunConfig) -> str:

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from petlbench.cli.live_table import LiveTable
 from petlbench.results.journal import read_journal
-from petlbench.study.grid import Planned
-from petlbench.study.status import Board, RunState
+from petlbench.study.grid import PlannedRun
+from petlbench.study.status import RunState, StudyStatus
 from petlbench.sweep.winner import write_winner
 
 Cli = Callable[..., Any]
@@ -203,6 +203,34 @@ def test_the_time_of_a_run_is_that_of_earlier_ones_alike(cli: Cli, bench: Bench)
     assert "–" in shown.out
 
 
+MINE = """
+from petlbench.study.executors.base import Executor, ExecutorCard
+from petlbench.study.executors.job import Started
+from petlbench.study.executors.run_job import perform
+
+
+class Mine(Executor):
+    card = ExecutorCard(name="mine", title="one after the other")
+
+    def run(self, jobs, on):
+        for job in jobs:
+            if job is not None:
+                print("mine carries out", job.config.run_id)
+                on(job, Started("mine"))
+                on(job, perform(job, lambda event: on(job, event)))
+"""
+
+
+def test_an_executor_of_ones_own_is_one_file(cli: Cli, bench: Bench, here: Path) -> None:
+    (here / "own").mkdir()
+    (here / "own" / "mine.py").write_text(MINE)
+    outcome = cli(*bench("full,linear", "--executor", "mine", "--catalog", "own", "--json"))
+    assert outcome.status == 0, outcome.err
+    runs = outcome.document["runs"]
+    assert [run["status"] for run in runs] == ["finished"] * 2
+    assert all(f"mine carries out {run['run_id']}" in outcome.err for run in runs)
+
+
 def test_what_will_not_fit_is_said(cli: Cli, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petlbench.study.forecast.preview.free_memory", lambda: 1000)
     cells = cli(*bench("full,fpt", "--dry-run", "--json", "--cache-size", "1kB")).document["cells"]
@@ -223,6 +251,7 @@ def test_what_will_not_fit_is_said(cli: Cli, bench: Bench, monkeypatch: pytest.M
         ({"more": ("--set", "lora.rank=3")}, "unknown_setting_group", "lora"),
         ({"more": ("--set", "linear.rank=3")}, "unknown_setting", "rank"),
         ({"more": ("--study", "a/b")}, "bad_study", "a/b"),
+        ({"more": ("--executor", "lcoal")}, "unknown_executor", "lcoal"),
         ({"more": ("--from-sweep", "fiar")}, "unknown_winner", "fiar"),
     ],
 )
@@ -236,13 +265,14 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 
 
 def test_the_live_table_counts_what_is_done_and_names_what_is_under_way() -> None:
-    states = [RunState(Planned("fpt", "digits", seed)) for seed in range(4)]
-    states += [RunState(Planned("choosy", "digits", 0), "unsupported")]
-    board = Board(states)
+    states = [RunState(PlannedRun("fpt", "digits", seed)) for seed in range(4)]
+    states += [RunState(PlannedRun("choosy", "digits", 0), "unsupported")]
+    board = StudyStatus(states)
     console = Console(force_terminal=True, width=100, height=30, record=True, color_system=None)
     states[0].status, states[1].status, states[1].phase = "finished", "running", "preloading"
     states[2].status, states[2].error = "oom", {"kind": "oom", "message": "too large", "hint": ""}
-    with LiveTable(board, 1, console) as live:
+    with LiveTable(console) as live:
+        live.begin(board, 1)
         live.changed(states[2])
     shown = console.export_text()
     assert "fpt on digits, seed 2: oom: too large" in shown

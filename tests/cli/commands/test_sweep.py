@@ -76,6 +76,19 @@ def test_a_dry_run_shows_the_space_and_leaves_nothing(cli: Callable[..., Any], o
     assert "lr 0.001, 0.01" in cli(*options, "--dry-run").out
 
 
+def test_sizes_are_searched_on_request_and_under_the_old_name_too(cli: Callable[..., Any]) -> None:
+    options = ["sweep", "lr_wd", "--method", "lora", "--dataset", "digits", "--backbone", "petlbench_micro"]
+    options += ["--trials", "3", "--dry-run", "--json"]
+    matched, tuned = cli(*options, "--no-search-sizes"), cli(*options, "--search-sizes")
+    assert cli(*options).document == matched.document
+    assert "method.rank" not in matched.document["searches"][0]["space"]["searched"]
+    assert "method.rank" in tuned.document["searches"][0]["space"]["searched"]
+    old = cli(*options, "--track", "tuned")
+    assert old.document == tuned.document
+    assert "--search-sizes" in old.err
+    assert "--track" not in tuned.err
+
+
 def test_shipped_sweeps_are_listed(cli: Callable[..., Any]) -> None:
     assert {item["name"] for item in cli("list", "sweeps", "--json").document["items"]} == {"fair", "lr_wd", "quick"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from petlbench.study.executors import open_executor
+from petlbench.core.catalog import Catalog
+from petlbench.study.executors.base import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
 from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
@@ -20,7 +21,7 @@ def test_jobs_are_asked_for_when_there_is_room_and_not_before(make_job: MakeJob,
             assert asked[-1] == job.config.seed
 
     watcher.react = note
-    open_executor("local", workers=0).run(lazily(jobs, asked, gaps=1), watcher)
+    open_executor("local", ExecutorOptions(workers=0), Catalog()).run(lazily(jobs, asked, gaps=1), watcher)
     assert asked == [0, 1]
     assert ended_when_asked == [0, 1]
     assert [ended.status for ended in watcher.endings()] == ["finished", "finished"]
@@ -38,9 +39,9 @@ def test_a_fault_of_the_watcher_is_not_recorded_as_one_of_the_run(make_job: Make
 
     watcher.react = fail
     with pytest.raises(RuntimeError, match="database is gone"):
-        open_executor("local", workers=0).run(iter([job]), watcher)
+        open_executor("local", ExecutorOptions(workers=0), Catalog()).run(iter([job]), watcher)
     assert stored(job).status == "interrupted"
-    open_executor("local", workers=0).run(iter([job]), Watcher())
+    open_executor("local", ExecutorOptions(workers=0), Catalog()).run(iter([job]), Watcher())
     assert [line["epoch"] for line in journal(job, "started")] == [0, 1]
     assert stored(job).status == "finished"
 
@@ -55,7 +56,7 @@ def test_an_interrupt_is_told_and_raised(make_job: MakeJob, watcher: Watcher) ->
 
     watcher.react = stop
     with pytest.raises(KeyboardInterrupt):
-        open_executor("local", workers=0).run(lazily(jobs, asked), watcher)
+        open_executor("local", ExecutorOptions(workers=0), Catalog()).run(lazily(jobs, asked), watcher)
     assert asked == [0]
     assert [ended.status for ended in watcher.endings()] == ["interrupted"]
     assert stored(jobs[0]).status == "interrupted"
@@ -64,6 +65,6 @@ def test_an_interrupt_is_told_and_raised(make_job: MakeJob, watcher: Watcher) ->
 @pytest.mark.slow
 def test_one_run_that_fails_does_not_stop_the_others(make_job: MakeJob, watcher: Watcher) -> None:
     jobs = [make_job(trouble="memory"), make_job(epochs=1)]
-    open_executor("local", workers=0).run(iter(jobs), watcher)
+    open_executor("local", ExecutorOptions(workers=0), Catalog()).run(iter(jobs), watcher)
     assert [ended.status for ended in watcher.endings()] == ["oom", "finished"]
     assert isinstance(watcher.of(jobs[1])[-1], Ended)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError
 from petlbench.results.folder import RunFolder
-from petlbench.study.executors import open_executor
+from petlbench.study.executors.base import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
 from petlbench.study.executors.local import LocalExecutor
 from petlbench.study.executors.process import WorkerProcess
@@ -95,7 +96,7 @@ def test_two_workers_work_at_the_same_time_and_give_the_same_results_as_none(
     make_job: MakeJob, watcher: Watcher, tmp_path: Path
 ) -> None:
     jobs = [make_job(seed, epochs=3, trouble="slow") for seed in range(4)]
-    open_executor("local", workers=2).run(iter(jobs), watcher)
+    open_executor("local", ExecutorOptions(workers=2), Catalog()).run(iter(jobs), watcher)
     results = [stored(job) for job in jobs]
     assert [result.status for result in results] == ["finished"] * 4
     running, most = set[int](), 0
@@ -106,7 +107,7 @@ def test_two_workers_work_at_the_same_time_and_give_the_same_results_as_none(
     assert most == 2
     assert len({line["pid"] for job in jobs for line in journal(job, "started")}) == 2
     (tmp_path / "results").rename(tmp_path / "in_processes")
-    open_executor("local", workers=0).run(iter(jobs), Watcher())
+    open_executor("local", ExecutorOptions(workers=0), Catalog()).run(iter(jobs), Watcher())
     assert [stored(job).metrics for job in jobs] == [result.metrics for result in results]
 
 
@@ -185,13 +186,14 @@ def test_workers_that_cannot_start_stop_the_study_and_not_its_runs(
 DRIVER = """
 import pickle, sys
 from pathlib import Path
-from petlbench.study.executors import open_executor
+from petlbench.core.catalog import Catalog
+from petlbench.study.executors.base import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Action
 from petlbench.core.interrupt import install_handlers
 
 install_handlers()
 jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
-open_executor("local", workers=2).run(iter(jobs), lambda job, event: Action.GO_ON)
+open_executor("local", ExecutorOptions(workers=2), Catalog()).run(iter(jobs), lambda job, event: Action.GO_ON)
 """
 
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.study.executors import open_executor
+from petlbench.study.executors.base import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
 from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
@@ -62,7 +63,9 @@ def test_a_node_that_is_lost_costs_no_run_and_none_is_finished_twice(
             cluster.remove_node(node, allow_graceful=False)
 
     watcher.react = react
-    open_executor("ray", workers=8, address=cluster.address).run(lazily(jobs, asked), watcher)
+    open_executor("ray", ExecutorOptions(workers=8, address=cluster.address), Catalog()).run(
+        lazily(jobs, asked), watcher
+    )
     assert len(lost) == 1
     assert asked == list(range(6))
     assert [ended.status for ended in watcher.endings()] == ["finished"] * 6
@@ -104,7 +107,9 @@ def test_what_goes_wrong_on_a_cluster_is_what_goes_wrong_here(
             os.kill(victims[0], signal.SIGKILL)
 
     watcher.react = react
-    open_executor("ray", workers=2).run(iter([oom, pruned, killed, deadly, hanging]), watcher)
+    open_executor("ray", ExecutorOptions(workers=2), Catalog()).run(
+        iter([oom, pruned, killed, deadly, hanging]), watcher
+    )
     endings = {job.config.run_id: event for job, event in watcher.heard if isinstance(event, Ended)}
     ended = [endings[job.config.run_id] for job in (oom, pruned, killed, deadly, hanging)]
     assert [ending.status for ending in ended] == ["oom", "pruned", "finished", "failed", "timeout"]
@@ -124,7 +129,7 @@ def test_an_interrupt_stops_the_runs_which_can_go_on(local_cluster: None, make_j
 
     watcher.react = stop
     with pytest.raises(KeyboardInterrupt):
-        open_executor("ray", workers=2).run(iter(jobs), watcher)
+        open_executor("ray", ExecutorOptions(workers=2), Catalog()).run(iter(jobs), watcher)
     assert [ended.status for ended in watcher.endings()] == ["interrupted"] * 2
     begun = [job for job in jobs if journal(job, "started")]
     assert [stored(job).status for job in begun] == ["interrupted"] * len(begun)
@@ -133,9 +138,11 @@ def test_an_interrupt_stops_the_runs_which_can_go_on(local_cluster: None, make_j
 
 def test_more_than_a_machine_has_is_refused(local_cluster: None, make_job: MakeJob, watcher: Watcher) -> None:
     with pytest.raises(InputError, match="no node of the Ray cluster has 64 CPU"):
-        open_executor("ray", workers=1, cpus=64).run(iter([make_job()]), watcher)
+        open_executor("ray", ExecutorOptions(workers=1, cpus=64), Catalog()).run(iter([make_job()]), watcher)
 
 
 def test_a_cluster_that_does_not_answer_is_named(make_job: MakeJob, watcher: Watcher) -> None:
     with pytest.raises(InputError, match="127.0.0.1:9"):
-        open_executor("ray", workers=1, address="127.0.0.1:9").run(iter([make_job()]), watcher)
+        open_executor("ray", ExecutorOptions(workers=1, address="127.0.0.1:9"), Catalog()).run(
+            iter([make_job()]), watcher
+        )
