@@ -1,0 +1,306 @@
+"""A method on a backbone so small that all of its contract takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.data.loader import Batch
+from petlbench.features.source import LiveFeatures, NoFeatures
+from petlbench.models.backbone import Backbone
+from petlbench.models.build import Assembled, assemble
+from petlbench.models.info import BackboneInfo
+from petlbench.models.method import Adapted, Inputs, Method
+from petlbench.models.registry import build_backbone, probe_backbone
+from petlbench.training.step import Step, new_step
+
+__all__ = ["BATCH", "CLASSES", "Model", "Subject", "graph_leaves", "random_images", "stirred_weights"]
+
+BATCH, CLASSES = 4, 3
+_FOLDER = TemporaryDirectory(prefix="petlbench-testing-")
+
+
+@cache
+def stirred_weights(backbone: str, image_size: int) -> Path:
+    """Return a file of weights in which no tensor is trivial: zero biases and unit scales would hide mistakes.
+
+    Args:
+        backbone: timm's name.
+        image_size: Height and width in pixels.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        module = build_backbone(backbone, image_size, "none", torch.device("cpu")).module
+        state = {name: value + 0.1 * torch.randn_like(value) for name, value in module.state_dict().items()}
+    file = Path(_FOLDER.name) / f"{backbone}-{image_size}.safetensors"
+    save_file(state, file)
+    return file
+
+
+def random_images(image_size: int, count: int = BATCH) -> Tensor:
+    """Return the same random images (B, 3, H, W) each time."""
+    return torch.randn(count, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))
+
+
+def graph_leaves(output: Tensor) -> list[Tensor]:
+    """Return every tensor that a backward pass from ``output`` would give a gradient."""
+    nodes, visited, leaves = [output.grad_fn], set[Any](), []
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        nodes += [following for following, _ in node.next_functions]
+    return leaves
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method and the backbone that it is tried on.
+
+    Args:
+        method: The method's class.
+        backbone: timm's name.
+        image_size: Height and width in pixels.
+        settings: Settings of the method that differ from its defaults.
+    """
+
+    method: type[Method[Any]]
+    backbone: str
+    image_size: int
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __str__(self) -> str:
+        """Name it in a test's id."""
+        return f"{getattr(getattr(self.method, 'card', None), 'name', self.method.__name__)}-{self.backbone}"
+
+    @property
+    def title(self) -> str:
+        """What the messages call it."""
+        return f"{self.method.__name__} on {self.backbone} at {self.image_size} pixels"
+
+    @property
+    def info(self) -> BackboneInfo:
+        """The backbone's structure."""
+        return probe_backbone(self.backbone, self.image_size)
+
+    def refusal(self) -> str | None:
+        """Why the method refuses the backbone; None where it does not."""
+        return self.method.from_settings(self.settings).refuse(self.info)
+
+    def config(self, seed: int = 0, **training: Any) -> RunConfig:
+        """The run that stands for this subject.
+
+        Args:
+            seed: Of initial values.
+            training: Settings of the training. Without weight decay a tensor changes by its gradient alone.
+        """
+        config = dict[str, Any](
+            method=self.method.card.name,
+            method_settings=self.settings,
+            dataset="digits",
+            split="random",
+            backbone=self.backbone,
+            weights=str(stirred_weights(self.backbone, self.image_size)),
+            image_size=self.image_size,
+            training=TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": BATCH, **training}),
+            preload=False,
+            seed=seed,
+            device="cpu",
+            threads=1,
+        )
+        return RunConfig.model_validate(config)
+
+    def adapt(self) -> Adapted:
+        """Return what the method makes of a frozen backbone, before the engine freezes what is not declared.
+
+        Raises:
+            TypeError: When it makes no `Adapted`.
+        """
+        backbone = self.plain_backbone()
+        backbone.module.requires_grad_(False)
+        torch.manual_seed(0)
+        adapted: Any = self.method.from_settings(self.settings).adapt(backbone, CLASSES)
+        if not isinstance(adapted, Adapted):
+            raise TypeError(f"adapt returns a {type(adapted).__name__}, not an Adapted(module, learnable)")
+        return adapted
+
+    def plain_backbone(self) -> Backbone:
+        """Return the backbone as it is before it is adapted, in evaluation mode."""
+        weights = str(stirred_weights(self.backbone, self.image_size))
+        backbone = build_backbone(self.backbone, self.image_size, weights, torch.device("cpu"))
+        backbone.module.eval()
+        return backbone
+
+    def build(self, seed: int = 0, device: str = "cpu") -> Model:
+        """Build the method as the engine does, and let it choose from the data where it does.
+
+        Args:
+            seed: Of initial values.
+            device: ``cpu`` or ``meta``.
+        """
+        method = self.method.from_settings(self.settings)
+        assembled = assemble(self.config(seed), method, CLASSES, torch.device(device))
+        model = Model(self, assembled)
+        if assembled.adapted.prepare is not None and device != "meta":
+            assembled.adapted.prepare([(model.inputs(), model.batch().labels)])
+        return model
+
+    def at(self, image_size: int) -> Subject:
+        """The same at another image size."""
+        return replace(self, image_size=image_size)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A subject that was built.
+
+    Args:
+        subject: What it was built from.
+        assembled: Its parts.
+    """
+
+    subject: Subject
+    assembled: Assembled
+
+    @property
+    def adapted(self) -> Adapted:
+        """The module and what it learns."""
+        return self.assembled.adapted
+
+    @property
+    def module(self) -> nn.Module:
+        """The module."""
+        return self.adapted.module
+
+    def double(self) -> Model:
+        """The same in float64, in place."""
+        self.assembled.backbone.module.double()
+        self.module.double()
+        return self
+
+    def batch(self, images: Tensor | None = None, labels: Tensor | None = None) -> Batch:
+        """A batch as the engine would load it.
+
+        Args:
+            images: The images (B, 3, H, W); random ones where none are given.
+            labels: Their classes, (B,).
+        """
+        info, backbone = self.assembled.backbone.info, self.assembled.backbone.module
+        like = next(backbone.parameters())
+        images = random_images(info.image_size) if images is None else images
+        labels = torch.arange(len(images)) % CLASSES if labels is None else labels
+        images = images.to(like.device, like.dtype)
+        views = {
+            name: nn.functional.interpolate(images, size=(view.size, view.size))
+            for name, view in self.assembled.method.views(info, info.image_size).items()
+        }
+        return Batch(torch.arange(len(labels)), views, labels.to(like.device))
+
+    def source(self, batch: Batch) -> Inputs:
+        """What the module takes of a batch: views, and features of the frozen backbone where it takes any."""
+        if self.assembled.frozen is None:
+            return NoFeatures()(batch)
+        inputs = LiveFeatures(self.assembled.backbone, self.assembled.frozen, "fp32")(batch)
+        precise = next(self.assembled.backbone.module.parameters()).dtype == torch.float64
+        if not precise:
+            return inputs
+        return Inputs(inputs.views, {n: t.double() if t.is_floating_point() else t for n, t in inputs.features.items()})
+
+    def inputs(self, images: Tensor | None = None) -> Inputs:
+        """What the module takes of some images (B, 3, H, W)."""
+        return self.source(self.batch(images))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the module and, under ``backbone.``, of a backbone beside it; buffers included."""
+        inside = dict(_tensors(self.module))
+        # What is shared with the module keeps the module's name; a storage, since two wrappers may hold one tensor.
+        shared = {tensor.data_ptr() for tensor in inside.values()}
+        beside = _tensors(self.assembled.backbone.module)
+        return {**{f"backbone.{n}": t for n, t in beside if t.data_ptr() not in shared}, **inside}
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of every tensor, by name."""
+        return {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
+
+    def changes(self, before: Mapping[str, Tensor]) -> set[str]:
+        """Names of the tensors that are no longer what they were, to the last bit."""
+        after = self.tensors()
+        return {name for name in before if name not in after or not torch.equal(before[name], after[name])}
+
+    def step(self, **training: Any) -> Step:
+        """The engine's step, ready to be taken."""
+        self.module.train()
+        torch.manual_seed(5)
+        return new_step(self.subject.config(**training), self.adapted, self.source, None)
+
+    def take(self, step: Step, batch: Batch, number: int, steps: int) -> Tensor:
+        """Take one step as the engine does.
+
+        Args:
+            step: The step.
+            batch: The images.
+            number: Which step it is, from 1.
+            steps: Of how many.
+
+        Returns:
+            The loss, a scalar.
+        """
+        loss = step(batch)
+        if self.adapted.companion is not None:
+            self.adapted.companion.after_step(number, steps)
+        return loss
+
+    def train(self, steps: int = 3) -> list[float]:
+        """Train on one batch and return the losses."""
+        step, batch = self.step(), self.batch()
+        return [float(self.take(step, batch, number, steps)) for number in range(1, steps + 1)]
+
+    def gradients(self, steps: int = 1, training: bool = True, **settings: Any) -> dict[str, Tensor]:
+        """Losses and last gradients of some steps, after which the parameters are put back.
+
+        Args:
+            steps: How many.
+            training: Whether the module is in training mode, where dropout and the like draw.
+            settings: Settings of the training.
+        """
+        learnable = self.adapted.parameters()
+        before = {name: tensor.detach().clone() for name, tensor in learnable.items()}
+        step, batch = self.step(**settings), self.batch()
+        self.module.train(training)
+        gradients = {"losses": torch.stack([step(batch) for _ in range(steps)])}
+        with torch.no_grad():
+            for name, tensor in learnable.items():
+                assert tensor.grad is not None, name  # noqa: S101 - a rule of its own
+                gradients[name] = tensor.grad.clone()
+                tensor.copy_(before[name])
+        return gradients
+
+    def logits(self, images: Tensor | None = None) -> Tensor:
+        """Logits (B, C) in evaluation mode."""
+        with torch.no_grad():
+            output: Tensor = self.module.eval()(self.inputs(images))
+        return output
+
+    def logits_of(self, backbone: Backbone) -> Tensor:
+        """Logits (B, C) of a backbone's final feature through the method's head."""
+        head: Any = self.module.get_submodule("head")
+        with torch.no_grad():
+            output: Tensor = head.eval()(backbone.pooled(random_images(backbone.info.image_size)))
+        return output
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
