@@ -11,10 +11,7 @@ from petlbench.audit.leaks import DuplicatePair, Leaks
 __all__ = ["TOO_EASY", "Finding", "find"]
 
 TOO_EASY = 0.9
-"""A baseline whose AUC is above this marks the dataset, if it is certain enough."""
-
-_CERTAIN = 0.85
-"""Its lower bound has to be above this: 15 images of each class that are told without an error are enough."""
+"""A baseline whose AUC is above this with its lower bound marks the dataset."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,7 @@ def find(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping[str, s
 
 
 def _verdicts(baselines: Sequence[Baseline]) -> Iterator[Finding]:
-    above = {
-        baseline.name: baseline
-        for baseline in baselines
-        if (baseline.auc or 0.0) > TOO_EASY and (baseline.low or 0.0) > _CERTAIN
-    }
+    above = {baseline.name: baseline for baseline in baselines if (baseline.low or 0.0) > TOO_EASY}
     if "metadata" in above:
         how = (
             "and without the file size too"

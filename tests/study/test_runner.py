@@ -286,7 +286,7 @@ def test_more_threads_than_cores_are_told(make_study: MakeStudy) -> None:
 def test_the_summary_chooses_by_validation(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     study = make_study()
     _, board = carry_out(study)
-    summary = summarize("table", board, study.place.output)
+    summary = summarize("table", board, study.options.output)
     for dataset, best in summary.best.items():
         means = {method: summary.cell(method, dataset).val_auc for method in board.methods}
         assert best.val_auc is not None
