@@ -2,6 +2,8 @@
 
 # The API.
 from .api import adapt as adapt
+from .api import bench as bench
+from .api import compare as compare
 from .api import estimate_memory as estimate_memory
 from .api import list_backbones as list_backbones
 from .api import list_datasets as list_datasets
@@ -10,8 +12,11 @@ from .api import list_metrics as list_metrics
 from .api import list_reports as list_reports
 from .api import list_sweeps as list_sweeps
 from .api import load as load
+from .api import load_results as load_results
 from .api import register as register
+from .api import report as report
 from .api import run as run
+from .api import sweep as sweep
 from .core.config import RunConfig as RunConfig
 
 # What method files are made of: they import it from here alone, wherever the engine keeps it.

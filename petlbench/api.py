@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog, register
 from petlbench.core.entry import Kind
+from petlbench.core.errors import unknown_name
 from petlbench.core.progress_bars import shown_progress
 from petlbench.core.request import read_request, request_of
 
@@ -24,12 +26,18 @@ if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.models.adapted_model import AdaptedModel
     from petlbench.models.method import Method
+    from petlbench.report.document import Document
     from petlbench.results.result import Result
+    from petlbench.results.table import Results
     from petlbench.run.options import RunOptions
     from petlbench.run.predict import Trained
+    from petlbench.statistics.verdict import Comparison
+    from petlbench.sweep.outcome import SweepResult
 
 __all__ = [
     "adapt",
+    "bench",
+    "compare",
     "estimate_memory",
     "list_backbones",
     "list_datasets",
@@ -38,8 +46,11 @@ __all__ = [
     "list_reports",
     "list_sweeps",
     "load",
+    "load_results",
     "register",
+    "report",
     "run",
+    "sweep",
 ]
 
 Folder = str | Path
@@ -190,6 +201,207 @@ def estimate_memory(
     return pandas.DataFrame([{**document, **part} for document, part in zip(documents, parts, strict=True)])
 
 
+def bench(
+    methods: str | Iterable[str],
+    datasets: Any,
+    seeds: Iterable[int] = (0,),
+    *,
+    study: str = "bench",
+    executor: str = "local",
+    workers: int = 0,
+    timeout: float | None = None,
+    retry_failed: bool = False,
+    output: Folder = "results",
+    catalog: Folders = (),
+    progress: bool = True,
+    **options: Any,
+) -> Results:
+    """The results of every combination of methods, datasets and seeds; what is finished is left alone.
+
+    Args:
+        methods: Names of methods; ``all`` for every one.
+        datasets: Datasets as `run` takes them, one or several.
+        seeds: Seeds, each once.
+        study: The study's name.
+        executor: Where runs are carried out: ``local``, ``ray`` or one of your own.
+        workers: How many runs at once, each in a process of its own; 0 for this process.
+        timeout: Seconds after which a run is stopped.
+        retry_failed: Whether failed runs are tried again.
+        output: Folder of all results.
+        catalog: Folders with methods, datasets, … of your own.
+        progress: Whether a table shows what goes on.
+        options: As for `run`.
+
+    Returns:
+        The study's results, unfinished ones too; ``.to_dataframe(level="cell")`` has means over seeds.
+
+    Raises:
+        InputError: When a name, a setting or a dataset is wrong.
+    """
+    from petlbench.results.table import load_results
+    from petlbench.study.carry_out import carry_out, plan_runs
+    from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.study.grid import Grid
+    from petlbench.study.live_table import LiveTable
+    from petlbench.study.runner import Study
+    from petlbench.study.status import StudyObserver
+
+    run_options, values = _sorted(options, output, catalog)
+    names = _names(methods, Catalog(run_options.catalogs))
+    request = request_of({"method": names[0], **values}, "bench()")
+    grid = Grid(names, _datasets(datasets, run_options), list(seeds), request)
+    plans = plan_runs(study, [grid], run_options)
+    studies = [Study(name, runs, run_options, timeout, retry_failed, max(1, workers)) for name, runs in plans.items()]
+    with LiveTable() if progress else nullcontext(StudyObserver()) as observer:
+        carry_out(studies, executor, ExecutorOptions(workers), observer)
+    return load_results(run_options.output, study)
+
+
+def sweep(
+    sweep: str,
+    methods: str | Iterable[str],
+    datasets: Any,
+    *,
+    trials: int | None = None,
+    search_sizes: bool | None = None,
+    test: bool = True,
+    study: str | None = None,
+    storage: str | None = None,
+    executor: str = "local",
+    workers: int = 0,
+    timeout: float | None = None,
+    retry_failed: bool = False,
+    output: Folder = "results",
+    catalog: Folders = (),
+    progress: bool = True,
+    **options: Any,
+) -> SweepResult:
+    """What a search found best for each method on each dataset: ``.best``, ``.trials``.
+
+    Args:
+        sweep: Name of a search; see `list_sweeps`.
+        methods: Names of methods; ``all`` for every one.
+        datasets: Datasets as `run` takes them, one or several.
+        trials: Trials of every method; None for the sweep's own number.
+        search_sizes: Whether the methods' sizes are searched, too; None for the sweep's own choice.
+        test: Whether the winner is run on the sweep's seeds, and tested once on each.
+        study: The study of the winners' runs; None for the sweep's name.
+        storage: Address of the database of trials; None for a file in the output folder.
+        executor: As for `bench`.
+        workers: As for `bench`.
+        timeout: Seconds after which a run is stopped.
+        retry_failed: Whether failed trials are tried again.
+        output: Folder of all results.
+        catalog: Folders with methods, datasets, … of your own.
+        progress: Whether a line a trial shows what goes on.
+        options: As for `run`; what is given here is not searched.
+
+    Raises:
+        InputError: When a name, a setting or a dataset is wrong.
+    """
+    from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.sweep.outcome import SweepResult
+    from petlbench.sweep.spec import load_sweep
+    from petlbench.sweep.sweep import SweepObserver, SweepOptions, carry_out, plan_searches
+    from petlbench.sweep.trial_lines import TrialLines
+
+    run_options, values = _sorted(options, output, catalog)
+    catalogs = Catalog(run_options.catalogs)
+    track = None if search_sizes is None else "tuned" if search_sizes else "matched"
+    changes = {name: value for name, value in (("trials", trials), ("track", track)) if value is not None}
+    requests = [
+        request_of({**values, "method": method, "dataset": dataset}, "sweep()")
+        for dataset in _datasets(datasets, run_options)
+        for method in _names(methods, catalogs)
+    ]
+    card = load_sweep(catalogs.find("sweep", sweep), **changes)
+    searches = plan_searches(sweep, card, requests, run_options, study_name=study, timeout=timeout)
+    how = SweepOptions(storage, executor, ExecutorOptions(workers), is_final=test, retry_failed=retry_failed)
+    with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
+        return SweepResult(carry_out(searches, how, observer))
+
+
+def report(
+    name: str, results: Folder = "results", *, catalog: Folders = (), progress: bool = False, **options: Any
+) -> Document:
+    """A table or figure of stored results: ``.to_dataframe()``, ``.to_latex()``, ``.to_markdown()``, ``.save(path)``.
+
+    Args:
+        name: Name of a report; see `list_reports`.
+        results: A folder of results, ``mlflow:URI`` or ``papers:NAME``.
+        catalog: Folders with reports, metrics, … of your own.
+        progress: Whether a bar shows what goes on.
+        options: Fields of `petlbench.report.request.ReportRequest`: ``study``, ``preset``, ``where``, ``columns``,
+            ``metric``, ``against``, …
+
+    Raises:
+        InputError: When there are no results for it, or none that one table may hold.
+    """
+    from petlbench.report.build import build_report
+    from petlbench.report.request import ReportRequest
+    from petlbench.report.spec import load_report
+
+    names = [each.name for each in fields(ReportRequest)]
+    for option in options:
+        if option not in names:
+            raise unknown_name("option of report()", option, names)
+    catalogs = _catalog(catalog)
+    with shown_progress(progress) as shown:
+        return build_report(load_report(catalogs, name), ReportRequest(str(results), **options), catalogs, shown)
+
+
+def load_results(folder: Folder = "results", study: str | None = None) -> Results:
+    """The results in a folder, with PPE and PME: ``.to_dataframe()`` has one row a run, ``level="cell"`` one a cell.
+
+    Args:
+        folder: Folder of all results.
+        study: A study whose runs are taken alone.
+
+    Raises:
+        InputError: When there is no such folder or study, or a result is damaged.
+    """
+    from petlbench.results.table import load_results
+
+    return load_results(folder, study)
+
+
+def compare(
+    a: str,
+    b: str,
+    *,
+    on: str | Iterable[str] | None = None,
+    results: Folder = "results",
+    study: str | None = None,
+    metric: str = "auc",
+    catalog: Folders = (),
+) -> Comparison:
+    """How much better method a is than method b: ``.effect``, ``.interval`` (fractions), ``.verdict``.
+
+    Args:
+        a: A method.
+        b: The method that it is compared with.
+        on: A dataset, or several; None for all that both were run on.
+        results: Folder of all results.
+        study: A study whose runs are taken alone.
+        metric: Name of the score.
+        catalog: Folders with metrics of your own.
+
+    Returns:
+        Over several datasets the mean of their differences. `petlbench.statistics.comparison` says how the interval
+        is made of images, seeds and splits.
+
+    Raises:
+        InputError: When one of them has no finished run there, or the runs are not comparable.
+    """
+    from petlbench.metrics.metric import Metric
+    from petlbench.report.compare import compare_methods
+    from petlbench.results.table import load_results
+
+    datasets = [on] if isinstance(on, str) else list(on or ())
+    score = _catalog(catalog).load("metric", metric, Metric)
+    return compare_methods(load_results(results, study), (a, b), datasets, score)
+
+
 class Names(list[str]):
     """Names in a catalogue, in alphabetical order; `to_dataframe` has what is known of each.
 
@@ -248,6 +460,17 @@ def _listed(kind: Kind, catalog: Folders) -> Names:
     entries = _catalog(catalog).entries(kind).values()
     rows = [{"name": e.name, "title": e.title, "file": str(e.file), **e.card} for e in entries]
     return Names([{**row, "name": entry.name} for row, entry in zip(rows, entries, strict=True)])
+
+
+def _datasets(datasets: Any, options: RunOptions) -> list[str]:
+    """One or several datasets as requests name them."""
+    several = datasets if isinstance(datasets, list | tuple) and not _is_pairs(datasets) else [datasets]
+    return [_named(None, dataset, options)["dataset"] for dataset in several]
+
+
+def _is_pairs(datasets: Sequence[Any]) -> bool:
+    """Whether a sequence is one dataset, of pairs of image and label, rather than several."""
+    return bool(datasets) and isinstance(datasets[0], list | tuple) and len(datasets[0]) == 2
 
 
 def _catalog(folders: Folders) -> Catalog:

@@ -20,24 +20,15 @@ if TYPE_CHECKING:
     from petlbench.report.registry import ReportFormat
 
 __all__ = [
-    "MISSING",
     "Target",
     "check_file",
-    "mebibytes",
-    "number",
-    "params_text",
-    "percent",
     "print_document",
     "print_facts",
     "print_json",
     "print_report_table",
     "print_table",
-    "seconds",
     "shortened",
-    "value_text",
 ]
-
-MISSING = "–"
 
 # Columns of a table that goes to no terminal.
 _UNBOUNDED = 160
@@ -201,38 +192,6 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
     Console(highlight=False, width=_width()).print(table)
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """A number, or a dash where there is none."""
-    return MISSING if value is None else f"{value:.{digits}f}"
-
-
-def percent(fraction: float | None, digits: int = 2) -> str:
-    """A fraction as a percentage, or a dash where there is none."""
-    return MISSING if fraction is None else f"{100 * fraction:.{digits}f}"
-
-
-def mebibytes(size: int | None) -> str:
-    """Bytes in MiB, or a dash where there is no figure."""
-    return MISSING if size is None else f"{size / 2**20:,.1f}"
-
-
 def shortened(text: str) -> str:
     """An address as a table shows it: ``arXiv 2403.07576`` for arXiv's, without the scheme for others."""
     return text.replace("https://arxiv.org/abs/", "arXiv ").removeprefix("https://")
-
-
-def seconds(value: float | None) -> str:
-    """A duration, in seconds or in minutes and seconds."""
-    if value is None:
-        return MISSING
-    return f"{value:.1f} s" if value < 120 else f"{int(value // 60)} min {int(value % 60):02d} s"
-
-
-def params_text(params: Mapping[str, Any]) -> str:
-    """Settings by dotted name, as a line shows them."""
-    return ", ".join(f"{name.partition('.')[2]} {value_text(value)}" for name, value in params.items())
-
-
-def value_text(value: Any) -> str:
-    """A setting's value with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

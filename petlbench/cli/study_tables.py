@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from petlbench.cli.output import MISSING, mebibytes, percent, print_report_table, seconds
-from petlbench.core.units import readable_size
+from petlbench.cli.output import print_report_table
+from petlbench.core.units import MISSING, mebibytes, percent, readable_size, seconds
 from petlbench.report.document import Column, Table, table_of
 from petlbench.results.names import dataset_names
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
     from petlbench.statistics.runs import Scored
 
-__all__ = ["evidence_of", "predictions_of"]
+__all__ = ["evidence_of", "predictions_of", "scored"]
 
 
 def evidence_of(lines: Sequence[Line], metric: Metric) -> Evidence:
@@ -31,11 +31,11 @@ def evidence_of(lines: Sequence[Line], metric: Metric) -> Evidence:
     from petlbench.statistics.comparison import Evidence
 
     records = [
-        scored
+        record
         for line in lines
         for name, runs in line.runs.items()
         for one in runs
-        if (scored := _scored(one, line.key, name, metric.name)) is not None
+        if (record := scored(one, line.key, name, metric.name)) is not None
     ]
     return Evidence(records, metric)
 
@@ -48,7 +48,8 @@ def predictions_of(stored: Stored, split: str) -> Predictions | None:
     return None if stored.folder is None or name is None else read_predictions(Path(stored.folder / name), split)
 
 
-def _scored(stored: Stored, row: str, dataset: str, metric: str) -> Scored | None:
+def scored(stored: Stored, row: str, dataset: str, metric: str) -> Scored | None:
+    """A finished run as the statistics see it; None where it has no such score."""
     from petlbench.statistics.runs import Scored
 
     score = stored.score(metric)

@@ -123,6 +123,11 @@ class Comparison:
     note: str
     level: float
 
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """The bounds of the effect's interval."""
+        return self.low, self.high
+
 
 @dataclass(frozen=True)
 class Average:

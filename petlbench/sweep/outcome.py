@@ -5,13 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from petlbench.sweep.search import Search, TrialFacts
 
-__all__ = ["SearchOutcome", "importances"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SearchOutcome", "SweepResult", "Trials", "importances"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,45 @@ class SearchOutcome:
             "winner": self.winner,
             "runs": list(self.runs),
         }
+
+
+class Trials(list[TrialFacts]):
+    """The trials of a search."""
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a trial: ``number``, ``status``, ``value`` (the objective), ``run_id``, ``seconds``, its settings."""
+        import pandas
+
+        rows = [{**asdict(trial), **trial.params} for trial in self]
+        return pandas.DataFrame([{key: value for key, value in row.items() if key != "params"} for row in rows])
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep.
+
+    Args:
+        outcomes: One a method and dataset.
+    """
+
+    outcomes: Sequence[SearchOutcome]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The winner's settings, ``training`` and ``method``; None where no trial finished.
+
+        Of several searches, theirs by ``METHOD on DATASET``.
+        """
+        best = {
+            f"{each.method} on {each.dataset}": dict(each.winner["best"]) if each.winner is not None else None
+            for each in self.outcomes
+        }
+        return best if len(best) > 1 else next(iter(best.values()))
+
+    @property
+    def trials(self) -> Trials:
+        """The trials of all searches."""
+        return Trials(trial for outcome in self.outcomes for trial in outcome.trials)
 
 
 def importances(study: optuna.Study) -> tuple[dict[str, float], str]:

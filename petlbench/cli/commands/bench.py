@@ -102,11 +102,11 @@ def command(
     The groups of --set are those of petlbench run, for all methods and all datasets, and also the names of methods and
     datasets, such as --set fpt.num_prompts=8.
     """
-    from petlbench.cli.live_table import LiveTable
     from petlbench.core.catalog import Catalog
     from petlbench.run.options import RunOptions
     from petlbench.study.carry_out import carry_out, plan_runs
     from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.study.live_table import LiveTable
     from petlbench.study.runner import Study
 
     name = study or report or "bench"

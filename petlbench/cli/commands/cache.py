@@ -11,9 +11,9 @@ import click
 from click.core import ParameterSource
 
 from petlbench.cli.options import CACHE_SIZE_VARIABLE, SIZE_OR_NOTHING, cache_dir_option, json_option
-from petlbench.cli.output import MISSING, print_facts, print_json, print_table
+from petlbench.cli.output import print_facts, print_json, print_table
 from petlbench.core.errors import InputError
-from petlbench.core.units import readable_size
+from petlbench.core.units import MISSING, readable_size
 
 if TYPE_CHECKING:
     from petlbench.features.maintenance import FeatureSet, Leftover, Pruned, Verified

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import catalog_option, json_option
-from petlbench.cli.output import MISSING, percent, print_json, print_table, shortened
+from petlbench.cli.output import print_json, print_table, shortened
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Kind
 from petlbench.core.errors import InputError
+from petlbench.core.units import MISSING, percent
 
 if TYPE_CHECKING:
     from petlbench.core.entry import Entry

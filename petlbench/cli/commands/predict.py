@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from petlbench.cli.options import catalog_option, json_option, output_option
-from petlbench.cli.output import percent, print_json, print_table
+from petlbench.cli.output import print_json, print_table
+from petlbench.core.units import percent
 
 if TYPE_CHECKING:
     from petlbench.run.predict import Predictions

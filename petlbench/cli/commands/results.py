@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from petlbench.cli.options import json_option, output_option
-from petlbench.cli.output import MISSING, mebibytes, percent, print_json, print_table, seconds
+from petlbench.cli.output import print_json, print_table
 from petlbench.core.errors import InputError
+from petlbench.core.units import MISSING, mebibytes, percent, seconds
 
 if TYPE_CHECKING:
     from petlbench.results.folder import RunFolder

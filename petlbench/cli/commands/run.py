@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import json_option, parse_assignments
-from petlbench.cli.output import MISSING, mebibytes, number, percent, print_facts, print_json, seconds
+from petlbench.cli.output import print_facts, print_json
 from petlbench.cli.run_options import request_values, run_options
-from petlbench.core.units import readable_size
+from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
 
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig

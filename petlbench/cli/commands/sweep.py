@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import executor_options, json_option, parse_assignments, parse_list
-from petlbench.cli.output import MISSING, number, params_text, print_json, print_table, seconds, value_text
+from petlbench.cli.output import print_json, print_table
 from petlbench.cli.run_options import request_values, run_options
+from petlbench.core.units import MISSING, number, params_text, seconds, value_text
 
 if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
@@ -85,12 +86,12 @@ def command(
 
     Several processes may work on one sweep at the same time; a stopped one goes on where it was.
     """
-    from petlbench.cli.trial_lines import TrialLines
     from petlbench.core.catalog import Catalog
     from petlbench.run.options import RunOptions
     from petlbench.study.executors.base import ExecutorOptions
     from petlbench.sweep.spec import load_sweep
     from petlbench.sweep.sweep import SweepOptions, carry_out, plan_searches
+    from petlbench.sweep.trial_lines import TrialLines
 
     found = Catalog(catalog)
     found.find("executor", executor)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from petlbench.cli.live_table import LiveTable
 from petlbench.results.journal import read_journal
 from petlbench.study.grid import PlannedRun
+from petlbench.study.live_table import LiveTable
 from petlbench.study.status import RunState, StudyStatus
 from petlbench.sweep.winner import write_winner
 

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from petlbench.cli.output import percent, seconds
 from petlbench.core.progress_bars import ShownProgress
+from petlbench.core.units import percent, seconds
 from petlbench.results.names import dataset_names
 from petlbench.study.status import RunState, StudyObserver, StudyStatus
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from petlbench.cli.output import params_text
 from petlbench.core.progress_bars import ShownProgress
+from petlbench.core.units import params_text
 from petlbench.sweep.search import Search, TrialFacts
 from petlbench.sweep.sweep import SweepObserver
 
