@@ -24,6 +24,15 @@ from .core.entry import MethodCard as MethodCard
 from .core.errors import InputError as InputError
 from .core.errors import PetlbenchError as PetlbenchError
 from .core.errors import RunError as RunError
+
+# What other files of a user's own are made of.
+from .data.readers.base import Reader as Reader
+from .data.readers.base import ReaderCard as ReaderCard
+from .data.readers.base import ReaderSettings as ReaderSettings
+from .data.readers.base import Source as Source
+from .data.record import Record as Record
+from .data.tasks.base import Labels as Labels
+from .data.tasks.base import TaskType as TaskType
 from .features.attention import attend_to_stored as attend_to_stored
 from .features.frozen import FinalFeature as FinalFeature
 from .features.frozen import ImportantTokens as ImportantTokens
@@ -50,5 +59,11 @@ from .models.method import new_head as new_head
 from .models.method import nothing_to_merge as nothing_to_merge
 from .models.narrow_attention import attend_in_narrow_heads as attend_in_narrow_heads
 from .models.narrow_attention import has_narrow_heads as has_narrow_heads
+from .report.document import Document as Document
+from .report.registry import ReportFormat as ReportFormat
+from .report.registry import ReportKind as ReportKind
+from .study.executors.base import Executor as Executor
+from .study.executors.base import ExecutorCard as ExecutorCard
+from .training.loss import Loss as Loss
 
 __version__: str

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog, register
 from petlbench.core.entry import Kind
-from petlbench.core.errors import unknown_name
+from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress_bars import shown_progress
 from petlbench.core.request import read_request, request_of
 
@@ -29,15 +29,18 @@ if TYPE_CHECKING:
     from petlbench.report.document import Document
     from petlbench.results.result import Result
     from petlbench.results.table import Results
-    from petlbench.run.options import RunOptions
+    from petlbench.run.options import RunContext, RunOptions
     from petlbench.run.predict import Trained
+    from petlbench.run.resolve import ResolvedRun
     from petlbench.statistics.verdict import Comparison
+    from petlbench.study.forecast.dry_run import DryRun
     from petlbench.sweep.outcome import SweepResult
 
 __all__ = [
     "adapt",
     "bench",
     "compare",
+    "dry_run",
     "estimate_memory",
     "list_backbones",
     "list_datasets",
@@ -91,15 +94,58 @@ def run(
         RunError: When another process works on this run, or weights cannot be fetched.
     """
     from petlbench.run.execute import execute
+
+    resolved, context = _resolved(method, dataset, config, *_sorted(options, output, catalog))
+    with shown_progress(progress) as shown:
+        return execute(resolved, replace(context, progress=shown))
+
+
+def dry_run(
+    method: str | Method[Any] | None = None,
+    dataset: Any = None,
+    *,
+    config: Folder | RunConfig | Mapping[str, Any] | None = None,
+    output: Folder = "results",
+    catalog: Folders = (),
+    **options: Any,
+) -> DryRun:
+    """What a run would take, without images, weights or training: its parameters and its predicted memory.
+
+    Args:
+        method: As for `run`.
+        dataset: As for `run`; its images need not be there.
+        config: As for `run`.
+        output: As for `run`.
+        catalog: As for `run`.
+        options: As for `run`.
+
+    Raises:
+        InputError: When a name or a setting is wrong, or preloaded features would find no room.
+    """
+    from petlbench.study.forecast.dry_run import dry_run
+
+    resolved, context = _resolved(method, dataset, config, *_sorted(options, output, catalog))
+    return dry_run(resolved, context.options.cache)
+
+
+def _resolved(
+    method: str | Method[Any] | None,
+    dataset: Any,
+    config: Folder | RunConfig | Mapping[str, Any] | None,
+    options: RunOptions,
+    values: Mapping[str, Any],
+) -> tuple[ResolvedRun, RunContext]:
     from petlbench.run.options import RunContext
     from petlbench.run.resolve import resolve
 
-    run_options, values = _sorted(options, output, catalog)
-    values = {**_values_of(config), **values, **_named(method, dataset, run_options)}
-    request = request_of(values, "run()")
-    with shown_progress(progress) as shown:
-        context = RunContext(run_options, shown)
-        return execute(resolve(request, context.catalog, run_options.data_root), context)
+    context = RunContext(options)
+    stored = _values_of(config)
+    if "training" in stored and "training" in values:
+        values = {**values, "training": {**stored["training"], **values["training"]}}
+    request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
+    if request.dataset is None:
+        raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
+    return resolve(request, context.catalog, options.data_root), context
 
 
 def adapt(

@@ -208,7 +208,7 @@ def _config(job: PublishedJob, precision: str, catalog: Catalog) -> RunConfig:
         method_settings=dict(job.settings),
         dataset=_DATASET,
         backbone=backbone,
-        weights="none",
+        weights="random",
         image_size=image_size,
         training={"batch_size": batch_size},
         preload=job.preload,

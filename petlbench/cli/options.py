@@ -1,9 +1,11 @@
-"""Options that several commands share."""
+"""Options that several commands share; those of a run are made from the fields of its config."""
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,8 @@ __all__ = [
     "output_option",
     "parse_assignments",
     "parse_list",
+    "request_values",
+    "run_options",
     "setting_option",
 ]
 
@@ -198,3 +202,108 @@ def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
     if not found:
         raise InputError(f"{option} '{text}' names nothing", hint="put commas between names", kind="usage")
     return found
+
+
+_CONFIG = Path(__file__).parents[1] / "core" / "config.py"
+# Fields that commands take in another form, or that one of them alone has.
+_OTHERWISE = ("method", "method_settings", "dataset", "dataset_settings", "seed", "training")
+# What holds where an option is left out, as far as the field itself does not say.
+_DEFAULTS = {
+    "backbone": "the papers' ViT-B/16",
+    "image_size": "the card's, else the backbone's",
+    "lr": "the method's",
+    "weight_decay": "the method's",
+    "split": "the card's",
+    "device": "auto",
+    "threads": "cores, at most 8",
+    "preload": "on",
+    "cache_precision": "int8",
+}
+_TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
+# Names that went with an earlier version, and what they are called now.
+_OLD_VALUES = {("weights", "none"): "random"}
+
+
+def run_options(function: F) -> F:
+    """Give a command all options of a run but its method, dataset and seed: one a field of the config."""
+    shared = (setting_option, data_root_option, cache_dir_option, cache_size_option, cache_images_option, output_option)
+    tracking = click.option(
+        "--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]"
+    )
+    for option in reversed([*_config_options(), *shared, tracking, catalog_option]):
+        function = option(function)
+    return function
+
+
+def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `petlbench.core.request.Request` that options name.
+
+    Args:
+        values: The values of the options by name; None for those that were left out.
+        training: Training settings given with ``--set``, which options go before.
+    """
+    fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
+    names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
+    settings = {name: fields.pop(name) for name in list(fields) if name in names}
+    return {"training": {**training, **settings}, **fields}
+
+
+def _renamed(name: str, value: Any) -> Any:
+    """A value by its name of today; the old one works for one version."""
+    new = _OLD_VALUES.get((name, value)) if isinstance(value, str) else None
+    if new is None:
+        return value
+    print(f"note: --{name} {value} is called {new} now, and goes with the next version", file=sys.stderr)
+    return new
+
+
+def _config_options() -> Iterator[Callable[[F], F]]:
+    for owner, name, annotation, field in _fields():
+        if name not in _OTHERWISE:
+            yield _option(name, annotation, field, in_training=owner == "TrainingConfig")
+
+
+def _fields() -> list[tuple[str, str, str, dict[str, Any]]]:
+    """Owner, name, annotation and literals of every field of a config, from the syntax tree.
+
+    Help texts would take twice as long if they imported pydantic.
+    """
+    tree = ast.parse(_CONFIG.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    statements = [
+        (node.name, each) for node in reversed(classes) for each in node.body if isinstance(each, ast.AnnAssign)
+    ]
+    return [
+        (owner, ast.unparse(each.target), ast.unparse(each.annotation), _literals(each.value))
+        for owner, each in statements
+    ]
+
+
+def _literals(value: ast.expr | None) -> dict[str, Any]:
+    if not isinstance(value, ast.Call):
+        return {}
+    literals = {
+        each.arg: each.value.value for each in value.keywords if each.arg and isinstance(each.value, ast.Constant)
+    }
+    first = value.args[0] if value.args else None
+    return literals | ({"default": first.value} if isinstance(first, ast.Constant) else {})
+
+
+def _option(name: str, annotation: str, field: Mapping[str, Any], *, in_training: bool) -> Callable[[F], F]:
+    flag = f"--{name.replace('_', '-')}"
+    default = _DEFAULTS.get(name, field.get("default"))
+    text = str(field.get("description", name))
+    text = f"{text[0].upper()}{text[1:]}."
+    shown = f"  [default: {default}]" if default not in (None, "", False) else ""
+    if annotation == "bool":
+        both = f"{flag}/--no-{name.replace('_', '-')}"
+        return click.option(both, default=None, help=text + shown)
+    choices = (
+        [*ast.literal_eval(annotation[annotation.index("[") : annotation.index("]") + 1])]
+        if "[" in annotation
+        else None
+    )
+    if choices and default not in (*choices, None):
+        choices = [default, *choices]
+    kind = click.Choice(choices) if choices else _TYPES[annotation]
+    return click.option(flag, type=kind, help=text + shown)

@@ -29,12 +29,19 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(20, ge=1, le=10_000, description="passes over the training split")
     batch_size: int = Field(16, ge=1, le=65_536, description="images a step")
     accumulate: int = Field(1, ge=1, description="pieces of a batch that go through one by one; at most batch_size")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="adamw, or sgd with a momentum of 0.9")
+    optimizer: str = Field("adamw", description="one of timm's by name: adamw, sgd (momentum 0.9), lamb, lion, …")
+    loss: str = Field("cross_entropy", description="a loss of the catalogue; the task's own where none is named")
     lr: float = Field(gt=0, le=1e6, description="peak learning rate")
     weight_decay: float = Field(
         ge=0, le=1e3, description="on every learnable parameter; adamw decays apart from the gradient, sgd with it"
     )
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate over the steps")
+    schedule: Literal["cosine", "constant", "step", "multistep", "poly", "tanh"] = Field(
+        "cosine", description="learning rate over the steps; step: a tenth after every third of the epochs"
+    )
+    min_lr: float = Field(0, ge=0, le=1e6, description="learning rate at the end of the schedule")
+    layer_decay: float = Field(1, gt=0, le=1, description="factor of the rate with every block towards the image")
+    drop_path: float = Field(0, ge=0, lt=1, description="stochastic depth of the backbone's last block")
+    ema_decay: float = Field(0, ge=0, lt=1, description="of the average of weights that is evaluated and kept; 0: none")
     warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up, fractions allowed")
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
@@ -71,22 +78,24 @@ class RunConfig(BaseModel):
     dataset_settings: Mapping[str, Any] = Field(default_factory=dict)
     split: str = Field(description="official, random, kfold:K/I or repeat:N/I")
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
-    skip_corrupt: bool = False
+    skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
-    backbone: str = Field(description="timm name with its weight tag")
-    weights: str = Field("default", description="default, none, or the absolute path of a file")
+    backbone: str = Field(description="timm name; with its weight tag once resolved")
+    weights: str = Field("default", description="default (the hub), random, or a file")
     image_size: int = Field(gt=0, description="height and width of the fine view in pixels")
-    normalize: Literal["backbone", "card"] = "backbone"
+    normalize: Literal["backbone", "card"] = Field("backbone", description="whose mean and standard deviation")
     training: TrainingConfig
-    preload: bool
+    preload: bool = Field(description="whether frozen features are computed once; wherever the method can")
     cache_precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(
         None, description="of preloaded features; none where nothing is preloaded"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial values, order, augmentation and dropout")
-    device: Literal["cpu", "cuda", "mps"]
+    device: Literal["cpu", "cuda", "mps"] = Field(description="where the run computes")
     threads: int = Field(gt=0, description="threads of one operator; sums depend on it")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    attention_kernel: Literal["auto", "eager", "fused"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of products: full, or by autocast")
+    attention_kernel: Literal["auto", "eager", "fused"] = Field(
+        "auto", description="explicit attention or torch's fused kernels"
+    )
     checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
 
     @property

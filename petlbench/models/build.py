@@ -54,7 +54,9 @@ def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: t
     """
     # Random weights stand in for pre-trained ones, which are the same for every seed too.
     torch.manual_seed(derive_seed(0, "backbone"))
-    backbone = build_backbone(config.backbone, config.image_size, config.weights, device)
+    backbone = build_backbone(
+        config.backbone, config.image_size, config.weights, device, drop_path=config.training.drop_path
+    )
     digest = backbone.digest() if device.type != "meta" else ""
     torch.manual_seed(derive_seed(config.seed, "adapt"))
     with torch.device("meta") if device.type == "meta" else torch.device("cpu"):

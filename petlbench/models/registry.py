@@ -70,7 +70,9 @@ def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
     return describe_module(model, name, _pretrained_cfg(name))
 
 
-def build_backbone(name: str, image_size: int, weights: str, device: torch.device) -> Backbone:
+def build_backbone(
+    name: str, image_size: int, weights: str, device: torch.device, *, drop_path: float = 0.0
+) -> Backbone:
     """A backbone with its weights.
 
     Args:
@@ -78,6 +80,7 @@ def build_backbone(name: str, image_size: int, weights: str, device: torch.devic
         image_size: Height and width in pixels; the position table is resized to it.
         weights: ``default`` (the hub), ``none`` (random, from torch's global generator), or a file.
         device: Where to put it; on ``meta`` no weight is read.
+        drop_path: Rate of stochastic depth in the last block; it grows from 0 in the first one.
 
     Raises:
         InputError: When the weights cannot be had or belong to another model.
@@ -87,8 +90,8 @@ def build_backbone(name: str, image_size: int, weights: str, device: torch.devic
     info = probe_backbone(name, image_size)
     if device.type == "meta":
         with device:
-            return Backbone(info, _create(name, image_size))
-    module = _create(name, image_size)
+            return Backbone(info, _create(name, image_size, drop_path))
+    module = _create(name, image_size, drop_path)
     load_weights(module, name, weights)
     return Backbone(info, module.to(device))
 
@@ -113,9 +116,10 @@ def _pretrained_cfg(name: str) -> PretrainedCfg:
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
-def _create(name: str, image_size: int) -> nn.Module:
+def _create(name: str, image_size: int, drop_path: float = 0.0) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=False, img_size=image_size, num_classes=0)
+        more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        return timm.create_model(name, pretrained=False, img_size=image_size, num_classes=0, **more)
     except TypeError as error:
         raise _not_a_vit(name) from error
 

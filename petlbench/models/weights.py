@@ -33,7 +33,7 @@ def load_weights(module: nn.Module, name: str, weights: str) -> None:
             publishes no weights under this name.
         RunError: When the hub cannot be reached.
     """
-    if weights == "none":
+    if weights in ("random", "none"):  # the second is what results of earlier versions say
         return
     state = _published(name) if weights == "default" else _from_file(Path(weights))
     origin = f"timm's weights for {name}" if weights == "default" else f"weights file {weights}"

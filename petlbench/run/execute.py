@@ -46,6 +46,7 @@ from petlbench.run.preload import open_source, preload
 from petlbench.run.record import describe_data, describe_intervals, describe_memory
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
+from petlbench.training.loss import Loss
 from petlbench.training.step import balanced_weights, new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
@@ -216,7 +217,7 @@ class _Run:
     def _train(self, predictor: Predictor) -> None:
         trainer = Trainer(
             adapted=self.assembled.adapted,
-            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights()),
+            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights(), self._loss()),
             predictor=predictor,
             train=self._loader("train"),
             val=self._loader("val"),
@@ -241,6 +242,9 @@ class _Run:
         card, kind = self.data.dataset.card, "run" if self.options.reveal_test else "trial"
         tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
         return {**tags, "petlbench.kind": kind}
+
+    def _loss(self) -> Loss:
+        return self.context.catalog.load("loss", self.config.training.loss, Loss)
 
     def _class_weights(self) -> torch.Tensor | None:
         if self.config.training.class_weights == "none":

@@ -26,6 +26,7 @@ from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weights import check_weights_file
 from petlbench.run.views import augmentation_of, build_views
+from petlbench.training.optim import check_optimizer
 
 __all__ = ["ResolvedRun", "resolve", "resolve_config"]
 
@@ -120,7 +121,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "weights": _weights(request.weights),
         "image_size": backbone.image_size,
         "normalize": _normalize(request.normalize, dataset),
-        "training": _training(method, request.training),
+        "training": _training(method, request.training, catalog, dataset),
         "preload": preload,
         "cache_precision": _cache_precision(request, preload),
         "seed": request.seed,
@@ -183,8 +184,8 @@ def _reference(dataset: str | None, catalog: Catalog) -> str:
 
 
 def _weights(weights: str) -> str:
-    if weights in ("default", "none"):
-        return weights
+    if weights in ("default", "random", "none"):
+        return "random" if weights == "none" else weights
     file = Path(weights).expanduser().resolve()
     check_weights_file(file)
     return str(file)
@@ -200,9 +201,16 @@ def _normalize(normalize: str, dataset: DatasetInfo | None) -> str:
     return normalize
 
 
-def _training(method: Method[Any], given: Mapping[str, Any]) -> TrainingConfig:
-    defaults = {"lr": method.defaults.lr, "weight_decay": method.defaults.weight_decay}
-    return validate_settings(TrainingConfig, {**defaults, **given}, "training")
+def _training(
+    method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
+) -> TrainingConfig:
+    defaults: dict[str, Any] = {"lr": method.defaults.lr, "weight_decay": method.defaults.weight_decay}
+    if dataset is not None:
+        defaults["loss"] = task_of(dataset.name, dataset.card, catalog).loss
+    training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")
+    check_optimizer(training.optimizer)
+    catalog.find("loss", training.loss)
+    return training
 
 
 def _cache_precision(request: Request, preload: bool) -> str | None:

@@ -1,39 +1,126 @@
-"""The optimiser of a run, and its learning rate over the steps."""
+"""The optimiser of a run, and its learning rate over the steps: timm's by name."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import torch
+from timm.optim._optim_factory import create_optimizer_v2, get_optimizer_class, list_optimizers
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 
 from petlbench.core.config import TrainingConfig
+from petlbench.core.errors import unknown_name
 
-__all__ = ["learning_rate"]
+__all__ = ["check_optimizer", "learning_rate", "new_optimizer"]
 
-
+# timm's sgd has Nesterov's momentum; papers that say SGD mean the plain one.
+_NAMES = {"sgd": "momentum"}
 _MOMENTUM = 0.9
+# What a step schedule multiplies the rate by after every third of the epochs.
+_DECAY_RATE = 0.1
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    lr, decay = training.lr, training.weight_decay
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=_MOMENTUM, weight_decay=decay, foreach=True)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, foreach=True)
+def check_optimizer(name: str) -> None:
+    """See that an optimiser exists.
+
+    Raises:
+        InputError: When timm knows none of that name.
+    """
+    names = list(map(str, list_optimizers()))
+    if name not in names:
+        raise unknown_name("optimizer", name, names)
+
+
+def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
+    """The optimiser that a config names, as timm builds it.
+
+    Args:
+        parameters: What is learned, by name.
+        training: How to train.
+    """
+    name = _NAMES.get(training.optimizer, training.optimizer)
+    tensors: Any = _by_depth(parameters, training.layer_decay) if training.layer_decay < 1 else [*parameters.values()]
+    # One kernel for many tensors, where the optimiser has that.
+    has_foreach = "foreach" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+    return create_optimizer_v2(
+        tensors,
+        name,
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        momentum=_MOMENTUM,
+        foreach=True if has_foreach else None,
+    )
+
+
+def _by_depth(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Groups whose rate falls by a factor with every block towards the image (H. Bao et al., BEiT, appendix).
+
+    What belongs to no block counts as in front of the first one where it embeds patches, and else as behind the last.
+    """
+    blocks = sorted({found[0] for name in parameters if (found := _block(name)) is not None}, key=_numbers)
+    depth = {block: number for number, block in enumerate(blocks, start=1)}
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, tensor in parameters.items():
+        match = _block(name)
+        embeds = any(part in name for part in ("patch_embed", "pos_embed", "cls_token", "reg_token"))
+        level = depth[match[0]] if match is not None else 0 if embeds else len(blocks) + 1
+        groups.setdefault(level, []).append(tensor)
+    last = len(blocks) + 1
+    return [{"params": tensors, "lr_scale": decay ** (last - level)} for level, tensors in sorted(groups.items())]
+
+
+def _block(name: str) -> re.Match[str] | None:
+    return re.search(r"(layers\.\d+\.)?blocks\.\d+", name)
+
+
+def _numbers(block: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", block)]
 
 
 def learning_rate(config: TrainingConfig, position: float, step: float) -> float:
-    """Learning rate of one step: linear warm-up, then a cosine to zero or a constant.
+    """Learning rate of one step: linear warm-up, then the schedule.
 
     Args:
         config: How to train.
         position: Epochs done before the step, fractions included.
         step: Length of one step in epochs.
+
+    Returns:
+        With ``cosine`` half a wave from ``lr`` to ``min_lr``, with ``constant`` always ``lr``, else timm's schedule of
+        that name.
     """
     if position < config.warmup_epochs:
         return config.lr * min(1.0, (position + step) / config.warmup_epochs)
     if config.schedule == "constant":
         return config.lr
+    if config.schedule != "cosine":
+        steps = round(1 / step)
+        schedule, bearer = _schedule(config.schedule, config.lr, config.min_lr, config.epochs, steps)
+        schedule.step_update(round(position * steps))
+        return float(bearer.param_groups[0]["lr"])
     share = (position - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, step)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+@lru_cache(maxsize=1)
+def _schedule(name: str, lr: float, min_lr: float, epochs: int, steps: int) -> tuple[Any, torch.optim.Optimizer]:
+    bearer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule, _ = create_scheduler_v2(
+        bearer,
+        name,
+        num_epochs=epochs,
+        min_lr=min_lr,
+        decay_epochs=max(1, epochs // 3),
+        decay_milestones=[max(1, epochs // 3), max(2, 2 * epochs // 3)],
+        decay_rate=1.0 if name == "poly" else _DECAY_RATE,  # of poly it is the power
+        warmup_lr=lr,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return schedule, bearer

@@ -12,43 +12,11 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.data.loader import Batch
 from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.models.precision import autocast
-from petlbench.training.optim import _optimizer
+from petlbench.training.loss import Loss, Objective
+from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
+from petlbench.training.optim import new_optimizer
 
-__all__ = ["Objective", "Step", "balanced_weights", "build_step", "new_step"]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Cross-entropy.
-
-    Args:
-        label_smoothing: Share of the target that is spread over all classes.
-        class_weights: Weight of each class, (C,), or None.
-    """
-
-    label_smoothing: float = 0.0
-    class_weights: Tensor | None = None
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over a batch, a scalar in nats, from logits (B, C) and labels (B,)."""
-        return nn.functional.cross_entropy(
-            logits.float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing
-        )
-
-    def share(self, labels: Tensor, whole: Tensor) -> Tensor | float:
-        """How much of the mean over a whole batch the mean over a piece of it makes.
-
-        Args:
-            labels: Class indices of the piece, (b,).
-            whole: Class indices of the whole batch, (B,).
-
-        Returns:
-            A fraction: images over images, or weights over weights where classes have weights. Those of all pieces add
-            up to one.
-        """
-        if self.class_weights is None:
-            return len(labels) / len(whole)
-        return self.class_weights[labels].sum() / self.class_weights[whole].sum()
+__all__ = ["Step", "balanced_weights", "build_step", "new_step"]
 
 
 @dataclass
@@ -152,7 +120,7 @@ def build_step(
         module=adapted.module,
         source=source,
         objective=objective,
-        optimizer=_optimizer(parameters, training),
+        optimizer=new_optimizer(adapted.parameters(), training),
         clip_grad_norm=training.clip_grad_norm,
         precision=precision,
         scaler=scaler,
@@ -176,7 +144,11 @@ def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
 
 
 def new_step(
-    config: RunConfig, adapted: Adapted, source: Callable[[Batch], Inputs], class_weights: torch.Tensor | None
+    config: RunConfig,
+    adapted: Adapted,
+    source: Callable[[Batch], Inputs],
+    class_weights: torch.Tensor | None,
+    loss: Loss = CROSS_ENTROPY,
 ) -> Step:
     """Set up the optimiser step that a config describes.
 
@@ -185,6 +157,7 @@ def new_step(
         adapted: The module and what it learns.
         source: Turns a batch into what the module eats.
         class_weights: Weight of each class, (C,), or None.
+        loss: The loss that the config names.
     """
-    objective = Objective(config.training.label_smoothing, class_weights)
+    objective = Objective(loss, config.training.label_smoothing, class_weights)
     return build_step(adapted, source, objective, config.training, config.precision)

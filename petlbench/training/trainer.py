@@ -24,6 +24,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.models.method import Adapted
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
+from petlbench.training.moving_average import MovingAverage
 from petlbench.training.optim import learning_rate
 from petlbench.training.step import Step
 
@@ -103,6 +104,10 @@ class Trainer:
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
     earlier: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Start the average of what is learned, where one is kept."""
+        self.average = MovingAverage(self.adapted.parameters(), self.config.ema_decay)
+
     def fit(self, checkpoint: Checkpoint, selected: Selected) -> None:
         """Train to the last epoch, going on from a checkpoint where there is one.
 
@@ -143,6 +148,7 @@ class Trainer:
             live = (self.adapted.module, self.step.optimizer, moved)
             with watch("train_step", live) if number < _WATCHED else nullcontext():
                 losses.append(self.step(moved))
+                self.average.update()
             if self.adapted.companion is not None:
                 done = (epoch - 1) * steps + number + 1
                 self.adapted.companion.after_step(done, self.config.epochs * steps)
@@ -159,7 +165,7 @@ class Trainer:
     def _set_rate(self, position: float, steps: int) -> None:
         rate = learning_rate(self.config, position, 1 / steps)
         for group in self.step.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1)
 
     def _check(self, loss: Tensor, epoch: int, number: int) -> None:
         if not math.isfinite(float(loss)):
@@ -171,7 +177,7 @@ class Trainer:
 
     def _validate(self, watch: Watch) -> dict[str, Any]:
         self.progress.phase("validation", len(self.val.indices))
-        with watch("evaluate", (self.adapted.module, self.step.optimizer)):
+        with watch("evaluate", (self.adapted.module, self.step.optimizer)), self.average.applied():
             labels, logits = self.predictor(self.val, self.progress.advance)
         metrics = evaluate(labels, logits, self.metrics)
         if metrics["loss"] is None:
@@ -188,11 +194,12 @@ class Trainer:
         # A validation split with one class has no AUC; the loss then decides alone.
         key = (metrics["auc"], 0.0) if metrics["auc"] is not None else (0.0, -metrics["loss"])
         if key > selected.key:
-            learned = {name: tensor.detach().cpu().clone() for name, tensor in self.adapted.kept().items()}
+            kept = {**self.adapted.kept(), **self.average.tensors}
+            learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
             selected.epoch, selected.key, selected.learned = epoch, key, learned
 
     def _rate(self) -> float:
-        return float(self.step.optimizer.param_groups[0]["lr"])
+        return float(self.step.optimizer.param_groups[-1]["lr"])
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,7 @@ class Checkpoint:
             "learned": {name: tensor.detach() for name, tensor in trainer.adapted.parameters().items()},
             "optimizer": trainer.step.optimizer.state_dict(),
             "scaler": trainer.step.scaler.state_dict(),
+            "average": trainer.average.tensors,
             "companion": companion.state_dict() if companion is not None else {},
             "curve": selected.curve,
             "best": {"epoch": selected.epoch, "key": list(selected.key), "learned": selected.learned},
@@ -237,6 +245,7 @@ class Checkpoint:
                 tensor.copy_(state["learned"][name])
         trainer.step.optimizer.load_state_dict(state["optimizer"])
         trainer.step.scaler.load_state_dict(state["scaler"])
+        trainer.average.load(state.get("average", {}))
         if trainer.adapted.companion is not None:
             trainer.adapted.companion.load_state_dict(state["companion"])
         trainer.seconds.update(state["seconds"])

@@ -24,7 +24,9 @@ from petlbench.memory.live_tensors import ACTIVATIONS, LiveTensors
 from petlbench.models.activation_checkpointing import checkpoint_blocks, recompute_under
 from petlbench.models.backbone import set_attention_kernel
 from petlbench.models.method import Adapted, Inputs
-from petlbench.training.step import Objective, Step, build_step
+from petlbench.training.loss import Objective
+from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
+from petlbench.training.step import Step, build_step
 
 IMAGES, SIZE, DEPTH = 8, 64, 4
 
@@ -66,7 +68,7 @@ def model(*, checkpointed: bool, device: str = "cpu", dropout: float = 0.2, kern
 def step_of(made: nn.Module, precision: str = "fp32", **chosen: Any) -> Step:
     adapted = Adapted(made, frozenset(name for name, _ in made.named_parameters()))
     training = TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": IMAGES, **chosen})
-    return build_step(adapted, NoFeatures(), Objective(), training, precision)
+    return build_step(adapted, NoFeatures(), Objective(CROSS_ENTROPY), training, precision)
 
 
 def images(device: str = "cpu") -> Batch:

@@ -20,7 +20,9 @@ from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
 from petlbench.models.method import Adapted, Companion, Inputs
-from petlbench.training.step import Objective, Step, balanced_weights, build_step
+from petlbench.training.loss import Objective
+from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
+from petlbench.training.step import Step, balanced_weights, build_step
 
 
 class Network(nn.Module):
@@ -56,7 +58,7 @@ def step_of(
     **chosen: Any,
 ) -> Step:
     training = TrainingConfig(lr=lr, weight_decay=decay, clip_grad_norm=clip, **{"batch_size": 8, **chosen})
-    return build_step(made, NoFeatures(), objective or Objective(), training, precision)
+    return build_step(made, NoFeatures(), objective or Objective(CROSS_ENTROPY), training, precision)
 
 
 def batch(scale: float = 1.0, device: str = "cpu", images: int = 8) -> Batch:
@@ -203,7 +205,7 @@ class TestMeta:
 
     def test_class_weights_and_smoothing_work_on_meta(self) -> None:
         made = adapted("meta")
-        step = step_of(made, objective=Objective(0.1, torch.ones(3, device="meta")), accumulate=3)
+        step = step_of(made, objective=Objective(CROSS_ENTROPY, 0.1, torch.ones(3, device="meta")), accumulate=3)
         assert step(batch(device="meta")).device.type == "meta"
 
 
@@ -232,7 +234,7 @@ class TestPieces:
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
     def test_a_batch_in_one_piece_is_what_it_always_was(self) -> None:
-        loss, gradients = self.gradients(1, Objective())
+        loss, gradients = self.gradients(1, Objective(CROSS_ENTROPY))
         made = adapted()
         made.module.double().eval()
         whole = batch()
@@ -365,24 +367,24 @@ class TestObjective:
     def test_it_is_the_mean_cross_entropy_in_nats(self) -> None:
         logits, labels = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5]]), torch.tensor([0, 2])
         by_hand = -(math.log(math.e**2 / (math.e**2 + 1 + math.e**-1)) + math.log(1 / 3)) / 2
-        assert float(Objective()(logits, labels)) == pytest.approx(by_hand)
+        assert float(Objective(CROSS_ENTROPY)(logits, labels)) == pytest.approx(by_hand)
 
     def test_smoothing_spreads_a_share_over_all_classes(self) -> None:
         logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
         target = 0.7 * nn.functional.one_hot(labels, 3) + 0.1
         by_hand = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
-        assert float(Objective(0.3)(logits, labels)) == pytest.approx(float(by_hand))
+        assert float(Objective(CROSS_ENTROPY, 0.3)(logits, labels)) == pytest.approx(float(by_hand))
 
     def test_class_weights_weigh_each_image(self) -> None:
         logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 1, 1, 2])
         weights = torch.tensor([0.5, 1.0, 2.0])
         each = nn.functional.cross_entropy(logits, labels, reduction="none")
         by_hand = (weights[labels] * each).sum() / weights[labels].sum()
-        assert float(Objective(0.0, weights)(logits, labels)) == pytest.approx(float(by_hand))
+        assert float(Objective(CROSS_ENTROPY, 0.0, weights)(logits, labels)) == pytest.approx(float(by_hand))
 
     def test_logits_of_half_precision_are_summed_in_full(self) -> None:
         logits = torch.tensor([[60_000.0, 0.0], [60_000.0, 0.0]], dtype=torch.float16)
-        assert float(Objective()(logits, torch.tensor([1, 1]))) == pytest.approx(60_000, rel=1e-3)
+        assert float(Objective(CROSS_ENTROPY)(logits, torch.tensor([1, 1]))) == pytest.approx(60_000, rel=1e-3)
 
 
 class TestBalancedWeights:

@@ -21,8 +21,10 @@ from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
 from petlbench.models.method import Adapted, Inputs
+from petlbench.training.loss import Objective
+from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.optim import learning_rate
-from petlbench.training.step import Objective, build_step
+from petlbench.training.step import build_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
 STEPS = 4
@@ -151,7 +153,7 @@ def trainer(logits: Sequence[Any], images: Images | None = None, labels: Any = L
     adapted = Adapted(Network(), frozenset({"head.weight", "head.bias"}))
     adapted.freeze_the_rest()
     made = config(epochs=len(logits), **changed)
-    step = build_step(adapted, NoFeatures(), Objective(), made, "fp32")
+    step = build_step(adapted, NoFeatures(), Objective(CROSS_ENTROPY), made, "fp32")
     loader: Any = images or Images()
     predictor: Any = Verdicts(adapted, list(logits), labels)
     return Trainer(adapted=adapted, step=step, predictor=predictor, train=loader, val=loader, config=made, seed=3)

@@ -13,9 +13,8 @@ import click
 from click.core import ParameterSource
 
 from petlbench.cli.commands.bench_options import Wishes
-from petlbench.cli.options import executor_options, json_option
+from petlbench.cli.options import executor_options, json_option, run_options
 from petlbench.cli.output import print_json
-from petlbench.cli.run_options import run_options
 
 if TYPE_CHECKING:
     from petlbench.report.spec import Preset

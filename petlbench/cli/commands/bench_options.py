@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.cli.options import parse_assignments, parse_list
-from petlbench.cli.run_options import request_values
+from petlbench.cli.options import parse_assignments, parse_list, request_values
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:

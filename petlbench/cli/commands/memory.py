@@ -207,7 +207,7 @@ def _request(
     values = {name: value for name, value in options.items() if value is not None}
     training = {**assignments["training"]} | {name: values.pop(name) for name in _TRAINING if name in values}
     sized = {"image_size": image_size, **values}
-    return Request(method="", method_settings=assignments["method"], training=training, weights="none", **sized)
+    return Request(method="", method_settings=assignments["method"], training=training, weights="random", **sized)
 
 
 def _predict(

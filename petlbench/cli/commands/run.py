@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import json_option, parse_assignments
+from petlbench.cli.options import json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
-from petlbench.cli.run_options import request_values, run_options
+from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
 
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.results.result import Inference, Memory, Parameters, Result
-    from petlbench.run.image_cache import ImageCache
     from petlbench.study.forecast.dry_run import DryRun, PreloadedBytes
 
 __all__ = ["command", "show_result"]
@@ -26,55 +24,34 @@ EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlb
 
 
 @click.command("run", epilog=EPILOG)
-@click.option("--method", required=True, help="Name of a method; see petlbench list methods.")
-@click.option("--dataset", required=True, help="Name of a dataset, a folder of class folders, a CSV or a card.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of initial values, order and augmentation.")
+@click.option("--method", help="Name of a method; see petlbench list methods.")
+@click.option("--dataset", help="Name of a dataset, a folder of class folders, a CSV or a card.")
+@click.option("--seed", type=int, help="Of initial values, order and augmentation.  [default: 0]")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A run file (TOML); options go before it."
+)
 @run_options
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
 @click.option("--rerun", is_flag=True, help="Run again although a result stands.")
 @click.option("--accept", is_flag=True, help="Take a result whose data or code has changed since.")
 @click.option("--dry-run", is_flag=True, help="Count parameters and predict memory; train nothing.")
 @json_option
-def command(
-    settings: tuple[str, ...],
-    data_root: Path,
-    cache_dir: Path,
-    cache_size: int | None,
-    cache_images: ImageCache,
-    output: Path,
-    tracking_uri: str | None,
-    workers: int,
-    catalog: tuple[Path, ...],
-    rerun: bool,
-    accept: bool,
-    dry_run: bool,
-    json: bool,
-    **asked: Any,
-) -> int:
+def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any) -> int:
     """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
-    given = parse_assignments(settings, ("method", "dataset", "training"))
-    values = request_values(asked, given["training"])
+    from petlbench import api
 
-    from petlbench.core.request import Request
-    from petlbench.run.options import RunContext, RunOptions
-    from petlbench.run.resolve import resolve
-
-    options = RunOptions(
-        output, data_root, cache_dir, catalog, tracking_uri, workers, rerun, accept, cache_size, cache_images
-    )
-    context = RunContext(options)
-    request = Request(method_settings=given["method"], dataset_settings=given["dataset"], **values)
-    resolved = resolve(request, context.catalog, data_root)
+    assignments = parse_assignments(settings, ("method", "dataset", "training"))
+    values = {**request_values(options, assignments["training"])}
+    for group in ("method", "dataset"):
+        if assignments[group]:
+            values[f"{group}_settings"] = assignments[group]
+    absent = [name for name in ("method", "dataset") if name not in values]
+    if absent and "config" not in values:
+        hint = "see petlbench run --help; or give a run file with --config"
+        raise InputError(f"Missing option '--{absent[0]}'.", hint=hint, kind="usage")
     if dry_run:
-        from petlbench.study.forecast.dry_run import dry_run as predict
-
-        return _show_dry_run(predict(resolved, options.cache), cache_dir, json)
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.run.execute import execute
-
-    with ShownProgress() as progress:
-        result = execute(resolved, replace(context, progress=progress))
-    return show_result(result, output, json)
+        return _show_dry_run(api.dry_run(**values), options["cache_dir"], json)
+    return show_result(api.run(**values), options["output"], json)
 
 
 def show_result(result: Result, output: Path, json: bool) -> int:
@@ -166,7 +143,9 @@ def _title(config: RunConfig) -> str:
 
 
 def _backbone(config: RunConfig) -> str:
-    weights = {"default": "pre-trained weights", "none": "random weights"}.get(config.weights, config.weights)
+    weights = {"default": "pre-trained weights", "random": "random weights", "none": "random weights"}.get(
+        config.weights, config.weights
+    )
     return f"{config.backbone} at {config.image_size} pixels, {weights}"
 
 

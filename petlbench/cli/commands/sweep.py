@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import executor_options, json_option, parse_assignments, parse_list
+from petlbench.cli.options import (
+    executor_options,
+    json_option,
+    parse_assignments,
+    parse_list,
+    request_values,
+    run_options,
+)
 from petlbench.cli.output import print_json, print_table
-from petlbench.cli.run_options import request_values, run_options
 from petlbench.core.units import MISSING, number, params_text, seconds, value_text
 
 if TYPE_CHECKING:

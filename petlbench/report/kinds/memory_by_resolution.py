@@ -55,7 +55,7 @@ def _predicted_report(inputs: ReportInputs) -> Document:
     card, request, catalog = inputs.card, inputs.request, inputs.catalog
     settings = _predicted_settings(card, request)
     vary = Vary("image-size", tuple(map(str, card.sizes)))
-    base = Request(method="", device="cuda", weights="none", **settings)
+    base = Request(method="", device="cuda", weights="random", **settings)
     planned = Grid(list(card.study.methods), (), (0,), base, vary=vary).plans(catalog, Path())
     with open_workers(usable_cores()) as workers:
         rows = predict_rows(

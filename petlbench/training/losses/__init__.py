@@ -1,0 +1,1 @@
+"""Losses, each one row in one file."""
