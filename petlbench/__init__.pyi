@@ -4,6 +4,7 @@
 from .api import adapt as adapt
 from .api import bench as bench
 from .api import compare as compare
+from .api import dry_run as dry_run
 from .api import estimate_memory as estimate_memory
 from .api import list_backbones as list_backbones
 from .api import list_datasets as list_datasets

@@ -1,0 +1,104 @@
+"""Optimisers, schedules and losses by name: timm's, and a user's own from one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import petlbench as pb
+from petlbench.core.config import TrainingConfig
+from petlbench.training.moving_average import MovingAverage
+from petlbench.training.optim import learning_rate, new_optimizer
+
+LOSS = """
+import torch
+from petlbench import Loss
+
+def focal(logits, labels, label_smoothing, class_weights):
+    log = torch.log_softmax(logits, dim=-1).gather(1, labels[:, None])[:, 0]
+    return (-((1 - log.exp()) ** 2) * log).mean()
+
+FOCAL = Loss(name="focal", title="Focal loss", compute=focal)
+"""
+
+
+def training(**changes: object) -> TrainingConfig:
+    return TrainingConfig.model_validate({"lr": 0.1, "weight_decay": 0.0, **changes})
+
+
+def test_a_loss_of_ones_own_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "focal.py").write_text(LOSS)
+    small = {"backbone": "petlbench_micro", "image_size": 32, "epochs": 1, "threads": 1, "tracking_uri": "none"}
+    losses = [
+        pb.run("linear", "digits", loss=loss, catalog=tmp_path / "own", output=tmp_path, progress=False, **small)
+        for loss in ("cross_entropy", "focal")
+    ]
+    assert losses[0].curve[0]["train_loss"] > losses[1].curve[0]["train_loss"]
+    with pytest.raises(pb.InputError) as caught:
+        pb.dry_run("linear", "digits", loss="focl", catalog=tmp_path / "own", **small)
+    assert "focal" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "lion", "nadamw", "adan", "rmsprop"])
+def test_an_optimiser_of_timms_steps_by_its_name(name: str) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = new_optimizer({"weight": weight}, training(optimizer=name))
+    weight.sum().backward()
+    optimizer.step()
+    assert (weight < 1).all()
+
+
+def test_an_unknown_optimiser_is_named_with_near_ones() -> None:
+    with pytest.raises(pb.InputError) as caught:
+        pb.dry_run("linear", "digits", backbone="petlbench_micro", image_size=32, optimizer="adamv")
+    assert "adamw" in caught.value.hint
+
+
+def test_plain_names_mean_what_they_meant() -> None:
+    parameters = {"weight": nn.Parameter(torch.ones(3))}
+    sgd = new_optimizer(parameters, training(optimizer="sgd"))
+    assert type(sgd) is torch.optim.SGD
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.9, False)
+    adamw = new_optimizer(parameters, training())
+    assert type(adamw) is torch.optim.AdamW
+    assert (adamw.defaults["betas"], adamw.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "multistep", "poly", "tanh"])
+def test_a_schedule_falls_and_never_below_its_end(schedule: str) -> None:
+    config = training(epochs=9, schedule=schedule, min_lr=0.001)
+    rates = [learning_rate(config, number / 4, 0.25) for number in range(36)]
+    assert rates[0] == pytest.approx(0.1, rel=1e-3)
+    assert rates == sorted(rates, reverse=True)
+    assert 0.0009 < rates[-1] < 0.02
+
+
+def test_the_rate_falls_with_every_block_towards_the_image() -> None:
+    names = ["backbone.patch_embed.proj.weight", "backbone.blocks.0.x", "backbone.blocks.1.x", "head.weight"]
+    parameters = {name: nn.Parameter(torch.ones(1)) for name in names}
+    groups = new_optimizer(parameters, training(layer_decay=0.5)).param_groups
+    assert [group["lr_scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
+
+
+def test_the_average_lags_and_is_put_back() -> None:
+    weight = nn.Parameter(torch.zeros(2))
+    average = MovingAverage({"weight": weight}, 0.5)
+    weight.data.fill_(1.0)
+    average.update()
+    with average.applied():
+        assert weight.tolist() == [0.5, 0.5]
+    assert weight.tolist() == [1.0, 1.0]
+    assert average.tensors["weight"].tolist() == [0.5, 0.5]
+
+
+def test_what_is_kept_with_an_average_is_the_average(tmp_path: Path) -> None:
+    small = {"backbone": "petlbench_micro", "image_size": 32, "epochs": 1, "threads": 1, "tracking_uri": "none"}
+    plain, slow = (
+        pb.run("linear", "digits", ema_decay=decay, output=tmp_path, progress=False, **small) for decay in (0.0, 0.99)
+    )
+    assert plain.curve[0]["train_loss"] == slow.curve[0]["train_loss"]
+    assert plain.metrics["test"]["auc"] != slow.metrics["test"]["auc"]
