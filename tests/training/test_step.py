@@ -229,7 +229,7 @@ class TestPieces:
     def test_their_gradients_add_up_to_the_batchs(
         self, accumulate: int, images: int, smoothing: float, weights: Tensor | None
     ) -> None:
-        objective = _Exact(smoothing, weights)
+        objective = _Exact(CROSS_ENTROPY, smoothing, weights)
         expected, found = self.gradients(1, objective, images), self.gradients(accumulate, objective, images)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 

@@ -10,7 +10,7 @@ import click
 from petlbench.cli.options import catalog_option, json_option
 from petlbench.cli.output import print_json, print_table, shortened
 from petlbench.core.catalog import Catalog
-from petlbench.core.entry import Kind
+from petlbench.core.entry import KINDS, Kind, folder_name
 from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, percent
 
@@ -20,19 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_KINDS: dict[str, Kind] = {
-    "methods": "method",
-    "datasets": "dataset",
-    "sweeps": "sweep",
-    "reports": "report",
-    "metrics": "metric",
-}
+_KINDS: dict[str, Kind] = {folder_name(kind): kind for kind in KINDS}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),
     "dataset": ("modality", "task", "licence"),
-    "sweep": (),
-    "report": (),
     "metric": ("direction",),
+    "format": ("suffix",),
 }
 
 
@@ -53,7 +46,7 @@ def command(
     catalog: tuple[Path, ...],
     json: bool,
 ) -> None:
-    """List methods, datasets, sweeps, reports or metrics: the shipped ones and your own."""
+    """List what the catalogues hold of a kind, such as methods or datasets: the shipped ones and your own."""
     found = Catalog(catalog)
     if (method is not None or backbone is not None) and what != "methods":
         raise InputError(
@@ -72,7 +65,7 @@ def command(
     if json:
         print_json({"items": [_item(entry) for entry in entries]})
         return
-    columns = _COLUMNS[kind]
+    columns = _COLUMNS.get(kind, ())
     rows = [
         [entry.name, entry.title, *(shortened(str(entry.card.get(column, ""))) for column in columns), _origin(entry)]
         for entry in entries
@@ -126,7 +119,7 @@ def _suitability(answer: Compatibility) -> dict[str, Any]:
 
 
 def _item(entry: Entry) -> dict[str, Any]:
-    shown = {key: entry.card.get(key) for key in (*_COLUMNS[entry.kind], "family", "year", "paper")}
+    shown = {key: entry.card.get(key) for key in (*_COLUMNS.get(entry.kind, ()), "family", "year", "paper")}
     return {"name": entry.name, "title": entry.title, **shown, "file": str(entry.file)}
 
 
