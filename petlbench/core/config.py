@@ -49,7 +49,7 @@ class TrainingConfig(BaseModel):
     augment: Literal["standard", "none"] = Field("standard", description="augmentation of the training images")
 
     @property
-    def piece_size(self) -> int:
+    def micro_batch_size(self) -> int:
         """Images that go through the module at once."""
         return math.ceil(self.batch_size / self.accumulate)
 

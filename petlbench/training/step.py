@@ -33,7 +33,7 @@ class Step:
         clip_grad_norm: Largest gradient norm; 0 for no clipping.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         scaler: Scales the loss so that fp16 gradients do not vanish; disabled otherwise.
-        piece_size: Images that go through the module at once. A larger batch is cut into pieces, whose gradients add up
+        micro_batch_size: Images that go through the module at once. A larger batch is cut into pieces, whose gradients add up
             to its own.
         companion: Adds its penalty to the loss, where a method has one.
     """
@@ -45,7 +45,7 @@ class Step:
     clip_grad_norm: float
     precision: str
     scaler: torch.amp.GradScaler
-    piece_size: int
+    micro_batch_size: int
     companion: Companion | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -59,7 +59,7 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
-        for piece in batch.micro_batches(self.piece_size):
+        for piece in batch.micro_batches(self.micro_batch_size):
             # The penalty counts once a step, however many pieces there are.
             losses.append(self._backward(piece, batch.labels, self.companion if not losses else None))
         self._update()
@@ -124,7 +124,7 @@ def build_step(
         clip_grad_norm=training.clip_grad_norm,
         precision=precision,
         scaler=scaler,
-        piece_size=training.piece_size,
+        micro_batch_size=training.micro_batch_size,
         companion=adapted.companion,
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from petlbench.cli.commands.bench_options import Wishes
+from petlbench.cli.commands.bench_options import BenchOptions
 from petlbench.cli.options import executor_options, json_option, run_options
 from petlbench.cli.output import print_json
 
@@ -111,8 +111,8 @@ def command(
     name = study or report or "bench"
     found = Catalog(catalog)
     found.find("executor", executor)
-    wishes = Wishes(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
-    grids = [wishes.matrix(found)] if report is None else wishes.matrices_for(report, setting, found)
+    choices = BenchOptions(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
+    grids = [choices.grid(found)] if report is None else choices.grids_for(report, setting, found)
     options = RunOptions(
         output,
         data_root,

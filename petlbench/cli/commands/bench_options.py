@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from petlbench.report.spec import Preset
     from petlbench.study.grid import Grid, Tuned
 
-__all__ = ["Wishes"]
+__all__ = ["BenchOptions"]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class BenchOptions:
     """What the user asked for.
 
     Args:
@@ -43,7 +43,7 @@ class Wishes:
     sweep: str | None
     output: Path
 
-    def matrix(self, catalog: Catalog) -> Grid:
+    def grid(self, catalog: Catalog) -> Grid:
         """Every combination of what is named.
 
         Raises:
@@ -56,7 +56,7 @@ class Wishes:
         seeds = parse_list(self.seeds or "0", "--seed", _whole)
         return self._combine(self._named_methods(catalog), self._named_datasets(), seeds, {}, self.asked, catalog)
 
-    def matrices_for(self, report: str, setting: Preset, catalog: Catalog) -> list[Grid]:
+    def grids_for(self, report: str, setting: Preset, catalog: Catalog) -> list[Grid]:
         """What a report needs, with what is named here in the place of its own choices.
 
         Args:
