@@ -95,7 +95,7 @@ def _contract(entry: Entry, config: pytest.Config) -> type:
     from petlbench import testing
 
     contract = getattr(testing, f"{entry.kind.title()}Contract")
-    attributes: dict[str, Any] = {entry.kind: entry.load()}
+    attributes: dict[str, Any] = {entry.kind: entry.load(object)}
     sizes = [name.rpartition("@") for name in config.getoption("--petlbench-backbone")]
     if sizes:
         attributes["backbones"] = {name: int(size) for name, _, size in sizes}
