@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,13 @@ def verify(
         futures = {pool.submit(_examine, file, keep): file for file in files}
         try:
             for future in as_completed(futures):
-                _note(verified, futures[future], future.result())
+                answer = future.result()
+                if answer is None:
+                    verified.good += 1
+                elif isinstance(answer, Damage):
+                    verified.damaged.append(answer)
+                elif not isinstance(answer, FileNotFoundError):  # deleted since
+                    verified.unreadable.append((futures[future], answer.strerror or str(answer)))
                 on_shard()
                 check_interrupt()
         except BaseException:
@@ -210,15 +217,6 @@ def verify(
     verified.damaged.sort(key=lambda damage: damage.file)
     verified.unreadable.sort()
     return verified
-
-
-def _note(verified: Verified, file: Path, answer: Damage | OSError | None) -> None:
-    if answer is None:
-        verified.good += 1
-    elif isinstance(answer, Damage):
-        verified.damaged.append(answer)
-    elif not isinstance(answer, FileNotFoundError):  # deleted since
-        verified.unreadable.append((file, answer.strerror or str(answer)))
 
 
 def _examine(file: Path, keep: bool) -> Damage | OSError | None:
@@ -267,22 +265,14 @@ def _clear(path: Path) -> bool:
         return not path.exists()
     if path.is_dir():
         return _delete(path)
-    with exclusive(path.parent) as free:
-        if free:
-            return _unlink(path)
-    shard = _shard_behind(path)
-    if shard is None or not path.exists():
-        return False
-    with only_writer(shard) as alone:
-        return alone and _unlink(path)
-
-
-def _unlink(file: Path) -> bool:
-    try:
-        file.unlink()
-    except OSError:
-        return False
-    return True
+    with suppress(OSError), ExitStack() as stack:
+        alone = stack.enter_context(exclusive(path.parent))
+        if not alone and (shard := _shard_behind(path)) is not None and path.exists():
+            alone = stack.enter_context(only_writer(shard))
+        if alone:
+            path.unlink()
+            return True
+    return False
 
 
 def _folders(cache_dir: Path) -> list[Path]:
@@ -319,8 +309,6 @@ def _bytes_of(files: Iterable[Path]) -> int:
     """Size of some files in bytes; what is gone takes none."""
     total = 0
     for file in files:
-        try:
+        with suppress(OSError):
             total += file.stat().st_size
-        except OSError:
-            continue
     return total

@@ -54,15 +54,14 @@ def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[s
     Returns:
         The tensors that `stored_tensors` names, each (B, ...). A value that fp16 cannot hold becomes its largest.
     """
+    largest = torch.finfo(torch.float16).max
     stored: dict[str, Tensor] = {}
     for name, value in features.items():
         if precision == "int8":
             stored[name], stored[name + _SCALE] = _quantized(value.float())
-        elif precision == "fp16":
-            largest = torch.finfo(torch.float16).max
-            stored[name] = value.clamp(-largest, largest).half()
         else:
-            stored[name] = value.to(_TYPES[precision])
+            bounded = value.clamp(-largest, largest) if precision == "fp16" else value
+            stored[name] = bounded.to(_TYPES[precision])
     return stored
 
 

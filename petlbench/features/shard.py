@@ -128,16 +128,13 @@ def only_writer(shard: Path) -> Iterator[bool]:
     Yields:
         Whether nobody else is at work on it.
     """
-    lock = FileLock(lock_of(shard), timeout=0)
     try:
-        lock.acquire()
+        lock = FileLock(lock_of(shard), timeout=0).acquire()
     except Timeout:
         yield False
         return
-    try:
+    with lock:
         yield True
-    finally:
-        lock.release()
 
 
 def being_written(shard: Path) -> bool:

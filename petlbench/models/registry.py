@@ -193,7 +193,8 @@ def _capabilities(model: Any) -> frozenset[str]:
     # fused weight past its layer. Those of EVA-02 and DINOv3 have three layers or can be made to have them.
     types = {(type(block), type(block.attn)) for block in blocks}
     fused = all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks)
-    if fused and types == {(vit.Block, vit.Attention)} and isinstance(model, vit.VisionTransformer):
+    plain: Any = (vit.Block, vit.Attention)  # type: ignore[attr-defined, unused-ignore]
+    if fused and types == {plain} and isinstance(model, vit.VisionTransformer):
         capabilities |= {"qkv", "keys_values"}
     swin = {(swin_transformer.SwinTransformerBlock, swin_transformer.WindowAttention)}
     if types == {(eva.EvaBlock, eva.EvaAttention)} or (fused and types == swin):
