@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
+import petlbench
 from petlbench.core.errors import InputError
 
 __all__ = ["KIND_SPECS", "Card", "Entry", "Kind", "MethodCard", "shipped_folder"]
@@ -138,7 +139,8 @@ class Entry:
             fault = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
             raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog") from error
         if not (isinstance(value, expected) or (isinstance(value, type) and issubclass(value, expected))):
-            fault = f"{self.attribute} in {self.file} is no {expected.__module__}.{expected.__name__}"
+            module = "petlbench" if expected.__name__ in petlbench.__all__ else expected.__module__
+            fault = f"{self.attribute} in {self.file} is no {module}.{expected.__name__}"
             raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog")
         return cast("T", value)
 

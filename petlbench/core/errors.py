@@ -56,16 +56,13 @@ class Stopped(Exception):  # noqa: N818 - a decision of those who watch a run, a
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], *, hint: str = "") -> InputError:
-    """Build the error for a name that nothing answers to, with the nearest names that exist.
+    """Return the error, of kind ``unknown_<what>``, for a name that nothing answers to, with the nearest that exist.
 
     Args:
         what: The kind of thing that was asked for, for example ``"method"``.
         name: The name that was given.
         known: Every name that would have been accepted.
         hint: What to do when no name is near.
-
-    Returns:
-        An `InputError` of kind ``unknown_<what>``.
     """
     candidates = sorted(known)
     near = " or ".join(difflib.get_close_matches(name, candidates, n=3, cutoff=0.5))

@@ -98,12 +98,7 @@ class StoredFeatures(Mapping[str, Tensor]):
 def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
     """The one or two tensors that `dequantize` makes a feature of: itself, or values and scale from the cache.
 
-    Args:
-        features: Those of a batch.
-        name: The feature's name.
-
-    Returns:
-        One or two tensors, each (B, ...), with all axes in common but the last one of the first.
+    Each is (B, ...), with all axes in common but the last one of the first.
     """
     return features.parts(name) if isinstance(features, StoredFeatures) else (features[name],)
 

@@ -73,11 +73,7 @@ def check_quota(cache: CacheConfig, own: Path | None, needed: int, purpose: Purp
 def enforce_quota(cache: CacheConfig, needed: int = 0) -> int:
     """By how many bytes the cache is too large after the least recently used feature sets of others were deleted.
 
-    It is where running processes use what is in it.
-
-    Args:
-        cache: The cache.
-        needed: Bytes that this process is about to add.
+    It is where running processes use what is in it. ``needed`` bytes are what this process is about to add.
     """
     if cache.most is None:
         return 0

@@ -136,10 +136,7 @@ class FeatureStore:
             shards = busy
 
     def rows(self, images: Sequence[str]) -> dict[str, Tensor]:
-        """The features of some images as they are stored: tensors by name, each (B, ...).
-
-        Args:
-            images: Digests of their content, B of them.
+        """The features of images, named by their digests, as they are stored: tensors by name, each (B, ...).
 
         Raises:
             KeyError: When an image is not in the store.
@@ -156,12 +153,7 @@ class FeatureStore:
         return self.bytes_of(len(set(images) - images_in(self.folder)), spread_over=len(images))
 
     def bytes_of(self, missing: int, spread_over: int) -> int:
-        """Size of some images on the disk in bytes, at most.
-
-        Args:
-            missing: How many images are to be written.
-            spread_over: How many images the dataset has, of which they are some.
-        """
+        """Bytes, at most, that so many images take on the disk that are some of so many in the dataset."""
         shards = min(missing, -(-spread_over // self.images_a_shard))
         return missing * (self.bytes_an_image + IMAGE_OVERHEAD) + shards * SHARD_OVERHEAD
 

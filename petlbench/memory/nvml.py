@@ -55,16 +55,10 @@ class Gpu:
 
 
 class Driver:
-    """The driver's answers about one GPU; made by `open_driver`.
-
-    Args:
-        library: The module to ask.
-        handle: What it knows the GPU by.
-    """
+    """The driver's answers about one GPU; made by `open_driver`."""
 
     def __init__(self, library: Any, handle: Any) -> None:
-        self._library = library
-        self._handle = handle
+        self._library, self._handle = library, handle
 
     def process_memory(self, pid: int | None = None) -> int | None:
         """Bytes that a process, this one by default, holds on the GPU now, CUDA context included."""

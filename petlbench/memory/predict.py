@@ -49,8 +49,7 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
         block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
 
     Returns:
-        Bytes and their split, source ``predicted``. Reserved memory, and the process's (reserved and the context), are
-        those of CUDA; None on other devices.
+        Bytes and their split. Reserved memory and the process's (reserved and the context) are None but on CUDA.
     """
     source = feature_source(config, assembled)
     weighted = config.training.class_weights != "none"
@@ -68,13 +67,7 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
 def predict_inference(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT) -> InferenceMemory:
     """The peak of predicting one batch, frozen features computed live: what a deployed model takes.
 
-    Args:
-        config: The run; its batch size counts.
-        assembled: Its parts, built on device ``meta``.
-        context: Bytes of the CUDA context.
-
-    Returns:
-        Bytes and their split, as `predict_training` gives them.
+    Arguments and bytes are those of `predict_training`.
     """
     source = feature_source(config.model_copy(update={"preload": False}), assembled)
     module = assembled.adapted.module

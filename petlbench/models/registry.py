@@ -26,13 +26,9 @@ _MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "mi
 
 
 def resolve_backbone(name: str) -> str:
-    """A timm name with its weight tag, so that a config says which weights it means.
+    """``architecture.tag`` of ``architecture`` or ``architecture.tag``, so that a config says which weights it means.
 
-    Args:
-        name: ``architecture`` or ``architecture.tag``.
-
-    Returns:
-        ``architecture.tag``, or the bare architecture where timm has no tag for it.
+    It is the bare architecture where timm has no tag for it.
 
     Raises:
         InputError: When timm does not know it; the nearest names are given.
@@ -93,11 +89,7 @@ def build_backbone(name: str, image_size: int, weights: str, device: torch.devic
 
 
 def list_vision_transformers(pattern: str = "") -> list[str]:
-    """The names of timm's vision transformers with pre-trained weights, and of the one that travels along.
-
-    Args:
-        pattern: Text that a name has to hold, or a pattern with ``*``; empty for all.
-    """
+    """The names of timm's vision transformers with weights that hold a text, or match a pattern with ``*``."""
     pattern = pattern if "*" in pattern else f"*{pattern}*"
     return sorted({name for module in _MODULES for name in timm.list_models(pattern, module=module)})
 
