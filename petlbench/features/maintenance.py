@@ -124,11 +124,7 @@ class Pruned:
 
 
 def list_sets(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
-    """The feature sets of a cache, the least recently used first, and what killed processes have left in it.
-
-    Args:
-        cache_dir: Folder of the whole cache; need not be there.
-    """
+    """The feature sets of a cache, which need not be there, the least recently used first, and what was left in it."""
     sets = []
     leftovers = [Leftover(path, _bytes_below(path)) for path in features_folder(cache_dir).glob(f"{_GOING}*")]
     for folder in _folders(cache_dir):
@@ -163,7 +159,7 @@ def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) ->
     """Delete what killed processes have left, and the least recently used feature sets that nobody uses.
 
     Args:
-        cache_dir: Folder of the whole cache; need not be there.
+        cache_dir: Folder of the whole cache.
         most: Largest size of the feature sets that stay, in bytes; None to delete none of them.
         dry_run: Only say what would go.
     """
@@ -222,26 +218,22 @@ def verify(
 def _examine(file: Path, keep: bool) -> Damage | OSError | None:
     """What is wrong with a shard; None for a good one."""
     try:
-        if (reason := _damage_of(file)) is None:
+        try:
+            read_shard(file)
             return None
+        except DamagedShardError as error:
+            damage = Damage(file, str(error), removed=not keep)
         if keep:
-            return Damage(file, reason, removed=False)
+            return damage
         with only_writer(file) as alone:
             if alone:  # else another process has come to know of it, and makes it again
-                if (reason := _damage_of(file)) is None:
+                with suppress(DamagedShardError):
+                    read_shard(file)
                     return None
                 file.unlink()
-        return Damage(file, reason, removed=True)
+        return damage
     except OSError as error:
         return error
-
-
-def _damage_of(file: Path) -> str | None:
-    try:
-        read_shard(file)
-    except DamagedShardError as error:
-        return str(error)
-    return None
 
 
 def _delete(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -143,9 +144,7 @@ class ReaderContract:
         """Fail where two readers of the same files differ."""
         if tuple(first.classes) != tuple(second.classes):
             fail(self, f"has the classes {first.classes} and, {when}, {second.classes}")
-        if len(first.records) != len(second.records):
-            fail(self, f"finds {len(first.records)} images and, {when}, {len(second.records)}")
-        for position, (record, other) in enumerate(zip(first.records, second.records, strict=True)):
+        for position, (record, other) in enumerate(zip_longest(first.records, second.records)):
             if record != other:
                 fail(self, f"has record {position} as {record} and, {when}, as {other}")
 
