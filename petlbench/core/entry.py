@@ -139,7 +139,7 @@ class Entry:
             fault = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
             raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog") from error
         if not (isinstance(value, expected) or (isinstance(value, type) and issubclass(value, expected))):
-            module = "petlbench" if expected.__name__ in petlbench.__all__ else expected.__module__
+            module = "petlbench" if expected.__name__ in dir(petlbench) else expected.__module__
             fault = f"{self.attribute} in {self.file} is no {module}.{expected.__name__}"
             raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog")
         return cast("T", value)
