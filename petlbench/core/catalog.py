@@ -11,11 +11,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from petlbench.core.entry import KIND_SPECS, Card, Entry, Kind, shipped_folder
 from petlbench.core.entry_files import read_entries
@@ -73,28 +72,30 @@ class Catalog:
         return entries[name]
 
     def load(self, kind: Kind, name: str, expected: type[T]) -> T:
-        """Import one entry.
-
-        Args:
-            kind: Which catalogue.
-            name: The entry's name.
-            expected: What it has to be an instance of or, where it is a class itself, a subclass of.
+        """Return what an entry defines, imported, as `Entry.load` checks it.
 
         Raises:
             InputError: When nothing has that name, its file cannot be imported, or it is something else.
         """
-        entry = self.find(kind, name)
-        value = entry.load()
-        if not (isinstance(value, expected) or (isinstance(value, type) and issubclass(value, expected))):
-            raise InputError(
-                f"{kind} '{name}': {entry.attribute} in {entry.file} is no {expected.__module__}.{expected.__name__}",
-                kind="broken_catalog",
-            )
-        return cast("T", value)
+        return self.find(kind, name).load(expected)
 
     @cached_property
     def _installed(self) -> list[Path]:
-        return _installed_folders()
+        """Folders of the packages that name themselves under the entry point group ``petlbench.catalog``."""
+        folders: list[Path] = []
+        for point in entry_points(group="petlbench.catalog"):
+            try:
+                spec = importlib.util.find_spec(point.value)
+            except ModuleNotFoundError:  # a package in front of the module is not there
+                spec = None
+            if spec is None:
+                raise InputError(
+                    f"entry point petlbench.catalog '{point.name}' names '{point.value}', which is not installed",
+                    hint="install the package again, or remove it",
+                    kind="broken_catalog",
+                )
+            folders += [Path(folder).resolve() for folder in spec.submodule_search_locations or ()]
+        return folders
 
     def _read(self, kind: Kind) -> Iterator[Entry]:
         spec = KIND_SPECS[kind]
@@ -138,10 +139,11 @@ def register(value: T) -> T:
             kind="broken_catalog",
         )
     attribute = getattr(value, "__qualname__", card.name)
-    entry = Entry(card.kind, card.name, _file_of(value), card.title, attribute, _plain(card), value)
-    known = _REGISTERED.get((card.kind, card.name))
-    if known is not None and known.file != entry.file:
-        raise _taken_twice(known, entry)
+    plain = {name: each for name, each in vars(card).items() if isinstance(each, str | int | float | bool)}
+    entry = Entry(card.kind, card.name, _file_of(value), card.title, attribute, plain, value)
+    earlier = _REGISTERED.get((card.kind, card.name))
+    if earlier is not None and earlier.file != entry.file:
+        raise _taken_twice(earlier, entry)
     _REGISTERED[card.kind, card.name] = entry
     return value
 
@@ -151,29 +153,6 @@ def _file_of(value: Any) -> Path:
     module = sys.modules.get(getattr(value, "__module__", ""), None)
     file = getattr(module, "__file__", None)
     return Path(file).resolve() if file and isinstance(value, type) else Path(f"<{getattr(module, '__name__', '')}>")
-
-
-def _plain(card: Card) -> dict[str, Any]:
-    values = {each.name: getattr(card, each.name) for each in fields(card)}
-    return {name: value for name, value in values.items() if isinstance(value, str | int | float | bool)}
-
-
-def _installed_folders() -> list[Path]:
-    """Folders of the packages that name themselves under the entry point group ``petlbench.catalog``."""
-    folders: list[Path] = []
-    for point in entry_points(group="petlbench.catalog"):
-        try:
-            spec = importlib.util.find_spec(point.value)
-        except ModuleNotFoundError:  # a package in front of the module is not there
-            spec = None
-        if spec is None:
-            raise InputError(
-                f"entry point petlbench.catalog '{point.name}' names '{point.value}', which is not installed",
-                hint="install the package again, or remove it",
-                kind="broken_catalog",
-            )
-        folders += [Path(place).resolve() for place in spec.submodule_search_locations or ()]
-    return folders
 
 
 def _by_name(entries: Iterable[Entry]) -> Mapping[str, Entry]:

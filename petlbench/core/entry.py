@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
+import petlbench
 from petlbench.core.errors import InputError
 
-__all__ = ["KINDS", "KIND_SPECS", "Card", "Entry", "Kind", "MethodCard", "folder_name", "shipped_folder"]
+__all__ = ["KIND_SPECS", "Card", "Entry", "Kind", "MethodCard", "shipped_folder"]
+
+T = TypeVar("T")
 
 Kind = Literal[
     "method", "dataset", "sweep", "report", "metric", "reader", "task", "loss", "executor", "format", "report_kind"
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -122,21 +124,25 @@ class Entry:
         """Whether petlbench brought it, rather than the user."""
         return self.value is None and shipped_folder(self.kind) == self.file.parent
 
-    def load(self) -> Any:
-        """Import what a Python file defines.
+    def load(self, expected: type[T]) -> T:
+        """Return what a Python file defines, imported.
+
+        Args:
+            expected: What it has to be an instance of or, where it is a class itself, a subclass of.
 
         Raises:
-            InputError: When the file cannot be imported.
+            InputError: When the file cannot be imported, or it is something else.
         """
-        if self.value is not None:
-            return self.value
         try:
-            return getattr(_import(self), self.attribute)
+            value = getattr(_import(self), self.attribute) if self.value is None else self.value
         except Exception as error:
-            raise InputError(
-                f"{self.kind} '{self.name}': {self.file} cannot be imported: {type(error).__name__}: {error}",
-                kind="broken_catalog",
-            ) from error
+            fault = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
+            raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog") from error
+        if not (isinstance(value, expected) or (isinstance(value, type) and issubclass(value, expected))):
+            module = "petlbench" if expected.__name__ in dir(petlbench) else expected.__module__
+            fault = f"{self.attribute} in {self.file} is no {module}.{expected.__name__}"
+            raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog")
+        return cast("T", value)
 
     def digest(self) -> str:
         """SHA-256 of the code: of a file and the helpers (``_*.py``) beside it, or of what was registered."""
@@ -146,11 +152,6 @@ class Entry:
         else:
             text = _source_of(self.value)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def folder_name(kind: Kind) -> str:
-    """The folder of a kind's files in a catalogue, which is its plural too: ``methods``."""
-    return KIND_SPECS[kind].folder
 
 
 def shipped_folder(kind: Kind) -> Path:

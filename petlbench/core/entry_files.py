@@ -76,10 +76,8 @@ def _calls_of(statement: ast.stmt) -> Iterator[tuple[str, str, ast.Call]]:
 
 def _literals(call: ast.Call) -> dict[str, Any]:
     """The arguments of a card that are literals; its name and its title have to be."""
-    values: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is not None and isinstance(keyword.value, ast.Constant):
-            values[keyword.arg] = keyword.value.value
+    keywords = ((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None)
+    values = {name: node.value for name, node in keywords if isinstance(node, ast.Constant)}
     for name in ("name", "title"):
         if not isinstance(values.get(name), str):
             raise ValueError(f"line {call.lineno}: the card's '{name}' is not a text written out")
@@ -100,9 +98,9 @@ def _literal_method_card(call: ast.Call) -> dict[str, Any]:
     except TypeError as error:
         raise ValueError(f"line {call.lineno}: {error}") from error
     for spec in fields(card):
-        wanted = int if spec.type == "int" else str
-        if not isinstance(getattr(card, spec.name), wanted):
-            raise ValueError(f"line {call.lineno}: the card's '{spec.name}' is no {wanted.__name__}")
+        expected = int if spec.type == "int" else str
+        if not isinstance(getattr(card, spec.name), expected):
+            raise ValueError(f"line {call.lineno}: the card's '{spec.name}' is no {expected.__name__}")
     if not card.name.isidentifier():
         raise ValueError(f"line {call.lineno}: the card's name '{card.name}' is no identifier")
     return asdict(card)

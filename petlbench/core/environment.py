@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,7 +26,7 @@ __all__ = [
     "usable_cores",
 ]
 
-PACKAGES = ("torch", "torchvision", "timm", "peft", "numpy", "scikit-learn", "pandas", "optuna", "mlflow", "pillow")
+_PACKAGES = ("torch", "torchvision", "timm", "peft", "numpy", "scikit-learn", "pandas", "optuna", "mlflow", "pillow")
 
 
 def describe_environment() -> dict[str, Any]:
@@ -55,7 +56,11 @@ def default_data_root() -> Path:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that numbers depend on; None for one that is not installed."""
-    return {name: _version(name) for name in PACKAGES}
+    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def available_devices() -> list[str]:
@@ -87,39 +92,32 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 @cache
 def _git_state(folder: Path) -> dict[str, Any] | None:
     """Commit and dirty flag of the checkout that the code runs from; None for an installed package."""
     if not (folder.parent / ".git").exists():
         return None
+
+    def ask(*words: str) -> str:
+        command = ["git", *words]
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        )
-        status = subprocess.run(
-            ["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
-        )
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
 
 
 def _hardware() -> dict[str, Any]:
     import torch
 
-    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": cuda,
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda,
     }
 
@@ -127,10 +125,6 @@ def _hardware() -> dict[str, Any]:
 def processor_vendor() -> str:
     """Who made the processor, in its own words: ``GenuineIntel``, ``AuthenticAMD``; empty where it does not say."""
     return _cpuinfo("vendor_id")
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def _cpuinfo(key: str) -> str:

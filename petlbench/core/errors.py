@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
 
 __all__ = ["InputError", "PetlbenchError", "RunError", "Stopped", "unknown_name"]
 
@@ -27,7 +28,7 @@ class PetlbenchError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep hint and kind when the error crosses a process border."""
-        return (_rebuild, (type(self), self.message, self.hint, self.kind))
+        return partial(type(self), hint=self.hint, kind=self.kind), (self.message,)
 
 
 class InputError(PetlbenchError):
@@ -55,25 +56,15 @@ class Stopped(Exception):  # noqa: N818 - a decision of those who watch a run, a
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], *, hint: str = "") -> InputError:
-    """Build the error for a name that nothing answers to, with the nearest names that exist.
+    """Return the error, of kind ``unknown_<what>``, for a name that nothing answers to, with the nearest that exist.
 
     Args:
         what: The kind of thing that was asked for, for example ``"method"``.
         name: The name that was given.
         known: Every name that would have been accepted.
         hint: What to do when no name is near.
-
-    Returns:
-        An `InputError` of kind ``unknown_<what>``.
     """
     candidates = sorted(known)
-    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
-    if near:
-        advice = "did you mean " + " or ".join(near) + "?"
-    else:
-        advice = hint or "known: " + (", ".join(candidates) or "none")
+    near = " or ".join(difflib.get_close_matches(name, candidates, n=3, cutoff=0.5))
+    advice = f"did you mean {near}?" if near else hint or "known: " + (", ".join(candidates) or "none")
     return InputError(f"unknown {what} '{name}'", hint=advice, kind=f"unknown_{what.replace(' ', '_')}")
-
-
-def _rebuild(cls: type[PetlbenchError], message: str, hint: str, kind: str) -> PetlbenchError:
-    return cls(message, hint=hint, kind=kind)

@@ -68,12 +68,9 @@ def check_writable(folder: Path, *, what: str = "output folder", option: str = "
     """
     existing = existing_part(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "a file" if existing.is_file() else "read-only for this user"
         raise InputError(
-            f"the {what} {folder} cannot be written to ({existing} is {_why(existing)})",
+            f"the {what} {folder} cannot be written to ({existing} is {reason})",
             hint=f"give another one with {option}",
             kind="not_writable",
         )
-
-
-def _why(path: Path) -> str:
-    return "a file" if path.is_file() else "read-only for this user"

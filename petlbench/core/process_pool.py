@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,7 @@ def open_workers(count: int) -> Iterator[Workers]:
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with ProcessPoolExecutor(count, context, initializer=_begin) as pool:
         try:
-            pool.submit(_nothing).result()  # starts the processes
+            pool.submit(os.getpid).result()  # starts the processes
             yield Workers(pool)
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
@@ -105,7 +106,3 @@ def _begin() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     gc.freeze()  # what was imported stays, and need not be gone through again and again
-
-
-def _nothing() -> None:
-    """Gives a new process something to do."""

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
@@ -28,9 +27,9 @@ from petlbench.core.progress import Progress
 __all__ = ["ShownProgress", "shown_progress"]
 
 
-def shown_progress(wanted: bool) -> AbstractContextManager[Progress]:
-    """Bars where they are wanted, else nothing."""
-    return ShownProgress() if wanted else nullcontext(Progress())
+def shown_progress(shown: bool) -> AbstractContextManager[Progress]:
+    """Bars where they are to be shown, else nothing."""
+    return ShownProgress() if shown else nullcontext(Progress())
 
 
 class ShownProgress(Progress):
@@ -56,9 +55,7 @@ class ShownProgress(Progress):
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Take the bar away."""
         self._bars.stop()
 
@@ -76,8 +73,8 @@ class ShownProgress(Progress):
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """Print one line."""
         auc = entry.get("val_auc")
-        scored = f"AUC {100 * auc:.2f} %" if auc is not None else "AUC undefined"
-        self.say(f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation {scored}")
+        score = f"AUC {100 * auc:.2f} %" if auc is not None else "AUC undefined"
+        self.say(f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation {score}")
 
     def say(self, text: str) -> None:
         """Print one line."""

@@ -89,12 +89,12 @@ def request_of(values: Mapping[str, Any], origin: str) -> Request:
     for name in ("training", "method_settings", "dataset_settings"):
         if not isinstance(values.get(name, {}), Mapping):
             raise InputError(f"{origin}: {name} is no table of settings", kind="bad_setting")
-    chosen = {name: value for name, value in values.items() if name in training}
+    settings = {name: value for name, value in values.items() if name in training}
     rest = {name: value for name, value in values.items() if name not in training}
     if "method" not in rest:
         hint = "see petlbench list methods"
         raise InputError(f"{origin} names no method", hint=hint, kind="unknown_method")
-    return Request(**{**rest, "training": {**rest.get("training", {}), **chosen}})
+    return Request(**{**rest, "training": {**rest.get("training", {}), **settings}})
 
 
 def read_request(file: Path) -> dict[str, Any]:

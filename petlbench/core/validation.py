@@ -27,21 +27,17 @@ def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> 
     """
     for key in values:
         if key not in model.model_fields:
-            known = model.model_fields
-            hint = unknown_name("setting", key, known).hint if known else f"{owner} has no settings"
+            names = model.model_fields
+            hint = unknown_name("setting", key, names).hint if names else f"{owner} has no settings"
             raise InputError(f"{owner} has no setting '{key}'", hint=hint, kind="unknown_setting")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        path = [str(part) for part in first["loc"]] or ["settings"]
+        field = model.model_fields.get(path[0])
         raise InputError(
-            f"{owner}: {key} = {first['input']!r} is refused: {first['msg']}",
-            hint=_describe(model, str(first["loc"][0])) if first["loc"] else "",
+            f"{owner}: {'.'.join(path)} = {first['input']!r} is refused: {first['msg']}",
+            hint=f"{path[0]}: {field.description}" if field is not None and field.description else "",
             kind="bad_setting",
         ) from error
-
-
-def _describe(model: type[BaseModel], key: str) -> str:
-    field = model.model_fields.get(key)
-    return f"{key}: {field.description}" if field is not None and field.description else ""

@@ -21,14 +21,11 @@ _PARTS = 4
 
 
 def importance(query: Tensor, key: Tensor) -> Tensor:
-    """The importance of each token per head: the mean over the queries of the attention that it receives.
+    """The importance of each token per head, (B, H, N): the mean over the queries of the attention that it receives.
 
     Args:
         query: Queries, (B, H, M, d), not scaled.
         key: Keys, (B, H, N, d).
-
-    Returns:
-        Importance, (B, H, N), each row adding up to one.
     """
     total = _zeros(key)
     for probabilities in _by_queries(query, key):
@@ -37,15 +34,12 @@ def importance(query: Tensor, key: Tensor) -> Tensor:
 
 
 def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """The attention output, and from the same probabilities the importance of each token.
+    """The attention output (B, H, M, d), and from the same probabilities the importance of each token, (B, H, N).
 
     Args:
         query: Queries, (B, H, M, d), not scaled.
         key: Keys, (B, H, N, d).
         value: Values, (B, H, N, d).
-
-    Returns:
-        The output, (B, H, M, d), and the importance, (B, H, N).
     """
     total, read = _zeros(key), []
     for probabilities in _by_queries(query, key):
@@ -55,7 +49,7 @@ def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 
 def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
-    """The attention output of the same queries for each image's stored keys and values, to which no gradient flows.
+    """The output (B, H, P, d) of the same queries for each image's stored keys and values; no gradient flows to those.
 
     What is kept for the backward pass is the probabilities, which are small because the queries are few; keys and
     values are brought to the queries' precision once more there, a few heads at a time. Their scales are applied to
@@ -65,9 +59,6 @@ def attend_to_stored(query: Tensor, key: Sequence[Tensor], value: Sequence[Tenso
         query: Queries of all images alike, (H, P, d), not scaled.
         key: Keys as they are stored, (B, H, K, d), with a scale for each, (B, H, K), where they are integers.
         value: Values, likewise.
-
-    Returns:
-        The output, (B, H, P, d).
     """
     dtype = autocast_type(query.device.type) or query.dtype
     if not torch.is_grad_enabled():

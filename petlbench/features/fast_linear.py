@@ -26,9 +26,6 @@ def fast_linear(device: torch.device) -> AbstractContextManager[object]:
     """A context in which wide ``nn.functional.linear`` take the fastest way known; for what is not differentiated.
 
     Which way that is depends on the processor alone, so that images have the same features in every run there.
-
-    Args:
-        device: Where the backbone lives.
     """
     return _ByOneDNN() if device.type == "cpu" and mkl_is_slow() else nullcontext()
 

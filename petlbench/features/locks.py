@@ -15,7 +15,7 @@ try:
 except ImportError:  # a system that has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["USED", "SetLock", "exclusive", "hold", "in_use", "last_used"]
+__all__ = ["USED", "exclusive", "hold", "in_use", "last_used"]
 
 USED = "used"
 """The file in a feature set's folder that its users lock, and that dates from the last time that one began."""
@@ -28,33 +28,10 @@ _RECENT = 86_400.0
 _TRIES, _PATIENCE = 3, 0.01
 
 
-class SetLock:
-    """Says that this process uses a feature set: as long as the lock lives, or else the process.
+def hold(folder: Path) -> BinaryIO:
+    """The lock that keeps others from deleting a feature set: an open file, as long as it lives and is not closed.
 
-    Args:
-        file: The open file that carries the lock.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def close(self) -> None:
-        """Give the feature set free."""
-        self._file.close()
-
-    def __del__(self) -> None:
-        """A lock that nobody keeps ends."""
-        self.close()
-
-
-def hold(folder: Path) -> SetLock:
-    """The lock that keeps others from deleting a feature set; its folder is made where it is not there.
-
-    Args:
-        folder: The feature set's folder.
-
-    Returns:
-        The lock. The folder is there, whatever others delete meanwhile.
+    The folder is made where it is not there; it is there from now on, whatever others delete.
 
     Raises:
         OSError: When the folder cannot be made or read.
@@ -74,16 +51,13 @@ def hold(folder: Path) -> SetLock:
         if _is_in_place(file, folder / USED):
             with contextlib.suppress(OSError):  # in a cache that may only be read
                 os.utime(folder / USED)
-            return SetLock(file)
+            return file
         file.close()
 
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[bool]:
     """Keep processes from a feature set while the block runs; those that want to open it wait.
-
-    Args:
-        folder: The feature set's folder.
 
     Yields:
         Whether it is this process's; false where another one uses the set, or the folder may not be written to.

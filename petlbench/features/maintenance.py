@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,7 @@ class Pruned:
 
 
 def list_sets(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
-    """The feature sets of a cache, the least recently used first, and what killed processes have left in it.
-
-    Args:
-        cache_dir: Folder of the whole cache; need not be there.
-    """
+    """The feature sets of a cache, which need not be there, the least recently used first, and what was left in it."""
     sets = []
     leftovers = [Leftover(path, _bytes_below(path)) for path in features_folder(cache_dir).glob(f"{_GOING}*")]
     for folder in _folders(cache_dir):
@@ -162,7 +159,7 @@ def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) ->
     """Delete what killed processes have left, and the least recently used feature sets that nobody uses.
 
     Args:
-        cache_dir: Folder of the whole cache; need not be there.
+        cache_dir: Folder of the whole cache.
         most: Largest size of the feature sets that stay, in bytes; None to delete none of them.
         dry_run: Only say what would go.
     """
@@ -200,7 +197,13 @@ def verify(
         futures = {pool.submit(_examine, file, keep): file for file in files}
         try:
             for future in as_completed(futures):
-                _note(verified, futures[future], future.result())
+                answer = future.result()
+                if answer is None:
+                    verified.good += 1
+                elif isinstance(answer, Damage):
+                    verified.damaged.append(answer)
+                elif not isinstance(answer, FileNotFoundError):  # deleted since
+                    verified.unreadable.append((futures[future], answer.strerror or str(answer)))
                 on_shard()
                 check_interrupt()
         except BaseException:
@@ -212,38 +215,25 @@ def verify(
     return verified
 
 
-def _note(verified: Verified, file: Path, answer: Damage | OSError | None) -> None:
-    if answer is None:
-        verified.good += 1
-    elif isinstance(answer, Damage):
-        verified.damaged.append(answer)
-    elif not isinstance(answer, FileNotFoundError):  # deleted since
-        verified.unreadable.append((file, answer.strerror or str(answer)))
-
-
 def _examine(file: Path, keep: bool) -> Damage | OSError | None:
     """What is wrong with a shard; None for a good one."""
     try:
-        if (reason := _damage_of(file)) is None:
+        try:
+            read_shard(file)
             return None
+        except DamagedShardError as error:
+            damage = Damage(file, str(error), removed=not keep)
         if keep:
-            return Damage(file, reason, removed=False)
+            return damage
         with only_writer(file) as alone:
             if alone:  # else another process has come to know of it, and makes it again
-                if (reason := _damage_of(file)) is None:
+                with suppress(DamagedShardError):
+                    read_shard(file)
                     return None
                 file.unlink()
-        return Damage(file, reason, removed=True)
+        return damage
     except OSError as error:
         return error
-
-
-def _damage_of(file: Path) -> str | None:
-    try:
-        read_shard(file)
-    except DamagedShardError as error:
-        return str(error)
-    return None
 
 
 def _delete(folder: Path) -> bool:
@@ -267,22 +257,14 @@ def _clear(path: Path) -> bool:
         return not path.exists()
     if path.is_dir():
         return _delete(path)
-    with exclusive(path.parent) as free:
-        if free:
-            return _unlink(path)
-    shard = _shard_behind(path)
-    if shard is None or not path.exists():
-        return False
-    with only_writer(shard) as alone:
-        return alone and _unlink(path)
-
-
-def _unlink(file: Path) -> bool:
-    try:
-        file.unlink()
-    except OSError:
-        return False
-    return True
+    with suppress(OSError), ExitStack() as stack:
+        alone = stack.enter_context(exclusive(path.parent))
+        if not alone and (shard := _shard_behind(path)) is not None and path.exists():
+            alone = stack.enter_context(only_writer(shard))
+        if alone:
+            path.unlink()
+            return True
+    return False
 
 
 def _folders(cache_dir: Path) -> list[Path]:
@@ -319,8 +301,6 @@ def _bytes_of(files: Iterable[Path]) -> int:
     """Size of some files in bytes; what is gone takes none."""
     total = 0
     for file in files:
-        try:
+        with suppress(OSError):
             total += file.stat().st_size
-        except OSError:
-            continue
     return total

@@ -54,15 +54,14 @@ def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[s
     Returns:
         The tensors that `stored_tensors` names, each (B, ...). A value that fp16 cannot hold becomes its largest.
     """
+    largest = torch.finfo(torch.float16).max
     stored: dict[str, Tensor] = {}
     for name, value in features.items():
         if precision == "int8":
             stored[name], stored[name + _SCALE] = _quantized(value.float())
-        elif precision == "fp16":
-            largest = torch.finfo(torch.float16).max
-            stored[name] = value.clamp(-largest, largest).half()
         else:
-            stored[name] = value.to(_TYPES[precision])
+            bounded = value.clamp(-largest, largest) if precision == "fp16" else value
+            stored[name] = bounded.to(_TYPES[precision])
     return stored
 
 
@@ -99,12 +98,7 @@ class StoredFeatures(Mapping[str, Tensor]):
 def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...]:
     """The one or two tensors that `dequantize` makes a feature of: itself, or values and scale from the cache.
 
-    Args:
-        features: Those of a batch.
-        name: The feature's name.
-
-    Returns:
-        One or two tensors, each (B, ...), with all axes in common but the last one of the first.
+    Each is (B, ...), with all axes in common but the last one of the first.
     """
     return features.parts(name) if isinstance(features, StoredFeatures) else (features[name],)
 

@@ -34,12 +34,7 @@ def free_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Purpose:
-    """What is to be kept in the cache, in the words of the errors.
-
-    Args:
-        doing: What the run would do, such as ``preloading``.
-        instead: What does without it, as the end of a hint.
-    """
+    """What is to be kept in the cache, in the errors' words: such as ``preloading``, and what does without it."""
 
     doing: str
     instead: str
@@ -60,7 +55,7 @@ def check_quota(cache: CacheConfig, own: Path | None, needed: int, purpose: Purp
     Raises:
         InputError: When they do not fit, also after feature sets that nobody uses have gone.
     """
-    gone = _check_bound(cache, own, needed, purpose) if cache.most is not None else []
+    gone = _check_bound(cache, cache.most, own, needed, purpose) if cache.most is not None else []
     if not needed:
         return
     check_writable(cache.folder, what="folder of the feature cache", option=f"--cache-dir, or {purpose.instead}")
@@ -78,21 +73,16 @@ def check_quota(cache: CacheConfig, own: Path | None, needed: int, purpose: Purp
 def enforce_quota(cache: CacheConfig, needed: int = 0) -> int:
     """By how many bytes the cache is too large after the least recently used feature sets of others were deleted.
 
-    It is where running processes use what is in it.
-
-    Args:
-        cache: The cache.
-        needed: Bytes that this process is about to add.
+    It is where running processes use what is in it. ``needed`` bytes are what this process is about to add.
     """
     if cache.most is None:
         return 0
     return max(0, prune(cache.folder, max(0, cache.most - needed)).bytes_left + needed - cache.most)
 
 
-def _check_bound(cache: CacheConfig, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
+def _check_bound(cache: CacheConfig, most: int, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
     """The feature sets that would have to go; an error where that does not help."""
     sets, _ = list_sets(cache.folder)
-    most = cache.most or 0
     gone = evict(sets, most - needed, lambda each: each.folder != own)
     stays = sum(each.bytes for each in sets) - sum(each.bytes for each in gone)
     if stays + needed > most:

@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -72,9 +73,6 @@ def write_shard(file: Path, images: Sequence[str], tensors: Mapping[str, Tensor]
 def read_shard(file: Path) -> tuple[list[str], dict[str, Tensor]]:
     """Digests of a shard's images, and their features by name, each (B, ...), mapped into memory and checked.
 
-    Args:
-        file: The file.
-
     Raises:
         DamagedShardError: When it is not what was written.
         OSError: When it is not there or cannot be read.
@@ -96,10 +94,9 @@ def images_of(file: Path) -> list[str]:
     """The digests of a shard's images, without reading the features; none of one that is damaged or gone."""
     try:
         with safe_open(file, framework="pt") as opened:
-            names: list[str] = json.loads(opened.metadata()[_KEY].partition(" ")[2])
+            return cast("list[str]", json.loads(opened.metadata()[_KEY].partition(" ")[2]))
     except (SafetensorError, ValueError, KeyError, TypeError, OSError):
         return []
-    return names
 
 
 def images_in(folder: Path) -> set[str]:
@@ -120,24 +117,14 @@ def lock_of(shard: Path) -> Path:
 
 @contextlib.contextmanager
 def only_writer(shard: Path) -> Iterator[bool]:
-    """Be the only one that makes or takes away a shard while the block runs.
-
-    Args:
-        shard: The shard's file; its folder exists.
-
-    Yields:
-        Whether nobody else is at work on it.
-    """
-    lock = FileLock(lock_of(shard), timeout=0)
+    """Be the only one that makes or takes away a shard while the block runs; yields whether nobody else is at it."""
     try:
-        lock.acquire()
+        lock = FileLock(lock_of(shard), timeout=0).acquire()
     except Timeout:
         yield False
         return
-    try:
+    with lock:
         yield True
-    finally:
-        lock.release()
 
 
 def being_written(shard: Path) -> bool:

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from petlbench.core.errors import RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
-from petlbench.features.locks import SetLock, hold
+from petlbench.features.locks import hold
 from petlbench.features.precision import CachePrecision, stored_tensors
 from petlbench.features.shard import (
     IMAGE_OVERHEAD,
@@ -81,7 +81,7 @@ class FeatureStore:
         self.folder = folder
         self.tensors = dict(tensors)
         self.about = about or {}
-        self.lock: SetLock | None = None
+        self.lock: BinaryIO | None = None
         self.bytes_an_image = sum(spec.bytes for spec in tensors.values())
         self.images_a_shard = min(max(1, shard_bytes // self.bytes_an_image), _MOST_IMAGES)
         # Plain bytes, a row an image: what lies in a file is no memory that tensors take.
@@ -136,10 +136,7 @@ class FeatureStore:
             shards = busy
 
     def rows(self, images: Sequence[str]) -> dict[str, Tensor]:
-        """The features of some images as they are stored: tensors by name, each (B, ...).
-
-        Args:
-            images: Digests of their content, B of them.
+        """The features of images, named by their digests, as they are stored: tensors by name, each (B, ...).
 
         Raises:
             KeyError: When an image is not in the store.
@@ -152,20 +149,11 @@ class FeatureStore:
         return features
 
     def missing_bytes(self, images: Sequence[str]) -> int:
-        """Bytes that `fill` would write, at most; nothing is opened for that, and nothing written.
-
-        Args:
-            images: Digests of the images' content.
-        """
+        """Bytes that `fill` would write, at most; nothing is opened for that, and nothing written."""
         return self.bytes_of(len(set(images) - images_in(self.folder)), spread_over=len(images))
 
     def bytes_of(self, missing: int, spread_over: int) -> int:
-        """Size of some images on the disk in bytes, at most.
-
-        Args:
-            missing: How many images are to be written.
-            spread_over: How many images the dataset has, of which they are some.
-        """
+        """Bytes, at most, that so many images take on the disk that are some of so many in the dataset."""
         shards = min(missing, -(-spread_over // self.images_a_shard))
         return missing * (self.bytes_an_image + IMAGE_OVERHEAD) + shards * SHARD_OVERHEAD
 
@@ -175,13 +163,10 @@ class FeatureStore:
 
     def _missing(self, images: Sequence[str]) -> Iterator[list[int]]:
         """Positions of the images that are missing, shard by shard: the cuts stay where they were after an end."""
-        earlier: set[str] = set()
+        first = {image: position for position, image in reversed(list(enumerate(images)))}
         for start in range(0, len(images), self.images_a_shard):
-            missing = []
-            for position in range(start, min(start + self.images_a_shard, len(images))):
-                if images[position] not in earlier and images[position] not in self._places:
-                    missing.append(position)
-                earlier.add(images[position])
+            shard = enumerate(images[start : start + self.images_a_shard], start)
+            missing = [position for position, image in shard if first[image] == position and image not in self._places]
             if missing:
                 yield missing
 

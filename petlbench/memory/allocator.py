@@ -75,7 +75,8 @@ class CachingAllocator:
         index = bisect.bisect_left(pool, (size, -1))  # shorter than an entry, and sorted before it
         block = pool.pop(index)[2] if index < len(pool) else self._new_segment(size, pool)
         block.free = False
-        if self._is_worth_splitting(block, size):
+        rest = block.size - size
+        if rest >= BLOCK if pool is self._small else rest > _SMALL_REQUEST:
             self._split(block, size)
         self._used[key] = block
 
@@ -91,19 +92,12 @@ class CachingAllocator:
         bisect.insort(block.pool, block.entry)
 
     def _new_segment(self, size: int, pool: list[tuple[int, int, _Block]]) -> _Block:
-        if size <= _SMALL_REQUEST:
-            segment = _SMALL_SEGMENT
-        elif size < _LARGE_REQUEST:
-            segment = _LARGE_SEGMENT
-        else:
-            segment = -(-size // _SEGMENT_STEP) * _SEGMENT_STEP
+        segment = -(-size // _SEGMENT_STEP) * _SEGMENT_STEP
+        if size < _LARGE_REQUEST:
+            segment = _SMALL_SEGMENT if size <= _SMALL_REQUEST else _LARGE_SEGMENT
         block = _Block(self.reserved, segment, pool)
         self.reserved += segment
         return block
-
-    def _is_worth_splitting(self, block: _Block, size: int) -> bool:
-        remaining = block.size - size
-        return remaining >= BLOCK if block.pool is self._small else remaining > _SMALL_REQUEST
 
     def _split(self, block: _Block, size: int) -> None:
         rest = _Block(block.address + size, block.size - size, block.pool, before=block, behind=block.behind, free=True)

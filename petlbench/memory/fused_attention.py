@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -31,16 +32,17 @@ class FusedKernel(TorchFunctionMode):
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self._attend = _attend_on_cpu if device == "cpu" else _attend_on_cuda
+        self._device = device
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The result of one function; attention by the device's kernel."""
         if func is not nn.functional.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        return self._attend(*args, **(kwargs or {}))
+        return _attend(self._device, *args, **(kwargs or {}))
 
 
-def _attend_on_cuda(  # noqa: PLR0917  # the arguments are those of torch's function
+def _attend(  # noqa: PLR0917  # those behind the device are the arguments of torch's function
+    device: str,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -49,21 +51,25 @@ def _attend_on_cuda(  # noqa: PLR0917  # the arguments are those of torch's func
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    if query.dim() != 4:
-        return _explicit(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-    ops: Any = torch.ops.aten
+    explicit = partial(_explicit, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale)
+    if device != "cpu" and query.dim() != 4:
+        return explicit(query, key, value)
     dtype = autocast_type() or query.dtype
     query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    if attn_mask is None and dtype != torch.float32:
-        output = ops._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)
+    learns_mask = attn_mask is not None and attn_mask.requires_grad
+    if device == "cpu" and (query.dim() != 4 or dropout_p > 0 or learns_mask):
+        return explicit(query, key, value)  # the CPU has no fused kernel that drops out or that learns a mask
+    ops: Any = torch.ops.aten
+    mask = _added(attn_mask, dtype) if attn_mask is not None else None
+    if device == "cpu":
+        kernel = partial(ops._scaled_dot_product_flash_attention_for_cpu, attn_mask=mask)
+    elif mask is None and dtype != torch.float32:
+        kernel = ops._scaled_dot_product_flash_attention
     else:
-        mask = None
-        if attn_mask is not None:
-            mask = _aligned(_added(attn_mask, dtype)).expand(*query.shape[:3], key.shape[2])
-        output = ops._scaled_dot_product_efficient_attention(
-            query, key, value, mask, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
-        )
-    return cast("Tensor", output[0])
+        mask = _aligned(mask).expand(*query.shape[:3], key.shape[2]) if mask is not None else None
+        options = {"attn_bias": mask, "compute_log_sumexp": torch.is_grad_enabled()}
+        kernel = partial(ops._scaled_dot_product_efficient_attention, **options)
+    return cast("Tensor", kernel(query, key, value, dropout_p=dropout_p, is_causal=is_causal, scale=scale)[0])
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,25 +88,3 @@ def _aligned(mask: Tensor) -> Tensor:
         return mask
     width = mask.shape[-1]
     return nn.functional.pad(mask, (0, _ALIGNMENT - width % _ALIGNMENT))[..., :width]
-
-
-def _attend_on_cpu(  # noqa: PLR0917  # as above
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> Tensor:
-    dtype = autocast_type() or query.dtype
-    query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
-    if query.dim() != 4 or dropout_p > 0 or (attn_mask is not None and attn_mask.requires_grad):
-        # The CPU has no fused kernel that drops out or that learns a mask.
-        return _explicit(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
-    ops: Any = torch.ops.aten
-    mask = _added(attn_mask, dtype) if attn_mask is not None else None
-    output = ops._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale
-    )
-    return cast("Tensor", output[0])

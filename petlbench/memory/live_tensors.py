@@ -51,6 +51,10 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
     gradients of activations, temporaries). A role holds for the whole life of a storage: one that is tagged later
     than it was made is moved within the peak that it was part of, too.
 
+    Attributes:
+        current: Bytes that live now.
+        peak: The most bytes that lived at one time.
+
     Args:
         devices: Only storages on these types of device count (the CPU when none is named), so that host tensors (the
             step counts of AdamW, say) stay out of a GPU's figure.
@@ -68,29 +72,18 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         self, *devices: torch.device | str, block: int = BLOCK, allocator: CachingAllocator | None = None
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.current = self.peak = 0
         self._allocator = allocator
         self._devices = frozenset(torch.device(device).type for device in devices or ("cpu",))
         self._block = block
         self._records: dict[int, _Record] = {}
         self._births = 0
         self._current: Counter[str] = Counter()
-        self._total = 0
-        self._peak = 0
         self._peak_births = 0
         self._peak_parts: Counter[str] = Counter()
         self._modules: weakref.WeakSet[nn.Module] = weakref.WeakSet()
         self._optimizers: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._hooks: list[RemovableHandle] = []
-
-    @property
-    def current(self) -> int:
-        """Bytes that live now."""
-        return self._total
-
-    @property
-    def peak(self) -> int:
-        """The most bytes that lived at one time."""
-        return self._peak
 
     @property
     def parts(self) -> dict[str, int]:
@@ -201,7 +194,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         record = _Record(size, role, self._births, weakref.ref(storage, functools.partial(self._released, key)))
         self._records[key] = record
         self._current[role] += size
-        self._total += size
+        self.current += size
         if self._allocator is not None:
             self._allocator.allocate(record.born, size)
         return record
@@ -215,7 +208,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
     def _drop(self, key: int) -> None:
         record = self._records.pop(key)
         self._current[record.role] -= record.size
-        self._total -= record.size
+        self.current -= record.size
         if self._allocator is not None:
             self._allocator.release(record.born)
 
@@ -230,8 +223,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         record.role = role
 
     def _note_peak(self) -> None:
-        if self._total > self._peak:
-            self._peak = self._total
+        if self.current > self.peak:
+            self.peak = self.current
             self._peak_births = self._births
             self._peak_parts = self._current.copy()
 

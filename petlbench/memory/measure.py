@@ -45,12 +45,6 @@ class HostMeter(MemoryMeter):
 
     source = "cpu"
 
-    def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
-        resident = self._resident.peak()
-        if counted is None:
-            return PhaseMemory(resident=resident)
-        return PhaseMemory(counted.peak, resident=resident, parts=counted.parts)
-
 
 class MpsMeter(MemoryMeter):
     """Measures Apple's GPU: tensors by counting, what Metal's driver says, and the resident set.
@@ -70,7 +64,6 @@ class MpsMeter(MemoryMeter):
 
         super().__init__(device)
         self._mps = mps if mps is not None else torch.mps
-        self._driver: int | None = None
 
     def _clear(self) -> None:
         gc.collect()
@@ -82,15 +75,7 @@ class MpsMeter(MemoryMeter):
         try:
             yield
         finally:
-            self._driver = max(before, int(self._mps.driver_allocated_memory()))
-
-    def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
-        return PhaseMemory(
-            allocated=counted.peak if counted is not None else None,
-            process=self._driver,
-            resident=self._resident.peak(),
-            parts=counted.parts if counted is not None else None,
-        )
+            self._process = max(before, int(self._mps.driver_allocated_memory()))
 
 
 class CudaMeter(MemoryMeter):
@@ -113,7 +98,6 @@ class CudaMeter(MemoryMeter):
         self._cuda = cuda if cuda is not None else torch.cuda
         self._nvml = nvml
         self._gpu = _gpu(device, self._cuda)
-        self._process: int | None = None
         # A process that holds memory already may be on the driver's list by an id that is not its own.
         touched = int(self._cuda.memory_reserved(device)) > 0
         self.already_used = memory_of_others(self._gpu, touched=touched, nvml=nvml)
@@ -138,14 +122,12 @@ class CudaMeter(MemoryMeter):
                 self._process = sampler.peak
 
     def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
-        allocated = int(self._cuda.max_memory_allocated(self._device))
-        return PhaseMemory(
-            allocated=allocated,
-            reserved=int(self._cuda.max_memory_reserved(self._device)),
-            process=self._process,
-            resident=self._resident.peak(),
-            parts=_parts(counted, allocated) if counted is not None else None,
+        allocated, reserved = (
+            self._cuda.max_memory_allocated(self._device),
+            self._cuda.max_memory_reserved(self._device),
         )
+        parts = _parts(counted, int(allocated)) if counted is not None else None
+        return PhaseMemory(int(allocated), int(reserved), self._process, self._resident.peak(), parts)
 
 
 def _parts(counted: LiveTensors, allocated: int) -> dict[str, int] | None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petlbench.results.result import PhaseMemory
+
 if TYPE_CHECKING:
     import torch
 
     from petlbench.memory.live_tensors import LiveTensors
-from petlbench.results.result import PhaseMemory
 
 __all__ = ["MemoryMeter"]
 
+_FIGURES = ("allocated", "reserved", "process", "resident")
 
-class MemoryMeter(ABC):
+
+class MemoryMeter:
     """Measures the phases of one run.
 
     Args:
@@ -37,6 +39,7 @@ class MemoryMeter(ABC):
         self.phases: dict[str, PhaseMemory] = {}
         self.already_used: int | None = None
         self._device = device
+        self._process: int | None = None
         self._resident = _ResidentSet(proc)
         self._open: str | None = None
         self._entered: set[str] = set()
@@ -69,39 +72,37 @@ class MemoryMeter(ABC):
             with ExitStack() as stack:
                 stack.enter_context(self._watched())
                 if live:
-                    counted = stack.enter_context(self._count(live))
+                    from petlbench.memory.live_tensors import LiveTensors
+
+                    counted = LiveTensors(self._device)
+                    counted.add(*live)
+                    stack.enter_context(counted)
                 yield
         finally:
             self._open = None
             self._record(name, self._figures(counted))
 
-    def _clear(self) -> None:  # noqa: B027  # most devices have nothing to clear
+    def _clear(self) -> None:
         """Free what is cached before a phase is entered for the first time, so that its peak is its own."""
 
     def _watched(self) -> AbstractContextManager[object]:
         """The context in which a phase's work is done."""
         return nullcontext()
 
-    @abstractmethod
     def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
         """Read the figures of the phase that just ended; ``counted`` holds its live tensors where they were named."""
-
-    def _count(self, live: Sequence[object]) -> LiveTensors:
-        from petlbench.memory.live_tensors import LiveTensors
-
-        tensors = LiveTensors(self._device)
-        tensors.add(*live)
-        return tensors
+        if counted is None:
+            return PhaseMemory(process=self._process, resident=self._resident.peak())
+        return PhaseMemory(counted.peak, process=self._process, resident=self._resident.peak(), parts=counted.parts)
 
     def _record(self, name: str, new: PhaseMemory) -> None:
         old = self.phases.get(name, PhaseMemory())
-        self.phases[name] = PhaseMemory(
-            allocated=_larger(old.allocated, new.allocated),
-            reserved=_larger(old.reserved, new.reserved),
-            process=_larger(old.process, new.process),
-            resident=_larger(old.resident, new.resident),
-            parts=new.parts if (new.allocated or 0) > (old.allocated or 0) else old.parts,
-        )
+        pairs = {figure: (getattr(old, figure), getattr(new, figure)) for figure in _FIGURES}
+        larger = {
+            figure: max((value for value in pair if value is not None), default=None) for figure, pair in pairs.items()
+        }
+        parts = new.parts if (new.allocated or 0) > (old.allocated or 0) else old.parts
+        self.phases[name] = PhaseMemory(**larger, parts=parts)
 
 
 class _ResidentSet:
@@ -125,7 +126,3 @@ class _ResidentSet:
             return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _larger(old: int | None, new: int | None) -> int | None:
-    return max((value for value in (old, new) if value is not None), default=None)

@@ -6,9 +6,8 @@ Every question is answered with ``None`` where the driver cannot be asked, refus
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,16 +55,10 @@ class Gpu:
 
 
 class Driver:
-    """The driver's answers about one GPU; made by `open_driver`.
-
-    Args:
-        library: The module to ask.
-        handle: What it knows the GPU by.
-    """
+    """The driver's answers about one GPU; made by `open_driver`."""
 
     def __init__(self, library: Any, handle: Any) -> None:
-        self._library = library
-        self._handle = handle
+        self._library, self._handle = library, handle
 
     def process_memory(self, pid: int | None = None) -> int | None:
         """Bytes that a process, this one by default, holds on the GPU now, CUDA context included."""
@@ -88,17 +81,16 @@ class Driver:
 
     def _used(self) -> int | None:
         """Bytes in use; the newer question leaves out what the driver keeps for itself, older drivers lack it."""
-        library, handle = self._library, self._handle
-        version = getattr(library, "nvmlMemory_v2", None)
-        info = _ask(library, lambda: library.nvmlDeviceGetMemoryInfo(handle, version)) if version else None
-        info = info or _ask(library, lambda: library.nvmlDeviceGetMemoryInfo(handle))
+        version = getattr(self._library, "nvmlMemory_v2", None)
+        info = _ask(self._library, "nvmlDeviceGetMemoryInfo", self._handle, version) if version else None
+        info = info or _ask(self._library, "nvmlDeviceGetMemoryInfo", self._handle)
         return int(info.used) if info is not None else None
 
     def _processes(self) -> Any:
         """The processes that compute on the GPU; older drivers know only an older form of the question."""
-        library, name = self._library, "nvmlDeviceGetComputeRunningProcesses"
-        forms = [form for form in (name, f"{name}_v2") if hasattr(library, form)]
-        answers = (_ask(library, functools.partial(getattr(library, form), self._handle)) for form in forms)
+        question = "nvmlDeviceGetComputeRunningProcesses"
+        forms = [form for form in (question, f"{question}_v2") if hasattr(self._library, form)]
+        answers = (_ask(self._library, form, self._handle) for form in forms)
         return next((answer for answer in answers if answer is not None), None)
 
     def _used_by_process(self) -> dict[int, int | None] | None:
@@ -121,14 +113,19 @@ def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
         nvml: The module to ask; ``pynvml`` by default.
     """
     library = nvml if nvml is not None else _pynvml()
-    if library is None or _ask(library, lambda: (library.nvmlInit(), True)) is None:
+    try:
+        if library is not None:
+            library.nvmlInit()
+    except _errors(library):
+        library = None
+    if library is None:
         yield None
         return
     try:
         handle = _handle(library, gpu)
         yield Driver(library, handle) if handle is not None else None
     finally:
-        _ask(library, library.nvmlShutdown)
+        _ask(library, "nvmlShutdown")
 
 
 def memory_of_others(gpu: Gpu, *, pid: int | None = None, touched: bool = False, nvml: Any = None) -> int | None:
@@ -145,13 +142,16 @@ def _pynvml() -> Any:
     return pynvml
 
 
-def _ask(library: Any, question: Callable[[], Any]) -> Any:
-    # A driver that is older than the library raises an error that is no NVMLError.
-    mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
+def _ask(library: Any, question: str, *arguments: Any) -> Any:
     try:
-        return question()
-    except (library.NVMLError, mismatch):
+        return getattr(library, question)(*arguments)
+    except _errors(library):
         return None
+
+
+def _errors(library: Any) -> tuple[type[Exception], ...]:
+    # A driver that is older than the library raises an error that is no NVMLError.
+    return library.NVMLError, getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
 
 
 def _figure(value: int | None) -> int | None:
@@ -161,7 +161,7 @@ def _figure(value: int | None) -> int | None:
 
 def _handle(library: Any, gpu: Gpu) -> Any:
     for uuid in gpu.uuids():
-        handle = _ask(library, functools.partial(library.nvmlDeviceGetHandleByUUID, uuid)) or _by_prefix(library, uuid)
+        handle = _ask(library, "nvmlDeviceGetHandleByUUID", uuid) or _by_prefix(library, uuid)
         if handle is not None:
             return handle
     return _by_number(library, gpu) if gpu.uuid is None else None
@@ -169,30 +169,25 @@ def _handle(library: Any, gpu: Gpu) -> Any:
 
 def _by_prefix(library: Any, beginning: str) -> Any:
     """The one device whose UUID begins so; CUDA takes abbreviated ones, the driver does not."""
-    devices = [
-        device
-        for device in _devices(library)
-        if str(_ask(library, functools.partial(library.nvmlDeviceGetUUID, device))).startswith(beginning)
-    ]
+    uuids = [(device, str(_ask(library, "nvmlDeviceGetUUID", device))) for device in _devices(library)]
+    devices = [device for device, uuid in uuids if uuid.startswith(beginning)]
     return devices[0] if len(devices) == 1 else None
 
 
 def _devices(library: Any) -> Iterator[Any]:
     """Yield the handles of all GPUs and of all MIG instances."""
-    for number in range(_ask(library, library.nvmlDeviceGetCount) or 0):
-        device = _ask(library, functools.partial(library.nvmlDeviceGetHandleByIndex, number))
-        if device is None:
+    for number in range(_ask(library, "nvmlDeviceGetCount") or 0):
+        if (device := _ask(library, "nvmlDeviceGetHandleByIndex", number)) is None:
             continue
         yield device
-        for slot in range(_ask(library, functools.partial(library.nvmlDeviceGetMaxMigDeviceCount, device)) or 0):
-            instance = _ask(library, functools.partial(library.nvmlDeviceGetMigDeviceHandleByIndex, device, slot))
-            if instance is not None:
+        for slot in range(_ask(library, "nvmlDeviceGetMaxMigDeviceCount", device) or 0):
+            if (instance := _ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", device, slot)) is not None:
                 yield instance
 
 
 def _by_number(library: Any, gpu: Gpu) -> Any:
     """The device by its number, which CUDA and the driver share only in bus order or where there is one device."""
-    alone = _ask(library, library.nvmlDeviceGetCount) == 1
+    alone = _ask(library, "nvmlDeviceGetCount") == 1
     if not gpu.visible_as.isdecimal() or not (alone or gpu.in_bus_order):
         return None
-    return _ask(library, functools.partial(library.nvmlDeviceGetHandleByIndex, int(gpu.visible_as)))
+    return _ask(library, "nvmlDeviceGetHandleByIndex", int(gpu.visible_as))

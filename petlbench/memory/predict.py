@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
@@ -50,11 +49,12 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
         block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
 
     Returns:
-        Bytes and their split, source ``predicted``. Reserved memory, and the process's (reserved and the context), are
-        those of CUDA; None on other devices.
+        Bytes and their split. Reserved memory and the process's (reserved and the context) are None but on CUDA.
     """
     source = feature_source(config, assembled)
-    step = new_step(config, assembled.adapted, source, _class_weights(config, assembled))
+    weighted = config.training.class_weights != "none"
+    weights = torch.empty(assembled.num_classes, device=_META) if weighted else None
+    step = new_step(config, assembled.adapted, source, weights)
     device = MetaDevice(config, block=block)
     device.hold(assembled.adapted.module, step.optimizer, step.objective, *_beside(assembled, source))
     assembled.adapted.module.train()
@@ -67,13 +67,7 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
 def predict_inference(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT) -> InferenceMemory:
     """The peak of predicting one batch, frozen features computed live: what a deployed model takes.
 
-    Args:
-        config: The run; its batch size counts.
-        assembled: Its parts, built on device ``meta``.
-        context: Bytes of the CUDA context.
-
-    Returns:
-        Bytes and their split, as `predict_training` gives them.
+    Arguments and bytes are those of `predict_training`.
     """
     source = feature_source(config.model_copy(update={"preload": False}), assembled)
     module = assembled.adapted.module
@@ -130,21 +124,14 @@ class MetaDevice:
         """A batch of images on the device, without the view whose features are preloaded."""
         views = assembled.method.views(assembled.backbone.info, self._config.image_size)
         count = self._config.training.batch_size
-        images = {
-            name: torch.empty(count, 3, view.size, view.size, device=_META)
-            for name, view in views.items()
-            if name != spared_view
-        }
+        sizes = {name: view.size for name, view in views.items() if name != spared_view}
+        images = {name: torch.empty(count, 3, size, size, device=_META) for name, size in sizes.items()}
         batch = Batch(torch.arange(count), images, torch.empty(count, dtype=torch.int64, device=_META))
         self._live.tag("other", (*images.values(), batch.labels))
         return batch
 
     def memory(self, context: int) -> Memory:
-        """The peak so far in bytes.
-
-        Args:
-            context: Bytes of the CUDA context.
-        """
+        """The peak so far in bytes; ``context`` are those of the CUDA context."""
         reserved = self._allocator.reserved if self._allocator else None
         return Memory(
             allocated=self._live.peak,
@@ -156,12 +143,7 @@ class MetaDevice:
 
 
 def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
-    """What stands for the run's feature source on device ``meta``.
-
-    Args:
-        config: The run.
-        assembled: Its parts, built on device ``meta``.
-    """
+    """What stands for the feature source of a run whose parts were built on device ``meta``."""
     if assembled.frozen is None:
         return NoFeatures()
     if config.preload:
@@ -175,12 +157,6 @@ def _beside(assembled: Assembled, source: FeatureSource) -> Sequence[torch.nn.Mo
     return (assembled.backbone.module,) if isinstance(source, LiveFeatures) else ()
 
 
-def _class_weights(config: RunConfig, assembled: Assembled) -> Tensor | None:
-    if config.training.class_weights == "none":
-        return None
-    return torch.empty(assembled.num_classes, device=_META)
-
-
 @dataclass(frozen=True)
 class _Preloaded:
     """Stands for preloaded features: tensors of their shapes."""
@@ -190,7 +166,6 @@ class _Preloaded:
 
     def __call__(self, batch: Batch) -> Inputs:
         count = len(batch.labels)
-        rows = {
-            name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META) for name, spec in self.tensors.items()
-        }
+        specs = self.tensors.items()
+        rows = {name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META) for name, spec in specs}
         return Inputs(batch.views, StoredFeatures(rows))

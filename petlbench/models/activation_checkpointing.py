@@ -14,9 +14,6 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 __all__ = ["checkpoint_blocks", "recompute_under", "recomputed"]
 
-# What makes a module a block.
-_PARTS = ("attn", "mlp")
-
 _Factory = Callable[[], AbstractContextManager[object]]
 _RECOMPUTE_UNDER: ContextVar[_Factory] = ContextVar("petlbench.recompute_under", default=nullcontext)
 
@@ -27,12 +24,9 @@ def checkpoint_blocks(module: nn.Module) -> None:
     A block is whatever has an ``attn`` and an ``mlp``, in a backbone as in a side network; a module without any stays
     as it is. Parameters, their names and every result stay the same, dropout included. In evaluation, and where no
     gradients are wanted, a block runs as before.
-
-    Args:
-        module: The module that is trained.
     """
     for block in module.modules():
-        if all(hasattr(block, part) for part in _PARTS):
+        if hasattr(block, "attn") and hasattr(block, "mlp"):
             kind: Any = type(block)
             block.__class__ = _checkpointed(kind)
 
@@ -40,11 +34,7 @@ def checkpoint_blocks(module: nn.Module) -> None:
 def recomputed(function: Callable[..., Tensor], *args: Tensor) -> Tensor:
     """What a function returns, its arguments alone kept for the backward pass, where it is called again.
 
-    Gradients are those of a plain call.
-
-    Args:
-        function: Draws no random numbers.
-        args: What it is called with.
+    Gradients are those of a plain call. The function draws no random numbers.
     """
     if not torch.is_grad_enabled():
         return function(*args)
@@ -58,10 +48,7 @@ def recompute_under(make: _Factory) -> Iterator[None]:
 
     Torch gives a computation in the backward pass the random state and the autocast of the forward pass, but takes the
     modes away that override torch's functions (``torch.overrides.TorchFunctionMode``). Whoever needs one there
-    as well hands in here how it is made.
-
-    Args:
-        make: Makes a context, anew for every block.
+    as well hands in here how it is made, anew for every block.
 
     Example:
         >>> with mode, recompute_under(lambda: mode):  # doctest: +SKIP

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,8 @@ from petlbench.models.registry import describe_module
 
 __all__ = ["AdaptedModel", "adapt_model"]
 
+_FACTS = ("input_size", "num_classes", "mean", "std", "interpolation")
+
 
 def adapt_model(model: nn.Module, method: Method[Any], num_classes: int) -> AdaptedModel:
     """A timm model with a method put on it.
@@ -35,8 +37,8 @@ def adapt_model(model: nn.Module, method: Method[Any], num_classes: int) -> Adap
     Raises:
         InputError: When it is no vision transformer, or the method cannot adapt it.
     """
-    if hasattr(model, "reset_classifier"):
-        cast("Any", model).reset_classifier(0)
+    if reset := getattr(model, "reset_classifier", None):
+        reset(0)
     info = _describe(model)
     if reason := method.refuse(info):
         raise InputError(
@@ -84,10 +86,11 @@ class AdaptedModel(nn.Module):
                 hint="resize them, or create the model with img_size=",
                 kind="bad_image_size",
             )
-        views = {name: _resized(images, spec.size) for name, spec in self._views.items()}
-        return cast("Tensor", self.module(self._inputs(views)))
+        return cast("Tensor", self.module(self._inputs(images)))
 
-    def _inputs(self, views: dict[str, Tensor]) -> Inputs:
+    def _inputs(self, images: Tensor) -> Inputs:
+        """What the module takes of images (B, 3, H, W): the views, and the features of the frozen backbone."""
+        views = {name: _resized(images, spec.size) for name, spec in self._views.items()}
         if self._frozen is None:
             return Inputs(views)
         spec = self._frozen.spec(self.info)
@@ -127,14 +130,12 @@ class AdaptedModel(nn.Module):
         Args:
             batches: Pairs of normalised images (B, 3, H, W) and labels (B,).
         """
-        prepare: Callable[[Iterable[tuple[Inputs, Tensor]]], None] | None = self._adapted.prepare
-        if prepare is not None:
-            sizes = self._views.items()
-            prepare((self._inputs({n: _resized(x, spec.size) for n, spec in sizes}), labels) for x, labels in batches)
+        if self._adapted.prepare is not None:
+            self._adapted.prepare((self._inputs(images), labels) for images, labels in batches)
 
     def save(self, file: str | Path) -> None:
         """Write what was learned, and nothing else, to a safetensors file."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self._adapted.kept().items()}
+        tensors = {name: tensor.detach().cpu() for name, tensor in self._adapted.kept().items()}
         write_tensors(Path(file), tensors, {"method": self.method_name, "backbone": self.info.name})
 
     def load(self, file: str | Path) -> AdaptedModel:
@@ -186,17 +187,10 @@ def _resized(images: Tensor, size: int) -> Tensor:
 def _describe(model: nn.Module) -> BackboneInfo:
     """The structure of a model that a user made; a copy without values is taken apart for it."""
     # Parameters and buffers are put in the memo without values, so that the copy takes no room.
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    hollow = {key: _hollow(tensor) for key, tensor in tensors.items()}
+    hollow: dict[int, Any] = {id(buffer): torch.empty_like(buffer, device="meta") for buffer in model.buffers()}
+    for parameter in model.parameters():
+        hollow[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
     facts = dict(getattr(model, "pretrained_cfg", None) or {})
     cfg = PretrainedCfg(**{name: facts[name] for name in _FACTS if name in facts})
     name = ".".join(part for part in (facts.get("architecture"), facts.get("tag")) if part) or type(model).__name__
     return describe_module(copy.deepcopy(model, hollow), name, cfg)
-
-
-_FACTS = ("input_size", "num_classes", "mean", "std", "interpolation")
-
-
-def _hollow(tensor: Tensor) -> Tensor:
-    empty = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty

@@ -66,8 +66,7 @@ class Backbone:
     """
 
     def __init__(self, info: BackboneInfo, module: nn.Module) -> None:
-        self.info = info
-        self.module = module
+        self.info, self.module = info, module
 
     @property
     def device(self) -> torch.device:
@@ -75,41 +74,24 @@ class Backbone:
         return next(self.module.parameters()).device
 
     def pooled(self, image: Tensor) -> Tensor:
-        """The final feature, as the weights' own classifier would read it.
-
-        Args:
-            image: Normalised images, (B, 3, image_size, image_size).
-
-        Returns:
-            Features, (B, D).
-        """
+        """The final feature (B, D) of normalised images (B, 3, H, W), as the weights' own classifier would read it."""
         model = cast("Any", self.module)
         return cast("Tensor", model.forward_head(model.forward_features(image), pre_logits=True))
 
     def pooled_from(self, tokens: Tensor) -> Tensor:
-        """The final feature of the tokens behind the last block (needs ``isotropic``).
-
-        Args:
-            tokens: Tokens, (B, N, D), not yet normed.
-
-        Returns:
-            Features, (B, D).
-        """
+        """The final feature (B, D) of tokens (B, N, D) behind the last block, not yet normed (needs ``isotropic``)."""
         model = cast("Any", self.module)
         return cast("Tensor", model.forward_head(model.norm(tokens), pre_logits=True))
 
     def pooled_through(
         self, image: Tensor, enter: Callable[[int, Tensor], Tensor], leave: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """The final feature where something is done to the tokens on the way (needs ``isotropic``).
+        """The final feature (B, D) where something is done to the tokens on the way (needs ``isotropic``).
 
         Args:
             image: Normalised images, (B, 3, image_size, image_size).
             enter: Given a block's number and the tokens (B, N, D) in front of it, returns what the block reads.
             leave: Given the tokens behind the last block, returns those that the final feature is made of.
-
-        Returns:
-            Features, (B, D).
         """
         tokens, positions = self._embedded(image)
         for layer, block in enumerate(self.blocks()):
@@ -117,14 +99,7 @@ class Backbone:
         return self.pooled_from(leave(tokens))
 
     def states(self, image: Tensor) -> Iterator[Tensor]:
-        """The tokens in front of each block and behind the last (needs ``isotropic``).
-
-        Args:
-            image: Normalised images, (B, 3, image_size, image_size).
-
-        Yields:
-            L + 1 states in turn, each (B, N, D).
-        """
+        """The L + 1 states of the tokens, each (B, N, D): before each block, behind the last (needs ``isotropic``)."""
         tokens, positions = self._embedded(image)
         for layer, block in enumerate(self.blocks()):
             yield tokens
@@ -232,13 +207,10 @@ class Backbone:
 
     def _named_blocks(self) -> list[tuple[str, Any]]:
         model = cast("Any", self.module)
-        if hasattr(model, "blocks"):
-            return [(f"blocks.{index}", block) for index, block in enumerate(model.blocks)]
-        return [
-            (f"layers.{stage}.blocks.{index}", block)
-            for stage, layer in enumerate(model.layers)
-            for index, block in enumerate(layer.blocks)
-        ]
+        stages = {"blocks": model.blocks} if hasattr(model, "blocks") else {}
+        if not stages:
+            stages = {f"layers.{index}.blocks": stage.blocks for index, stage in enumerate(model.layers)}
+        return [(f"{name}.{index}", block) for name, blocks in stages.items() for index, block in enumerate(blocks)]
 
 
 def set_attention_kernel(module: nn.Module, kernel: str) -> None:

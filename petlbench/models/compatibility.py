@@ -41,14 +41,13 @@ def check_compatibility(
 ) -> Iterator[Compatibility]:
     """Whether each method can adapt a backbone, tried on device ``meta``: nothing is loaded and nothing allocated.
 
+    Methods come in alphabetical order.
+
     Args:
         catalog: The catalogues.
         backbone: timm's name.
         image_size: Height and width in pixels; None for the size that the weights were trained at.
         num_classes: Number of classes C.
-
-    Yields:
-        One answer a method, in alphabetical order.
 
     Raises:
         InputError: When the backbone is unknown or cannot be adapted at all.

@@ -26,15 +26,10 @@ _BYTES_AT_ONCE = 2**20
 
 
 def has_narrow_heads(packed: Tensor, queries: int) -> bool:
-    """Whether `attend_in_narrow_heads` is the faster way.
+    """Whether `attend_in_narrow_heads`, which takes the same arguments, is the faster way.
 
-    Args:
-        packed: Queries, keys and values of all tokens, (B, N, 3, H, d).
-        queries: How many of the first tokens are queries, M.
-
-    Returns:
-        True in training (the rest is for torch, which can also export it), in fp32 on a CPU, and where the
-        probabilities of one head fit the cache.
+    It is in training (the rest is for torch, which can also export it), in fp32 on a CPU, and where the probabilities
+    of one head fit the cache.
     """
     device = meta_stands_for.get() if packed.device.type == "meta" else packed.device.type
     return (
@@ -48,14 +43,11 @@ def has_narrow_heads(packed: Tensor, queries: int) -> bool:
 
 
 def attend_in_narrow_heads(packed: Tensor, queries: int) -> Tensor:
-    """The attention output of the first tokens: softmax(q k^T / sqrt(d)) v, head by head.
+    """The attention output (B, M, H d) of the first tokens: softmax(q k^T / sqrt(d)) v, head by head.
 
     Args:
         packed: Queries, keys and values of all tokens, (B, N, 3, H, d).
         queries: How many of the first tokens are queries, M.
-
-    Returns:
-        The output, (B, M, H d).
     """
     result: Tensor = _NarrowHeads.apply(packed, queries)
     return result

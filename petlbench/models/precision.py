@@ -78,14 +78,11 @@ _rules: ContextVar[_Rules | None] = ContextVar("_rules", default=None)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The mixed-precision context of a device.
+    """The mixed-precision context of a forward pass.
 
     Args:
         device: Where the step computes; on ``meta`` the rules of `meta_stands_for` are applied.
         precision: ``fp32`` (no context), ``bf16`` or ``fp16``.
-
-    Returns:
-        A context manager for the forward pass.
     """
     if precision == "fp32":
         return nullcontext()
@@ -154,6 +151,7 @@ def _kernel(name: str, operation: Any) -> Callable[..., Any]:
 
 
 def _apply(rules: _Rules, name: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    cast: Callable[[Tensor], Tensor] = _to_float32
     if name in LOWER:
         cast = rules.lowered
     elif name in SET_TYPE and rules.device == "cuda":
@@ -161,8 +159,6 @@ def _apply(rules: _Rules, name: str, operation: Any, args: tuple[Any, ...], kwar
     elif name in PROMOTED:
         wide = torch.float32 in {tensor.dtype for tensor in _eligible(args)}
         cast = _to_float32 if wide else rules.lowered
-    else:
-        cast = _to_float32
     return operation(*_mapped(cast, args), **{key: _mapped(cast, value) for key, value in kwargs.items()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any, cast
 
@@ -20,14 +21,14 @@ from petlbench.models.info import BackboneInfo, LinearShape
 __all__ = ["build_backbone", "describe_module", "list_vision_transformers", "probe_backbone", "resolve_backbone"]
 
 
+# timm's modules whose models are, for the most part, vision transformers that can be adapted.
+_MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "micro")
+
+
 def resolve_backbone(name: str) -> str:
-    """A timm name with its weight tag, so that a config says which weights it means.
+    """``architecture.tag`` of ``architecture`` or ``architecture.tag``, so that a config says which weights it means.
 
-    Args:
-        name: ``architecture`` or ``architecture.tag``.
-
-    Returns:
-        ``architecture.tag``, or the bare architecture where timm has no tag for it.
+    It is the bare architecture where timm has no tag for it.
 
     Raises:
         InputError: When timm does not know it; the nearest names are given.
@@ -43,10 +44,6 @@ def resolve_backbone(name: str) -> str:
     return f"{architecture}.{default.tag}" if default is not None and default.tag else name
 
 
-# timm's modules whose models are, for the most part, vision transformers that can be adapted.
-_MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "micro")
-
-
 @cache
 def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
     """A backbone's structure, without loading or allocating it.
@@ -59,15 +56,13 @@ def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
         InputError: When it is no vision transformer that can be adapted, or the image size is no multiple of its
             patch.
     """
-    native = _pretrained_cfg(name).input_size[-1]
+    cfg = timm.get_pretrained_cfg(name) or PretrainedCfg()
     with torch.device("meta"):
-        model = _create(name, native)
-        if "blocks" not in _capabilities(model):
-            raise _not_a_vit(name)
-        if image_size is not None and image_size != native:
-            _check_image_size(name, image_size, cast("Any", model).patch_embed.patch_size[0])
-            model = _create(name, image_size)
-    return describe_module(model, name, _pretrained_cfg(name))
+        info = describe_module(_create(name, cfg.input_size[-1]), name, cfg)
+        if image_size in (None, info.native_size):
+            return info
+        _check_image_size(name, image_size, info.patch)
+        return describe_module(_create(name, image_size), name, cfg)
 
 
 def build_backbone(
@@ -97,23 +92,14 @@ def build_backbone(
 
 
 def list_vision_transformers(pattern: str = "") -> list[str]:
-    """The names of timm's vision transformers with pre-trained weights, and of the one that travels along.
-
-    Args:
-        pattern: Text that a name has to hold, or a pattern with ``*``; empty for all.
-    """
-    wanted = pattern if "*" in pattern else f"*{pattern}*"
-    names = {name for module in _MODULES for name in timm.list_models(wanted, module=module)}
-    return sorted(names)
+    """The names of timm's vision transformers with weights that hold a text, or match a pattern with ``*``."""
+    pattern = pattern if "*" in pattern else f"*{pattern}*"
+    return sorted({name for module in _MODULES for name in timm.list_models(pattern, module=module)})
 
 
 @cache
 def _tagged(architecture: str) -> list[str]:
     return [name for name in timm.list_pretrained() if name.partition(".")[0] == architecture]
-
-
-def _pretrained_cfg(name: str) -> PretrainedCfg:
-    return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def _create(name: str, image_size: int, drop_path: float = 0.0) -> nn.Module:
@@ -148,19 +134,19 @@ def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg) -> Backbon
     model, blocks, capabilities = cast("Any", module), _blocks(module), _capabilities(module)
     if "blocks" not in capabilities:
         raise _not_a_vit(name)
-    parameters = sum(tensor.numel() for tensor in module.parameters())
+    layers = [next(layer for layer in block.modules() if isinstance(layer, nn.Linear)) for block in blocks]
     return BackboneInfo(
         name=name,
         image_size=model.patch_embed.img_size[0],
         native_size=cfg.input_size[-1],
         blocks=len(blocks),
         width=model.num_features,
-        widths=tuple(_width(block) for block in blocks),
+        widths=tuple(layer.in_features for layer in layers),
         heads=blocks[0].attn.num_heads,
         patch=model.patch_embed.patch_size[0],
         prefix_tokens=getattr(model, "num_prefix_tokens", 0),
         classes=cfg.num_classes,
-        parameters=parameters,
+        parameters=sum(tensor.numel() for tensor in module.parameters()),
         mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
         std=cast("tuple[float, float, float]", tuple(cfg.std)),
         interpolation=cfg.interpolation,
@@ -175,12 +161,10 @@ def _linears(module: nn.Module, name: str) -> dict[str, tuple[LinearShape, ...]]
     backbone.split_qkv()
     linears = {}
     for part in ("q", "k", "v", "proj", "fc1", "fc2"):
-        try:
-            names = [layer for block in backbone.linears(part) for layer in block]
-        except KeyError:
-            continue
-        layers = [cast("Any", module.get_submodule(layer)) for layer in names]
-        linears[part] = tuple(LinearShape(e.in_features, e.out_features, e.bias is not None) for e in layers)
+        with suppress(KeyError):
+            names = [name for block in backbone.linears(part) for name in block]
+            layers = [cast("nn.Linear", module.get_submodule(name)) for name in names]
+            linears[part] = tuple(LinearShape(e.in_features, e.out_features, e.bias is not None) for e in layers)
     return linears
 
 
@@ -193,10 +177,6 @@ def _blocks(model: Any) -> list[Any]:
     return []
 
 
-def _width(block: Any) -> int:
-    return next(layer.in_features for layer in block.modules() if isinstance(layer, nn.Linear))
-
-
 def _capabilities(model: Any) -> frozenset[str]:
     blocks = _blocks(model)
     usable = blocks and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
@@ -205,9 +185,15 @@ def _capabilities(model: Any) -> frozenset[str]:
     capabilities = {"blocks"}
     if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "norm", "norm_pre")):
         capabilities.add("isotropic")
-    if all(_is_plain(block) for block in blocks) and isinstance(model, vit.VisionTransformer):
+    # timm's other blocks and attentions place their norms elsewhere, turn queries and keys by position, or read the
+    # fused weight past its layer. Those of EVA-02 and DINOv3 have three layers or can be made to have them.
+    types = {(type(block), type(block.attn)) for block in blocks}
+    fused = all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks)
+    plain: Any = (vit.Block, vit.Attention)  # type: ignore[attr-defined, unused-ignore]
+    if fused and types == {plain} and isinstance(model, vit.VisionTransformer):
         capabilities |= {"qkv", "keys_values"}
-    if all(_has_own_projections(block) or _is_windowed(block) for block in blocks):
+    swin = {(swin_transformer.SwinTransformerBlock, swin_transformer.WindowAttention)}
+    if types == {(eva.EvaBlock, eva.EvaAttention)} or (fused and types == swin):
         capabilities.add("qkv")
     if all(_has_plain_mlp(block) for block in blocks):
         capabilities.add("plain_mlp")
@@ -215,24 +201,6 @@ def _capabilities(model: Any) -> frozenset[str]:
         if getattr(model, token, None) is not None:
             capabilities.add(word)
     return frozenset(capabilities)
-
-
-def _is_plain(block: Any) -> bool:
-    # timm's other blocks and attentions place their norms elsewhere, turn queries and keys by position, or read the
-    # fused weight past its layer.
-    attention: Any = vit.Attention  # type: ignore[attr-defined, unused-ignore]
-    return type(block) is vit.Block and type(block.attn) is attention and isinstance(block.attn.qkv, nn.Linear)
-
-
-def _has_own_projections(block: Any) -> bool:
-    """Whether queries, keys and values come from three layers or can be made to, as in EVA-02 and DINOv3."""
-    attention: Any = eva.EvaAttention
-    return type(block) is eva.EvaBlock and type(block.attn) is attention
-
-
-def _is_windowed(block: Any) -> bool:
-    """Whether it is a block of Swin, whose attention calls its fused layer as it is."""
-    return type(block) is swin_transformer.SwinTransformerBlock and isinstance(block.attn.qkv, nn.Linear)
 
 
 def _has_plain_mlp(block: Any) -> bool:

@@ -47,14 +47,7 @@ def classifier_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def check_weights_file(file: Path) -> None:
-    """Check that a weights file is there, before anything else is done.
-
-    Args:
-        file: The file.
-
-    Raises:
-        InputError: When it is not.
-    """
+    """Raise an InputError where a weights file is not there, before anything else is done."""
     if not file.is_file():
         raise InputError(
             f"weights file {file} does not exist",
@@ -135,11 +128,9 @@ def _fill(module: nn.Module, state: dict[str, Tensor], name: str, origin: str) -
     own = module.state_dict()
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
-    problems += [
-        f"{key} is {tuple(state[key].shape)}, wanted {tuple(tensor.shape)}"
-        for key, tensor in own.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
+    for key, tensor in own.items():
+        if (other := state.get(key, tensor)).shape != tensor.shape:
+            problems.append(f"{key} is {tuple(other.shape)}, wanted {tuple(tensor.shape)}")
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InputError(

@@ -11,9 +11,9 @@ import pytest
 __all__ = ["explained", "fail", "few"]
 
 
-def fail(message: str) -> NoReturn:
-    """Fail the test with a message alone: a traceback would show this package's code."""
-    pytest.fail(message, pytrace=False)
+def fail(subject: object, message: str) -> NoReturn:
+    """Fail the test with a sentence about its subject alone: a traceback would show this package's code."""
+    pytest.fail(f"{subject} {message}", pytrace=False)
 
 
 @contextmanager

@@ -22,22 +22,14 @@ _ENTRIES = pytest.StashKey[dict[Path, list[Any]]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("petlbench", "petlbench: contracts of methods, readers and metrics")
-    for kind in _KINDS:
-        group.addoption(
-            f"--petlbench-{kind}",
-            action="append",
-            default=[],
-            metavar="FILE",
-            help=f"put each {kind} of a Python file, or one of a catalogue by its name, through the contract",
-        )
-    group.addoption("--petlbench-catalog", action="append", default=[], metavar="DIR", help="a catalogue of names")
-    group.addoption(
-        "--petlbench-backbone",
-        action="append",
-        default=[],
-        metavar="NAME@SIZE",
-        help="a backbone and an image size in pixels, instead of the usual two",
-    )
+    options = {
+        kind: ("FILE", f"put each {kind} of a Python file, or one of a catalogue by its name, through the contract")
+        for kind in _KINDS
+    }
+    options["catalog"] = ("DIR", "a catalogue of names")
+    options["backbone"] = ("NAME@SIZE", "a backbone and an image size in pixels, instead of the usual two")
+    for name, (metavar, text) in options.items():
+        group.addoption(f"--petlbench-{name}", action="append", default=[], metavar=metavar, help=text)
     group.addoption("--petlbench-data", metavar="PATH", help="what a reader reads, instead of a small sample")
 
 
@@ -63,8 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
     """Collect the contracts of what stands in a file that an option names."""
-    entries = parent.config.stash.get(_ENTRIES, {}).get(module_path)
-    if not entries:
+    if module_path not in parent.config.stash.get(_ENTRIES, {}):
         return None
     module: pytest.Module = _Contracts.from_parent(parent, path=module_path)
     return module
@@ -78,15 +69,13 @@ class _Contracts(pytest.Module):
         from petlbench.core.errors import InputError
 
         self.obj = ModuleType(self.path.stem)
-        classes: list[pytest.Item | pytest.Collector] = []
+        entries = self.config.stash[_ENTRIES][self.path]
         try:
-            for entry in self.config.stash[_ENTRIES][self.path]:
-                tests = _contract(entry, self.config)
-                setattr(self.obj, entry.attribute, tests)
-                classes.append(pytest.Class.from_parent(self, name=entry.attribute))
+            for entry in entries:
+                setattr(self.obj, entry.attribute, _contract(entry, self.config))
         except InputError as error:
             raise self.CollectError(f"{error.message}\n{error.hint}".strip()) from error
-        return classes
+        return [pytest.Class.from_parent(self, name=entry.attribute) for entry in entries]
 
 
 def _entries(config: pytest.Config, kind: Any, reference: str) -> list[Entry]:
@@ -94,24 +83,22 @@ def _entries(config: pytest.Config, kind: Any, reference: str) -> list[Entry]:
     from petlbench.core.catalog import Catalog
     from petlbench.core.entry_files import read_entries
 
-    file = (config.invocation_params.dir / reference).resolve()
+    folder = config.invocation_params.dir
+    file = (folder / reference).resolve()
     if reference.endswith(".py") or file.is_file():
         return list(read_entries(kind, file, is_its_own=True))
-    folders = [(config.invocation_params.dir / folder) for folder in config.getoption("--petlbench-catalog")]
-    return [Catalog(folders).find(kind, reference)]
+    return [Catalog([folder / name for name in config.getoption("--petlbench-catalog")]).find(kind, reference)]
 
 
 def _contract(entry: Entry, config: pytest.Config) -> type:
-    """The tests of one entry."""
+    """The tests of one entry: the contract of its kind, with what the options say."""
     from petlbench import testing
 
-    value: Any = entry.load()
-    if entry.kind == "metric":
-        return type(entry.attribute, (testing.MetricContract,), {"metric": value})
-    if entry.kind == "reader":
-        path = config.getoption("--petlbench-data")
-        data = {"path": config.invocation_params.dir / path} if path else {}
-        return type(entry.attribute, (testing.ReaderContract,), {"reader": value, **data})
+    contract = getattr(testing, f"{entry.kind.title()}Contract")
+    attributes: dict[str, Any] = {entry.kind: entry.load(object)}
     sizes = [name.rpartition("@") for name in config.getoption("--petlbench-backbone")]
-    backbones = {"backbones": {name: int(size) for name, _, size in sizes}} if sizes else {}
-    return type(entry.attribute, (testing.MethodContract,), {"method": value, **backbones})
+    if sizes:
+        attributes["backbones"] = {name: int(size) for name, _, size in sizes}
+    if path := config.getoption("--petlbench-data"):
+        attributes["path"] = config.invocation_params.dir / path
+    return type(entry.attribute, (contract,), attributes)

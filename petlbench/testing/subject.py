@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,32 +24,30 @@ from petlbench.models.method import Adapted, Inputs, Method
 from petlbench.models.registry import build_backbone, probe_backbone
 from petlbench.training.step import Step, new_step
 
-__all__ = ["BATCH", "CLASSES", "Model", "Subject", "graph_leaves", "random_images", "stirred_weights"]
+__all__ = ["BATCH", "CLASSES", "Model", "Subject", "attempt", "built", "graph_leaves", "random_images", "trained"]
+
+T = TypeVar("T")
 
 BATCH, CLASSES = 4, 3
+_CPU = torch.device("cpu")
 _FOLDER = TemporaryDirectory(prefix="petlbench-testing-")
 
 
 @cache
-def stirred_weights(backbone: str, image_size: int) -> Path:
-    """Return a file of weights in which no tensor is trivial: zero biases and unit scales would hide mistakes.
-
-    Args:
-        backbone: timm's name.
-        image_size: Height and width in pixels.
-    """
+def _stirred_weights(backbone: str, image_size: int) -> Path:
+    """Return a file of weights in which no tensor is trivial: zero biases and unit scales would hide mistakes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        module = build_backbone(backbone, image_size, "none", torch.device("cpu")).module
+        module = build_backbone(backbone, image_size, "none", _CPU).module
         state = {name: value + 0.1 * torch.randn_like(value) for name, value in module.state_dict().items()}
     file = Path(_FOLDER.name) / f"{backbone}-{image_size}.safetensors"
     save_file(state, file)
     return file
 
 
-def random_images(image_size: int, count: int = BATCH) -> Tensor:
+def random_images(image_size: int) -> Tensor:
     """Return the same random images (B, 3, H, W) each time."""
-    return torch.randn(count, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(BATCH, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))
 
 
 def graph_leaves(output: Tensor) -> list[Tensor]:
@@ -82,12 +81,7 @@ class Subject:
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
-        """Name it in a test's id."""
-        return f"{getattr(getattr(self.method, 'card', None), 'name', self.method.__name__)}-{self.backbone}"
-
-    @property
-    def title(self) -> str:
-        """What the messages call it."""
+        """Name it in a message."""
         return f"{self.method.__name__} on {self.backbone} at {self.image_size} pixels"
 
     @property
@@ -100,19 +94,14 @@ class Subject:
         return self.method.from_settings(self.settings).refuse(self.info)
 
     def config(self, seed: int = 0, **training: Any) -> RunConfig:
-        """The run that stands for this subject.
-
-        Args:
-            seed: Of initial values.
-            training: Settings of the training. Without weight decay a tensor changes by its gradient alone.
-        """
+        """The run that stands for this subject; without weight decay a tensor changes by its gradient alone."""
         config = dict[str, Any](
             method=self.method.card.name,
             method_settings=self.settings,
             dataset="digits",
             split="random",
             backbone=self.backbone,
-            weights=str(stirred_weights(self.backbone, self.image_size)),
+            weights=str(_stirred_weights(self.backbone, self.image_size)),
             image_size=self.image_size,
             training=TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": BATCH, **training}),
             preload=False,
@@ -138,23 +127,17 @@ class Subject:
 
     def plain_backbone(self) -> Backbone:
         """Return the backbone as it is before it is adapted, in evaluation mode."""
-        weights = str(stirred_weights(self.backbone, self.image_size))
-        backbone = build_backbone(self.backbone, self.image_size, weights, torch.device("cpu"))
+        weights = str(_stirred_weights(self.backbone, self.image_size))
+        backbone = build_backbone(self.backbone, self.image_size, weights, _CPU)
         backbone.module.eval()
         return backbone
 
     def build(self, seed: int = 0, device: str = "cpu") -> Model:
-        """Build the method as the engine does, and let it choose from the data where it does.
-
-        Args:
-            seed: Of initial values.
-            device: ``cpu`` or ``meta``.
-        """
+        """Build the method as the engine does, on ``cpu`` or ``meta``, and let it choose from the data if it does."""
         method = self.method.from_settings(self.settings)
-        assembled = assemble(self.config(seed), method, CLASSES, torch.device(device))
-        model = Model(self, assembled)
-        if assembled.adapted.prepare is not None and device != "meta":
-            assembled.adapted.prepare([(model.inputs(), model.batch().labels)])
+        model = Model(self, assemble(self.config(seed), method, CLASSES, torch.device(device)))
+        if model.adapted.prepare is not None and device != "meta":
+            model.adapted.prepare([(model.inputs(), model.batch().labels)])
         return model
 
     def at(self, image_size: int) -> Subject:
@@ -164,12 +147,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Model:
-    """A subject that was built.
-
-    Args:
-        subject: What it was built from.
-        assembled: Its parts.
-    """
+    """A subject that was built, and its parts."""
 
     subject: Subject
     assembled: Assembled
@@ -191,21 +169,13 @@ class Model:
         return self
 
     def batch(self, images: Tensor | None = None, labels: Tensor | None = None) -> Batch:
-        """A batch as the engine would load it.
-
-        Args:
-            images: The images (B, 3, H, W); random ones where none are given.
-            labels: Their classes, (B,).
-        """
-        info, backbone = self.assembled.backbone.info, self.assembled.backbone.module
-        like = next(backbone.parameters())
-        images = random_images(info.image_size) if images is None else images
+        """A batch as the engine would load it, of images (B, 3, H, W), random by default, and their labels (B,)."""
+        info = self.assembled.backbone.info
+        like = next(self.assembled.backbone.module.parameters())
+        images = (random_images(info.image_size) if images is None else images).to(like)
         labels = torch.arange(len(images)) % CLASSES if labels is None else labels
-        images = images.to(like.device, like.dtype)
-        views = {
-            name: nn.functional.interpolate(images, size=(view.size, view.size))
-            for name, view in self.assembled.method.views(info, info.image_size).items()
-        }
+        sizes = {name: view.size for name, view in self.assembled.method.views(info, info.image_size).items()}
+        views = {name: nn.functional.interpolate(images, size=(size, size)) for name, size in sizes.items()}
         return Batch(torch.arange(len(labels)), views, labels.to(like.device))
 
     def source(self, batch: Batch) -> Inputs:
@@ -213,8 +183,7 @@ class Model:
         if self.assembled.frozen is None:
             return NoFeatures()(batch)
         inputs = LiveFeatures(self.assembled.backbone, self.assembled.frozen, "fp32")(batch)
-        precise = next(self.assembled.backbone.module.parameters()).dtype == torch.float64
-        if not precise:
+        if next(self.assembled.backbone.module.parameters()).dtype != torch.float64:
             return inputs
         return Inputs(inputs.views, {n: t.double() if t.is_floating_point() else t for n, t in inputs.features.items()})
 
@@ -229,6 +198,10 @@ class Model:
         shared = {tensor.data_ptr() for tensor in inside.values()}
         beside = _tensors(self.assembled.backbone.module)
         return {**{f"backbone.{n}": t for n, t in beside if t.data_ptr() not in shared}, **inside}
+
+    def buffers(self) -> set[str]:
+        """Names of the tensors that are no parameters."""
+        return {name for name, tensor in self.tensors().items() if not isinstance(tensor, nn.Parameter)}
 
     def state(self) -> dict[str, Tensor]:
         """A copy of every tensor, by name."""
@@ -246,17 +219,7 @@ class Model:
         return new_step(self.subject.config(**training), self.adapted, self.source, None)
 
     def take(self, step: Step, batch: Batch, number: int, steps: int) -> Tensor:
-        """Take one step as the engine does.
-
-        Args:
-            step: The step.
-            batch: The images.
-            number: Which step it is, from 1.
-            steps: Of how many.
-
-        Returns:
-            The loss, a scalar.
-        """
+        """Take a step as the engine does, the ``number``-th of ``steps`` from 1, and return the loss, a scalar."""
         loss = step(batch)
         if self.adapted.companion is not None:
             self.adapted.companion.after_step(number, steps)
@@ -299,6 +262,40 @@ class Model:
         with torch.no_grad():
             output: Tensor = head.eval()(backbone.pooled(random_images(backbone.info.image_size)))
         return output
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model after three steps, for rules that look and change nothing: its logits (B, C) before, and what changed."""
+
+    model: Model
+    start: Tensor
+    losses: list[float]
+    changed: set[str]
+
+
+@lru_cache(maxsize=2)
+def trained(subject: Subject) -> Training:
+    """A subject after three steps, in common for the rules that change nothing."""
+    model = built(subject)
+    start, before = model.logits(), model.state()
+    losses = model.train()
+    return Training(model, start, losses, model.changes(before))
+
+
+def built(subject: Subject) -> Model:
+    """A subject that was built; the test is skipped where that cannot be."""
+    return attempt(subject, subject.build)
+
+
+def attempt(subject: Subject, build: Callable[[], T]) -> T:
+    """What is built; the test is skipped where it is refused, or where the rule on building says what is wrong."""
+    try:
+        if not (reason := subject.refusal()):
+            return build()
+    except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, a rule of its own reports it
+        reason = f"cannot be built, see test_it_adapts_or_refuses_with_a_reason: {error}"
+    pytest.skip(f"{subject}: {reason}")
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

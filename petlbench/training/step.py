@@ -33,7 +33,7 @@ class Step:
         clip_grad_norm: Largest gradient norm; 0 for no clipping.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         scaler: Scales the loss so that fp16 gradients do not vanish; disabled otherwise.
-        micro_batch_size: Images that go through the module at once. A larger batch is cut into pieces, whose gradients add up
+        micro_batch_size: Images that go through the module at once. The gradients of a larger batch's parts add up
             to its own.
         companion: Adds its penalty to the loss, where a method has one.
     """

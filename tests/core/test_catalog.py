@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.entry import KINDS
+from petlbench.core.entry import KIND_SPECS
 from petlbench.core.errors import InputError
 from petlbench.models.method import load_method
 
@@ -105,7 +105,7 @@ class TestPlaces:
     def test_entries_are_in_alphabetical_order(self, tmp_path: Path) -> None:
         for name in ("zeta", "alpha"):
             method(tmp_path / "own" / f"{name}.py")
-        for kind in KINDS:
+        for kind in KIND_SPECS:
             names = list(Catalog([tmp_path / "own"]).entries(kind))
             assert names == sorted(names)
 

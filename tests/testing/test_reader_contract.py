@@ -10,28 +10,19 @@ import pytest
 GOOD = """
 import hashlib
 import random
-from dataclasses import dataclass
-from typing import ClassVar
 
 from PIL import Image
-from pydantic import BaseModel
 
-from petlbench.core.entry import Card
+from petlbench.data.readers.base import Reader, ReaderCard
 from petlbench.data.record import Record
 from petlbench.testing import ReaderContract
 
 
-@dataclass(frozen=True)
-class ReaderCard(Card):
-    kind: ClassVar = "reader"
-
-
-class Mine:
+class Mine(Reader):
     card = ReaderCard(name="mine", title="Mine")
-    notes = ()
 
-    def __init__(self, root):
-        self.root = root
+    def __init__(self, source):
+        self.root = root = source.path
         names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
         self.classes = tuple(sorted({name.split("/")[0] for name in names}))
         self.records = tuple(Record(name, name, self.classes.index(name.split("/")[0])) for name in names)
@@ -46,9 +37,6 @@ class Mine:
 
 class TestMine(ReaderContract):
     reader = Mine
-
-    def open_reader(self, path):
-        return Mine(path)
 """
 
 HASHED = "(self.root / record.path).read_bytes()"
@@ -120,20 +108,9 @@ def test_a_wrong_reader_fails_at_its_rule_in_words(
     assert words in output, output
 
 
-def test_a_file_of_a_reader_is_read_through_its_source(
+def test_a_file_of_a_reader_needs_no_test_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from petlbench.data.readers import base
-
-    if not hasattr(base, "Source"):
-        pytest.skip("readers are made from a Source once they are entries of the catalogue")
-    text = (
-        GOOD.partition("\n\nclass TestMine")[0]
-        .replace(
-            "def __init__(self, root)", "class Settings(BaseModel):\n        pass\n\n    def __init__(self, source)"
-        )
-        .replace("self.root = root", "self.root = root = source.path")
-    )
-    (tmp_path / "my_reader.py").write_text(text, encoding="utf-8")
+    (tmp_path / "my_reader.py").write_text(GOOD.partition("\n\nclass TestMine")[0], encoding="utf-8")
     output = run(tmp_path, monkeypatch, capsys, "", "--petlbench-reader", "my_reader.py")
     assert "8 passed" in output, output

@@ -10,7 +10,7 @@ import click
 from petlbench.cli.options import catalog_option, json_option
 from petlbench.cli.output import print_json, print_table, shortened
 from petlbench.core.catalog import Catalog
-from petlbench.core.entry import KINDS, Kind, folder_name
+from petlbench.core.entry import KIND_SPECS, Kind
 from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, percent
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_KINDS: dict[str, Kind] = {folder_name(kind): kind for kind in KINDS}
+_KINDS: dict[str, Kind] = {spec.folder: kind for kind, spec in KIND_SPECS.items()}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),
     "dataset": ("modality", "task", "licence"),
