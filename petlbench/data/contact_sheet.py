@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["draw_contact_sheet", "sample_images"]
 
@@ -21,13 +17,7 @@ _SIDE = 160
 
 
 def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:
-    """Choose images of a class at even distances in the order of the dataset, the same ones each time.
-
-    Args:
-        dataset: The dataset.
-        label: Position of the class.
-        count: How many at most.
-    """
+    """Return `count` images of a class, or all, at even distances in the dataset's order: the same ones each time."""
     records = [record for record in dataset.records if record.label == label]
     count = min(count, len(records))
     return [records[position * len(records) // count] for position in range(count)]
@@ -58,21 +48,11 @@ def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_
         count = sum(record.label == label for record in dataset.records)
         axes[0].set_ylabel(f"{textwrap.fill(dataset.classes[label], 14)}\n{count}", rotation=0, ha="right", va="center")
         for position, cell in enumerate(axes):
-            _empty(cell)
+            cell.set(xticks=[], yticks=[], frame_on=False)
             if position < len(records):
-                _show(cell, dataset, records[position])
+                image = dataset.open(records[position])
+                image.thumbnail((_SIDE, _SIDE))
+                cell.imshow(image)
                 progress.advance()
     with write_atomically(file) as temporary:
         figure.savefig(temporary, format=file.suffix.removeprefix(".").lower(), dpi=100)
-
-
-def _empty(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_frame_on(False)
-
-
-def _show(axes: Axes, dataset: Dataset, record: Record) -> None:
-    image = dataset.open(record)
-    image.thumbnail((_SIDE, _SIDE))
-    axes.imshow(image)
