@@ -40,10 +40,7 @@ def is_dicom(content: bytes) -> bool:
 
 
 def require_pydicom(name: str) -> None:
-    """Check that DICOM files can be read.
-
-    Args:
-        name: A file that needs it, for the error.
+    """Check that DICOM files, such as the named one, can be read.
 
     Raises:
         InputError: When pydicom is not installed.

@@ -64,13 +64,7 @@ def is_piece(name: str) -> bool:
 
 
 def archive_parts(archive: Path) -> tuple[Path, ...]:
-    """Find all pieces of an archive.
-
-    Args:
-        archive: A whole archive, or the first piece (``X.zip.001``) of one that was cut.
-
-    Returns:
-        The files in order; just the archive where it is whole.
+    """Return all pieces of an archive in order: its own file, or those of one that was cut (``X.zip.001``, …).
 
     Raises:
         InputError: When a piece between two others is missing.

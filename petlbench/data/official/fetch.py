@@ -104,15 +104,9 @@ def gather(sources: Sources, readable: Callable[[Path], bool], *, anew: bool = F
 
 
 def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list[Path]:
-    """Find official files on the disk, and download those that are not there.
+    """Return official files, found on the disk or downloaded into a folder, which is made.
 
-    Args:
-        sources: Where they may come from.
-        files: Which ones.
-        folder: Where downloads go; it is made.
-
-    Returns:
-        Each file, with its size and checksum compared where the card knows them.
+    Size and checksum of each are compared where the card knows them.
 
     Raises:
         InputError: When a file has no address and must be fetched by hand, cannot be downloaded, or is another one.
@@ -134,14 +128,7 @@ def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list
 
 
 def place_files(sources: Sources, files: Sequence[OfficialFile]) -> list[Path]:
-    """Bring official files that are read as they are into the dataset's folder.
-
-    Args:
-        sources: Where they may come from.
-        files: Which ones.
-
-    Returns:
-        The files.
+    """Return official files that are read as they are, brought into the dataset's folder.
 
     Raises:
         InputError: As for `fetch`.
@@ -157,11 +144,7 @@ def place_files(sources: Sources, files: Sequence[OfficialFile]) -> list[Path]:
 
 
 class _Unpacked:
-    """The folder into which all archives of a release are unpacked, as a person would: one over the other.
-
-    Args:
-        folder: The folder.
-    """
+    """The folder into which all archives of a release are unpacked, as a person would: one over the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -169,11 +152,9 @@ class _Unpacked:
 
     def holds(self, official: Sequence[OfficialFile]) -> bool:
         """Whether every archive has been unpacked to its end, and all that is none lies beside it."""
-        firsts = [file.name for file in official if is_archive(file.name)]
-        if not all((self.folder / file.name).is_file() for file in official if not is_piece(file.name)):
-            return False
-        done = self._done()
-        return bool(firsts) and all(name in done for name in firsts)
+        archives = {file.name for file in official if is_archive(file.name)}
+        others = [self.folder / file.name for file in official if not is_piece(file.name)]
+        return bool(archives) and archives <= self._done().keys() and all(file.is_file() for file in others)
 
     def clear(self) -> None:
         """Remove all of it."""
@@ -235,15 +216,10 @@ def _checksum(file: OfficialFile) -> str | None:
 
 
 def require_official(path: Path, file: OfficialFile, progress: Progress) -> None:
-    """Compare a file with what the card knows of it.
-
-    Args:
-        path: The file.
-        file: What is known of it.
-        progress: Told of the checksum, which takes time.
+    """Compare a file's size and checksum, which takes time, with what the card knows of it.
 
     Raises:
-        InputError: When size or checksum is another.
+        InputError: When one is another.
     """
     size, checksum = path.stat().st_size, _checksum(file)
     if file.bytes is not None and size != file.bytes:

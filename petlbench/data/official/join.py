@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from petlbench.core.errors import InputError
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, names_in
@@ -33,8 +34,7 @@ class Found:
     left_out: str = ""
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     row: Row
     key: str
     values: Mapping[str, str]
@@ -108,7 +108,7 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
     for row in (row for file in files for row in _rows(table, file)):
         values = {name: row.cells[column] for name, column in table.fields.items()}
         values |= {name: _hot(row, columns) for name, columns in table.one_hot.items()}
-        keys = [_portable(fill(key, row.cells)) for key in table.key if _is_whole(key, row.cells)]
+        keys = [fill(key, row.cells).replace("\\", "/") for key in table.key if _is_whole(key, row.cells)]
         if not keys:
             raise InputError(
                 f"{row.place}: the row names no image: {' and '.join(table.needs[:1])} is empty",
@@ -165,10 +165,6 @@ def _is_whole(template: str, values: Mapping[str, str]) -> bool:
     return all(values.get(name) for name in names_in(template))
 
 
-def _portable(key: str) -> str:
-    return key.replace("\\", "/")
-
-
 def _image_key(table: TableSource, image: Found, root: Path) -> str:
     if not _is_whole(table.image_key, image.fields) and table.unmatched != "empty":
         empty = next(name for name in names_in(table.image_key) if not image.fields.get(name))
@@ -178,7 +174,7 @@ def _image_key(table: TableSource, image: Found, root: Path) -> str:
             hint=f"without it, {table.file} does not say which row is the image's",
             kind="missing_tag" if tag else "bad_table",
         )
-    return _portable(fill(table.image_key, image.fields))
+    return fill(table.image_key, image.fields).replace("\\", "/")
 
 
 def _unmatched(table: TableSource, image: Found, key: str, files: Sequence[Path], root: Path) -> None:

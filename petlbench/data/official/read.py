@@ -198,13 +198,10 @@ def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
 
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags.values()))
-        return {name: _plain(header.get(keyword)) for name, keyword in tags.items()}
+        values = {name: header.get(keyword) for name, keyword in tags.items()}
+        return {name: "" if value is None else str(value).strip() for name, value in values.items()}
     except (InvalidDicomError, OSError, EOFError, ValueError) as error:
         raise InputError(f"the DICOM header of {file} cannot be read: {error}", kind="corrupt_image") from error
-
-
-def _plain(value: object) -> str:
-    return "" if value is None else str(value).strip()
 
 
 def _record(image: Found, card: DatasetCard, layout: Layout) -> Record:
