@@ -57,14 +57,7 @@ class ImageStore:
         return part
 
     def read(self, record: Record, split: Split) -> str:
-        """Read an image for the first time: see that it can be decoded, and keep what its split will be read in.
-
-        Args:
-            record: The image.
-            split: Its split.
-
-        Returns:
-            The digest of its content.
+        """Return the digest of an image's content, seen to be decodable; what its split will be read in is kept.
 
         Raises:
             InputError: When it cannot be read.

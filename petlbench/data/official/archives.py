@@ -88,11 +88,7 @@ def archive_parts(archive: Path) -> tuple[Path, ...]:
 
 
 class JoinedFile(io.RawIOBase):
-    """Files read one after the other as if they were one.
-
-    Args:
-        files: The pieces, in order.
-    """
+    """Files read one after the other, in that order, as if they were one."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._streams: list[IO[bytes]] = []

@@ -168,32 +168,25 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """Settle the class list from what the files hold and what the card says.
+    """Return the class names in label order, from what the files hold and what the card says.
 
     Args:
         labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
 
-    Returns:
-        The class names in label order.
-
     Raises:
         InputError: When there are fewer than two classes, or the files and the card disagree.
     """
     names = ordered_classes(labels)
-    if declared is not None:
-        return _as_declared(names, declared, place)
-    if len(names) < 2:
-        raise InputError(
-            f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
-            hint="a folder needs one subfolder a class, a CSV two different labels",
-            kind="too_few_classes",
-        )
-    return names
-
-
-def _as_declared(names: Sequence[str], declared: Sequence[str], place: str) -> tuple[str, ...]:
+    if declared is None:
+        if len(names) < 2:
+            raise InputError(
+                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
+                hint="a folder needs one subfolder a class, a CSV two different labels",
+                kind="too_few_classes",
+            )
+        return names
     strange = [name for name in names if name not in declared]
     missing = [name for name in declared if name not in names]
     if strange or missing:

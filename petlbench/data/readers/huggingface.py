@@ -7,17 +7,15 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import PIL.Image
 from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import decode_image
 from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["HuggingFaceReader"]
 
@@ -67,7 +65,7 @@ class HuggingFaceReader(Reader):
         single = (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
         return single or (path / "dataset_dict.json").is_file()
 
-    def open(self, record: Record) -> Image:
+    def open(self, record: Record) -> PIL.Image.Image:
         """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
 
         Raises:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from PIL.Image import Image
 
 from petlbench.core.errors import InputError
 from petlbench.data.readers.base import Reader, ReaderCard, Source
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["UnavailableReader"]
 
