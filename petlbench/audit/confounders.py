@@ -58,11 +58,11 @@ def find_confounds(columns: Sequence[Column], labels: NDArray[np.int64], classes
 def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confound:
     if column.numbers is None:
         values: Sequence[str] = column.values
-        kept = most_common(values, _MOST_ROWS)
+        levels = most_common(values, _MOST_ROWS)
     else:
         values = _ranges(column.numbers)
-        kept = sorted(set(values), key=lambda row: math.inf if row == MISSING else float(row.partition(" to ")[0]))
-    rows = kept if len(kept) == len(set(values)) else [*kept, _OTHERS]
+        levels = sorted(set(values), key=lambda row: math.inf if row == MISSING else float(row.partition(" to ")[0]))
+    rows = levels if len(levels) == len(set(values)) else [*levels, _OTHERS]
     place = {row: number for number, row in enumerate(rows)}
     counts = np.zeros((len(rows), classes), dtype=np.int64)
     np.add.at(counts, (np.array([place.get(value, len(rows) - 1) for value in values]), labels), 1)

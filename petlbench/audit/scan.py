@@ -130,9 +130,9 @@ def _facts(file: Path) -> FileFacts:
     if is_dicom(start):
         return FileFacts("DICOM", _dicom_depth(file), size)
     # Opened only: Pillow decodes no pixel before it is asked to.
-    with Image.open(file) as opened:
-        depth = "grey, 16 bits" if opened.mode.startswith("I;16") else _DEPTHS.get(opened.mode, opened.mode)
-        return FileFacts(opened.format or "unknown", depth, size)
+    with Image.open(file) as image:
+        depth = "grey, 16 bits" if image.mode.startswith("I;16") else _DEPTHS.get(image.mode, image.mode)
+        return FileFacts(image.format or "unknown", depth, size)
 
 
 def _dicom_depth(file: Path) -> str:

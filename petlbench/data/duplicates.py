@@ -14,18 +14,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.reading import map_images
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = [
     "HASH_BITS",
@@ -87,13 +85,11 @@ class DuplicatePair:
     correlation: float
 
 
-def fingerprint(image: Image, sha256: str) -> Fingerprint:
+def fingerprint(image: Image.Image, sha256: str) -> Fingerprint:
     """Return the fingerprint of an image in RGB, whose file has that digest."""
-    from PIL.Image import Resampling
-
     pixels = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     pixels.update(image.tobytes())
-    small = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Resampling.BILINEAR)
+    small = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     return Fingerprint(sha256, pixels.hexdigest(), np.asarray(small, dtype=np.uint8))
 
 

@@ -218,11 +218,10 @@ def _official(table: _Table, seed: int) -> list[Split]:
 
 def _require_official(records: Sequence[Record], official: Sequence[Split | None]) -> None:
     others = "choose --split random, kfold:5/0 or repeat:5/0"
-    if not any(official):
-        raise InputError("the dataset has no official split", hint=others, kind="no_official_split")
-    for side in ("train", "test"):
-        if side not in official:
-            raise InputError(f"the official split has no {side} part", hint=others, kind="no_official_split")
+    absent = [side for side in ("train", "test") if side not in official]
+    if absent:
+        text = f"the official split has no {absent[0]} part" if any(official) else "the dataset has no official split"
+        raise InputError(text, hint=others, kind="no_official_split")
     if None in official:
         first = records[official.index(None)].image_id
         raise InputError(

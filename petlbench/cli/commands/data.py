@@ -105,15 +105,15 @@ def _look(described: DatasetInfo, figure: Path | None) -> tuple[Prepared | None,
 
 
 def _document(described: DatasetInfo, prepared: Prepared | None, overview: Overview | None) -> dict[str, Any]:
-    dataset, seen = described.dataset, {} if overview is None else asdict(overview)
+    dataset, facts = described.dataset, {} if overview is None else asdict(overview)
     return {
         "name": described.name,
         "card": described.card.model_dump(mode="json"),
         "images": described.images,
         "readable": described.readable,
         "images_by_class": None if dataset is None else dataset.by_class(),
-        "images_by_split": seen.get("by_split"),
-        **{name: seen.get(name) for name in ("width", "height", "formats")},
+        "images_by_split": facts.get("by_split"),
+        **{name: facts.get(name) for name in ("width", "height", "formats")},
         "prepared": prepared.document() if prepared is not None else None,
         "settings": dict(described.settings),
         "notes": [] if dataset is None else list(dataset.notes),

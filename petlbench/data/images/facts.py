@@ -7,12 +7,12 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from petlbench.data.images.decode import decode_image, read_bytes
 from petlbench.data.images.dicom import is_dicom, require_pydicom
 
 __all__ = ["ImageFacts", "read_facts", "read_size"]
-
-_DICOM_HEAD = 132
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ def read_facts(file: Path) -> ImageFacts:
     Raises:
         InputError: When it is absent or cannot be decoded.
     """
-    from PIL import Image
-
     content = read_bytes(file)
     image = decode_image(content, str(file))
     kind = "DICOM" if is_dicom(content) else Image.open(io.BytesIO(content)).format or "unknown"
@@ -50,21 +48,15 @@ def read_facts(file: Path) -> ImageFacts:
 
 def read_size(file: Path) -> tuple[int, int, str] | None:
     """Return width and height in pixels, as stored, and the format; None where a file's head cannot be read."""
-    from PIL import Image
-
     try:
         with file.open("rb") as stream:
-            if is_dicom(stream.read(_DICOM_HEAD)):
-                return _dicom_size(file)
+            if is_dicom(stream.read(132)):
+                require_pydicom(str(file))
+                import pydicom
+
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+                return int(header.Columns), int(header.Rows), "DICOM"
             with Image.open(file) as opened:
                 return opened.width, opened.height, opened.format or "unknown"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _dicom_size(file: Path) -> tuple[int, int, str]:
-    require_pydicom(str(file))
-    import pydicom
-
-    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-    return int(header.Columns), int(header.Rows), "DICOM"

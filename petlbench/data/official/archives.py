@@ -160,11 +160,11 @@ def unpack(archive: Path, target: Path, progress: Progress, bounds: UnpackBounds
     temporary = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _opened(archive, parts) as opened:
-            entries = _checked(opened, archive, sum(part.stat().st_size for part in parts), target, bounds)
+        with _opened(archive, parts) as package:
+            entries = _checked(package, archive, sum(part.stat().st_size for part in parts), target, bounds)
             progress.phase(f"unpacking {archive.name}", len(entries))
             temporary.mkdir(parents=True)
-            _write(opened, archive, entries, temporary, progress)
+            _write(package, archive, entries, temporary, progress)
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -181,8 +181,8 @@ def _opened(archive: Path, parts: Sequence[Path]) -> Iterator[zipfile.ZipFile]:
             kind="unsupported_archive",
         )
     try:
-        with io.BufferedReader(JoinedFile(parts), _BLOCK) as stream, zipfile.ZipFile(stream) as opened:
-            yield opened
+        with io.BufferedReader(JoinedFile(parts), _BLOCK) as stream, zipfile.ZipFile(stream) as package:
+            yield package
     except NotImplementedError as error:
         message = f"the archive {archive} is compressed in a way that cannot be read here: {error}"
         raise InputError(message, hint=_USE_7Z, kind="unsupported_archive") from error
@@ -195,10 +195,10 @@ def _opened(archive: Path, parts: Sequence[Path]) -> Iterator[zipfile.ZipFile]:
 
 
 def _checked(
-    opened: zipfile.ZipFile, archive: Path, packed: int, target: Path, bounds: UnpackBounds
+    package: zipfile.ZipFile, archive: Path, packed: int, target: Path, bounds: UnpackBounds
 ) -> list[tuple[zipfile.ZipInfo, str]]:
     """Check every entry before the first byte is written; return the files with their paths below the folder."""
-    infos = opened.infolist()
+    infos = package.infolist()
     size = sum(info.file_size for info in infos)
     if len(infos) > bounds.count:
         raise _too_much(archive, f"{len(infos):,} files", f"{bounds.count:,}")
@@ -236,7 +236,7 @@ def _inside(info: zipfile.ZipInfo, archive: Path) -> str:
 
 
 def _write(
-    opened: zipfile.ZipFile,
+    package: zipfile.ZipFile,
     archive: Path,
     entries: Sequence[tuple[zipfile.ZipInfo, str]],
     folder: Path,
@@ -246,7 +246,7 @@ def _write(
         file = folder / path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with opened.open(info) as source, file.open("xb") as written:
+            with package.open(info) as source, file.open("xb") as written:
                 _copy(source, written, info.file_size, archive)
         except (FileExistsError, NotADirectoryError) as error:
             raise _refused(archive, info.filename, "is a file and a folder at once") from error

@@ -132,7 +132,7 @@ class Draft:
             skipped=self.skipped,
             clusters=self.clusters,
             remarks=list(self.official.notes),
-            source="" if inside or self.sources.given is None else str(self.sources.given.resolve()),
+            source="" if inside or self.sources.user_folder is None else str(self.sources.user_folder.resolve()),
             schema=1,
         )
         (draft / PREPARED_FILE).write_text(json.dumps(prepared.document(), indent=1), encoding="utf-8")

@@ -57,13 +57,12 @@ def join(table: TableSource, images: Sequence[Found], root: Path, paths: Sequenc
         InputError: When the table or a column is missing, rows contradict each other, a row names an image that is
             absent, or an image stands in no row though it must.
     """
-    concerned = [image for image in images if table.split in (None, image.source.split)]
     files = _files(table, root, paths, name)
     if not files:
         return (f"there is no {table.file}: {', '.join(sorted(table.provides))} are unknown",)
     entries = _index(table, files)
     used: dict[str, tuple[str, Found]] = {}
-    for image in concerned:
+    for image in (image for image in images if table.split in (None, image.source.split)):
         key = _image_key(table, image, root)
         folded = key.casefold() if table.ignore_case else key
         if folded not in entries:
@@ -118,7 +117,13 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
         for key in keys:
             earlier = entries.setdefault(key.casefold() if table.ignore_case else key, _Entry(row, key, values))
             if earlier.values != values:
-                raise _disagreement(earlier, key, row, values)
+                name = next(name for name in values if values[name] != earlier.values[name])
+                raise InputError(
+                    f"{row.place}: '{key}' has the {name} '{values[name]}', but {earlier.row.place} says "
+                    f"'{earlier.values[name]}'",
+                    hint="is it the file of the official release, unchanged?",
+                    kind="duplicate_image",
+                )
     return entries
 
 
@@ -197,13 +202,4 @@ def _require_used(absent: Sequence[_Entry], table: TableSource, root: Path) -> N
         f"{absent[0].row.place}: the row names '{absent[0].key}', but {root} has no such image{more}",
         hint="are all official files there, and all unpacked?",
         kind="missing_image",
-    )
-
-
-def _disagreement(earlier: _Entry, key: str, row: Row, values: Mapping[str, str]) -> InputError:
-    name = next(name for name in values if values[name] != earlier.values[name])
-    return InputError(
-        f"{row.place}: '{key}' has the {name} '{values[name]}', but {earlier.row.place} says '{earlier.values[name]}'",
-        hint="is it the file of the official release, unchanged?",
-        kind="duplicate_image",
     )

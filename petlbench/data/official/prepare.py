@@ -134,9 +134,9 @@ def _as_before(sources: Sources) -> Sources:
         before = read_prepared(sources.folder)
     except InputError:  # it is made anew, whatever was wrong with it
         before = None
-    if sources.given is not None or before is None or not before.source:
+    if sources.user_folder is not None or before is None or not before.source:
         return sources
-    return replace(sources, given=Path(before.source))
+    return replace(sources, user_folder=Path(before.source))
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def holding(folder: Path, name: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
@@ -163,7 +163,7 @@ def holding(folder: Path, name: str) -> Iterator[None]:
         ) from error
     except BaseException:
         (folder / _LOCK).unlink(missing_ok=True)
-        for path in (folder / DOWNLOADS, folder / FILES, *made):
+        for path in (folder / DOWNLOADS, folder / FILES, *new):
             with suppress(OSError):  # there is something in it
                 path.rmdir()
         raise

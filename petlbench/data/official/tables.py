@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
         raise InputError(f"{file} cannot be read as an Excel file: {error}", kind="bad_table") from error
-    try:
+    with closing(book):
         title = sheet if sheet is not None else book.sheetnames[0]
         if title not in book.sheetnames:
             raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
@@ -112,8 +113,6 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
             # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
             width = width or len(cells)
             yield line, cells + [""] * (width - len(cells))
-    finally:
-        book.close()
 
 
 def _text(value: object) -> str:

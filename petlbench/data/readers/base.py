@@ -70,6 +70,11 @@ class Source:
         """The card's classes, in label order; None where there is no card."""
         return None if self.card is None else self.card.classes
 
+    @property
+    def home(self) -> str:
+        """Address of the dataset's official page; empty where none is known."""
+        return "" if self.card is None else self.card.home
+
     def folder(self) -> Path:
         """Return the folder of the images.
 
@@ -77,7 +82,7 @@ class Source:
             InputError: When it is not there.
         """
         if not self.path.is_dir():
-            home = f"; official page: {self.card.home}" if self.card is not None and self.card.home else ""
+            home = f"; official page: {self.home}" if self.home else ""
             raise InputError(
                 f"the images of '{self.name}' are missing: there is no folder {self.path}",
                 hint=f"put them there, or name another place with --data-root{home}",

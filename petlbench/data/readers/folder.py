@@ -106,18 +106,19 @@ def _holds_image(file: Path) -> bool:
 def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:
     """Recognise train, val and test folders; an empty mapping where none of the folders is one."""
     splits: dict[Split, Path] = {}
-    others = [folder.name for folder in top if folder.name.lower() not in SPLIT_ALIASES]
+    others: list[str] = []
     for folder in top:
         split = SPLIT_ALIASES.get(folder.name.lower())
         if split is None:
-            continue
-        if split in splits:
+            others.append(folder.name)
+        elif split in splits:
             raise InputError(
                 f"the folder {root} has two folders for '{split}': {splits[split].name} and {folder.name}",
                 hint="keep one of the two",
                 kind="bad_layout",
             )
-        splits[split] = folder
+        else:
+            splits[split] = folder
     if splits and others:
         raise InputError(
             f"the folder {root} mixes split folders ({', '.join(f.name for f in splits.values())}) with "

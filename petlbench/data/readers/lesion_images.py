@@ -228,10 +228,6 @@ class _Walk:
     strength: int
     depth: int
 
-    def fork(self, x: float, y: float, angle: float, width: float) -> _Walk:
-        """Return the side branch that leaves at a point: thinner, paler, straighter."""
-        return _Walk(x, y, angle, 0.3 * self.bend, width, self.strength * 9 // 10, self.depth - 1)
-
 
 def _branch(pen: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, walk: _Walk) -> None:
     """Draw one vessel, bending and wobbling, thinner after every piece, and the branches that leave it."""
@@ -251,7 +247,8 @@ def _branch(pen: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, walk:
         pen.line(points, fill=walk.strength, width=max(2, round(width * size)))
         width *= 0.90
         if walk.depth and forks < 0.6:
-            _branch(pen, rng, size, walk.fork(x, y, angle + side * 0.7, width * 0.66))
+            turn, strength = angle + side * 0.7, walk.strength * 9 // 10
+            _branch(pen, rng, size, _Walk(x, y, turn, 0.3 * walk.bend, width * 0.66, strength, walk.depth - 1))
             side = -side
 
 

@@ -113,8 +113,8 @@ class MedMnistReader(Reader):
 
     def _load(self, key: str) -> np.ndarray:
         with self._stream(key) as stream:
-            loaded: np.ndarray = npy.read_array(stream, allow_pickle=False)
-            return loaded
+            array: np.ndarray = npy.read_array(stream, allow_pickle=False)
+            return array
 
     def _header(self, key: str) -> tuple[tuple[int, ...], str]:
         """Return an array's shape and kind of number without reading the array."""
@@ -150,8 +150,8 @@ def _find_archive(source: Source) -> Path:
     for folder in folders:
         if (folder / archive).is_file():
             return folder / archive
-    files, home = (source.card.files, source.card.home) if source.card is not None else ((), "")
-    address = next((file.url for file in files if file.name == archive and file.url), home)
+    files = () if source.card is None else source.card.files
+    address = next((file.url for file in files if file.name == archive and file.url), source.home)
     raise InputError(
         f"the images of '{source.name}' are missing: there is no {archive} in {folders[0]} nor in {folders[1]}",
         hint=f"put it there, or name another place with --data-root; source: {address}",

@@ -158,7 +158,13 @@ class PreparedReader(ImageFiles):
         folder, card = source.path, source.card
         prepared = read_prepared(folder)
         if prepared is None or card is None:
-            raise _not_prepared(source)
+            home = f"; official page: {source.home}" if source.home else ""
+            raise InputError(
+                f"the dataset '{source.name}' is not prepared: there is no {folder / PREPARED_FILE}",
+                hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already"
+                f"; another folder of datasets is named with --data-root{home}",
+                kind="data_missing",
+            )
         if prepared.card_version != card.version:
             raise other_card(prepared, card)
         self.root = prepared.root_in(folder)
@@ -189,16 +195,6 @@ class PreparedReader(ImageFiles):
                 kind="changed_image",
             )
         return digest
-
-
-def _not_prepared(source: Source) -> InputError:
-    home = source.card.home if source.card is not None else ""
-    return InputError(
-        f"the dataset '{source.name}' is not prepared: there is no {source.path / PREPARED_FILE}",
-        hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already; "
-        f"another folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
-        kind="data_missing",
-    )
 
 
 def other_card(prepared: Prepared, card: DatasetCard) -> InputError:

@@ -17,11 +17,10 @@ class UnavailableReader(Reader):
     card = ReaderCard(name="unavailable", title="no reader yet")
 
     def __init__(self, source: Source) -> None:
-        home = source.card.home if source.card is not None else ""
         raise InputError(
             f"the images of '{source.name}' cannot be read: petlbench has no reader for its official files yet; they "
             f"would lie in {source.path}",
-            hint=f"arrange them as class folders or with a CSV file and give that path; official page: {home}",
+            hint=f"arrange them as class folders or with a CSV file and give that path; official page: {source.home}",
             kind="data_missing",
         )
 
