@@ -24,13 +24,9 @@ def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:
 
 
 def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_class: int = 8) -> None:
-    """Draw some images of each class, one row a class.
+    """Draw some images of each class, `per_class` at most, one row a class.
 
-    Args:
-        dataset: The dataset.
-        file: Where to; its suffix, such as ``.png`` or ``.pdf``, gives the format.
-        progress: Told of every image.
-        per_class: Images of a class at most.
+    The file's suffix, such as ``.png`` or ``.pdf``, gives the format.
 
     Raises:
         InputError: When an image cannot be read.

@@ -137,14 +137,11 @@ def duplicate_pairs(fingerprints: Sequence[Fingerprint]) -> list[DuplicatePair]:
 
 
 def clusters(pairs: Iterable[tuple[int, int]], count: int) -> list[int]:
-    """Put together what is linked, directly or through others.
+    """Return the smallest position in the cluster of each of `count` things; a thing without a link has its own.
 
     Args:
         pairs: Positions of two linked things, each 0 to count - 1.
-        count: How many things there are.
-
-    Returns:
-        The smallest position in each thing's cluster; a thing without a link has its own.
+        count: How many things there are; a cluster is what is linked, directly or through others.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -158,15 +155,9 @@ def clusters(pairs: Iterable[tuple[int, int]], count: int) -> list[int]:
 
 
 def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) -> Mapping[str, str]:
-    """Group the images that show the same, so that a split can keep them on one side where patients are unknown.
+    """Return a group's name by image id for the images that have a duplicate; a group is named after its first image.
 
-    Args:
-        dataset: The dataset; images that cannot be read are in no group.
-        workers: Threads that decode.
-        progress: Told of every image.
-
-    Returns:
-        Group name by image id, for the images that have a duplicate. A group is named after its first image.
+    With it a split can keep them on one side where patients are unknown. Images that cannot be read are in no group.
     """
 
     def read(record: Record) -> Fingerprint:

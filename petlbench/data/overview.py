@@ -52,7 +52,7 @@ class Overview:
 
 
 def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
-    """Count classes by side, and measure images without decoding them.
+    """Return classes by side and the sizes of images, which are not decoded.
 
     Args:
         dataset: The dataset.

@@ -243,24 +243,18 @@ def _write(
     progress: Progress,
 ) -> None:
     for info, path in entries:
-        file = folder / path
+        file, rest = folder / path, info.file_size
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with package.open(info) as source, file.open("xb") as written:
-                _copy(source, written, info.file_size, archive)
+            with package.open(info) as source, file.open("xb") as target:
+                while block := source.read(_BLOCK):
+                    rest -= len(block)
+                    if rest < 0:  # the bounds were checked against what an entry says that it has
+                        raise _too_much(archive, "more bytes than an entry declares", f"{info.file_size:,}")
+                    target.write(block)
         except (FileExistsError, NotADirectoryError) as error:
             raise _refused(archive, info.filename, "is a file and a folder at once") from error
         progress.advance()
-
-
-def _copy(source: IO[bytes], written: IO[bytes], declared: int, archive: Path) -> None:
-    """Copy no more than an entry says that it has: the bounds were checked against that."""
-    rest = declared
-    while block := source.read(_BLOCK):
-        rest -= len(block)
-        if rest < 0:
-            raise _too_much(archive, "more bytes than an entry declares", f"{declared:,}")
-        written.write(block)
 
 
 def _too_much(archive: Path, content: str, bound: str) -> InputError:

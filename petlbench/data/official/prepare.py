@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,12 +113,16 @@ def prepare_dataset(
 
 def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: PrepareOptions) -> Preparation:
     unverified = sources.card.unverified
-    before = read_prepared(sources.folder) if not options.again else None
-    if before is not None and before.card_version != sources.card.version:
-        raise other_card(before, sources.card)
-    if before is not None:
+    before = None
+    with suppress(InputError) if options.again else nullcontext():  # made anew, whatever was wrong with it
+        before = read_prepared(sources.folder)
+    if before is not None and not options.again:
+        if before.card_version != sources.card.version:
+            raise other_card(before, sources.card)
         return Preparation(sources.name, sources.folder, before.images, False, before, (), unverified)
-    sources = _as_before(sources) if options.again else sources
+    if before is not None and before.source and sources.user_folder is None:
+        # Images that were left in the user's folder are taken from there again where no other is named.
+        sources = replace(sources, user_folder=Path(before.source))
     root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=options.again)
     official = _read(sources, root, task)
     draft = Draft(sources, *_as_published(root, official), official, task)
@@ -126,17 +130,6 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
     draft.group_duplicates(workers)
     prepared = draft.publish()
     return Preparation(sources.name, sources.folder, prepared.images, True, prepared, (), unverified)
-
-
-def _as_before(sources: Sources) -> Sources:
-    """Where images were left in the user's folder, and no other is named, they are taken from there again."""
-    try:
-        before = read_prepared(sources.folder)
-    except InputError:  # it is made anew, whatever was wrong with it
-        before = None
-    if sources.user_folder is not None or before is None or not before.source:
-        return sources
-    return replace(sources, user_folder=Path(before.source))
 
 
 @contextmanager

@@ -74,14 +74,7 @@ def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress
 
 
 def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: int, progress: Progress) -> Verified:
-    """Compare a dataset that was prepared with what was written down then.
-
-    Args:
-        reference: A name in the catalogue, or the path of a card.
-        catalog: The catalogues.
-        data_root: The folder below which datasets lie.
-        workers: Threads that read.
-        progress: Told of every image.
+    """Compare a dataset, named or by its card's path, with what was written down when it was prepared.
 
     Raises:
         InputError: When the dataset is not prepared, or nothing is known to compare it with.
