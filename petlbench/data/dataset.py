@@ -113,11 +113,7 @@ class Dataset:
         return self.reader.file(record)
 
     def content_hash(self, record: Record) -> str:
-        """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the RGB pixels.
-
-        Raises:
-            InputError: When the file cannot be read.
-        """
+        """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the RGB pixels."""
         return self.reader.content_hash(record)
 
 

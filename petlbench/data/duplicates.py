@@ -94,13 +94,9 @@ def fingerprint(image: Image.Image, sha256: str) -> Fingerprint:
 
 
 def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Say of each of 64 low frequencies whether it is stronger than their median.
+    """Return hashes of 64 bits, (N,), of greys, (N, 64, 64).
 
-    Args:
-        thumbnails: Greys, (N, 64, 64).
-
-    Returns:
-        Hashes of 64 bits, (N,).
+    Each bit says of one of 64 low frequencies whether it is stronger than their median.
     """
     from scipy.fft import dctn
 

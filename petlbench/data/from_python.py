@@ -43,11 +43,11 @@ def keep_dataset(data: Any, folder: Path, name: str = "dataset") -> Path:
     images.mkdir(parents=True, exist_ok=True)
     columns = ["image", *(key for key in ("label", "split", "group") if any(key in row for row in rows))]
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    for number, row in enumerate(rows):
-        path = f"images/{_keep(row['image'], images, number)}"
-        table.writerow([path, *(row.get(column, "") for column in columns[1:])])
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(
+        {**row, "image": f"images/{_keep(row['image'], images, number)}"} for number, row in enumerate(rows)
+    )
     digest = hashlib.sha256(text.getvalue().encode()).hexdigest()[:8]
     file = folder / f"{name}-{digest}.csv"
     if not file.is_file():

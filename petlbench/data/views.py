@@ -67,16 +67,7 @@ class Augmentation:
     jitter: float = 0.2
 
     def __call__(self, image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-        """Augment one image.
-
-        Args:
-            image: Stored RGB image, square.
-            size: Side of the result in pixels.
-            rng: Draws every choice, so that the result depends on its seed alone.
-
-        Returns:
-            The augmented image, size by size pixels.
-        """
+        """Return a stored square RGB image augmented, size by size pixels; `rng` draws every choice."""
         stored = image.width
         side = max(1, round(stored * math.sqrt(rng.uniform(self.smallest_area, 1.0))))
         top, left = rng.integers(0, stored - side + 1, size=2).tolist()

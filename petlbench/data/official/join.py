@@ -12,11 +12,11 @@ from petlbench.core.errors import InputError
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, names_in
 from petlbench.data.official.tables import Row, read_rows
 
-__all__ = ["Found", "join"]
+__all__ = ["ImageEntry", "join"]
 
 
 @dataclass(eq=False)
-class Found:
+class ImageEntry:
     """An image on its way to a record.
 
     Args:
@@ -40,7 +40,9 @@ class _Entry(NamedTuple):
     values: Mapping[str, str]
 
 
-def join(table: TableSource, images: Sequence[Found], root: Path, paths: Sequence[str], name: str) -> tuple[str, ...]:
+def join(
+    table: TableSource, images: Sequence[ImageEntry], root: Path, paths: Sequence[str], name: str
+) -> tuple[str, ...]:
     """Add the fields of one table to the images that it is about.
 
     Args:
@@ -61,7 +63,7 @@ def join(table: TableSource, images: Sequence[Found], root: Path, paths: Sequenc
     if not files:
         return (f"there is no {table.file}: {', '.join(sorted(table.provides))} are unknown",)
     entries = _index(table, files)
-    used: dict[str, tuple[str, Found]] = {}
+    used: dict[str, tuple[str, ImageEntry]] = {}
     for image in (image for image in images if table.split in (None, image.source.split)):
         key = _image_key(table, image, root)
         folded = key.casefold() if table.ignore_case else key
@@ -170,7 +172,7 @@ def _is_whole(template: str, values: Mapping[str, str]) -> bool:
     return all(values.get(name) for name in names_in(template))
 
 
-def _image_key(table: TableSource, image: Found, root: Path) -> str:
+def _image_key(table: TableSource, image: ImageEntry, root: Path) -> str:
     if not _is_whole(table.image_key, image.fields) and table.unmatched != "empty":
         empty = next(name for name in names_in(table.image_key) if not image.fields.get(name))
         tag = image.source.tags.get(empty)
@@ -182,7 +184,7 @@ def _image_key(table: TableSource, image: Found, root: Path) -> str:
     return fill(table.image_key, image.fields).replace("\\", "/")
 
 
-def _unmatched(table: TableSource, image: Found, key: str, files: Sequence[Path], root: Path) -> None:
+def _unmatched(table: TableSource, image: ImageEntry, key: str, files: Sequence[Path], root: Path) -> None:
     if table.unmatched == "leave out":
         image.left_out = image.left_out or table.reason
     elif table.unmatched == "error":

@@ -11,7 +11,6 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
-from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import describe_dataset, find_card, official_files, open_dataset
 from petlbench.data.official.draft import Draft
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
@@ -123,7 +122,13 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
     if before is not None and before.source and sources.user_folder is None:
         # Images that were left in the user's folder are taken from there again where no other is named.
         sources = replace(sources, user_folder=Path(before.source))
-    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=options.again)
+
+    def readable(folder: Path) -> bool:
+        with suppress(InputError):
+            return bool(read_official(sources.card, folder, sources.name).records)
+        return False
+
+    root = gather(sources, readable, anew=options.again)
     official = _read(sources, root, task)
     draft = Draft(sources, *_as_published(root, official), official, task)
     draft.check_images(workers, options.skip_corrupt)
@@ -160,13 +165,6 @@ def holding(folder: Path, name: str) -> Iterator[None]:
             with suppress(OSError):  # there is something in it
                 path.rmdir()
         raise
-
-
-def _readable(card: DatasetCard, folder: Path, name: str) -> bool:
-    try:
-        return bool(read_official(card, folder, name).records)
-    except InputError:
-        return False
 
 
 def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:

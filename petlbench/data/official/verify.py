@@ -28,13 +28,7 @@ FaultKind = Literal["count", "missing", "size", "checksum", "unreadable", "manif
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is not as it was.
-
-    Args:
-        kind: What is wrong.
-        file: The image or the manifest.
-        message: The same in words.
-    """
+    """One thing that is not as it was: what is wrong, with which image or manifest, and the same in words."""
 
     kind: FaultKind
     file: str

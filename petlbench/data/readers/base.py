@@ -152,11 +152,7 @@ class ImageFiles(Reader):
         return self.root / record.path
 
     def open(self, record: Record) -> Image:
-        """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
-
-        Raises:
-            InputError: When the file is absent or corrupt.
-        """
+        """Return the image of the record's file, as `Reader.open` does."""
         return read_image(self.file(record))
 
     def content_hash(self, record: Record) -> str:

@@ -20,9 +20,6 @@ class FolderReader(ImageFiles):
 
     A file is an image where its suffix says so or, with any other suffix or none, where its content does.
 
-    Args:
-        source: The folder.
-
     Raises:
         InputError: When the folder's layout is not one of the two, a class folder is empty, or there are fewer
             than two classes; or when there are DICOM files and no pydicom.

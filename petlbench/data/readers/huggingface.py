@@ -33,9 +33,6 @@ class HuggingFaceSettings(ReaderSettings):
 class HuggingFaceReader(Reader):
     """Reads a saved ``Dataset``, or a ``DatasetDict`` whose keys are the parts of a split.
 
-    Args:
-        source: The folder.
-
     Raises:
         InputError: When ``datasets`` is not installed, the folder cannot be read, a column is missing or of a wrong
             kind, a part has an unknown name, or an image has no label.
@@ -72,11 +69,7 @@ class HuggingFaceReader(Reader):
         return single or (path / "dataset_dict.json").is_file()
 
     def open(self, record: Record) -> PIL.Image.Image:
-        """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
-
-        Raises:
-            InputError: When the image is absent or corrupt.
-        """
+        """Return the image, decoded anew, as `Reader.open` does."""
         return decode_image(self._content(record), f"{record.path} of {self._folder}")
 
     def content_hash(self, record: Record) -> str:
