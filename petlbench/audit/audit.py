@@ -11,7 +11,7 @@ from petlbench.audit.baselines import Baseline, run_baselines
 from petlbench.audit.confounders import Confound, find_confounds
 from petlbench.audit.findings import Finding, find
 from petlbench.audit.leaks import Leaks, find_leaks
-from petlbench.audit.metadata_columns import Column, columns_of
+from petlbench.audit.metadata_columns import columns_of
 from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
@@ -125,8 +125,8 @@ def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int,
         scan.unreadable,
         leaks,
         find_confounds(columns, scan.labels, len(scan.classes)),
-        _names(columns, "constant"),
-        _names(columns, "identifies"),
+        tuple(column.name for column in columns if column.constant),
+        tuple(column.name for column in columns if column.identifies),
         baselines,
         find(leaks, baselines, scan.unreadable),
     )
@@ -138,7 +138,8 @@ def _sides(
     """The side of every image, the split in words, and why there is none."""
     split = scheme or SplitScheme.parse(dataset.card.split)
     try:
-        return _assigned(scan.records, split, seed, dataset.classes), _in_words(split, seed), ()
+        words = str(split) if split.kind == "official" else f"{split}, seed {seed}"
+        return _assigned(scan.records, split, seed, dataset.classes), words, ()
     except InputError as error:
         if scheme is not None:
             raise
@@ -156,10 +157,6 @@ def _assigned(records: Sequence[Record], scheme: SplitScheme, seed: int, classes
     return [record.split for record in records]
 
 
-def _in_words(scheme: SplitScheme, seed: int) -> str:
-    return str(scheme) if scheme.kind == "official" else f"{scheme}, seed {seed}"
-
-
 def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:
     counts = Counter(zip(sides, (record.label for record in scan.records), strict=True))
     names: dict[Split | None, str] = {side: side for side in SPLITS} | {None: "no side" if any(sides) else "all"}
@@ -168,7 +165,3 @@ def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:
         for side, name in names.items()
         if side in sides
     }
-
-
-def _names(columns: Sequence[Column], what: str) -> tuple[str, ...]:
-    return tuple(column.name for column in columns if getattr(column, what))

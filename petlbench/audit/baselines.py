@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
 from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
 from petlbench.metrics.intervals import auc_interval
 from petlbench.metrics.scores import macro_auc
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["Baseline", "run_baselines"]
 
@@ -61,9 +60,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class _Plan:
-    name: str
-    features: str
-    uses_pixels: bool
+    """A baseline without figures yet, its features, (N, F), and what makes its model for some training images."""
+
+    baseline: Baseline
     matrix: NDArray[np.float64]
     model: Callable[[int], Any]
 
@@ -84,54 +83,50 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
     progress.phase("baselines", len(plans) * max(folds, 1))
     results = []
     for plan in plans:
-        why = _why_not(plan, folds)
-        if why:
-            results.append(Baseline(plan.name, plan.features, plan.uses_pixels, refused=why))
+        if why := _why_not(plan, folds):
+            results.append(replace(plan.baseline, refused=why))
             progress.advance(max(folds, 1))
             continue
         splits = _splits(scan.labels, units, grouped, folds, seed)
         scores = _cross_validated(plan, scan.labels, len(scan.classes), splits, progress)
-        results.append(_scored(plan, scan.labels, scores, units))
+        auc, interval = macro_auc(scan.labels, scores), auc_interval(scan.labels, scores, units)
+        low, high = (None, None) if interval is None else (interval["low"], interval["high"])
+        accuracy = float((scores.argmax(axis=1) == scan.labels).mean())
+        results.append(replace(plan.baseline, auc=auc, low=low, high=high, accuracy=accuracy))
     return results
 
 
 def _plans(scan: Scan, columns: Sequence[Column], seed: int, workers: int) -> Iterator[_Plan]:
-    import numpy as np
-
     def forest(_train: int) -> Any:
         from sklearn.ensemble import RandomForestClassifier
 
         return RandomForestClassifier(_TREES, random_state=seed, n_jobs=workers)
 
     def linear(train: int) -> Any:
-        return _pixel_model(train, seed)
+        from sklearn.decomposition import PCA
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        components = PCA(min(_PIXEL_COMPONENTS, train - 1), random_state=seed)
+        return make_pipeline(StandardScaler(), components, LogisticRegression(C=0.1, max_iter=2000))
 
     images = scan.images
-    levels = [(s.levels.mean, s.levels.deviation, s.levels.black, s.levels.white) for s in images]
-    greys = np.array(levels, dtype=np.float64)
+    greys = np.array([image.levels for image in images], dtype=np.float64)
     sizes = [column.numbers for column in columns if column.name == FILE_SIZE and column.numbers is not None]
     if sizes:
         both = np.column_stack([sizes[0], greys])
-        yield _Plan("file", "file size, mean, deviation, share of black and of white", True, both, forest)
-    yield _Plan("grey levels", "mean, deviation, share of black and of white", True, greys, forest)
+        words = "file size, mean, deviation, share of black and of white"
+        yield _Plan(Baseline("file", words, True), both, forest)
+    yield _Plan(Baseline("grey levels", "mean, deviation, share of black and of white", True), greys, forest)
     thumbnails = np.stack([image.fingerprint.thumbnail for image in images])
     small = thumbnails.reshape(len(images), 32, 2, 32, 2).mean(axis=(2, 4)).reshape(len(images), -1)
-    yield _Plan("pixels", "32x32 greys, standardised, 80 principal components", True, small, linear)
+    yield _Plan(Baseline("pixels", "32x32 greys, standardised, 80 principal components", True), small, linear)
     useful = [column for column in columns if not column.constant and not column.identifies]
-    yield _Plan("metadata", _named(useful), False, _encoded(useful, len(images)), forest)
+    yield _Plan(Baseline("metadata", _named(useful), False), _encoded(useful, len(images)), forest)
     if sizes:
         rest = [column for column in useful if column.name != FILE_SIZE]
-        yield _Plan("metadata but file size", _named(rest), False, _encoded(rest, len(images)), forest)
-
-
-def _pixel_model(train: int, seed: int) -> Any:
-    from sklearn.decomposition import PCA
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    components = PCA(min(_PIXEL_COMPONENTS, train - 1), random_state=seed)
-    return make_pipeline(StandardScaler(), components, LogisticRegression(C=0.1, max_iter=2000))
+        yield _Plan(Baseline("metadata but file size", _named(rest), False), _encoded(rest, len(images)), forest)
 
 
 def _named(columns: Sequence[Column]) -> str:
@@ -140,8 +135,6 @@ def _named(columns: Sequence[Column]) -> str:
 
 def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
     """Numbers as they are, and for every frequent name whether it is that, (N, F)."""
-    import numpy as np
-
     parts: list[NDArray[np.float64]] = []
     for column in columns:
         if column.numbers is not None:
@@ -154,8 +147,6 @@ def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
 
 def _units(scan: Scan) -> tuple[NDArray[np.int64], bool]:
     """The number of each image's group, (N,), an image without one being its own; and whether there are groups."""
-    import numpy as np
-
     grouped = any(record.group is not None for record in scan.records)
     names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in scan.records]
     return np.unique(names, return_inverse=True)[1], grouped
@@ -163,8 +154,6 @@ def _units(scan: Scan) -> tuple[NDArray[np.int64], bool]:
 
 def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:
     """Five, or fewer where a class has fewer images or groups; 0 where nothing can be cross-validated."""
-    import numpy as np
-
     present = np.unique(labels)
     least = min((len(np.unique(units[labels == label])) for label in present), default=0)
     return min(FOLDS, least) if len(present) > 1 and least > 1 else 0
@@ -183,9 +172,8 @@ def _splits(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    if grouped:
-        return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, units))
-    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+    splitter = StratifiedGroupKFold if grouped else StratifiedKFold
+    return list(splitter(folds, shuffle=True, random_state=seed).split(labels, labels, units if grouped else None))
 
 
 def _cross_validated(
@@ -196,8 +184,6 @@ def _cross_validated(
     progress: Progress,
 ) -> NDArray[np.float64]:
     """Probabilities of every image by the model that did not see its fold, (N, C)."""
-    import numpy as np
-
     scores = np.full((len(labels), classes), 1 / classes)
     for train, test in splits:
         # Groups can leave a fold's training part, or its test part, without a choice.
@@ -207,10 +193,3 @@ def _cross_validated(
             scores[np.ix_(test, model.classes_)] = model.predict_proba(plan.matrix[test])
         progress.advance()
     return scores
-
-
-def _scored(plan: _Plan, labels: NDArray[np.int64], scores: NDArray[np.float64], units: NDArray[np.int64]) -> Baseline:
-    auc, interval = macro_auc(labels, scores), auc_interval(labels, scores, units)
-    low, high = (None, None) if interval is None else (interval["low"], interval["high"])
-    accuracy = float((scores.argmax(axis=1) == labels).mean())
-    return Baseline(plan.name, plan.features, plan.uses_pixels, auc, low, high, accuracy)

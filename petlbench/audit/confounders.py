@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from petlbench.audit.metadata_columns import MISSING, Column, most_common
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["WEAK", "Confound", "find_confounds"]
 
@@ -57,12 +56,13 @@ def find_confounds(columns: Sequence[Column], labels: NDArray[np.int64], classes
 
 
 def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confound:
-    import numpy as np
-
-    values = column.values if column.numbers is None else _ranges(column.numbers)
-    by_number = column.numbers is not None
-    kept = sorted(set(values), key=_first_number) if by_number else most_common(values, _MOST_ROWS)
-    rows = kept if len(kept) == len(set(values)) else [*kept, _OTHERS]
+    if column.numbers is None:
+        values: Sequence[str] = column.values
+        levels = most_common(values, _MOST_ROWS)
+    else:
+        values = _ranges(column.numbers)
+        levels = sorted(set(values), key=lambda row: math.inf if row == MISSING else float(row.partition(" to ")[0]))
+    rows = levels if len(levels) == len(set(values)) else [*levels, _OTHERS]
     place = {row: number for number, row in enumerate(rows)}
     counts = np.zeros((len(rows), classes), dtype=np.int64)
     np.add.at(counts, (np.array([place.get(value, len(rows) - 1) for value in values]), labels), 1)
@@ -72,8 +72,6 @@ def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confoun
 
 def _ranges(numbers: NDArray[np.float64]) -> list[str]:
     """Say for each number which row it belongs to."""
-    import numpy as np
-
     present = numbers[~np.isnan(numbers)]
     levels, count = np.unique(present, return_counts=True)
     common = set(levels[count >= max(2, _COMMON * len(numbers))].tolist())
@@ -99,13 +97,8 @@ def _short(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
-def _first_number(row: str) -> float:
-    return float("inf") if row == MISSING else float(row.partition(" to ")[0])
-
-
 def _association(counts: NDArray[np.int64]) -> tuple[float, float]:
     """Return Cramér's V, corrected for chance, and the p of the chi-squared test."""
-    import numpy as np
     from scipy.stats import chi2_contingency
 
     table = counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0]

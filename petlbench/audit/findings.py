@@ -30,7 +30,7 @@ class Finding:
 
 
 def find(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping[str, str]) -> list[Finding]:
-    """Put into words what is wrong, grave things first.
+    """Return what is wrong in words, grave things first.
 
     Args:
         leaks: Duplicates and groups.

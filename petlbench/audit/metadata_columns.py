@@ -6,13 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from petlbench.audit.scan import Scan
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["FILE_SIZE", "MISSING", "Column", "columns_of", "most_common"]
 
@@ -49,11 +47,7 @@ class Column:
 
 
 def columns_of(scan: Scan) -> list[Column]:
-    """Make the columns: file format, bit depth and file size where there are files, image size, and what tables add.
-
-    Args:
-        scan: The images, (N,).
-    """
+    """Return columns of file format, bit depth and file size where there are files, image size, and the tables' own."""
     images = scan.images
     files = [image.file for image in images]
     columns = []
@@ -68,13 +62,9 @@ def columns_of(scan: Scan) -> list[Column]:
         _numbers("pixels", [image.width * image.height for image in images]),
         _numbers("width / height", [image.width / image.height for image in images]),
     ]
-    return columns + _extra_columns(scan)
-
-
-def _extra_columns(scan: Scan) -> list[Column]:
     extras = [dict(record.extra) for record in scan.records]
     names = dict.fromkeys(name for extra in extras for name in extra)
-    return [_named_or_numbers(name, [extra.get(name, "").strip() for extra in extras]) for name in names]
+    return columns + [_named_or_numbers(name, [extra.get(name, "").strip() for extra in extras]) for name in names]
 
 
 def _named_or_numbers(name: str, values: Sequence[str]) -> Column:
@@ -85,8 +75,6 @@ def _named_or_numbers(name: str, values: Sequence[str]) -> Column:
 
 
 def _numbers(name: str, numbers: Sequence[float]) -> Column:
-    import numpy as np
-
     words = tuple(MISSING if math.isnan(number) else f"{number:.6g}" for number in numbers)
     return Column(name, words, np.array(numbers, dtype=np.float64))
 
@@ -99,14 +87,6 @@ def _is_number(text: str) -> bool:
 
 
 def most_common(values: Sequence[str], count: int) -> list[str]:
-    """Choose the most frequent values.
-
-    Args:
-        values: The values.
-        count: How many, at most.
-
-    Returns:
-        The chosen values, in the order of their names.
-    """
+    """Return the most frequent values, `count` at most, in the order of their names."""
     ranked = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
     return sorted(value for value, _ in ranked[:count])

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
@@ -13,11 +17,6 @@ from petlbench.data.duplicates import Fingerprint, fingerprint
 from petlbench.data.images.dicom import is_dicom
 from petlbench.data.reading import map_images
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL.Image import Image
 
 __all__ = ["FileFacts", "GreyLevels", "ImageStatistics", "Scan", "scan_images"]
 
@@ -52,8 +51,7 @@ class FileFacts:
     bytes: int
 
 
-@dataclass(frozen=True)
-class GreyLevels:
+class GreyLevels(NamedTuple):
     """What an image's histogram says: levels from 0 to 255, shares from 0 to 1."""
 
     mean: float
@@ -100,19 +98,11 @@ class Scan:
     @property
     def labels(self) -> NDArray[np.int64]:
         """Labels, (N,)."""
-        import numpy as np
-
         return np.array([record.label for record in self.records], dtype=np.int64)
 
 
 def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
-    """Decode every image of a dataset once.
-
-    Args:
-        dataset: The dataset.
-        workers: Threads that decode.
-        progress: Told of every image.
-    """
+    """Decode every image of a dataset once."""
 
     def examine(record: Record) -> ImageStatistics:
         image, file = dataset.open(record), dataset.file(record)
@@ -125,9 +115,7 @@ def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
     return Scan(records, tuple(images.values()), dataset.classes, unreadable)
 
 
-def _levels(image: Image) -> GreyLevels:
-    import numpy as np
-
+def _levels(image: Image.Image) -> GreyLevels:
     histogram = np.array(image.convert("L").histogram(), dtype=np.float64)
     share, level = histogram / histogram.sum(), np.arange(256)
     mean = float(share @ level)
@@ -136,17 +124,15 @@ def _levels(image: Image) -> GreyLevels:
 
 
 def _facts(file: Path) -> FileFacts:
-    from PIL import Image
-
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(132)
     if is_dicom(start):
         return FileFacts("DICOM", _dicom_depth(file), size)
     # Opened only: Pillow decodes no pixel before it is asked to.
-    with Image.open(file) as opened:
-        depth = "grey, 16 bits" if opened.mode.startswith("I;16") else _DEPTHS.get(opened.mode, opened.mode)
-        return FileFacts(opened.format or "unknown", depth, size)
+    with Image.open(file) as image:
+        depth = "grey, 16 bits" if image.mode.startswith("I;16") else _DEPTHS.get(image.mode, image.mode)
+        return FileFacts(image.format or "unknown", depth, size)
 
 
 def _dicom_depth(file: Path) -> str:

@@ -156,14 +156,11 @@ class DatasetCard(_Part):
 
 
 def load_card(file: Path, catalog: Catalog | None = None) -> DatasetCard:
-    """Read and check a dataset card.
+    """Return the dataset card that a TOML file holds, checked.
 
     Args:
-        file: A TOML file.
+        file: The file.
         catalog: The catalogues that its reader and its task stand in; None for those that need no ``--catalog``.
-
-    Returns:
-        The card.
 
     Raises:
         InputError: When the file cannot be read, or a key is unknown, missing, doubled or has a wrong value; the

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["draw_contact_sheet", "sample_images"]
 
@@ -21,26 +17,16 @@ _SIDE = 160
 
 
 def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:
-    """Choose images of a class at even distances in the order of the dataset, the same ones each time.
-
-    Args:
-        dataset: The dataset.
-        label: Position of the class.
-        count: How many at most.
-    """
+    """Return `count` images of a class, or all, at even distances in the dataset's order: the same ones each time."""
     records = [record for record in dataset.records if record.label == label]
     count = min(count, len(records))
     return [records[position * len(records) // count] for position in range(count)]
 
 
 def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_class: int = 8) -> None:
-    """Draw some images of each class, one row a class.
+    """Draw some images of each class, `per_class` at most, one row a class.
 
-    Args:
-        dataset: The dataset.
-        file: Where to; its suffix, such as ``.png`` or ``.pdf``, gives the format.
-        progress: Told of every image.
-        per_class: Images of a class at most.
+    The file's suffix, such as ``.png`` or ``.pdf``, gives the format.
 
     Raises:
         InputError: When an image cannot be read.
@@ -58,21 +44,11 @@ def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_
         count = sum(record.label == label for record in dataset.records)
         axes[0].set_ylabel(f"{textwrap.fill(dataset.classes[label], 14)}\n{count}", rotation=0, ha="right", va="center")
         for position, cell in enumerate(axes):
-            _empty(cell)
+            cell.set(xticks=[], yticks=[], frame_on=False)
             if position < len(records):
-                _show(cell, dataset, records[position])
+                image = dataset.open(records[position])
+                image.thumbnail((_SIDE, _SIDE))
+                cell.imshow(image)
                 progress.advance()
     with write_atomically(file) as temporary:
         figure.savefig(temporary, format=file.suffix.removeprefix(".").lower(), dpi=100)
-
-
-def _empty(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_frame_on(False)
-
-
-def _show(axes: Axes, dataset: Dataset, record: Record) -> None:
-    image = dataset.open(record)
-    image.thumbnail((_SIDE, _SIDE))
-    axes.imshow(image)

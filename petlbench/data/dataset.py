@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 
+@dataclass(eq=False)
 class Dataset:
     """A dataset whose images can be read.
 
@@ -46,14 +47,11 @@ class Dataset:
         task: What a label is, and what follows from it.
     """
 
-    def __init__(
-        self, name: str, card: DatasetCard, reader: Reader, settings: Mapping[str, Any], task: TaskType
-    ) -> None:
-        self.name = name
-        self.card = card
-        self.settings = dict(settings)
-        self.reader = reader
-        self.task = task
+    name: str
+    card: DatasetCard
+    reader: Reader
+    settings: Mapping[str, Any]
+    task: TaskType
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -79,10 +77,7 @@ class Dataset:
         return self._with(tuple(records), self.classes)
 
     def labelled_as(self, classes: Sequence[str]) -> Dataset:
-        """Return the same images with labels that are positions in another order of the classes.
-
-        Args:
-            classes: The same class names.
+        """Return the same images with labels that are positions in another order of the same classes.
 
         Raises:
             InputError: When they are not the same.
@@ -96,16 +91,10 @@ class Dataset:
     def _with(self, records: tuple[Record, ...], classes: tuple[str, ...]) -> Dataset:
         reader = copy.copy(self.reader)
         reader.records, reader.classes = records, classes
-        return Dataset(self.name, self.card, reader, self.settings, self.task)
+        return replace(self, reader=reader)
 
     def open(self, record: Record) -> Image:
-        """Open one image.
-
-        Args:
-            record: One of this dataset's records.
-
-        Returns:
-            The image in RGB, 8 bits a channel, turned as its EXIF orientation says.
+        """Return one image in RGB, 8 bits a channel, turned as its EXIF orientation says.
 
         Raises:
             InputError: When the image is absent, empty, cut off or broken; the message names the file.
@@ -113,16 +102,9 @@ class Dataset:
         return to_rgb(self.open_deep(record))
 
     def open_deep(self, record: Record) -> Image:
-        """Open one image as deep as its file is, for what resizes it.
+        """Return one image as deep as its file is, for what resizes it.
 
-        Args:
-            record: One of this dataset's records.
-
-        Returns:
-            As `open`, but in mode F, with greys from 0 to 255, where the file's greys have more than 8 bits.
-
-        Raises:
-            InputError: As for `open`.
+        As `open`, but in mode F, with greys from 0 to 255, where the file's greys have more than 8 bits.
         """
         return self.reader.open(record)
 
@@ -131,11 +113,7 @@ class Dataset:
         return self.reader.file(record)
 
     def content_hash(self, record: Record) -> str:
-        """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the RGB pixels.
-
-        Raises:
-            InputError: When the file cannot be read.
-        """
+        """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the RGB pixels."""
         return self.reader.content_hash(record)
 
 
@@ -169,12 +147,7 @@ class DatasetInfo:
 
 
 def require_same_classes(name: str, classes: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse an external test set whose classes are not those that a run learns.
-
-    Args:
-        name: The external test set.
-        classes: Its classes.
-        expected: Those of the dataset that is trained on, in any order.
+    """Refuse an external test set of that name whose classes are not those that a run learns, in any order.
 
     Raises:
         InputError: When they differ.
@@ -216,16 +189,9 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
 
 
 def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> DatasetInfo:
-    """Say what is known of a dataset; the images of a card need not be there.
+    """Return what is known of a dataset, its Args as for `open_dataset`; the images of a card need not be there.
 
-    Args:
-        reference: As for `open_dataset`.
-        catalog: The catalogues.
-        data_root: As for `open_dataset`.
-        settings: As for `open_dataset`.
-
-    Returns:
-        The card, and the number of images: counted where they can be read, else as the card says.
+    The number of images is counted where they can be read, and else the card's.
 
     Raises:
         InputError: As for `open_dataset`, but never because a card's images are not there or its task is one that
@@ -243,14 +209,7 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
 
 
 def find_card(reference: str, *, catalog: Catalog) -> tuple[str, DatasetCard | None]:
-    """Find a dataset's name and card without looking at an image.
-
-    Args:
-        reference: As for `open_dataset`.
-        catalog: The catalogues.
-
-    Returns:
-        The short name, and the card; None for a folder or a CSV file, which have none.
+    """Return a dataset's short name and its card, without looking at an image; None for a path, which has no card.
 
     Raises:
         InputError: When the reference is neither name nor path, or the card is wrong.
@@ -262,13 +221,7 @@ def find_card(reference: str, *, catalog: Catalog) -> tuple[str, DatasetCard | N
 def official_files(
     reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]
 ) -> Sequence[OfficialFile]:
-    """Return the official files that a dataset is read from with these settings.
-
-    Args:
-        reference: As for `open_dataset`.
-        catalog: The catalogues.
-        data_root: As for `open_dataset`.
-        settings: As for `open_dataset`.
+    """Return the official files that a dataset, its Args as for `open_dataset`, is read from with these settings.
 
     Raises:
         InputError: When the reference is neither name nor path, or a setting is unknown or out of bounds.
@@ -298,27 +251,16 @@ def _find(reference: str, catalog: Catalog) -> _Match:
     if path.is_dir():
         return _Match(_short_name(path.resolve().name), path)
     if path.is_file():
-        _recognised(path, catalog)
+        recognise(path, catalog)
         return _Match(_short_name(path.stem), path)
     names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card (none at {path.absolute()})"
     raise unknown_name("dataset", reference, entries, hint=names)
 
 
-def _recognised(path: Path, catalog: Catalog) -> type[Reader]:
-    reader = recognise(path, catalog)
-    if reader is None:
-        raise InputError(
-            f"the dataset {path} is a file of an unknown kind",
-            hint="give a catalogue name, a folder of class folders, a .csv file or a card (.toml)",
-            kind="unknown_dataset",
-        )
-    return reader
-
-
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
     """Return the reader and its settings: the card's, and over them the user's."""
     if match.card is None:
-        reader = _recognised(match.path, catalog)
+        reader = recognise(match.path, catalog)
         return reader, check_settings(match.name, reader, settings)
     reader = load_reader(match.card.reader.kind, catalog)
     return reader, check_settings(match.name, reader, {**match.card.reader.settings, **settings})

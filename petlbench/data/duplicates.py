@@ -14,17 +14,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.reading import map_images
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL.Image import Image
 
 __all__ = [
     "HASH_BITS",
@@ -86,32 +85,19 @@ class DuplicatePair:
     correlation: float
 
 
-def fingerprint(image: Image, sha256: str) -> Fingerprint:
-    """Take an image's fingerprint.
-
-    Args:
-        image: In RGB.
-        sha256: Digest of the file's bytes.
-    """
-    import numpy as np
-    from PIL.Image import Resampling
-
+def fingerprint(image: Image.Image, sha256: str) -> Fingerprint:
+    """Return the fingerprint of an image in RGB, whose file has that digest."""
     pixels = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     pixels.update(image.tobytes())
-    small = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Resampling.BILINEAR)
+    small = image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     return Fingerprint(sha256, pixels.hexdigest(), np.asarray(small, dtype=np.uint8))
 
 
 def perceptual_hashes(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Say of each of 64 low frequencies whether it is stronger than their median.
+    """Return hashes of 64 bits, (N,), of greys, (N, 64, 64).
 
-    Args:
-        thumbnails: Greys, (N, 64, 64).
-
-    Returns:
-        Hashes of 64 bits, (N,).
+    Each bit says of one of 64 low frequencies whether it is stronger than their median.
     """
-    import numpy as np
     from scipy.fft import dctn
 
     count, half = len(thumbnails), THUMBNAIL // 2
@@ -133,53 +119,41 @@ def duplicate_pairs(fingerprints: Sequence[Fingerprint]) -> list[DuplicatePair]:
     Returns:
         Pairs by the positions of their images: equal bytes and pixels first, then near ones, then mirrored ones.
     """
-    import numpy as np
-
     equal, distinct = _equal(fingerprints)
     if len(distinct) < 2:
         return equal
-    rows = np.array(distinct)
     thumbnails = np.stack([fingerprints[row].thumbnail for row in distinct])
-    near = [_pair(rows, match, "near") for match in _matches(thumbnails, thumbnails)]
-    positions = {(pair.first, pair.second) for pair in near}
-    mirrored = [_pair(rows, match, "mirrored") for match in _matches(thumbnails, thumbnails[:, :, ::-1])]
-    return equal + near + [pair for pair in mirrored if (pair.first, pair.second) not in positions]
+    pairs: dict[tuple[int, int], DuplicatePair] = {}
+    compared: dict[Kind, NDArray[np.uint8]] = {"near": thumbnails, "mirrored": thumbnails[:, :, ::-1]}
+    for kind, others in compared.items():
+        for left, right, bits, correlation in _matches(thumbnails, others):
+            rows = distinct[left], distinct[right]
+            pairs.setdefault(rows, DuplicatePair(*rows, kind, bits, round(correlation, 4)))
+    return [*equal, *pairs.values()]
 
 
 def clusters(pairs: Iterable[tuple[int, int]], count: int) -> list[int]:
-    """Put together what is linked, directly or through others.
+    """Return the smallest position in the cluster of each of `count` things; a thing without a link has its own.
 
     Args:
         pairs: Positions of two linked things, each 0 to count - 1.
-        count: How many things there are.
-
-    Returns:
-        The smallest position in each thing's cluster; a thing without a link has its own.
+        count: How many things there are; a cluster is what is linked, directly or through others.
     """
-    parent = list(range(count))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for first, second in pairs:
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
-    return [root(node) for node in range(count)]
+    links = np.array([*pairs], dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(links)), links.T), shape=(count, count))
+    members = connected_components(graph, directed=False)[1]
+    first = np.unique(members, return_index=True)[1]
+    smallest: list[int] = first[members].tolist()
+    return smallest
 
 
 def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) -> Mapping[str, str]:
-    """Group the images that show the same, so that a split can keep them on one side where patients are unknown.
+    """Return a group's name by image id for the images that have a duplicate; a group is named after its first image.
 
-    Args:
-        dataset: The dataset; images that cannot be read are in no group.
-        workers: Threads that decode.
-        progress: Told of every image.
-
-    Returns:
-        Group name by image id, for the images that have a duplicate. A group is named after its first image.
+    With it a split can keep them on one side where patients are unknown. Images that cannot be read are in no group.
     """
 
     def read(record: Record) -> Fingerprint:
@@ -195,7 +169,7 @@ def near_duplicate_groups(dataset: Dataset, workers: int, progress: Progress) ->
 
 
 def _equal(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], list[int]]:
-    """DuplicatePair equal images with the first of them; the positions of those that stand for all."""
+    """Pairs of equal images, each with the first of them; the positions of those that stand for all."""
     pairs: list[DuplicatePair] = []
     first: dict[str, int] = {}
     for row, mark in enumerate(fingerprints):
@@ -206,14 +180,8 @@ def _equal(fingerprints: Sequence[Fingerprint]) -> tuple[list[DuplicatePair], li
     return pairs, list(first.values())
 
 
-def _pair(rows: NDArray[np.int64], match: tuple[int, int, int, float], kind: Kind) -> DuplicatePair:
-    left, right, bits, correlation = match
-    return DuplicatePair(int(rows[left]), int(rows[right]), kind, bits, round(correlation, 4))
-
-
 def _fine_structure(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What a blurred copy leaves over of each thumbnail, (N, 4096), of length 1; zeros for an even image."""
-    import numpy as np
     from scipy.ndimage import gaussian_filter
 
     greys = thumbnails.astype(np.float32)
@@ -226,8 +194,6 @@ def _fine_structure(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _matches(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8]) -> Iterator[tuple[int, int, int, float]]:
     """Yield (row, column, bits, correlation) of what passes both tests, rows before columns."""
-    import numpy as np
-
     for pairs, bits in close_pairs(perceptual_hashes(thumbnails), perceptual_hashes(others), HASH_BITS):
         # One product of matrices: an even set has as many candidates as pairs, each of which would cost as much alone.
         left, at_left = np.unique(pairs[:, 0], return_inverse=True)
@@ -252,8 +218,6 @@ def close_pairs(
     Yields:
         Positions (P, 2), the row before the column, and differing bits (P,).
     """
-    import numpy as np
-
     for top in range(0, len(hashes), _BLOCK):
         for left in range(top, len(others), _BLOCK):
             differing = np.bitwise_count(hashes[top : top + _BLOCK, None] ^ others[None, left : left + _BLOCK])

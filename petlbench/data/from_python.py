@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 
 __all__ = ["keep_dataset"]
-
-_TABLE = "{name}-{digest}.csv"
 
 
 def keep_dataset(data: Any, folder: Path, name: str = "dataset") -> Path:
@@ -46,13 +43,13 @@ def keep_dataset(data: Any, folder: Path, name: str = "dataset") -> Path:
     images.mkdir(parents=True, exist_ok=True)
     columns = ["image", *(key for key in ("label", "split", "group") if any(key in row for row in rows))]
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    for number, row in enumerate(rows):
-        path = f"images/{_keep(row['image'], images, number)}"
-        table.writerow([path, *(row.get(column, "") for column in columns[1:])])
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(
+        {**row, "image": f"images/{_keep(row['image'], images, number)}"} for number, row in enumerate(rows)
+    )
     digest = hashlib.sha256(text.getvalue().encode()).hexdigest()[:8]
-    file = folder / _TABLE.format(name=name, digest=digest)
+    file = folder / f"{name}-{digest}.csv"
     if not file.is_file():
         with write_atomically(file) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
@@ -86,8 +83,8 @@ def _rows_of_frame(frame: Any) -> Iterator[dict[str, Any]]:
             )
     columns = [column for column in ("image", "label", "split", "group") if column in frame.columns]
     for position, row in enumerate(frame[columns].to_dict("records")):
-        known = {key: value for key, value in row.items() if key in ("image", "label") or not _is_missing(value)}
-        yield {**known, "label": _name(row["label"], None, position)}
+        cells = {key: value for key, value in row.items() if key in ("image", "label") or not _is_missing(value)}
+        yield {**cells, "label": _name(row["label"], None, position)}
 
 
 def _is_missing(value: Any) -> bool:
@@ -113,21 +110,19 @@ def _keep(image: Any, folder: Path, number: int) -> str:
     if isinstance(image, str | Path):
         source = Path(image).expanduser()
         try:
-            name = hashlib.sha256(source.read_bytes()).hexdigest()[:24] + source.suffix.lower()
+            content, suffix = source.read_bytes(), source.suffix.lower()
         except OSError as error:
             message = f"image {number}, {source}, cannot be read: {error.strerror}"
             raise InputError(message, kind="missing_image") from error
-        if not (folder / name).is_file():
-            with write_atomically(folder / name) as temporary:
-                shutil.copyfile(source, temporary)
-        return name
-    pixels = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image, number))
-    buffer = io.BytesIO()
-    pixels.convert("RGB" if pixels.mode not in ("L", "I;16") else pixels.mode).save(buffer, "PNG")
-    name = f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:24]}.png"
+    else:
+        pixels = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image, number))
+        buffer = io.BytesIO()
+        pixels.convert("RGB" if pixels.mode not in ("L", "I;16") else pixels.mode).save(buffer, "PNG")
+        content, suffix = buffer.getvalue(), ".png"
+    name = hashlib.sha256(content).hexdigest()[:24] + suffix
     if not (folder / name).is_file():
         with write_atomically(folder / name) as temporary:
-            temporary.write_bytes(buffer.getvalue())
+            temporary.write_bytes(content)
     return name
 
 

@@ -57,14 +57,7 @@ class ImageStore:
         return part
 
     def read(self, record: Record, split: Split) -> str:
-        """Read an image for the first time: see that it can be decoded, and keep what its split will be read in.
-
-        Args:
-            record: The image.
-            split: Its split.
-
-        Returns:
-            The digest of its content.
+        """Return the digest of an image's content, seen to be decodable; what its split will be read in is kept.
 
         Raises:
             InputError: When it cannot be read.
@@ -113,9 +106,9 @@ class ImageStore:
         self._memory = _Memory(0)
 
     def _find(self, record: Record, forms: Iterable[Form]) -> Mapping[Form, RGB] | None:
-        kept = self._memory.find(record, forms)
-        if kept is not None:
-            return kept
+        images = self._memory.find(record, forms)
+        if images is not None:
+            return images
         cache, digest = self.caches.get(frozenset(forms)), self._digests.get(record.image_id)
         return cache.find(digest) if cache is not None and digest is not None and digest in cache else None
 
@@ -133,26 +126,26 @@ class _Memory:
     """Images that are kept up to a bound in bytes; threads may share it."""
 
     def __init__(self, bound: int) -> None:
-        self._left = bound
-        self._kept: dict[tuple[str, Form], RGB] = {}
+        self._free = bound
+        self._images: dict[tuple[str, Form], RGB] = {}
         self._lock = threading.Lock()
 
     def has_room(self, form: Form) -> bool:
-        return form_bytes(form) <= self._left
+        return form_bytes(form) <= self._free
 
     def keep(self, record: Record, form: Form, pixels: RGB) -> RGB:
         key = record.image_id, form
         with self._lock:
-            if key not in self._kept and self.has_room(form):
-                self._left -= form_bytes(form)
-                self._kept[key] = pixels
+            if key not in self._images and self.has_room(form):
+                self._free -= form_bytes(form)
+                self._images[key] = pixels
         return pixels
 
     def find(self, record: Record, forms: Iterable[Form]) -> dict[Form, RGB] | None:
         """An image in every form; None where one is missing."""
-        kept = {form: self._kept.get((record.image_id, form)) for form in forms}
-        whole = {form: pixels for form, pixels in kept.items() if pixels is not None}
-        return whole if len(whole) == len(kept) else None
+        images = {form: self._images.get((record.image_id, form)) for form in forms}
+        whole = {form: pixels for form, pixels in images.items() if pixels is not None}
+        return whole if len(whole) == len(images) else None
 
 
 def form_bytes(form: Form) -> int:

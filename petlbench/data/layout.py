@@ -7,7 +7,7 @@ tables in which it stands. Label and group are templates over them, such as ``{p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -159,14 +159,10 @@ class Layout(_Part):
             self._check_side(side)
         return self
 
-    def tables_of(self, side: Split | None) -> Iterator[TableSource]:
-        """Yield the tables that are about the images of one side."""
-        return (table for table in self.tables if table.split in (None, side))
-
     def _check_side(self, side: Split | None) -> None:
         """Check that every name is known when it is used, and given once."""
         names = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
-        for table in self.tables_of(side):
+        for table in (table for table in self.tables if table.split in (None, side)):
             _require(names, table.image_key, f"tables: image_key of {table.file}")
             twice = sorted(names & table.provides)
             if twice:

@@ -48,14 +48,7 @@ class Batch:
         return Batch(self.index, views, self.labels.to(device, non_blocking=True))
 
     def micro_batches(self, size: int) -> Iterator[Batch]:
-        """Cut the batch into micro-batches, without copying anything.
-
-        Args:
-            size: Images a micro-batch; the last one may have fewer.
-
-        Yields:
-            The micro-batches in order.
-        """
+        """Yield the micro-batches of `size` images in order, without a copy; the last one may have fewer."""
         for start in range(0, len(self.labels), size):
             rows = slice(start, start + size)
             views = {name: view[rows] for name, view in self.views.items()}
@@ -76,20 +69,21 @@ def decode_ahead(
         Each batch in turn with what was made of it, both in order.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="petlbench-decode")
-    waiting: deque[tuple[Sequence[Item], list[Future[Made]]]] = deque()
+    pending: deque[tuple[Sequence[Item], list[Future[Made]]]] = deque()
+
+    def decoded() -> tuple[Sequence[Item], list[Made]]:
+        batch, futures = pending.popleft()
+        return batch, [future.result() for future in futures]
+
     try:
         for batch in batches:
-            waiting.append((batch, [pool.submit(decode, item) for item in batch]))
-            if len(waiting) > _AHEAD:
-                yield _decoded(*waiting.popleft())
-        while waiting:
-            yield _decoded(*waiting.popleft())
+            pending.append((batch, [pool.submit(decode, item) for item in batch]))
+            if len(pending) > _AHEAD:
+                yield decoded()
+        while pending:
+            yield decoded()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _decoded(batch: Sequence[Item], futures: list[Future[Made]]) -> tuple[Sequence[Item], list[Made]]:
-    return batch, [future.result() for future in futures]
 
 
 @dataclass(frozen=True)
@@ -130,18 +124,21 @@ class ImageLoader:
         return max(1, len(self.indices) // self.batch_size)
 
     def _run(self, order: list[int], seed: int) -> Iterator[Batch]:
-        begun: deque[tuple[Batch, list[_Place]]] = deque()
+        pending: deque[tuple[Batch, list[_Place]]] = deque()
 
         def places() -> Iterator[list[_Place]]:
             for start in range(0, len(order), self.batch_size):
-                batch = self._empty(order[start : start + self.batch_size])
-                begun.append((batch, _places(batch)))
-                yield begun[-1][1]
+                indices = order[start : start + self.batch_size]
+                batch = self._empty(indices)
+                arrays = {name: view.numpy() for name, view in batch.views.items()}
+                rows = [{name: view[row] for name, view in arrays.items()} for row in range(len(indices))]
+                pending.append((batch, list(zip(indices, rows, strict=True))))
+                yield pending[-1][1]
 
         for _ in decode_ahead(places(), lambda place: self._fill(place, seed), self.workers):
             # Else the places, which others still name, would keep the batch in memory longer than it is in use.
-            begun[0][1].clear()
-            yield begun.popleft()[0]
+            pending[0][1].clear()
+            yield pending.popleft()[0]
 
     def _empty(self, indices: Sequence[int]) -> Batch:
         """A batch whose images are still to be written: each thread then puts its own where it belongs."""
@@ -165,8 +162,3 @@ class ImageLoader:
 
 # An image's position in the dataset, and its rows in a batch by view.
 _Place = tuple[int, dict[str, NDArray[np.float32]]]
-
-
-def _places(batch: Batch) -> list[_Place]:
-    rows = {name: view.numpy() for name, view in batch.views.items()}
-    return [(index, {name: view[row] for name, view in rows.items()}) for row, index in enumerate(batch.index.tolist())]

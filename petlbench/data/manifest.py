@@ -49,12 +49,7 @@ def manifest_of(dataset: Dataset, splits: Sequence[str], digests: Sequence[str])
 
 
 def write_manifest(frame: pd.DataFrame, file: Path) -> None:
-    """Write a manifest as CSV: whole or not at all.
-
-    Args:
-        frame: What `manifest_of` returned.
-        file: Where to; its folder is made.
-    """
+    """Write what `manifest_of` returned as CSV, whole or not at all; the file's folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
         temporary.write_bytes(_canonical(frame, COLUMNS))

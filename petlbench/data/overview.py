@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from petlbench.core.config import RunConfig
@@ -13,6 +12,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.images.facts import ImageFacts, read_size
+from petlbench.data.reading import map_images
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits
 
@@ -52,7 +52,7 @@ class Overview:
 
 
 def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
-    """Count classes by side, and measure images without decoding them.
+    """Return classes by side and the sizes of images, which are not decoded.
 
     Args:
         dataset: The dataset.
@@ -83,15 +83,14 @@ def _by_split(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None,
 
 
 def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[tuple[int, int, str]]:
-    progress.phase("measuring images", len(dataset.records))
-
     def measure(record: Record) -> tuple[int, int, str] | None:
         file = dataset.file(record)
-        progress.advance()
         return read_size(file) if file is not None else None
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        return [size for size in pool.map(measure, dataset.records) if size is not None]
+    sizes, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
+    for error in errors.values():
+        raise error
+    return [size for size in sizes.values() if size is not None]
 
 
 def _spread(values: Sequence[int]) -> Spread | None:

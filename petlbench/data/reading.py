@@ -22,7 +22,9 @@ def map_images(
     progress: Progress,
     phase: str = "reading images",
 ) -> tuple[dict[str, T], dict[str, InputError]]:
-    """Do something with every image, in threads.
+    """Return what came of each image, done in threads, and the errors of those that could not be read.
+
+    Both are by image id, in the records' order.
 
     Args:
         records: The images.
@@ -30,9 +32,6 @@ def map_images(
         workers: Number of threads.
         progress: Told of every image.
         phase: What it is told goes on.
-
-    Returns:
-        What came of it, and the errors of the images that could not be read; both by image id, in the records' order.
     """
     progress.phase(phase, len(records))
 

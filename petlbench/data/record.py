@@ -48,12 +48,6 @@ class Record:
 
 
 def images_by_class(records: Iterable[Record], classes: Sequence[str], labels: Labels) -> dict[str, int]:
-    """Return the number of images of each class.
-
-    Args:
-        records: The images.
-        classes: Class names.
-        labels: How the task's labels are stored.
-    """
+    """Return the number of images of each class, whose labels are stored so."""
     counts = Counter(position for record in records for position in labels.positions(record.label))
     return {name: counts[position] for position, name in enumerate(classes)}

@@ -7,15 +7,14 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
 from petlbench.data.tasks.base import class_strata
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["SplitScheme", "assign_splits", "shared_groups"]
 
@@ -65,25 +64,18 @@ class SplitScheme:
 
     @classmethod
     def parse(cls, text: str) -> SplitScheme:
-        """Read a scheme as it is written on the command line.
+        """Return the scheme that is written so; ``str()`` of it gives the text back.
 
         Args:
             text: ``official``, ``random``, ``kfold:K/I`` or ``repeat:N/I``.
 
-        Returns:
-            The scheme; ``str()`` of it gives the text back.
-
         Raises:
             InputError: When the text has another form or a number is out of bounds.
         """
-        if text == "official":
-            return cls("official")
-        if text == "random":
-            return cls("random")
-        match = re.fullmatch(r"(kfold|repeat):([0-9]{1,6})/([0-9]{1,6})", text)
+        match = re.fullmatch(r"(official|random)|(kfold|repeat):([0-9]{1,6})/([0-9]{1,6})", text)
         if match is None:
             raise InputError(f"unknown split '{text}'", hint=f"give {_FORMS}", kind="bad_split")
-        return cls("kfold" if match[1] == "kfold" else "repeat", int(match[2]), int(match[3]))
+        return cls(cast("SchemeKind", match[1] or match[2]), int(match[3] or 0), int(match[4] or 0))
 
     def __str__(self) -> str:
         """Write the scheme as on the command line."""
@@ -132,15 +124,7 @@ def assign_splits(
 
 
 def shared_groups(records: Sequence[Record], splits: Sequence[Split | None]) -> list[str]:
-    """Return the groups that are on more than one side.
-
-    Args:
-        records: The records.
-        splits: Their sides, in the same order.
-
-    Returns:
-        Group names, sorted.
-    """
+    """Return the names of the groups that are on more than one side, sorted; `splits` has each record's side."""
     sides: defaultdict[str, set[Split | None]] = defaultdict(set)
     for record, split in zip(records, splits, strict=True):
         if record.group is not None:
@@ -154,8 +138,6 @@ class _Table:
     def __init__(
         self, records: Sequence[Record], classes: Sequence[str], strata: Callable[[Sequence[Any]], NDArray[Any]]
     ) -> None:
-        import numpy as np
-
         self.records = records
         self.classes = classes
         self.strata = np.asarray(strata([record.label for record in records]), dtype=bool)
@@ -171,8 +153,6 @@ class _Table:
 
     def most_folds(self, rows: np.ndarray) -> int:
         """Return into how many folds some rows can be divided: one group each, and one image of some class each."""
-        import numpy as np
-
         if not len(rows):
             return 0
         return min(len(np.unique(self.groups[rows])), int(self.strata[rows].sum(axis=0).max()))
@@ -189,8 +169,6 @@ class _Table:
 
 def _require_sizes(table: _Table, scheme: SplitScheme) -> None:
     """Refuse a class that is too small to be on all three sides; groups may force one to be on fewer."""
-    import numpy as np
-
     folds = scheme.parts if scheme.kind == "kfold" else 0
     for label, count in table.counts():
         # Fold sizes differ by one: each needs one image, and what it leaves one to validate and one to train on.
@@ -210,8 +188,6 @@ def _require_sizes(table: _Table, scheme: SplitScheme) -> None:
 
 def _drawn(table: _Table, scheme: SplitScheme, seed: int) -> list[Split]:
     """Draw the test split from all and the validation split from what is left."""
-    import numpy as np
-
     rows = np.arange(len(table.records))
     part = (scheme.index + 1,) if scheme.parts else ()
     if scheme.kind == "kfold":
@@ -225,8 +201,6 @@ def _drawn(table: _Table, scheme: SplitScheme, seed: int) -> list[Split]:
 
 
 def _official(table: _Table, seed: int) -> list[Split]:
-    import numpy as np
-
     official = [record.split for record in table.records]
     _require_official(table.records, official)
     leaks = shared_groups(table.records, official)
@@ -236,23 +210,18 @@ def _official(table: _Table, seed: int) -> list[Split]:
             hint="correct the split or the groups, or choose --split random",
             kind="group_leak",
         )
-    rows = {
-        side: np.array([row for row, split in enumerate(official) if split == side], int) for side in ("val", "test")
-    }
-    val = rows["val"]
+    train, val, test = (np.flatnonzero([split == side for split in official]) for side in SPLITS)
     if not len(val):
-        train = np.array([row for row, split in enumerate(official) if split == "train"], int)
         val = _cut(table, train, _VAL_FOLDS, _state(seed, _VAL_STREAM))
-    return _sides(len(official), val, rows["test"])
+    return _sides(len(official), val, test)
 
 
 def _require_official(records: Sequence[Record], official: Sequence[Split | None]) -> None:
     others = "choose --split random, kfold:5/0 or repeat:5/0"
-    if not any(official):
-        raise InputError("the dataset has no official split", hint=others, kind="no_official_split")
-    for side in ("train", "test"):
-        if side not in official:
-            raise InputError(f"the official split has no {side} part", hint=others, kind="no_official_split")
+    absent = [side for side in ("train", "test") if side not in official]
+    if absent:
+        text = f"the official split has no {absent[0]} part" if any(official) else "the dataset has no official split"
+        raise InputError(text, hint=others, kind="no_official_split")
     if None in official:
         first = records[official.index(None)].image_id
         raise InputError(
@@ -284,8 +253,6 @@ def _cut(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
 
 def _lacking(table: _Table, rows: np.ndarray, part: np.ndarray) -> tuple[int, int]:
     """Count the classes that a choice would take from the rest, and those that it would not have itself."""
-    import numpy as np
-
     every, inside, rest = (table.strata[some].any(axis=0) for some in (rows, part, np.setdiff1d(rows, part)))
     return int((every & ~rest).sum()), int((every & ~inside).sum())
 
@@ -295,8 +262,6 @@ def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarra
 
     scikit-learn's shuffled splits leave a class of three or four images out of a side; this does not.
     """
-    import numpy as np
-
     rng = np.random.Generator(np.random.PCG64(state))
     part: list[int] = []
     for stratum in table.strata[rows].T:
@@ -327,8 +292,6 @@ def _group_folds(strata: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds
     This is the rule of scikit-learn's StratifiedGroupKFold, which takes seconds for some thousand groups: it
     computes every spread anew, where one sum of squares a class is enough.
     """
-    import numpy as np
-
     group = np.unique(groups, return_inverse=True)[1]
     counts = np.zeros((group.max() + 1, np.flatnonzero(strata.any(axis=0)).max(initial=0) + 1))
     np.add.at(counts, group, strata[:, : counts.shape[1]])
@@ -348,24 +311,17 @@ def _group_folds(strata: np.ndarray, groups: np.ndarray, rows: np.ndarray, folds
 
 def _state(seed: int, *part: int) -> int:
     """Derive an independent 32-bit state from the seed for one purpose."""
-    import numpy as np
-
     return int(np.random.SeedSequence([seed, *part]).generate_state(1)[0])
 
 
 def _sides(count: int, val: np.ndarray, test: np.ndarray) -> list[Split]:
-    sides: list[Split] = ["train"] * count
-    for row in val.tolist():
-        sides[row] = "val"
-    for row in test.tolist():
-        sides[row] = "test"
-    return sides
+    sides = np.full(count, "train", dtype=object)
+    sides[val], sides[test] = "val", "test"
+    return list(sides)
 
 
 def _require_all_sides(table: _Table, sides: Sequence[Split]) -> None:
     """Refuse a split with an empty side, or one in which a class is evaluated but never trained on."""
-    import numpy as np
-
     empty = [side for side in SPLITS if side not in sides]
     if empty:
         raise InputError(

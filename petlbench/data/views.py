@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -35,11 +35,7 @@ RGB = NDArray[np.uint8]
 Form = tuple[int, str]
 """What a view stores of an image: the side of the square in pixels, and the filter that resizes."""
 
-_INTERPOLATION = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_FILTERS = ("bilinear", "bicubic", "lanczos")
 
 # Those of Pillow's filters that torch has, too, for pixels of 8 bits: the same up to one level.
 _TORCH_FILTERS = ("bilinear", "bicubic")
@@ -71,16 +67,7 @@ class Augmentation:
     jitter: float = 0.2
 
     def __call__(self, image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-        """Augment one image.
-
-        Args:
-            image: Stored RGB image, square.
-            size: Side of the result in pixels.
-            rng: Draws every choice, so that the result depends on its seed alone.
-
-        Returns:
-            The augmented image, size by size pixels.
-        """
+        """Return a stored square RGB image augmented, size by size pixels; `rng` draws every choice."""
         stored = image.width
         side = max(1, round(stored * math.sqrt(rng.uniform(self.smallest_area, 1.0))))
         top, left = rng.integers(0, stored - side + 1, size=2).tolist()
@@ -119,7 +106,7 @@ class View:
     @property
     def filter(self) -> str:
         """The filter that resizes: the one that was asked for, or bicubic where that is unknown."""
-        return self.interpolation if self.interpolation in _INTERPOLATION else "bicubic"
+        return self.interpolation if self.interpolation in _FILTERS else "bicubic"
 
     @property
     def form(self) -> Form:
@@ -132,7 +119,7 @@ class View:
         side, name = self.form
         if image.mode == "RGB" and name in _TORCH_FILTERS:
             return _resized(np.array(image), side, name)
-        return np.asarray(to_rgb(image.resize((side, side), _INTERPOLATION[name])))
+        return np.asarray(to_rgb(image.resize((side, side), Image.Resampling[name.upper()])))
 
     def pixels(self, stored: RGB, rng: np.random.Generator) -> RGB:
         """Turn what is stored of an image into the pixels of the view, (size, size, 3), augmented where wanted."""
@@ -148,14 +135,14 @@ class View:
 
     def batch(self, images: Sequence[RGB]) -> Tensor:
         """Normalise the pixels of B images, each (size, size, 3), for a module: float32, (B, 3, size, size)."""
-        made = torch.empty(len(images), 3, self.size, self.size)
-        for pixels, row in zip(images, made.numpy(), strict=True):
+        batch = torch.empty(len(images), 3, self.size, self.size)
+        for pixels, row in zip(images, batch.numpy(), strict=True):
             self.write(pixels, row)
-        return made
+        return batch
 
     def without_augmentation(self) -> View:
         """The same view for evaluation, or for features that are computed once."""
-        return View(self.size, self.interpolation, self.normalization)
+        return replace(self, augmentation=None)
 
     def describe(self) -> str:
         """One line for the result."""

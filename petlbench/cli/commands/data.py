@@ -18,7 +18,7 @@ from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from petlbench.data.dataset import Dataset, DatasetInfo
-    from petlbench.data.overview import Overview, Spread
+    from petlbench.data.overview import Overview
     from petlbench.data.readers.prepared import Prepared
 
 __all__ = ["command"]
@@ -55,22 +55,21 @@ def info(
     """
     from petlbench.core.catalog import Catalog
     from petlbench.core.plotting import FORMATS
-    from petlbench.data.dataset import describe_dataset, open_dataset
+    from petlbench.data.dataset import describe_dataset
 
     if figure is not None:
         check_file(figure, "--figure", FORMATS)
-    found, given = Catalog(catalog), parse_assignments(settings, ("dataset",))["dataset"]
-    described = describe_dataset(dataset, catalog=found, data_root=data_root, settings=given)
-    opened = open_dataset(dataset, catalog=found, data_root=data_root, settings=given) if described.readable else None
-    prepared, seen = _look(described, opened, figure)
+    values = parse_assignments(settings, ("dataset",))["dataset"]
+    described = describe_dataset(dataset, catalog=Catalog(catalog), data_root=data_root, settings=values)
+    prepared, overview = _look(described, figure)
     if json:
-        print_json(_document(described, opened, prepared, seen))
+        print_json(_document(described, prepared, overview))
         return
-    _print(described, opened)
-    if opened is not None and seen is not None:
-        _print_seen(opened, seen)
+    _print(described)
+    if described.dataset is not None and overview is not None:
+        _print_overview(described.dataset, overview)
     _print_prepared(described, prepared)
-    _print_warnings(described, opened, figure)
+    _print_warnings(described, figure)
 
 
 command.add_command(audit)
@@ -78,14 +77,13 @@ command.add_command(prepare)
 command.add_command(verify)
 
 
-def _look(
-    described: DatasetInfo, opened: Dataset | None, figure: Path | None
-) -> tuple[Prepared | None, Overview | None]:
+def _look(described: DatasetInfo, figure: Path | None) -> tuple[Prepared | None, Overview | None]:
     """Look at the images, where they are there."""
     from petlbench.core.environment import usable_cores
     from petlbench.core.progress_bars import ShownProgress
 
-    if opened is None:
+    dataset = described.dataset
+    if dataset is None:
         if figure is not None:
             raise InputError(
                 f"--figure {figure}: the images of '{described.name}' are not there",
@@ -97,35 +95,32 @@ def _look(
     from petlbench.data.overview import overview_of
     from petlbench.data.readers.prepared import PreparedReader
 
-    reader = opened.reader
-    prepared, known = (reader.prepared, reader.facts) if isinstance(reader, PreparedReader) else (None, {})
+    reader = dataset.reader
+    prepared, facts = (reader.prepared, reader.facts) if isinstance(reader, PreparedReader) else (None, {})
     with ShownProgress() as progress:
-        seen = overview_of(opened, known, usable_cores(), progress)
+        overview = overview_of(dataset, facts, usable_cores(), progress)
         if figure is not None:
-            draw_contact_sheet(opened, figure, progress)
-    return prepared, seen
+            draw_contact_sheet(dataset, figure, progress)
+    return prepared, overview
 
 
-def _document(
-    described: DatasetInfo, opened: Dataset | None, prepared: Prepared | None, seen: Overview | None
-) -> dict[str, Any]:
+def _document(described: DatasetInfo, prepared: Prepared | None, overview: Overview | None) -> dict[str, Any]:
+    dataset, facts = described.dataset, {} if overview is None else asdict(overview)
     return {
         "name": described.name,
         "card": described.card.model_dump(mode="json"),
         "images": described.images,
         "readable": described.readable,
-        "images_by_class": opened.by_class() if opened is not None else None,
-        "images_by_split": seen.by_split if seen is not None else None,
-        "width": asdict(seen.width) if seen is not None and seen.width is not None else None,
-        "height": asdict(seen.height) if seen is not None and seen.height is not None else None,
-        "formats": dict(seen.formats) if seen is not None else None,
+        "images_by_class": None if dataset is None else dataset.by_class(),
+        "images_by_split": facts.get("by_split"),
+        **{name: facts.get(name) for name in ("width", "height", "formats")},
         "prepared": prepared.document() if prepared is not None else None,
         "settings": dict(described.settings),
-        "notes": list(opened.notes) if opened is not None else [],
+        "notes": [] if dataset is None else list(dataset.notes),
     }
 
 
-def _print(described: DatasetInfo, opened: Dataset | None) -> None:
+def _print(described: DatasetInfo) -> None:
     card = described.card
     facts = {
         "title": card.title,
@@ -144,31 +139,30 @@ def _print(described: DatasetInfo, opened: Dataset | None) -> None:
     print_facts(described.name, {name: value for name, value in facts.items() if value})
 
 
-def _print_seen(opened: Dataset, seen: Overview) -> None:
-    counts = opened.by_class()
-    sides: Mapping[str, Mapping[str, int]] = seen.by_split or {}
+def _print_overview(dataset: Dataset, overview: Overview) -> None:
+    counts = dataset.by_class()
+    sides: Mapping[str, Mapping[str, int]] = overview.by_split or {}
     rows = [[name, str(count), *(str(own[name]) for own in sides.values())] for name, count in counts.items()]
     total = [str(sum(own.values())) for own in sides.values()]
-    caption = f"split: {opened.card.split}" if sides else f"not split as {opened.card.split}: {seen.refused}"
+    caption = f"split: {dataset.card.split}" if sides else f"not split as {dataset.card.split}: {overview.refused}"
     print_table(
         "images by class",
         ["class", "images>", *(f"{side}>" for side in sides)],
         [*rows, ["all", str(sum(counts.values())), *total]],
         caption=caption,
     )
-    if seen.width is None or seen.height is None:
+    if overview.width is None or overview.height is None:
         return
-    formats = ", ".join(f"{kind} {count}" for kind, count in seen.formats.items())
+    formats = ", ".join(f"{kind} {count}" for kind, count in overview.formats.items())
     print_table(
         "image sizes in pixels",
         ["", "least>", "median>", "greatest>"],
-        [["width", *_spread(seen.width)], ["height", *_spread(seen.height)]],
-        caption=f"formats: {formats}" + (f"; {seen.unmeasured} not measured" if seen.unmeasured else ""),
+        [
+            [name, str(spread.least), f"{spread.median:g}", str(spread.greatest)]
+            for name, spread in (("width", overview.width), ("height", overview.height))
+        ],
+        caption=f"formats: {formats}" + (f"; {overview.unmeasured} not measured" if overview.unmeasured else ""),
     )
-
-
-def _spread(spread: Spread) -> tuple[str, str, str]:
-    return str(spread.least), f"{spread.median:g}", str(spread.greatest)
 
 
 def _print_prepared(described: DatasetInfo, prepared: Prepared | None) -> None:
@@ -179,10 +173,10 @@ def _print_prepared(described: DatasetInfo, prepared: Prepared | None) -> None:
         print(f"not prepared yet: petlbench data prepare {described.name}")
 
 
-def _print_warnings(described: DatasetInfo, opened: Dataset | None, figure: Path | None) -> None:
-    card = described.card
+def _print_warnings(described: DatasetInfo, figure: Path | None) -> None:
+    card, dataset = described.card, described.dataset
     for heading, lines in (
-        ("what was left out, or is not as expected", opened.notes if opened is not None else ()),
+        ("what was left out, or is not as expected", () if dataset is None else dataset.notes),
         ("known issues", card.known_issues),
         ("not verified on the real files", card.unverified),
     ):

@@ -59,10 +59,10 @@ def audit(
         check_file(output, "--output")
     scheme = None if split is None else SplitScheme.parse(split)
     reader_settings = parse_assignments(settings, ("dataset",))["dataset"]
-    opened = open_dataset(dataset, catalog=catalogue, data_root=data_root, settings=reader_settings)
+    data = open_dataset(dataset, catalog=catalogue, data_root=data_root, settings=reader_settings)
     with ShownProgress() as progress:
-        result = examine(opened, scheme, seed, workers, progress)
-    document = audit_document(result, opened if output is not None else None)
+        result = examine(data, scheme, seed, workers, progress)
+    document = audit_document(result, data if output is not None else None)
     files = [str(file) for file in target.write(document)]
     text = target.text(document)
     if json:

@@ -61,35 +61,35 @@ def prepare(
     values = parse_assignments(settings, ("dataset",))["dataset"]
     options = PrepareOptions(source, mirror, skip_corrupt, again)
     with ShownProgress() as progress:
-        done = prepare_dataset(
+        result = prepare_dataset(
             dataset, Catalog(catalog), data_root, values, options, workers=usable_cores(), progress=progress
         )
     if json:
-        print_json(_document(done))
+        print_json(_document(result))
     else:
-        _print(done)
+        _print(result)
 
 
-def _document(done: Preparation) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": done.name, "folder": str(done.folder), "new": done.new}
-    document["unverified"] = list(done.unverified)
-    if done.prepared is None:
-        return {**document, "files": [str(file) for file in done.files], "images": done.images}
-    values = done.prepared.document()
-    return {**document, **values, "root": str(done.prepared.root_in(done.folder))}
+def _document(result: Preparation) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": result.name, "folder": str(result.folder), "new": result.new}
+    document["unverified"] = list(result.unverified)
+    if result.prepared is None:
+        return {**document, "files": [str(file) for file in result.files], "images": result.images}
+    values = result.prepared.document()
+    return {**document, **values, "root": str(result.prepared.root_in(result.folder))}
 
 
-def _print(done: Preparation) -> None:
-    title = f"{done.name} is prepared" if done.new else f"{done.name} was prepared before; --again prepares it anew"
-    facts = {"images": str(done.images)}
-    if done.prepared is None:
-        print_facts(title, {**facts, **{f"file {file.name}": str(file.parent) for file in done.files}})
+def _print(result: Preparation) -> None:
+    title = f"{result.name} " + ("is prepared" if result.new else "was prepared before; --again prepares it anew")
+    facts = {"images": str(result.images)}
+    if result.prepared is None:
+        print_facts(title, {**facts, **{f"file {file.name}": str(file.parent) for file in result.files}})
         return
-    prepared = done.prepared
+    prepared = result.prepared
     facts |= {
-        "lying in": str(prepared.root_in(done.folder)),
+        "lying in": str(prepared.root_in(result.folder)),
         "card version": str(prepared.card_version),
-        "table": str(done.folder / "images.csv"),
+        "table": str(result.folder / "images.csv"),
     }
     print_facts(title, facts)
     rows = [
@@ -97,10 +97,10 @@ def _print(done: Preparation) -> None:
         for scheme, split in prepared.splits.items()
     ]
     columns = ["split", "train>", "val>", "test>", "manifest's SHA-256"]
-    print_table("splits", columns, rows, caption=f"in {done.folder / 'splits'}")
+    print_table("splits", columns, rows, caption=f"in {result.folder / 'splits'}")
     for heading, lines in (
         ("what was left out, or is not as expected", prepared.notes()),
-        ("not verified on the real files", done.unverified),
+        ("not verified on the real files", result.unverified),
     ):
         if lines:
             print_table(heading, [""], [[line] for line in lines])

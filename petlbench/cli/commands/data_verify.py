@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -38,20 +39,11 @@ def verify(dataset: str, data_root: Path, catalog: tuple[Path, ...], json: bool)
     with ShownProgress() as progress:
         outcome = verify_dataset(dataset, Catalog(catalog), data_root, usable_cores(), progress)
     if json:
-        print_json(_document(dataset, outcome))
+        document = {"name": dataset, outcome.what: outcome.images, "bytes": outcome.bytes, "whole": not outcome.faults}
+        print_json({**document, "faults": [asdict(fault) for fault in outcome.faults]})
     else:
         _print(dataset, outcome)
     return 1 if outcome.faults else 0
-
-
-def _document(name: str, outcome: Verified) -> dict[str, Any]:
-    return {
-        "name": name,
-        outcome.what: outcome.images,
-        "bytes": outcome.bytes,
-        "whole": not outcome.faults,
-        "faults": [{"kind": fault.kind, "file": fault.file, "message": fault.message} for fault in outcome.faults],
-    }
 
 
 def _print(name: str, outcome: Verified) -> None:

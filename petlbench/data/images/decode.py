@@ -36,13 +36,7 @@ _BROKEN = (OSError, EOFError, IndexError, KeyError, OverflowError, SyntaxError, 
 
 
 def read_image(file: Path) -> Image:
-    """Read one image file.
-
-    Args:
-        file: An image in one of the usual raster formats or DICOM; of several frames or pages the first is taken.
-
-    Returns:
-        The image as `decode_image` returns it.
+    """Return the image of a file, as `decode_image` does; of several frames or pages the first.
 
     Raises:
         InputError: When the file is absent, empty, cut off, broken or of another format.
@@ -65,10 +59,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def is_image(file: Path) -> bool:
-    """Say by a file's content whether it is an image in a known format.
-
-    Args:
-        file: A plain file of any name; the table of contents of a DICOM folder is no image.
+    """Return by a file's content whether it is an image in a known format; a DICOM folder's table of contents is none.
 
     Raises:
         InputError: When it is a DICOM file and pydicom is not installed.
@@ -122,13 +113,9 @@ def decode_image(content: bytes, name: str) -> Image:
 
 
 def to_rgb(image: Image) -> Image:
-    """Bring a decoded image to 8-bit RGB.
+    """Return a decoded image in mode RGB, 8 bits a channel.
 
-    Args:
-        image: In mode RGB, or in mode F with greys from 0 to 255, which resizing may have overshot a little.
-
-    Returns:
-        The image in mode RGB; greys are rounded to the nearest level.
+    Greys of mode F, which resizing may have brought a little outside 0 to 255, are rounded to the nearest level.
     """
     import numpy as np
     from PIL import Image

@@ -20,18 +20,7 @@ DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 """Suffixes, in lower case, that DICOM files usually have; many have none."""
 
 # What pydicom and its plugins let through on broken files.
-_BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+_BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def is_dicom(content: bytes) -> bool:
@@ -40,10 +29,7 @@ def is_dicom(content: bytes) -> bool:
 
 
 def require_pydicom(name: str) -> None:
-    """Check that DICOM files can be read.
-
-    Args:
-        name: A file that needs it, for the error.
+    """Check that DICOM files, such as the named one, can be read.
 
     Raises:
         InputError: When pydicom is not installed.
@@ -78,8 +64,9 @@ def decode_dicom(content: bytes, name: str) -> Image:
     try:
         dataset = dcmread(io.BytesIO(content))
         frame = _first_frame(dataset, name)
-        return _colours(dataset, frame) if _has_colours(dataset) else _greys(dataset, frame)
-    except (*_BROKEN, BytesLengthException, InvalidDicomError) as error:
+        grey = str(dataset.PhotometricInterpretation).startswith("MONOCHROME")
+        return _greys(dataset, frame) if grey else _colours(dataset, frame)
+    except (*_BROKEN, struct.error, zlib.error, BytesLengthException, InvalidDicomError) as error:
         raise ValueError(f"as DICOM: {str(error) or type(error).__name__}") from error
 
 
@@ -103,10 +90,6 @@ def _first_frame(dataset: Any, name: str) -> np.ndarray:
         also = f" (plugins that are not installed: {missing})" if missing else ""
         raise ValueError(f"{syntax.name}: {error}{also}") from error
     return frame
-
-
-def _has_colours(dataset: Any) -> bool:
-    return not str(dataset.PhotometricInterpretation).startswith("MONOCHROME")
 
 
 def _greys(dataset: Any, stored: np.ndarray) -> Image:

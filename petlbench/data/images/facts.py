@@ -7,12 +7,12 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from petlbench.data.images.decode import decode_image, read_bytes
 from petlbench.data.images.dicom import is_dicom, require_pydicom
 
-__all__ = ["ImageFacts", "read_facts", "read_size", "stored_format"]
-
-_DICOM_HEAD = 132
+__all__ = ["ImageFacts", "read_facts", "read_size"]
 
 
 @dataclass(frozen=True)
@@ -35,54 +35,28 @@ class ImageFacts:
 
 
 def read_facts(file: Path) -> ImageFacts:
-    """Read and decode an image, once, and say what was found.
-
-    Args:
-        file: The image.
+    """Read and decode an image, once, and return what was found.
 
     Raises:
         InputError: When it is absent or cannot be decoded.
     """
     content = read_bytes(file)
     image = decode_image(content, str(file))
-    checksum = hashlib.sha256(content).hexdigest()
-    return ImageFacts(checksum, len(content), image.width, image.height, stored_format(content))
-
-
-def stored_format(content: bytes) -> str:
-    """Name the format of an image that can be decoded, by its first bytes."""
-    from PIL import Image
-
-    if is_dicom(content):
-        return "DICOM"
-    with Image.open(io.BytesIO(content)) as opened:
-        return opened.format or "unknown"
+    kind = "DICOM" if is_dicom(content) else Image.open(io.BytesIO(content)).format or "unknown"
+    return ImageFacts(hashlib.sha256(content).hexdigest(), len(content), image.width, image.height, kind)
 
 
 def read_size(file: Path) -> tuple[int, int, str] | None:
-    """Read width, height and format from the head of a file, without decoding its pixels.
-
-    Args:
-        file: The image.
-
-    Returns:
-        Width and height in pixels as they are stored, and the format; None where the head cannot be read.
-    """
-    from PIL import Image
-
+    """Return width and height in pixels, as stored, and the format; None where a file's head cannot be read."""
     try:
         with file.open("rb") as stream:
-            if is_dicom(stream.read(_DICOM_HEAD)):
-                return _dicom_size(file)
+            if is_dicom(stream.read(132)):
+                require_pydicom(str(file))
+                import pydicom
+
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+                return int(header.Columns), int(header.Rows), "DICOM"
             with Image.open(file) as opened:
                 return opened.width, opened.height, opened.format or "unknown"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _dicom_size(file: Path) -> tuple[int, int, str]:
-    require_pydicom(str(file))
-    import pydicom
-
-    header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-    return int(header.Columns), int(header.Rows), "DICOM"

@@ -64,13 +64,7 @@ def is_piece(name: str) -> bool:
 
 
 def archive_parts(archive: Path) -> tuple[Path, ...]:
-    """Find all pieces of an archive.
-
-    Args:
-        archive: A whole archive, or the first piece (``X.zip.001``) of one that was cut.
-
-    Returns:
-        The files in order; just the archive where it is whole.
+    """Return all pieces of an archive in order: its own file, or those of one that was cut (``X.zip.001``, …).
 
     Raises:
         InputError: When a piece between two others is missing.
@@ -94,11 +88,7 @@ def archive_parts(archive: Path) -> tuple[Path, ...]:
 
 
 class JoinedFile(io.RawIOBase):
-    """Files read one after the other as if they were one.
-
-    Args:
-        files: The pieces, in order.
-    """
+    """Files read one after the other, in that order, as if they were one."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._streams: list[IO[bytes]] = []
@@ -170,11 +160,11 @@ def unpack(archive: Path, target: Path, progress: Progress, bounds: UnpackBounds
     temporary = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with _opened(archive, parts) as opened:
-            entries = _checked(opened, archive, sum(part.stat().st_size for part in parts), target, bounds)
+        with _opened(archive, parts) as package:
+            entries = _checked(package, archive, sum(part.stat().st_size for part in parts), target, bounds)
             progress.phase(f"unpacking {archive.name}", len(entries))
             temporary.mkdir(parents=True)
-            _write(opened, archive, entries, temporary, progress)
+            _write(package, archive, entries, temporary, progress)
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -191,8 +181,8 @@ def _opened(archive: Path, parts: Sequence[Path]) -> Iterator[zipfile.ZipFile]:
             kind="unsupported_archive",
         )
     try:
-        with io.BufferedReader(JoinedFile(parts), _BLOCK) as stream, zipfile.ZipFile(stream) as opened:
-            yield opened
+        with io.BufferedReader(JoinedFile(parts), _BLOCK) as stream, zipfile.ZipFile(stream) as package:
+            yield package
     except NotImplementedError as error:
         message = f"the archive {archive} is compressed in a way that cannot be read here: {error}"
         raise InputError(message, hint=_USE_7Z, kind="unsupported_archive") from error
@@ -205,10 +195,10 @@ def _opened(archive: Path, parts: Sequence[Path]) -> Iterator[zipfile.ZipFile]:
 
 
 def _checked(
-    opened: zipfile.ZipFile, archive: Path, packed: int, target: Path, bounds: UnpackBounds
+    package: zipfile.ZipFile, archive: Path, packed: int, target: Path, bounds: UnpackBounds
 ) -> list[tuple[zipfile.ZipInfo, str]]:
     """Check every entry before the first byte is written; return the files with their paths below the folder."""
-    infos = opened.infolist()
+    infos = package.infolist()
     size = sum(info.file_size for info in infos)
     if len(infos) > bounds.count:
         raise _too_much(archive, f"{len(infos):,} files", f"{bounds.count:,}")
@@ -246,31 +236,25 @@ def _inside(info: zipfile.ZipInfo, archive: Path) -> str:
 
 
 def _write(
-    opened: zipfile.ZipFile,
+    package: zipfile.ZipFile,
     archive: Path,
     entries: Sequence[tuple[zipfile.ZipInfo, str]],
     folder: Path,
     progress: Progress,
 ) -> None:
     for info, path in entries:
-        file = folder / path
+        file, rest = folder / path, info.file_size
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with opened.open(info) as source, file.open("xb") as written:
-                _copy(source, written, info.file_size, archive)
+            with package.open(info) as source, file.open("xb") as target:
+                while block := source.read(_BLOCK):
+                    rest -= len(block)
+                    if rest < 0:  # the bounds were checked against what an entry says that it has
+                        raise _too_much(archive, "more bytes than an entry declares", f"{info.file_size:,}")
+                    target.write(block)
         except (FileExistsError, NotADirectoryError) as error:
             raise _refused(archive, info.filename, "is a file and a folder at once") from error
         progress.advance()
-
-
-def _copy(source: IO[bytes], written: IO[bytes], declared: int, archive: Path) -> None:
-    """Copy no more than an entry says that it has: the bounds were checked against that."""
-    rest = declared
-    while block := source.read(_BLOCK):
-        rest -= len(block)
-        if rest < 0:
-            raise _too_much(archive, "more bytes than an entry declares", f"{declared:,}")
-        written.write(block)
 
 
 def _too_much(archive: Path, content: str, bound: str) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,11 +74,7 @@ def download(
 
 
 class _Partial:
-    """What has arrived of a file, under a name that nothing takes for the file itself.
-
-    Args:
-        file: The file.
-    """
+    """What has arrived of a file, under a name that nothing takes for the file itself."""
 
     def __init__(self, file: Path) -> None:
         self.file = file.with_name(f".{file.name}.part")
@@ -121,21 +118,14 @@ class _Partial:
         self._state.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
 class _Resuming:
-    """Fetches a file for pooch by HTTP, piece after piece where the connection breaks off.
+    """Fetches a file for pooch by HTTP, piece after piece where the connection breaks off."""
 
-    Args:
-        partial: What has arrived.
-        progress: Told of every MiB.
-        size: Bytes in all where they are known.
-        waits: Seconds before each new attempt.
-    """
-
-    def __init__(self, partial: _Partial, progress: Progress, size: int | None, waits: tuple[float, ...]) -> None:
-        self._partial = partial
-        self._progress = progress
-        self._size = size
-        self._waits = waits
+    partial: _Partial
+    progress: Progress
+    size: int | None
+    waits: tuple[float, ...]
 
     def __call__(self, url: str, output_file: str, _pooch: object) -> None:
         """Fetch what is missing, with as many attempts as it takes while something arrives.
@@ -144,84 +134,76 @@ class _Resuming:
             InputError: When the server refuses, or the file has another size.
             RequestException: When the connection breaks off, and nothing arrives any more.
         """
+        from requests.exceptions import ChunkedEncodingError, Timeout
+        from requests.exceptions import ConnectionError as Broken
+
         Path(output_file).unlink()  # made by pooch, and left empty by a kill before the end
         failures = 0
         while True:
-            before = self._partial.size
+            before = self.partial.size
             try:
                 self._fetch(url)
                 break
-            except _transient() as error:
-                failures = 1 if self._partial.size > before else failures + 1
-                if failures > len(self._waits):
+            except (ChunkedEncodingError, Broken, Timeout) as error:  # what may be over in a moment
+                failures = 1 if self.partial.size > before else failures + 1
+                if failures > len(self.waits):
                     raise
-                self._progress.say(f"{url}: {_reason(error)}; trying again")
-                time.sleep(self._waits[failures - 1])
+                self.progress.say(f"{url}: {_reason(error)}; trying again")
+                time.sleep(self.waits[failures - 1])
         self._require_size(url)
-        self._partial.hand_over(Path(output_file))
+        self.partial.hand_over(Path(output_file))
 
     def _fetch(self, url: str) -> None:
         """Make one request, for what is missing where something is there."""
         import requests
 
         headers = {"Accept-Encoding": "identity"}
-        if have := self._partial.size:
+        if have := self.partial.size:
             headers["Range"] = f"bytes={have}-"
-            if self._partial.state:
-                headers["If-Range"] = self._partial.state
+            if self.partial.state:
+                headers["If-Range"] = self.partial.state
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUTS) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable and have:
-                return self._at_the_end(url, response)
+                # There is nothing behind what has arrived: either it is all, or it is of another file.
+                total = response.headers.get("Content-Range", "").rpartition("/")[2]
+                return None if total == str(have) else self._anew(url)
             _require_success(url, response)
             if response.status_code != requests.codes.partial_content:
-                self._partial.begin(response)
+                self.partial.begin(response)
             elif _start(response) != have:
                 return self._anew(url)
             self._store(response)
         return None
 
     def _anew(self, url: str) -> None:
-        self._partial.forget()
+        self.partial.forget()
         self._fetch(url)
-
-    def _at_the_end(self, url: str, response: Response) -> None:
-        """There is nothing behind what has arrived: either it is all, or it is of another file."""
-        total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if total != str(self._partial.size):
-            self._anew(url)
 
     def _store(self, response: Response) -> None:
         from requests import ConnectionError as Broken
 
-        have, coming = self._partial.size, response.headers.get("Content-Length")
-        name = self._partial.file.name.removeprefix(".").removesuffix(".part")
-        total = have + int(coming) if coming is not None else self._size or 0
-        self._progress.phase(f"downloading {name} (MiB)", -(-total // _MIB))
-        self._progress.advance(have // _MIB)
-        with self._partial.file.open("ab") as written:
+        have, coming = self.partial.size, response.headers.get("Content-Length")
+        name = self.partial.file.name.removeprefix(".").removesuffix(".part")
+        total = have + int(coming) if coming is not None else self.size or 0
+        self.progress.phase(f"downloading {name} (MiB)", -(-total // _MIB))
+        self.progress.advance(have // _MIB)
+        with self.partial.file.open("ab") as written:
             for block in response.iter_content(_BLOCK):
                 written.write(block)
-                self._progress.advance((have + len(block)) // _MIB - have // _MIB)
+                self.progress.advance((have + len(block)) // _MIB - have // _MIB)
                 have += len(block)
         if coming is not None and have != total:
             raise Broken(f"the connection broke off after {have} of {total} bytes")
 
     def _require_size(self, url: str) -> None:
-        size = self._partial.size
-        if self._size is not None and size != self._size:
-            self._partial.forget()
+        size = self.partial.size
+        if self.size is not None and size != self.size:
+            self.partial.forget()
             raise InputError(
-                f"what {url} gives is another file: it has {size} bytes, not {self._size}",
+                f"what {url} gives is another file: it has {size} bytes, not {self.size}",
                 hint=_OTHER_WAY,
                 kind="wrong_checksum",
             )
-
-
-def _transient() -> tuple[type[Exception], ...]:
-    """What may be over in a moment."""
-    from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout  # noqa: A004
-
-    return ChunkedEncodingError, ConnectionError, Timeout
 
 
 def _start(response: Response) -> int:

@@ -7,8 +7,7 @@ import json
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from petlbench.core.config import RunConfig
@@ -39,6 +38,7 @@ def default_schemes(card: DatasetCard) -> tuple[SplitScheme, ...]:
     return tuple(replace(scheme, index=index) for index in range(scheme.parts)) or (scheme,)
 
 
+@dataclass(eq=False)
 class Draft:
     """A dataset on its way to be prepared.
 
@@ -48,19 +48,19 @@ class Draft:
         records: The images.
         official: What else was read there.
         task: The card's task type.
+        facts: What each file that was checked says of its image, by image id.
+        skipped: What was wrong with images that are left out.
+        clusters: Ids of near duplicates; None where none were searched.
     """
 
-    def __init__(
-        self, sources: Sources, root: Path, records: tuple[Record, ...], official: OfficialImages, task: TaskType
-    ) -> None:
-        self._sources = sources
-        self._task = task
-        self._root = root
-        self._official = official
-        self._records = records
-        self._facts: dict[str, ImageFacts] = {}
-        self._skipped: list[str] = []
-        self._clusters: list[list[str]] | None = None
+    sources: Sources
+    root: Path
+    records: tuple[Record, ...]
+    official: OfficialImages
+    task: TaskType
+    facts: dict[str, ImageFacts] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    clusters: list[list[str]] | None = None
 
     def check_images(self, workers: int, skip_corrupt: bool) -> None:
         """Read every image once: decode it, measure it, hash it.
@@ -70,27 +70,27 @@ class Draft:
         """
 
         def check(record: Record) -> ImageFacts:
-            return read_facts(self._root / record.path)
+            return read_facts(self.root / record.path)
 
-        self._facts, errors = map_images(self._records, check, workers, self._sources.progress, phase="checking images")
+        self.facts, errors = map_images(self.records, check, workers, self.sources.progress, phase="checking images")
         if errors and not skip_corrupt:
             hint = "get the official files again, or leave unreadable images out and count them with --skip-corrupt"
             raise refusal(errors, hint)
-        self._skipped = [error.message for error in errors.values()]
-        self._records = tuple(record for record in self._records if record.image_id in self._facts)
+        self.skipped = [error.message for error in errors.values()]
+        self.records = tuple(record for record in self.records if record.image_id in self.facts)
 
     def group_duplicates(self, workers: int) -> None:
         """Make groups of near duplicates, where nothing else tells which images belong together."""
-        card = self._sources.card
-        grouped = any(record.group is not None for record in self._records)
+        card = self.sources.card
+        grouped = any(record.group is not None for record in self.records)
         if card.grouping != "unavailable" or card.split == "official" or grouped:
             return
-        group = near_duplicate_groups(self._dataset(), workers, self._sources.progress)
+        group = near_duplicate_groups(self._dataset(), workers, self.sources.progress)
         members: defaultdict[str, list[str]] = defaultdict(list)
         for image, name in group.items():
             members[name].append(image)
-        self._clusters = [sorted(images) for images in members.values()]
-        self._records = tuple(replace(record, group=group.get(record.image_id)) for record in self._records)
+        self.clusters = [sorted(images) for images in members.values()]
+        self.records = tuple(replace(record, group=group.get(record.image_id)) for record in self.records)
 
     def publish(self) -> Prepared:
         """Write table, manifests and ``prepared.json``; the last of these makes the dataset prepared.
@@ -98,7 +98,7 @@ class Draft:
         Raises:
             InputError: When the dataset cannot be split as its card says.
         """
-        folder, draft = self._sources.folder, self._sources.folder / _DRAFT
+        folder, draft = self.sources.folder, self.sources.folder / _DRAFT
         shutil.rmtree(draft, ignore_errors=True)
         (draft / _SPLITS_FOLDER).mkdir(parents=True)
         try:
@@ -113,26 +113,26 @@ class Draft:
         return prepared
 
     def _write(self, draft: Path) -> Prepared:
-        card, folder = self._sources.card, self._sources.folder
-        table = table_bytes(self._records, self._facts, card.classes)
+        card, folder = self.sources.card, self.sources.folder
+        table = table_bytes(self.records, self.facts, card.classes)
         (draft / TABLE_FILE).write_bytes(table)
-        inside = self._root.is_relative_to(folder)
+        inside = self.root.is_relative_to(folder)
         prepared = Prepared(
-            name=self._sources.name,
+            name=self.sources.name,
             card_version=card.version,
             card_sha256=card_digest(card),
-            root=self._root.relative_to(folder).as_posix() if inside else str(self._root),
-            images=len(self._records),
+            root=self.root.relative_to(folder).as_posix() if inside else str(self.root),
+            images=len(self.records),
             table_sha256=hashlib.sha256(table).hexdigest(),
             counts=self._dataset().by_class(),
             split_seed=_SEED,
             splits={str(scheme): self._write_split(scheme, draft) for scheme in default_schemes(card)},
             differences=_differences(self._dataset()),
-            left_out={reason: list(paths) for reason, paths in self._official.left_out.items()},
-            skipped=self._skipped,
-            clusters=self._clusters,
-            remarks=list(self._official.notes),
-            source="" if inside or self._sources.given is None else str(self._sources.given.resolve()),
+            left_out={reason: list(paths) for reason, paths in self.official.left_out.items()},
+            skipped=self.skipped,
+            clusters=self.clusters,
+            remarks=list(self.official.notes),
+            source="" if inside or self.sources.user_folder is None else str(self.sources.user_folder.resolve()),
             schema=1,
         )
         (draft / PREPARED_FILE).write_text(json.dumps(prepared.document(), indent=1), encoding="utf-8")
@@ -140,8 +140,8 @@ class Draft:
 
     def _write_split(self, scheme: SplitScheme, draft: Path) -> WrittenSplit:
         dataset = self._dataset()
-        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=self._task.strata)
-        frame = manifest_of(dataset, sides, [self._facts[record.image_id].sha256 for record in dataset.records])
+        sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=self.task.strata)
+        frame = manifest_of(dataset, sides, [self.facts[record.image_id].sha256 for record in dataset.records])
         file = f"{_SPLITS_FOLDER}/{re.sub('[:/]', '-', str(scheme))}.csv"
         write_manifest(frame, draft / file)
         counts: dict[str, dict[str, int]] = {
@@ -152,20 +152,15 @@ class Draft:
         return WrittenSplit(file=file, counts=counts, **digests)
 
     def _dataset(self) -> Dataset:
-        reader = _Checked(self._root, self._sources.card.classes, self._records, self._facts)
-        return Dataset(self._sources.name, self._sources.card, reader, {}, self._task)
+        return Dataset(self.sources.name, self.sources.card, _Checked(self), {}, self.task)
 
 
 class _Checked(ImageFiles):
-    """Images whose checksums are known."""
+    """The images of a draft, whose checksums are known."""
 
-    def __init__(
-        self, root: Path, classes: tuple[str, ...], records: tuple[Record, ...], facts: Mapping[str, ImageFacts]
-    ) -> None:
-        self.root = root
-        self.classes = classes
-        self.records = records
-        self._facts = facts
+    def __init__(self, draft: Draft) -> None:
+        self.root, self.records, self.classes = draft.root, draft.records, draft.sources.card.classes
+        self._facts = draft.facts
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the file's bytes."""

@@ -35,7 +35,7 @@ class Sources:
         name: The dataset's name.
         card: Its card.
         folder: The dataset's folder below the data root.
-        given: The folder that the user named, if any.
+        user_folder: The folder that the user named, if any.
         mirror: Address of a folder that holds the same files as the official addresses, if any.
         progress: Told what goes on.
     """
@@ -43,14 +43,14 @@ class Sources:
     name: str
     card: DatasetCard
     folder: Path
-    given: Path | None
+    user_folder: Path | None
     mirror: str | None
     progress: Progress
 
     @property
     def place(self) -> Path:
         """The folder in which files that are fetched by hand are looked for."""
-        return self.given if self.given is not None else self.folder / DOWNLOADS
+        return self.user_folder if self.user_folder is not None else self.folder / DOWNLOADS
 
     def held(self, file: OfficialFile) -> Path | None:
         """Return an official file that is on the disk already."""
@@ -73,28 +73,33 @@ def gather(sources: Sources, readable: Callable[[Path], bool], *, anew: bool = F
         anew: Whether archives that were unpacked before are unpacked again, where they are at hand.
 
     Returns:
-        That folder: the given one where it holds the unpacked files already, else one below the dataset's folder.
+        That folder: the user's where it holds the unpacked files already, else one below the dataset's folder.
 
     Raises:
         InputError: When a file is missing and cannot be downloaded, is not the official one, or cannot be unpacked.
     """
-    if sources.given is not None and not sources.given.is_dir():
+    if sources.user_folder is not None and not sources.user_folder.is_dir():
         raise InputError(
-            f"--from {sources.given}: there is no such folder",
+            f"--from {sources.user_folder}: there is no such folder",
             hint="give the folder that holds the official files, as archives or unpacked",
             kind="no_source",
         )
     place, official = sources.place, sources.card.files
-    if sources.given is not None and not any(sources.held(file) for file in official if is_piece(file.name)):
+    if sources.user_folder is not None and not any(sources.held(file) for file in official if is_piece(file.name)):
         others = sorted(file.name for file in place.iterdir() if is_archive(file.name))
         if others and not readable(place):
-            raise _other_names(sources, others)
+            names = ", ".join(file.name for file in official if is_piece(file.name)) or "no archive"
+            raise InputError(
+                f"{place} holds {', '.join(others)}; the card of '{sources.name}' knows {names}",
+                hint="if it is the official archive, rename it so, or unpack it there and call again",
+                kind="unknown_archive",
+            )
         return place.resolve()
     if place.is_dir() and readable(place):
         return place.resolve()
     unpacked = _Unpacked(sources.folder / FILES)
     at_hand = all(sources.held(file) for file in official)
-    if sources.given is None and unpacked.holds(official) and not (anew and at_hand):
+    if sources.user_folder is None and unpacked.holds(official) and not (anew and at_hand):
         return unpacked.folder
     files = fetch(sources, official, sources.folder / DOWNLOADS)
     if anew:
@@ -104,15 +109,9 @@ def gather(sources: Sources, readable: Callable[[Path], bool], *, anew: bool = F
 
 
 def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list[Path]:
-    """Find official files on the disk, and download those that are not there.
+    """Return official files, found on the disk or downloaded into a folder, which is made.
 
-    Args:
-        sources: Where they may come from.
-        files: Which ones.
-        folder: Where downloads go; it is made.
-
-    Returns:
-        Each file, with its size and checksum compared where the card knows them.
+    Size and checksum of each are compared where the card knows them.
 
     Raises:
         InputError: When a file has no address and must be fetched by hand, cannot be downloaded, or is another one.
@@ -123,7 +122,7 @@ def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list
     paths: list[Path] = []
     for file in files:
         path, address = sources.held(file), sources.address(file)
-        if path is not None and (sources.given is not None or not address):
+        if path is not None and (sources.user_folder is not None or not address):
             require_official(path, file, sources.progress)
         else:
             path = folder / file.name
@@ -134,34 +133,23 @@ def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list
 
 
 def place_files(sources: Sources, files: Sequence[OfficialFile]) -> list[Path]:
-    """Bring official files that are read as they are into the dataset's folder.
-
-    Args:
-        sources: Where they may come from.
-        files: Which ones.
-
-    Returns:
-        The files.
+    """Return official files that are read as they are, brought into the dataset's folder.
 
     Raises:
         InputError: As for `fetch`.
     """
-    placed: list[Path] = []
+    targets: list[Path] = []
     for path in fetch(sources, files, sources.folder):
         target = sources.folder / path.name
         if path != target:
             with write_atomically(target) as temporary:
                 shutil.copyfile(path, temporary)
-        placed.append(target)
-    return placed
+        targets.append(target)
+    return targets
 
 
 class _Unpacked:
-    """The folder into which all archives of a release are unpacked, as a person would: one over the other.
-
-    Args:
-        folder: The folder.
-    """
+    """The folder into which all archives of a release are unpacked, as a person would: one over the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -169,11 +157,9 @@ class _Unpacked:
 
     def holds(self, official: Sequence[OfficialFile]) -> bool:
         """Whether every archive has been unpacked to its end, and all that is none lies beside it."""
-        firsts = [file.name for file in official if is_archive(file.name)]
-        if not all((self.folder / file.name).is_file() for file in official if not is_piece(file.name)):
-            return False
-        done = self._done()
-        return bool(firsts) and all(name in done for name in firsts)
+        archives = {file.name for file in official if is_archive(file.name)}
+        others = [self.folder / file.name for file in official if not is_piece(file.name)]
+        return bool(archives) and archives <= self._sizes().keys() and all(file.is_file() for file in others)
 
     def clear(self) -> None:
         """Remove all of it."""
@@ -183,26 +169,26 @@ class _Unpacked:
         """Unpack archives that are not unpacked yet, and copy what is none."""
         firsts = [file for file in files if is_archive(file.name)]
         sizes = {file.name: [part.stat().st_size for part in archive_parts(file)] for file in firsts}
-        done = self._done()
-        if any(sizes.get(name) != old for name, old in done.items()):
+        unpacked = self._sizes()
+        if any(sizes.get(name) != old for name, old in unpacked.items()):
             self.clear()  # an archive has changed: what it held before must not stay
-            done = {}
+            unpacked = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         for file in firsts:
-            if file.name not in done:
-                arrived = self.folder.with_name(f".{self.folder.name}.arrived")
-                shutil.rmtree(arrived, ignore_errors=True)
-                unpack(file, arrived, progress)
-                _merge(arrived, self.folder, file)
-                done = {**done, file.name: sizes[file.name]}
+            if file.name not in unpacked:
+                fresh = self.folder.with_name(f".{self.folder.name}.arrived")
+                shutil.rmtree(fresh, ignore_errors=True)
+                unpack(file, fresh, progress)
+                _merge(fresh, self.folder, file)
+                unpacked = {**unpacked, file.name: sizes[file.name]}
                 with write_atomically(self._state) as temporary:
-                    temporary.write_text(json.dumps(done), encoding="utf-8")
+                    temporary.write_text(json.dumps(unpacked), encoding="utf-8")
         for file in files:
             if not is_piece(file.name):
                 with write_atomically(self.folder / file.name) as temporary:
                     shutil.copyfile(file, temporary)
 
-    def _done(self) -> Mapping[str, list[int]]:
+    def _sizes(self) -> Mapping[str, list[int]]:
         """The archives that are unpacked, with the sizes of their pieces in bytes."""
         if not self._state.is_file():
             return {}
@@ -210,12 +196,12 @@ class _Unpacked:
         return sizes
 
 
-def _merge(arrived: Path, folder: Path, archive: Path) -> None:
+def _merge(fresh: Path, folder: Path, archive: Path) -> None:
     """Move what was unpacked to where the rest is."""
-    for path in sorted(arrived.rglob("*")):
+    for path in sorted(fresh.rglob("*")):
         if path.is_dir():
             continue
-        target = folder / path.relative_to(arrived)
+        target = folder / path.relative_to(fresh)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and target.stem.lower() not in _LEAFLETS and not filecmp.cmp(path, target, shallow=False):
             raise InputError(
@@ -224,7 +210,7 @@ def _merge(arrived: Path, folder: Path, archive: Path) -> None:
                 kind="mixed_archives",
             )
         path.replace(target)
-    shutil.rmtree(arrived)
+    shutil.rmtree(fresh)
 
 
 def _checksum(file: OfficialFile) -> str | None:
@@ -235,15 +221,10 @@ def _checksum(file: OfficialFile) -> str | None:
 
 
 def require_official(path: Path, file: OfficialFile, progress: Progress) -> None:
-    """Compare a file with what the card knows of it.
-
-    Args:
-        path: The file.
-        file: What is known of it.
-        progress: Told of the checksum, which takes time.
+    """Compare a file's size and checksum, which takes time, with what the card knows of it.
 
     Raises:
-        InputError: When size or checksum is another.
+        InputError: When one is another.
     """
     size, checksum = path.stat().st_size, _checksum(file)
     if file.bytes is not None and size != file.bytes:
@@ -268,16 +249,6 @@ def _other_file(path: Path, actual: str, expected: str, file: OfficialFile) -> I
     )
 
 
-def _other_names(sources: Sources, others: Sequence[str]) -> InputError:
-    """Build the error for archives that may be the official ones under names of their own."""
-    names = ", ".join(file.name for file in sources.card.files if is_piece(file.name)) or "no archive"
-    return InputError(
-        f"{sources.place} holds {', '.join(others)}; the card of '{sources.name}' knows {names}",
-        hint="if it is the official archive, rename it so, or unpack it there and call again",
-        kind="unknown_archive",
-    )
-
-
 def _by_hand(sources: Sources, names: Sequence[str]) -> InputError:
     """Build the error that says, step by step, how files behind a login or a form are got."""
     card, place = sources.card, sources.place
@@ -285,7 +256,7 @@ def _by_hand(sources: Sources, names: Sequence[str]) -> InputError:
     steps = [
         *(card.steps or [f"open {card.home or 'the official page'} and get {files}"]),
         f"put {files} into {place.resolve()}, or into any other folder that you then name with --from",
-        f"petlbench data prepare {sources.name}" + (f" --from {place}" if sources.given is not None else ""),
+        f"petlbench data prepare {sources.name}" + (f" --from {place}" if sources.user_folder is not None else ""),
     ]
     numbered = "".join(f"\n    {number}. {step}" for number, step in enumerate(steps, start=1))
     return InputError(

@@ -6,16 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from petlbench.core.errors import InputError
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, names_in
 from petlbench.data.official.tables import Row, read_rows
 
-__all__ = ["Found", "join"]
+__all__ = ["ImageEntry", "join"]
 
 
 @dataclass(eq=False)
-class Found:
+class ImageEntry:
     """An image on its way to a record.
 
     Args:
@@ -33,14 +34,15 @@ class Found:
     left_out: str = ""
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     row: Row
     key: str
     values: Mapping[str, str]
 
 
-def join(table: TableSource, images: Sequence[Found], root: Path, paths: Sequence[str], name: str) -> tuple[str, ...]:
+def join(
+    table: TableSource, images: Sequence[ImageEntry], root: Path, paths: Sequence[str], name: str
+) -> tuple[str, ...]:
     """Add the fields of one table to the images that it is about.
 
     Args:
@@ -57,13 +59,12 @@ def join(table: TableSource, images: Sequence[Found], root: Path, paths: Sequenc
         InputError: When the table or a column is missing, rows contradict each other, a row names an image that is
             absent, or an image stands in no row though it must.
     """
-    concerned = [image for image in images if table.split in (None, image.source.split)]
     files = _files(table, root, paths, name)
     if not files:
         return (f"there is no {table.file}: {', '.join(sorted(table.provides))} are unknown",)
     entries = _index(table, files)
-    used: dict[str, tuple[str, Found]] = {}
-    for image in concerned:
+    used: dict[str, tuple[str, ImageEntry]] = {}
+    for image in (image for image in images if table.split in (None, image.source.split)):
         key = _image_key(table, image, root)
         folded = key.casefold() if table.ignore_case else key
         if folded not in entries:
@@ -108,7 +109,7 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
     for row in (row for file in files for row in _rows(table, file)):
         values = {name: row.cells[column] for name, column in table.fields.items()}
         values |= {name: _hot(row, columns) for name, columns in table.one_hot.items()}
-        keys = [_portable(fill(key, row.cells)) for key in table.key if _is_whole(key, row.cells)]
+        keys = [fill(key, row.cells).replace("\\", "/") for key in table.key if _is_whole(key, row.cells)]
         if not keys:
             raise InputError(
                 f"{row.place}: the row names no image: {' and '.join(table.needs[:1])} is empty",
@@ -118,7 +119,13 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
         for key in keys:
             earlier = entries.setdefault(key.casefold() if table.ignore_case else key, _Entry(row, key, values))
             if earlier.values != values:
-                raise _disagreement(earlier, key, row, values)
+                name = next(name for name in values if values[name] != earlier.values[name])
+                raise InputError(
+                    f"{row.place}: '{key}' has the {name} '{values[name]}', but {earlier.row.place} says "
+                    f"'{earlier.values[name]}'",
+                    hint="is it the file of the official release, unchanged?",
+                    kind="duplicate_image",
+                )
     return entries
 
 
@@ -165,11 +172,7 @@ def _is_whole(template: str, values: Mapping[str, str]) -> bool:
     return all(values.get(name) for name in names_in(template))
 
 
-def _portable(key: str) -> str:
-    return key.replace("\\", "/")
-
-
-def _image_key(table: TableSource, image: Found, root: Path) -> str:
+def _image_key(table: TableSource, image: ImageEntry, root: Path) -> str:
     if not _is_whole(table.image_key, image.fields) and table.unmatched != "empty":
         empty = next(name for name in names_in(table.image_key) if not image.fields.get(name))
         tag = image.source.tags.get(empty)
@@ -178,10 +181,10 @@ def _image_key(table: TableSource, image: Found, root: Path) -> str:
             hint=f"without it, {table.file} does not say which row is the image's",
             kind="missing_tag" if tag else "bad_table",
         )
-    return _portable(fill(table.image_key, image.fields))
+    return fill(table.image_key, image.fields).replace("\\", "/")
 
 
-def _unmatched(table: TableSource, image: Found, key: str, files: Sequence[Path], root: Path) -> None:
+def _unmatched(table: TableSource, image: ImageEntry, key: str, files: Sequence[Path], root: Path) -> None:
     if table.unmatched == "leave out":
         image.left_out = image.left_out or table.reason
     elif table.unmatched == "error":
@@ -201,13 +204,4 @@ def _require_used(absent: Sequence[_Entry], table: TableSource, root: Path) -> N
         f"{absent[0].row.place}: the row names '{absent[0].key}', but {root} has no such image{more}",
         hint="are all official files there, and all unpacked?",
         kind="missing_image",
-    )
-
-
-def _disagreement(earlier: _Entry, key: str, row: Row, values: Mapping[str, str]) -> InputError:
-    name = next(name for name in values if values[name] != earlier.values[name])
-    return InputError(
-        f"{row.place}: '{key}' has the {name} '{values[name]}', but {earlier.row.place} says '{earlier.values[name]}'",
-        hint="is it the file of the official release, unchanged?",
-        kind="duplicate_image",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
-from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import describe_dataset, find_card, official_files, open_dataset
 from petlbench.data.official.draft import Draft
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
@@ -113,30 +112,29 @@ def prepare_dataset(
 
 def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: PrepareOptions) -> Preparation:
     unverified = sources.card.unverified
-    before = read_prepared(sources.folder) if not options.again else None
-    if before is not None and before.card_version != sources.card.version:
-        raise other_card(before, sources.card)
-    if before is not None:
+    before = None
+    with suppress(InputError) if options.again else nullcontext():  # made anew, whatever was wrong with it
+        before = read_prepared(sources.folder)
+    if before is not None and not options.again:
+        if before.card_version != sources.card.version:
+            raise other_card(before, sources.card)
         return Preparation(sources.name, sources.folder, before.images, False, before, (), unverified)
-    sources = _as_before(sources) if options.again else sources
-    root = gather(sources, lambda folder: _readable(sources.card, folder, sources.name), anew=options.again)
+    if before is not None and before.source and sources.user_folder is None:
+        # Images that were left in the user's folder are taken from there again where no other is named.
+        sources = replace(sources, user_folder=Path(before.source))
+
+    def readable(folder: Path) -> bool:
+        with suppress(InputError):
+            return bool(read_official(sources.card, folder, sources.name).records)
+        return False
+
+    root = gather(sources, readable, anew=options.again)
     official = _read(sources, root, task)
     draft = Draft(sources, *_as_published(root, official), official, task)
     draft.check_images(workers, options.skip_corrupt)
     draft.group_duplicates(workers)
     prepared = draft.publish()
     return Preparation(sources.name, sources.folder, prepared.images, True, prepared, (), unverified)
-
-
-def _as_before(sources: Sources) -> Sources:
-    """Where images were left in the user's folder, and no other is named, they are taken from there again."""
-    try:
-        before = read_prepared(sources.folder)
-    except InputError:  # it is made anew, whatever was wrong with it
-        before = None
-    if sources.given is not None or before is None or not before.source:
-        return sources
-    return replace(sources, given=Path(before.source))
 
 
 @contextmanager
@@ -148,7 +146,7 @@ def holding(folder: Path, name: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
@@ -163,17 +161,10 @@ def holding(folder: Path, name: str) -> Iterator[None]:
         ) from error
     except BaseException:
         (folder / _LOCK).unlink(missing_ok=True)
-        for path in (folder / DOWNLOADS, folder / FILES, *made):
+        for path in (folder / DOWNLOADS, folder / FILES, *new):
             with suppress(OSError):  # there is something in it
                 path.rmdir()
         raise
-
-
-def _readable(card: DatasetCard, folder: Path, name: str) -> bool:
-    try:
-        return bool(read_official(card, folder, name).records)
-    except InputError:
-        return False
 
 
 def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:

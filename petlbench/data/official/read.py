@@ -18,7 +18,7 @@ from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
 from petlbench.data.images.walk import files_below
 from petlbench.data.layout import Layout, ends_with, fill, names_in
-from petlbench.data.official.join import Found, join
+from petlbench.data.official.join import ImageEntry, join
 from petlbench.data.official.tables import read_header
 from petlbench.data.record import Record
 
@@ -97,9 +97,9 @@ def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) 
 
 def _find_images(
     layout: Layout, root: Path, names: Mapping[str, str], name: str
-) -> tuple[list[Found], defaultdict[str, list[str]]]:
+) -> tuple[list[ImageEntry], defaultdict[str, list[str]]]:
     """Sort the files, given with the names that the release gives them, into images and what is left out."""
-    images: list[Found] = []
+    images: list[ImageEntry] = []
     left_out: defaultdict[str, list[str]] = defaultdict(list)
     first: dict[tuple[int, tuple[str | None, ...]], str] = {}
     for path, official in names.items():
@@ -116,7 +116,7 @@ def _find_images(
             raise InputError(
                 f"{root} has one image twice: {other} and {path}", hint="keep one of the two", kind="duplicate_image"
             )
-        images.append(Found(path, layout.images[position], match.groupdict(default="")))
+        images.append(ImageEntry(path, layout.images[position], match.groupdict(default="")))
     _require_every_source(layout, images, root, name)
     return images, left_out
 
@@ -166,7 +166,7 @@ def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str)
     return {**dict.fromkeys(paths, ""), **choices[best]}
 
 
-def _require_every_source(layout: Layout, images: Sequence[Found], root: Path, name: str) -> None:
+def _require_every_source(layout: Layout, images: Sequence[ImageEntry], root: Path, name: str) -> None:
     """A part that lacks would change the protocol without a word: validation images would be cut from training."""
     for source in layout.images:
         if all(image.source is not source for image in images):
@@ -178,7 +178,7 @@ def _require_every_source(layout: Layout, images: Sequence[Found], root: Path, n
             )
 
 
-def _read_tags(layout: Layout, root: Path, images: Sequence[Found], progress: Progress) -> None:
+def _read_tags(layout: Layout, root: Path, images: Sequence[ImageEntry], progress: Progress) -> None:
     """Add the fields that stand in DICOM headers."""
     tagged = [image for image in images if image.source.tags]
     if not tagged:
@@ -198,16 +198,13 @@ def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
 
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags.values()))
-        return {name: _plain(header.get(keyword)) for name, keyword in tags.items()}
+        values = {name: header.get(keyword) for name, keyword in tags.items()}
+        return {name: "" if value is None else str(value).strip() for name, value in values.items()}
     except (InvalidDicomError, OSError, EOFError, ValueError) as error:
         raise InputError(f"the DICOM header of {file} cannot be read: {error}", kind="corrupt_image") from error
 
 
-def _plain(value: object) -> str:
-    return "" if value is None else str(value).strip()
-
-
-def _record(image: Found, card: DatasetCard, layout: Layout) -> Record:
+def _record(image: ImageEntry, card: DatasetCard, layout: Layout) -> Record:
     raw = fill(layout.label, image.fields)
     if raw not in layout.labels:
         place = next((image.origin[name] for name in names_in(layout.label) if name in image.origin), image.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,18 +101,18 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
         raise InputError(f"{file} cannot be read as an Excel file: {error}", kind="bad_table") from error
-    try:
+    with closing(book):
         title = sheet if sheet is not None else book.sheetnames[0]
         if title not in book.sheetnames:
             raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
         width = 0
         for line, row in enumerate(book[title].iter_rows(values_only=True), start=1):
-            cells = _without_end([_text(value) for value in row])
+            cells = [_text(value) for value in row]
+            while cells and not cells[-1]:
+                cells.pop()
             # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
             width = width or len(cells)
             yield line, cells + [""] * (width - len(cells))
-    finally:
-        book.close()
 
 
 def _text(value: object) -> str:
@@ -120,12 +121,6 @@ def _text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
-
-
-def _without_end(cells: list[str]) -> list[str]:
-    while cells and not cells[-1]:
-        cells.pop()
-    return cells
 
 
 def _check_header(file: Path, header: Sequence[str], required: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,13 +28,7 @@ FaultKind = Literal["count", "missing", "size", "checksum", "unreadable", "manif
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is not as it was.
-
-    Args:
-        kind: What is wrong.
-        file: The image or the manifest.
-        message: The same in words.
-    """
+    """One thing that is not as it was: what is wrong, with which image or manifest, and the same in words."""
 
     kind: FaultKind
     file: str
@@ -59,33 +53,22 @@ class Verified:
 
 
 def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress: Progress) -> Verified:
-    """Read every image and every manifest, and compare.
-
-    Args:
-        reader: The prepared dataset.
-        folder: The dataset's folder, which holds the manifests.
-        workers: Threads that read.
-        progress: Told of every image.
-    """
+    """Read every image of a prepared dataset, and every manifest in its folder, and return what differs."""
 
     def check(record: Record) -> Fault | None:
         return _image_fault(reader.file(record), reader.facts[record.image_id])
 
     outcomes, _ = map_images(reader.records, check, workers, progress, phase="verifying images")
-    faults = [*_count_fault(reader), *(fault for fault in outcomes.values() if fault is not None)]
+    faults = [fault for fault in outcomes.values() if fault is not None]
+    count, expected = len(reader.records), reader.prepared.images
+    if count != expected:
+        faults.insert(0, Fault("count", "images.csv", f"the table has {count} images, not {expected}"))
     faults += _manifest_faults(reader, folder)
-    return Verified(len(reader.records), sum(facts.bytes for facts in reader.facts.values()), faults)
+    return Verified(count, sum(facts.bytes for facts in reader.facts.values()), faults)
 
 
 def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: int, progress: Progress) -> Verified:
-    """Compare a dataset that was prepared with what was written down then.
-
-    Args:
-        reference: A name in the catalogue, or the path of a card.
-        catalog: The catalogues.
-        data_root: The folder below which datasets lie.
-        workers: Threads that read.
-        progress: Told of every image.
+    """Compare a dataset, named or by its card's path, with what was written down when it was prepared.
 
     Raises:
         InputError: When the dataset is not prepared, or nothing is known to compare it with.
@@ -119,12 +102,6 @@ def _verify_files(name: str, card: DatasetCard, folder: Path, progress: Progress
     return Verified(len(files), sum((folder / file.name).stat().st_size for file in files), faults, "files")
 
 
-def _count_fault(reader: PreparedReader) -> list[Fault]:
-    count, expected = len(reader.records), reader.prepared.images
-    message = f"the table has {count} images, not {expected}"
-    return [] if count == expected else [Fault("count", "images.csv", message)]
-
-
 def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
     try:
         content = read_bytes(file)
@@ -142,12 +119,10 @@ def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
     return None
 
 
-def _manifest_faults(reader: PreparedReader, folder: Path) -> list[Fault]:
-    faults: list[Fault] = []
+def _manifest_faults(reader: PreparedReader, folder: Path) -> Iterator[Fault]:
     for scheme, split in reader.prepared.splits.items():
         file = folder / split.file
         digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
         if digest != split.sha256:
             message = f"the manifest {file} of the split {scheme} has the checksum {digest}, not {split.sha256}"
-            faults.append(Fault("manifest", str(file), message))
-    return faults
+            yield Fault("manifest", str(file), message)

@@ -70,6 +70,11 @@ class Source:
         """The card's classes, in label order; None where there is no card."""
         return None if self.card is None else self.card.classes
 
+    @property
+    def home(self) -> str:
+        """Address of the dataset's official page; empty where none is known."""
+        return "" if self.card is None else self.card.home
+
     def folder(self) -> Path:
         """Return the folder of the images.
 
@@ -77,7 +82,7 @@ class Source:
             InputError: When it is not there.
         """
         if not self.path.is_dir():
-            home = f"; official page: {self.card.home}" if self.card is not None and self.card.home else ""
+            home = f"; official page: {self.home}" if self.home else ""
             raise InputError(
                 f"the images of '{self.name}' are missing: there is no folder {self.path}",
                 hint=f"put them there, or name another place with --data-root{home}",
@@ -147,11 +152,7 @@ class ImageFiles(Reader):
         return self.root / record.path
 
     def open(self, record: Record) -> Image:
-        """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
-
-        Raises:
-            InputError: When the file is absent or corrupt.
-        """
+        """Return the image of the record's file, as `Reader.open` does."""
         return read_image(self.file(record))
 
     def content_hash(self, record: Record) -> str:
@@ -168,32 +169,25 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
-    """Settle the class list from what the files hold and what the card says.
+    """Return the class names in label order, from what the files hold and what the card says.
 
     Args:
         labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
 
-    Returns:
-        The class names in label order.
-
     Raises:
         InputError: When there are fewer than two classes, or the files and the card disagree.
     """
     names = ordered_classes(labels)
-    if declared is not None:
-        return _as_declared(names, declared, place)
-    if len(names) < 2:
-        raise InputError(
-            f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
-            hint="a folder needs one subfolder a class, a CSV two different labels",
-            kind="too_few_classes",
-        )
-    return names
-
-
-def _as_declared(names: Sequence[str], declared: Sequence[str], place: str) -> tuple[str, ...]:
+    if declared is None:
+        if len(names) < 2:
+            raise InputError(
+                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
+                hint="a folder needs one subfolder a class, a CSV two different labels",
+                kind="too_few_classes",
+            )
+        return names
     strange = [name for name in names if name not in declared]
     missing = [name for name in declared if name not in names]
     if strange or missing:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.data.readers.base import ImageFiles, ReaderCard, ReaderSettings, Source, choose_classes
-from petlbench.data.record import SPLIT_ALIASES, Record, Split
+from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["CsvReader", "CsvSettings", "read_lines"]
 
@@ -26,14 +27,11 @@ class CsvSettings(ReaderSettings):
     group_column: str = Field(default="group", min_length=1, description="Column of the group; may lack.")
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
+    """A line of the table, and its record, whose label is still as it is written."""
+
     line: int
-    path: str
-    label: str
-    split: Split | None
-    group: str | None
-    extra: tuple[tuple[str, str], ...]
+    record: Record
 
 
 class CsvReader(ImageFiles):
@@ -62,12 +60,10 @@ class CsvReader(ImageFiles):
         self._require_images(first)
         if len(first) < len(rows):
             self.notes = (f"{len(rows) - len(first)} rows repeat an earlier one and are left out",)
-        labels, names = source.labels, (name for row in first for name in source.labels.names(row.label))
+        records = sorted((row.record for row in first), key=lambda record: record.path)
+        labels, names = source.labels, (name for record in records for name in source.labels.names(record.label))
         self.classes = choose_classes(names, source.classes, str(self._file))
-        self.records = tuple(
-            Record(row.path, row.path, labels.parse(row.label, self.classes), row.group, row.split, row.extra)
-            for row in sorted(first, key=lambda row: row.path)
-        )
+        self.records = tuple(replace(each, label=labels.parse(each.label, self.classes)) for each in records)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -91,12 +87,7 @@ class CsvReader(ImageFiles):
             yield self._row(line, cell, extra, root)
 
     def _columns(self, header: Sequence[str]) -> Mapping[str, int]:
-        names = {
-            "image": self._settings.image_column,
-            "label": self._settings.label_column,
-            "split": self._settings.split_column,
-            "group": self._settings.group_column,
-        }
+        names = {role: getattr(self._settings, f"{role}_column") for role in ("image", "label", "split", "group")}
         for role in ("image", "label"):
             if names[role] not in header:
                 raise InputError(
@@ -118,7 +109,8 @@ class CsvReader(ImageFiles):
         if split and split.lower() not in SPLIT_ALIASES:
             raise self._wrong(line, f"has the split '{split}'; train, val and test are known", kind="bad_split_value")
         path = self._inside(line, cell["image"], root)
-        return _Row(line, path, cell["label"], SPLIT_ALIASES.get(split.lower()), cell.get("group") or None, extra)
+        side, group = SPLIT_ALIASES.get(split.lower()), cell.get("group") or None
+        return _Row(line, Record(path, path, cell["label"], group, side, extra))
 
     def _inside(self, line: int, text: str, root: Path) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
@@ -137,26 +129,26 @@ class CsvReader(ImageFiles):
     def _without_repeats(self, rows: Sequence[_Row]) -> list[_Row]:
         first: dict[str, _Row] = {}
         for row in rows:
-            earlier = first.setdefault(row.path, row)
+            earlier = first.setdefault(row.record.path, row)
             for what in ("label", "split", "group"):
-                ours, theirs = getattr(earlier, what), getattr(row, what)
+                ours, theirs = getattr(earlier.record, what), getattr(row.record, what)
                 if ours != theirs:
                     raise self._wrong(
                         row.line,
-                        f"gives '{row.path}' the {what} '{theirs or ''}', "
+                        f"gives '{row.record.path}' the {what} '{theirs or ''}', "
                         f"but line {earlier.line} gives it '{ours or ''}'",
                         kind="duplicate_image",
                     )
         return list(first.values())
 
     def _require_images(self, rows: Sequence[_Row]) -> None:
-        absent = [row for row in rows if not (self.root / row.path).is_file()]
+        absent = [row for row in rows if not (self.root / row.record.path).is_file()]
         if not absent:
             return
         more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
         raise self._wrong(
             absent[0].line,
-            f"names '{absent[0].path}', which does not exist{more}",
+            f"names '{absent[0].record.path}', which does not exist{more}",
             kind="missing_image",
             hint=f"paths are relative to {self.root}, with forward slashes and suffix",
         )
@@ -170,11 +162,7 @@ class CsvReader(ImageFiles):
 
 
 def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of every row of a CSV file, the header first.
-
-    Args:
-        file: The file, UTF-8.
-        separator: The character between cells.
+    """Yield (line number, cells) of every row of a CSV file in UTF-8, the header first.
 
     Raises:
         InputError: When the file cannot be read, is not UTF-8 or no CSV; the line is named.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
+from PIL import Image
 
 from petlbench.data.readers.base import Reader, ReaderCard, Source
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["DigitsReader"]
 
@@ -29,10 +27,7 @@ class DigitsReader(Reader):
         names = [f"digits/{index:04d}" for index in range(len(digits.target))]
         self.records = tuple(Record(name, name, int(label)) for name, label in zip(names, digits.target, strict=True))
 
-    def open(self, record: Record) -> Image:
+    def open(self, record: Record) -> Image.Image:
         """Return the 8x8 image in RGB; its 17 grey levels are spread over 0 to 255."""
-        import numpy as np
-        from PIL import Image
-
         levels = self._images[int(record.path.rpartition("/")[2])]
         return Image.fromarray(np.rint(levels * (255 / _BRIGHTEST)).astype(np.uint8)).convert("RGB")

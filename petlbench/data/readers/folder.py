@@ -20,9 +20,6 @@ class FolderReader(ImageFiles):
 
     A file is an image where its suffix says so or, with any other suffix or none, where its content does.
 
-    Args:
-        source: The folder.
-
     Raises:
         InputError: When the folder's layout is not one of the two, a class folder is empty, or there are fewer
             than two classes; or when there are DICOM files and no pydicom.
@@ -106,18 +103,19 @@ def _holds_image(file: Path) -> bool:
 def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:
     """Recognise train, val and test folders; an empty mapping where none of the folders is one."""
     splits: dict[Split, Path] = {}
-    others = [folder.name for folder in top if folder.name.lower() not in SPLIT_ALIASES]
+    others: list[str] = []
     for folder in top:
         split = SPLIT_ALIASES.get(folder.name.lower())
         if split is None:
-            continue
-        if split in splits:
+            others.append(folder.name)
+        elif split in splits:
             raise InputError(
                 f"the folder {root} has two folders for '{split}': {splits[split].name} and {folder.name}",
                 hint="keep one of the two",
                 kind="bad_layout",
             )
-        splits[split] = folder
+        else:
+            splits[split] = folder
     if splits and others:
         raise InputError(
             f"the folder {root} mixes split folders ({', '.join(f.name for f in splits.values())}) with "

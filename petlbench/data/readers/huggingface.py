@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import PIL.Image
 from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import decode_image
 from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["HuggingFaceReader"]
 
@@ -35,9 +33,6 @@ class HuggingFaceSettings(ReaderSettings):
 class HuggingFaceReader(Reader):
     """Reads a saved ``Dataset``, or a ``DatasetDict`` whose keys are the parts of a split.
 
-    Args:
-        source: The folder.
-
     Raises:
         InputError: When ``datasets`` is not installed, the folder cannot be read, a column is missing or of a wrong
             kind, a part has an unknown name, or an image has no label.
@@ -54,7 +49,13 @@ class HuggingFaceReader(Reader):
         own = {part: self._class_names(part, dataset) for part, dataset in sorted(parts.items())}
         labels = {part: self._labels(part, parts[part], names) for part, names in own.items()}
         self._encoded = {part: self._images(part, dataset) for part, dataset in parts.items()}
-        self.classes = self._choose_classes(list(own.values()), labels.values(), source.classes)
+        if len(set(own.values())) > 1:
+            raise self._wrong("its parts do not have the same classes", kind="class_mismatch")
+        declared = next(iter(own.values()))
+        names = declared or chain.from_iterable(labels.values())
+        self.classes = choose_classes(names, source.classes, str(self._folder))
+        if declared and source.classes is None:
+            self.classes = declared
         self.records = tuple(
             _record(part, position, source.labels.parse(name, self.classes))
             for part, names in labels.items()
@@ -67,12 +68,8 @@ class HuggingFaceReader(Reader):
         single = (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
         return single or (path / "dataset_dict.json").is_file()
 
-    def open(self, record: Record) -> Image:
-        """Return the image in 8-bit RGB or, where its greys are deeper, in mode F from 0 to 255.
-
-        Raises:
-            InputError: When the image is absent or corrupt.
-        """
+    def open(self, record: Record) -> PIL.Image.Image:
+        """Return the image, decoded anew, as `Reader.open` does."""
         return decode_image(self._content(record), f"{record.path} of {self._folder}")
 
     def content_hash(self, record: Record) -> str:
@@ -97,13 +94,13 @@ class HuggingFaceReader(Reader):
         from pyarrow import ArrowException
 
         try:
-            loaded = load_from_disk(str(self._folder))
+            dataset = load_from_disk(str(self._folder))
         except (ArrowException, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
             raise self._wrong(f"it cannot be loaded: {str(error) or type(error).__name__}") from error
-        if not isinstance(loaded, DatasetDict):
-            return {_WHOLE: loaded.with_format(None)}
-        self._check_sides(list(loaded))
-        return dict(loaded.with_format(None))
+        if not isinstance(dataset, DatasetDict):
+            return {_WHOLE: dataset.with_format(None)}
+        self._check_sides(list(dataset))
+        return dict(dataset.with_format(None))
 
     def _check_sides(self, parts: Sequence[str]) -> None:
         sides = [SPLIT_ALIASES.get(part.lower()) for part in parts]
@@ -159,14 +156,6 @@ class HuggingFaceReader(Reader):
             hint="a label is a ClassLabel, a whole number or a text; several labels an image cannot be trained on yet",
             kind="unsupported_task",
         )
-
-    def _choose_classes(
-        self, own: Sequence[tuple[str, ...]], labels: Iterable[list[str]], declared: Sequence[str] | None
-    ) -> tuple[str, ...]:
-        if len(set(own)) > 1:
-            raise self._wrong("its parts do not have the same classes", kind="class_mismatch")
-        classes = choose_classes(own[0] or chain.from_iterable(labels), declared, str(self._folder))
-        return own[0] if own[0] and declared is None else classes
 
     def _wrong(self, what: str, *, kind: str = "bad_layout") -> InputError:
         return InputError(f"{self._folder}: {what}", hint="save the dataset again with save_to_disk", kind=kind)

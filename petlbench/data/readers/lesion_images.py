@@ -1,4 +1,4 @@
-"""Draws one image of the synthetic dataset ``lesions``.
+"""The images of the synthetic dataset ``lesions``: whose eye each shows, its grade, how many lesions, the pixels.
 
 Pixels come from integer operations of Pillow and from additions, products and square roots of NumPy, which give
 the same bytes on every machine; the few sines and cosines only place points that are then rounded.
@@ -13,20 +13,73 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
+from pydantic import Field, model_validator
 
-from petlbench.data.readers.lesion_grades import LesionSettings, lesion_count, patient_of, stream
+from petlbench.data.readers.base import ReaderSettings
 
-__all__ = ["draw"]
+__all__ = ["GRADES", "LesionSettings", "draw", "grade_of", "lesion_count", "patient_of"]
+
+GRADES = 5
+_BLOCK = 2 * GRADES
 
 Pixels = NDArray[np.uint8]
 Grid = NDArray[np.float32]
 
-_EYE, _PATIENT, _VESSELS, _SPOTS, _NOISE = 2, 3, 4, 5, 6
+_GRADE, _COUNT, _EYE, _PATIENT, _VESSELS, _SPOTS, _NOISE = range(7)
 _SCALE = 8
 _RADIUS = 0.47
 _STEP, _STEPS = 0.018, 4
 _DARK = (0.50, 0.28, 0.34)
 _BRIGHT = (250.0, 226.0, 150.0)
+
+
+class LesionSettings(ReaderSettings):
+    """What the generated images are like."""
+
+    image_count: int = Field(default=600, ge=60, le=100_000, description="Number of images.")
+    image_size: int = Field(default=512, ge=128, le=2048, description="Width and height in pixels.")
+    lesion_min_size: int = Field(default=2, ge=1, le=64, description="Smallest lesion's diameter in pixels.")
+    lesion_max_size: int = Field(default=8, ge=1, le=64, description="Largest lesion's diameter in pixels.")
+    lesions_per_grade: int = Field(default=4, ge=1, le=10, description="Grade g has about g times as many lesions.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of the images, not of the run.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> LesionSettings:
+        if self.lesion_min_size > self.lesion_max_size:
+            raise ValueError(
+                f"lesion_min_size {self.lesion_min_size} is greater than lesion_max_size {self.lesion_max_size}"
+            )
+        most = (GRADES - 1) * self.lesions_per_grade + 1
+        if 4 * most * (self.lesion_max_size + 4) ** 2 > self.image_size**2:
+            raise ValueError(
+                f"{most} lesions of up to {self.lesion_max_size} pixels do not fit into {self.image_size} pixels"
+            )
+        return self
+
+
+def _stream(settings: LesionSettings, index: int, purpose: int) -> np.random.Generator:
+    """Return the random numbers that one image has for one purpose, whatever other images are made."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, index, purpose])))
+
+
+def patient_of(index: int) -> int:
+    """Return the patient whose eye image `index` shows: two eyes a patient."""
+    return index // 2
+
+
+def grade_of(settings: LesionSettings, index: int) -> int:
+    """Return the grade of image `index`, 0 to 4: in every ten images in a row each grade occurs twice."""
+    order = _stream(settings, index // _BLOCK, _GRADE).permutation(_BLOCK)
+    return int(order[index % _BLOCK]) % GRADES
+
+
+def lesion_count(settings: LesionSettings, index: int) -> int:
+    """Return how many lesions image `index` has: none in grade 0, and never as many as in the next grade."""
+    grade = grade_of(settings, index)
+    if grade == 0:
+        return 0
+    spread = min(1, (settings.lesions_per_grade - 1) // 2)
+    return grade * settings.lesions_per_grade + int(_stream(settings, index, _COUNT).integers(-spread, spread + 1))
 
 
 @dataclass(frozen=True)
@@ -67,19 +120,19 @@ def draw(settings: LesionSettings, index: int, lesions: int | None = None) -> Pi
     """
     size = settings.image_size
     eye = _eye(settings, index)
-    vessels = _vessels(eye, size, stream(settings, index, _VESSELS))
-    scene = ImageChops.multiply(_background(eye, size, stream(settings, index, _EYE)), _tint(vessels))
+    vessels = _vessels(eye, size, _stream(settings, index, _VESSELS))
+    scene = ImageChops.multiply(_background(eye, size, _stream(settings, index, _EYE)), _tint(vessels))
     pixels = np.array(scene)
-    distractors, spots = _spots(settings, eye, vessels, stream(settings, index, _SPOTS), lesion_count(settings, index))
+    distractors, spots = _spots(settings, eye, vessels, _stream(settings, index, _SPOTS), lesion_count(settings, index))
     for spot in (*distractors, *spots[:lesions]):
         _stamp(pixels, spot)
-    return _grain(pixels, size, stream(settings, index, _NOISE))
+    return _grain(pixels, size, _stream(settings, index, _NOISE))
 
 
 def _eye(settings: LesionSettings, index: int) -> _Eye:
     """Both eyes of a patient share colour and layout, mirrored: this is why a split must keep them together."""
-    own = stream(settings, index, _EYE + 100)
-    shared = stream(settings, patient_of(index), _PATIENT)
+    own = _stream(settings, index, _EYE + 100)
+    shared = _stream(settings, patient_of(index), _PATIENT)
     side = 1 if index % 2 == 0 else -1
     red, green, blue, disc_x, disc_y, disc_size = shared.random(6)
     colour = (168 + 60 * red, 78 + 46 * green, 34 + 34 * blue)
@@ -175,10 +228,6 @@ class _Walk:
     strength: int
     depth: int
 
-    def fork(self, x: float, y: float, angle: float, width: float) -> _Walk:
-        """Return the side branch that leaves at a point: thinner, paler, straighter."""
-        return _Walk(x, y, angle, 0.3 * self.bend, width, self.strength * 9 // 10, self.depth - 1)
-
 
 def _branch(pen: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, walk: _Walk) -> None:
     """Draw one vessel, bending and wobbling, thinner after every piece, and the branches that leave it."""
@@ -198,7 +247,8 @@ def _branch(pen: ImageDraw.ImageDraw, rng: np.random.Generator, size: int, walk:
         pen.line(points, fill=walk.strength, width=max(2, round(width * size)))
         width *= 0.90
         if walk.depth and forks < 0.6:
-            _branch(pen, rng, size, walk.fork(x, y, angle + side * 0.7, width * 0.66))
+            turn, strength = angle + side * 0.7, walk.strength * 9 // 10
+            _branch(pen, rng, size, _Walk(x, y, turn, 0.3 * walk.bend, width * 0.66, strength, walk.depth - 1))
             side = -side
 
 

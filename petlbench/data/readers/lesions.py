@@ -7,15 +7,13 @@ pixels in 512, which an image shrunk to 224 loses in part. No image is stored: i
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from petlbench.data.readers.base import Reader, ReaderCard, Source
-from petlbench.data.readers.lesion_grades import GRADES, LesionSettings, grade_of, patient_of
+from petlbench.data.readers.lesion_images import GRADES, LesionSettings, draw, grade_of, patient_of
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
 
 __all__ = ["LesionReader"]
 
@@ -31,12 +29,14 @@ class LesionReader(Reader):
         self.classes = source.classes or tuple(str(grade) for grade in range(GRADES))
         # An image takes tens of milliseconds: one that was opened once need not be made again to be hashed.
         self._hashes: dict[str, str] = {}
-        self.records = tuple(_record(self._settings, index) for index in range(self._settings.image_count))
+        names = [f"lesions/{index:06d}" for index in range(self._settings.image_count)]
+        self.records = tuple(
+            Record(name, name, grade_of(self._settings, index), f"patient-{patient_of(index):05d}")
+            for index, name in enumerate(names)
+        )
 
-    def open(self, record: Record) -> Image:
+    def open(self, record: Record) -> Image.Image:
         """Return the image in RGB, made anew."""
-        from PIL import Image
-
         pixels = self._pixels(record)
         self._hashes.setdefault(record.path, hashlib.sha256(pixels.tobytes()).hexdigest())
         return Image.fromarray(pixels)
@@ -48,11 +48,4 @@ class LesionReader(Reader):
         return self._hashes[record.path]
 
     def _pixels(self, record: Record) -> np.ndarray:
-        from petlbench.data.readers.lesion_images import draw
-
         return draw(self._settings, int(record.path.rpartition("/")[2]))
-
-
-def _record(settings: LesionSettings, index: int) -> Record:
-    name = f"lesions/{index:06d}"
-    return Record(name, name, grade_of(settings, index), f"patient-{patient_of(index):05d}")

@@ -8,8 +8,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+import numpy as np
+from numpy.lib import format as npy
+from PIL import Image
 from pydantic import Field, field_validator
 
 from petlbench.core.errors import InputError
@@ -17,10 +20,6 @@ from petlbench.data.card import OfficialFile
 from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source
 from petlbench.data.record import SPLITS, Record, Split
 from petlbench.data.tasks.base import Label, Labels
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL.Image import Image
 
 __all__ = ["SIZES", "MedMnistReader", "MedMnistSettings", "archive_name"]
 
@@ -78,14 +77,12 @@ class MedMnistReader(Reader):
         archive = archive_name(source.name, source.settings.size)
         return [file for file in super().official_files(source) if file.name == archive]
 
-    def open(self, record: Record) -> Image:
+    def open(self, record: Record) -> Image.Image:
         """Return the image in RGB.
 
         Raises:
             InputError: When the archive is damaged where its part's images lie.
         """
-        from PIL import Image
-
         _, split, position = record.path.rsplit("/", 2)
         return Image.fromarray(self._images(split)[int(position)]).convert("RGB")
 
@@ -115,16 +112,12 @@ class MedMnistReader(Reader):
             return self._arrays[split]
 
     def _load(self, key: str) -> np.ndarray:
-        from numpy.lib import format as npy
-
         with self._stream(key) as stream:
-            loaded: np.ndarray = npy.read_array(stream, allow_pickle=False)
-            return loaded
+            array: np.ndarray = npy.read_array(stream, allow_pickle=False)
+            return array
 
     def _header(self, key: str) -> tuple[tuple[int, ...], str]:
         """Return an array's shape and kind of number without reading the array."""
-        from numpy.lib import format as npy
-
         with self._stream(key) as stream:
             read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
             shape, _, kind = read(stream)
@@ -157,8 +150,8 @@ def _find_archive(source: Source) -> Path:
     for folder in folders:
         if (folder / archive).is_file():
             return folder / archive
-    files, home = (source.card.files, source.card.home) if source.card is not None else ((), "")
-    address = next((file.url for file in files if file.name == archive and file.url), home)
+    files = () if source.card is None else source.card.files
+    address = next((file.url for file in files if file.name == archive and file.url), source.home)
     raise InputError(
         f"the images of '{source.name}' are missing: there is no {archive} in {folders[0]} nor in {folders[1]}",
         hint=f"put it there, or name another place with --data-root; source: {address}",

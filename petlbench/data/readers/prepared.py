@@ -96,13 +96,7 @@ def card_digest(card: DatasetCard) -> str:
 
 
 def read_prepared(folder: Path) -> Prepared | None:
-    """Read ``prepared.json``.
-
-    Args:
-        folder: The dataset's folder.
-
-    Returns:
-        What it says; None where the dataset is not prepared.
+    """Return what ``prepared.json`` in a dataset's folder says; None where the dataset is not prepared.
 
     Raises:
         InputError: When the file is not of the expected form.
@@ -122,16 +116,7 @@ def read_prepared(folder: Path) -> Prepared | None:
 
 
 def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str]) -> bytes:
-    """Write the table of images: one row an image, sorted by image id.
-
-    Args:
-        records: The images.
-        facts: What each file says of its image, by image id.
-        classes: Class names; a record's label is a position in it.
-
-    Returns:
-        CSV in UTF-8.
-    """
+    """Return the table of images as CSV in UTF-8: one row an image with what its file says, sorted by image id."""
     ordered = sorted(records, key=lambda record: record.image_id)
     extra = list(dict.fromkeys(name for record in ordered for name, _ in record.extra))
     text = io.StringIO()
@@ -146,15 +131,7 @@ def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], clas
 
 
 def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record, ImageFacts]]:
-    """Read the table of images.
-
-    Args:
-        content: What `table_bytes` wrote.
-        classes: Class names.
-
-    Yields:
-        Each image and what its file says of it, sorted by image id.
-    """
+    """Yield each image of a table that `table_bytes` wrote, and what its file says of it."""
     label = {name: position for position, name in enumerate(classes)}
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
     extra = next(rows)[len(_COLUMNS) :]
@@ -181,7 +158,13 @@ class PreparedReader(ImageFiles):
         folder, card = source.path, source.card
         prepared = read_prepared(folder)
         if prepared is None or card is None:
-            raise _not_prepared(source)
+            home = f"; official page: {source.home}" if source.home else ""
+            raise InputError(
+                f"the dataset '{source.name}' is not prepared: there is no {folder / PREPARED_FILE}",
+                hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already"
+                f"; another folder of datasets is named with --data-root{home}",
+                kind="data_missing",
+            )
         if prepared.card_version != card.version:
             raise other_card(prepared, card)
         self.root = prepared.root_in(folder)
@@ -212,16 +195,6 @@ class PreparedReader(ImageFiles):
                 kind="changed_image",
             )
         return digest
-
-
-def _not_prepared(source: Source) -> InputError:
-    home = source.card.home if source.card is not None else ""
-    return InputError(
-        f"the dataset '{source.name}' is not prepared: there is no {source.path / PREPARED_FILE}",
-        hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already; "
-        f"another folder of datasets is named with --data-root{f'; official page: {home}' if home else ''}",
-        kind="data_missing",
-    )
 
 
 def other_card(prepared: Prepared, card: DatasetCard) -> InputError:

@@ -16,11 +16,7 @@ __all__ = ["check_settings", "load_reader", "recognise"]
 
 
 def load_reader(kind: str, catalog: Catalog) -> type[Reader]:
-    """Import a reader.
-
-    Args:
-        kind: Its name in the catalogues.
-        catalog: The catalogues.
+    """Return the reader of that name in the catalogues.
 
     Raises:
         InputError: When nothing has that name, or its file cannot be imported.
@@ -28,18 +24,20 @@ def load_reader(kind: str, catalog: Catalog) -> type[Reader]:
     return cast("type[Reader]", catalog.load("reader", kind, Reader))  # type: ignore[type-abstract]
 
 
-def recognise(path: Path, catalog: Catalog) -> type[Reader] | None:
-    """Return the reader of a file or a folder that has no card; None where no reader knows it.
-
-    Args:
-        path: An existing file or folder.
-        catalog: The catalogues.
+def recognise(path: Path, catalog: Catalog) -> type[Reader]:
+    """Return the reader of an existing file or folder that has no card.
 
     Raises:
-        InputError: When two readers of one rank claim it.
+        InputError: When no reader knows it, or two readers of one rank claim it.
     """
     readers = [load_reader(name, catalog) for name in catalog.entries("reader")]
     claims = sorted((each for each in readers if each.recognises(path)), key=lambda each: -each.card.rank)
+    if not claims:
+        raise InputError(
+            f"the dataset {path} is a file of an unknown kind",
+            hint="give a catalogue name, a folder of class folders, a .csv file or a card (.toml)",
+            kind="unknown_dataset",
+        )
     if len(claims) > 1 and claims[0].card.rank == claims[1].card.rank:
         names = " and ".join(each.card.name for each in claims[:2])
         raise InputError(
@@ -47,19 +45,16 @@ def recognise(path: Path, catalog: Catalog) -> type[Reader] | None:
             hint="write a card whose [reader] names one of them",
             kind="ambiguous_dataset",
         )
-    return claims[0] if claims else None
+    return claims[0]
 
 
 def check_settings(name: str, reader: type[Reader], settings: Mapping[str, Any]) -> BaseModel:
-    """Check a reader's settings.
+    """Return all settings of a reader: those that are given, over its defaults.
 
     Args:
         name: The dataset's short name.
         reader: The reader.
         settings: The card's, and over them the user's, by name.
-
-    Returns:
-        All settings of the reader.
 
     Raises:
         InputError: When a setting is unknown or out of bounds.

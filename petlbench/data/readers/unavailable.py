@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from PIL.Image import Image
 
 from petlbench.core.errors import InputError
 from petlbench.data.readers.base import Reader, ReaderCard, Source
 from petlbench.data.record import Record
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 __all__ = ["UnavailableReader"]
 
@@ -20,11 +17,10 @@ class UnavailableReader(Reader):
     card = ReaderCard(name="unavailable", title="no reader yet")
 
     def __init__(self, source: Source) -> None:
-        home = source.card.home if source.card is not None else ""
         raise InputError(
             f"the images of '{source.name}' cannot be read: petlbench has no reader for its official files yet; they "
             f"would lie in {source.path}",
-            hint=f"arrange them as class folders or with a CSV file and give that path; official page: {home}",
+            hint=f"arrange them as class folders or with a CSV file and give that path; official page: {source.home}",
             kind="data_missing",
         )
 

@@ -49,12 +49,7 @@ class Labels:
         return (text,)
 
     def parse(self, text: str, classes: Sequence[str]) -> Label:
-        """Return the label that a table writes so.
-
-        Args:
-            text: The cell; every one of its `names` is a class.
-            classes: Class names.
-        """
+        """Return the label that a table's cell writes so; every one of the cell's `names` is a class."""
         return classes.index(text)
 
     def from_array(self, array: NDArray[Any], classes: Sequence[str]) -> list[Label]:
@@ -137,12 +132,7 @@ class TaskType(Card):
 
 
 def task_of(name: str, card: DatasetCard, catalog: Catalog) -> TaskType:
-    """Return the task type of a dataset.
-
-    Args:
-        name: The dataset's short name, for the error.
-        card: Its card.
-        catalog: The catalogues.
+    """Return the task type of a dataset with that short name and card.
 
     Raises:
         InputError: When no file defines that task type yet, or one that does cannot be imported.
