@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from petlbench.core.catalog import Catalog
 from petlbench.report.spec import ReportCard, Variant
 from petlbench.results.planned import PlannedRuns, reason_of
 from petlbench.results.stored import Stored
 
-__all__ = ["Grid", "Line", "build_grid"]
+__all__ = ["Grid", "Line", "build_grid", "peak"]
 
 _NOT_RUN = reason_of(None)
 
@@ -40,6 +41,35 @@ class Line:
         """Its runs on all datasets."""
         return [run for runs in self.runs.values() for run in runs]
 
+    @property
+    def ratios(self) -> list[float]:
+        """Learnable parameters of its runs over all of them, as fractions."""
+        return [run.document["parameters"]["ratio"] for run in self.all_runs if run.document.get("parameters")]
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of parameters that it learns; the most, where heads differ."""
+        documents = [run.document.get("parameters") for run in self.all_runs]
+        return max((parameters["learnable"] for parameters in documents if parameters), default=None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of one run, preloading counted: the mean over datasets.
+
+        Runs share preloaded features, so that only the first of them shows what they cost: it counts for each run.
+        """
+        by_dataset = [
+            fmean(run.seconds("total") - run.seconds("preload") for run in runs)
+            + max(run.seconds("preload") for run in runs)
+            for runs in self.runs.values()
+            if runs
+        ]
+        return fmean(by_dataset) if by_dataset else None
+
+    def memory(self, figure: str, phase: str | None = None) -> int | None:
+        """The most that its runs took, in bytes."""
+        return peak(self.all_runs, figure, phase)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -56,6 +86,16 @@ class Grid:
     datasets: Sequence[str]
     titles: Mapping[str, str]
     seeds: int | None = None
+
+    @property
+    def all_runs(self) -> list[Stored]:
+        """The runs of all rows."""
+        return [run for line in self.lines for run in line.all_runs]
+
+
+def peak(runs: Iterable[Stored], figure: str, phase: str | None = None) -> int | None:
+    """The most that runs took, in bytes."""
+    return max((size for run in runs if (size := run.memory(figure, phase)) is not None), default=None)
 
 
 def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns, catalog: Catalog) -> Grid:
@@ -82,7 +122,8 @@ def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns
         runs = {name: [run for run in mine if run.dataset == name and run.finished] for name in datasets}
         reasons = {name: _why(method, [run for run in mine if run.dataset == name], name, planned) for name in datasets}
         lines.append(Line(key, title, method, runs, reasons, published or key))
-    return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or _most_runs(lines))
+    most = max((len(runs) for line in lines for runs in line.runs.values()), default=None)
+    return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or most)
 
 
 def _of_variant(variant: Variant, results: Sequence[Stored]) -> list[Stored]:
@@ -123,7 +164,3 @@ def _titles(datasets: Sequence[str], results: Sequence[Stored], catalog: Catalog
     titles = {name: stored.get(name) or cards.get(name, name) for name in datasets}
     alike = {title for title in titles.values() if list(titles.values()).count(title) > 1}
     return {name: name if title in alike else title for name, title in titles.items()}
-
-
-def _most_runs(lines: Sequence[Line]) -> int | None:
-    return max((len(runs) for line in lines for runs in line.runs.values()), default=None)

@@ -86,7 +86,7 @@ class ReportInputs:
         """The results in rows and columns, and what figures follow from them."""
         request, output = self.request, self.request.output
         grid = build_grid(self.card, self.results, self.planned, self.catalog)
-        runs = [run for line in grid.lines for run in line.all_runs]
+        runs = grid.all_runs
         columns = {name for key in request.columns for name in OPTIONAL.get(key, (key,))}
         context = Context(
             grid,

@@ -22,7 +22,7 @@ from petlbench.results.stored import ALIKE, Stored
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Level", "Repeats", "Results", "Spread", "load_results", "load_trials", "with_scores"]
+__all__ = ["Level", "Repeats", "Results", "Spread", "load_results", "load_trials", "searches", "with_scores"]
 
 Level = Literal["run", "cell", "epoch", "image"]
 
@@ -176,6 +176,15 @@ def load_trials(output: Path) -> Results:
     """Read the trials of all searches that wrote to a folder; none where there are none."""
     folder = output / "trials"
     return Results.of(_read(folder) if folder.is_dir() else ())
+
+
+def searches(trials: Iterable[Stored]) -> dict[tuple[str, str], list[Stored]]:
+    """The trials proper by method and dataset: those with a search's first seed, as only the best have further ones."""
+    by_search: dict[tuple[str, str], list[Stored]] = {}
+    for trial in trials:
+        by_search.setdefault((trial.method, trial.dataset), []).append(trial)
+    first = {key: min(trial.seed for trial in runs) for key, runs in by_search.items()}
+    return {key: [trial for trial in runs if trial.seed == first[key]] for key, runs in by_search.items()}
 
 
 def with_scores(results: Iterable[Result], output: Path) -> list[Result]:

@@ -118,17 +118,8 @@ def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) ->
         series = [diagonal, *(_calibration(line, by_run[0][position]) for line, by_run in measured)]
         caption = "The first run of each row. A point is a bin of test images, with its 95 % interval."
         heading = f"Calibration: {title}, {name}"
-        yield Figure(
-            f"{key}-{first.index}",
-            "lines",
-            heading,
-            axes,
-            "predicted",
-            "observed",
-            series,
-            caption=caption,
-            marks={"square": True},
-        )
+        marks = {"square": True}
+        yield Figure.of(f"{key}-{first.index}", "lines", heading, axes, series, caption=caption, marks=marks)
 
 
 def _calibration(line: Line, metrics: ClassMetrics) -> Series:

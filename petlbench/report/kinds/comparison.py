@@ -167,7 +167,7 @@ def _series(line: Line, one: Comparison) -> Series:
 
 def _figure(title: str, series: Sequence[Series], caption: str) -> Figure:
     axes = (Axis("effect", "effect", "points"), Axis("row", "method"))
-    return Figure("comparison", "intervals", title, axes, "effect", "row", series, caption=caption, marks={"line": 0})
+    return Figure.of("comparison", "intervals", title, axes, series, caption=caption, marks={"line": 0})
 
 
 def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Figure], list[str]]:
@@ -188,10 +188,5 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
 def _diagram(tests: RankTests, titles: dict[str, str]) -> Figure:
     series = [Series(key, titles[key], {"rank": [rank]}) for key, rank in tests.mean_ranks.items()]
     axes = (Axis("rank", "mean rank", better="lower"), Axis("row", "method"))
-    marks = {
-        "critical_difference": tests.critical_difference,
-        "cliques": [list(clique) for clique in tests.cliques],
-    }
-    return Figure(
-        "ranks", "ranks", "Mean ranks over datasets", axes, "rank", "row", series, caption=tests.text, marks=marks
-    )
+    marks = {"critical_difference": tests.critical_difference, "cliques": [list(clique) for clique in tests.cliques]}
+    return Figure.of("ranks", "ranks", "Mean ranks over datasets", axes, series, caption=tests.text, marks=marks)

@@ -39,7 +39,7 @@ def _figures(context: Context) -> list[Figure]:
             if series:
                 axes = (Axis("epoch", "epoch"), Axis(key, title, unit))
                 heading = f"{context.grid.titles[name]}: {title}"
-                figures.append(Figure(f"{name}-{key}", "lines", heading, axes, "epoch", key, series, caption=_CAPTION))
+                figures.append(Figure.of(f"{name}-{key}", "lines", heading, axes, series, caption=_CAPTION))
     return figures
 
 

@@ -98,7 +98,7 @@ def memory_figure(forecast: Forecast) -> Figure:
     series = [Series(name, name, {"memory": [each.get(name, 0) / _GIB for each in parts]}, methods) for name in _PARTS]
     title = f"Predicted allocated memory at the peak of a training step on {device}"
     axes = (Axis("method", "method"), Axis("memory", "predicted allocated memory", "GiB"))
-    return Figure("parts", "bars", title, axes, "method", "memory", series, marks={"stacked": True})
+    return Figure.of("parts", "bars", title, axes, series, marks={"stacked": True})
 
 
 def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) -> Figure:
@@ -113,13 +113,11 @@ def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) 
             points["value"] = [float(value) for value in values]
         series.append(Series(method, method, points, () if is_numeric else list(map(str, values))))
     budget = forecast.extras.budget
-    return Figure(
+    return Figure.of(
         "memory",
         "lines" if is_numeric else "bars",
         f"Predicted {forecast.deciding} memory of a training step on {device}",
         (Axis("value", varied.name), Axis("memory", f"predicted {forecast.deciding} memory", "GiB")),
-        "value",
-        "memory",
         series,
         caption="" if budget is None else "Dashed: the budget.",
         marks={"from_zero": True} | ({} if budget is None else {"line": budget / _GIB}),

@@ -147,7 +147,7 @@ def _figure(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[str,
         if points:
             values = {"pixels": [size for size, _ in points], "memory": [value for _, value in points]}
             series.append(Series(method, titles.get(method, method), values))
-    return Figure("memory", "lines", card.title, axes, "pixels", "memory", series, caption=caption)
+    return Figure.of("memory", "lines", card.title, axes, series, caption=caption)
 
 
 def _cell(size: int | None, reason: str) -> Cell:

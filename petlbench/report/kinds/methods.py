@@ -33,7 +33,7 @@ def build(inputs: ReportInputs) -> Document:
     tables, figures, notes = compare_lines(inputs, context)
     papers: Sequence[Table] = ()
     if inputs.request.compare:
-        runs = _runs(context)
+        runs = context.grid.all_runs
         settings = describe_settings(common_settings(runs)) if runs else "no runs"
         papers = compare_with_papers(inputs.card.name, main, context.grid, settings)
     return inputs.document([main, *papers, *tables], figures, notes)
@@ -50,7 +50,7 @@ def main_table(inputs: ReportInputs) -> Table:
         InputError: When something in it is mixed, or a name is unknown.
     """
     context, card = inputs.context, inputs.card
-    runs = _runs(context)
+    runs = context.grid.all_runs
     check_alike(runs)
     titles = {run.run_id: line.title for line in context.grid.lines for run in line.all_runs}
     check_cells(runs, lambda run: titles[run.run_id])
@@ -115,7 +115,7 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
 
 
 def _caption(columns: Sequence[Column], context: Context) -> str:
-    runs = _runs(context)
+    runs = context.grid.all_runs
     keys = {column.key for column in columns}
     said = []
     if keys & set(context.grid.datasets) or "average" in keys:
@@ -136,19 +136,15 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
     return " ".join([*said, _FRONT] if "front" in keys else said)
 
 
-def _runs(context: Context) -> list[Stored]:
-    return [run for line in context.grid.lines for run in line.all_runs]
-
-
 def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
     """What would fill the empty cells; the report is named where its rows are variants."""
     missing = [
         (line.method, name) for line in context.grid.lines for name in context.grid.datasets if not line.runs.get(name)
     ]
     commands = [context.reference_command] if context.reference_command and _has_pme(columns) else []
-    if missing and _runs(context):
+    if missing and context.grid.all_runs:
         methods, datasets = ([pair[side] for pair in missing] for side in (0, 1))
-        commands.append(fill_command(methods, datasets, _runs(context), output, report))
+        commands.append(fill_command(methods, datasets, context.grid.all_runs, output, report))
     return commands
 
 
@@ -163,7 +159,7 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> 
     empty = _cells_by(rows, context, lambda cell: [cell.reason] if cell.value is None and cell.reason else [])
     notes += [f"Empty, {reason}: {cells}." for reason, cells in empty]
     notes += [f"{_capital(flag)}: {cells}." for flag, cells in _cells_by(rows, context, lambda cell: cell.flags)]
-    notes += _hardware(_runs(context))
+    notes += _hardware(context.grid.all_runs)
     marked = [f"{context.grid.titles[name]} ({', '.join(marks)})" for name, marks in context.flagged.items() if marks]
     if marked:
         notes.append(f"Marked by an audit: {'; '.join(marked)}. A trivial classifier passes an AUC of 90 % there.")

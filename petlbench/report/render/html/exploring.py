@@ -68,7 +68,7 @@ def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
             labels = [str(name) for name in pick(group.runs[0], "data.classes") or ()]
             fits = len(labels) == len(values)
             series = [Series(group.title, group.title, values, labels=labels if fits else list(values))]
-            figures.append(Figure(dataset, "matrix", group.title, axes, "predicted", "true", series))
+            figures.append(Figure.of(dataset, "matrix", group.title, axes, series))
     return figures
 
 
