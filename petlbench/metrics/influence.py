@@ -58,10 +58,6 @@ def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
 def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
     """Compute the recall of each class that is present, and what each image contributes to its error.
 
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-
     Returns:
         The recalls, (K,), and the influences, (K, N).
     """
@@ -78,10 +74,6 @@ def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
 
     F1 is twice the images that are rightly of the class, over those that are or are said to be: a ratio of two sums,
     whose influence is linear in both.
-
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
 
     Returns:
         The F1s, (K,), and the influences, (K, N).
@@ -100,10 +92,6 @@ def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers]
     true and predicted classes), kappa is 1 - a / e. An image moves a by its own weight, and e by both of its margins:
     J. L. Fleiss, J. Cohen and B. S. Everitt, Psychological Bulletin 72 (1969) 323.
 
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-
     Returns:
         Kappa, and the influences, (N,); None where all labels and predictions are one class.
     """
@@ -119,12 +107,7 @@ def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers]
 
 
 def chance_disagreement(labels: Labels, predicted: Labels) -> float:
-    """Compute the mean squared distance of a true class and a predicted one that are drawn apart.
-
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-    """
+    """Compute the mean squared distance of a true class and a predicted one that are drawn apart."""
     return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 

@@ -19,12 +19,6 @@ def build_report(
 ) -> Document:
     """Make a report.
 
-    Args:
-        card: The report.
-        request: What the user asks for.
-        catalog: The catalogues.
-        progress: Told what goes on.
-
     Raises:
         InputError: When there are no results for it, or none that one table may hold.
     """

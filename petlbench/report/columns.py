@@ -24,20 +24,11 @@ DATASETS = "datasets"
 """Stands for one column a dataset."""
 
 OPTIONAL: Mapping[str, Sequence[str]] = {
-    "gap": ("gap",),
-    "last": ("best_val", "last_val"),
-    "time": ("time",),
-    "hours": ("hours",),
-    "search_hours": ("search_hours",),
-    "disk": ("disk",),
-    "trials": ("trials",),
-    "test_reads": ("test_reads",),
-    "parameters": ("parameters",),
-    "learnable_published": ("learnable_published",),
-    "reserved": ("reserved",),
-    "process": ("process",),
-    "resident": ("resident",),
-    "latency": ("latency",),
+    name: ("best_val", "last_val") if name == "last" else (name,)
+    for name in (
+        *("gap", "last", "time", "hours", "search_hours", "disk", "trials", "test_reads"),
+        *("parameters", "learnable_published", "reserved", "process", "resident", "latency"),
+    )
 }
 """What `--columns` takes, and the columns that each stands for."""
 
@@ -71,10 +62,6 @@ def find_metric(catalog: Catalog, name: str) -> Metric:
 def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
     """Give the columns of the given keys, and those that the results call for.
 
-    Args:
-        keys: Names of columns; ``datasets`` for one a dataset.
-        context: The results.
-
     Raises:
         InputError: When a key names no column.
     """
@@ -90,13 +77,13 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
 
 
 def _datasets(context: Context) -> list[Maker]:
-    direction, flags = context.metric.direction, context.flagged
-    return [_dataset(name, context.grid.titles[name], flags.get(name, ()), direction) for name in context.grid.datasets]
-
-
-def _dataset(name: str, title: str, marks: Sequence[str], direction: Literal["higher", "lower"]) -> Maker:
-    heading = f"{title} ({', '.join(marks)})" if marks else title
-    return Maker(Column(name, heading, "%", direction), lambda line, context: context.cell(line, name))
+    makers = []
+    for name in context.grid.datasets:
+        title, marks = context.grid.titles[name], context.flagged.get(name)
+        heading = f"{title} ({', '.join(marks)})" if marks else title
+        column = Column(name, heading, "%", context.metric.direction)
+        makers.append(Maker(column, lambda line, context, name=name: context.cell(line, name)))
+    return makers
 
 
 def _averages(context: Context) -> list[Maker]:

@@ -23,10 +23,6 @@ def evidence_of(lines: Sequence[Line], metric: Metric) -> Evidence:
     """Give the finished runs of all rows as evidence; rows take the place of methods.
 
     Predictions are read when something asks for them, once a run.
-
-    Args:
-        lines: The rows.
-        metric: The score.
     """
     from petlbench.statistics.comparison import Evidence
 

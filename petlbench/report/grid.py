@@ -99,14 +99,7 @@ def peak(runs: Iterable[Stored], figure: str, phase: str | None = None) -> int |
 
 
 def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns, catalog: Catalog) -> Grid:
-    """Sort results into rows and cells.
-
-    Args:
-        card: The report.
-        results: Results of one setting, unfinished ones too.
-        planned: What studies asked for.
-        catalog: The catalogues, for names as tables show them.
-    """
+    """Sort results into rows and cells."""
     titles = {name: entry.title for name, entry in catalog.entries("method").items()}
     if card.variants:
         plans = [(v.title, v.title, v.method, _of_variant(v, results), v.published) for v in card.variants]

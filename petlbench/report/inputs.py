@@ -28,14 +28,7 @@ __all__ = ["ReportInputs"]
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What a report is made from.
-
-    Args:
-        card: The report.
-        request: What the user asks for.
-        catalog: The catalogues.
-        progress: Told what goes on.
-    """
+    """What a report is made from."""
 
     card: ReportCard
     request: ReportRequest
@@ -112,13 +105,7 @@ class ReportInputs:
     def document(
         self, tables: Sequence[Table] = (), figures: Sequence[Figure] = (), notes: Sequence[str] = ()
     ) -> Document:
-        """Put a report together, with every run that went into it.
-
-        Args:
-            tables: Its tables; the first is the main one.
-            figures: Its figures.
-            notes: Sentences on the whole.
-        """
+        """Put a report together, with every run that went into it."""
         request = self.request
         settings = {
             "results": request.results,

@@ -92,10 +92,6 @@ class ReportCard:
 def load_report(catalog: Catalog, name: str) -> ReportCard:
     """Read a report's file.
 
-    Args:
-        catalog: The catalogues.
-        name: Its name.
-
     Raises:
         InputError: When nothing has that name, or the file is wrong.
     """

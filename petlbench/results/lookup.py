@@ -69,9 +69,6 @@ def find_run(name: str, output: Path) -> RunFolder:
 def remove_run(folder: RunFolder) -> int:
     """Remove a run's result and its unfinished state.
 
-    Args:
-        folder: The run.
-
     Returns:
         How many bytes that freed.
 
@@ -94,10 +91,6 @@ def _size(folder: Path) -> int:
 
 def compare_results(one: Result, other: Result) -> list[Difference]:
     """List in what two results differ: what they are runs of, what they rest on, where they ran, and what came out.
-
-    Args:
-        one: A result.
-        other: Another one.
 
     Returns:
         The differences in the order of ``result.json``.

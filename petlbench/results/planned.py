@@ -55,12 +55,7 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
-    """Sum up the files of studies.
-
-    Args:
-        studies: What `read_studies` gave.
-        names: Names of the datasets in tables, by what studies call them.
-    """
+    """Sum up the files of studies."""
     runs = [run for study in studies for run in study.get("runs", [])]
     return PlannedRuns(
         frozenset(run["run_id"] for run in runs if run.get("run_id")),

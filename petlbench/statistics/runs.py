@@ -57,11 +57,7 @@ class Influence:
 
 
 class InfluenceReader:
-    """Reads the predictions of each run once, and keeps one number for each image or group.
-
-    Args:
-        metric: The score.
-    """
+    """Reads the predictions of each run once, and keeps one number for each image or group."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric

@@ -144,9 +144,6 @@ def add_up(sources: Iterable[Source]) -> Source:
     """Add independent sources of variance, with the degrees of freedom of Welch and Satterthwaite.
 
     ``df = (sum v)^2 / sum(v^2 / df)``: F. E. Satterthwaite, Biometrics Bulletin 2 (1946) 110.
-
-    Args:
-        sources: The sources.
     """
     parts = list(sources)
     total = sum(part.variance for part in parts)

@@ -22,14 +22,7 @@ _COUNTS = (
 
 
 def compare_with_papers(report: str, main: Table, grid: Grid, settings: str) -> list[Table]:
-    """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both.
-
-    Args:
-        report: Name of the report.
-        main: The study's table.
-        grid: Its rows.
-        settings: The study's settings in words.
-    """
+    """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both."""
     papers = [paper for name in PAPERS if (paper := paper_table(name, report)) is not None]
     return [table for paper in papers if (table := _comparison(paper, main, grid, settings)) is not None]
 

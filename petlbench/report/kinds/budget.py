@@ -32,12 +32,7 @@ _CAPTION = (
 
 
 def expected_best(values: Sequence[float], count: int) -> float:
-    """Give the expected largest of some values that are drawn without replacement.
-
-    Args:
-        values: At least one value.
-        count: How many are drawn; at most as many as there are.
-    """
+    """Give the expected largest of some values that are drawn without replacement."""
     ways = comb(len(values), count)
     return sum(v * (comb(i, count - 1) / ways) for i, v in enumerate(sorted(values)) if i >= count - 1)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
+from petlbench.report.cells import FEW_POSITIVES
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
 from petlbench.report.grid import Line
@@ -34,10 +36,6 @@ _COLUMNS = (
 def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
     """Compare every row with one of them.
 
-    Args:
-        inputs: What the report is made from.
-        context: The results.
-
     Returns:
         Tables, figures and notes: none where there is nothing to compare.
 
@@ -53,13 +51,12 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
         return [], [], [note]
     base = _base(inputs, context, lines)
     inputs.progress.phase("comparing", len(lines) - 1)
-    rows, series = [], []
+    rows = []
     for line in lines:
         if line.key != base.key:
             average = context.evidence.average(line.key, base.key)
             if average is not None:
                 rows.append(Row(line.key, line.title, _cells(average), runs=tuple(run.run_id for run in line.all_runs)))
-                series.append(_series(line, average.here))
             inputs.progress.advance()
     ranks, notes = _ranks(context, lines, base)
     if not rows:
@@ -67,7 +64,7 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
     title = f"Compared with {base.title}"
     caption = _caption(base, context)
     table = Table("comparison", title, _COLUMNS, rows, caption, _table_notes(rows), row_title="method")
-    return [table], [_figure(title, series, caption), *ranks], notes
+    return [table], [_figure(title, rows, caption), *ranks], notes
 
 
 def _base(inputs: ReportInputs, context: Context, lines: Sequence[Line]) -> Line:
@@ -89,9 +86,7 @@ def _cells(average: Average) -> dict[str, Cell]:
         "interval": _interval(here),
         "p_better": _probability(here),
         "verdict": _verdict(here),
-        "detectable": Cell(text="–", reason=here.note)
-        if here.detectable is None
-        else _points(here.detectable, here, ""),
+        "detectable": _points(here.detectable, here, ""),
         "elsewhere_interval": _interval(elsewhere),
         "elsewhere_verdict": _verdict(elsewhere),
     }
@@ -99,22 +94,15 @@ def _cells(average: Average) -> dict[str, Cell]:
 
 def _effect(comparison: Comparison) -> Cell:
     low, high = (None if bound is None else 100 * bound for bound in (comparison.low, comparison.high))
-    cell = _points(comparison.effect, comparison, "+")
-    return Cell(
-        cell.value,
-        cell.text,
-        low,
-        high,
-        flags=("too few positives for the interval to hold",) if comparison.few else (),
-    )
+    flags = (FEW_POSITIVES,) if comparison.few else ()
+    return replace(_points(comparison.effect, comparison), low=low, high=high, flags=flags)
 
 
 def _interval(comparison: Comparison) -> Cell:
     if comparison.low is None or comparison.high is None:
         return Cell(text="–", reason=comparison.note or comparison.verdict)
-    return Cell(
-        text=f"{_points(comparison.low, comparison, '+').text} to {_points(comparison.high, comparison, '+').text}"
-    )
+    low, high = (_points(bound, comparison).text for bound in (comparison.low, comparison.high))
+    return Cell(text=f"{low} to {high}")
 
 
 def _probability(comparison: Comparison) -> Cell:
@@ -129,10 +117,12 @@ def _verdict(comparison: Comparison) -> Cell:
     return Cell(text=comparison.verdict, reason=comparison.note)
 
 
-def _points(value: float, comparison: Comparison, sign: str) -> Cell:
+def _points(value: float | None, comparison: Comparison, sign: str = "+") -> Cell:
     """A difference in points of a percent, rounded by its standard error."""
     from petlbench.statistics.rounding import round_by_uncertainty
 
+    if value is None:
+        return Cell(text="–", reason=comparison.note)
     if comparison.error:
         text = round_by_uncertainty(100 * value, 100 * comparison.error)
         return Cell(100 * value, f"+{text}" if sign and value > 0 else text)
@@ -158,14 +148,12 @@ def _table_notes(rows: Sequence[Row]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in titles.items()]
 
 
-def _series(line: Line, one: Comparison) -> Series:
-    bounds = [None if bound is None else 100 * bound for bound in (one.low, one.high)]
-    return Series(
-        line.key, line.title, {"effect": [100 * one.effect], "effect_low": bounds[:1], "effect_high": bounds[1:]}
-    )
-
-
-def _figure(title: str, series: Sequence[Series], caption: str) -> Figure:
+def _figure(title: str, rows: Sequence[Row], caption: str) -> Figure:
+    effects = [(row, row.cells["effect"]) for row in rows]
+    series = [
+        Series(row.key, row.title, {"effect": [cell.value], "effect_low": [cell.low], "effect_high": [cell.high]})
+        for row, cell in effects
+    ]
     axes = (Axis("effect", "effect", "points"), Axis("row", "method"))
     return Figure.of("comparison", "intervals", title, axes, series, caption=caption, marks={"line": 0})
 

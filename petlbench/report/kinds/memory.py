@@ -61,11 +61,7 @@ class Forecast:
 
 
 def memory_document(forecast: Forecast) -> Document:
-    """The report of a forecast.
-
-    Args:
-        forecast: What was predicted.
-    """
+    """The report of a forecast."""
     tables = _peaks(forecast) if forecast.varied is None else _by_value(forecast, forecast.varied)
     return Document(
         "memory",
@@ -79,9 +75,6 @@ def memory_document(forecast: Forecast) -> Document:
 
 def memory_figure(forecast: Forecast) -> Figure:
     """Memory over what is varied, one line or group of bars a method; else what the peak of each method is made of.
-
-    Args:
-        forecast: What was predicted.
 
     Raises:
         InputError: When there is nothing to draw.

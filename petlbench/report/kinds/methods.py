@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from petlbench.report.audits import add_baselines
-from petlbench.report.cells import mark_best
+from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
 from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
@@ -55,21 +55,13 @@ def main_table(inputs: ReportInputs) -> Table:
     titles = {run.run_id: line.title for line in context.grid.lines for run in line.all_runs}
     check_cells(runs, lambda run: titles[run.run_id])
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
-    lines = context.grid.lines
-    by_column = {
-        maker.column.key: mark_best([maker.make(line, context) for line in lines], maker.column.better)
-        for maker in makers
-    }
-    rows = [
-        Row(
-            line.key,
-            line.title,
-            {name: cells[number] for name, cells in by_column.items()},
-            runs=tuple(run.run_id for run in line.all_runs),
-        )
-        for number, line in enumerate(lines)
-    ]
     columns = [maker.column for maker in makers]
+    cells = [{maker.column.key: maker.make(line, context) for maker in makers} for line in context.grid.lines]
+    rows = [
+        Row(line.key, line.title, by_column, runs=tuple(run.run_id for run in line.all_runs))
+        for line, by_column in zip(context.grid.lines, cells, strict=True)
+    ]
+    rows = mark_rows(rows, columns)
     commands = _commands(columns, context, str(inputs.request.output or ""), card.name if card.variants else "")
     table = Table(
         "main",
@@ -85,12 +77,7 @@ def main_table(inputs: ReportInputs) -> Table:
 
 
 def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> str:
-    """The settings that results have in common, in words.
-
-    Args:
-        settings: As `petlbench.report.selection.common_settings` gives them.
-        but: Keys that are left out.
-    """
+    """The settings that results have in common, in words."""
     words = {
         "backbone": "{}",
         "weights": "weights {}",

@@ -95,12 +95,7 @@ LATEX_DOCUMENT = ReportFormat(
 
 
 def render_table(table: Table, label: str) -> str:
-    r"""Write one table; one that is wider than the page is made smaller as a whole, and a long one goes on in others.
-
-    Args:
-        table: The table.
-        label: For ``\ref``.
-    """
+    """Write one table; one that is wider than the page is made smaller as a whole, and a long one goes on in others."""
     pages = [table.rows[first : first + _MOST_ROWS] for first in range(0, len(table.rows), _MOST_ROWS)] or [[]]
     title = escape(table.title)
     captions = [[rf"\caption{{{title}. {escape(table.caption)}}}", rf"\label{{{label}}}"]]

@@ -28,11 +28,7 @@ MARKDOWN = ReportFormat(name="md", title="Markdown", suffix=".md", render=render
 
 
 def render_table(table: Table) -> str:
-    """Write a table with its caption and notes; a group of columns stands in each heading.
-
-    Args:
-        table: The table.
-    """
+    """Write a table with its caption and notes; a group of columns stands in each heading."""
     columns = list(table.columns)
     headings = [escape(table.row_title), *(escape(_heading(column)) for column in columns)]
     rules = [":--", *("--:" if column.numeric else ":--" for column in columns)]

@@ -31,9 +31,6 @@ def choose_address(uri: str | None, output: Path) -> str:
 def check_address(uri: str) -> None:
     """Check that MLflow knows this kind of address, without going there.
 
-    Args:
-        uri: The address.
-
     Raises:
         InputError: When it knows none such (kind ``bad_tracking_uri``), or a PostgreSQL driver is missing
             (``missing_extra``).

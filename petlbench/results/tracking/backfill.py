@@ -101,13 +101,7 @@ def group_of(config: RunConfig) -> str:
 
 
 def send_missing(queue: SendQueue, ended: Sequence[Ended], progress: Progress) -> Tracked:
-    """Send what the store lacks.
-
-    Args:
-        queue: The tasks for the store.
-        ended: The runs; such as can still go on are left out.
-        progress: Told how far it is.
-    """
+    """Send what the store lacks."""
     rest = [run for run in ended if run.result.status != "interrupted"]
     tracked = Tracked(queue.place)
     progress.phase("sending to MLflow", len(rest))

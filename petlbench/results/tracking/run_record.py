@@ -135,11 +135,7 @@ def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def content_of(folder: Path) -> str:
-    """A digest of a result but for its scores, which are those of the time when its run ended.
-
-    Args:
-        folder: The result's folder.
-    """
+    """A digest of a result but for its scores, which are those of the time when its run ended."""
     document = json.loads((folder / FILE).read_text(encoding="utf-8"))
     document.pop("scores", None)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

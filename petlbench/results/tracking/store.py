@@ -80,9 +80,6 @@ class Store:
     def experiment(self, name: str) -> str:
         """Find or make an experiment.
 
-        Args:
-            name: Its name.
-
         Returns:
             MLflow's identifier of it.
 

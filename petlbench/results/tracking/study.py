@@ -133,9 +133,6 @@ def study_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
     Memory of several sources has no mean.
 
-    Args:
-        results: The results of a study, with their scores.
-
     Returns:
         Values by column, the same columns in every row: ``method``, ``dataset``, ``seeds`` (finished runs),
         ``unfinished`` (other ones), ``memory_source``, and mean (and ``…_std``) of figures: scores are fractions,

@@ -17,11 +17,7 @@ _AUC, _VALIDATION = MEASURES[0], MEASURES[1]
 
 
 def run_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Plot every group of runs: one figure a dataset and source of memory, and one of the averages of all datasets.
-
-    Args:
-        groups: Runs that differ in their seeds alone.
-    """
+    """Plot every group of runs: one figure a dataset and source of memory, and one of the averages of all datasets."""
     by_dataset = [
         _scatter(f"{dataset}{f', memory: {source}' if source else ''}", members)
         for (dataset, source), members in _by(groups, "dataset", "source").items()
@@ -30,11 +26,7 @@ def run_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Plot the epochs of every dataset: mean over seeds, with a band from the lowest to the highest seed.
-
-    Args:
-        groups: Runs that differ in their seeds alone.
-    """
+    """Plot the epochs of every dataset: mean over seeds, with a band from the lowest to the highest seed."""
     figures = []
     for (dataset,), members in _by(groups, "dataset").items():
         shown = _best([group for group in members if any(run.get("curve") for run in group.runs)])
@@ -51,11 +43,7 @@ def curve_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Confusion matrices of the test split, summed over seeds, for each group.
-
-    Args:
-        groups: Runs that differ in their seeds alone.
-    """
+    """Confusion matrices of the test split, summed over seeds, for each group."""
     axes = [Axis("predicted", "predicted class"), Axis("true", "true class")]
     figures = []
     for (dataset,), members in _by(groups, "dataset").items():

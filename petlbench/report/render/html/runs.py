@@ -90,11 +90,7 @@ def pick(run: Run, path: str) -> Any:
 
 
 def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
-    """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None.
-
-    Args:
-        runs: As their ``result.json`` has them.
-    """
+    """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None."""
     measures = [measure for measure in MEASURES if any(measure.of(run) is not None for run in runs)]
     settings = [_flat(run.get("config", {})) for run in runs]
     varied = _varied(settings)[:_SHOWN_SETTINGS]

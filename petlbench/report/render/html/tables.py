@@ -13,11 +13,7 @@ __all__ = ["table_parts"]
 
 
 def table_parts(table: Table) -> Iterator[str]:
-    """Write a table with what stands above and below it.
-
-    Args:
-        table: The table.
-    """
+    """Write a table with what stands above and below it."""
     reasons = _Reasons()
     title = html.escape(table.title)
     yield f'<section class="table" id="{html.escape(f"table-{table.key}")}"><h2>{title}</h2>'
