@@ -22,7 +22,7 @@ from petlbench.results.stored import ALIKE, Stored
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Level", "Repeats", "Results", "Spread", "load_results", "load_trials", "searches", "with_scores"]
+__all__ = ["Repeats", "Results", "Spread", "load_results", "load_trials", "mean_curve", "searches", "with_scores"]
 
 Level = Literal["run", "cell", "epoch", "image"]
 
@@ -176,6 +176,23 @@ def load_trials(output: Path) -> Results:
     """Read the trials of all searches that wrote to a folder; none where there are none."""
     folder = output / "trials"
     return Results.of(_read(folder) if folder.is_dir() else ())
+
+
+def mean_curve(
+    curves: Iterable[Iterable[Mapping[str, Any]]], figure: str, factor: float = 1
+) -> dict[int, tuple[float, float, float]]:
+    """Mean, lowest and highest of a figure over the curves of runs, by epoch; epochs at which none has it are left out.
+
+    Args:
+        curves: The epochs of each run, as `petlbench.results.result.Result` has them.
+        figure: Its name there, such as ``val_auc``.
+        factor: What it is multiplied by.
+    """
+    points: dict[int, list[float]] = {}
+    for entry in (entry for curve in curves for entry in curve if "epoch" in entry):
+        if isinstance(value := entry.get(figure), int | float):
+            points.setdefault(int(entry["epoch"]), []).append(factor * value)
+    return {epoch: (fmean(values), min(values), max(values)) for epoch, values in sorted(points.items())}
 
 
 def searches(trials: Iterable[Stored]) -> dict[tuple[str, str], list[Stored]]:
