@@ -8,8 +8,7 @@ from petlbench.report.document import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.papers_recomputed import printed_report
 from petlbench.report.registry import ReportKind
-from petlbench.report.request import ReportRequest
-from petlbench.report.spec import ReportCard
+from petlbench.report.spec import ReportCard, ReportRequest
 
 __all__ = ["build_report"]
 

@@ -32,7 +32,7 @@ def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> C
     if judged is None:
         return Cell(text=reason.partition(":")[0], reason=reason)
     std, low, high = (None if x is None else 100 * x for x in (judged.std, judged.low, judged.high))
-    flags = (FEW_POSITIVES,) if judged.few else ()
+    flags: tuple[str, ...] = (FEW_POSITIVES,) if judged.few else ()
     if expected is not None and judged.runs < expected:
         flags += (f"{judged.runs} of {expected} runs",)
     return Cell(100 * judged.mean, rounded(100 * judged.mean, std, low, high), low, high, std, flags=flags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Literal
 
@@ -82,8 +83,12 @@ def _datasets(context: Context) -> list[Maker]:
         title, marks = context.grid.titles[name], context.flagged.get(name)
         heading = f"{title} ({', '.join(marks)})" if marks else title
         column = Column(name, heading, "%", context.metric.direction)
-        makers.append(Maker(column, lambda line, context, name=name: context.cell(line, name)))
+        makers.append(Maker(column, partial(_score, name)))
     return makers
+
+
+def _score(dataset: str, line: Line, context: Context) -> Cell:
+    return context.cell(line, dataset)
 
 
 def _averages(context: Context) -> list[Maker]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from petlbench.metrics.classification import AUC
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell
-from petlbench.report.evidence import evidence_of
 from petlbench.report.grid import Grid, Line, peak
 from petlbench.results.stored import Stored
 from petlbench.results.table import searches
@@ -21,6 +20,7 @@ from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
+    from petlbench.statistics.runs import Scored
 
 __all__ = ["Context"]
 
@@ -68,8 +68,17 @@ class Context:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """What the statistics draw from."""
-        return evidence_of(self.grid.lines, self.metric)
+        """The finished runs of all rows, which take the place of methods; predictions are read when something asks."""
+        from petlbench.statistics.comparison import Evidence
+
+        records = [
+            scored
+            for line in self.grid.lines
+            for name, runs in line.runs.items()
+            for run in runs
+            if (scored := _scored(run, line.key, name, self.metric.name)) is not None
+        ]
+        return Evidence(records, self.metric)
 
     def cell(self, line: Line, dataset: str) -> Cell:
         """A row's score on a dataset, in percent."""
@@ -115,3 +124,16 @@ class Context:
             return None
         score, *others = (float(cost) for cost in costs if cost is not None)
         return (-score if self.metric.direction == "higher" else score, *others)
+
+
+def _scored(run: Stored, row: str, dataset: str, metric: str) -> Scored | None:
+    from petlbench.statistics.runs import Scored
+
+    score = run.score(metric)
+    if score is None:
+        return None
+    images = run.document.get("data", {}).get("images") or {}
+    test_to_train = images["test"] / images["train"] if images.get("test") and images.get("train") else None
+    interval = (run.document.get("intervals") or {}).get("test", {}).get(metric)
+    read = partial(run.predictions, "test")
+    return Scored(row, dataset, run.seed, run.split, score, read, test_to_train, interval)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.results.names import dataset_names
+from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.results.result import Result
 
 __all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics"]
@@ -131,6 +132,16 @@ class Stored:
         """A score, as a fraction; None where there is none."""
         value = self.document["metrics"].get(split, {}).get(metric)
         return None if value is None else float(value)
+
+    @property
+    def predictions_file(self) -> Path | None:
+        """Where its predictions lie; None where it kept none."""
+        name = self.document.get("artifacts", {}).get("predictions")
+        return None if self.folder is None or name is None else self.folder / name
+
+    def predictions(self, split: str) -> Predictions | None:
+        """The predictions on a split, read anew; None where it kept none."""
+        return None if self.predictions_file is None else read_predictions(self.predictions_file, split)
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """A figure of memory in bytes: of the training step, or of another phase."""

@@ -270,8 +270,7 @@ def _images(results: Results) -> pd.DataFrame:
 
     frames = []
     for run in results.runs:
-        file = run.document.get("artifacts", {}).get("predictions")
-        frame = None if run.folder is None or file is None else read_frame(run.folder / file)
+        frame = None if run.predictions_file is None else read_frame(run.predictions_file)
         if frame is not None:
             # The frame's own "split" is that of the image; the run's is how the dataset was split.
             frames.append(frame.assign(**{name: _identity(run)[name] for name in _OF_IMAGE})[[*_OF_IMAGE, *frame]])

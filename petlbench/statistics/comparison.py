@@ -217,7 +217,9 @@ def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
     bounds = [_combined(image, seeds, split) for image in sides]
     alone = seeds is None and split is None
     sources = sides if alone else [source for source, _, _ in bounds]
-    low, high = (source and quantile(level, source.df) * math.sqrt(source.variance) for source in sources)
+    low, high = (
+        None if source is None else quantile(level, source.df) * math.sqrt(source.variance) for source in sources
+    )
     return Cell(
         method,
         dataset,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from petlbench.report.cells import FEW_POSITIVES, rounded
 from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
-from petlbench.report.evidence import predictions_of
 from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.registry import ReportKind
@@ -60,7 +59,7 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
 
     metrics = []
     for run in runs:
-        val, test = (predictions_of(run, split) for split in ("val", "test"))
+        val, test = run.predictions("val"), run.predictions("test")
         if val is not None and test is not None:
             metrics.append(clinical(val, test, inputs.card.specificity))
         inputs.progress.advance()
@@ -99,14 +98,14 @@ def _estimate(metrics: ClassMetrics, key: str) -> Estimate:
 
 
 def _cell(estimates: Sequence[Estimate], factor: float) -> Cell:
-    spread, low, high = (
+    spread, *bounds = (
         Spread.of(None if value is None else factor * value for value in values)
         for values in zip(*((each.value, each.low, each.high) for each in estimates), strict=True)
     )
     if spread is None:
         return Cell(text="–", reason="undefined: a class is missing from the split")
-    bounds = [None if bound is None else bound.mean for bound in (low, high)]
-    return Cell(spread.mean, rounded(spread.mean, spread.std, *bounds), *bounds, spread.std)
+    low, high = (None if bound is None else bound.mean for bound in bounds)
+    return Cell(spread.mean, rounded(spread.mean, spread.std, low, high), low, high, spread.std)
 
 
 def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) -> Iterator[Figure]:

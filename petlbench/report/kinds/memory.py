@@ -245,23 +245,21 @@ def _grid(
 def _refused(rows: Sequence[Row]) -> Iterator[Table]:
     refused = [row for row in rows if row.refused is not None]
     if refused:
-        where = [", ".join(f"{name} {value}" for name, value in row.run.varied.items()) for row in refused]
-        at = [Column("at", "at", numeric=False)] if any(where) else []
-        columns = [Column("method", "method"), *at, Column("why", "why", numeric=False)]
-        cells = [
-            [row.run.method, *([place] if at else []), row.refused or ""]
-            for row, place in zip(refused, where, strict=True)
-        ]
+        names = ["method", *(["at"] if any(row.run.varied for row in refused) else []), "why"]
+        cells = []
+        for row in refused:
+            place = ", ".join(f"{name} {value}" for name, value in row.run.varied.items())
+            texts = {"method": row.run.method, "at": place, "why": row.refused or ""}
+            cells.append([texts[name] for name in names])
+        columns = [Column(name, name, numeric=name == "method") for name in names]
         yield table_of("refused", "not predicted", columns, cells)
 
 
 def _papers(comparison: Comparison) -> Iterator[Table]:
     columns = [
         Column("paper", "paper"),
-        Column("row", "row", numeric=False),
-        Column("method", "method", numeric=False),
-        Column("printed", "printed"),
-        Column("predicted", "predicted"),
+        *(Column(name, name, numeric=False) for name in ("row", "method")),
+        *(Column(name, name) for name in ("printed", "predicted")),
         Column("error", "error", "%"),
         Column("this_row_is", "this row is", numeric=False),
         Column("fp32_allocated", "fp32 allocated"),

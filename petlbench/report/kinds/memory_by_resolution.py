@@ -14,9 +14,8 @@ from petlbench.report.grid import peak
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.methods import describe_settings
 from petlbench.report.registry import ReportKind
-from petlbench.report.request import ReportRequest
 from petlbench.report.selection import check_alike, common_settings
-from petlbench.report.spec import PRESETS, ReportCard
+from petlbench.report.spec import PRESETS, ReportCard, ReportRequest
 from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) 
 
 def _points(figure: Figure, areas: Areas) -> list[tuple[Dot, Style, str]]:
     """The dots with their styles and roles."""
-    points = []
+    points: list[tuple[Dot, Style, str]] = []
     for series, style in styles(figure):
         sizes = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
         places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), sizes, strict=True)
