@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,8 +13,6 @@ from petlbench.results.planned import PlannedRuns, reason_of
 from petlbench.results.stored import Stored
 
 __all__ = ["Grid", "Line", "build_grid", "peak"]
-
-_NOT_RUN = reason_of(None)
 
 
 @dataclass(frozen=True)
@@ -142,18 +141,16 @@ def _why(method: str, runs: Sequence[Stored], dataset: str, planned: PlannedRuns
     if unfinished:
         error = unfinished[0].document.get("error") or {}
         return reason_of(unfinished[0].status, str(error.get("message", "")))
-    done = {run.seed for run in runs if run.finished}
-    reasons = (
-        reason
-        for (name, where, seed), reason in planned.reasons.items()
-        if (name, where) == (method, dataset) and seed not in done and reason != "finished"
-    )
-    return next(reasons, _NOT_RUN)
+    done = {run.seed for run in runs}
+    for (*cell, seed), reason in planned.reasons.items():
+        if cell == [method, dataset] and seed not in done and reason != "finished":
+            return reason
+    return reason_of(None)
 
 
 def _titles(datasets: Sequence[str], results: Sequence[Stored], catalog: Catalog) -> dict[str, str]:
     stored = {run.dataset: str(run.document.get("data", {}).get("title") or run.dataset) for run in reversed(results)}
     cards = {name: entry.title for name, entry in catalog.entries("dataset").items()}
     titles = {name: stored.get(name) or cards.get(name, name) for name in datasets}
-    alike = {title for title in titles.values() if list(titles.values()).count(title) > 1}
-    return {name: name if title in alike else title for name, title in titles.items()}
+    counts = Counter(titles.values())
+    return {name: name if counts[title] > 1 else title for name, title in titles.items()}

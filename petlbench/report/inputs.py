@@ -41,8 +41,7 @@ class ReportInputs:
         Raises:
             InputError: When there are none.
         """
-        request = self.request
-        return choose(self._stored.runs, request.preset, request.where, request.results)
+        return choose(self._stored.runs, self.request.preset, self.request.where, self.request.results)
 
     @property
     def finished(self) -> list[Stored]:

@@ -12,7 +12,7 @@ from petlbench.results.names import dataset_names
 from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.results.result import Result
 
-__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics"]
+__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics", "flat"]
 
 ALIKE = (
     "backbone",
@@ -155,6 +155,14 @@ class Stored:
         return float(self.document["timing"].get(name) or 0.0)
 
 
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """What nested mappings hold, by their keys joined by dots."""
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        leaves |= flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return leaves
+
+
 def final_metrics(result: Result) -> dict[str, float]:
     """The figures of a result that a tracker shows beside the curves."""
     figures = Stored(result.document()).figures
@@ -170,7 +178,6 @@ def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     memory, inference = document.get("memory") or {}, document.get("inference") or {}
     yield from ((f"memory_{name}", memory.get(name)) for name in _MEMORY)
     yield from ((f"inference_{name}", inference.get(name)) for name in ("latency", "images_per_second"))
-    peak = inference.get("memory") or {}
-    yield from ((f"inference_memory_{name}", peak.get(name)) for name in _MEMORY)
+    yield from ((f"inference_memory_{name}", (inference.get("memory") or {}).get(name)) for name in _MEMORY)
     yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
     yield from ((f"seconds_{name}", value) for name, value in document["timing"].items())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic_core import from_json  # three times as fast as json
 
@@ -108,16 +108,13 @@ class Results:
         """
         stored = list(runs)
         references = References(run.document for run in stored)
-        named = [*(dataset for study in studies for dataset in study.get("datasets", []))]
-        named += [run["dataset"] for study in studies for run in study.get("runs", [])]
-        names = dataset_names([*(str(run.config["dataset"]) for run in stored), *named])
+        datasets = [str(run.config["dataset"]) for run in stored]
+        planned = [dataset for study in studies for dataset in study.get("datasets", [])]
+        planned += [run["dataset"] for study in studies for run in study.get("runs", [])]
+        names = dataset_names([*datasets, *planned])
         scored = [
-            replace(
-                run,
-                document={**run.document, "scores": references.scores(run.document)},
-                name=names[str(run.config["dataset"])],
-            )
-            for run in stored
+            replace(run, document={**run.document, "scores": references.scores(run.document)}, name=names[dataset])
+            for run, dataset in zip(stored, datasets, strict=True)
         ]
         full = [run for run in scored if run.finished and run.method == REFERENCE]
         return cls(scored, full, planned_runs(studies, names))
@@ -142,10 +139,14 @@ class Results:
         Raises:
             InputError: When there is no such level, or predictions are damaged.
         """
-        if level not in _FRAMES:
-            levels = ", ".join(_FRAMES)
-            raise InputError(f"there is no level '{level}'", hint=f"give one of {levels}", kind="unknown_level")
-        return _FRAMES[level](self)
+        import pandas as pd
+
+        if level == "image":
+            return _images(self)
+        if level not in _ROWS:
+            hint = f"give one of {', '.join(get_args(Level))}"
+            raise InputError(f"there is no level '{level}'", hint=hint, kind="unknown_level")
+        return pd.DataFrame(list(_ROWS[level](self)))
 
 
 def load_results(folder: Path | str, study: str | None = None) -> Results:
@@ -238,31 +239,23 @@ def _identity(run: Stored) -> dict[str, Any]:
     return {**names, "seed": run.seed, "split": run.split}
 
 
-def _runs(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = [{**_identity(run), **dict(zip(ALIKE, run.alike, strict=True)), **run.figures} for run in results.runs]
-    return pd.DataFrame(rows)
+def _runs(results: Results) -> Iterator[dict[str, Any]]:
+    for run in results.runs:
+        yield {**_identity(run), **dict(zip(ALIKE, run.alike, strict=True)), **run.figures}
 
 
-def _cells(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = []
+def _cells(results: Results) -> Iterator[dict[str, Any]]:
     for cell in results.cells():
         row = {"method": cell.method, "dataset": cell.dataset, **dict(zip(ALIKE, cell.runs[0].alike, strict=True))}
         row |= {"n": len(cell.finished), "unfinished": len(cell.runs) - len(cell.finished)}
         for name, spread in cell.spreads().items():
             row |= {name: spread.mean, f"{name}_std": spread.std}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        yield row
 
 
-def _epochs(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    curves = ((_identity(run), entry) for run in results.runs for entry in run.document.get("curve") or ())
-    return pd.DataFrame([{**identity, **entry} for identity, entry in curves])
+def _epochs(results: Results) -> Iterator[dict[str, Any]]:
+    for run in results.runs:
+        yield from ({**_identity(run), **entry} for entry in run.document.get("curve") or ())
 
 
 def _images(results: Results) -> pd.DataFrame:
@@ -278,9 +271,4 @@ def _images(results: Results) -> pd.DataFrame:
 
 
 _OF_IMAGE = ("run_id", "method", "dataset", "seed")
-_FRAMES: Mapping[str, Callable[[Results], pd.DataFrame]] = {
-    "run": _runs,
-    "cell": _cells,
-    "epoch": _epochs,
-    "image": _images,
-}
+_ROWS: Mapping[str, Callable[[Results], Iterator[dict[str, Any]]]] = {"run": _runs, "cell": _cells, "epoch": _epochs}

@@ -42,8 +42,6 @@ HTML = ReportFormat(name="html", title="HTML", suffix=".html", render=render, is
 
 
 def _parts(document: Document) -> Iterator[str]:
-    from plotly.offline import get_plotlyjs
-
     title = html.escape(document.title)
     yield "<!doctype html>"
     yield '<html lang="en"><head><meta charset="utf-8">'
@@ -60,7 +58,7 @@ def _parts(document: Document) -> Iterator[str]:
     yield "<noscript><p>Plots, sorting, filters and the details of runs need JavaScript.</p></noscript></main>"
     yield f'<script type="application/json" id="data">{as_json(rounded(_data(document)))}</script>'
     yield f'<script type="application/json" id="details">{as_json(_details(document.runs))}</script>'
-    yield f'<script type="text/plain" id="plotly">{pack(get_plotlyjs())}</script>'
+    yield f'<script type="text/plain" id="plotly">{pack(_plotly())}</script>'
     code = "\n".join(_asset(name) for name in _SCRIPTS)
     yield f'<script>(() => {{\n"use strict";\n{code}\n}})();</script></body></html>'
 
@@ -135,6 +133,12 @@ def _by_column(run: dict[str, Any]) -> dict[str, Any]:
     curve = run.get("curve") or []
     names = dict.fromkeys(name for entry in curve for name in entry)
     return {**run, "curve": {name: [entry.get(name) for entry in curve] for name in names}}
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
 
 
 def _asset(name: str) -> str:

@@ -86,7 +86,7 @@ def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -
         name.set_position((x, y))
         if distance > _LEAD:
             # A thin line joins the dot with the nearest edge of its name.
-            edge = tuple(math.copysign(max(abs(at) - side / 2, 0.0), at) for at, side in ((x, width), (y, height)))
+            edge = math.copysign(max(abs(x) - width / 2, 0.0), x), math.copysign(max(abs(y) - height / 2, 0.0), y)
             arrow = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": dot.radius}
             axes.annotate("", (dot.x, dot.y), edge, textcoords="offset points", arrowprops=arrow)
 
