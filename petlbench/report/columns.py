@@ -119,13 +119,10 @@ _FAMILIES: Mapping[str, Callable[[Context], list[Maker]]] = {
 def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -> Maker:
     def make(line: Line, context: Context) -> Cell:
         size = line.memory(figure, phase)
-        if size is not None:
-            return number_cell(size / MIB, 1)
         if not line.all_runs:
             return Cell(text="–", reason="no finished run")
-        if phase is not None:
-            return Cell(text="–", reason="nothing is preloaded")
-        return Cell(text="–", reason=f"'{figure}' is not measured on {line.all_runs[0].config['device']}")
+        reason = f"'{figure}' is not measured on {line.all_runs[0].config['device']}"
+        return number_cell(None if size is None else size / MIB, 1, "nothing is preloaded" if phase else reason)
 
     return Maker(Column(key, title, "MiB", "lower" if phase is None else None), make)
 

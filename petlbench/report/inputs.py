@@ -112,8 +112,8 @@ class ReportInputs:
             "where": dict(request.where),
             "metric": request.metric,
             "memory": request.figure,
-            **(common_settings(self.finished) if self.finished else {}),
         }
+        settings |= common_settings(self.finished) if self.finished else {}
         runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.results]
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
 

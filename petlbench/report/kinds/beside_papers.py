@@ -66,12 +66,10 @@ def _cells(row: Row, printed: PaperRow, shared: Sequence[Column]) -> Mapping[str
         std = printed.stds.get(column.key)
         text = "–" if theirs is None else f"{theirs:,.{digits}f}" + ("" if std is None else f" ± {std:.2f}")
         cells[f"{column.key}_published"] = Cell(theirs, text, std=std, reason="not printed" if theirs is None else "")
-        difference = None if ours.value is None or theirs is None else ours.value - theirs
-        cells[f"{column.key}_difference"] = (
-            Cell(text="–", reason="one of the two is missing")
-            if difference is None
-            else Cell(difference, f"{difference:+,.{digits}f}")
-        )
+        difference = Cell(text="–", reason="one of the two is missing")
+        if ours.value is not None and theirs is not None:
+            difference = Cell(ours.value - theirs, f"{ours.value - theirs:+,.{digits}f}")
+        cells[f"{column.key}_difference"] = difference
     return cells
 
 

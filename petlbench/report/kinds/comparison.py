@@ -85,10 +85,10 @@ def _cells(average: Average) -> dict[str, Cell]:
         "effect": _effect(here),
         "interval": _interval(here),
         "p_better": _probability(here),
-        "verdict": _verdict(here),
+        "verdict": Cell(text=here.verdict, reason=here.note),
         "detectable": _points(here.detectable, here, ""),
         "elsewhere_interval": _interval(elsewhere),
-        "elsewhere_verdict": _verdict(elsewhere),
+        "elsewhere_verdict": Cell(text=elsewhere.verdict, reason=elsewhere.note),
     }
 
 
@@ -111,10 +111,6 @@ def _probability(comparison: Comparison) -> Cell:
     share = min(max(comparison.p_better, 0.0), 1.0)
     text = "> 0.999" if share > 0.999 else "< 0.001" if share < 0.001 else f"{share:.3f}"
     return Cell(share, text)
-
-
-def _verdict(comparison: Comparison) -> Cell:
-    return Cell(text=comparison.verdict, reason=comparison.note)
 
 
 def _points(value: float | None, comparison: Comparison, sign: str = "+") -> Cell:
@@ -169,8 +165,7 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
     tests = rank_tests(scores, base.key, direction=context.metric.direction)
     if tests is None:
         return [], []
-    titles = {line.key: line.title for line in lines}
-    return ([_diagram(tests, titles)] if tests.diagram else []), [tests.text]
+    return ([_diagram(tests, {line.key: line.title for line in lines})] if tests.diagram else []), [tests.text]
 
 
 def _diagram(tests: RankTests, titles: dict[str, str]) -> Figure:

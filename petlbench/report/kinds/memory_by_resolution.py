@@ -80,8 +80,8 @@ def _measured_report(inputs: ReportInputs) -> Document:
     check_alike(runs, but=(_SIZE, "training.epochs"))
     if not runs:
         raise InputError(f"no run in {request.results} has finished", hint="leave --measured out", kind="no_results")
-    methods = [name for name in card.study.methods if any(run.method == name for run in runs)]
-    methods += sorted({run.method for run in runs} - set(methods))
+    present = {run.method for run in runs}
+    methods = [*(name for name in card.study.methods if name in present), *sorted(present - {*card.study.methods})]
     pixels = sorted({int(run.config[_SIZE]) for run in runs})
     sizes = {method: {size: _measured(runs, method, size, request.figure) for size in pixels} for method in methods}
     source = {str((run.document.get("memory") or {}).get("source")) for run in runs}

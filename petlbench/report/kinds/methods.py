@@ -21,6 +21,8 @@ from petlbench.results.stored import Stored
 __all__ = ["METHODS", "VARIANTS", "describe_settings", "main_table"]
 
 _MARKED = "Best bold, second underlined."
+_PME = "PME refers to full fine-tuning in the same setting."
+_PRELOADING = "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
 _FRONT = (
     "Front 1: no other row is at least as good in average, memory, learnable parameters and time of a run at once; "
     "front 2: only rows of front 1 are; and so on."
@@ -63,16 +65,9 @@ def main_table(inputs: ReportInputs) -> Table:
     ]
     rows = mark_rows(rows, columns)
     commands = _commands(columns, context, str(inputs.request.output or ""), card.name if card.variants else "")
-    table = Table(
-        "main",
-        card.title,
-        columns,
-        rows,
-        _caption(columns, context),
-        _notes(columns, rows, context),
-        "variant" if card.variants else "method",
-        commands,
-    )
+    caption, notes = _caption(columns, context), _notes(columns, rows, context)
+    row_title = "variant" if card.variants else "method"
+    table = Table("main", card.title, columns, rows, caption, notes, row_title, commands)
     return add_baselines(table, inputs.audits, context)
 
 
@@ -89,38 +84,31 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
         "attention_kernel": "attention {}",
         "device": "on {}",
     }
-    usual = {("weights", "default")}
-    said = [
+    parts = [
         text.format(settings[key]) if (key, settings[key]) != ("training.epochs", 1) else "1 epoch"
         for key, text in words.items()
-        if settings.get(key) is not None and key not in but and (key, settings[key]) not in usual
+        if settings.get(key) is not None and key not in but and (key, settings[key]) != ("weights", "default")
     ]
-    said.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
+    parts.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
     if settings.get("training.accumulate") not in (None, 1):
-        said.append(f"batches in {settings['training.accumulate']} micro-batches")
-    return ", ".join(said)
+        parts.append(f"batches in {settings['training.accumulate']} micro-batches")
+    return ", ".join(parts)
 
 
 def _caption(columns: Sequence[Column], context: Context) -> str:
     runs = context.grid.all_runs
     keys = {column.key for column in columns}
-    said = []
-    if keys & set(context.grid.datasets) or "average" in keys:
-        said.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
+    sentences = []
+    if keys & {*context.grid.datasets, "average"}:
+        sentences.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
     if runs:
-        said.append(f"Setting: {describe_settings(common_settings(runs))}.")
+        sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:
-            source = runs[0].document.get("memory") or {}
-            said.append(
-                f"Memory: '{context.figure}', peak of a training step, measured on {source.get('source')}; "
-                "PME refers to full fine-tuning in the same setting."
-            )
+            source = (runs[0].document.get("memory") or {}).get("source")
+            sentences.append(f"Memory: '{context.figure}', peak of a training step, measured on {source}; {_PME}")
         if "cache" in keys:
-            said.append(
-                "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
-            )
-    said.append(_MARKED)
-    return " ".join([*said, _FRONT] if "front" in keys else said)
+            sentences.append(_PRELOADING)
+    return " ".join([*sentences, _MARKED, _FRONT] if "front" in keys else [*sentences, _MARKED])
 
 
 def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
@@ -167,10 +155,9 @@ def _hardware(runs: Sequence[Stored]) -> list[str]:
     machines = set()
     for run in runs:
         hardware = (run.document.get("environment") or {}).get("hardware") or {}
-        gpus = ", ".join(
-            str(gpu.get("name", gpu)) if isinstance(gpu, dict) else str(gpu) for gpu in hardware.get("gpus") or ()
-        )
-        machines.add(gpus if run.config["device"] == "cuda" else str(hardware.get("processor", "")))
+        gpus = (gpu.get("name", gpu) if isinstance(gpu, dict) else gpu for gpu in hardware.get("gpus") or ())
+        is_gpu = run.config["device"] == "cuda"
+        machines.add(", ".join(map(str, gpus)) if is_gpu else str(hardware.get("processor", "")))
     if len(machines) < 2:
         return []
     return [f"Times are of several machines and do not compare: {'; '.join(sorted(machines))}."]

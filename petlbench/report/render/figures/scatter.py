@@ -39,8 +39,8 @@ def draw_scatter(axes: Axes, figure: Figure) -> None:
             edgecolor="black" if style.marker else None,
             zorder=3,
         )
-    for direction, key in (("x", figure.x), ("y", figure.y)):
-        prepare_axis(axes, direction, figure.axis(key))
+    prepare_axis(axes, "x", figure.axis(figure.x))
+    prepare_axis(axes, "y", figure.axis(figure.y))
     axes.margins(0.12)
     front = _draw_front(axes, figure, [dot for dot, _, role in points if role == "data"])
     _draw_legend(axes, figure, areas, front)
