@@ -54,12 +54,7 @@ def fill_command(
 
 
 def reference_command(like: Sequence[Stored], output: str) -> str:
-    """The command of the run that PME refers to.
-
-    Args:
-        like: Runs whose settings it must have.
-        output: Folder of the results; empty for the default.
-    """
+    """The command of the run that PME refers to, in the settings of other runs."""
     words = ["petlbench", "run", "--method", REFERENCE, "--dataset", str(like[0].config["dataset"])]
     return shlex.join([*words, *_settings(like, output)])
 

@@ -90,10 +90,6 @@ def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
 def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> None:
     """Check that the results of one cell are repeats of one configuration.
 
-    Args:
-        results: Those that would be averaged.
-        label: Names the row of a result.
-
     Raises:
         InputError: When two results of a row on one dataset differ in more than seed and split.
     """

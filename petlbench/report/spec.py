@@ -190,7 +190,7 @@ def _build(cls: type[Any], values: Any, entry: Entry, where: str, **parts: Any) 
     names = {field_.name for field_ in fields(cls)}
     for name in values:
         if name not in names:
-            error = unknown_name("field", f"{where}{name}", [f"{where}{known}" for known in names])
+            error = unknown_name("field", f"{where}{name}", [f"{where}{field_name}" for field_name in names])
             raise _broken(entry, f"{error.message}; {error.hint}")
     try:
         return cls(

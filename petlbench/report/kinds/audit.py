@@ -27,12 +27,7 @@ _Rows = list[list[Cell | str]]
 
 
 def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
-    """The report of an audit.
-
-    Args:
-        audit: What came out.
-        dataset: Where the images of pairs are read from; None leaves pictures out.
-    """
+    """The report of an audit, with pictures of pairs where their dataset is given."""
     return Document(
         f"audit-{audit.dataset}",
         f"audit of {audit.dataset}",

@@ -140,10 +140,10 @@ class Store:
         if parents := self.parents(experiment_id, group):
             return str(parents[0].info.run_id)
         own = {**tags, KIND_TAG: "group", GROUP_TAG: group}
-        made = str(self.create(experiment_id, name=group, tags=own).info.run_id)
+        new = str(self.create(experiment_id, name=group, tags=own).info.run_id)
         oldest = str(self.parents(experiment_id, group)[0].info.run_id)
-        if oldest != made:
-            self.client.delete_run(made)
+        if oldest != new:
+            self.client.delete_run(new)
         return oldest
 
     def parents(self, experiment_id: str, group: str) -> list[Run]:

@@ -69,11 +69,7 @@ def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y
 
 
 class Areas:
-    """The areas of dots: they grow with the logarithm on a logarithmic axis, else with the value.
-
-    Args:
-        figure: Its ``size`` names the axis; without one all dots are of one size.
-    """
+    """Areas of dots by the figure's ``size``: they grow with its logarithm on a logarithmic axis, else with itself."""
 
     def __init__(self, figure: Figure) -> None:
         self.axis: Axis | None = figure.axis(figure.size) if figure.size else None
