@@ -377,15 +377,14 @@ def report(
         results: A folder of results, ``mlflow:URI`` or ``papers:NAME``.
         catalog: Folders with reports, metrics, … of your own.
         progress: Whether a bar shows what goes on.
-        options: Fields of `petlbench.report.request.ReportRequest`: ``study``, ``preset``, ``where``, ``columns``,
+        options: Fields of `petlbench.report.spec.ReportRequest`: ``study``, ``preset``, ``where``, ``columns``,
             ``metric``, ``against``, …
 
     Raises:
         InputError: When there are no results for it, or none that one table may hold.
     """
     from petlbench.report.build import build_report
-    from petlbench.report.request import ReportRequest
-    from petlbench.report.spec import load_report
+    from petlbench.report.spec import ReportRequest, load_report
 
     names = [each.name for each in fields(ReportRequest)]
     for option in options:

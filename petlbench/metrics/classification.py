@@ -108,9 +108,6 @@ _FACTS = ("confusion_matrix", "support", "classes_absent", "count")
 def load_metrics(catalog: Catalog) -> tuple[Metric, ...]:
     """The rows of all metrics: the shipped ones as `METRICS` has them, then the user's own by name.
 
-    Args:
-        catalog: The catalogues.
-
     Raises:
         InputError: When a file cannot be imported, or a name means something else in ``result.json``.
     """

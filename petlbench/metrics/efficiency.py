@@ -80,10 +80,8 @@ def _distance(reference: _Document, result: _Document) -> tuple[bool, bool, bool
     """How far a reference is from a run: another dataset, another split of it, another seed."""
     first, second = reference["config"], result["config"]
     data, split, seed = ("dataset", "dataset_settings"), ("split", "split_seed"), ("seed",)
-    other_data, other_split, other_seed = (
-        any(first.get(name) != second.get(name) for name in names) for names in (data, split, seed)
-    )
-    return other_data, other_split, other_seed, reference["run_id"]
+    others = [any(first.get(name) != second.get(name) for name in names) for names in (data, split, seed)]
+    return others[0], others[1], others[2], reference["run_id"]
 
 
 def ppe(score: float, ratio: float) -> float:

@@ -58,10 +58,6 @@ def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
 def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
     """Compute the recall of each class that is present, and what each image contributes to its error.
 
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-
     Returns:
         The recalls, (K,), and the influences, (K, N).
     """
@@ -79,18 +75,14 @@ def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
     F1 is twice the images that are rightly of the class, over those that are or are said to be: a ratio of two sums,
     whose influence is linear in both.
 
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-
     Returns:
         The F1s, (K,), and the influences, (K, N).
     """
     classes = np.unique(labels)[:, None]
-    of_class, said = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
-    total = (of_class + said).sum(axis=1, keepdims=True)
-    scores = 2 * (of_class * said).sum(axis=1, keepdims=True) / total
-    return scores[:, 0], (2 * of_class * said - scores * (of_class + said)) / total * _small_sample(len(labels))
+    of_class, positive = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
+    total = (of_class + positive).sum(axis=1, keepdims=True)
+    scores = 2 * (of_class * positive).sum(axis=1, keepdims=True) / total
+    return scores[:, 0], (2 * of_class * positive - scores * (of_class + positive)) / total * _small_sample(len(labels))
 
 
 def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers] | None:
@@ -100,31 +92,22 @@ def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers]
     true and predicted classes), kappa is 1 - a / e. An image moves a by its own weight, and e by both of its margins:
     J. L. Fleiss, J. Cohen and B. S. Everitt, Psychological Bulletin 72 (1969) 323.
 
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-
     Returns:
         Kappa, and the influences, (N,); None where all labels and predictions are one class.
     """
-    truth, said = labels.astype(np.float64), predicted.astype(np.float64)
-    observed, chance = (truth - said) ** 2, chance_disagreement(labels, predicted)
+    truth, prediction = labels.astype(np.float64), predicted.astype(np.float64)
+    observed, chance = (truth - prediction) ** 2, chance_disagreement(labels, predicted)
     if chance == 0:
         return None
     # Mean weight between an image's true class and all predicted ones, and the other way round.
-    by_truth = (truth - said.mean()) ** 2 + said.var()
-    by_said = (said - truth.mean()) ** 2 + truth.var()
+    by_truth = (truth - prediction.mean()) ** 2 + prediction.var()
+    by_prediction = (prediction - truth.mean()) ** 2 + truth.var()
     ratio = float(observed.mean()) / chance
-    return 1 - ratio, _of_mean((ratio * (by_truth + by_said - chance) - observed) / chance)
+    return 1 - ratio, _of_mean((ratio * (by_truth + by_prediction - chance) - observed) / chance)
 
 
 def chance_disagreement(labels: Labels, predicted: Labels) -> float:
-    """Compute the mean squared distance of a true class and a predicted one that are drawn apart.
-
-    Args:
-        labels: True class of each image, (N,).
-        predicted: Predicted class, (N,).
-    """
+    """Compute the mean squared distance of a true class and a predicted one that are drawn apart."""
     return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 
@@ -161,15 +144,7 @@ def loss_influence(labels: Labels, logits: Logits) -> Numbers:
 
 
 def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:
-    """Number what is drawn together: the images of a group; an image without a group is alone.
-
-    Args:
-        groups: The group of each image, or None where there are none.
-        count: N, the number of images.
-
-    Returns:
-        A number for each image, (N,), from 0 without gaps.
-    """
+    """Numbers of N images, (N,), from 0 without gaps: one for each group, and for each image without a group."""
     if groups is None or all(group is None for group in groups):
         return np.arange(count)
     # A number is never equal to a group's name, so that an image without a group stays alone.
@@ -179,14 +154,11 @@ def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np
 
 
 def sum_by_group(influences: Numbers, units: NDArray[np.int64]) -> Numbers:
-    """Add up the influences of the images of each group.
+    """Influences of groups, (K, G), scaled by the root of G / (G - 1) where groups have several images.
 
     Args:
-        influences: Influences, (K, N).
+        influences: Influences of images, (K, N).
         units: The number of each image's group, (N,), as of `number_groups`.
-
-    Returns:
-        Influences of the G groups, (K, G), scaled by the root of G / (G - 1) where groups have several images.
     """
     count = int(units.max()) + 1 if len(units) else 0
     if count == len(units):
@@ -200,10 +172,9 @@ def _one_auc(positive: NDArray[np.bool_], scores: Numbers) -> tuple[float, Numbe
     order = np.argsort(scores)
     negatives = int((~positive).sum())
     below = _sum_below(scores[order], ~positive[order]) / negatives
+    above = 1 - _sum_below(scores[order], positive[order]) / (len(scores) - negatives)
     right = np.empty(len(scores))
-    right[order] = np.where(
-        positive[order], below, 1 - _sum_below(scores[order], positive[order]) / (len(scores) - negatives)
-    )
+    right[order] = np.where(positive[order], below, above)
     auc = float(right[positive].mean())
     counts = np.where(positive, len(scores) - negatives, negatives)
     return auc, (right - auc) / np.sqrt(counts * np.maximum(counts - 1, 1))

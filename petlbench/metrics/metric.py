@@ -15,7 +15,9 @@ from petlbench.core.entry import Card, Kind
 __all__ = ["Contribution", "Interval", "Labels", "Logits", "Metric", "Numbers"]
 
 Labels = NDArray[np.integer[Any]]
+"""Classes of images, true or predicted, (N,)."""
 Logits = NDArray[np.floating[Any]]
+"""Scores of images by class, (N, C)."""
 Numbers = NDArray[np.float64]
 
 Contribution = Callable[[Labels, Logits], Numbers | None]

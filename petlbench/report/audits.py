@@ -35,13 +35,7 @@ def marks_of(audits: Mapping[str, StoredAudit]) -> dict[str, tuple[str, ...]]:
 
 
 def add_baselines(table: Table, audits: Mapping[str, StoredAudit], context: Context) -> Table:
-    """Put the trivial classifiers below the rows of a table.
-
-    Args:
-        table: The table.
-        audits: Audits by dataset.
-        context: What the table shows.
-    """
+    """Put the trivial classifiers below the rows of a table."""
     shown = {name: audits[name] for name in context.grid.datasets if name in audits}
     if not shown or context.metric.name != "auc":
         return table
@@ -81,9 +75,6 @@ class StoredAudit:
 
 def read_audit(file: Path) -> StoredAudit:
     """Read what ``petlbench data audit NAME --json`` printed into a file.
-
-    Args:
-        file: The JSON document.
 
     Raises:
         InputError: When there is no such file, or it is no audit.

@@ -8,8 +8,7 @@ from petlbench.report.document import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.papers_recomputed import printed_report
 from petlbench.report.registry import ReportKind
-from petlbench.report.request import ReportRequest
-from petlbench.report.spec import ReportCard
+from petlbench.report.spec import ReportCard, ReportRequest
 
 __all__ = ["build_report"]
 
@@ -18,12 +17,6 @@ def build_report(
     card: ReportCard, request: ReportRequest, catalog: Catalog, progress: Progress | None = None
 ) -> Document:
     """Make a report.
-
-    Args:
-        card: The report.
-        request: What the user asks for.
-        catalog: The catalogues.
-        progress: Told what goes on.
 
     Raises:
         InputError: When there are no results for it, or none that one table may hold.

@@ -8,33 +8,34 @@ from dataclasses import replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from petlbench.report.document import Cell, Mark
+from petlbench.report.document import Cell, Column, Mark, Row
 
 if TYPE_CHECKING:
     from petlbench.statistics.verdict import Cell as Judged
 
-__all__ = ["MIB", "average_cell", "mark_best", "number_cell", "rounded", "score_cell", "short"]
+__all__ = ["FEW_POSITIVES", "MIB", "average_cell", "mark_rows", "number_cell", "rounded", "score_cell"]
 
 MIB = 2**20
+FEW_POSITIVES = "too few positives for the interval to hold"
 # Of the normal distribution: half an interval of 95 % in standard deviations.
 _NORMAL = 1.96
 
 
-def score_cell(found: Judged | None, *, expected: int | None, reason: str) -> Cell:
+def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> Cell:
     """The cell of a row on a dataset, in percent.
 
     Args:
-        found: What the statistics say of its runs; None where there are none.
+        judged: What the statistics say of its runs; None where there are none.
         expected: How many runs it should have; None where nobody said.
         reason: Why runs are missing, where they are.
     """
-    if found is None:
-        return Cell(text=short(reason), reason=reason)
-    mean, std, low, high = (None if x is None else 100 * x for x in (found.mean, found.std, found.low, found.high))
-    flags: tuple[str, ...] = ("too few positives for the interval to hold",) if found.few else ()
-    if expected is not None and found.runs < expected:
-        flags += (f"{found.runs} of {expected} runs",)
-    return Cell(mean, rounded(100 * found.mean, std, low, high), low, high, std, flags=flags)
+    if judged is None:
+        return Cell(text=reason.partition(":")[0], reason=reason)
+    std, low, high = (None if x is None else 100 * x for x in (judged.std, judged.low, judged.high))
+    flags: tuple[str, ...] = (FEW_POSITIVES,) if judged.few else ()
+    if expected is not None and judged.runs < expected:
+        flags += (f"{judged.runs} of {expected} runs",)
+    return Cell(100 * judged.mean, rounded(100 * judged.mean, std, low, high), low, high, std, flags=flags)
 
 
 def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequence[str]) -> Cell:
@@ -62,18 +63,8 @@ def number_cell(value: float | None, digits: int = 2, reason: str = "") -> Cell:
     return Cell(text="–", reason=reason) if value is None else Cell(value, f"{value:,.{digits}f}")
 
 
-def short(reason: str) -> str:
-    """What stands in an empty cell: the reason without its details."""
-    return reason.partition(":")[0]
-
-
-def mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
-    """Mark the best and the second of a column; what is shown alike is marked alike, and a figure alone is not marked.
-
-    Args:
-        cells: The column's cells.
-        better: ``higher`` or ``lower``; None leaves them as they are.
-    """
+def _mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
+    """Mark the best and the second of a column; what is shown alike is marked alike, a figure alone is not."""
     sign = {"higher": -1.0, "lower": 1.0}.get(better or "")
     order = sorted((sign * cell.value, cell.text) for cell in cells if cell.value is not None) if sign else []
     texts = list(dict.fromkeys(text for _, text in order))
@@ -82,6 +73,17 @@ def mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
     two: Sequence[Mark] = ("best", "second")
     marks: Mapping[str, Mark] = dict(zip(texts, two, strict=False))
     return [replace(cell, mark=marks.get(cell.text, "")) if cell.value is not None else cell for cell in cells]
+
+
+def mark_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
+    """The rows with the best and the second of each column marked, and a dash where a cell is missing."""
+    marked = {
+        column.key: _mark_best([row.cells.get(column.key, Cell(text="–")) for row in rows], column.better)
+        for column in columns
+    }
+    return [
+        replace(row, cells={key: cells[number] for key, cells in marked.items()}) for number, row in enumerate(rows)
+    ]
 
 
 def rounded(value: float, std: float | None, low: float | None = None, high: float | None = None) -> str:

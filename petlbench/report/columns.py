@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Literal
 
@@ -12,11 +13,11 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import MIB, number_cell
-from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
-from petlbench.report.disk import cache_bytes, folder_bytes
+from petlbench.report.context import Context
 from petlbench.report.document import Cell, Column
 from petlbench.report.grid import Line
 from petlbench.results.stored import Stored
+from petlbench.results.table import Spread
 
 __all__ = ["DATASETS", "OPTIONAL", "Maker", "find_metric", "make_columns"]
 
@@ -24,20 +25,11 @@ DATASETS = "datasets"
 """Stands for one column a dataset."""
 
 OPTIONAL: Mapping[str, Sequence[str]] = {
-    "gap": ("gap",),
-    "last": ("best_val", "last_val"),
-    "time": ("time",),
-    "hours": ("hours",),
-    "search_hours": ("search_hours",),
-    "disk": ("disk",),
-    "trials": ("trials",),
-    "test_reads": ("test_reads",),
-    "parameters": ("parameters",),
-    "learnable_published": ("learnable_published",),
-    "reserved": ("reserved",),
-    "process": ("process",),
-    "resident": ("resident",),
-    "latency": ("latency",),
+    name: ("best_val", "last_val") if name == "last" else (name,)
+    for name in (
+        *("gap", "last", "time", "hours", "search_hours", "disk", "trials", "test_reads"),
+        *("parameters", "learnable_published", "reserved", "process", "resident", "latency"),
+    )
 }
 """What `--columns` takes, and the columns that each stands for."""
 
@@ -71,10 +63,6 @@ def find_metric(catalog: Catalog, name: str) -> Metric:
 def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
     """Give the columns of the given keys, and those that the results call for.
 
-    Args:
-        keys: Names of columns; ``datasets`` for one a dataset.
-        context: The results.
-
     Raises:
         InputError: When a key names no column.
     """
@@ -90,13 +78,17 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
 
 
 def _datasets(context: Context) -> list[Maker]:
-    direction, flags = context.metric.direction, context.flagged
-    return [_dataset(name, context.grid.titles[name], flags.get(name, ()), direction) for name in context.grid.datasets]
+    makers = []
+    for name in context.grid.datasets:
+        title, marks = context.grid.titles[name], context.flagged.get(name)
+        heading = f"{title} ({', '.join(marks)})" if marks else title
+        column = Column(name, heading, "%", context.metric.direction)
+        makers.append(Maker(column, partial(_score, name)))
+    return makers
 
 
-def _dataset(name: str, title: str, marks: Sequence[str], direction: Literal["higher", "lower"]) -> Maker:
-    heading = f"{title} ({', '.join(marks)})" if marks else title
-    return Maker(Column(name, heading, "%", direction), lambda line, context: context.cell(line, name))
+def _score(dataset: str, line: Line, context: Context) -> Cell:
+    return context.cell(line, dataset)
 
 
 def _averages(context: Context) -> list[Maker]:
@@ -126,14 +118,11 @@ _FAMILIES: Mapping[str, Callable[[Context], list[Maker]]] = {
 
 def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -> Maker:
     def make(line: Line, context: Context) -> Cell:
-        size = memory_of(line, figure, phase)
-        if size is not None:
-            return number_cell(size / MIB, 1)
+        size = line.memory(figure, phase)
         if not line.all_runs:
             return Cell(text="–", reason="no finished run")
-        if phase is not None:
-            return Cell(text="–", reason="nothing is preloaded")
-        return Cell(text="–", reason=f"'{figure}' is not measured on {line.all_runs[0].config['device']}")
+        reason = f"'{figure}' is not measured on {line.all_runs[0].config['device']}"
+        return number_cell(None if size is None else size / MIB, 1, "nothing is preloaded" if phase else reason)
 
     return Maker(Column(key, title, "MiB", "lower" if phase is None else None), make)
 
@@ -142,32 +131,34 @@ def _cache(line: Line, _context: Context) -> Cell:
     runs = [run for run in line.all_runs if run.config["preload"]]
     if not runs:
         return Cell(text="–", reason="nothing is preloaded" if line.all_runs else "no finished run")
-    size = cache_bytes(runs)
+    size = _cache_bytes(runs)
     return number_cell(None if size is None else size / MIB, 1, "its size is not known")
 
 
-def _learnable(line: Line, published: bool) -> Cell:
-    name = "ratio_published" if published else "ratio"
-    ratios = [run.document["parameters"][name] for run in line.all_runs if run.document.get("parameters")]
-    if not ratios:
-        return Cell(text="–", reason="no finished run")
-    share = 100 * fmean(ratios)
-    return number_cell(share, 2 if share >= 1 else 3)
+def _cache_bytes(runs: Iterable[Stored]) -> int | None:
+    """Bytes of the features of a row's largest dataset, as its runs recorded them; None where they did not."""
+    features = [run.document.get("data", {}).get("features") or {} for run in runs]
+    return max((int(size) for each in features if (size := each.get("bytes")) is not None), default=None)
 
 
-def _parameters(line: Line, _context: Context) -> Cell:
-    return number_cell(parameters_of(line), 0, "no finished run")
+def _learnable(name: str) -> _Make:
+    def make(line: Line, _context: Context) -> Cell:
+        ratios = [run.document["parameters"][name] for run in line.all_runs if run.document.get("parameters")]
+        share = 100 * fmean(ratios) if ratios else None
+        return number_cell(share, 2 if share is not None and share >= 1 else 3, "no finished run")
+
+    return make
 
 
 def _ppe(line: Line, context: Context) -> Cell:
-    average, learnable = context.averages[line.key], _learnable(line, published=False)
-    if average.value is None or learnable.value is None:
+    average, ratios = context.averages[line.key], line.ratios
+    if average.value is None or not ratios:
         return Cell(text="–", reason="it depends on the average, which is missing")
-    return number_cell(ppe(average.value, learnable.value / 100))
+    return number_cell(ppe(average.value, 100 * fmean(ratios) / 100))
 
 
 def _pme(line: Line, context: Context) -> Cell:
-    average, memory = context.averages[line.key], memory_of(line, context.figure)
+    average, memory = context.averages[line.key], line.memory(context.figure)
     if context.reference is None:
         return Cell(text="–", reason=context.missing_reference)
     if average.value is None or memory is None:
@@ -182,32 +173,29 @@ def _front(line: Line, context: Context) -> Cell:
     return Cell(rank, str(rank))
 
 
+def _mean(values: Iterable[float | None], factor: float, reason: str) -> Cell:
+    spread = Spread.of(values)
+    return number_cell(None if spread is None else factor * spread.mean, 1, reason)
+
+
 def _gap(line: Line, context: Context) -> Cell:
     scores = [[run.score(context.metric.name, split) for split in ("val", "test")] for run in line.all_runs]
-    gaps = [100 * (val - test) for val, test in scores if val is not None and test is not None]
-    return number_cell(fmean(gaps) if gaps else None, 1, "no finished run")
+    gaps = [None if val is None or test is None else 100 * (val - test) for val, test in scores]
+    return _mean(gaps, 1, "no finished run")
+
+
+def _of_epoch(run: Stored, context: Context, which: Literal["best", "last"]) -> float | None:
+    curve = run.document.get("curve") or []
+    epoch = run.document.get("best_epoch") if which == "best" else len(curve)
+    return next((point.get(f"val_{context.metric.name}") for point in curve if point.get("epoch") == epoch), None)
 
 
 def _validation(which: Literal["best", "last"]) -> _Make:
-    def make(line: Line, context: Context) -> Cell:
-        values = [value for run in line.all_runs if (value := _of_epoch(run, context.metric.name, which)) is not None]
-        return number_cell(100 * fmean(values) if values else None, 1, "no curve")
-
-    return make
-
-
-def _of_epoch(stored: Stored, metric: str, which: Literal["best", "last"]) -> float | None:
-    curve = stored.document.get("curve") or []
-    epoch = stored.document.get("best_epoch") if which == "best" else len(curve)
-    return next((point.get(f"val_{metric}") for point in curve if point.get("epoch") == epoch), None)
+    return lambda line, context: _mean((_of_epoch(run, context, which) for run in line.all_runs), 100, "no curve")
 
 
 def _time(per: float, digits: int) -> _Make:
-    def make(line: Line, _context: Context) -> Cell:
-        seconds = seconds_of(line)
-        return number_cell(None if seconds is None else seconds / per, digits, "no finished run")
-
-    return make
+    return lambda line, _: number_cell(None if line.seconds is None else line.seconds / per, digits, "no finished run")
 
 
 def _search_hours(line: Line, context: Context) -> Cell:
@@ -233,28 +221,27 @@ def _disk(line: Line, _context: Context) -> Cell:
     if not line.all_runs:
         return Cell(text="–", reason="no finished run")
     preloaded = [run for run in line.all_runs if run.config["preload"]]
-    cache = cache_bytes(preloaded) if preloaded else 0
-    folders = [size for run in line.all_runs if (size := folder_bytes(run)) is not None]
+    cache = _cache_bytes(preloaded) if preloaded else 0
+    folders = [run.folder.iterdir() for run in line.all_runs if run.folder is not None]
     if cache is None or not folders:
         return Cell(text="–", reason="the size of the cache or of the run's folder is not known")
-    return number_cell((cache + max(folders)) / MIB, 1)
+    sizes = [sum(file.stat().st_size for file in files if file.is_file()) for files in folders]
+    return number_cell((cache + max(sizes)) / MIB, 1)
 
 
 def _latency(line: Line, _context: Context) -> Cell:
-    inferences = [run.document.get("inference") or {} for run in line.all_runs]
-    latencies = [value for each in inferences if (value := each.get("latency")) is not None]
-    return number_cell(1000 * fmean(latencies) if latencies else None, 1, "not measured")
+    return _mean((run.figures.get("inference_latency") for run in line.all_runs), 1000, "not measured")
 
 
 _MAKERS: Mapping[str, Maker] = {
     maker.column.key: maker
     for maker in (
-        Maker(Column("learnable", "learnable", "%", "lower"), lambda line, _: _learnable(line, published=False)),
+        Maker(Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
+        Maker(Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
         Maker(
-            Column("learnable_published", "learnable, as its paper counts", "%"),
-            lambda line, _: _learnable(line, published=True),
+            Column("parameters", "learnable parameters", "", "lower"),
+            lambda line, _: number_cell(line.parameters, 0, "no finished run"),
         ),
-        Maker(Column("parameters", "learnable parameters", "", "lower"), _parameters),
         Maker(Column("ppe", "PPE", "", "higher"), _ppe),
         Maker(Column("pme", "PME", "", "higher"), _pme),
         Maker(Column("front", "front"), _front),

@@ -50,21 +50,16 @@ def fill_command(
     paths = {run.dataset: str(run.config["dataset"]) for run in like}
     rows = ["--report", report] if report else ["--method", _listed(methods)]
     words = ["petlbench", "bench", *rows, "--dataset", _listed(paths.get(name, name) for name in datasets)]
-    return shlex.join([*words, "--seed", _listed(map(str, seeds)), *_settings(like), *_output(output)])
+    return shlex.join([*words, "--seed", _listed(map(str, seeds)), *_settings(like, output)])
 
 
 def reference_command(like: Sequence[Stored], output: str) -> str:
-    """The command of the run that PME refers to.
-
-    Args:
-        like: Runs whose settings it must have.
-        output: Folder of the results; empty for the default.
-    """
+    """The command of the run that PME refers to, in the settings of other runs."""
     words = ["petlbench", "run", "--method", REFERENCE, "--dataset", str(like[0].config["dataset"])]
-    return shlex.join([*words, *_settings(like), *_output(output)])
+    return shlex.join([*words, *_settings(like, output)])
 
 
-def _settings(like: Sequence[Stored]) -> list[str]:
+def _settings(like: Sequence[Stored], output: str) -> list[str]:
     common = common_settings(like)
     words = [
         word
@@ -74,11 +69,8 @@ def _settings(like: Sequence[Stored]) -> list[str]:
     ]
     threads = {run.value("threads") for run in like}
     words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
-    return [*words, "--checkpointing"] if common["checkpointing"] else words
-
-
-def _output(output: str) -> list[str]:
-    return ["--output", output] if output else []
+    words += ["--checkpointing"] if common["checkpointing"] else []
+    return [*words, "--output", output] if output else words
 
 
 def _listed(names: Iterable[str]) -> str:

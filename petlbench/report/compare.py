@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.metric import Metric
-from petlbench.report.evidence import scored
+from petlbench.report.context import scored
 from petlbench.report.selection import check_alike, check_cells
 from petlbench.results.table import Results
 from petlbench.statistics.comparison import Evidence

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,16 @@ from petlbench.metrics.classification import AUC
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell
-from petlbench.report.evidence import evidence_of
-from petlbench.report.grid import Grid, Line
+from petlbench.report.grid import Grid, Line, peak
 from petlbench.results.stored import Stored
+from petlbench.results.table import searches
 from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
+    from petlbench.statistics.runs import Scored
 
-__all__ = ["Context", "memory_of", "parameters_of", "seconds_of"]
+__all__ = ["Context", "scored"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Context:
     @cached_property
     def reference(self) -> int | None:
         """Peak memory of ``full`` in bytes."""
-        return _peak(self.references, self.figure)
+        return peak(self.references, self.figure)
 
     @property
     def clean_datasets(self) -> list[str]:
@@ -60,20 +62,23 @@ class Context:
         return [name for name in self.grid.datasets if "shortcut" not in self.flagged.get(name, ())]
 
     @cached_property
-    def tried(self) -> dict[str, int]:
-        """The number of trials of each method: the runs of its searches with their first seed."""
-        seeds: dict[tuple[str, str], list[int]] = {}
-        for one in self.trials:
-            seeds.setdefault((one.method, one.dataset), []).append(one.seed)
-        found: dict[str, int] = {}
-        for (method, _), mine in seeds.items():
-            found[method] = found.get(method, 0) + mine.count(min(mine))
-        return found
+    def tried(self) -> Counter[str]:
+        """The number of trials of each method."""
+        return Counter(run.method for runs in searches(self.trials).values() for run in runs)
 
     @cached_property
     def evidence(self) -> Evidence:
-        """What the statistics draw from."""
-        return evidence_of(self.grid.lines, self.metric)
+        """The finished runs of all rows, which take the place of methods; predictions are read when something asks."""
+        from petlbench.statistics.comparison import Evidence
+
+        records = [
+            record
+            for line in self.grid.lines
+            for name, runs in line.runs.items()
+            for run in runs
+            if (record := scored(run, line.key, name, self.metric.name)) is not None
+        ]
+        return Evidence(records, self.metric)
 
     def cell(self, line: Line, dataset: str) -> Cell:
         """A row's score on a dataset, in percent."""
@@ -105,46 +110,31 @@ class Context:
         cells = [self.cell(line, name) for name in datasets]
         by_repeat: dict[tuple[int, str], list[float]] = {}
         for name in datasets:
-            for one in line.runs.get(name, ()):
-                if (score := one.score(self.metric.name)) is not None:
-                    index = str(one.config["split"]).partition("/")[2]
-                    by_repeat.setdefault((one.seed, index), []).append(100 * score)
+            for run in line.runs.get(name, ()):
+                if (score := run.score(self.metric.name)) is not None:
+                    index = str(run.config["split"]).partition("/")[2]
+                    by_repeat.setdefault((run.seed, index), []).append(100 * score)
         whole = [fmean(scores) for scores in by_repeat.values() if len(scores) == len(datasets)]
         return average_cell(cells, whole, [self.grid.titles[name] for name in datasets])
 
     def _costs(self, line: Line) -> tuple[float, ...] | None:
         average = self.averages[line.key].value
-        costs = (average, memory_of(line, self.figure), parameters_of(line), seconds_of(line))
+        costs = (average, line.memory(self.figure), line.parameters, line.seconds)
         if None in costs:
             return None
         score, *others = (float(cost) for cost in costs if cost is not None)
         return (-score if self.metric.direction == "higher" else score, *others)
 
 
-def memory_of(line: Line, figure: str, phase: str | None = None) -> int | None:
-    """The most that a row's runs took, in bytes."""
-    return _peak(line.all_runs, figure, phase)
+def scored(run: Stored, row: str, dataset: str, metric: str) -> Scored | None:
+    """A finished run as the statistics see it; None where it has no such score."""
+    from petlbench.statistics.runs import Scored
 
-
-def parameters_of(line: Line) -> int | None:
-    """The number of parameters that a row learns; the most, where heads differ."""
-    counts = [one.document["parameters"]["learnable"] for one in line.all_runs if one.document.get("parameters")]
-    return max(counts, default=None)
-
-
-def seconds_of(line: Line) -> float | None:
-    """Seconds of one run, preloading counted: the mean over datasets.
-
-    Runs share preloaded features, so that only the first of them shows what they cost: it counts for each run.
-    """
-    by_dataset = [
-        fmean(one.seconds("total") - one.seconds("preload") for one in runs)
-        + max(one.seconds("preload") for one in runs)
-        for runs in line.runs.values()
-        if runs
-    ]
-    return fmean(by_dataset) if by_dataset else None
-
-
-def _peak(runs: Sequence[Stored], figure: str, phase: str | None = None) -> int | None:
-    return max((size for one in runs if (size := one.memory(figure, phase)) is not None), default=None)
+    score = run.score(metric)
+    if score is None:
+        return None
+    images = run.document.get("data", {}).get("images") or {}
+    test_to_train = images["test"] / images["train"] if images.get("test") and images.get("train") else None
+    interval = (run.document.get("intervals") or {}).get("test", {}).get(metric)
+    read = partial(run.predictions, "test")
+    return Scored(row, dataset, run.seed, run.split, score, read, test_to_train, interval)

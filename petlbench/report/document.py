@@ -48,29 +48,32 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column.
-
-    Args:
-        key: Its stable name: the CSV's heading and the key of cells.
-        title: Its heading.
-        unit: Such as ``%`` or ``MiB``; empty for none.
-        better: Which end is good; None where neither is.
-        group: A heading above several columns side by side, such as ``published``; empty for none.
-        numeric: Whether its cells are numbers, which are aligned to the right.
-    """
+class _Quantity:
+    """What a column or an axis shows: its stable name, what it is called, and its unit, empty for none."""
 
     key: str
     title: str
     unit: str = ""
-    better: Literal["higher", "lower"] | None = None
-    group: str = ""
-    numeric: bool = True
 
     @property
     def heading(self) -> str:
         """Title and unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class Column(_Quantity):
+    """A column; its key is the CSV's heading and the key of cells.
+
+    Args:
+        better: Which end is good; None where neither is.
+        group: A heading above several columns side by side, such as ``published``; empty for none.
+        numeric: Whether its cells are numbers, which are aligned to the right.
+    """
+
+    better: Literal["higher", "lower"] | None = None
+    group: str = ""
+    numeric: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,27 +144,16 @@ def table_of(
 
 
 @dataclass(frozen=True)
-class Axis:
-    """What a figure shows in one direction, or can show.
+class Axis(_Quantity):
+    """What a figure shows in one direction, or can show; its key is the name of the values in every series.
 
     Args:
-        key: Name of the values in every series.
-        title: In words.
-        unit: Such as ``%``; empty for none.
         scale: ``linear`` or ``log``.
         better: Which end is good; None where neither is.
     """
 
-    key: str
-    title: str
-    unit: str = ""
     scale: Literal["linear", "log"] = "linear"
     better: Literal["higher", "lower"] | None = None
-
-    @property
-    def heading(self) -> str:
-        """Title and unit."""
-        return f"{self.title}, {self.unit}" if self.unit else self.title
 
 
 @dataclass(frozen=True)
@@ -214,6 +206,13 @@ class Figure:
     size: str | None = None
     caption: str = ""
     marks: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, key: str, kind: FigureKind, title: str, axes: Sequence[Axis], series: Sequence[Series], **more: Any
+    ) -> Figure:
+        """A figure whose first axis goes to the right and whose second goes upwards."""
+        return cls(key, kind, title, axes, axes[0].key, axes[1].key, series, **more)
 
     def axis(self, key: str) -> Axis:
         """The axis of a key."""

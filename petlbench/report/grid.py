@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from petlbench.core.catalog import Catalog
 from petlbench.report.spec import ReportCard, Variant
 from petlbench.results.planned import PlannedRuns, reason_of
 from petlbench.results.stored import Stored
 
-__all__ = ["Grid", "Line", "build_grid"]
-
-_NOT_RUN = reason_of(None)
+__all__ = ["Grid", "Line", "build_grid", "peak"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,35 @@ class Line:
         """Its runs on all datasets."""
         return [run for runs in self.runs.values() for run in runs]
 
+    @property
+    def ratios(self) -> list[float]:
+        """Learnable parameters of its runs over all of them, as fractions."""
+        return [run.document["parameters"]["ratio"] for run in self.all_runs if run.document.get("parameters")]
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of parameters that it learns; the most, where heads differ."""
+        documents = [run.document.get("parameters") for run in self.all_runs]
+        return max((parameters["learnable"] for parameters in documents if parameters), default=None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of one run, preloading counted: the mean over datasets.
+
+        Runs share preloaded features, so that only the first of them shows what they cost: it counts for each run.
+        """
+        by_dataset = [
+            fmean(run.seconds("total") - run.seconds("preload") for run in runs)
+            + max(run.seconds("preload") for run in runs)
+            for runs in self.runs.values()
+            if runs
+        ]
+        return fmean(by_dataset) if by_dataset else None
+
+    def memory(self, figure: str, phase: str | None = None) -> int | None:
+        """The most that its runs took, in bytes."""
+        return peak(self.all_runs, figure, phase)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -57,16 +86,19 @@ class Grid:
     titles: Mapping[str, str]
     seeds: int | None = None
 
+    @property
+    def all_runs(self) -> list[Stored]:
+        """The runs of all rows."""
+        return [run for line in self.lines for run in line.all_runs]
+
+
+def peak(runs: Iterable[Stored], figure: str, phase: str | None = None) -> int | None:
+    """The most that runs took, in bytes."""
+    return max((size for run in runs if (size := run.memory(figure, phase)) is not None), default=None)
+
 
 def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns, catalog: Catalog) -> Grid:
-    """Sort results into rows and cells.
-
-    Args:
-        card: The report.
-        results: Results of one setting, unfinished ones too.
-        planned: What studies asked for.
-        catalog: The catalogues, for names as tables show them.
-    """
+    """Sort results into rows and cells."""
     titles = {name: entry.title for name, entry in catalog.entries("method").items()}
     if card.variants:
         plans = [(v.title, v.title, v.method, _of_variant(v, results), v.published) for v in card.variants]
@@ -82,7 +114,8 @@ def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns
         runs = {name: [run for run in mine if run.dataset == name and run.finished] for name in datasets}
         reasons = {name: _why(method, [run for run in mine if run.dataset == name], name, planned) for name in datasets}
         lines.append(Line(key, title, method, runs, reasons, published or key))
-    return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or _most_runs(lines))
+    most = max((len(runs) for line in lines for runs in line.runs.values()), default=None)
+    return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or most)
 
 
 def _of_variant(variant: Variant, results: Sequence[Stored]) -> list[Stored]:
@@ -108,22 +141,16 @@ def _why(method: str, runs: Sequence[Stored], dataset: str, planned: PlannedRuns
     if unfinished:
         error = unfinished[0].document.get("error") or {}
         return reason_of(unfinished[0].status, str(error.get("message", "")))
-    done = {run.seed for run in runs if run.finished}
-    reasons = (
-        reason
-        for (name, where, seed), reason in planned.reasons.items()
-        if (name, where) == (method, dataset) and seed not in done and reason != "finished"
-    )
-    return next(reasons, _NOT_RUN)
+    done = {run.seed for run in runs}
+    for (*cell, seed), reason in planned.reasons.items():
+        if cell == [method, dataset] and seed not in done and reason != "finished":
+            return reason
+    return reason_of(None)
 
 
 def _titles(datasets: Sequence[str], results: Sequence[Stored], catalog: Catalog) -> dict[str, str]:
     stored = {run.dataset: str(run.document.get("data", {}).get("title") or run.dataset) for run in reversed(results)}
     cards = {name: entry.title for name, entry in catalog.entries("dataset").items()}
     titles = {name: stored.get(name) or cards.get(name, name) for name in datasets}
-    alike = {title for title in titles.values() if list(titles.values()).count(title) > 1}
-    return {name: name if title in alike else title for name, title in titles.items()}
-
-
-def _most_runs(lines: Sequence[Line]) -> int | None:
-    return max((len(runs) for line in lines for runs in line.runs.values()), default=None)
+    counts = Counter(titles.values())
+    return {name: name if counts[title] > 1 else title for name, title in titles.items()}

@@ -16,9 +16,8 @@ from petlbench.report.commands import reference_command
 from petlbench.report.context import Context
 from petlbench.report.document import Document, Figure, Table
 from petlbench.report.grid import build_grid
-from petlbench.report.request import ReportRequest
 from petlbench.report.selection import choose, common_settings
-from petlbench.report.spec import ReportCard
+from petlbench.report.spec import ReportCard, ReportRequest
 from petlbench.results.planned import PlannedRuns, read_reads
 from petlbench.results.stored import Stored
 from petlbench.results.table import Results, load_results, load_trials
@@ -28,14 +27,7 @@ __all__ = ["ReportInputs"]
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What a report is made from.
-
-    Args:
-        card: The report.
-        request: What the user asks for.
-        catalog: The catalogues.
-        progress: Told what goes on.
-    """
+    """What a report is made from."""
 
     card: ReportCard
     request: ReportRequest
@@ -49,8 +41,7 @@ class ReportInputs:
         Raises:
             InputError: When there are none.
         """
-        request = self.request
-        return choose(self._stored.runs, request.preset, request.where, request.results)
+        return choose(self._stored.runs, self.request.preset, self.request.where, self.request.results)
 
     @property
     def finished(self) -> list[Stored]:
@@ -86,7 +77,7 @@ class ReportInputs:
         """The results in rows and columns, and what figures follow from them."""
         request, output = self.request, self.request.output
         grid = build_grid(self.card, self.results, self.planned, self.catalog)
-        runs = [run for line in grid.lines for run in line.all_runs]
+        runs = grid.all_runs
         columns = {name for key in request.columns for name in OPTIONAL.get(key, (key,))}
         context = Context(
             grid,
@@ -112,13 +103,7 @@ class ReportInputs:
     def document(
         self, tables: Sequence[Table] = (), figures: Sequence[Figure] = (), notes: Sequence[str] = ()
     ) -> Document:
-        """Put a report together, with every run that went into it.
-
-        Args:
-            tables: Its tables; the first is the main one.
-            figures: Its figures.
-            notes: Sentences on the whole.
-        """
+        """Put a report together, with every run that went into it."""
         request = self.request
         settings = {
             "results": request.results,
@@ -127,8 +112,8 @@ class ReportInputs:
             "where": dict(request.where),
             "metric": request.metric,
             "memory": request.figure,
-            **(common_settings(self.finished) if self.finished else {}),
         }
+        settings |= common_settings(self.finished) if self.finished else {}
         runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.results]
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
 

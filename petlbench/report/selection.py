@@ -75,26 +75,20 @@ def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
         InputError: When they do; every setting is listed with the number of its results.
     """
     exempt = set(but)
-    columns = zip(*set(map(_texts, results)), strict=True)
+    columns = zip(*{tuple(map(str, run.alike)) for run in results}, strict=True)
     differing = [key for key, values in zip(ALIKE, columns, strict=True) if key not in exempt and len(set(values)) > 1]
     if differing:
-        settings = len(_counts(results, differing))
-        first = differing[0]
+        settings, first = len(_counts(results, differing)), differing[0]
         standard = " or --preset as-published|best-practice" if first in PRESETS["as-published"] else ""
-        example = results[0].value(first)
         raise InputError(
             f"the results are of {settings} settings that no table may mix: {_settings_of(results, differing)}",
-            hint=f"choose one, for example --where {first}={_plain(example)}{standard}",
+            hint=f"choose one, for example --where {first}={_plain(results[0].value(first))}{standard}",
             kind="mixed_settings",
         )
 
 
 def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> None:
     """Check that the results of one cell are repeats of one configuration.
-
-    Args:
-        results: Those that would be averaged.
-        label: Names the row of a result.
 
     Raises:
         InputError: When two results of a row on one dataset differ in more than seed and split.
@@ -103,8 +97,8 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
     for run in results:
         cells.setdefault((label(run), run.dataset), []).append(run)
     for (row, dataset), runs in cells.items():
-        differing = _differences(runs)
-        if differing:
+        keys = dict.fromkeys(key for run in runs for key in run.setting)
+        if differing := [key for key in keys if len({run.setting.get(key) for run in runs}) > 1]:
             first = differing[0]
             raise InputError(
                 f"{row} has runs of several configurations on {dataset}: {_settings_of(runs, differing)}",
@@ -115,21 +109,11 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
 
 def common_settings(results: Sequence[Stored]) -> dict[str, Any]:
     """What all results have in common of `ALIKE`; None for what differs."""
-    settings = {_texts(run): run.alike for run in results}
+    settings = {tuple(map(str, run.alike)): run.alike for run in results}
     return {
         key: values[0] if len(set(map(str, values))) == 1 else None
         for key, values in zip(ALIKE, zip(*settings.values(), strict=True), strict=True)
     }
-
-
-def _texts(stored: Stored) -> tuple[str, ...]:
-    return tuple(map(str, stored.alike))
-
-
-def _differences(runs: Sequence[Stored]) -> list[str]:
-    configs = [run.setting for run in runs]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    return [key for key in keys if len({config.get(key) for config in configs}) > 1]
 
 
 def _settings_of(results: Sequence[Stored], keys: Sequence[str]) -> str:

@@ -1,9 +1,10 @@
-"""Reports as files: which study a report needs, and what it shows."""
+"""Reports as files: which study a report needs, and what it shows; and what a user asks of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from petlbench.core.catalog import Catalog
@@ -11,7 +12,7 @@ from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.report.registry import ReportKind
 
-__all__ = ["PRESETS", "Preset", "ReportCard", "StudyCard", "Variant", "load_report", "required_study"]
+__all__ = ["PRESETS", "Preset", "ReportCard", "ReportRequest", "StudyCard", "Variant", "load_report", "required_study"]
 
 Preset = Literal["as-published", "best-practice", "any"]
 
@@ -89,12 +90,51 @@ class ReportCard:
     specificity: float = 0.9
 
 
-def load_report(catalog: Catalog, name: str) -> ReportCard:
-    """Read a report's file.
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a user asks of a report.
 
     Args:
-        catalog: The catalogues.
-        name: Its name.
+        results: A folder, ``mlflow:URI`` or ``papers:NAME``.
+        study: Name of a study; None for all results.
+        preset: The standard setting.
+        where: Values of the runs' configs by key.
+        compare: Whether the papers' figures stand beside.
+        columns: Keys of further columns.
+        metric: The score.
+        figure: The figure of memory.
+        against: The method that the others are compared with; None for the report's own.
+        audits: Folder of stored audits; None for ``audits`` in the folder of the results.
+        x: The cost that a figure shows to the right: memory, parameters or time; None for the report's own.
+        measured: Whether memory is that of the results rather than predicted.
+    """
+
+    results: str = "results"
+    study: str | None = None
+    preset: Preset = "any"
+    where: Mapping[str, str] = field(default_factory=dict)
+    compare: bool = False
+    columns: Sequence[str] = ()
+    metric: str = "auc"
+    figure: str = "allocated"
+    against: str | None = None
+    audits: Path | None = None
+    x: str | None = None
+    measured: bool = False
+
+    @property
+    def output(self) -> Path | None:
+        """The folder of the results; None where they are elsewhere."""
+        return None if self.results.startswith(("mlflow:", "papers:")) else Path(self.results)
+
+    @property
+    def paper(self) -> str | None:
+        """The paper that ``papers:NAME`` names; None for other sources."""
+        return self.results.removeprefix("papers:") if self.results.startswith("papers:") else None
+
+
+def load_report(catalog: Catalog, name: str) -> ReportCard:
+    """Read a report's file.
 
     Raises:
         InputError: When nothing has that name, or the file is wrong.
@@ -150,7 +190,7 @@ def _build(cls: type[Any], values: Any, entry: Entry, where: str, **parts: Any) 
     names = {field_.name for field_ in fields(cls)}
     for name in values:
         if name not in names:
-            error = unknown_name("field", f"{where}{name}", [f"{where}{known}" for known in names])
+            error = unknown_name("field", f"{where}{name}", [f"{where}{field_name}" for field_name in names])
             raise _broken(entry, f"{error.message}; {error.hint}")
     try:
         return cls(

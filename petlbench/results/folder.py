@@ -15,12 +15,7 @@ __all__ = ["RunFolder"]
 
 
 class RunFolder:
-    """Where a run's result stands, and where its unfinished state is kept until then.
-
-    Args:
-        output: Folder of all results.
-        run_id: The run.
-    """
+    """Where a run's result stands, and where its unfinished state is kept until then."""
 
     def __init__(self, output: Path, run_id: str) -> None:
         self.output = output
@@ -28,11 +23,7 @@ class RunFolder:
         self.final = output / run_id
         self.work = output / ".work" / run_id
         self.draft = self.work / "draft"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The file that holds the state of an unfinished training."""
-        return self.work / "checkpoint.pt"
+        self.checkpoint = self.work / "checkpoint.pt"  # holds the state of an unfinished training
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -51,9 +51,6 @@ class Journal:
 def read_journal(output: Path) -> list[dict[str, Any]]:
     """Read the journal of an output folder.
 
-    Args:
-        output: Folder of the results.
-
     Returns:
         Its lines, oldest first; none where there is no journal. What a full disk cut off is left out.
     """

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result
+from petlbench.results.stored import flat
 
-__all__ = ["Difference", "compare_results", "find_run", "remove_run", "run_ids"]
+__all__ = ["compare_results", "find_run", "remove_run", "run_ids"]
 
 _UNFINISHED = ".work"
 _COMPARED = ("status", "config", "data", "preprocessing", "digests", "environment", "parameters", "metrics", "memory")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Something in which two results differ.
-
-    Args:
-        name: Where it stands in ``result.json``, with dots between the levels.
-        values: The value in each of the two; None where it is absent.
-    """
-
-    name: str
-    values: tuple[Any, Any]
 
 
 def run_ids(output: Path) -> list[str]:
@@ -69,9 +55,6 @@ def find_run(name: str, output: Path) -> RunFolder:
 def remove_run(folder: RunFolder) -> int:
     """Remove a run's result and its unfinished state.
 
-    Args:
-        folder: The run.
-
     Returns:
         How many bytes that freed.
 
@@ -92,30 +75,13 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def compare_results(one: Result, other: Result) -> list[Difference]:
-    """List in what two results differ: what they are runs of, what they rest on, where they ran, and what came out.
-
-    Args:
-        one: A result.
-        other: Another one.
+def compare_results(first: Result, second: Result) -> dict[str, tuple[Any, Any]]:
+    """In what two results differ: what they are runs of, what they depend on, where they ran, and what came out.
 
     Returns:
-        The differences in the order of ``result.json``.
+        The two values, None where one is absent, by their place in ``result.json`` with dots between the levels.
     """
-    left, right = _flat(one), _flat(other)
-    names = list(dict.fromkeys([*left, *right]))
-    return [Difference(name, (left.get(name), right.get(name))) for name in names if left.get(name) != right.get(name)]
-
-
-def _flat(result: Result) -> dict[str, Any]:
-    document = result.document()
-    return dict(_leaves({name: document[name] for name in _COMPARED}))
-
-
-def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        where = f"{path}.{name}" if path else name
-        if isinstance(value, Mapping):
-            yield from _leaves(value, where)
-        else:
-            yield where, value
+    documents = [result.document() for result in (first, second)]
+    left, right = (flat({name: document[name] for name in _COMPARED}) for document in documents)
+    pairs = {name: (left.get(name), right.get(name)) for name in [*left, *right]}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

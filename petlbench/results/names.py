@@ -13,12 +13,6 @@ def dataset_names(datasets: Iterable[str]) -> dict[str, str]:
 
     Datasets that would be called alike have the names of their folders in front, so many of them as tell them apart:
     ``a/images`` and ``b/images``. A path that is the end of another one means the same dataset.
-
-    Args:
-        datasets: Catalogue names or paths, as configs and studies hold them.
-
-    Returns:
-        The name of each.
     """
     alike: dict[str, dict[str, tuple[str, ...]]] = {}
     for dataset in datasets:

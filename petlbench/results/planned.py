@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,7 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
-    """Sum up the files of studies.
-
-    Args:
-        studies: What `read_studies` gave.
-        names: Names of the datasets in tables, by what studies call them.
-    """
+    """Sum up the files of studies."""
     runs = [run for study in studies for run in study.get("runs", [])]
     return PlannedRuns(
         frozenset(run["run_id"] for run in runs if run.get("run_id")),
@@ -73,10 +69,11 @@ def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str])
 
 def read_reads(output: Path) -> list[dict[str, Any]]:
     """Read the log of every reading of a test split: dataset, digest of the split, run id and time."""
-    file = output / "test_reads.jsonl"
-    if not file.is_file():
-        return []
-    return [read for line in file.read_text(encoding="utf-8").splitlines() if (read := _line(line)) is not None]
+    file, reads = output / "test_reads.jsonl", []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        with suppress(ValueError):  # the last line of a log that was cut off
+            reads.append(json.loads(line))
+    return reads
 
 
 def reason_of(status: str | None, message: str = "") -> str:
@@ -91,8 +88,8 @@ def reason_of(status: str | None, message: str = "") -> str:
 
 
 def _reason(run: Mapping[str, Any]) -> str:
-    error = run.get("error")
-    return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error or ""))
+    error = run.get("error") or ""
+    return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error))
 
 
 def _study(file: Path) -> dict[str, Any]:
@@ -102,12 +99,4 @@ def _study(file: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} is damaged: {error}", hint="run the study's command again: it writes it anew", kind="bad_study"
         ) from error
-    return document
-
-
-def _line(line: str) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None  # the last line of a log that was cut off
     return document

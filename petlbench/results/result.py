@@ -126,21 +126,13 @@ class Result(_Part):
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write ``result.json`` into a folder as a whole.
-
-    Args:
-        folder: The run's folder; exists.
-        result: The result.
-    """
+    """Write ``result.json`` into a folder as a whole."""
     with write_atomically(folder / FILE) as temporary:
         temporary.write_text(json.dumps(result.document(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_result(folder: Path) -> Result:
     """Read a stored result, lifting an older schema to this one.
-
-    Args:
-        folder: The run's folder.
 
     Raises:
         InputError: When there is none, or it is newer than this petlbench or damaged.

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.results.names import dataset_names
+from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.results.result import Result
 
-__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics"]
+__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics", "flat"]
 
 ALIKE = (
     "backbone",
@@ -132,6 +133,16 @@ class Stored:
         value = self.document["metrics"].get(split, {}).get(metric)
         return None if value is None else float(value)
 
+    @property
+    def predictions_file(self) -> Path | None:
+        """Where its predictions lie; None where it kept none."""
+        name = self.document.get("artifacts", {}).get("predictions")
+        return None if self.folder is None or name is None else self.folder / name
+
+    def predictions(self, split: str) -> Predictions | None:
+        """The predictions on a split, read anew; None where it kept none."""
+        return None if self.predictions_file is None else read_predictions(self.predictions_file, split)
+
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """A figure of memory in bytes: of the training step, or of another phase."""
         memory = self.document.get("memory") or {}
@@ -142,6 +153,14 @@ class Stored:
     def seconds(self, name: str) -> float:
         """Seconds of a phase; 0 where it has none."""
         return float(self.document["timing"].get(name) or 0.0)
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """What nested mappings hold, by their keys joined by dots."""
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        leaves |= flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
+    return leaves
 
 
 def final_metrics(result: Result) -> dict[str, float]:
@@ -159,7 +178,6 @@ def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     memory, inference = document.get("memory") or {}, document.get("inference") or {}
     yield from ((f"memory_{name}", memory.get(name)) for name in _MEMORY)
     yield from ((f"inference_{name}", inference.get(name)) for name in ("latency", "images_per_second"))
-    peak = inference.get("memory") or {}
-    yield from ((f"inference_memory_{name}", peak.get(name)) for name in _MEMORY)
+    yield from ((f"inference_memory_{name}", (inference.get("memory") or {}).get(name)) for name in _MEMORY)
     yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
     yield from ((f"seconds_{name}", value) for name, value in document["timing"].items())

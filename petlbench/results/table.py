@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic_core import from_json  # three times as fast as json
 
@@ -22,7 +22,7 @@ from petlbench.results.stored import ALIKE, Stored
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Level", "Repeats", "Results", "Spread", "load_results", "load_trials", "with_scores"]
+__all__ = ["Repeats", "Results", "Spread", "load_results", "load_trials", "mean_curve", "searches", "with_scores"]
 
 Level = Literal["run", "cell", "epoch", "image"]
 
@@ -108,16 +108,13 @@ class Results:
         """
         stored = list(runs)
         references = References(run.document for run in stored)
-        named = [*(dataset for study in studies for dataset in study.get("datasets", []))]
-        named += [run["dataset"] for study in studies for run in study.get("runs", [])]
-        names = dataset_names([*(str(run.config["dataset"]) for run in stored), *named])
+        datasets = [str(run.config["dataset"]) for run in stored]
+        planned = [dataset for study in studies for dataset in study.get("datasets", [])]
+        planned += [run["dataset"] for study in studies for run in study.get("runs", [])]
+        names = dataset_names([*datasets, *planned])
         scored = [
-            replace(
-                run,
-                document={**run.document, "scores": references.scores(run.document)},
-                name=names[str(run.config["dataset"])],
-            )
-            for run in stored
+            replace(run, document={**run.document, "scores": references.scores(run.document)}, name=names[dataset])
+            for run, dataset in zip(stored, datasets, strict=True)
         ]
         full = [run for run in scored if run.finished and run.method == REFERENCE]
         return cls(scored, full, planned_runs(studies, names))
@@ -142,10 +139,14 @@ class Results:
         Raises:
             InputError: When there is no such level, or predictions are damaged.
         """
-        if level not in _FRAMES:
-            levels = ", ".join(_FRAMES)
-            raise InputError(f"there is no level '{level}'", hint=f"give one of {levels}", kind="unknown_level")
-        return _FRAMES[level](self)
+        import pandas as pd
+
+        if level == "image":
+            return _images(self)
+        if level not in _ROWS:
+            hint = f"give one of {', '.join(get_args(Level))}"
+            raise InputError(f"there is no level '{level}'", hint=hint, kind="unknown_level")
+        return pd.DataFrame(list(_ROWS[level](self)))
 
 
 def load_results(folder: Path | str, study: str | None = None) -> Results:
@@ -176,6 +177,32 @@ def load_trials(output: Path) -> Results:
     """Read the trials of all searches that wrote to a folder; none where there are none."""
     folder = output / "trials"
     return Results.of(_read(folder) if folder.is_dir() else ())
+
+
+def mean_curve(
+    curves: Iterable[Iterable[Mapping[str, Any]]], figure: str, factor: float = 1
+) -> dict[int, tuple[float, float, float]]:
+    """Mean, lowest and highest of a figure over the curves of runs, by epoch; epochs at which none has it are left out.
+
+    Args:
+        curves: The epochs of each run, as `petlbench.results.result.Result` has them.
+        figure: Its name there, such as ``val_auc``.
+        factor: What it is multiplied by.
+    """
+    points: dict[int, list[float]] = {}
+    for entry in (entry for curve in curves for entry in curve if "epoch" in entry):
+        if isinstance(value := entry.get(figure), int | float):
+            points.setdefault(int(entry["epoch"]), []).append(factor * value)
+    return {epoch: (fmean(values), min(values), max(values)) for epoch, values in sorted(points.items())}
+
+
+def searches(trials: Iterable[Stored]) -> dict[tuple[str, str], list[Stored]]:
+    """The trials proper by method and dataset: those with a search's first seed, as only the best have further ones."""
+    by_search: dict[tuple[str, str], list[Stored]] = {}
+    for trial in trials:
+        by_search.setdefault((trial.method, trial.dataset), []).append(trial)
+    first = {key: min(trial.seed for trial in runs) for key, runs in by_search.items()}
+    return {key: [trial for trial in runs if trial.seed == first[key]] for key, runs in by_search.items()}
 
 
 def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
@@ -212,31 +239,23 @@ def _identity(run: Stored) -> dict[str, Any]:
     return {**names, "seed": run.seed, "split": run.split}
 
 
-def _runs(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = [{**_identity(run), **dict(zip(ALIKE, run.alike, strict=True)), **run.figures} for run in results.runs]
-    return pd.DataFrame(rows)
+def _runs(results: Results) -> Iterator[dict[str, Any]]:
+    for run in results.runs:
+        yield {**_identity(run), **dict(zip(ALIKE, run.alike, strict=True)), **run.figures}
 
 
-def _cells(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    rows = []
+def _cells(results: Results) -> Iterator[dict[str, Any]]:
     for cell in results.cells():
         row = {"method": cell.method, "dataset": cell.dataset, **dict(zip(ALIKE, cell.runs[0].alike, strict=True))}
         row |= {"n": len(cell.finished), "unfinished": len(cell.runs) - len(cell.finished)}
         for name, spread in cell.spreads().items():
             row |= {name: spread.mean, f"{name}_std": spread.std}
-        rows.append(row)
-    return pd.DataFrame(rows)
+        yield row
 
 
-def _epochs(results: Results) -> pd.DataFrame:
-    import pandas as pd
-
-    curves = ((_identity(run), entry) for run in results.runs for entry in run.document.get("curve") or ())
-    return pd.DataFrame([{**identity, **entry} for identity, entry in curves])
+def _epochs(results: Results) -> Iterator[dict[str, Any]]:
+    for run in results.runs:
+        yield from ({**_identity(run), **entry} for entry in run.document.get("curve") or ())
 
 
 def _images(results: Results) -> pd.DataFrame:
@@ -244,8 +263,7 @@ def _images(results: Results) -> pd.DataFrame:
 
     frames = []
     for run in results.runs:
-        file = run.document.get("artifacts", {}).get("predictions")
-        frame = None if run.folder is None or file is None else read_frame(run.folder / file)
+        frame = None if run.predictions_file is None else read_frame(run.predictions_file)
         if frame is not None:
             # The frame's own "split" is that of the image; the run's is how the dataset was split.
             frames.append(frame.assign(**{name: _identity(run)[name] for name in _OF_IMAGE})[[*_OF_IMAGE, *frame]])
@@ -253,9 +271,4 @@ def _images(results: Results) -> pd.DataFrame:
 
 
 _OF_IMAGE = ("run_id", "method", "dataset", "seed")
-_FRAMES: Mapping[str, Callable[[Results], pd.DataFrame]] = {
-    "run": _runs,
-    "cell": _cells,
-    "epoch": _epochs,
-    "image": _images,
-}
+_ROWS: Mapping[str, Callable[[Results], Iterator[dict[str, Any]]]] = {"run": _runs, "cell": _cells, "epoch": _epochs}

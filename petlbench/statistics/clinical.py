@@ -38,15 +38,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bin:
-    """The images to which the model gave about the same probability.
-
-    Args:
-        predicted: Their mean probability.
-        observed: The share of them that is of the class.
-        low: Lower bound of that share.
-        high: Upper bound.
-        count: How many images.
-    """
+    """Images of about the same predicted probability: its mean, the share that is of the class, that share's bounds."""
 
     predicted: float
     observed: float
@@ -113,21 +105,16 @@ def clinical(val: Predictions, test: Predictions, specificity: float = 0.9, leve
     """
     if not 0 <= specificity <= 1:
         raise ValueError(f"the specificity is {specificity}, but it has to be between 0 and 1")
-    for name, one in (("validation", val), ("test", test)):
-        if len(one.labels) == 0 or not np.isfinite(one.logits).all():
+    for name, predictions in (("validation", val), ("test", test)):
+        if len(predictions.labels) == 0 or not np.isfinite(predictions.logits).all():
             raise ValueError(f"the {name} split has no images, or logits that are not finite")
-    chosen, asked = softmax(val.logits), softmax(test.logits)
+    on_val, on_test = softmax(val.logits), softmax(test.logits)
     units = number_groups(test.groups, len(test.labels))
-    classes = [1] if asked.shape[1] == 2 else range(asked.shape[1])
-    return [
-        _one_class(
-            index,
-            threshold_at(specificity, val.labels == index, chosen[:, index]),
-            (test.labels == index, asked[:, index], units),
-            level,
-        )
-        for index in classes
-    ]
+    metrics = []
+    for index in [1] if on_test.shape[1] == 2 else range(on_test.shape[1]):
+        threshold = threshold_at(specificity, val.labels == index, on_val[:, index])
+        metrics.append(_one_class(index, threshold, (test.labels == index, on_test[:, index], units), level))
+    return metrics
 
 
 def threshold_at(specificity: float, positive: Truth, probabilities: Numbers) -> float | None:
@@ -153,14 +140,16 @@ def _one_class(index: int, threshold: float | None, test: tuple[Truth, Numbers, 
     positive, probabilities, units = test
     called = probabilities >= (math.inf if threshold is None else threshold)
     sides = [len(np.unique(units[side])) for side in (positive, ~positive)]
-    known = threshold is not None
+    shares = [_NOTHING] * 2
+    if threshold is not None:
+        shares = [_share(hits[side], units[side], level) for hits, side in ((called, positive), (~called, ~positive))]
     return ClassMetrics(
         index,
         positives=sides[0],
         few=min(sides) < FEW,
         threshold=threshold,
-        sensitivity=_share(called[positive], units[positive], level) if known else _NOTHING,
-        specificity=_share(~called[~positive], units[~positive], level) if known else _NOTHING,
+        sensitivity=shares[0],
+        specificity=shares[1],
         average_precision=_average_precision(positive, probabilities, units, level),
         brier=_brier(positive, probabilities, units, level),
         calibration=_calibration(positive, probabilities, units, level),
@@ -219,6 +208,6 @@ def _ece(place: NDArray[np.int64], gaps: Numbers, units: Units, level: float) ->
     sizes = np.bincount(units).astype(np.float64)
     value = float(np.abs(sums.sum(axis=0)).sum() / len(gaps))
     drawn = np.random.default_rng(_SEED).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), _RESAMPLES)
-    found = np.abs(drawn @ sums).sum(axis=1) / (drawn @ sizes)
-    lower, upper = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    errors = np.abs(drawn @ sums).sum(axis=1) / (drawn @ sizes)
+    lower, upper = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, min(value, max(0.0, 2 * value - float(upper))), max(value, 2 * value - float(lower)))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from petlbench.metrics.classification import AUC
 from petlbench.metrics.metric import Metric
-from petlbench.statistics.runs import Influence, InfluenceReader, Runs, Scored, seed_sources
+from petlbench.statistics.runs import InfluenceReader, Runs, Scored, seed_sources
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
 __all__ = ["Evidence"]
@@ -47,57 +47,39 @@ class Evidence:
     def __init__(self, records: Iterable[Scored], metric: Metric = AUC, level: float = 0.95) -> None:
         self.level = level
         self._lower_is_better = metric.direction == "lower"
-        self._read = InfluenceReader(metric)
-        found: dict[tuple[str, str], list[Scored]] = {}
+        cells: dict[tuple[str, str], list[Scored]] = {}
         for record in records:
-            found.setdefault((record.method, record.dataset), []).append(record)
-        self._runs = {key: Runs.of(members, self._read) for key, members in found.items()}
-        self.methods = tuple(dict.fromkeys(method for method, _ in found))
-        self.datasets = tuple(dict.fromkeys(dataset for _, dataset in found))
+            cells.setdefault((record.method, record.dataset), []).append(record)
+        read = InfluenceReader(metric)
+        self._runs = {key: Runs.of(members, read) for key, members in cells.items()}
+        self.methods = tuple(dict.fromkeys(method for method, _ in cells))
+        self.datasets = tuple(dict.fromkeys(dataset for _, dataset in cells))
 
     def cell(self, method: str, dataset: str) -> Cell | None:
-        """Sum up a method's runs on a dataset.
+        """Sum up a method's runs on a dataset; None where there is none.
 
         The images' part is that of the runs' stored intervals, which hold for few positives; predictions are not read.
-
-        Returns:
-            None where there is no run.
         """
         runs = self._runs.get((method, dataset))
         return None if runs is None else _cell(method, dataset, runs, self.level)
 
     def compare(self, a: str, b: str, dataset: str) -> Comparison | None:
-        """Compare two methods on a dataset, over the splits that both have.
-
-        Args:
-            a: A method.
-            b: The other.
-            dataset: The dataset.
-
-        Returns:
-            None where the two share no split.
-        """
+        """Compare two methods on a dataset, over the splits that both have; None where they share no split."""
         pair = self._pair(a, b, dataset)
         if pair is None:
             return None
-        return self._turned(_compare((a, b, dataset), pair, _independent_seeds(pair), self.level))
+        first, second = (runs.seed_sources for runs in pair)
+        seeds = None if first is None or second is None else [*first, *second]
+        return self._turned(_compare((a, b, dataset), pair, seeds, self.level))
 
     def compare_paired(self, a: str, b: str, dataset: str) -> Comparison | None:
-        """Compare two ways of one method seed by seed, where a seed means the same to both.
-
-        Args:
-            a: A way.
-            b: The other.
-            dataset: The dataset.
-
-        Returns:
-            None where the two share no split and seed.
-        """
+        """Compare two ways of one method seed by seed, where a seed is the same to both; None where none is shared."""
         pair = self._pair(a, b, dataset)
         shared = None if pair is None else Runs.shared(*pair)
         if shared is None:
             return None
-        return self._turned(_compare((a, b, dataset), shared, _paired_seeds(shared), self.level))
+        differences = [first - second for first, second in zip(*(runs.scores for runs in shared), strict=True)]
+        return self._turned(_compare((a, b, dataset), shared, seed_sources(differences), self.level))
 
     def average(self, a: str, b: str, datasets: Sequence[str] | None = None) -> Average | None:
         """Compare two methods over datasets.
@@ -136,13 +118,14 @@ def _compare(
 ) -> Comparison:
     first, second = pair
     differences = first.means - second.means
-    image = _image_source(first.influence, second.influence)
-    split = _split_source(differences, pair)
-    source, parts, note = _combined(image, seeds, split)
+    effect = float(differences.mean())
+    a, b = first.influence, second.influence
+    image = None if a is None or b is None else a.minus(b).source()
+    source, parts, note = _combined(image, seeds, _split_source(differences, pair))
     return Comparison(
         *names,
-        effect=float(differences.mean()),
-        **asdict(judge(float(differences.mean()), source, level)),
+        effect=effect,
+        **asdict(judge(effect, source, level)),
         parts=parts,
         seeds=(first.seeds, second.seeds),
         splits=len(differences),
@@ -153,27 +136,12 @@ def _compare(
     )
 
 
-def _image_source(a: Influence | None, b: Influence | None) -> Source | None:
-    return None if a is None or b is None else a.minus(b).source()
-
-
-def _independent_seeds(pair: tuple[Runs, Runs]) -> list[Source] | None:
-    first, second = (runs.seed_sources for runs in pair)
-    return None if first is None or second is None else [*first, *second]
-
-
-def _paired_seeds(pair: tuple[Runs, Runs]) -> list[Source] | None:
-    first, second = (runs.splits.values() for runs in pair)
-    return seed_sources([one.scores - other.scores for one, other in zip(first, second, strict=True)])
-
-
 def _split_source(differences: NDArray[np.float64], pair: Sequence[Runs]) -> Source | None:
     """The corrected variance of the mean over splits: all that differs between splits, seeds and images included."""
     count = len(differences)
     if count < 2:
         return None
-    known = [runs.test_to_train for runs in pair]
-    shares = [share for share in known if share is not None]
+    shares = [share for runs in pair if (share := runs.test_to_train) is not None]
     share = float(np.mean(shares)) if shares else _TEST_TO_TRAIN
     return Source((1 / count + share) * float(differences.var(ddof=1)), count - 1)
 
@@ -184,15 +152,11 @@ def _combined(
     """Add the sources up: the splits' variance where it is the greater, else that of images and seeds."""
     seed = None if seeds is None else add_up(seeds)
     inside = add_up([image, *(seeds or [])]) if image is not None else None
-    known = (image.variance if image else 0.0) + (seed.variance if seed else 0.0)
-    rest = None if split is None else max(0.0, split.variance - known)
-    parts = Parts(
-        image.variance if image else None,
-        seed.variance if seed else None,
-        rest,
-    )
-    if split is not None and (split.variance >= known or seed is None or image is None):
-        return Source(max(split.variance, known), split.df), parts, ""
+    explained = (image.variance if image else 0.0) + (seed.variance if seed else 0.0)
+    rest = None if split is None else max(0.0, split.variance - explained)
+    parts = Parts(image.variance if image else None, seed.variance if seed else None, rest)
+    if split is not None and (split.variance >= explained or seed is None or image is None):
+        return Source(max(split.variance, explained), split.df), parts, ""
     if inside is None:
         return None, parts, "the predictions are not kept, so that the images' part is not known"
     if seed is None:
@@ -201,15 +165,16 @@ def _combined(
 
 
 def _few(runs: Runs) -> bool:
-    return any(one.interval["few"] for split in runs.splits.values() for one in split.records if one.interval)
+    return any(record.interval["few"] for record in runs.records if record.interval)
 
 
 def _here(effects: Sequence[Comparison], level: float) -> Comparison:
     """The mean effect on these very datasets: their variances add up."""
     share = len(effects) ** -2
-    missing = [one.dataset for one in effects if one.error is None]
-    sources = [Source(share * one.error**2, one.df or 1.0) for one in effects if one.error is not None]
-    parts = Parts(*(_summed(effects, name, share) for name in ("image", "seed", "split")))
+    missing = [each.dataset for each in effects if each.error is None]
+    sources = [Source(share * each.error**2, each.df or 1.0) for each in effects if each.error is not None]
+    columns = zip(*((each.parts.image, each.parts.seed, each.parts.split) for each in effects), strict=True)
+    parts = Parts(*(None if None in column else share * sum(filter(None, column)) for column in columns))
     note = f"too few runs on {', '.join(missing)}" if missing else ""
     return _over(effects, None if missing else add_up(sources), parts, note, level)
 
@@ -220,14 +185,14 @@ def _elsewhere(effects: Sequence[Comparison], level: float) -> Comparison:
     count = len(effects)
     if count < 3:
         return _over(effects, None, here.parts, f"{count} of the 3 datasets that it takes to speak of others", level)
-    spread = float(np.var([one.effect for one in effects], ddof=1)) / count
+    spread = float(np.var([each.effect for each in effects], ddof=1)) / count
     inside = here.error**2 if here.error is not None else 0.0
-    parts = Parts(here.parts.image, here.parts.seed, here.parts.split, max(0.0, spread - inside))
+    parts = replace(here.parts, dataset=max(0.0, spread - inside))
     return _over(effects, Source(max(spread, inside), count - 1), parts, "", level)
 
 
 def _over(effects: Sequence[Comparison], source: Source | None, parts: Parts, note: str, level: float) -> Comparison:
-    effect = float(np.mean([one.effect for one in effects]))
+    effect = float(np.mean([each.effect for each in effects]))
     return Comparison(
         effects[0].a,
         effects[0].b,
@@ -235,29 +200,26 @@ def _over(effects: Sequence[Comparison], source: Source | None, parts: Parts, no
         effect=effect,
         **asdict(judge(effect, source, level)),
         parts=parts,
-        seeds=(min(one.seeds[0] for one in effects), min(one.seeds[1] for one in effects)),
-        splits=min(one.splits for one in effects),
+        seeds=(min(each.seeds[0] for each in effects), min(each.seeds[1] for each in effects)),
+        splits=min(each.splits for each in effects),
         datasets=len(effects),
-        few=any(one.few for one in effects),
+        few=any(each.few for each in effects),
         note=note,
         level=level,
     )
 
 
-def _summed(effects: Sequence[Comparison], name: str, share: float) -> float | None:
-    known = [getattr(one.parts, name) for one in effects]
-    return None if any(one is None for one in known) else share * sum(known)
-
-
 def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
-    scores = np.concatenate([split.scores for split in runs.splits.values()])
+    scores = np.concatenate(runs.scores)
     mean = float(runs.means.mean())
     seeds, split = runs.seed_sources, _split_source(runs.means, [runs])
     sides = [_side(runs, end) for end in ("low", "high")]
     bounds = [_combined(image, seeds, split) for image in sides]
     alone = seeds is None and split is None
-    reaches = [_reach(image if alone else source, level) for image, (source, _, _) in zip(sides, bounds, strict=True)]
-    low, high = reaches
+    sources = sides if alone else [source for source, _, _ in bounds]
+    low, high = (
+        None if source is None else quantile(level, source.df) * math.sqrt(source.variance) for source in sources
+    )
     return Cell(
         method,
         dataset,
@@ -277,17 +239,11 @@ def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
 
 def _side(runs: Runs, end: str) -> Source | None:
     """The images' variance on one side of the mean, from the runs' own intervals: the mean of their distances."""
-    records = [one for split in runs.splits.values() for one in split.records]
-    intervals = [one.interval for one in records]
-    if any(one is None for one in intervals):
-        return None
     distances = [
-        abs(record.score - interval[end]) / quantile(interval["level"], math.inf)
-        for record, interval in zip(records, intervals, strict=True)
-        if interval is not None
+        abs(record.score - record.interval[end]) / quantile(record.interval["level"], math.inf)
+        for record in runs.records
+        if record.interval is not None
     ]
+    if len(distances) < len(runs.records):
+        return None
     return Source(float(np.mean(distances)) ** 2 / len(runs.splits), math.inf)
-
-
-def _reach(source: Source | None, level: float) -> float | None:
-    return None if source is None else quantile(level, source.df) * math.sqrt(source.variance)

@@ -11,6 +11,8 @@ from petlbench.statistics.verdict import Comparison, quantile
 
 __all__ = ["NonInferiority", "non_inferior"]
 
+Verdict = Literal["non-inferior", "inferior", "not shown", "too few"]
+
 
 @dataclass(frozen=True)
 class NonInferiority:
@@ -29,7 +31,7 @@ class NonInferiority:
     margin: float
     bound: float | None
     p_value: float | None
-    verdict: Literal["non-inferior", "inferior", "not shown", "too few"]
+    verdict: Verdict
 
 
 def non_inferior(evidence: Evidence, new: str, old: str, dataset: str, margin: float = 0.005) -> NonInferiority | None:
@@ -52,6 +54,8 @@ def non_inferior(evidence: Evidence, new: str, old: str, dataset: str, margin: f
     Raises:
         ValueError: The margin is not positive.
     """
+    from scipy.special import stdtr
+
     if not (math.isfinite(margin) and margin > 0):
         raise ValueError(f"the margin is {margin}, but it has to be a positive number")
     comparison = evidence.compare_paired(new, old, dataset)
@@ -61,17 +65,7 @@ def non_inferior(evidence: Evidence, new: str, old: str, dataset: str, margin: f
         return NonInferiority(comparison, margin, None, None, "too few")
     # The one-sided bound at 95 % is the lower end of the two-sided interval at 90 %.
     bound = comparison.effect - quantile(2 * comparison.level - 1, comparison.df) * comparison.error
-    p_value = _p_of_loss(comparison.effect + margin, comparison.error, comparison.df)
-    worse = comparison.high is not None and comparison.high < -margin
-    verdict: Literal["non-inferior", "inferior", "not shown"] = "not shown"
-    if bound > -margin:
-        verdict = "non-inferior"
-    elif worse:
-        verdict = "inferior"
+    p_value = float(stdtr(comparison.df, -(comparison.effect + margin) / comparison.error))
+    is_worse = comparison.high is not None and comparison.high < -margin
+    verdict: Verdict = "non-inferior" if bound > -margin else "inferior" if is_worse else "not shown"
     return NonInferiority(comparison, margin, bound, p_value, verdict)
-
-
-def _p_of_loss(above: float, error: float, df: float) -> float:
-    from scipy.special import stdtr
-
-    return float(stdtr(df, -above / error))

@@ -79,13 +79,16 @@ def rank_tests(
     Raises:
         ValueError: The reference is not one of the methods.
     """
+    from scipy.stats import rankdata
+
     if reference is not None and reference not in scores:
         raise ValueError(f"'{reference}' is none of the methods {', '.join(scores)}")
-    datasets = _complete(scores)
+    every = [list(by_dataset) for by_dataset in scores.values()]
+    datasets = tuple(name for name in every[0] if all(name in each for each in every)) if every else ()
     if len(scores) < 2 or len(datasets) < 2:
         return None
     table = np.array([[scores[method][dataset] for dataset in datasets] for method in scores])
-    ranks = _mean_ranks(table if direction == "higher" else -table)
+    ranks = np.asarray(rankdata(-table if direction == "higher" else table, axis=0).mean(axis=1))
     order = np.argsort(ranks, kind="stable")
     names = list(scores)
     methods = tuple(names[row] for row in order)
@@ -93,12 +96,14 @@ def rank_tests(
     smallest = smallest_wilcoxon_p(len(datasets))
     after_holm = min(1.0, smallest * len(pairs))
     difference = critical_difference(len(methods), len(datasets), level)
-    friedman = _friedman(table)
+    text = f"the smallest p that a signed-rank test can reach with {len(datasets)} datasets is {smallest:.2g}"
+    if len(pairs) > 1:
+        text += f", {after_holm:.2g} after Holm's correction for {len(pairs)} comparisons"
     return RankTests(
         methods,
         datasets,
         {names[row]: float(ranks[row]) for row in order},
-        *friedman,
+        *_friedman(table),
         pairs,
         smallest,
         after_holm,
@@ -107,7 +112,7 @@ def rank_tests(
         difference < (len(methods) - 1) / 2,
         _cliques(methods, ranks[order], difference),
         level,
-        _told(len(datasets), len(pairs), smallest, after_holm, level),
+        text + ("" if after_holm < level else f"; at the level of {level:g} it cannot find anything"),
     )
 
 
@@ -135,30 +140,12 @@ def critical_difference(methods: int, datasets: int, level: float = 0.05) -> flo
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65.
-
-    Args:
-        p_values: The p values.
-
-    Returns:
-        The corrected ones, in the same order.
-    """
+    """The p values, corrected for their number: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65."""
     order = np.argsort(p_values, kind="stable")
     raised = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
-    found = np.empty(len(order))
-    found[order] = np.minimum(1.0, np.maximum.accumulate(raised))
-    return [float(one) for one in found]
-
-
-def _complete(scores: Scores) -> tuple[str, ...]:
-    every = [list(one) for one in scores.values()]
-    return tuple(name for name in every[0] if all(name in one for one in every)) if every else ()
-
-
-def _mean_ranks(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(-table, axis=0).mean(axis=1))
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(raised))
+    return [float(p) for p in corrected]
 
 
 def _friedman(table: NDArray[np.float64]) -> tuple[float | None, float | None]:
@@ -168,53 +155,43 @@ def _friedman(table: NDArray[np.float64]) -> tuple[float | None, float | None]:
     methods, datasets = table.shape
     if methods < 3:
         return None, None
-    found = float(friedmanchisquare(*table).pvalue)
-    return (found if math.isfinite(found) else 1.0), float(chdtrc(methods - 1, datasets * (methods - 1)))
+    p = float(friedmanchisquare(*table).pvalue)
+    return (p if math.isfinite(p) else 1.0), float(chdtrc(methods - 1, datasets * (methods - 1)))
 
 
 def _pairs(names: Sequence[str], table: NDArray[np.float64], reference: str | None) -> tuple[Wilcoxon, ...]:
     if reference is None:
-        chosen = list(combinations(range(len(names)), 2))
+        pairs = list(combinations(range(len(names)), 2))
     else:
-        chosen = [(names.index(reference), row) for row, name in enumerate(names) if name != reference]
-    found = [_wilcoxon_p(table[a] - table[b]) for a, b in chosen]
-    corrected = holm(found)
-    return tuple(
-        Wilcoxon(names[a], names[b], p, raised) for (a, b), p, raised in zip(chosen, found, corrected, strict=True)
-    )
+        pairs = [(names.index(reference), row) for row, name in enumerate(names) if name != reference]
+    p_values = [_wilcoxon_p(table[a] - table[b]) for a, b in pairs]
+    tests = zip(pairs, p_values, holm(p_values), strict=True)
+    return tuple(Wilcoxon(names[a], names[b], p, corrected) for (a, b), p, corrected in tests)
 
 
 def _wilcoxon_p(differences: NDArray[np.float64]) -> float:
     """The two-sided p over all signs, zeros left out; by the normal distribution beyond 20 differences."""
     from scipy.stats import rankdata, wilcoxon
 
-    left = differences[differences != 0]
-    if not len(left):
+    nonzero = differences[differences != 0]
+    if not len(nonzero):
         return 1.0
-    if len(left) > 20:
-        return float(wilcoxon(left).pvalue)
+    if len(nonzero) > 20:
+        return float(wilcoxon(nonzero).pvalue)
     # scipy's exact distribution knows no ties; to count all signs does.
-    ranks = rankdata(np.abs(left))
-    doubled = np.rint(2 * ranks).astype(np.int64)
+    doubled = np.rint(2 * rankdata(np.abs(nonzero))).astype(np.int64)
     ways = np.array([1.0])
     for rank in doubled:
         ways = np.concatenate([ways, np.zeros(rank)]) + np.concatenate([np.zeros(rank), ways])
-    positive = int(doubled[left > 0].sum())
+    positive = int(doubled[nonzero > 0].sum())
     tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
-    return min(1.0, 2 * float(tail) / 2.0 ** len(left))
+    return min(1.0, 2 * float(tail) / 2.0 ** len(nonzero))
 
 
 def _cliques(methods: Sequence[str], ranks: NDArray[np.float64], difference: float) -> tuple[tuple[str, ...], ...]:
-    found: list[tuple[int, int]] = []
+    cliques: list[tuple[int, int]] = []
     for first in range(len(methods)):
         last = int(np.flatnonzero(ranks - ranks[first] < difference)[-1])
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return tuple(tuple(methods[first : last + 1]) for first, last in found)
-
-
-def _told(datasets: int, pairs: int, smallest: float, after_holm: float, level: float) -> str:
-    text = f"the smallest p that a signed-rank test can reach with {datasets} datasets is {smallest:.2g}"
-    if pairs > 1:
-        text += f", {after_holm:.2g} after Holm's correction for {pairs} comparisons"
-    return text + ("" if after_holm < level else f"; at the level of {level:g} it cannot find anything")
+        if last > first and (not cliques or last > cliques[-1][1]):
+            cliques.append((first, last))
+    return tuple(tuple(methods[first : last + 1]) for first, last in cliques)

@@ -30,10 +30,11 @@ def round_by_uncertainty(value: float, std: float | None) -> str:
     """
     if not math.isfinite(value):
         return str(value)
-    if not _known(std):
+    if std is None or not _is_spread(std):
         text = f"{value:.{_MOST_DECIMALS}f}".rstrip("0").rstrip(".")
-        return _unsigned_zero(text)
-    return _unsigned_zero(_to_place(value, _decimals(std or 0.0)))
+    else:
+        text = _to_place(value, _decimals(std))
+    return text if text.strip("-0.") else text.removeprefix("-")
 
 
 def with_uncertainty(value: float, std: float | None) -> str:
@@ -48,11 +49,11 @@ def with_uncertainty(value: float, std: float | None) -> str:
         '90.8 ± 1.2'
     """
     text = round_by_uncertainty(value, std)
-    return f"{text} ± {_to_place(std or 0.0, _decimals(std or 0.0))}" if _known(std) else text
+    return text if std is None or not _is_spread(std) else f"{text} ± {_to_place(std, _decimals(std))}"
 
 
-def _known(std: float | None) -> bool:
-    return std is not None and math.isfinite(std) and std > 0
+def _is_spread(std: float) -> bool:
+    return math.isfinite(std) and std > 0
 
 
 def _decimals(std: float) -> int:
@@ -65,7 +66,3 @@ def _decimals(std: float) -> int:
 
 def _to_place(value: float, decimals: int) -> str:
     return f"{round(value, decimals):.{max(0, decimals)}f}"
-
-
-def _unsigned_zero(text: str) -> str:
-    return text.removeprefix("-") if not text.strip("-0.") else text

@@ -14,7 +14,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.results.predictions import Predictions
 from petlbench.statistics.verdict import Source
 
-__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "SplitRuns", "seed_sources"]
+__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "seed_sources"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class Influence:
     values: NDArray[np.float64]
 
     @classmethod
-    def mean(cls, parts: Sequence[Influence]) -> Influence:
-        """The influence on the mean of several scores."""
-        units = np.concatenate([part.units for part in parts])
-        return cls(units, np.concatenate([part.values for part in parts]) / len(parts))
+    def mean(cls, parts: Sequence[Influence | None]) -> Influence | None:
+        """The influence on the mean of several scores; None where that on one of them is not known."""
+        whole = [part for part in parts if part is not None]
+        if len(whole) < len(parts):
+            return None
+        units = np.concatenate([part.units for part in whole])
+        return cls(units, np.concatenate([part.values for part in whole]) / len(whole))
 
     def minus(self, other: Influence) -> Influence:
         """The influence on the difference to another score."""
@@ -54,11 +57,7 @@ class Influence:
 
 
 class InfluenceReader:
-    """Reads the predictions of each run once, and keeps one number for each image or group.
-
-    Args:
-        metric: The score.
-    """
+    """Reads the predictions of each run once, and keeps one number for each image or group."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -74,10 +73,10 @@ class InfluenceReader:
 
     def _read(self, record: Scored) -> Influence | None:
         predictions = record.predictions()
-        values = None
-        if predictions is not None:
-            values = self._metric.influence(predictions.labels, predictions.logits)
-        if predictions is None or values is None:
+        if predictions is None:
+            return None
+        values = self._metric.influence(predictions.labels, predictions.logits)
+        if values is None:
             return None
         numbers = self._numbers.setdefault(record.dataset, {})
         units = np.array([numbers.setdefault(unit, len(numbers)) for unit in predictions.units], dtype=np.int64)
@@ -87,99 +86,77 @@ class InfluenceReader:
 
 
 @dataclass(frozen=True)
-class SplitRuns:
-    """The runs of one method on one split of a dataset.
-
-    Args:
-        records: The runs, by seed.
-        read: Gives the influences of a run.
-    """
-
-    records: Sequence[Scored]
-    read: Callable[[Scored], Influence | None]
-
-    @property
-    def scores(self) -> NDArray[np.float64]:
-        """The scores, (S,)."""
-        return np.array([record.score for record in self.records])
-
-    @cached_property
-    def influence(self) -> Influence | None:
-        """The influence on the mean score; None where that of a run is not known."""
-        found = [self.read(record) for record in self.records]
-        known = [one for one in found if one is not None]
-        return Influence.mean(known) if len(known) == len(found) else None
-
-
-@dataclass(frozen=True)
 class Runs:
     """The runs of one method on one dataset.
 
     Args:
-        splits: The runs by split.
+        splits: The runs by split, each by seed.
+        read: Gives the influences of a run.
     """
 
-    splits: Mapping[str, SplitRuns]
+    splits: Mapping[str, Sequence[Scored]]
+    read: Callable[[Scored], Influence | None]
 
     @classmethod
     def of(cls, records: Iterable[Scored], read: Callable[[Scored], Influence | None]) -> Runs:
         """Sort runs by split and by seed."""
-        found: dict[str, list[Scored]] = {}
-        for record in sorted(records, key=lambda one: (one.split, one.seed)):
-            found.setdefault(record.split, []).append(record)
-        return cls({split: SplitRuns(members, read) for split, members in found.items()})
+        splits: dict[str, list[Scored]] = {}
+        for record in sorted(records, key=lambda record: (record.split, record.seed)):
+            splits.setdefault(record.split, []).append(record)
+        return cls(splits, read)
 
     @staticmethod
     def shared(first: Runs, second: Runs) -> tuple[Runs, Runs] | None:
         """The runs of two methods that have a split and a seed in common; None where there are none."""
-        wanted = first._keys() & second._keys()
-        found = [
-            Runs.of((one for one in runs._records() if (one.split, one.seed) in wanted), runs._reader())
+        keys = [{(record.split, record.seed) for record in runs.records} for runs in (first, second)]
+        common = keys[0] & keys[1]
+        if not common:
+            return None
+        both = [
+            Runs.of((record for record in runs.records if (record.split, record.seed) in common), runs.read)
             for runs in (first, second)
         ]
-        return (found[0], found[1]) if wanted else None
+        return both[0], both[1]
 
     def only(self, splits: Iterable[str]) -> Runs:
         """The same method on some of its splits."""
-        return Runs({split: self.splits[split] for split in splits})
+        return Runs({split: self.splits[split] for split in splits}, self.read)
+
+    @property
+    def records(self) -> list[Scored]:
+        """The runs of all splits."""
+        return [record for records in self.splits.values() for record in records]
 
     @property
     def seeds(self) -> int:
         """Runs of the split that has fewest."""
-        return min(len(split.records) for split in self.splits.values())
+        return min(map(len, self.splits.values()))
 
     @cached_property
     def influence(self) -> Influence | None:
         """The influence on the mean over splits; None where that of a run is not known."""
-        found = [split.influence for split in self.splits.values()]
-        known = [one for one in found if one is not None]
-        return Influence.mean(known) if len(known) == len(found) else None
+        return Influence.mean([Influence.mean(list(map(self.read, records))) for records in self.splits.values()])
+
+    @property
+    def scores(self) -> list[NDArray[np.float64]]:
+        """The scores of each split, (S,)."""
+        return [np.array([record.score for record in records]) for records in self.splits.values()]
 
     @property
     def seed_sources(self) -> list[Source] | None:
         """What seeds add to the variance of the mean over splits; None where a split has one run only."""
-        return seed_sources([split.scores for split in self.splits.values()])
+        return seed_sources(self.scores)
 
     @property
     def means(self) -> NDArray[np.float64]:
         """The mean score of each split, (K,)."""
-        return np.array([split.scores.mean() for split in self.splits.values()])
+        return np.array([scores.mean() for scores in self.scores])
 
     @property
     def test_to_train(self) -> float | None:
         """Test images / training images, the mean over runs."""
-        known = [one.test_to_train for split in self.splits.values() for one in split.records]
-        shares = [share for share in known if share is not None]
+        shares = [record.test_to_train for record in self.records if record.test_to_train is not None]
         return float(np.mean(shares)) if shares else None
-
-    def _records(self) -> list[Scored]:
-        return [record for split in self.splits.values() for record in split.records]
-
-    def _keys(self) -> set[tuple[str, int]]:
-        return {(record.split, record.seed) for record in self._records()}
-
-    def _reader(self) -> Callable[[Scored], Influence | None]:
-        return next(iter(self.splits.values())).read
 
 
 def seed_sources(scores: Sequence[NDArray[np.float64]]) -> list[Source] | None:
@@ -191,9 +168,9 @@ def seed_sources(scores: Sequence[NDArray[np.float64]]) -> list[Source] | None:
     Returns:
         A source for each split; None where one has a single run.
     """
-    if min(len(one) for one in scores) < 2:
+    if min(map(len, scores)) < 2:
         return None
-    return [Source(float(one.var(ddof=1)) / len(one) / len(scores) ** 2, len(one) - 1) for one in scores]
+    return [Source(float(each.var(ddof=1)) / len(each) / len(scores) ** 2, len(each) - 1) for each in scores]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Parts:
     @property
     def total(self) -> float:
         """The sum of what is known."""
-        return sum(one or 0.0 for one in (self.image, self.seed, self.split, self.dataset))
+        return sum(part or 0.0 for part in (self.image, self.seed, self.split, self.dataset))
 
 
 @dataclass(frozen=True)
@@ -149,15 +149,12 @@ def add_up(sources: Iterable[Source]) -> Source:
     """Add independent sources of variance, with the degrees of freedom of Welch and Satterthwaite.
 
     ``df = (sum v)^2 / sum(v^2 / df)``: F. E. Satterthwaite, Biometrics Bulletin 2 (1946) 110.
-
-    Args:
-        sources: The sources.
     """
-    known = list(sources)
-    total = sum(source.variance for source in known)
+    parts = list(sources)
+    total = sum(part.variance for part in parts)
     if total == 0:
         return Source(0.0, _MOST_DF)
-    doubt = sum((source.variance / total) ** 2 / source.df for source in known)
+    doubt = sum((part.variance / total) ** 2 / part.df for part in parts)
     return Source(total, min(_MOST_DF, 1 / doubt) if doubt else _MOST_DF)
 
 

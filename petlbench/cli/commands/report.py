@@ -96,9 +96,8 @@ def command(
     """
     from petlbench.core.progress_bars import ShownProgress
     from petlbench.report.build import build_report
-    from petlbench.report.request import ReportRequest
     from petlbench.report.selection import parse_where
-    from petlbench.report.spec import load_report
+    from petlbench.report.spec import ReportRequest, load_report
 
     if old_preset is not None:
         click.echo("--setting is called --preset now", err=True)

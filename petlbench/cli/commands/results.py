@@ -54,13 +54,13 @@ def list_results(
     from petlbench.results.table import with_scores
 
     folder = _folder(output, trials)
-    matching = filter(_Filter(method, dataset, status), iter_results(folder))
-    found = sorted(with_scores(matching, folder), key=_SORTS[sort])
+    matching = filter(_filter(method, dataset, status), iter_results(folder))
+    results = sorted(with_scores(matching, folder), key=_SORTS[sort])
     if json:
-        print_json({"items": [_item(result) for result in found]})
+        print_json({"items": [_item(result) for result in results]})
         return
     headings = ["run", "status", "test AUC, %>", "val AUC, %>", "learnable, %>", "memory, MiB>", "time>"]
-    print_table(f"{len(found)} runs in {folder}", headings, [_row(result) for result in found])
+    print_table(f"{len(results)} runs in {folder}", headings, [_row(result) for result in results])
 
 
 @command.command("show", epilog="Example: petlbench results show fpt-digits-s0")
@@ -90,15 +90,15 @@ def diff(runs: tuple[str, str], trials: bool, output: Path, json: bool) -> None:
     from petlbench.results.lookup import compare_results
     from petlbench.results.result import read_result
 
-    one, other = (read_result(_find(run, output, trials).final) for run in runs)
-    found = compare_results(one, other)
+    first, second = (read_result(_find(run, output, trials).final) for run in runs)
+    differences = compare_results(first, second)
     if json:
-        differences = [{"name": each.name, "values": list(each.values)} for each in found]
-        print_json({"runs": [one.run_id, other.run_id], "differences": differences})
+        items = [{"name": name, "values": list(values)} for name, values in differences.items()]
+        print_json({"runs": [first.run_id, second.run_id], "differences": items})
         return
-    rows = [[each.name, *map(_shown, each.values)] for each in found]
+    rows = [[name, *map(_shown, values)] for name, values in differences.items()]
     same = "" if rows else "nothing of what a result holds differs"
-    print_table("differences", ["what", one.run_id, other.run_id], rows, caption=same)
+    print_table("differences", ["what", first.run_id, second.run_id], rows, caption=same)
 
 
 @command.command("rm", epilog="Example: petlbench results rm --status failed --yes")
@@ -114,7 +114,7 @@ def remove(runs: tuple[str, ...], status: str | None, yes: bool, trials: bool, o
     from petlbench.core.units import readable_size
     from petlbench.results.lookup import remove_run
 
-    folders = _chosen(runs, status, _folder(output, trials))
+    folders = _folders(runs, status, _folder(output, trials))
     if folders and not yes:
         _ask(folders)
     removed, freed, kept = [], 0, []
@@ -155,30 +155,25 @@ def track(runs: tuple[str, ...], tracking_uri: str | None, output: Path, json: b
     return 0 if tracked.error is None else 1
 
 
-class _Filter:
+def _filter(method: str | None, dataset: str | None, status: str | None) -> Callable[[Result], bool]:
     """Whether a result is asked for."""
+    from petlbench.results.result import Status
 
-    def __init__(self, method: str | None, dataset: str | None, status: str | None) -> None:
-        from petlbench.results.result import Status
+    methods, datasets, statuses = map(_names, (method, dataset, status))
+    for name in statuses or ():
+        if name not in get_args(Status):
+            hint = f"known: {', '.join(get_args(Status))}"
+            raise InputError(f"--status {name}: there is no such status", hint=hint, kind="unknown_status")
 
-        self._methods = _names(method)
-        self._datasets = _names(dataset)
-        self._statuses = _names(status)
-        for name in self._statuses or ():
-            if name not in get_args(Status):
-                raise InputError(
-                    f"--status {name}: there is no such status",
-                    hint=f"known: {', '.join(get_args(Status))}",
-                    kind="unknown_status",
-                )
-
-    def __call__(self, result: Result) -> bool:
+    def matches(result: Result) -> bool:
         config = result.config
         return (
-            (self._methods is None or config.method in self._methods)
-            and (self._datasets is None or bool({config.dataset, config.dataset_name} & self._datasets))
-            and (self._statuses is None or result.status in self._statuses)
+            (methods is None or config.method in methods)
+            and (datasets is None or bool({config.dataset, config.dataset_name} & datasets))
+            and (statuses is None or result.status in statuses)
         )
+
+    return matches
 
 
 def _names(text: str | None) -> set[str] | None:
@@ -195,18 +190,18 @@ def _find(run: str, output: Path, trials: bool) -> RunFolder:
     return find_run(run, _folder(output, trials))
 
 
-def _chosen(runs: Sequence[str], status: str | None, output: Path) -> list[RunFolder]:
+def _folders(runs: Sequence[str], status: str | None, output: Path) -> list[RunFolder]:
     from petlbench.results.folder import RunFolder
     from petlbench.results.lookup import find_run
     from petlbench.results.result import iter_results
 
     if not runs and status is None:
         raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
-    wanted = _Filter(None, None, status)
-    named = [find_run(run, output) for run in runs]
+    matches = _filter(None, None, status)
+    folders = [find_run(run, output) for run in runs]
     if status is not None:
-        named += [RunFolder(output, result.run_id) for result in filter(wanted, iter_results(output))]
-    return list({folder.final: folder for folder in named}.values())
+        folders += [RunFolder(output, result.run_id) for result in filter(matches, iter_results(output))]
+    return list({folder.final: folder for folder in folders}.values())
 
 
 def _ask(folders: Sequence[RunFolder]) -> None:

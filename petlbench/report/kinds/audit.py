@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from petlbench.audit.audit import Audit
 from petlbench.audit.confounders import WEAK, Confound
@@ -26,12 +27,7 @@ _Rows = list[list[Cell | str]]
 
 
 def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
-    """The report of an audit.
-
-    Args:
-        audit: What came out.
-        dataset: Where the images of pairs are read from; None leaves pictures out.
-    """
+    """The report of an audit, with pictures of pairs where their dataset is given."""
     return Document(
         f"audit-{audit.dataset}",
         f"audit of {audit.dataset}",
@@ -74,20 +70,16 @@ def _baselines(audit: Audit) -> Table:
         Column("accuracy", "accuracy", "%"),
         *_texts("given"),
     ]
-    rows: _Rows = []
-    for baseline in audit.baselines:
-        auc, accuracy = baseline.auc, baseline.accuracy
-        rows.append(
-            [
-                baseline.name,
-                Cell(text="–", reason=baseline.refused)
-                if auc is None
-                else Cell(auc, f"{auc:.3f}", baseline.low, baseline.high),
-                "" if auc is None else f"{baseline.low:.3f} to {baseline.high:.3f}",
-                number_cell(None if accuracy is None else 100 * accuracy, 1, baseline.refused),
-                baseline.refused or baseline.features,
-            ]
-        )
+    rows: _Rows = [
+        [
+            each.name,
+            replace(number_cell(each.auc, 3, each.refused), low=each.low, high=each.high),
+            "" if each.auc is None else f"{each.low:.3f} to {each.high:.3f}",
+            number_cell(None if each.accuracy is None else 100 * each.accuracy, 1, each.refused),
+            each.refused or each.features,
+        ]
+        for each in audit.baselines
+    ]
     caption = "Interval: bootstrap over images, or groups where they are known; metadata: no look at the picture."
     return table_of("baselines", "trivial baselines, cross-validated", columns, rows, caption)
 
@@ -175,13 +167,12 @@ def _figures(audit: Audit) -> Iterator[Figure]:
         title = "How far the class can be told without learning to see"
         caption = f"Dashed: {TOO_EASY}. The baselines of metadata do not look at the picture."
         axes = (auc, Axis("row", "baseline"))
-        marks = {"line": TOO_EASY}
-        yield Figure("baselines", "intervals", title, axes, "auc", "row", series, caption=caption, marks=marks)
+        yield Figure.of("baselines", "intervals", title, axes, series, caption=caption, marks={"line": TOO_EASY})
     if audit.confounds:
         axes = (Axis("column", "column"), Axis("cramers_v", "Cramér's V of the column with the class"))
         values = {"cramers_v": [confound.cramers_v for confound in audit.confounds]}
         bars = [Series("columns", "columns", values, [confound.column for confound in audit.confounds])]
-        yield Figure("strengths", "bars", "What goes with the class", axes, "column", "cramers_v", bars)
+        yield Figure.of("strengths", "bars", "What goes with the class", axes, bars)
     for number, confound in enumerate(_telling(audit)):
         yield _shares(f"column-{number}", confound, audit.classes)
 
@@ -195,7 +186,7 @@ def _shares(key: str, confound: Confound, classes: Sequence[str]) -> Figure:
     ]
     axes = (Axis("class", "class"), Axis("share", "share of the class"))
     title = f"{confound.column}: V = {confound.cramers_v:.2f}, p = {confound.p:.2g}"
-    return Figure(key, "bars", title, axes, "class", "share", series, marks={"stacked": True})
+    return Figure.of(key, "bars", title, axes, series, marks={"stacked": True})
 
 
 def _names(key: str, title: str, names: Sequence[str]) -> Iterator[Table]:

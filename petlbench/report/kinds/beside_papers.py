@@ -22,14 +22,7 @@ _COUNTS = (
 
 
 def compare_with_papers(report: str, main: Table, grid: Grid, settings: str) -> list[Table]:
-    """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both.
-
-    Args:
-        report: Name of the report.
-        main: The study's table.
-        grid: Its rows.
-        settings: The study's settings in words.
-    """
+    """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both."""
     papers = [paper for name in PAPERS if (paper := paper_table(name, report)) is not None]
     return [table for paper in papers if (table := _comparison(paper, main, grid, settings)) is not None]
 
@@ -73,12 +66,10 @@ def _cells(row: Row, printed: PaperRow, shared: Sequence[Column]) -> Mapping[str
         std = printed.stds.get(column.key)
         text = "–" if theirs is None else f"{theirs:,.{digits}f}" + ("" if std is None else f" ± {std:.2f}")
         cells[f"{column.key}_published"] = Cell(theirs, text, std=std, reason="not printed" if theirs is None else "")
-        difference = None if ours.value is None or theirs is None else ours.value - theirs
-        cells[f"{column.key}_difference"] = (
-            Cell(text="–", reason="one of the two is missing")
-            if difference is None
-            else Cell(difference, f"{difference:+,.{digits}f}")
-        )
+        difference = Cell(text="–", reason="one of the two is missing")
+        if ours.value is not None and theirs is not None:
+            difference = Cell(ours.value - theirs, f"{ours.value - theirs:+,.{digits}f}")
+        cells[f"{column.key}_difference"] = difference
     return cells
 
 

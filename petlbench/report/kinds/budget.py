@@ -18,6 +18,7 @@ from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row,
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.registry import ReportKind
 from petlbench.results.stored import Stored
+from petlbench.results.table import searches
 
 __all__ = ["BUDGET", "expected_best"]
 
@@ -31,12 +32,7 @@ _CAPTION = (
 
 
 def expected_best(values: Sequence[float], count: int) -> float:
-    """Give the expected largest of some values that are drawn without replacement.
-
-    Args:
-        values: At least one value.
-        count: How many are drawn; at most as many as there are.
-    """
+    """Give the expected largest of some values that are drawn without replacement."""
     ways = comb(len(values), count)
     return sum(v * (comb(i, count - 1) / ways) for i, v in enumerate(sorted(values)) if i >= count - 1)
 
@@ -75,28 +71,18 @@ BUDGET = ReportKind(name="budget", title="What a search finds by number of trial
 
 def _by_search(inputs: ReportInputs) -> dict[tuple[str, str], list[float]]:
     """Scores of trials in percent, by method and dataset."""
-    trials: dict[tuple[str, str], list[Stored]] = {}
-    for run in inputs.trials:
-        trials.setdefault((run.method, run.dataset), []).append(run)
-    scores = {key: [_best(run, inputs.request.metric) for run in _tried(mine)] for key, mine in trials.items()}
-    return {key: _filled(values) for key, values in scores.items() if any(value is not None for value in values)}
-
-
-def _tried(runs: Sequence[Stored]) -> list[Stored]:
-    """The trials proper: a search tries settings with its first seed, and only the best of them with further ones."""
-    first = min(run.seed for run in runs)
-    return [run for run in runs if run.seed == first]
+    scores = {}
+    for key, trials in searches(inputs.trials).items():
+        values = [_best(trial, inputs.request.metric) for trial in trials]
+        if numbers := [value for value in values if value is not None]:
+            scores[key] = [min(numbers) if value is None else value for value in values]
+    return scores
 
 
 def _best(stored: Stored, metric: str) -> float | None:
     curve = stored.document.get("curve") or ()
     values = [100 * point[f"val_{metric}"] for point in curve if point.get(f"val_{metric}") is not None]
     return max(values, default=None)
-
-
-def _filled(values: Sequence[float | None]) -> list[float]:
-    worst = min(value for value in values if value is not None)
-    return [worst if value is None else value for value in values]
 
 
 def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, str], score: str) -> Figure:
@@ -106,9 +92,7 @@ def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, st
         counts = list(range(1, len(values) + 1))
         best: list[float | None] = [expected_best(values, count) for count in counts]
         series.append(Series(method, titles[method], {"trials": [float(n) for n in counts], "score": best}))
-    return Figure(
-        dataset, "lines", f"What a search finds on {dataset}", axes, "trials", "score", series, caption=_CAPTION
-    )
+    return Figure.of(dataset, "lines", f"What a search finds on {dataset}", axes, series, caption=_CAPTION)
 
 
 def _row(title: str, method: str, values: Sequence[float]) -> Row:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from petlbench.report.cells import rounded
+from petlbench.report.cells import FEW_POSITIVES, rounded
 from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
-from petlbench.report.evidence import predictions_of
 from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, check_cells
 from petlbench.results.stored import Stored
+from petlbench.results.table import Spread
 
 if TYPE_CHECKING:
     from petlbench.statistics.clinical import ClassMetrics, Estimate
@@ -44,7 +43,8 @@ def build(inputs: ReportInputs) -> Document:
     for name in grid.datasets:
         measured = [(line, by_run) for line in grid.lines if (by_run := _by_run(line.runs.get(name, ()), inputs))]
         if measured:
-            classes = _classes(measured[0][0], name)
+            data = measured[0][0].runs[name][0].document.get("data", {})
+            classes = [str(each) for each in data.get("classes") or ()]
             tables.append(_table(name, grid.titles[name], measured, classes, inputs))
             figures += _plots(name, grid.titles[name], measured, classes)
     return inputs.document(tables, figures)
@@ -59,15 +59,11 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
 
     metrics = []
     for run in runs:
-        val, test = (predictions_of(run, split) for split in ("val", "test"))
+        val, test = run.predictions("val"), run.predictions("test")
         if val is not None and test is not None:
             metrics.append(clinical(val, test, inputs.card.specificity))
         inputs.progress.advance()
     return metrics
-
-
-def _classes(line: Line, dataset: str) -> list[str]:
-    return [str(name) for name in line.runs[dataset][0].document.get("data", {}).get("classes") or ()]
 
 
 def _table(key: str, title: str, measured: _Measured, classes: Sequence[str], inputs: ReportInputs) -> Table:
@@ -83,14 +79,17 @@ def _table(key: str, title: str, measured: _Measured, classes: Sequence[str], in
 
 def _rows(line: Line, by_run: list[list[ClassMetrics]], classes: Sequence[str]) -> Iterator[Row]:
     for position, first in enumerate(by_run[0]):
-        mine = [metrics[position] for metrics in by_run]
-        name = classes[first.index] if first.index < len(classes) else str(first.index)
-        flags = ("too few positives for the interval to hold",) if first.few else ()
+        name = _class_name(first, classes)
+        flags = (FEW_POSITIVES,) if first.few else ()
         cells = {"positives": Cell(first.positives, str(first.positives), flags=flags)}
         for column in _MEASURES:
             factor = 100.0 if column.unit == "%" else 1.0
-            cells[column.key] = _cell([_estimate(metrics, column.key) for metrics in mine], factor)
+            cells[column.key] = _cell([_estimate(metrics[position], column.key) for metrics in by_run], factor)
         yield Row(f"{line.key} {name}", f"{line.title}, {name}", cells)
+
+
+def _class_name(metrics: ClassMetrics, classes: Sequence[str]) -> str:
+    return classes[metrics.index] if metrics.index < len(classes) else str(metrics.index)
 
 
 def _estimate(metrics: ClassMetrics, key: str) -> Estimate:
@@ -99,36 +98,26 @@ def _estimate(metrics: ClassMetrics, key: str) -> Estimate:
 
 
 def _cell(estimates: Sequence[Estimate], factor: float) -> Cell:
-    values = [factor * estimate.value for estimate in estimates if estimate.value is not None]
-    if not values:
+    spread, *bounds = (
+        Spread.of(None if value is None else factor * value for value in values)
+        for values in zip(*((each.value, each.low, each.high) for each in estimates), strict=True)
+    )
+    if spread is None:
         return Cell(text="–", reason="undefined: a class is missing from the split")
-    bounds = [(factor * e.low, factor * e.high) for e in estimates if e.low is not None and e.high is not None]
-    low, high = (fmean(side) for side in zip(*bounds, strict=True)) if bounds else (None, None)
-    std = stdev(values) if len(values) > 1 else None
-    text = rounded(fmean(values), std, low, high)
-    return Cell(fmean(values), text, low, high, std)
+    low, high = (None if bound is None else bound.mean for bound in bounds)
+    return Cell(spread.mean, rounded(spread.mean, spread.std, low, high), low, high, spread.std)
 
 
 def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) -> Iterator[Figure]:
     """One calibration plot a class: the first run of each row."""
     axes = (Axis("predicted", "predicted probability"), Axis("observed", "observed share"))
     for position, first in enumerate(measured[0][1][0]):
-        name = classes[first.index] if first.index < len(classes) else str(first.index)
         diagonal = Series("diagonal", "calibrated", {"predicted": [0.0, 1.0], "observed": [0.0, 1.0]}, role="reference")
         series = [diagonal, *(_calibration(line, by_run[0][position]) for line, by_run in measured)]
         caption = "The first run of each row. A point is a bin of test images, with its 95 % interval."
-        heading = f"Calibration: {title}, {name}"
-        yield Figure(
-            f"{key}-{first.index}",
-            "lines",
-            heading,
-            axes,
-            "predicted",
-            "observed",
-            series,
-            caption=caption,
-            marks={"square": True},
-        )
+        heading = f"Calibration: {title}, {_class_name(first, classes)}"
+        marks = {"square": True}
+        yield Figure.of(f"{key}-{first.index}", "lines", heading, axes, series, caption=caption, marks=marks)
 
 
 def _calibration(line: Line, metrics: ClassMetrics) -> Series:

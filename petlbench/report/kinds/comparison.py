@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
+from petlbench.report.cells import FEW_POSITIVES
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
 from petlbench.report.grid import Line
@@ -34,10 +36,6 @@ _COLUMNS = (
 def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
     """Compare every row with one of them.
 
-    Args:
-        inputs: What the report is made from.
-        context: The results.
-
     Returns:
         Tables, figures and notes: none where there is nothing to compare.
 
@@ -53,13 +51,12 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
         return [], [], [note]
     base = _base(inputs, context, lines)
     inputs.progress.phase("comparing", len(lines) - 1)
-    rows, series = [], []
+    rows = []
     for line in lines:
         if line.key != base.key:
             average = context.evidence.average(line.key, base.key)
             if average is not None:
                 rows.append(Row(line.key, line.title, _cells(average), runs=tuple(run.run_id for run in line.all_runs)))
-                series.append(_series(line, average.here))
             inputs.progress.advance()
     ranks, notes = _ranks(context, lines, base)
     if not rows:
@@ -67,7 +64,7 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
     title = f"Compared with {base.title}"
     caption = _caption(base, context)
     table = Table("comparison", title, _COLUMNS, rows, caption, _table_notes(rows), row_title="method")
-    return [table], [_figure(title, series, caption), *ranks], notes
+    return [table], [_figure(title, rows, caption), *ranks], notes
 
 
 def _base(inputs: ReportInputs, context: Context, lines: Sequence[Line]) -> Line:
@@ -88,33 +85,24 @@ def _cells(average: Average) -> dict[str, Cell]:
         "effect": _effect(here),
         "interval": _interval(here),
         "p_better": _probability(here),
-        "verdict": _verdict(here),
-        "detectable": Cell(text="–", reason=here.note)
-        if here.detectable is None
-        else _points(here.detectable, here, ""),
+        "verdict": Cell(text=here.verdict, reason=here.note),
+        "detectable": _points(here.detectable, here, ""),
         "elsewhere_interval": _interval(elsewhere),
-        "elsewhere_verdict": _verdict(elsewhere),
+        "elsewhere_verdict": Cell(text=elsewhere.verdict, reason=elsewhere.note),
     }
 
 
 def _effect(comparison: Comparison) -> Cell:
     low, high = (None if bound is None else 100 * bound for bound in (comparison.low, comparison.high))
-    cell = _points(comparison.effect, comparison, "+")
-    return Cell(
-        cell.value,
-        cell.text,
-        low,
-        high,
-        flags=("too few positives for the interval to hold",) if comparison.few else (),
-    )
+    flags = (FEW_POSITIVES,) if comparison.few else ()
+    return replace(_points(comparison.effect, comparison), low=low, high=high, flags=flags)
 
 
 def _interval(comparison: Comparison) -> Cell:
     if comparison.low is None or comparison.high is None:
         return Cell(text="–", reason=comparison.note or comparison.verdict)
-    return Cell(
-        text=f"{_points(comparison.low, comparison, '+').text} to {_points(comparison.high, comparison, '+').text}"
-    )
+    low, high = (_points(bound, comparison).text for bound in (comparison.low, comparison.high))
+    return Cell(text=f"{low} to {high}")
 
 
 def _probability(comparison: Comparison) -> Cell:
@@ -125,14 +113,12 @@ def _probability(comparison: Comparison) -> Cell:
     return Cell(share, text)
 
 
-def _verdict(comparison: Comparison) -> Cell:
-    return Cell(text=comparison.verdict, reason=comparison.note)
-
-
-def _points(value: float, comparison: Comparison, sign: str) -> Cell:
+def _points(value: float | None, comparison: Comparison, sign: str = "+") -> Cell:
     """A difference in points of a percent, rounded by its standard error."""
     from petlbench.statistics.rounding import round_by_uncertainty
 
+    if value is None:
+        return Cell(text="–", reason=comparison.note)
     if comparison.error:
         text = round_by_uncertainty(100 * value, 100 * comparison.error)
         return Cell(100 * value, f"+{text}" if sign and value > 0 else text)
@@ -158,16 +144,14 @@ def _table_notes(rows: Sequence[Row]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(names))}: {reason}." for reason, names in titles.items()]
 
 
-def _series(line: Line, one: Comparison) -> Series:
-    bounds = [None if bound is None else 100 * bound for bound in (one.low, one.high)]
-    return Series(
-        line.key, line.title, {"effect": [100 * one.effect], "effect_low": bounds[:1], "effect_high": bounds[1:]}
-    )
-
-
-def _figure(title: str, series: Sequence[Series], caption: str) -> Figure:
+def _figure(title: str, rows: Sequence[Row], caption: str) -> Figure:
+    effects = [(row, row.cells["effect"]) for row in rows]
+    series = [
+        Series(row.key, row.title, {"effect": [cell.value], "effect_low": [cell.low], "effect_high": [cell.high]})
+        for row, cell in effects
+    ]
     axes = (Axis("effect", "effect", "points"), Axis("row", "method"))
-    return Figure("comparison", "intervals", title, axes, "effect", "row", series, caption=caption, marks={"line": 0})
+    return Figure.of("comparison", "intervals", title, axes, series, caption=caption, marks={"line": 0})
 
 
 def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Figure], list[str]]:
@@ -181,17 +165,11 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
     tests = rank_tests(scores, base.key, direction=context.metric.direction)
     if tests is None:
         return [], []
-    titles = {line.key: line.title for line in lines}
-    return ([_diagram(tests, titles)] if tests.diagram else []), [tests.text]
+    return ([_diagram(tests, {line.key: line.title for line in lines})] if tests.diagram else []), [tests.text]
 
 
 def _diagram(tests: RankTests, titles: dict[str, str]) -> Figure:
     series = [Series(key, titles[key], {"rank": [rank]}) for key, rank in tests.mean_ranks.items()]
     axes = (Axis("rank", "mean rank", better="lower"), Axis("row", "method"))
-    marks = {
-        "critical_difference": tests.critical_difference,
-        "cliques": [list(clique) for clique in tests.cliques],
-    }
-    return Figure(
-        "ranks", "ranks", "Mean ranks over datasets", axes, "rank", "row", series, caption=tests.text, marks=marks
-    )
+    marks = {"critical_difference": tests.critical_difference, "cliques": [list(clique) for clique in tests.cliques]}
+    return Figure.of("ranks", "ranks", "Mean ranks over datasets", axes, series, caption=tests.text, marks=marks)

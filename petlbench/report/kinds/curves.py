@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from statistics import fmean
-
 from petlbench.report.context import Context
 from petlbench.report.document import Axis, Document, Figure, Series
 from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, check_cells
-from petlbench.results.stored import Stored
+from petlbench.results.table import mean_curve
 
 __all__ = ["CURVES"]
 
@@ -39,29 +36,14 @@ def _figures(context: Context) -> list[Figure]:
             if series:
                 axes = (Axis("epoch", "epoch"), Axis(key, title, unit))
                 heading = f"{context.grid.titles[name]}: {title}"
-                figures.append(Figure(f"{name}-{key}", "lines", heading, axes, "epoch", key, series, caption=_CAPTION))
+                figures.append(Figure.of(f"{name}-{key}", "lines", heading, axes, series, caption=_CAPTION))
     return figures
 
 
 def _series(line: Line, dataset: str, key: str, factor: float) -> Series | None:
-    points: dict[int, list[float]] = {}
-    for epoch, value in _points(line.runs.get(dataset, ()), key):
-        points.setdefault(epoch, []).append(factor * value)
-    if not points:
+    bands = mean_curve((run.document.get("curve") or () for run in line.runs.get(dataset, ())), key, factor)
+    if not bands:
         return None
-    epochs = sorted(points)
-    return Series(
-        line.key,
-        line.title,
-        {
-            "epoch": [float(epoch) for epoch in epochs],
-            key: [fmean(points[epoch]) for epoch in epochs],
-            f"{key}_low": [min(points[epoch]) for epoch in epochs],
-            f"{key}_high": [max(points[epoch]) for epoch in epochs],
-        },
-    )
-
-
-def _points(runs: Sequence[Stored], key: str) -> list[tuple[int, float]]:
-    curves = (run.document.get("curve") or () for run in runs)
-    return [(int(p["epoch"]), float(p[key])) for curve in curves for p in curve if p.get(key) is not None]
+    mean, low, high = (list(values) for values in zip(*bands.values(), strict=True))
+    values = {"epoch": list(map(float, bands)), key: mean, f"{key}_low": low, f"{key}_high": high}
+    return Series(line.key, line.title, values)

@@ -61,11 +61,7 @@ class Forecast:
 
 
 def memory_document(forecast: Forecast) -> Document:
-    """The report of a forecast.
-
-    Args:
-        forecast: What was predicted.
-    """
+    """The report of a forecast."""
     tables = _peaks(forecast) if forecast.varied is None else _by_value(forecast, forecast.varied)
     return Document(
         "memory",
@@ -79,9 +75,6 @@ def memory_document(forecast: Forecast) -> Document:
 
 def memory_figure(forecast: Forecast) -> Figure:
     """Memory over what is varied, one line or group of bars a method; else what the peak of each method is made of.
-
-    Args:
-        forecast: What was predicted.
 
     Raises:
         InputError: When there is nothing to draw.
@@ -98,7 +91,7 @@ def memory_figure(forecast: Forecast) -> Figure:
     series = [Series(name, name, {"memory": [each.get(name, 0) / _GIB for each in parts]}, methods) for name in _PARTS]
     title = f"Predicted allocated memory at the peak of a training step on {device}"
     axes = (Axis("method", "method"), Axis("memory", "predicted allocated memory", "GiB"))
-    return Figure("parts", "bars", title, axes, "method", "memory", series, marks={"stacked": True})
+    return Figure.of("parts", "bars", title, axes, series, marks={"stacked": True})
 
 
 def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) -> Figure:
@@ -113,13 +106,11 @@ def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) 
             points["value"] = [float(value) for value in values]
         series.append(Series(method, method, points, () if is_numeric else list(map(str, values))))
     budget = forecast.extras.budget
-    return Figure(
+    return Figure.of(
         "memory",
         "lines" if is_numeric else "bars",
         f"Predicted {forecast.deciding} memory of a training step on {device}",
         (Axis("value", varied.name), Axis("memory", f"predicted {forecast.deciding} memory", "GiB")),
-        "value",
-        "memory",
         series,
         caption="" if budget is None else "Dashed: the budget.",
         marks={"from_zero": True} | ({} if budget is None else {"line": budget / _GIB}),
@@ -254,23 +245,21 @@ def _grid(
 def _refused(rows: Sequence[Row]) -> Iterator[Table]:
     refused = [row for row in rows if row.refused is not None]
     if refused:
-        where = [", ".join(f"{name} {value}" for name, value in row.run.varied.items()) for row in refused]
-        at = [Column("at", "at", numeric=False)] if any(where) else []
-        columns = [Column("method", "method"), *at, Column("why", "why", numeric=False)]
-        cells = [
-            [row.run.method, *([place] if at else []), row.refused or ""]
-            for row, place in zip(refused, where, strict=True)
-        ]
+        names = ["method", *(["at"] if any(row.run.varied for row in refused) else []), "why"]
+        cells = []
+        for row in refused:
+            place = ", ".join(f"{name} {value}" for name, value in row.run.varied.items())
+            texts = {"method": row.run.method, "at": place, "why": row.refused or ""}
+            cells.append([texts[name] for name in names])
+        columns = [Column(name, name, numeric=name == "method") for name in names]
         yield table_of("refused", "not predicted", columns, cells)
 
 
 def _papers(comparison: Comparison) -> Iterator[Table]:
     columns = [
         Column("paper", "paper"),
-        Column("row", "row", numeric=False),
-        Column("method", "method", numeric=False),
-        Column("printed", "printed"),
-        Column("predicted", "predicted"),
+        *(Column(name, name, numeric=False) for name in ("row", "method")),
+        *(Column(name, name) for name in ("printed", "predicted")),
         Column("error", "error", "%"),
         Column("this_row_is", "this row is", numeric=False),
         Column("fp32_allocated", "fp32 allocated"),

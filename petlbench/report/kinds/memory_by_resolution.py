@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.report.cells import MIB, mark_best, number_cell
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
+from petlbench.report.cells import MIB, mark_rows, number_cell
+from petlbench.report.document import Axis, Column, Document, Figure, Row, Series, Table
+from petlbench.report.grid import peak
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.methods import describe_settings
 from petlbench.report.registry import ReportKind
-from petlbench.report.request import ReportRequest
 from petlbench.report.selection import check_alike, common_settings
-from petlbench.report.spec import PRESETS, ReportCard
+from petlbench.report.spec import PRESETS, ReportCard, ReportRequest
 from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def _measured_report(inputs: ReportInputs) -> Document:
     check_alike(runs, but=(_SIZE, "training.epochs"))
     if not runs:
         raise InputError(f"no run in {request.results} has finished", hint="leave --measured out", kind="no_results")
-    methods = [name for name in card.study.methods if any(run.method == name for run in runs)]
-    methods += sorted({run.method for run in runs} - set(methods))
+    present = {run.method for run in runs}
+    methods = [*(name for name in card.study.methods if name in present), *sorted(present - {*card.study.methods})]
     pixels = sorted({int(run.config[_SIZE]) for run in runs})
     sizes = {method: {size: _measured(runs, method, size, request.figure) for size in pixels} for method in methods}
     source = {str((run.document.get("memory") or {}).get("source")) for run in runs}
@@ -121,34 +121,25 @@ def _predicted(row: Forecast, figure: str) -> tuple[int | None, str]:
 
 def _measured(runs: Sequence[Stored], method: str, size: int, figure: str) -> tuple[int | None, str]:
     mine = [run for run in runs if run.method == method and run.config[_SIZE] == size]
-    peaks = [peak for run in mine if (peak := run.memory(figure)) is not None]
-    return max(peaks, default=None), f"'{figure}' is not measured there" if mine else "not run"
+    return peak(mine, figure), f"'{figure}' is not measured there" if mine else "not run"
 
 
 def _document(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[str, str]) -> Document:
     sizes = sorted({size for by_size in bytes_.values() for size in by_size})
     columns = [Column(f"size_{size}", f"{size} pixels", "MiB", "lower") for size in sizes]
-    by_column = {
-        f"size_{size}": mark_best([_cell(*by_size[size]) for by_size in bytes_.values()], "lower") for size in sizes
-    }
-    rows = [
-        Row(method, titles.get(method, method), {key: cells[number] for key, cells in by_column.items()})
-        for number, method in enumerate(bytes_)
-    ]
-    table = Table("main", card.title, columns, rows, f"{caption} Best bold, second underlined.")
-    return Document(card.name, card.title, [table], [_figure(card, bytes_, caption, titles)])
-
-
-def _figure(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[str, str]) -> Figure:
     axes = (Axis("pixels", "image size", "pixels"), Axis("memory", "peak memory of a training step", "GiB"))
-    series = []
+    rows, series = [], []
     for method, by_size in bytes_.items():
+        cells = {
+            f"size_{size}": number_cell(None if value is None else value / MIB, 1, reason)
+            for size, (value, reason) in by_size.items()
+        }
+        rows.append(Row(method, titles.get(method, method), cells))
         points = [(float(size), value / 2**30) for size, (value, _) in sorted(by_size.items()) if value is not None]
         if points:
             values = {"pixels": [size for size, _ in points], "memory": [value for _, value in points]}
             series.append(Series(method, titles.get(method, method), values))
-    return Figure("memory", "lines", card.title, axes, "pixels", "memory", series, caption=caption)
-
-
-def _cell(size: int | None, reason: str) -> Cell:
-    return number_cell(None if size is None else size / MIB, 1, reason)
+    rows = mark_rows(rows, columns)
+    table = Table("main", card.title, columns, rows, f"{caption} Best bold, second underlined.")
+    figure = Figure.of("memory", "lines", card.title, axes, series, caption=caption)
+    return Document(card.name, card.title, [table], [figure])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from petlbench.report.audits import add_baselines
-from petlbench.report.cells import mark_best
+from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
 from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
@@ -21,6 +21,8 @@ from petlbench.results.stored import Stored
 __all__ = ["METHODS", "VARIANTS", "describe_settings", "main_table"]
 
 _MARKED = "Best bold, second underlined."
+_PME = "PME refers to full fine-tuning in the same setting."
+_PRELOADING = "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
 _FRONT = (
     "Front 1: no other row is at least as good in average, memory, learnable parameters and time of a run at once; "
     "front 2: only rows of front 1 are; and so on."
@@ -33,7 +35,7 @@ def build(inputs: ReportInputs) -> Document:
     tables, figures, notes = compare_lines(inputs, context)
     papers: Sequence[Table] = ()
     if inputs.request.compare:
-        runs = _runs(context)
+        runs = context.grid.all_runs
         settings = describe_settings(common_settings(runs)) if runs else "no runs"
         papers = compare_with_papers(inputs.card.name, main, context.grid, settings)
     return inputs.document([main, *papers, *tables], figures, notes)
@@ -50,47 +52,27 @@ def main_table(inputs: ReportInputs) -> Table:
         InputError: When something in it is mixed, or a name is unknown.
     """
     context, card = inputs.context, inputs.card
-    runs = _runs(context)
+    runs = context.grid.all_runs
     check_alike(runs)
     titles = {run.run_id: line.title for line in context.grid.lines for run in line.all_runs}
     check_cells(runs, lambda run: titles[run.run_id])
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
-    lines = context.grid.lines
-    by_column = {
-        maker.column.key: mark_best([maker.make(line, context) for line in lines], maker.column.better)
-        for maker in makers
-    }
-    rows = [
-        Row(
-            line.key,
-            line.title,
-            {name: cells[number] for name, cells in by_column.items()},
-            runs=tuple(run.run_id for run in line.all_runs),
-        )
-        for number, line in enumerate(lines)
-    ]
     columns = [maker.column for maker in makers]
+    cells = [{maker.column.key: maker.make(line, context) for maker in makers} for line in context.grid.lines]
+    rows = [
+        Row(line.key, line.title, by_column, runs=tuple(run.run_id for run in line.all_runs))
+        for line, by_column in zip(context.grid.lines, cells, strict=True)
+    ]
+    rows = mark_rows(rows, columns)
     commands = _commands(columns, context, str(inputs.request.output or ""), card.name if card.variants else "")
-    table = Table(
-        "main",
-        card.title,
-        columns,
-        rows,
-        _caption(columns, context),
-        _notes(columns, rows, context),
-        "variant" if card.variants else "method",
-        commands,
-    )
+    caption, notes = _caption(columns, context), _notes(columns, rows, context)
+    row_title = "variant" if card.variants else "method"
+    table = Table("main", card.title, columns, rows, caption, notes, row_title, commands)
     return add_baselines(table, inputs.audits, context)
 
 
 def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> str:
-    """The settings that results have in common, in words.
-
-    Args:
-        settings: As `petlbench.report.selection.common_settings` gives them.
-        but: Keys that are left out.
-    """
+    """The settings that results have in common, in words."""
     words = {
         "backbone": "{}",
         "weights": "weights {}",
@@ -102,42 +84,31 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
         "attention_kernel": "attention {}",
         "device": "on {}",
     }
-    usual = {("weights", "default")}
-    said = [
+    parts = [
         text.format(settings[key]) if (key, settings[key]) != ("training.epochs", 1) else "1 epoch"
         for key, text in words.items()
-        if settings.get(key) is not None and key not in but and (key, settings[key]) not in usual
+        if settings.get(key) is not None and key not in but and (key, settings[key]) != ("weights", "default")
     ]
-    said.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
+    parts.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
     if settings.get("training.accumulate") not in (None, 1):
-        said.append(f"batches in {settings['training.accumulate']} micro-batches")
-    return ", ".join(said)
+        parts.append(f"batches in {settings['training.accumulate']} micro-batches")
+    return ", ".join(parts)
 
 
 def _caption(columns: Sequence[Column], context: Context) -> str:
-    runs = _runs(context)
+    runs = context.grid.all_runs
     keys = {column.key for column in columns}
-    said = []
-    if keys & set(context.grid.datasets) or "average" in keys:
-        said.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
+    sentences = []
+    if keys & {*context.grid.datasets, "average"}:
+        sentences.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
     if runs:
-        said.append(f"Setting: {describe_settings(common_settings(runs))}.")
+        sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:
-            source = runs[0].document.get("memory") or {}
-            said.append(
-                f"Memory: '{context.figure}', peak of a training step, measured on {source.get('source')}; "
-                "PME refers to full fine-tuning in the same setting."
-            )
+            source = (runs[0].document.get("memory") or {}).get("source")
+            sentences.append(f"Memory: '{context.figure}', peak of a training step, measured on {source}; {_PME}")
         if "cache" in keys:
-            said.append(
-                "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
-            )
-    said.append(_MARKED)
-    return " ".join([*said, _FRONT] if "front" in keys else said)
-
-
-def _runs(context: Context) -> list[Stored]:
-    return [run for line in context.grid.lines for run in line.all_runs]
+            sentences.append(_PRELOADING)
+    return " ".join([*sentences, _MARKED, _FRONT] if "front" in keys else [*sentences, _MARKED])
 
 
 def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
@@ -146,9 +117,9 @@ def _commands(columns: Sequence[Column], context: Context, output: str, report: 
         (line.method, name) for line in context.grid.lines for name in context.grid.datasets if not line.runs.get(name)
     ]
     commands = [context.reference_command] if context.reference_command and _has_pme(columns) else []
-    if missing and _runs(context):
+    if missing and context.grid.all_runs:
         methods, datasets = ([pair[side] for pair in missing] for side in (0, 1))
-        commands.append(fill_command(methods, datasets, _runs(context), output, report))
+        commands.append(fill_command(methods, datasets, context.grid.all_runs, output, report))
     return commands
 
 
@@ -163,7 +134,7 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> 
     empty = _cells_by(rows, context, lambda cell: [cell.reason] if cell.value is None and cell.reason else [])
     notes += [f"Empty, {reason}: {cells}." for reason, cells in empty]
     notes += [f"{_capital(flag)}: {cells}." for flag, cells in _cells_by(rows, context, lambda cell: cell.flags)]
-    notes += _hardware(_runs(context))
+    notes += _hardware(context.grid.all_runs)
     marked = [f"{context.grid.titles[name]} ({', '.join(marks)})" for name, marks in context.flagged.items() if marks]
     if marked:
         notes.append(f"Marked by an audit: {'; '.join(marked)}. A trivial classifier passes an AUC of 90 % there.")
@@ -184,10 +155,9 @@ def _hardware(runs: Sequence[Stored]) -> list[str]:
     machines = set()
     for run in runs:
         hardware = (run.document.get("environment") or {}).get("hardware") or {}
-        gpus = ", ".join(
-            str(gpu.get("name", gpu)) if isinstance(gpu, dict) else str(gpu) for gpu in hardware.get("gpus") or ()
-        )
-        machines.add(gpus if run.config["device"] == "cuda" else str(hardware.get("processor", "")))
+        gpus = (gpu.get("name", gpu) if isinstance(gpu, dict) else gpu for gpu in hardware.get("gpus") or ())
+        is_gpu = run.config["device"] == "cuda"
+        machines.add(", ".join(map(str, gpus)) if is_gpu else str(hardware.get("processor", "")))
     if len(machines) < 2:
         return []
     return [f"Times are of several machines and do not compare: {'; '.join(sorted(machines))}."]

@@ -94,10 +94,6 @@ class PaperTable:
 def paper_table(paper: str, report: str) -> PaperTable | None:
     """Read the printed table that stands for a report.
 
-    Args:
-        paper: Key of the paper.
-        report: Name of the report.
-
     Returns:
         The table; None where the paper prints none of that kind.
 

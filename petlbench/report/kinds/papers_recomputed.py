@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import pme, ppe
-from petlbench.report.cells import mark_best, number_cell
+from petlbench.report.cells import mark_rows, number_cell
 from petlbench.report.document import Cell, Column, Document, Row, Table
 from petlbench.report.kinds.papers import PAPERS, PaperRow, PaperTable, paper_table
 
@@ -26,11 +26,6 @@ _PRINTED = {"average": "avg_auc", "ppe": "ppe", "pme": "pme"}
 
 def printed_report(inputs: ReportInputs, paper: str, kind: ReportKind) -> Document:
     """Compute a paper's table again.
-
-    Args:
-        inputs: The report, and the names of tables.
-        paper: Key of the paper.
-        kind: Says whether the table is drawn, too.
 
     Raises:
         InputError: When the paper is not known, or prints no such table.
@@ -64,10 +59,6 @@ def recomputed(row: PaperRow, table: PaperTable) -> dict[str, float]:
 
     PPE and PME are those of the printed average, which is the mean over datasets of figures that nobody printed.
 
-    Args:
-        row: The row.
-        table: Its table.
-
     Returns:
         ``average``: of the printed cells, where there are any, in percent. ``ppe`` and ``pme``, where the row prints
         what they depend on.
@@ -81,22 +72,20 @@ def recomputed(row: PaperRow, table: PaperTable) -> dict[str, float]:
 
 def paper_columns(table: PaperTable, titles: Mapping[str, str]) -> list[Column]:
     """The columns that a paper's table has, with those that are computed."""
-    columns = [Column("learnable", "learnable", "%", "lower")] if "params" in table.rows[0].printed else []
-    columns.append(Column("memory", "memory", "MB", "lower"))
-    columns += [Column(name, titles.get(name, name), "%", "higher") for name in table.datasets]
-    columns.append(Column("average", "average", "%", "higher"))
-    columns += [Column("ppe", "PPE", "", "higher")] if "params" in table.rows[0].printed else []
-    return [*columns, Column("pme", "PME", "", "higher")]
+    has_learnable = "params" in table.rows[0].printed
+    return [
+        *([Column("learnable", "learnable", "%", "lower")] if has_learnable else []),
+        Column("memory", "memory", "MB", "lower"),
+        *(Column(name, titles.get(name, name), "%", "higher") for name in table.datasets),
+        Column("average", "average", "%", "higher"),
+        *([Column("ppe", "PPE", "", "higher")] if has_learnable else []),
+        Column("pme", "PME", "", "higher"),
+    ]
 
 
 def _main_table(table: PaperTable, titles: Mapping[str, str]) -> Table:
     columns = paper_columns(table, titles)
-    raw = [_cells(row, table) for row in table.rows]
-    by_column = {c.key: mark_best([cells.get(c.key, Cell(text="–")) for cells in raw], c.better) for c in columns}
-    rows = [
-        Row(row.key, titles.get(row.key, row.key), {key: cells[n] for key, cells in by_column.items()})
-        for n, row in enumerate(table.rows)
-    ]
+    rows = mark_rows([Row(row.key, titles.get(row.key, row.key), _cells(row, table)) for row in table.rows], columns)
     caption = (
         f"{table.title}: {table.description}. Scores, memory and the average are printed figures; PPE and PME are "
         f"computed here, from the printed average and with the paper's memory of full fine-tuning, "
@@ -125,19 +114,16 @@ def _differences_table(table: PaperTable, main: Table) -> Table:
         Column("difference", "difference"),
     ]
     titles = {row.key: row.title for row in main.rows}
-    rows = [
-        Row(
-            f"{row.key} {name}",
-            titles[row.key],
-            {
-                "what": Cell(text=_NAMES[name]),
-                "computed": Cell(value, f"{_rounded(value)}"),
-                "printed": number_cell(printed),
-                "difference": Cell(float(_rounded(value)) - printed, f"{float(_rounded(value)) - printed:+.2f}"),
-            },
-        )
-        for row, name, value, printed in _differences(table)
-    ]
+    rows = []
+    for row, name, value, printed in _differences(table):
+        difference = float(_rounded(value)) - printed
+        cells = {
+            "what": Cell(text=_NAMES[name]),
+            "computed": Cell(value, f"{_rounded(value)}"),
+            "printed": number_cell(printed),
+            "difference": Cell(difference, f"{difference:+.2f}"),
+        }
+        rows.append(Row(f"{row.key} {name}", titles[row.key], cells))
     caption = (
         "What differs from print when it is rounded alike, to two decimals with ties to the even one. A PME that is "
         "off by 0.01 is within what the rounding of the printed average explains."

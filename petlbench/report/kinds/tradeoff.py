@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from petlbench.report.cells import MIB
-from petlbench.report.context import Context, memory_of, parameters_of, seconds_of
+from petlbench.report.context import Context
 from petlbench.report.document import Axis, Document, Figure, Series
 from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
@@ -32,60 +32,34 @@ def build(inputs: ReportInputs) -> Document:
 def _figure(context: Context, x: str, caption: str) -> Figure:
     score = Axis("score", f"{context.metric.title}, average", "%", "linear", context.metric.direction)
     series = [point for line in context.grid.lines if (point := _point(line, context)) is not None]
-    return Figure(
-        "tradeoff",
-        "scatter",
-        "Score against cost",
-        (score, *_AXES),
-        x,
-        "score",
-        series,
-        _OTHER[x],
-        caption,
-        {"pareto": True},
-    )
+    return _scatter((score, *_AXES), x, series, caption)
 
 
 def _paper_figure(table: PaperTable, titles: Mapping[str, str]) -> Figure:
     score = Axis("score", "AUC, average", "%", "linear", "higher")
     memory = Axis("memory", "memory", "MB", "log", "lower")
-    series = [
-        Series(
-            row.key,
-            titles.get(row.key, row.key),
-            {
-                "score": [row.printed["avg_auc"]],
-                "memory": [row.printed["memory"]],
-                "parameters": [row.printed.get("params")],
-            },
-            (titles.get(row.key, row.key),),
-        )
-        for row in table.rows
-    ]
-    axes = (score, memory, _AXES[1])
+    names = {"score": "avg_auc", "memory": "memory", "parameters": "params"}
+    series = []
+    for row in table.rows:
+        title = titles.get(row.key, row.key)
+        values = {axis: [row.printed.get(name)] for axis, name in names.items()}
+        series.append(Series(row.key, title, values, (title,)))
     caption = f"{table.title}: {table.description}. All figures are printed ones."
-    return Figure(
-        "tradeoff",
-        "scatter",
-        "Score against cost",
-        axes,
-        "memory",
-        "score",
-        series,
-        "parameters",
-        caption,
-        {"pareto": True},
-    )
+    return _scatter((score, memory, _AXES[1]), "memory", series, caption)
+
+
+def _scatter(axes: Sequence[Axis], x: str, series: Sequence[Series], caption: str) -> Figure:
+    title, marks = "Score against cost", {"pareto": True}
+    return Figure("tradeoff", "scatter", title, axes, x, "score", series, _OTHER[x], caption, marks)
 
 
 TRADEOFF = ReportKind(name="tradeoff", title="Score against cost", build=build, printed_figure=_paper_figure)
 
 
 def _point(line: Line, context: Context) -> Series | None:
-    average, memory, seconds = context.averages[line.key], memory_of(line, context.figure), seconds_of(line)
-    if average.value is None or parameters_of(line) is None:
+    average, memory, ratios = context.averages[line.key], line.memory(context.figure), line.ratios
+    if average.value is None or not ratios:
         return None
-    ratios = [run.document["parameters"]["ratio"] for run in line.all_runs if run.document.get("parameters")]
     spread = average.std or 0.0
     values: dict[str, list[float | None]] = {
         "score": [average.value],
@@ -93,6 +67,6 @@ def _point(line: Line, context: Context) -> Series | None:
         "score_high": [average.value + spread],
         "memory": [None if memory is None else memory / MIB],
         "parameters": [100 * sum(ratios) / len(ratios)],
-        "time": [seconds],
+        "time": [line.seconds],
     }
     return Series(line.key, line.title, values, (line.title,))

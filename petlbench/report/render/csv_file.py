@@ -34,9 +34,6 @@ def records(table: Table) -> tuple[list[str], list[list[object]]]:
 
     Every column has its number under its key; standard deviation, interval, the reason of empty cells and flags stand
     under KEY_std, KEY_low, KEY_high, KEY_reason and KEY_flags where some row has one.
-
-    Args:
-        table: The table.
     """
     columns = [part for column in table.columns for part in _parts(table, column)]
     rows = [[row.key, row.title, row.kind, *(read(row) for _, read in columns)] for row in table.rows]
@@ -44,11 +41,7 @@ def records(table: Table) -> tuple[list[str], list[list[object]]]:
 
 
 def render_table(table: Table) -> str:
-    """One table, with the columns of `records`.
-
-    Args:
-        table: The table.
-    """
+    """One table, with the columns of `records`."""
     headings, rows = records(table)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

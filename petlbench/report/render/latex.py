@@ -95,25 +95,19 @@ LATEX_DOCUMENT = ReportFormat(
 
 
 def render_table(table: Table, label: str) -> str:
-    r"""Write one table; one that is wider than the page is made smaller as a whole, and a long one goes on in others.
-
-    Args:
-        table: The table.
-        label: For ``\ref``.
-    """
+    """Write one table; one that is wider than the page is made smaller as a whole, and a long one goes on in others."""
     pages = [table.rows[first : first + _MOST_ROWS] for first in range(0, len(table.rows), _MOST_ROWS)] or [[]]
     title = escape(table.title)
     captions = [[rf"\caption{{{title}. {escape(table.caption)}}}", rf"\label{{{label}}}"]]
     captions += [[r"\addtocounter{table}{-1}", rf"\caption{{{title}, continued.}}"] for _ in pages[1:]]
-    notes = [*map(escape, table.notes), *map(_command, table.commands)]
+    notes = [*map(escape, table.notes), *(rf"\texttt{{{escape(command)}}}" for command in table.commands)]
     below: list[list[str]] = [*([] for _ in pages[1:]), [_notes(notes)] if notes else []]
     floats = zip(pages, captions, below, strict=True)
     return "\n".join(line for rows, top, bottom in floats for line in _float(replace(table, rows=rows), top, bottom))
 
 
 def _float(table: Table, caption: Sequence[str], notes: Sequence[str]) -> list[str]:
-    columns = list(table.columns)
-    layout = "l" + "".join("r" if column.numeric else "l" for column in columns)
+    layout = "l" + "".join("r" if column.numeric else "l" for column in table.columns)
     return [
         r"\begin{table}[htbp]",
         r"\centering",
@@ -122,7 +116,7 @@ def _float(table: Table, caption: Sequence[str], notes: Sequence[str]) -> list[s
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
-        *_headings(table, columns),
+        *_headings(table),
         r"\midrule",
         *_rows(table),
         r"\bottomrule",
@@ -148,20 +142,14 @@ def _escaped(char: str) -> str:
 
 
 def _head(document: Document, more: str = "") -> list[str]:
-    line = f"% {_one_line(document.title)}, by petlbench report {_one_line(document.name)}"
+    title, name = (" ".join(text.split()) for text in (document.title, document.name))
+    line = f"% {title}, by petlbench report {name}"
     return [line, f"% {more}"] if more else [line]
 
 
 def _body(document: Document) -> list[str]:
-    return [f"\n{render_table(table, _label(document, table))}" for table in document.tables]
-
-
-def _label(document: Document, table: Table) -> str:
-    return "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{table.key}")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    names = [re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{table.key}") for table in document.tables]
+    return [f"\n{render_table(table, f'tab:{name}')}" for table, name in zip(document.tables, names, strict=True)]
 
 
 def _rows(table: Table) -> list[str]:
@@ -182,22 +170,20 @@ def _cells(table: Table, row: Row) -> Iterable[str]:
 
 def _marked(cell: Cell) -> str:
     text = escape(_MINUS.sub("−", cell.text))
-    if cell.flags and text:
-        text += r"\textdagger{}"
+    text += r"\textdagger{}" if cell.flags and text else ""
     return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}"}.get(cell.mark, text)
 
 
-def _headings(table: Table, columns: Sequence[Column]) -> list[str]:
+def _headings(table: Table) -> list[str]:
     """Groups on a line of their own; below them titles with their units, cut into short lines that end together."""
+    columns = table.columns
     lines = [_group_line(columns)] if any(column.group for column in columns) else []
-    stacks = [wrap(table.row_title, _WIDEST), *(_stack(column) for column in columns)]
+    units = ([f"({column.unit})"] if column.unit else [] for column in columns)
+    stacks = [[*wrap(column.title, _WIDEST), *unit] for column, unit in zip(columns, units, strict=True)]
+    stacks.insert(0, wrap(table.row_title, _WIDEST))
     height = max(map(len, stacks))
     padded = [[*[""] * (height - len(stack)), *stack] for stack in stacks]
     return [*lines, *(_line(map(escape, parts)) for parts in zip(*padded, strict=True))]
-
-
-def _stack(column: Column) -> list[str]:
-    return [*wrap(column.title, _WIDEST), *([f"({column.unit})"] if column.unit else [])]
 
 
 def _group_line(columns: Sequence[Column]) -> str:
@@ -214,10 +200,6 @@ def _group_line(columns: Sequence[Column]) -> str:
 
 def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
-
-
-def _command(command: str) -> str:
-    return rf"\texttt{{{escape(command)}}}"
 
 
 def _notes(notes: Sequence[str]) -> str:

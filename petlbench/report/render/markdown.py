@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.document import Cell, Document, Row, Table
 from petlbench.report.registry import ReportFormat
 
 __all__ = ["MARKDOWN", "escape", "render", "render_table"]
@@ -28,14 +28,10 @@ MARKDOWN = ReportFormat(name="md", title="Markdown", suffix=".md", render=render
 
 
 def render_table(table: Table) -> str:
-    """Write a table with its caption and notes; a group of columns stands in each heading.
-
-    Args:
-        table: The table.
-    """
-    columns = list(table.columns)
-    headings = [escape(table.row_title), *(escape(_heading(column)) for column in columns)]
-    rules = [":--", *("--:" if column.numeric else ":--" for column in columns)]
+    """Write a table with its caption and notes; a group of columns stands in each heading."""
+    titles = (f"{each.group}: {each.heading}" if each.group else each.heading for each in table.columns)
+    headings = [escape(table.row_title), *map(escape, titles)]
+    rules = [":--", *("--:" if column.numeric else ":--" for column in table.columns)]
     lines = [_line(headings), _line(rules), *(_line(_cells(table, row)) for row in table.rows)]
     parts = ["\n".join(lines)]
     if table.caption:
@@ -56,10 +52,6 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _heading(column: Column) -> str:
-    return f"{column.group}: {column.heading}" if column.group else column.heading
-
-
 def _cells(table: Table, row: Row) -> Iterable[str]:
     title = escape(row.title)
     yield f"*{title}*" if row.kind == "baseline" else title
@@ -69,8 +61,7 @@ def _cells(table: Table, row: Row) -> Iterable[str]:
 
 def _marked(cell: Cell) -> str:
     text = escape(cell.text)
-    if cell.flags and text:
-        text += " †"
+    text += " †" if cell.flags and text else ""
     return {"best": f"**{text}**", "second": f"<u>{text}</u>"}.get(cell.mark, text)
 
 

@@ -87,11 +87,6 @@ def write_report(document: Document, formats: Sequence[ReportFormat], output: Pa
     One format goes to the file that is named; several, or a folder, to the report's name with each format's suffix,
     such as NAME.md. A format of several files names them NAME-PART, such as NAME-TABLE.csv and NAME-FIGURE.png.
 
-    Args:
-        document: The report.
-        formats: The formats.
-        output: A file or a folder.
-
     Returns:
         The files.
 

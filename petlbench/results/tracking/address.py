@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -31,21 +33,19 @@ def choose_address(uri: str | None, output: Path) -> str:
 def check_address(uri: str) -> None:
     """Check that MLflow knows this kind of address, without going there.
 
-    Args:
-        uri: The address.
-
     Raises:
         InputError: When it knows none such (kind ``bad_tracking_uri``), or a PostgreSQL driver is missing
             (``missing_extra``).
     """
     scheme = _scheme(uri)
-    if scheme not in _SCHEMES and scheme not in _plugin_schemes():
+    plugins = {point.name for point in entry_points(group="mlflow.tracking_store")}
+    if scheme not in _SCHEMES and scheme not in plugins:
         hint = "give http://HOST:PORT of a server, sqlite:////FOLDER/mlflow.db, or none"
         if re.match(r"^[\w.-]+:\d+(/|$)", uri):
             hint = f"did you mean http://{uri}?"
         message = f"tracking URI '{without_password(uri)}' is not one MLflow knows"
         raise InputError(message, hint=hint, kind="bad_tracking_uri")
-    if scheme == "postgresql" and not _has_postgres_driver():
+    if scheme == "postgresql" and not any(find_spec(name) for name in ("psycopg", "psycopg2")):
         message = f"tracking URI '{without_password(uri)}' needs a driver for PostgreSQL, and none is installed"
         raise InputError(message, hint="install the extra: pip install 'petlbench[postgres]'", kind="missing_extra")
 
@@ -79,15 +79,3 @@ def without_password(text: str) -> str:
 
 def _scheme(uri: str) -> str:
     return "databricks" if uri == "databricks" else urlsplit(uri).scheme.partition("+")[0]
-
-
-def _plugin_schemes() -> set[str]:
-    from importlib.metadata import entry_points
-
-    return {point.name for point in entry_points(group="mlflow.tracking_store")}
-
-
-def _has_postgres_driver() -> bool:
-    from importlib.util import find_spec
-
-    return any(find_spec(name) for name in ("psycopg", "psycopg2"))

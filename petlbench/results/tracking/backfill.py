@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from petlbench.core.config import RunConfig
 from petlbench.core.progress import Progress
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Ended", "Tracked", "group_of", "send_missing", "track_results"]
 
 _OWN_EXPERIMENT = "petlbench"
-_SCORES = ("ppe", "pme")
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,19 @@ class Ended:
     Args:
         result: Its result.
         folder: The result's folder.
-        experiment: A study's name.
+        study: The study's name; empty for a run of none.
         kind: ``run`` or ``trial``.
-        group: The run's parent; empty for none.
     """
 
     result: Result
     folder: Path
-    experiment: str
+    study: str
     kind: str = "run"
-    group: str = ""
+
+    @property
+    def experiment(self) -> str:
+        """The name under which MLflow keeps it."""
+        return self.study or _OWN_EXPERIMENT
 
 
 @dataclass
@@ -88,10 +91,8 @@ def track_results(
         return Tracked("none", missing=[result.run_id for result in stored], error="tracking is turned off")
     by_run, ended = _studies(output), []
     for result in with_scores(stored, output):
-        folder, studies = output / result.run_id, by_run.get(result.run_id, [])
-        ended += [Ended(result, folder, study, group=group_of(result.config)) for study in studies]
-        if not studies:
-            ended.append(Ended(result, folder, _OWN_EXPERIMENT))
+        studies = by_run.get(result.run_id, [""])
+        ended += [Ended(result, output / result.run_id, study) for study in studies]
     return send_missing(queue, ended, progress or Progress())
 
 
@@ -101,13 +102,7 @@ def group_of(config: RunConfig) -> str:
 
 
 def send_missing(queue: SendQueue, ended: Sequence[Ended], progress: Progress) -> Tracked:
-    """Send what the store lacks.
-
-    Args:
-        queue: The tasks for the store.
-        ended: The runs; such as can still go on are left out.
-        progress: Told how far it is.
-    """
+    """Send what the store lacks."""
     rest = [run for run in ended if run.result.status != "interrupted"]
     tracked = Tracked(queue.place)
     progress.phase("sending to MLflow", len(rest))
@@ -147,7 +142,7 @@ def _records(queue: SendQueue, experiment: str) -> dict[tuple[str, str], list[Ru
 
 def _is_current(run: Run, content: str, result: Result) -> bool:
     """Whether a record has all of a result, with the scores that it has now."""
-    scores = {name: getattr(result.scores, name) for name in _SCORES}
+    scores = {"ppe": result.scores.ppe, "pme": result.scores.pme}
     return run.data.tags.get(WHOLE_TAG) == content and all(
         value is None or run.data.metrics.get(name) == value for name, value in scores.items()
     )
@@ -157,8 +152,11 @@ def _record(store: Store, run: Ended, content: str) -> bool:
     result = run.result
     ended = int((run.folder / FILE).stat().st_mtime * 1000)
     began = ended - int(result.timing.get("total", 0.0) * 1000)
-    record = Record(store, result.run_id, run.experiment, kind=run.kind, group=run.group)
-    record.open(result.config.model_dump(mode="json"), _tags(result), began=began, content=content)
+    group = group_of(result.config) if run.study else ""
+    record = Record(store, result.run_id, run.experiment, kind=run.kind, group=group)
+    title, synthetic = result.data.get("title", result.config.dataset_name), result.data.get("synthetic", False)
+    tags = {"method": result.config.method, "dataset": str(title), "synthetic": str(synthetic).lower()}
+    record.open(result.config.model_dump(mode="json"), tags, began=began, content=content)
     record.fill(result.curve, when=ended)
     last = max((int(entry["epoch"]) for entry in result.curve), default=0)
     record.add(final_metrics(result), step=last, when=ended)
@@ -167,24 +165,12 @@ def _record(store: Store, run: Ended, content: str) -> bool:
     return True
 
 
-def _tags(result: Result) -> dict[str, str]:
-    title, synthetic = result.data.get("title", result.config.dataset_name), result.data.get("synthetic", False)
-    return {"method": result.config.method, "dataset": str(title), "synthetic": str(synthetic).lower()}
-
-
 def _studies(output: Path) -> dict[str, list[str]]:
     """The studies that a run belongs to, by its id."""
     studies: dict[str, list[str]] = {}
     for file in sorted((output / "studies").glob("*.json")):
-        for run in _read(file).get("runs", []):
-            if run_id := run.get("run_id"):
-                studies.setdefault(run_id, []).append(file.stem)
+        with suppress(OSError, ValueError, AttributeError):  # whoever reads the study says so; its runs are sent anyway
+            for run in json.loads(file.read_text(encoding="utf-8")).get("runs", []):
+                if run_id := run.get("run_id"):
+                    studies.setdefault(run_id, []).append(file.stem)
     return studies
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # whoever reads the study says so; its runs are sent all the same
-        return {}
-    return document if isinstance(document, dict) else {}

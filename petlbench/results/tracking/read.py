@@ -51,7 +51,7 @@ def read_tracked(uri: str, experiment: str) -> list[dict[str, Any]]:
         with quiet(), store.lock():
             runs = _newest(store, _experiment_id(store, experiment))
         with quiet():
-            found = _download(store, runs)
+            documents = _download(store, runs)
     except InputError:
         raise
     except Exception as error:
@@ -60,25 +60,25 @@ def read_tracked(uri: str, experiment: str) -> list[dict[str, Any]]:
             hint="check that it is running and that the address is right",
             kind="store_unreachable",
         ) from error
-    if runs and not found:
+    if runs and not documents:
         raise InputError(
             f"experiment '{experiment}' has {len(runs)} runs but none with a {_FILE} that can be read",
             hint="files of a store without a server lie on the machine that wrote them: read the results there",
             kind="no_results",
         )
-    if len(found) < len(runs):
-        _logger.warning("%d runs of experiment '%s' have no result to read yet", len(runs) - len(found), experiment)
-    return found
+    if missing := len(runs) - len(documents):
+        _logger.warning("%d runs of experiment '%s' have no result to read yet", missing, experiment)
+    return documents
 
 
 def _experiment_id(store: Store, name: str) -> str:
-    found = store.client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage == "active":
-        return str(found.experiment_id)
-    known = sorted(experiment.name for experiment in store.client.search_experiments())
+    experiment = store.client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "active":
+        return str(experiment.experiment_id)
+    names = sorted(experiment.name for experiment in store.client.search_experiments())
     raise InputError(
         f"there is no experiment '{name}' in {without_password(store.uri)}",
-        hint=f"it has: {', '.join(known)}",
+        hint=f"it has: {', '.join(names)}",
         kind="unknown_experiment",
     )
 

@@ -65,7 +65,9 @@ class Record:
         if self._group:
             shared = {name: text for name, text in tags.items() if name in ("method", "dataset")}
             own[PARENT_TAG] = store.parent(experiment_id, self._group, shared)
-        run = next((run for run in self._versions() if _may_go_on(run, content)), None)
+        versions = reversed(store.runs(experiment_id, run_id=self._run_id))  # the newest first
+        own_kind = (run for run in versions if run.data.tags.get(KIND_TAG, "run") == self._kind)
+        run = next((run for run in own_kind if _may_go_on(run, content)), None)
         self._is_new = run is None
         if run is None:
             run = store.create(experiment_id, name=self._run_id, tags=own, began=began)
@@ -87,21 +89,16 @@ class Record:
             when: The time of all these points in milliseconds of the epoch.
         """
         points = {int(entry["epoch"]): points_of(entry) for entry in curve}
-        names = {name for values in points.values() for name in values}
-        known = {name: set() if self._is_new else self._steps(name) for name in names}
+        names = () if self._is_new else {name for values in points.values() for name in values}
+        steps = {name: {point.step for point in self._store.history(self._opened, name)} for name in names}
         lacking = {
-            step: {name: value for name, value in values.items() if step not in known[name]}
+            step: {name: value for name, value in values.items() if step not in steps.get(name, ())}
             for step, values in points.items()
         }
         self._store.add_metrics(self._opened, lacking, when=when)
 
     def finish(self, status: str, *, when: int) -> None:
-        """Say how the run ended.
-
-        Args:
-            status: As in ``result.json``.
-            when: The time of that in milliseconds of the epoch.
-        """
+        """Say how the run ended, as in ``result.json``, and at which millisecond of the epoch."""
         self._store.set_tags(self._opened, {STATUS_TAG: status})
         self._store.client.set_terminated(self._opened, _MLFLOW_STATUS.get(status, "FAILED"), end_time=when)
 
@@ -116,14 +113,6 @@ class Record:
             raise RuntimeError("the record has not been opened")
         return self.mlflow_run_id
 
-    def _versions(self) -> list[Run]:
-        """What the store has of this run, the newest first."""
-        found = self._store.runs(self._store.experiment(self._experiment), run_id=self._run_id)
-        return [run for run in reversed(found) if run.data.tags.get(KIND_TAG, "run") == self._kind]
-
-    def _steps(self, name: str) -> set[int]:
-        return {point.step for point in self._store.history(self._opened, name)}
-
 
 def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
     """The figures of an epoch; what a method reports may be anything, and what is no number is left out."""
@@ -135,11 +124,7 @@ def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def content_of(folder: Path) -> str:
-    """A digest of a result but for its scores, which are those of the time when its run ended.
-
-    Args:
-        folder: The result's folder.
-    """
+    """A digest of a result but for its scores, which are those of the time when its run ended."""
     document = json.loads((folder / FILE).read_text(encoding="utf-8"))
     document.pop("scores", None)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]

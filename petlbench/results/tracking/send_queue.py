@@ -76,11 +76,7 @@ class SendQueue:
         return explain(error) if error else None
 
     def put(self, task: Callable[[], object]) -> None:
-        """Add a task behind those that wait.
-
-        Args:
-            task: Done again after a failure half way, so a second time must do no harm.
-        """
+        """Add a task behind those that wait; it is done again after a failure half way, which must do no harm."""
         self._tasks.append(task)
 
     def send(self, within: float) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from petlbench.core.errors import RunError
+from petlbench.results.stored import flat
 from petlbench.results.tracking.address import is_server, network_place, sqlite_file, without_password
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class Store:
         """MLflow's own client of this store."""
         if self._client is None:
             _configure_mlflow()
-            _probe(self.uri)
+            if (place := network_place(self.uri)) is not None:
+                # Fail at once where no database answers: MLflow itself would try for a hundred seconds to open it.
+                socket.create_connection(place, timeout=_PROBE_SECONDS).close()
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -80,9 +83,6 @@ class Store:
     def experiment(self, name: str) -> str:
         """Find or make an experiment.
 
-        Args:
-            name: Its name.
-
         Returns:
             MLflow's identifier of it.
 
@@ -91,22 +91,19 @@ class Store:
         """
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            place = (self._artifacts / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
             try:
-                return str(self.client.create_experiment(name, artifact_location=self._artifact_location(name)))
+                location = None if is_server(self.uri) else place
+                return str(self.client.create_experiment(name, artifact_location=location))
             except MlflowException:
-                found = self.client.get_experiment_by_name(name)  # another process was quicker
-                if found is None:
+                experiment = self.client.get_experiment_by_name(name)  # another process was quicker
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise RunError(f"experiment '{name}' was deleted there", hint="restore it or give another --study")
-        return str(found.experiment_id)
-
-    def _artifact_location(self, experiment: str) -> str | None:
-        if is_server(self.uri):
-            return None
-        return (self._artifacts / re.sub(r"[^\w.-]", "_", experiment)).absolute().as_uri()
+        return str(experiment.experiment_id)
 
     def runs(self, experiment_id: str, **tags: str) -> list[Run]:
         """All runs of an experiment that have these tags, the oldest first, in an order that never changes.
@@ -115,16 +112,16 @@ class Store:
             experiment_id: MLflow's identifier.
             tags: Values by the last part of the tag's name: ``kind="trial"`` for ``petlbench.kind``.
         """
-        wanted = " and ".join(f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items())
-        found: list[Run] = []
+        query = " and ".join(f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items())
+        runs: list[Run] = []
         token = None
         while True:
             page = self.client.search_runs(
-                [experiment_id], filter_string=wanted, max_results=_RUNS_A_PAGE, page_token=token
+                [experiment_id], filter_string=query, max_results=_RUNS_A_PAGE, page_token=token
             )
-            found += page
+            runs += page
             if not (token := page.token):
-                return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+                return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def parent(self, experiment_id: str, group: str, tags: Mapping[str, str]) -> str:
         """Find or make the run under which the runs of a group are shown.
@@ -140,14 +137,13 @@ class Store:
         Returns:
             MLflow's identifier of the run.
         """
-        found = self.parents(experiment_id, group)
-        if found:
-            return str(found[0].info.run_id)
+        if parents := self.parents(experiment_id, group):
+            return str(parents[0].info.run_id)
         own = {**tags, KIND_TAG: "group", GROUP_TAG: group}
-        made = str(self.create(experiment_id, name=group, tags=own).info.run_id)
+        new = str(self.create(experiment_id, name=group, tags=own).info.run_id)
         oldest = str(self.parents(experiment_id, group)[0].info.run_id)
-        if oldest != made:
-            self.client.delete_run(made)
+        if oldest != new:
+            self.client.delete_run(new)
         return oldest
 
     def parents(self, experiment_id: str, group: str) -> list[Run]:
@@ -155,14 +151,7 @@ class Store:
         return [run for run in self.runs(experiment_id, kind="group") if run.data.tags.get(GROUP_TAG) == group]
 
     def create(self, experiment_id: str, *, name: str, tags: Mapping[str, str], began: int | None = None) -> Run:
-        """Make a run.
-
-        Args:
-            experiment_id: MLflow's identifier of the experiment.
-            name: The run's name.
-            tags: Text; what is too long is cut.
-            began: When it began, in milliseconds of the epoch; None for now.
-        """
+        """Make a run that began at a millisecond of the epoch, None for now; a tag's text that is too long is cut."""
         return self.client.create_run(experiment_id, start_time=began, tags=_tags(tags), run_name=name)
 
     def set_tags(self, mlflow_run_id: str, tags: Mapping[str, str]) -> None:
@@ -176,7 +165,8 @@ class Store:
         """Add parameters, nested mappings flattened; MLflow refuses to change one, so what stands there stays."""
         from mlflow.entities import Param
 
-        new = [Param(key, text) for key, text in _flat(params) if key not in run.data.params]
+        texts = {_key(name): _shorten(str(value), _PARAM_LENGTH) for name, value in flat(params).items()}
+        new = [Param(key, text) for key, text in texts.items() if key not in run.data.params]
         for batch in _batches(new, _ITEMS_A_BATCH):
             self.client.log_batch(run.info.run_id, params=batch)
 
@@ -260,22 +250,8 @@ def _configure_mlflow() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
-def _probe(uri: str) -> None:
-    """Fail at once where no database answers: MLflow itself would try for a hundred seconds to open it."""
-    if (place := network_place(uri)) is not None:
-        socket.create_connection(place, timeout=_PROBE_SECONDS).close()
-
-
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {_key(name): _shorten(str(value), _TAG_LENGTH) for name, value in tags.items()}
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield _key(f"{prefix}{name}"), _shorten(str(value), _PARAM_LENGTH)
 
 
 def _key(name: str) -> str:

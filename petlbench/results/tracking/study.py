@@ -79,11 +79,8 @@ def track_study(
     if queue is None:
         return Tracked("none")
     scored = with_scores(results, output)
-    ended = [Ended(run, output / run.run_id, study_name, group=group_of(run.config)) for run in scored]
-    ended += [
-        Ended(run, output / _TRIALS / run.run_id, study_name, kind="trial", group=group_of(run.config))
-        for run in trials
-    ]
+    ended = [Ended(run, output / run.run_id, study_name) for run in scored]
+    ended += [Ended(run, output / _TRIALS / run.run_id, study_name, kind="trial") for run in trials]
     tracked = send_missing(queue, ended, progress or Progress())
     if tracked.error is None:
         tracked.error = _summarise(queue, study_name, scored, trials)
@@ -116,7 +113,7 @@ def _summarise(queue: SendQueue, name: str, results: Sequence[Result], trials: S
 
 def _figures(results: Sequence[Result]) -> dict[str, float]:
     """How the runs of a group ended, and mean and deviation of what the finished ones reached."""
-    figures = {f"runs_{status}": float(count) for status, count in Counter(run.status for run in results).items()}
+    figures = _counts("runs", results)
     cells = Results([Stored(run.document()) for run in results if run.status == "finished"]).cells()
     if len(cells) != 1:  # a mean over runs that differ in more than seed and split would mean nothing
         return figures
@@ -128,13 +125,14 @@ def _figures(results: Sequence[Result]) -> dict[str, float]:
     return figures
 
 
+def _counts(name: str, results: Sequence[Result]) -> dict[str, float]:
+    return {f"{name}_{status}": float(count) for status, count in Counter(run.status for run in results).items()}
+
+
 def study_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The table's rows: one a cell of which a run has finished.
 
     Memory of several sources has no mean.
-
-    Args:
-        results: The results of a study, with their scores.
 
     Returns:
         Values by column, the same columns in every row: ``method``, ``dataset``, ``seeds`` (finished runs),
@@ -160,7 +158,7 @@ def _row(cell: Repeats) -> dict[str, Any]:
 
 
 def _trial_figures(trials: Sequence[Result]) -> dict[str, float]:
-    counts = {f"trials_{status}": float(count) for status, count in Counter(run.status for run in trials).items()}
+    counts = _counts("trials", trials)
     scores = [metrics["best_val_auc"] for metrics in map(final_metrics, trials) if "best_val_auc" in metrics]
     return {**counts, "trials_best_val_auc": max(scores)} if scores else counts
 
@@ -174,10 +172,10 @@ def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float
             if run.data.tags.get(PARENT_TAG) == other.info.run_id:
                 store.set_tags(run.info.run_id, {PARENT_TAG: parent})
         store.client.delete_run(other.info.run_id)
-    known = store.client.get_run(parent)
-    news = {name: value for name, value in figures.items() if known.data.metrics.get(name) != value}
+    run = store.client.get_run(parent)
+    news = {name: value for name, value in figures.items() if run.data.metrics.get(name) != value}
     store.add_metrics(parent, {0: news}, when=int(time.time() * 1000))
-    _close(store, known)
+    _close(store, run)
 
 
 def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[str, object]]) -> None:

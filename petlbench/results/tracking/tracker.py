@@ -63,9 +63,6 @@ class MlflowTracker(Tracker):
     What the store does not take, because it is away, is kept and sent at a later call. Nothing is raised: a store that
     is still away when the run ends costs one warning, and `petlbench.results.tracking.track_results` makes the record
     from the result on the disk.
-
-    Args:
-        queue: The tasks for the store.
     """
 
     def __init__(self, queue: SendQueue) -> None:

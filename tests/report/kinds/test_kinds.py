@@ -16,8 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.report.build import build_report
 from petlbench.report.document import Document
 from petlbench.report.kinds.budget import expected_best
-from petlbench.report.request import ReportRequest
-from petlbench.report.spec import PRESETS, load_report, required_study
+from petlbench.report.spec import PRESETS, ReportRequest, load_report, required_study
 from petlbench.statistics.pareto import fronts
 from tests.report.stored import store, store_predicted
 

@@ -15,8 +15,7 @@ from petlbench.metrics.efficiency import pme, ppe
 from petlbench.report.build import build_report
 from petlbench.report.document import Cell, Document
 from petlbench.report.render import markdown
-from petlbench.report.request import ReportRequest
-from petlbench.report.spec import load_report
+from petlbench.report.spec import ReportRequest, load_report
 from tests.report.stored import store, store_predicted, store_study
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report_table1.md"

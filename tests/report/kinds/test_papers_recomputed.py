@@ -10,8 +10,7 @@ from petlbench.report.build import build_report
 from petlbench.report.document import Document, Table
 from petlbench.report.kinds.papers import PAPERS, paper_table
 from petlbench.report.kinds.papers_recomputed import recomputed
-from petlbench.report.request import ReportRequest
-from petlbench.report.spec import load_report
+from petlbench.report.spec import ReportRequest, load_report
 
 
 def made(report: str, paper: str) -> Document:

@@ -27,12 +27,7 @@ _MOST_SLANTED = 25  # labels; more of them stand upright
 
 
 def draw_bars(axes: Axes, figure: Figure) -> None:
-    """Draw upright bars for each label, one a series, side by side or stacked; without labels, one for each series.
-
-    Args:
-        axes: Where.
-        figure: What; the height is its ``y``. Of its marks, ``stacked`` and ``line`` are heeded.
-    """
+    """Draw upright bars for each label, one a series, side by side or stacked; without labels, one for each series."""
     labels = next((list(series.labels) for series in figure.series if series.labels), [])
     stacked = bool(figure.marks.get("stacked"))
     side_by_side = len(figure.series) if labels and not stacked else 1
@@ -74,12 +69,7 @@ def _write_labels(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def draw_intervals(axes: Axes, figure: Figure) -> None:
-    """Draw each value as a point with its interval, the first on top.
-
-    Args:
-        axes: Where.
-        figure: What; the value is its ``x``. Of its marks, ``line`` is heeded.
-    """
+    """Draw each value of the figure's ``x`` as a point with its interval, the first on top."""
     names: list[str] = []
     for series, style in styles(figure):
         values, low, high = spread(series, figure.x)

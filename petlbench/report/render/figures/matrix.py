@@ -14,12 +14,7 @@ __all__ = ["draw_matrix"]
 
 
 def draw_matrix(axes: Axes, figure: Figure) -> None:
-    """Draw counts as numbers, on shades of what share of its row each is.
-
-    Args:
-        axes: Where.
-        figure: What; rows are its only series' values under ``0``, ``1``, ….
-    """
+    """Draw counts as numbers, on shades of what share of its row each is."""
     import numpy as np
 
     series = figure.series[0]

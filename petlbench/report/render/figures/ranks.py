@@ -23,10 +23,7 @@ _BAR = 0.22  # between two bars that join what cannot be told apart
 def draw_ranks(axes: Axes, figure: Figure) -> None:
     """Draw mean ranks on a line, with bars that join methods whose ranks cannot be told apart.
 
-    Args:
-        axes: Where.
-        figure: What; its marks are ``critical_difference``, a difference of ranks, and ``cliques``, the keys (or, of
-            a single series, the labels) of those that are joined.
+    Of the figure's marks, ``cliques`` holds the keys (or, of a single series, the labels) of those that are joined.
     """
     ranks = _ranks(figure)
     cliques = [[ranks[key][1] for key in clique if key in ranks] for clique in figure.marks.get("cliques", ())]

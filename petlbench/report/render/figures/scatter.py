@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from petlbench.core.plotting import plain
@@ -23,44 +22,29 @@ _SMALLEST, _LARGEST, _EQUAL = 14.0, 190.0, 34.0  # areas of dots, in square poin
 _NARROW = 5  # inches; a legend has no room beside a figure that is narrower
 
 
-@dataclass(frozen=True)
-class _Point:
-    name: str
-    x: float
-    y: float
-    area: float
-    style: Style
-    is_data: bool
-
-
 def draw_scatter(axes: Axes, figure: Figure) -> None:
-    """Draw points with their names, the front of the best, and a legend of sizes.
-
-    Args:
-        axes: Where.
-        figure: What; the area of a dot grows with its ``size``.
-    """
+    """Draw points with their names, the front of the best, and a legend of sizes."""
     areas = Areas(figure)
-    points = list(_points(figure, areas))
+    points = _points(figure, areas)
     whiskers = _draw_intervals(axes, figure)
-    for point in points:
+    for dot, style, _ in points:
         axes.scatter(
-            [point.x],
-            [point.y],
-            s=point.area,
-            color=point.style.colour,
-            marker=point.style.marker or "x",
+            [dot.x],
+            [dot.y],
+            s=dot.area,
+            color=style.colour,
+            marker=style.marker or "x",
             alpha=0.85,
             linewidth=0.6,
-            edgecolor="black" if point.style.marker else None,
+            edgecolor="black" if style.marker else None,
             zorder=3,
         )
-    for direction, key in (("x", figure.x), ("y", figure.y)):
-        prepare_axis(axes, direction, figure.axis(key))
+    prepare_axis(axes, "x", figure.axis(figure.x))
+    prepare_axis(axes, "y", figure.axis(figure.y))
     axes.margins(0.12)
-    front = _draw_front(axes, figure, [point for point in points if point.is_data])
+    front = _draw_front(axes, figure, [dot for dot, _, role in points if role == "data"])
     _draw_legend(axes, figure, areas, front)
-    place_names(axes, [Dot(plain(p.name, 28), p.x, p.y, p.area) for p in points], [*front, *whiskers])
+    place_names(axes, [dot for dot, *_ in points], [*front, *whiskers])
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y_better: str | None) -> list[int]:
@@ -85,11 +69,7 @@ def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y
 
 
 class Areas:
-    """The areas of dots: they grow with the logarithm on a logarithmic axis, else with the value.
-
-    Args:
-        figure: Its ``size`` names the axis; without one all dots are of one size.
-    """
+    """Areas of dots by the figure's ``size``: they grow with its logarithm on a logarithmic axis, else with itself."""
 
     def __init__(self, figure: Figure) -> None:
         self.axis: Axis | None = figure.axis(figure.size) if figure.size else None
@@ -134,15 +114,16 @@ def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) 
     )
 
 
-def _points(figure: Figure, areas: Areas) -> list[_Point]:
-    points = []
+def _points(figure: Figure, areas: Areas) -> list[tuple[Dot, Style, str]]:
+    """The dots with their styles and roles."""
+    points: list[tuple[Dot, Style, str]] = []
     for series, style in styles(figure):
         sizes = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
         places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), sizes, strict=True)
         for number, (x, y, size) in enumerate(places):
             if not (math.isnan(x) or math.isnan(y)):
                 name = series.labels[number] if series.labels else series.title
-                points.append(_Point(name, x, y, areas.of(size), style, series.role == "data"))
+                points.append((Dot(plain(name, 28), x, y, areas.of(size)), style, series.role))
     return points
 
 
@@ -158,10 +139,10 @@ def _draw_intervals(axes: Axes, figure: Figure) -> list[Line2D]:
     return lines
 
 
-def _draw_front(axes: Axes, figure: Figure, points: Sequence[_Point]) -> list[Line2D]:
+def _draw_front(axes: Axes, figure: Figure, dots: Sequence[Dot]) -> list[Line2D]:
     """Draw what can be had at most at each place: a staircase, since nothing lies between two methods."""
     x_better, y_better = figure.axis(figure.x).better, figure.axis(figure.y).better
-    x, y = [point.x for point in points], [point.y for point in points]
+    x, y = [dot.x for dot in dots], [dot.y for dot in dots]
     front = pareto_front(x, y, x_better, y_better)
     if len(front) < 2:
         return []

@@ -71,13 +71,7 @@ def whiskers(series: Series, key: str) -> list[list[float]] | None:
 
 
 def prepare_axis(axes: Axes, direction: str, axis: Axis) -> None:
-    """Label an axis and scale it.
-
-    Args:
-        axes: Where.
-        direction: ``x`` or ``y``.
-        axis: What it shows.
-    """
+    """Label an axis and scale it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set(**{f"{direction}label": plain(axis.heading, 80)})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.report.render.html.runs import MEASURES, Group, Measure, pick
+from petlbench.results.table import Spread, mean_curve
 
 __all__ = ["confusion_figures", "curve_figures", "run_figures"]
 
@@ -17,11 +17,7 @@ _AUC, _VALIDATION = MEASURES[0], MEASURES[1]
 
 
 def run_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Plot every group of runs: one figure a dataset and source of memory, and one of the averages of all datasets.
-
-    Args:
-        groups: Runs that differ in their seeds alone.
-    """
+    """Plot every group of runs: one figure a dataset and source of memory, and one of the averages of all datasets."""
     by_dataset = [
         _scatter(f"{dataset}{f', memory: {source}' if source else ''}", members)
         for (dataset, source), members in _by(groups, "dataset", "source").items()
@@ -30,50 +26,41 @@ def run_figures(groups: Sequence[Group]) -> list[Figure]:
 
 
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Plot the epochs of every dataset: mean over seeds, with a band from the lowest to the highest seed.
-
-    Args:
-        groups: Runs that differ in their seeds alone.
-    """
+    """Plot the epochs of every dataset: mean over seeds, with a band from the lowest to the highest seed."""
     figures = []
     for (dataset,), members in _by(groups, "dataset").items():
         shown = _best([group for group in members if any(run.get("curve") for run in group.runs)])
-        names = dict.fromkeys(
-            name for group in shown for run in group.runs for entry in run["curve"] for name in entry if name != "epoch"
-        )
+        entries = (entry for group in shown for run in group.runs for entry in run["curve"])
+        names = dict.fromkeys(name for entry in entries for name in entry if name != "epoch")
         axes = [Axis("epoch", "epoch"), *(Axis(name, name.replace("_", " ")) for name in names)]
         if shown and names:
             y = next((name for name in ("val_auc", "val_loss", "train_loss") if name in names), next(iter(names)))
             series = [Series(group.title, group.title, _mean_curve(group, list(names))) for group in shown]
-            caption = _caption("Mean over seeds; the band reaches from the lowest to the highest.", members, shown)
+            caption = "Mean over seeds; the band reaches from the lowest to the highest."
+            if len(shown) < len(members):
+                caption += f" The {len(shown)} of {len(members)} with the best validation AUC."
             figures.append(Figure(f"curves-{dataset}", "lines", dataset, axes, "epoch", y, series, caption=caption))
     return figures
 
 
 def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
-    """Confusion matrices of the test split, summed over seeds, for each group.
-
-    Args:
-        groups: Runs that differ in their seeds alone.
-    """
+    """Confusion matrices of the test split, summed over seeds, for each group."""
     axes = [Axis("predicted", "predicted class"), Axis("true", "true class")]
     figures = []
     for (dataset,), members in _by(groups, "dataset").items():
         for group in _best([member for member in members if any(map(_confusion, member.runs))]):
             matrices = [matrix for run in group.runs if (matrix := _confusion(run))]
-            values = {
-                str(row): [sum(matrix[row][column] for matrix in matrices) for column in range(len(matrices[0]))]
-                for row in range(len(matrices[0]))
-            }
+            sums = ([sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True))
+            values = {str(number): row for number, row in enumerate(sums)}
             labels = [str(name) for name in pick(group.runs[0], "data.classes") or ()]
             fits = len(labels) == len(values)
             series = [Series(group.title, group.title, values, labels=labels if fits else list(values))]
-            figures.append(Figure(dataset, "matrix", group.title, axes, "predicted", "true", series))
+            figures.append(Figure.of(dataset, "matrix", group.title, axes, series))
     return figures
 
 
 def _scatter(title: str, groups: Sequence[Group]) -> Figure:
-    measures = [measure for measure in MEASURES if any(group.values(measure) for group in groups)]
+    measures = [measure for measure in MEASURES if any(group.spread(measure) for group in groups)]
     series = [
         Series(
             method,
@@ -96,17 +83,13 @@ def _average(groups: Sequence[Group]) -> Iterator[Figure]:
         if {group.dataset for group in members} != set(datasets) or len(members) > len(datasets):
             left_out.append(method)
             continue
-        values = {measure.axis.key: [_mean_of_means(members, measure)] for measure in MEASURES}
+        spreads = {each.axis.key: Spread.of(group.mean(each) for group in members) for each in MEASURES}
+        values = {key: [each.mean if each and each.count == len(members) else None] for key, each in spreads.items()}
         series.append(Series(method, method, values, labels=[f"{method}, average of {len(datasets)} datasets"]))
     if series:
         measures = [each for each in MEASURES if any(line.values[each.axis.key][0] is not None for line in series)]
         missing = f"Not on every dataset, or with more than one setting: {', '.join(left_out)}." if left_out else ""
         yield _explorer(f"average of {len(datasets)} datasets", measures, series, missing)
-
-
-def _mean_of_means(groups: Sequence[Group], measure: Measure) -> float | None:
-    means = [mean for group in groups if (mean := group.mean(measure)) is not None]
-    return statistics.fmean(means) if len(means) == len(groups) else None
 
 
 def _explorer(title: str, measures: Sequence[Measure], series: Sequence[Series], caption: str = "") -> Figure:
@@ -119,25 +102,21 @@ def _explorer(title: str, measures: Sequence[Measure], series: Sequence[Series],
 
 
 def _label(group: Group) -> str:
-    values = group.values(_AUC)
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    seeds = f"{len(group.runs)} seed" + ("s" if len(group.runs) > 1 else "")
-    return f"{group.title}: {seeds}" + (f", test AUC {statistics.fmean(values):.2f} %{spread}" if values else "")
+    auc = group.spread(_AUC)
+    label = f"{group.title}: {len(group.runs)} seed" + ("s" if len(group.runs) > 1 else "")
+    label += "" if auc is None else f", test AUC {auc.mean:.2f} %"
+    return label if auc is None or auc.std is None else f"{label} ± {auc.std:.2f}"
 
 
 def _mean_curve(group: Group, names: Sequence[str]) -> dict[str, list[float | None]]:
-    curves = [{entry["epoch"]: entry for entry in run["curve"] if "epoch" in entry} for run in group.runs]
-    epochs = sorted({epoch for curve in curves for epoch in curve})
+    curves = [run["curve"] for run in group.runs]
+    epochs = sorted({entry["epoch"] for curve in curves for entry in curve if "epoch" in entry})
     values: dict[str, list[float | None]] = {"epoch": [float(epoch) for epoch in epochs]}
     for name in names:
-        points = [
-            [curve[epoch][name] for curve in curves if isinstance(curve.get(epoch, {}).get(name), int | float)]
-            for epoch in epochs
-        ]
-        values[name] = [statistics.fmean(point) if point else None for point in points]
-        if len(curves) > 1:
-            values[f"{name}_low"] = [min(point, default=None) for point in points]
-            values[f"{name}_high"] = [max(point, default=None) for point in points]
+        bands = mean_curve(curves, name)
+        rows = [bands.get(epoch, (None, None, None)) for epoch in epochs]
+        keys = (name, f"{name}_low", f"{name}_high") if len(curves) > 1 else (name,)
+        values |= {key: [row[column] for row in rows] for column, key in enumerate(keys)}
     return values
 
 
@@ -145,12 +124,6 @@ def _best(groups: Sequence[Group]) -> list[Group]:
     """Those with the best validation AUC, where they are too many; in their own order."""
     best = set(map(id, sorted(groups, key=lambda group: -(group.mean(_VALIDATION) or 0))[:_MOST]))
     return [group for group in groups if id(group) in best]
-
-
-def _caption(text: str, groups: Sequence[Group], shown: Sequence[Group]) -> str:
-    return (
-        text if len(shown) == len(groups) else f"{text} The {len(shown)} of {len(groups)} with the best validation AUC."
-    )
 
 
 def _confusion(run: Mapping[str, Any]) -> list[list[int]] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from petlbench.report.document import Axis
+from petlbench.results.table import Spread
 
 __all__ = ["MEASURES", "Group", "Measure", "describe_runs", "group_runs", "pick"]
 
@@ -71,14 +72,14 @@ class Group:
     source: str
     runs: tuple[Run, ...]
 
-    def values(self, measure: Measure) -> list[float]:
-        """The figures of those runs that have one."""
-        return [value for run in self.runs if (value := measure.of(run)) is not None]
+    def spread(self, measure: Measure) -> Spread | None:
+        """Mean and deviation over seeds; None where no run has the figure."""
+        return Spread.of(map(measure.of, self.runs))
 
     def mean(self, measure: Measure) -> float | None:
         """The mean over seeds; None where no run has the figure."""
-        values = self.values(measure)
-        return sum(values) / len(values) if values else None
+        spread = self.spread(measure)
+        return None if spread is None else spread.mean
 
 
 def pick(run: Run, path: str) -> Any:
@@ -90,11 +91,7 @@ def pick(run: Run, path: str) -> Any:
 
 
 def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
-    """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None.
-
-    Args:
-        runs: As their ``result.json`` has them.
-    """
+    """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None."""
     measures = [measure for measure in MEASURES if any(measure.of(run) is not None for run in runs)]
     settings = [_flat(run.get("config", {})) for run in runs]
     varied = _varied(settings)[:_SHOWN_SETTINGS]
@@ -130,28 +127,19 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             names = (str(pick(run, "config.method")), str(pick(run, "config.dataset")))
             members.setdefault((*names, _setting(run)), []).append(run)
     configs = {key: _flat(group[0].get("config", {})) for key, group in members.items()}
-    varied = {
-        key[:2]: _varied([config for other, config in configs.items() if other[:2] == key[:2]]) for key in configs
-    }
-    return [
-        Group(
-            _title(key[0], configs[key], varied[key[:2]]),
-            *key[:2],
-            str(pick(group[0], "memory.source") or ""),
-            tuple(group),
-        )
-        for key, group in members.items()
-    ]
+    groups = []
+    for (method, dataset, setting), group in members.items():
+        config = configs[method, dataset, setting]
+        varied = _varied([other for key, other in configs.items() if key[:2] == (method, dataset)])
+        words = ", ".join(f"{name} {config.get(name)}" for name in varied[:_NAMED_SETTINGS])
+        title, source = f"{method} ({words})" if words else method, str(pick(group[0], "memory.source") or "")
+        groups.append(Group(title, method, dataset, source, tuple(group)))
+    return groups
 
 
 def _setting(run: Run) -> str:
     config = {key: value for key, value in run.get("config", {}).items() if key not in {"seed", "split_seed"}}
     return json.dumps([config, pick(run, "memory.source")], sort_keys=True, default=str)
-
-
-def _title(method: str, setting: Mapping[str, Any], varied: Sequence[str]) -> str:
-    words = ", ".join(f"{name} {setting.get(name)}" for name in varied[:_NAMED_SETTINGS])
-    return f"{method} ({words})" if words else method
 
 
 def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -162,13 +150,11 @@ def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    return dict(_leaves(config, prefix))
-
-
-def _leaves(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """The settings by name; one that is inside says enough: training.lr is known as lr."""
+    flat: dict[str, Any] = {}
     for key, value in config.items():
-        # A name that is inside says enough: training.lr is known as lr.
         if isinstance(value, Mapping):
-            yield from _leaves(value, key)
+            flat |= _flat(value, key)
         else:
-            yield (key if prefix in {"", "training"} else f"{prefix.removesuffix('_settings')}.{key}"), value
+            flat[key if prefix in {"", "training"} else f"{prefix.removesuffix('_settings')}.{key}"] = value
+    return flat

@@ -13,11 +13,7 @@ __all__ = ["table_parts"]
 
 
 def table_parts(table: Table) -> Iterator[str]:
-    """Write a table with what stands above and below it.
-
-    Args:
-        table: The table.
-    """
+    """Write a table with what stands above and below it."""
     reasons = _Reasons()
     title = html.escape(table.title)
     yield f'<section class="table" id="{html.escape(f"table-{table.key}")}"><h2>{title}</h2>'
@@ -61,15 +57,11 @@ def _groups(columns: Sequence[Column]) -> str:
     """The row of headings that span columns, where there are any."""
     if not any(column.group for column in columns):
         return ""
-    spans = "".join(
-        f'<th colspan="{sum(1 for _ in members)}"{_group_class(group)} scope="colgroup">{html.escape(group)}</th>'
-        for group, members in groupby(columns, key=lambda column: column.group)
-    )
-    return f'<tr class="groups"><td></td>{spans}</tr>'
-
-
-def _group_class(group: str) -> str:
-    return ' class="group"' if group else ""
+    spans = []
+    for group, members in groupby(columns, key=lambda column: column.group):
+        name = ' class="group"' if group else ""
+        spans.append(f'<th colspan="{len(list(members))}"{name} scope="colgroup">{html.escape(group)}</th>')
+    return f'<tr class="groups"><td></td>{"".join(spans)}</tr>'
 
 
 def _heading(column: Column) -> str:
