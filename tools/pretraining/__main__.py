@@ -22,7 +22,7 @@ def command(folder: Path, output: Path, shards: int, epochs: int, batch_size: in
 
     Stopped, it goes on where it was when the same command is given again.
     """
-    from petlbench.cli.progress_bars import ShownProgress
+    from petlbench.core.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.files import check_writable
     from petlbench.core.process_pool import open_workers
