@@ -22,10 +22,10 @@ def command(folder: Path, output: Path, shards: int, epochs: int, batch_size: in
 
     Stopped, it goes on where it was when the same command is given again.
     """
-    from petlbench.core.progress_bars import ShownProgress
     from petlbench.core.environment import usable_cores
     from petlbench.core.files import check_writable
     from petlbench.core.process_pool import open_workers
+    from petlbench.core.progress_bars import ShownProgress
     from tools.pretraining.distill import distill
     from tools.pretraining.pool import fill_pool
 
