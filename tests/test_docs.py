@@ -1,4 +1,4 @@
-"""The pages on extension: each has a file that is complete, short, and does what the page says."""
+"""The pages: links that lead somewhere, and files on extension that are complete, short, and do what the page says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from petlbench.report.registry import ReportFormat, ReportKind
 from petlbench.study.executors.base import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Event, Job
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 PAGES = {
     "adding_a_metric.md": "GRADE_ERROR",
@@ -33,12 +34,28 @@ def example(page: str, name: str) -> str:
     return next(block for block in blocks if name in block)
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     """A folder with the file of every page."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    for page, name in {**PAGES}.items():
+    for page, name in PAGES.items():
         (folder / f"{Path(page).stem}.py").write_text(example(page, name), encoding="utf-8")
     (folder / "stages.py").write_text(example("adding_a_dataset.md", "class Stages"), encoding="utf-8")
     return Catalog([folder])
