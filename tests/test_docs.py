@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import petlbench as pb
 from petlbench.core.catalog import Catalog
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.classification import evaluate, load_metrics
@@ -57,11 +59,17 @@ def catalog(tmp_path: Path) -> Catalog:
     folder.mkdir()
     for page, name in PAGES.items():
         (folder / f"{Path(page).stem}.py").write_text(example(page, name), encoding="utf-8")
-    (folder / "stages.py").write_text(example("adding_a_dataset.md", "class Stages"), encoding="utf-8")
+    for file, page, name in (
+        ("focal", "adding_a_metric.md", "FOCAL"),
+        ("stages", "adding_a_dataset.md", "class Stages"),
+    ):
+        (folder / f"{file}.py").write_text(example(page, name), encoding="utf-8")
     return Catalog([folder])
 
 
-@pytest.mark.parametrize(("page", "name"), [*PAGES.items(), ("adding_a_dataset.md", "class Stages")])
+@pytest.mark.parametrize(
+    ("page", "name"), [*PAGES.items(), ("adding_a_metric.md", "FOCAL"), ("adding_a_dataset.md", "class Stages")]
+)
 def test_an_example_is_short(page: str, name: str) -> None:
     assert len([line for line in example(page, name).splitlines() if line.strip()]) <= 30
 
@@ -70,6 +78,13 @@ def test_the_metric_is_computed(catalog: Catalog) -> None:
     metrics = load_metrics(catalog)
     scores = evaluate(np.array([0, 1, 2, 2]), np.eye(3)[[0, 2, 2, 0]], metrics)
     assert scores["grade_error"] == pytest.approx((0 + 0.5 + 0 + 1) / 4)
+
+
+def test_the_loss_is_minimised(catalog: Catalog) -> None:
+    loss = catalog.load("loss", "focal", pb.Loss)
+    labels = torch.tensor([0, 1])
+    poor, good = (loss.compute(logits, labels, 0.0, None) for logits in (torch.zeros(2, 2), 5 * torch.eye(2)))
+    assert 0 < good < 1e-4 < poor
 
 
 def test_the_reader_reads(catalog: Catalog, tmp_path: Path) -> None:
