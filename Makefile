@@ -10,7 +10,7 @@ WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
-.PHONY: help install demo test test-all check format bench gpu-check pretrain build clean
+.PHONY: help install demo test test-all check format figures bench gpu-check pretrain build clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ check: $(STAMP) ## Lint, format, types and the direction of imports.
 format: $(STAMP) ## Put the code in form.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+figures: $(STAMP) ## Draw docs/architecture.svg anew: rooms, imports, the way of a run.
+	$(BIN)/python tools/architecture_figure.py
 
 bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
 	$(WAITING) $(BIN)/python -m tests.bench.bench
