@@ -85,11 +85,7 @@ class StudyObserver(Progress):
 
 
 class StudyStatus:
-    """All runs of a study.
-
-    Args:
-        states: The runs.
-    """
+    """All runs of a study."""
 
     def __init__(self, states: Sequence[RunState]) -> None:
         self.states = list(states)
@@ -116,13 +112,9 @@ class StudyStatus:
         return Counter(state.status for state in (self.states if states is None else states))
 
     def seconds_left(self, at_once: int) -> tuple[float | None, int]:
-        """Estimate how long the study still takes, from finished runs of the same method on the same dataset.
+        """Return seconds that the study still takes, and the number of open runs of which that is not known.
 
-        Args:
-            at_once: How many runs are carried out at the same time.
-
-        Returns:
-            Seconds, None where nothing is known; and the number of open runs of which nothing is known.
+        It is estimated from finished runs of the same method on the same dataset; None where there are none.
         """
         seconds, unknown = [], 0
         for states in self._cells.values():

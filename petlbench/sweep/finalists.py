@@ -46,18 +46,18 @@ class Finalist:
 def run_finalists(
     search: Search, trials: Sequence[TrialFacts], executor: Executor, on_run: Callable[[str], None]
 ) -> list[Finalist]:
-    """Run the best trials of a search on the sweep's finalist seeds, without a look at the test split.
+    """Run the best trials on the sweep's finalist seeds, without a look at the test split; return them, the best first.
 
     Args:
         search: The search.
         trials: Its trials.
         executor: Where runs are carried out.
         on_run: Told of each run that ended, in one line.
-
-    Returns:
-        The finalists, the best trial first.
     """
-    best = _best(search, trials)[: search.card.finalists]
+    # Of different runs, and of equal ones the earlier.
+    finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}.values()
+    ranked = sorted(finished, key=lambda trial: (_rank(search, trial.value), trial.number))
+    best = ranked[: search.card.finalists]
     if search.card.finalists == 1:  # there is no contest to be run
         seed = search.card.seed
         return [Finalist(trial, {seed: trial.value}, {seed: trial.run_id or ""}) for trial in best]
@@ -87,12 +87,6 @@ def run_finalists(
     ]
 
 
-def _best(search: Search, trials: Sequence[TrialFacts]) -> list[TrialFacts]:
-    """Finished trials of different runs, the best first; of equal ones the earlier."""
-    finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}.values()
-    return sorted(finished, key=lambda trial: (_rank(search, trial.value), trial.number))
-
-
 def _rank(search: Search, value: float | None) -> float:
     if value is None:
         return float("inf")
@@ -109,11 +103,8 @@ def _value(search: Search, run_id: str) -> float | None:
 
 def choose_winner(search: Search, finalists: Sequence[Finalist]) -> Finalist | None:
     """The finalist with the best mean; None where no finalist finished on all seeds."""
-    ranked = sorted(
-        (finalist for finalist in finalists if finalist.mean is not None),
-        key=lambda finalist: (_rank(search, finalist.mean), finalist.trial.number),
-    )
-    return ranked[0] if ranked else None
+    whole = [finalist for finalist in finalists if finalist.mean is not None]
+    return min(whole, key=lambda finalist: (_rank(search, finalist.mean), finalist.trial.number), default=None)
 
 
 def describe_winner(

@@ -37,12 +37,6 @@ class _Slot:
             self.process = WorkerProcess(self.name, log, cores=self.cores, environment=self.environment)
         return self.process
 
-    def close(self) -> None:
-        """End the worker, which has nothing to do."""
-        if self.process is not None:
-            self.process.finish()
-            self.process = None
-
     def kill(self) -> None:
         """End the worker at once."""
         if self.process is not None:
@@ -91,10 +85,7 @@ class _Work(Work):
 class LocalExecutor(Pool[_Work]):
     """Carries out jobs in worker processes; each is kept for many runs, and replaced when it dies.
 
-    Args:
-        workers: How many.
-        devices: CUDA devices as CUDA_VISIBLE_DEVICES names them, one for each worker in turn; empty for those that are
-            there.
+    Workers take CUDA devices in turn, as CUDA_VISIBLE_DEVICES names them; without any names, those that are there.
     """
 
     card = ExecutorCard(name="local", title="worker processes")
@@ -144,7 +135,9 @@ class LocalExecutor(Pool[_Work]):
             work.kill()
         self._busy = []
         for slot in self._slots:
-            slot.close()
+            if slot.process is not None:
+                slot.process.finish()
+                slot.process = None
 
 
 def _cuda_devices() -> list[str]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,8 @@ class WorkerProcess:
 
     def send(self, message: object) -> None:
         """Send a message; whether the worker is there to read it is found out by `receive`."""
-        try:
+        with suppress(OSError):
             self.pipe.send(message)
-        except OSError:
-            return
 
     def receive(self) -> Any:
         """Take the next message.

@@ -80,9 +80,6 @@ class RayExecutor(Pool[_Flight]):
 
     Runs go on from their checkpoints, and results are found, where all nodes see the output folder under one path.
 
-    Args:
-        options: How many runs at once, the cluster's address, and what a run is given.
-
     Raises:
         InputError: When Ray is not installed.
     """

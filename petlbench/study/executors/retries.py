@@ -83,12 +83,7 @@ class Attempts:
         return replace(ended, seconds=self.spent, attempts=self.count)
 
     def lose(self, reason: str, hint: str) -> Ended | None:
-        """Say how a run ended whose worker was lost; None where it is begun again.
-
-        Args:
-            reason: How the worker was lost.
-            hint: The next step for the user.
-        """
+        """Say how a run ended whose worker was lost, and the next step for the user; None where it is begun again."""
         self.end()
         if self.job.timeout is not None and self.spent >= self.job.timeout:
             return self.time_out()
