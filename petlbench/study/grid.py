@@ -55,7 +55,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found best for one method on one dataset, by name; what was asked for by name goes before it."""
+    """Settings of the training and of the method, by name, as a search tries them; the user's own go before them."""
 
     training: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)

@@ -65,8 +65,8 @@ class RunState:
         """What the study's file says of it."""
         status = self.result.status if self.is_open and self.result is not None else self.status
         error = self.error["message"] if self.error is not None else None
-        shown = None if status in _OPEN else status
-        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, shown, error)
+        ending = None if status in _OPEN else status
+        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, ending, error)
 
     @property
     def title(self) -> str:

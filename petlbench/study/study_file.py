@@ -111,11 +111,11 @@ def record_runs(
         document = read_study(output, name) if file.exists() else _new(name, kind)
         names = [field.name for field in fields(RunEntry)]
         entries = [RunEntry(**{name: run[name] for name in names if name in run}) for run in document["runs"]]
-        kept = {run.cell: run for run in entries}
+        before = {run.cell: run for run in entries}
         new = {run.cell: run for run in runs}
-        shared = [(old, new[cell]) for cell, old in kept.items() if cell in new]
+        shared = [(old, new[cell]) for cell, old in before.items() if cell in new]
         replaced = [old for old, new in shared if old.run_id is not None and new.run_id != old.run_id]
-        merged = (kept | new).values()
+        merged = (before | new).values()
         for axis in _AXES:  # what is new goes behind what was there
             values = (getattr(run, axis.removesuffix("s")) for run in merged)
             document[axis] = list(dict.fromkeys([*document[axis], *values]))

@@ -57,15 +57,7 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A study's results.
-
-    Args:
-        name: The study.
-        status: Its runs.
-        cells: One for each method and dataset.
-        results: Results of the finished runs by run id, with their scores.
-        notes: What is to be known of the results.
-    """
+    """A study's results: those of its finished runs by run id, with their scores, and one cell a method and dataset."""
 
     name: str
     status: StudyStatus

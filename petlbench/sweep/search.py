@@ -23,10 +23,10 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
 from petlbench.study.executors.base import Executor
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job
-from petlbench.study.grid import PlannedRun, resolve_alike
+from petlbench.study.grid import PlannedRun, Tuned, resolve_alike
 from petlbench.sweep.busy_runs import run_with_retries
 from petlbench.sweep.liveness import Liveness
-from petlbench.sweep.space import Settings, Space, build_space
+from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.trial_queue import TrialQueue
 
@@ -90,7 +90,7 @@ class Search:
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.name}/{self.config.method}/{self.dataset}/{digest}"
 
-    def configure(self, settings: Settings, seed: int) -> RunConfig:
+    def configure(self, settings: Tuned, seed: int) -> RunConfig:
         """Return the run with these settings; an InputError says that they do not go together."""
         request = replace(
             self.request,
@@ -167,9 +167,9 @@ def plan_search(
     request = replace(request, seed=card.seed)
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
-    held = space.settings({})
-    training = {**held.training, **request.training}
-    base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
+    fixed = space.settings({})
+    training = {**fixed.training, **request.training}
+    base = replace(request, training=training, method_settings={**fixed.method, **request.method_settings})
     config = resolve(base, catalog, context.options.data_root).config
     points = _points(card, space, config)
     return Search(name, card, request, dataset, config, space, points, context, study_name, timeout)

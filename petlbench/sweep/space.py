@@ -14,12 +14,13 @@ from petlbench.core.config import TrainingConfig
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
 from petlbench.models.method import Method, TrainingDefaults
+from petlbench.study.grid import Tuned
 from petlbench.sweep.spec import Range, SpaceValue, SweepCard
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Choice", "Dimension", "Settings", "Space", "Span", "build_space"]
+__all__ = ["Choice", "Dimension", "Space", "Span", "build_space"]
 
 Params = Mapping[str, Any]
 
@@ -27,14 +28,6 @@ Params = Mapping[str, Any]
 _EDGE = 0.05
 _SGD_LR = "training.lr_sgd"
 _SGD_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a trial sets: settings of the training and of the method, by name."""
-
-    training: Mapping[str, Any] = field(default_factory=dict)
-    method: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,6 @@ class Span:
     """A number between two others.
 
     Args:
-        low: The lowest.
-        high: The highest.
         log: Whether equal steps are equal factors.
         count: How many values a grid takes; 0 where it was not said.
         only_if: Name and value of a choice with which alone this one is made.
@@ -126,7 +117,7 @@ class Space:
     fixed: Mapping[str, Any]
     published: Mapping[str, Any] = field(default_factory=dict)
 
-    def ask(self, trial: optuna.Trial) -> Settings:
+    def ask(self, trial: optuna.Trial) -> Tuned:
         """Let a trial choose a value for everything that is varied."""
         params: dict[str, Any] = {}
         for name, dimension in self.dimensions.items():
@@ -134,13 +125,13 @@ class Space:
                 params[name] = dimension.suggest(trial, name)
         return self.settings(params)
 
-    def settings(self, params: Params) -> Settings:
+    def settings(self, params: Params) -> Tuned:
         """Sort values by dotted name into settings, with what is held beside them."""
         groups: dict[str, dict[str, Any]] = {"training": {}, "method": {}}
         for name, value in {**self.fixed, **params}.items():
             group, _, key = ("training.lr" if name == _SGD_LR else name).partition(".")
             groups[group][key] = value
-        return Settings(**groups)
+        return Tuned(**groups)
 
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of every dimension's points.
@@ -200,18 +191,17 @@ def build_space(
         values |= _sizes(method)
     values |= {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
     _check_method(values, method)
-    named = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
-    dimensions = {name: _dimension(value, method.defaults) for name, value in values.items() if name not in named}
+    names = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
+    dimensions = {name: _dimension(value, method.defaults) for name, value in values.items() if name not in names}
     searched = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
     fixed = {name: _single(values[name]) for name, dimension in dimensions.items() if dimension is None}
     if sweep.track == "tuned" and sweep.sampler != "grid":
         usual = TrainingConfig.model_fields["batch_size"].default
         batch = int(training.get("batch_size", fixed.get("training.batch_size", usual)))
-        searched = _with_sgd(searched, method.defaults, batch, {*named, *fixed})
+        searched = _with_sgd(searched, method.defaults, batch, {*names, *fixed})
     published = _published(searched, method, dataset) if sweep.published_first else {}
-    return Space(
-        searched | {name: searched[name].widened(value) for name, value in published.items()}, fixed, published
-    )
+    searched |= {name: searched[name].widened(value) for name, value in published.items()}
+    return Space(searched, fixed, published)
 
 
 def _sizes(method: type[Method[Any]]) -> dict[str, SpaceValue]:

@@ -158,8 +158,8 @@ def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> RetryingSto
 
 
 def _is_race(error: Exception) -> bool:
-    said = f"{error} {error.__cause__}".lower()
-    return any(words in said for words in ("already exists", "unique", "duplicate", "locked"))
+    message = f"{error} {error.__cause__}".lower()
+    return any(words in message for words in ("already exists", "unique", "duplicate", "locked"))
 
 
 def describe_address(address: str) -> str:
@@ -174,5 +174,5 @@ def _reason(error: BaseException) -> str:
     """What the database itself said, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = str(getattr(error, "orig", None) or error).strip()
-    return said.splitlines()[0] if said else type(error).__name__
+    message = str(getattr(error, "orig", None) or error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

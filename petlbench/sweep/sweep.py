@@ -137,15 +137,7 @@ def carry_out(
 
 @dataclass(frozen=True)
 class SweepDriver:
-    """Carries out the searches of one sweep, one after the other.
-
-    Args:
-        storage: Where searches are kept.
-        executor: Where runs are carried out.
-        liveness: What other drivers know this one by.
-        observer: Told how it goes on.
-        options: How searches are carried out.
-    """
+    """Carries out the searches of one sweep, one after the other; other drivers know it by its liveness."""
 
     storage: Any
     executor: Executor

@@ -191,9 +191,8 @@ class TrialQueue:
 
     def _give_up_lost(self) -> None:
         """Give up what dead drivers left running."""
-        others = [
-            trial for trial in self._all() if trial.state == TrialState.RUNNING and trial._trial_id not in self._mine
-        ]
+        running = [trial for trial in self._all() if trial.state == TrialState.RUNNING]
+        others = [trial for trial in running if trial._trial_id not in self._mine]
         stale = set(self._storage._get_stale_trial_ids(self._study._study_id)) if others else set()
         for trial in others:
             if self._is_lost(trial, stale):

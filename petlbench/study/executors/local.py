@@ -66,10 +66,10 @@ class _Work(Work):
     let_go = kill
 
     def explain(self, reason: str) -> tuple[str, RunError]:
-        log, said = f"its log is {self.process.log}", self.process.last_words()
+        log, words = f"its log is {self.process.log}", self.process.last_words()
         message = f"{self.slot.name} cannot be started: it {reason}"
         hint = f"fewer --workers or a smaller --batch-size take less memory; {log}"
-        return hint, RunError(message, hint=said or log, kind="worker_died")
+        return hint, RunError(message, hint=words or log, kind="worker_died")
 
     def receive(self) -> Event | str:
         """Take one message, so that no worker keeps the others waiting; of one that is gone how it ended."""
@@ -147,8 +147,8 @@ def _cuda_devices() -> list[str]:
     count = torch.cuda.device_count()
     if count < 2:
         return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[:count] if names else [str(number) for number in range(count)]
 
 
 def _shares_of_cores(workers: int) -> list[tuple[int, ...]]:

@@ -226,8 +226,8 @@ class _Prediction:
 
     def _largest(self, peak: int, budget: int) -> int:
         training = self._config.training
-        known = {training.batch_size: peak}
-        return largest_batch_size(self._at_batch_size, budget, known=known, smallest=training.accumulate)
+        points = {training.batch_size: peak}
+        return largest_batch_size(self._at_batch_size, budget, predictions=points, smallest=training.accumulate)
 
     def _at_batch_size(self, size: int) -> int:
         training = self._config.training.model_copy(update={"batch_size": size})

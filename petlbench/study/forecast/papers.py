@@ -60,13 +60,7 @@ class Paper:
     Args:
         key: The paper's name on the command line.
         title: Its title in tables.
-        backbone: timm's name.
-        image_size: Height and width in pixels.
-        batch_size: Images a step.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        attention_kernel: ``eager`` or ``fused``.
         evaluates: Whether the figure was read while an evaluation held batches of its own.
-        rows: The printed rows.
     """
 
     key: str
@@ -91,15 +85,12 @@ def papers() -> tuple[Paper, ...]:
 
 
 def printed_figures(backbone: str, image_size: int, batch_size: int) -> dict[str, dict[str, int]]:
-    """What the papers print for whole methods, where the setting is theirs.
+    """Return the bytes that papers print for whole methods, by method and paper; nothing for another setting.
 
     Args:
         backbone: timm's name, with or without its weight tag.
         image_size: Height and width in pixels.
         batch_size: Images a step.
-
-    Returns:
-        Bytes by paper, by method; nothing for another setting.
     """
     figures: dict[str, dict[str, int]] = {}
     for paper in papers():
