@@ -93,8 +93,8 @@ class LiveTable(StudyObserver):
         methods, room = self._status.methods, max(3, self._console.height - _AROUND)
         if len(methods) <= room:
             return methods
-        shown = set(sorted(methods, key=self._urgency)[:room])
-        return [method for method in methods if method in shown]
+        urgent = set(sorted(methods, key=self._urgency)[:room])
+        return [method for method in methods if method in urgent]
 
     def _urgency(self, method: str) -> int:
         counts = self._status.counts([state for state in self._status.states if state.planned.method == method])

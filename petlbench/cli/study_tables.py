@@ -58,9 +58,9 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
         ]
         for preview in previews
     ]
-    width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    shown = [row[:width] for row in rows]
-    print_report_table(table_of("main", f"study {name}: dry run", columns[:width], shown, _caption(previews)))
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_report_table(table_of("main", f"study {name}: dry run", columns, rows, _caption(previews)))
 
 
 def _scores(summary: Summary, names: Mapping[str, str]) -> Table:

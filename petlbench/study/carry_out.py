@@ -81,9 +81,6 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
         track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
-        raise PetlbenchError(
-            f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished",
-            hint="the same command goes on from here",
-            kind="interrupted",
-        ) from error
+        message = f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished"
+        raise PetlbenchError(message, hint="the same command goes on from here", kind="interrupted") from error
     return summarize(study.name, status, study.options.output, notes)

@@ -22,11 +22,7 @@ _DATA = {"data": "states of the images", "split": "splits", "weights": "weights 
 
 
 def stored_result(output: Path, run_id: str) -> Result | None:
-    """Read the result of a run, if there is one.
-
-    Raises:
-        InputError: When it is damaged.
-    """
+    """Return the result of a run, if there is one; an InputError says that it is damaged."""
     folder = output / run_id
     return read_result(folder) if (folder / FILE).exists() else None
 
@@ -65,12 +61,10 @@ def check_code(states: Iterable[RunState], catalog: Catalog) -> None:
                 stale[state.title] = changed
     if stale:
         first, changed = next(iter(stale.items()))
-        raise InputError(
-            f"{len(stale)} finished results of this study rest on something else, such as {first}: "
-            f"{'; '.join(changed)}",
-            hint="--rerun runs all of them again, --accept takes them as they are",
-            kind="stale_result",
-        )
+        what = f"such as {first}: {'; '.join(changed)}"
+        message = f"{len(stale)} finished results of this study rest on something else, {what}"
+        hint = "--rerun runs all of them again, --accept takes them as they are"
+        raise InputError(message, hint=hint, kind="stale_result")
 
 
 def mixtures(states: Iterable[RunState]) -> list[str]:

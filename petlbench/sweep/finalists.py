@@ -61,11 +61,9 @@ def run_finalists(
     if search.card.finalists == 1:  # there is no contest to be run
         seed = search.card.seed
         return [Finalist(trial, {seed: trial.value}, {seed: trial.run_id or ""}) for trial in best]
-    configs = {
-        (trial.number, seed): search.configure(search.space.settings(trial.params), seed)
-        for trial in best
-        for seed in search.card.finalist_seeds
-    }
+    seeds = search.card.finalist_seeds
+    settings = {trial.number: search.space.settings(trial.params) for trial in best}
+    configs = {(number, seed): search.configure(values, seed) for number, values in settings.items() for seed in seeds}
     jobs = {config.run_id: search.trial_job(config) for config in configs.values()}
     titles = {config.run_id: f"trial {number} on seed {seed}" for (number, seed), config in configs.items()}
 
@@ -76,13 +74,10 @@ def run_finalists(
         return Action.GO_ON
 
     run_with_retries(executor, iter(jobs.values()), on_event)
+    runs = {trial.number: {seed: configs[trial.number, seed].run_id for seed in seeds} for trial in best}
     values = {run_id: _value(search, run_id) for run_id in jobs}
     return [
-        Finalist(
-            trial,
-            {seed: values[configs[trial.number, seed].run_id] for seed in search.card.finalist_seeds},
-            {seed: configs[trial.number, seed].run_id for seed in search.card.finalist_seeds},
-        )
+        Finalist(trial, {seed: values[run_id] for seed, run_id in runs[trial.number].items()}, runs[trial.number])
         for trial in best
     ]
 

@@ -41,15 +41,12 @@ def read_winner(output: Path, sweep: str, method: str, dataset: str) -> dict[str
         if not isinstance(document["best"]["training"], dict) or not isinstance(document["best"]["method"], dict):
             raise ValueError("its settings are no tables")
     except FileNotFoundError as error:
-        raise InputError(
-            f"sweep {sweep} has no winner of {method} on {dataset} in {output}",
-            hint=f"petlbench sweep {sweep} --method {method} --dataset {dataset} finds one",
-            kind="unknown_winner",
-        ) from error
+        message = f"sweep {sweep} has no winner of {method} on {dataset} in {output}"
+        hint = f"petlbench sweep {sweep} --method {method} --dataset {dataset} finds one"
+        raise InputError(message, hint=hint, kind="unknown_winner") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file} is damaged: {error}", hint="remove it and sweep again; no trial is lost", kind="bad_winner"
-        ) from error
+        hint = "remove it and sweep again; no trial is lost"
+        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_winner") from error
     return dict(document)
 
 

@@ -63,11 +63,7 @@ class WorkerProcess:
             self.pipe.send(message)
 
     def receive(self) -> Any:
-        """Take the next message.
-
-        Raises:
-            LostWorker: When the process is gone.
-        """
+        """Return the next message; raise a `LostWorker` where the process is gone."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -109,11 +105,10 @@ class WorkerProcess:
 
     def last_words(self) -> str:
         """The last lines of its log; empty where there are none."""
-        try:
+        with suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-_LOG_LINES:])
+            return "\n".join(lines[-_LOG_LINES:])
+        return ""
 
 
 def _in_words(status: int) -> str:

@@ -29,7 +29,6 @@ class Attempts:
     """The attempts at one job.
 
     Args:
-        job: The job.
         count: How many were begun.
         spent: Seconds that the ended ones took.
         began: When the one under way began, on the monotonic clock; None where none is.

@@ -111,11 +111,9 @@ def published_memory() -> ModuleType:
         InputError: When petlbench does not run from its checkout.
     """
     if not (_CHECKOUT / "tools" / "published_memory.py").is_file():
-        raise InputError(
-            "--compare papers runs a tool of petlbench's repository, which the installed package does not have",
-            hint="clone the repository and install it from there with pip install -e ., or leave the option out",
-            kind="no_checkout",
-        )
+        message = "--compare papers runs a tool of petlbench's repository, which the installed package does not have"
+        hint = "clone the repository and install it from there with pip install -e ., or leave the option out"
+        raise InputError(message, hint=hint, kind="no_checkout")
     if str(_CHECKOUT) not in sys.path:
         sys.path.append(str(_CHECKOUT))
     return importlib.import_module("tools.published_memory")
