@@ -55,8 +55,8 @@ def run_finalists(
         on_run: Told of each run that ended, in one line.
     """
     # Of different runs, and of equal ones the earlier.
-    finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}.values()
-    ranked = sorted(finished, key=lambda trial: (_rank(search, trial.value), trial.number))
+    finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}
+    ranked = sorted(finished.values(), key=lambda trial: (_rank(search, trial.value), trial.number))
     best = ranked[: search.card.finalists]
     if search.card.finalists == 1:  # there is no contest to be run
         seed = search.card.seed

@@ -93,7 +93,7 @@ def preview_grid(plans: Sequence[PlannedRun], context: RunContext, *, workers: W
     for planned in plans:
         by_cell.setdefault((planned.method, planned.dataset), []).append(planned)
     options, progress, cells = context.options, context.progress, list(by_cell.values())
-    seconds = _known_seconds(options.output)
+    seconds = _usual_seconds(options.output)
     progress.phase("predicting memory", len(cells))
     # Asked here: a worker was forked from this process, and must not touch the device.
     devices = {str(run.config.device) for run in plans if run.config is not None}
@@ -125,11 +125,12 @@ def _preview(
     except Exception as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
+    results = [stored_result(options.output, run.config.run_id) for run in plans if run.config is not None]
     preview = Preview(
         first.method,
         first.dataset,
         len(plans),
-        finished=sum(_is_finished(run, options.output) for run in plans),
+        finished=sum(result is not None and result.status == "finished" for result in results),
         memory=memory,
         available=available[config.device],
         seconds=fmean(usual) if usual else None,
@@ -141,12 +142,7 @@ def _preview(
     return replace(preview, problems=tuple(problems))
 
 
-def _is_finished(planned: PlannedRun, output: Path) -> bool:
-    result = stored_result(output, planned.config.run_id) if planned.config is not None else None
-    return result is not None and result.status == "finished"
-
-
-def _known_seconds(output: Path) -> dict[str, list[float]]:
+def _usual_seconds(output: Path) -> dict[str, list[float]]:
     """Times of the finished runs, by what a run's time depends on."""
     seconds: dict[str, list[float]] = {}
     for result in iter_results(output):
