@@ -20,13 +20,8 @@ __all__ = ["print_previews", "print_summary"]
 
 
 def print_summary(summary: Summary, retry: str) -> None:
-    """Print the table of a study, and what is missing in it.
-
-    Args:
-        summary: The study.
-        retry: The command that tries what failed again.
-    """
-    names = dataset_names(summary.board.datasets)
+    """Print the table of a study, what is missing in it, and the command that tries it again."""
+    names = dataset_names(summary.status.datasets)
     print_report_table(_scores(summary, names))
     for dataset, cell in summary.best.items():
         print(f"best on {names[dataset]}, by validation AUC: {cell.method}")
@@ -40,12 +35,7 @@ def print_summary(summary: Summary, retry: str) -> None:
 
 
 def print_previews(name: str, previews: Sequence[Preview]) -> None:
-    """Print what a study would take.
-
-    Args:
-        name: The study.
-        previews: What its runs would take, for each method and dataset.
-    """
+    """Print what the runs of a study would take, for each method and dataset."""
     names = dataset_names(preview.dataset for preview in previews)
     columns = [
         Column("method", "method"),
@@ -68,13 +58,13 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
         ]
         for preview in previews
     ]
-    width = len(columns) if any(row[-1] for row in rows) else len(columns) - 1
-    shown = [row[:width] for row in rows]
-    print_report_table(table_of("main", f"study {name}: dry run", columns[:width], shown, _caption(previews)))
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_report_table(table_of("main", f"study {name}: dry run", columns, rows, _caption(previews)))
 
 
 def _scores(summary: Summary, names: Mapping[str, str]) -> Table:
-    datasets = summary.board.datasets
+    datasets = summary.status.datasets
     columns = [
         Column("method", "method"),
         *(Column(dataset, names[dataset]) for dataset in datasets),
@@ -82,9 +72,10 @@ def _scores(summary: Summary, names: Mapping[str, str]) -> Table:
         Column("memory", "memory", "MiB"),
     ]
     rows = []
-    for method in summary.board.methods:
+    for method in summary.status.methods:
         cells = [summary.cell(method, dataset) for dataset in datasets]
-        ratio, memory = _over(cells, "ratio", _ratio), _over(cells, "allocated", _memory)
+        ratio = _over(cells, "ratio", lambda value: percent(value, 3))
+        memory = _over(cells, "allocated", lambda value: mebibytes(round(value)))
         rows.append([method, *map(_auc, cells), ratio, memory])
     sources = sorted({source for cell in summary.cells for source in cell.memory_sources})
     caption = "test AUC in %, mean ± sample standard deviation over seeds"
@@ -137,11 +128,3 @@ def _over(cells: Sequence[CellSummary], name: str, shown: Callable[[float], str]
     spreads: list[Spread] = [value for cell in cells if (value := getattr(cell, name)) is not None]
     texts = list(dict.fromkeys(shown(spread.mean) for spread in sorted(spreads, key=lambda spread: spread.mean)))
     return MISSING if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} – {texts[-1]}"
-
-
-def _ratio(value: float) -> str:
-    return percent(value, 3)
-
-
-def _memory(value: float) -> str:
-    return mebibytes(round(value))

@@ -10,11 +10,11 @@ from petlbench.data.dataset import open_dataset
 from petlbench.results.tracking.study import track_study
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.base import Executor, ExecutorOptions, open_executor
-from petlbench.study.existing import study_results
+from petlbench.study.existing import stored_result
 from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.runner import Study, open_status, run_study
 from petlbench.study.status import StudyObserver
-from petlbench.study.study_file import check_study_name
+from petlbench.study.study_file import check_study_name, read_study
 from petlbench.study.summary import Summary, summarize
 
 __all__ = ["carry_out", "check_data", "plan_runs"]
@@ -24,11 +24,6 @@ def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str
     """Return the runs of each study by its name; with several grids, each is a study with a number behind its name.
 
     A method that stands in several grids, with other settings, is one cell in each of their studies.
-
-    Args:
-        name: The study's name.
-        grids: What is combined.
-        options: Where the runs read and write.
 
     Raises:
         InputError: When a name is unknown, or a setting is unknown or out of bounds.
@@ -67,10 +62,6 @@ def carry_out(
 def check_data(runs: Sequence[PlannedRun], context: RunContext) -> None:
     """Open each dataset once: a study of days should not learn on its last day that one is not there.
 
-    Args:
-        runs: The runs.
-        context: Where they read.
-
     Raises:
         InputError: When a dataset is not there or wrong.
     """
@@ -85,13 +76,11 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
     try:
         notes = run_study(study, status, executor, observer)
         output = study.options.output
-        # The study's table, and the runs that MLflow lacks.
-        results = study_results(output, study.name)
-        track_study(study.options.tracking_uri, output, study.name, results, progress=observer)
+        run_ids = [run["run_id"] for run in read_study(output, study.name)["runs"] if run["run_id"] is not None]
+        results = [stored_result(output, run_id) for run_id in dict.fromkeys(run_ids)]
+        # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
+        track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
-        raise PetlbenchError(
-            f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished",
-            hint="the same command goes on from here",
-            kind="interrupted",
-        ) from error
+        message = f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished"
+        raise PetlbenchError(message, hint="the same command goes on from here", kind="interrupted") from error
     return summarize(study.name, status, study.options.output, notes)

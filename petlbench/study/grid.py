@@ -55,12 +55,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found best for one method on one dataset; what was asked for by name goes before it.
-
-    Args:
-        training: Settings of `petlbench.core.config.TrainingConfig` by name.
-        method: Settings of the method by name.
-    """
+    """Settings of the training and of the method, by name, as a search tries them; the user's own go before them."""
 
     training: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
@@ -94,10 +89,6 @@ class Grid:
         Among several methods, a setting that holds for all goes to those that have it, and preloading to those that
         can. A method that cannot have a combination gives one that says so, and the others stand.
 
-        Args:
-            catalog: The catalogues.
-            data_root: The folder below which the images of cards lie.
-
         Returns:
             The combinations: dataset by dataset, each method by method with all values and all seeds.
 
@@ -112,33 +103,23 @@ class Grid:
             own = self.settings.get(names[dataset], {}) if dataset is not None else {}
             base = replace(self.request, dataset=dataset, dataset_settings={**self.request.dataset_settings, **own})
             varied = self.vary.requests(base) if self.vary is not None else [(base, {})]
-            columns = [_Column(self, one, values, classes, catalog, data_root).plans() for one, values in varied]
+            columns = [_Column(self, base, values, classes, catalog, data_root).plans() for base, values in varied]
             runs += [run for row in zip(*columns, strict=True) for first in row for run in self._with_seeds(first)]
         return runs
 
     def _with_seeds(self, run: PlannedRun) -> list[PlannedRun]:
-        if run.config is None:
-            return [replace(run, seed=seed) for seed in self.seeds]
-        return [replace(run, seed=seed, config=run.config.model_copy(update={"seed": seed})) for seed in self.seeds]
+        configs = [run.config and run.config.model_copy(update={"seed": seed}) for seed in self.seeds]
+        return [replace(run, seed=seed, config=config) for seed, config in zip(self.seeds, configs, strict=True)]
 
     def _check_seeds(self) -> None:
         for seed in self.seeds:
             if not 0 <= seed <= _LARGEST_SEED:
-                raise InputError(
-                    f"--seed {seed}: not between 0 and {_LARGEST_SEED}",
-                    hint="for example --seed 0,1,2",
-                    kind="bad_seed",
-                )
+                message = f"--seed {seed}: not between 0 and {_LARGEST_SEED}"
+                raise InputError(message, hint="for example --seed 0,1,2", kind="bad_seed")
 
 
 def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:
-    """Return the run of a request on the dataset of another run, which is not looked at again.
-
-    Args:
-        request: What the user asked for; of its dataset nothing counts.
-        config: The other run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
+    """Return the run of a request, of whose dataset nothing counts, on that of another run; it is not looked at again.
 
     Raises:
         InputError: When the settings do not go together.
@@ -213,14 +194,10 @@ class _Column:
 
 
 def _sort_settings(settings: Mapping[str, Any], classes: Classes) -> dict[str, dict[str, Any]]:
-    """Return for each of several methods the settings that it has; a single one is given all.
-
-    Args:
-        settings: Settings by name.
-        classes: The methods by name.
+    """Return for each of several methods the settings that it has; a single one gets all.
 
     Raises:
-        InputError: When no method has one of them, or every method that does refuses what it is given.
+        InputError: When no method has one of them, or every method that does refuses its value.
     """
     if len(classes) == 1:
         return {name: dict(settings) for name in classes}

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 from rich import box
@@ -22,19 +21,12 @@ from petlbench.study.status import RunState, StudyObserver, StudyStatus
 
 __all__ = ["LiveTable"]
 
-# Lines of a terminal that stand around the table: its head, the running ones and the last line.
-_AROUND = 8
-
-# The running ones that are named below the table.
-_NAMED = 8
+# Lines of a terminal around the table: its head, the running runs, so many at most, and the last line.
+_AROUND = _NAMED = 8
 
 
 class LiveTable(StudyObserver):
-    """Shows how far the runs of a study are, on standard error.
-
-    Args:
-        console: Where it is shown; None for standard error.
-    """
+    """Shows how far the runs of a study are, on standard error or another console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=sys.stderr, highlight=False)
@@ -47,9 +39,7 @@ class LiveTable(StudyObserver):
         """Be ready for a study."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Take the table away."""
         self._shown.close()
 
@@ -103,8 +93,8 @@ class LiveTable(StudyObserver):
         methods, room = self._status.methods, max(3, self._console.height - _AROUND)
         if len(methods) <= room:
             return methods
-        shown = set(sorted(methods, key=self._urgency)[:room])
-        return [method for method in methods if method in shown]
+        urgent = set(sorted(methods, key=self._urgency)[:room])
+        return [method for method in methods if method in urgent]
 
     def _urgency(self, method: str) -> int:
         counts = self._status.counts([state for state in self._status.states if state.planned.method == method])

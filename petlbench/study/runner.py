@@ -11,6 +11,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.environment import usable_cores
 from petlbench.core.files import check_writable
 from petlbench.metrics.efficiency import REFERENCE
+from petlbench.results.result import Result
 from petlbench.run.options import RunOptions
 from petlbench.study.executors.base import Executor
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan, Started
@@ -44,10 +45,7 @@ class Study:
 
 
 def open_status(study: Study) -> StudyStatus:
-    """Look up on the disk how far a study is.
-
-    Args:
-        study: The study.
+    """Return how far a study is, as its results on the disk say.
 
     Raises:
         InputError: When a result is damaged.
@@ -104,30 +102,34 @@ class _Driver:
     def carry_out(self) -> list[str]:
         self._warn_of_threads()
         for state in self.status.states:
-            if self._is_wanted(state):
+            if self._is_due(state):
                 state.status, state.error, state.was_there = "waiting", None, False
         self.by_run = {state.run_id: state for state in self.status.states if state.run_id is not None}
-        self.queue.extend(sorted(self._waiting(), key=self._turn))
-        self._record_first()
+        # Two combinations may mean the same run; it is carried out once.
+        waiting = {state.run_id: state for state in self.status.states if state.status == "waiting"}
+        self.queue.extend(sorted(waiting.values(), key=self._turn))
+        if replaced := self._record(self.status.states):
+            self.observer.say(
+                f"study {self.study.name}: {len(replaced)} of its runs had another config until now; their results "
+                "stay in the output folder, and the study's table shows the new ones"
+            )
         try:
             if self.queue:
                 self.executor.run(self._jobs(), self._on)
         finally:
-            self._look_at_open()
+            for state in self.status.states:  # open ones: the user stops the study
+                if state.is_open:
+                    state.result = self._stored(state)
             self._record(self.status.states)
         return mixtures(self.status.states)
 
-    def _is_wanted(self, state: RunState) -> bool:
+    def _is_due(self, state: RunState) -> bool:
         """Whether a run is to be carried out now, seeing what stands of it."""
         if state.run_id is None or state.status == "unsupported":
             return False
         if state.status in FAILED:
             return self.study.retry_failed or self.study.options.rerun
         return state.status != "finished" or self.study.options.rerun
-
-    def _waiting(self) -> list[RunState]:
-        # Two combinations may mean the same run; it is carried out once.
-        return list({state.run_id: state for state in self.status.states if state.status == "waiting"}.values())
 
     def _turn(self, state: RunState) -> tuple[int, bool]:
         """Dataset by dataset, and the reference of PME before the rest of them."""
@@ -151,7 +153,7 @@ class _Driver:
 
     def _has_ended_elsewhere(self, state: RunState) -> bool:
         """Whether another driver has ended this run since this one began."""
-        before, now = state.result, stored_result(self.study.options.output, state.run_id or "")
+        before, now = state.result, self._stored(state)
         if now is None or now.status == "interrupted":
             return False
         is_new = before is None or (now.status, now.timing) != (before.status, before.timing)
@@ -167,10 +169,12 @@ class _Driver:
 
     def _on(self, job: Job, event: Event) -> Action:
         state = self.by_run[job.config.run_id]
-        if isinstance(event, Ended):
-            self._ended(state, event)
-        else:
+        if not isinstance(event, Ended):
             self._went_on(state, event)
+        elif event.status == "busy":
+            self._put_back(state)
+        else:
+            self._settle(state, event)
         return Action.GO_ON
 
     def _went_on(self, state: RunState, event: Event) -> None:
@@ -183,12 +187,6 @@ class _Driver:
             state.epoch = int(event.entry["epoch"])
         self.observer.changed(state)
 
-    def _ended(self, state: RunState, event: Ended) -> None:
-        if event.status == "busy":
-            self._put_back(state)
-        else:
-            self._settle(state, event)
-
     def _put_back(self, state: RunState) -> None:
         is_news = state.status != "elsewhere"
         state.status = "elsewhere"
@@ -198,7 +196,7 @@ class _Driver:
 
     def _settle(self, state: RunState, event: Ended | None = None) -> None:
         """Take down how a run ended: as its result on the disk says, and where there is none, as the executor does."""
-        result = stored_result(self.study.options.output, state.run_id or "")
+        result = self._stored(state)
         if event is None or (result is not None and result.status == event.status):
             state.result = result
             state.status, state.error = (result.status, result.error) if result is not None else ("failed", None)
@@ -213,23 +211,12 @@ class _Driver:
         try:
             self._record([state])
         except OSError as error:  # the runs go on; the file is written anew when the study ends
-            self.observer.say(
-                f"{study_file(self.study.options.output, self.study.name)} cannot be written now: {error}"
-            )
+            file = study_file(self.study.options.output, self.study.name)
+            self.observer.say(f"{file} cannot be written now: {error}")
         self.observer.changed(state)
 
-    def _look_at_open(self) -> None:
-        """See what stands of the runs that were left open, because the user stops the study."""
-        for state in self.status.states:
-            if state.is_open and state.run_id is not None:
-                state.result = stored_result(self.study.options.output, state.run_id)
-
-    def _record_first(self) -> None:
-        if replaced := self._record(self.status.states):
-            self.observer.say(
-                f"study {self.study.name}: {len(replaced)} of its runs had another config until now; their results "
-                "stay in the output folder, and the study's table shows the new ones"
-            )
+    def _stored(self, state: RunState) -> Result | None:
+        return stored_result(self.study.options.output, state.run_id) if state.run_id is not None else None
 
     def _record(self, states: Sequence[RunState]) -> list[RunEntry]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])

@@ -65,8 +65,8 @@ class RunState:
         """What the study's file says of it."""
         status = self.result.status if self.is_open and self.result is not None else self.status
         error = self.error["message"] if self.error is not None else None
-        shown = None if status in _OPEN else status
-        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, shown, error)
+        ending = None if status in _OPEN else status
+        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, ending, error)
 
     @property
     def title(self) -> str:
@@ -85,11 +85,7 @@ class StudyObserver(Progress):
 
 
 class StudyStatus:
-    """All runs of a study.
-
-    Args:
-        states: The runs.
-    """
+    """All runs of a study."""
 
     def __init__(self, states: Sequence[RunState]) -> None:
         self.states = list(states)
@@ -116,13 +112,9 @@ class StudyStatus:
         return Counter(state.status for state in (self.states if states is None else states))
 
     def seconds_left(self, at_once: int) -> tuple[float | None, int]:
-        """Estimate how long the study still takes, from finished runs of the same method on the same dataset.
+        """Return seconds that the study still takes, and the number of open runs of which that is not known.
 
-        Args:
-            at_once: How many runs are carried out at the same time.
-
-        Returns:
-            Seconds, None where nothing is known; and the number of open runs of which nothing is known.
+        It is estimated from finished runs of the same method on the same dataset; None where there are none.
         """
         seconds, unknown = [], 0
         for states in self._cells.values():

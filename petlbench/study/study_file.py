@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -56,11 +56,8 @@ def check_study_name(name: str) -> str:
         InputError: When it cannot.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(
-            f"--study '{name}' cannot name a study",
-            hint="use letters, digits, dots, dashes and underscores, such as --study table-2",
-            kind="bad_study",
-        )
+        hint = "use letters, digits, dots, dashes and underscores, such as --study table-2"
+        raise InputError(f"--study '{name}' cannot name a study", hint=hint, kind="bad_study")
     return name
 
 
@@ -70,14 +67,7 @@ def study_file(output: Path, name: str) -> Path:
 
 
 def read_study(output: Path, name: str) -> dict[str, Any]:
-    """Read what a study consists of.
-
-    Args:
-        output: Folder of all results.
-        name: The study.
-
-    Returns:
-        Its document: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds`` and ``runs``.
+    """Return the document of a study: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds``, ``runs``.
 
     Raises:
         InputError: When there is none, or it is damaged or newer than this petlbench.
@@ -86,16 +76,11 @@ def read_study(output: Path, name: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        there = ", ".join(sorted(path.stem for path in file.parent.glob("*.json"))) or "none"
-        raise InputError(
-            f"there is no study '{name}' in {output}", hint=f"known: {there}", kind="unknown_study"
-        ) from error
+        hint = "known: " + (", ".join(sorted(path.stem for path in file.parent.glob("*.json"))) or "none")
+        raise InputError(f"there is no study '{name}' in {output}", hint=hint, kind="unknown_study") from error
     except ValueError as error:
-        raise InputError(
-            f"{file} is damaged: {error}",
-            hint="remove it and give the command that made it again; no run is lost",
-            kind="bad_study",
-        ) from error
+        hint = "remove it and give the command that made it again; no run is lost"
+        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_study") from error
     if document.get("schema", 0) > SCHEMA:
         raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
     return document
@@ -109,46 +94,38 @@ def record_runs(
     kind: Literal["bench", "sweep"] = "bench",
     more: Mapping[str, Any] | None = None,
 ) -> list[RunEntry]:
-    """Write down which runs a study wants and what has become of them; what it wanted before stays.
+    """Write down the runs of a study, and return those that had another config for the same method, dataset and seed.
 
-    Several processes may do so at once.
+    These are replaced; all others that the study has stay. Several processes may do so at once.
 
     Args:
         output: Folder of all results.
         name: The study.
-        runs: The runs; one that the study has already, by method, dataset and seed, is replaced.
+        runs: The runs.
         kind: What the study is, where it is new.
         more: Further entries of the document.
-
-    Returns:
-        The runs that stood for the same method, dataset and seed with another config.
     """
     file = study_file(output, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         document = read_study(output, name) if file.exists() else _new(name, kind)
-        kept = {run.cell: run for run in map(_entry_of, document["runs"])}
+        names = [field.name for field in fields(RunEntry)]
+        entries = [RunEntry(**{name: run[name] for name in names if name in run}) for run in document["runs"]]
+        before = {run.cell: run for run in entries}
         new = {run.cell: run for run in runs}
-        shared = [(old, new[cell]) for cell, old in kept.items() if cell in new]
+        shared = [(old, new[cell]) for cell, old in before.items() if cell in new]
         replaced = [old for old, new in shared if old.run_id is not None and new.run_id != old.run_id]
-        merged = (kept | new).values()
-        axes = (_joined(document, axis, merged) for axis in _AXES)
-        document |= {**dict(zip(_AXES, axes, strict=True)), "runs": [asdict(run) for run in merged], **(more or {})}
+        merged = (before | new).values()
+        for axis in _AXES:  # what is new goes behind what was there
+            values = (getattr(run, axis.removesuffix("s")) for run in merged)
+            document[axis] = list(dict.fromkeys([*document[axis], *values]))
+        document |= {"runs": [asdict(run) for run in merged], **(more or {})}
         with write_atomically(file) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return replaced
-
-
-def _entry_of(run: Mapping[str, Any]) -> RunEntry:
-    return RunEntry(**{each.name: run[each.name] for each in fields(RunEntry) if each.name in run})
 
 
 def _new(name: str, kind: str) -> dict[str, Any]:
     created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     empty: dict[str, Any] = {axis: [] for axis in (*_AXES, "runs")}
     return {"schema": SCHEMA, "name": name, "kind": kind, "created": created, **empty}
-
-
-def _joined(document: Mapping[str, Any], axis: str, runs: Iterable[RunEntry]) -> list[Any]:
-    """The methods, datasets or seeds: those that were there, and behind them what is new."""
-    return list(dict.fromkeys([*document[axis], *(getattr(run, axis.removesuffix("s")) for run in runs)]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +12,8 @@ __all__ = ["Plain", "Vary"]
 
 Plain = int | float | str
 
-_FIELDS = {
-    "image-size": "image_size",
-    "precision": "precision",
-    "attention-kernel": "attention_kernel",
-    "backbone": "backbone",
-}
-_TRAINING = {"batch-size": "batch_size", "accumulate": "accumulate", "optimizer": "optimizer"}
+_FIELDS = ("image-size", "precision", "attention-kernel", "backbone")
+_TRAINING = ("batch-size", "accumulate", "optimizer")
 _OF_METHOD = "method."
 
 
@@ -45,15 +39,13 @@ class Vary:
         name, _, listed = (part.strip() for part in text.partition("="))
         values = tuple(dict.fromkeys(value.strip() for value in listed.split(",")))
         if not all(values):
-            raise InputError(
-                f"--vary {text}: not of the form NAME=V1,V2,...",
-                hint="for example --vary image-size=224,384,512",
-                kind="bad_setting",
-            )
+            raise _refuse(f"{text}: not of the form NAME=V1,V2,...")
         if name not in {*_FIELDS, *_TRAINING} and not name.startswith(_OF_METHOD):
             raise unknown_name("name to vary", name, [*_FIELDS, *_TRAINING, f"{_OF_METHOD}KEY"])
         if name == "image-size":
-            _check_pixels(values)
+            for value in values:
+                if not value.isdecimal():
+                    raise _refuse(f"image-size: '{value}' is no number of pixels")
         return cls(name, values)
 
     def requests(self, request: Request) -> list[tuple[Request, dict[str, Plain]]]:
@@ -61,23 +53,18 @@ class Vary:
         return [(self._apply(request, value), {self.name: _plain(value)}) for value in self.values]
 
     def _apply(self, request: Request, value: str) -> Request:
+        field = self.name.replace("-", "_")
         if self.name in _TRAINING:
-            return replace(request, training={**request.training, _TRAINING[self.name]: value})
+            return replace(request, training={**request.training, field: value})
         if self.name in _FIELDS:
             setting: Any = int(value) if self.name == "image-size" else value
-            return replace(request, **{_FIELDS[self.name]: setting})
+            return replace(request, **{field: setting})
         key = self.name.removeprefix(_OF_METHOD)
         return replace(request, method_settings={**request.method_settings, key: value})
 
 
-def _check_pixels(values: Sequence[str]) -> None:
-    for value in values:
-        if not value.isdecimal():
-            raise InputError(
-                f"--vary image-size: '{value}' is no number of pixels",
-                hint="for example --vary image-size=224,384,512",
-                kind="bad_setting",
-            )
+def _refuse(message: str) -> InputError:
+    return InputError(f"--vary {message}", hint="for example --vary image-size=224,384,512", kind="bad_setting")
 
 
 def _plain(text: str) -> Plain:

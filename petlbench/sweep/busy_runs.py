@@ -16,29 +16,18 @@ def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: Callabl
     """Carry out jobs, and wait for runs that another process, or another trial of this one, works on.
 
     A run that is waited for is begun again as soon as nobody works on it: then its result is there and is taken, or it
-    goes on where the other one was stopped.
-
-    Args:
-        executor: Where runs are carried out.
-        jobs: As for the executor.
-        on: Told what happens, but for runs that others work on.
+    goes on where the other one was stopped. Nothing is told of it meanwhile.
     """
     parked: deque[Job] = deque()
 
     def feed() -> Iterator[Job | None]:
-        more = True
-        while more or parked:
-            for _ in range(len(parked)):
-                job = parked.popleft()
-                if is_worked_on(job.options.output, job.config.run_id):
-                    parked.append(job)
-                else:
-                    yield job
-            job_or_none = next(jobs, _END) if more else None
-            if job_or_none is _END:
-                more = False
-            elif more or parked:
-                yield job_or_none  # type: ignore[misc]  # it is not the end
+        for job in jobs:
+            yield job
+            yield from _free(parked)
+        while parked:
+            yield from _free(parked)
+            if parked:
+                yield None
 
     def on_event(job: Job, event: Event) -> Action:
         if isinstance(event, Ended) and event.status == "busy":
@@ -51,4 +40,11 @@ def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: Callabl
         executor.run(feed(), on_event)
 
 
-_END = object()
+def _free(parked: deque[Job]) -> Iterator[Job]:
+    """Take out those that nobody works on any more."""
+    for _ in range(len(parked)):
+        job = parked.popleft()
+        if is_worked_on(job.options.output, job.config.run_id):
+            parked.append(job)
+        else:
+            yield job

@@ -46,26 +46,24 @@ class Finalist:
 def run_finalists(
     search: Search, trials: Sequence[TrialFacts], executor: Executor, on_run: Callable[[str], None]
 ) -> list[Finalist]:
-    """Run the best trials of a search on the sweep's finalist seeds, without a look at the test split.
+    """Run the best trials on the sweep's finalist seeds, without a look at the test split; return them, the best first.
 
     Args:
         search: The search.
         trials: Its trials.
         executor: Where runs are carried out.
         on_run: Told of each run that ended, in one line.
-
-    Returns:
-        The finalists, the best trial first.
     """
-    best = _best(search, trials)[: search.card.finalists]
+    # Of different runs, and of equal ones the earlier.
+    finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}
+    ranked = sorted(finished.values(), key=lambda trial: (_rank(search, trial.value), trial.number))
+    best = ranked[: search.card.finalists]
     if search.card.finalists == 1:  # there is no contest to be run
         seed = search.card.seed
         return [Finalist(trial, {seed: trial.value}, {seed: trial.run_id or ""}) for trial in best]
-    configs = {
-        (trial.number, seed): search.configure(search.space.settings(trial.params), seed)
-        for trial in best
-        for seed in search.card.finalist_seeds
-    }
+    seeds = search.card.finalist_seeds
+    settings = {trial.number: search.space.settings(trial.params) for trial in best}
+    configs = {(number, seed): search.configure(values, seed) for number, values in settings.items() for seed in seeds}
     jobs = {config.run_id: search.trial_job(config) for config in configs.values()}
     titles = {config.run_id: f"trial {number} on seed {seed}" for (number, seed), config in configs.items()}
 
@@ -76,21 +74,12 @@ def run_finalists(
         return Action.GO_ON
 
     run_with_retries(executor, iter(jobs.values()), on_event)
+    runs = {trial.number: {seed: configs[trial.number, seed].run_id for seed in seeds} for trial in best}
     values = {run_id: _value(search, run_id) for run_id in jobs}
     return [
-        Finalist(
-            trial,
-            {seed: values[configs[trial.number, seed].run_id] for seed in search.card.finalist_seeds},
-            {seed: configs[trial.number, seed].run_id for seed in search.card.finalist_seeds},
-        )
+        Finalist(trial, {seed: values[run_id] for seed, run_id in runs[trial.number].items()}, runs[trial.number])
         for trial in best
     ]
-
-
-def _best(search: Search, trials: Sequence[TrialFacts]) -> list[TrialFacts]:
-    """Finished trials of different runs, the best first; of equal ones the earlier."""
-    finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}.values()
-    return sorted(finished, key=lambda trial: (_rank(search, trial.value), trial.number))
 
 
 def _rank(search: Search, value: float | None) -> float:
@@ -109,11 +98,8 @@ def _value(search: Search, run_id: str) -> float | None:
 
 def choose_winner(search: Search, finalists: Sequence[Finalist]) -> Finalist | None:
     """The finalist with the best mean; None where no finalist finished on all seeds."""
-    ranked = sorted(
-        (finalist for finalist in finalists if finalist.mean is not None),
-        key=lambda finalist: (_rank(search, finalist.mean), finalist.trial.number),
-    )
-    return ranked[0] if ranked else None
+    whole = [finalist for finalist in finalists if finalist.mean is not None]
+    return min(whole, key=lambda finalist: (_rank(search, finalist.mean), finalist.trial.number), default=None)
 
 
 def describe_winner(

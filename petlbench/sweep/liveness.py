@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from filelock import FileLock, Timeout
@@ -34,9 +33,7 @@ class Liveness:
         self._lock.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Be gone."""
         self._file.unlink(missing_ok=True)
         self._lock.release()

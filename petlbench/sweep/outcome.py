@@ -56,16 +56,15 @@ class SearchOutcome:
 
     def preview(self) -> dict[str, Any]:
         """What would be searched, as plain values."""
-        combination, search = {"method": self.method, "dataset": self.dataset}, self.search
-        if search is None:
-            return {**combination, "search": None, "trials": 0, "space": None, "first": None, "error": self.refusal}
+        search = self.search
         return {
-            **combination,
-            "search": search.key,
-            "trials": len(search.points),
-            "space": search.space.document(),
-            "first": dict(search.points[0]) or None,
-            "error": None,
+            "method": self.method,
+            "dataset": self.dataset,
+            "search": search and search.key,
+            "trials": len(search.points) if search is not None else 0,
+            "space": search and search.space.document(),
+            "first": (search and dict(search.points[0])) or None,
+            "error": self.refusal,
         }
 
     def document(self) -> dict[str, Any]:
@@ -129,13 +128,9 @@ class SweepResult:
 
 
 def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
-    """How much each setting matters to the objective, by functional ANOVA.
+    """Return how much each setting matters to the objective, by functional ANOVA.
 
-    Args:
-        study: The search.
-
-    Returns:
-        Shares by dotted name that add up to 1, the largest first; and why there are none, where there are none.
+    These are shares by dotted name that add up to 1, the largest first; and why there are none, where there are none.
     """
     finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len(finished) < 4:

@@ -23,10 +23,10 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
 from petlbench.study.executors.base import Executor
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job
-from petlbench.study.grid import PlannedRun, resolve_alike
+from petlbench.study.grid import PlannedRun, Tuned, resolve_alike
 from petlbench.sweep.busy_runs import run_with_retries
 from petlbench.sweep.liveness import Liveness
-from petlbench.sweep.space import Settings, Space, build_space
+from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.trial_queue import TrialQueue
 
@@ -66,7 +66,7 @@ class Search:
 
     @property
     def options(self) -> RunOptions:
-        """Where final runs read and write; trials have a folder of their own in it."""
+        """Where final runs read and write."""
         return self.context.options
 
     @property
@@ -78,8 +78,8 @@ class Search:
     def key(self) -> str:
         """The name of the search in the storage.
 
-        Whatever two searches must share so that their trials may be compared is in its digest; the number of trials is
-        not, so that a search can be made longer.
+        What two searches must share so that their trials may be compared is in its digest; the number of trials is not,
+        so that a search can be made longer.
         """
         same = {
             "config": self.config.model_dump(mode="json"),
@@ -90,12 +90,8 @@ class Search:
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.name}/{self.config.method}/{self.dataset}/{digest}"
 
-    def configure(self, settings: Settings, seed: int) -> RunConfig:
-        """The run with these settings.
-
-        Raises:
-            InputError: When the settings do not go together.
-        """
+    def configure(self, settings: Tuned, seed: int) -> RunConfig:
+        """Return the run with these settings; an InputError says that they do not go together."""
         request = replace(
             self.request,
             training={**settings.training, **self.request.training},
@@ -153,7 +149,7 @@ def plan_search(
     study_name: str,
     timeout: float | None = None,
 ) -> Search:
-    """Put one search together and check what can be checked before anything is trained.
+    """Return one search, with all checked that can be before anything is trained.
 
     Args:
         name: Name of the sweep.
@@ -171,9 +167,9 @@ def plan_search(
     request = replace(request, seed=card.seed)
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
-    held = space.settings({})
-    training = {**held.training, **request.training}
-    base = replace(request, training=training, method_settings={**held.method, **request.method_settings})
+    fixed = space.settings({})
+    training = {**fixed.training, **request.training}
+    base = replace(request, training=training, method_settings={**fixed.method, **request.method_settings})
     config = resolve(base, catalog, context.options.data_root).config
     points = _points(card, space, config)
     return Search(name, card, request, dataset, config, space, points, context, study_name, timeout)
@@ -182,11 +178,8 @@ def plan_search(
 def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
     """What each trial begins with: a grid's point, the published defaults, or nothing."""
     if not space.dimensions:
-        raise InputError(
-            f"sweep over {config.method}: nothing is left to search",
-            hint="leave out --lr and the like, or give a sweep that searches something else",
-            kind="bad_setting",
-        )
+        hint = "leave out --lr and the like, or give a sweep that searches something else"
+        raise InputError(f"sweep over {config.method}: nothing is left to search", hint=hint, kind="bad_setting")
     if card.sampler == "grid":
         points = space.grid()
         # A grid that is cut short is cut anywhere, and not at one of its corners.
@@ -211,10 +204,7 @@ def open_study(search: Search, storage: Any) -> optuna.Study:
 
 
 def new_sampler(card: SweepCard, slot: int) -> optuna.samplers.BaseSampler:
-    """The sampler of one trial.
-
-    Each slot has a generator of its own, so that two drivers never try the same by having drawn alike.
-    """
+    """The sampler of one slot, with a generator of its own: two drivers never try the same by having drawn alike."""
     seed = derive_seed(card.seed, "sampler", slot) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -316,23 +306,18 @@ class _TrialLoop:
     def _reported(self, trial: optuna.Trial, entry: Mapping[str, Any]) -> Action:
         value = entry.get(f"val_{self.search.card.metric}")
         epoch = int(entry["epoch"])
-        if value is None or epoch in self._known(trial):
+        if value is None or epoch in _frozen(trial).intermediate_values:
             return Action.GO_ON
         trial.report(float(value), epoch)
         is_last = epoch >= self.search.config.training.epochs
         return Action.PRUNE if not is_last and trial.should_prune() else Action.GO_ON
 
-    @staticmethod
-    def _known(trial: optuna.Trial) -> Mapping[int, float]:
-        frozen: optuna.trial.FrozenTrial = trial.storage.get_trial(trial._trial_id)
-        return frozen.intermediate_values
-
     def _ended(self, trial: optuna.Trial, job: Job, ended: Ended) -> None:
-        error = ended.error["message"] if ended.error is not None else None
         if ended.status == "interrupted":
             self.queue.give_back(trial)
             return
         if ended.status != "finished":
+            error = ended.error["message"] if ended.error is not None else None
             self._end(trial, ended.status, error=error, seconds=ended.seconds)
             return
         result = read_result(job.options.output / job.config.run_id)
@@ -346,8 +331,13 @@ class _TrialLoop:
 
     def _end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
         self.queue.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
-        frozen = trial.storage.get_trial(trial._trial_id)
-        self.on_trial(replace(trial_facts(frozen), status=status, value=value))
+        self.on_trial(replace(trial_facts(_frozen(trial)), status=status, value=value))
+
+
+def _frozen(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
+    """What the storage has of a trial now."""
+    frozen: optuna.trial.FrozenTrial = trial.storage.get_trial(trial._trial_id)
+    return frozen
 
 
 def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:

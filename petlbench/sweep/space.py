@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from petlbench.core.config import TrainingConfig
 from petlbench.core.errors import InputError
 from petlbench.core.validation import validate_settings
 from petlbench.models.method import Method, TrainingDefaults
+from petlbench.study.grid import Tuned
 from petlbench.sweep.spec import Range, SpaceValue, SweepCard
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Choice", "Dimension", "Settings", "Space", "Span", "build_space"]
+__all__ = ["Choice", "Dimension", "Space", "Span", "build_space"]
 
 Params = Mapping[str, Any]
 
@@ -28,21 +31,8 @@ _SGD_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a trial sets: settings of the training and of the method, by name."""
-
-    training: Mapping[str, Any] = field(default_factory=dict)
-    method: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Choice:
-    """One of several values.
-
-    Args:
-        values: The values, in the order of the file.
-        only_if: Name and value of another choice with which alone this one is made.
-    """
+    """One of several values, in the order of the file; made only with a value of another choice, by its name."""
 
     values: tuple[Any, ...]
     only_if: tuple[str, Any] | None = None
@@ -57,7 +47,7 @@ class Choice:
 
     def widened(self, value: Any) -> Choice:
         """The same with a value in it."""
-        return self if value in self.values else Choice((*self.values, value), self.only_if)
+        return self if value in self.values else replace(self, values=(*self.values, value))
 
     def edge(self, value: Any) -> str | None:
         """Which end of three or more numbers a value is; a zero is no end, since nothing lies below it."""
@@ -71,8 +61,6 @@ class Span:
     """A number between two others.
 
     Args:
-        low: The lowest.
-        high: The highest.
         log: Whether equal steps are equal factors.
         count: How many values a grid takes; 0 where it was not said.
         only_if: Name and value of a choice with which alone this one is made.
@@ -94,7 +82,7 @@ class Span:
 
     def widened(self, value: float) -> Span:
         """The same with a value in it."""
-        return Span(min(self.low, value), max(self.high, value), self.log, self.count, self.only_if)
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
 
     def edge(self, value: float) -> str | None:
         """Which end of the range a value is near."""
@@ -129,7 +117,7 @@ class Space:
     fixed: Mapping[str, Any]
     published: Mapping[str, Any] = field(default_factory=dict)
 
-    def ask(self, trial: optuna.Trial) -> Settings:
+    def ask(self, trial: optuna.Trial) -> Tuned:
         """Let a trial choose a value for everything that is varied."""
         params: dict[str, Any] = {}
         for name, dimension in self.dimensions.items():
@@ -137,13 +125,13 @@ class Space:
                 params[name] = dimension.suggest(trial, name)
         return self.settings(params)
 
-    def settings(self, params: Params) -> Settings:
+    def settings(self, params: Params) -> Tuned:
         """Sort values by dotted name into settings, with what is held beside them."""
         groups: dict[str, dict[str, Any]] = {"training": {}, "method": {}}
         for name, value in {**self.fixed, **params}.items():
             group, _, key = ("training.lr" if name == _SGD_LR else name).partition(".")
             groups[group][key] = value
-        return Settings(**groups)
+        return Tuned(**groups)
 
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of every dimension's points.
@@ -154,11 +142,8 @@ class Space:
         for name, dimension in self.dimensions.items():
             if isinstance(dimension, Span) and not dimension.count:
                 ends = f"{dimension.low:g} to {dimension.high:g}"
-                raise InputError(
-                    f"a grid over {name}: the range {ends} does not say how many values",
-                    hint="add points = 6 to the range, or write a list",
-                    kind="bad_setting",
-                )
+                message = f"a grid over {name}: the range {ends} does not say how many values"
+                raise InputError(message, hint="add points = 6 to the range, or write a list", kind="bad_setting")
         combinations = itertools.product(*(dimension.points() for dimension in self.dimensions.values()))
         return [dict(zip(self.dimensions, combination, strict=True)) for combination in combinations]
 
@@ -186,7 +171,7 @@ def build_space(
     training: Mapping[str, Any],
     method_settings: Mapping[str, Any],
 ) -> Space:
-    """Put a method's search space together.
+    """Return a method's search space.
 
     The sweep's common space comes first, then what it says of this method, then, on the track ``tuned``, the sizes that
     the method's settings declare (``search``). What the user fixed by name is not searched.
@@ -206,24 +191,16 @@ def build_space(
         values |= _sizes(method)
     values |= {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
     _check_method(values, method)
-    named = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
-    values = {name: value for name, value in values.items() if name not in named}
-    searched = {
-        name: dimension
-        for name, value in values.items()
-        if (dimension := _dimension(value, method.defaults)) is not None
-    }
-    fixed = {name: _single(value) for name, value in values.items() if name not in searched}
+    names = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
+    dimensions = {name: _dimension(value, method.defaults) for name, value in values.items() if name not in names}
+    searched = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
+    fixed = {name: _single(values[name]) for name, dimension in dimensions.items() if dimension is None}
     if sweep.track == "tuned" and sweep.sampler != "grid":
-        batch = training.get(
-            "batch_size", fixed.get("training.batch_size", TrainingConfig.model_fields["batch_size"].default)
-        )
-        searched = _with_sgd(searched, method.defaults, int(batch), {*named, *fixed})
+        usual = TrainingConfig.model_fields["batch_size"].default
+        batch = int(training.get("batch_size", fixed.get("training.batch_size", usual)))
+        searched = _with_sgd(searched, method.defaults, batch, {*names, *fixed})
     published = _published(searched, method, dataset) if sweep.published_first else {}
-    searched = {
-        name: dimension.widened(published[name]) if name in published else dimension
-        for name, dimension in searched.items()
-    }
+    searched |= {name: searched[name].widened(value) for name, value in published.items()}
     return Space(searched, fixed, published)
 
 
@@ -270,12 +247,12 @@ def _with_sgd(
     if defaults.sgd_lr_range is None or not isinstance(rate, Span) or "training.optimizer" in {*held, *dimensions}:
         return dict(dimensions)
     low, high = (end * batch / _SGD_BATCH for end in defaults.sgd_lr_range)
-    optimizer: dict[str, Dimension] = {"training.optimizer": Choice(("adamw", "sgd"))}
-    rates: dict[str, Dimension] = {
-        "training.lr": Span(rate.low, rate.high, rate.log, rate.count, ("training.optimizer", "adamw")),
+    return {
+        "training.optimizer": Choice(("adamw", "sgd")),
+        **dimensions,
+        "training.lr": replace(rate, only_if=("training.optimizer", "adamw")),
         _SGD_LR: Span(low, high, log=True, only_if=("training.optimizer", "sgd")),
     }
-    return {**optimizer, **dimensions, **rates}
 
 
 def _published(dimensions: Mapping[str, Dimension], method: type[Method[Any]], dataset: str) -> dict[str, Any]:
@@ -283,16 +260,14 @@ def _published(dimensions: Mapping[str, Dimension], method: type[Method[Any]], d
     values = {
         "training.lr": defaults.published_lr.get(dataset, defaults.lr),
         "training.weight_decay": defaults.weight_decay,
-        **dict(_defaults_of(TrainingConfig, "training")),
-        **dict(_defaults_of(method.Settings, "method")),
+        **_defaults_of(TrainingConfig, "training"),
+        **_defaults_of(method.Settings, "method"),
     }
     return {name: values[name] for name in dimensions if name in values}
 
 
-def _defaults_of(model: Any, group: str) -> Iterator[tuple[str, Any]]:
-    for name, spec in model.model_fields.items():
-        if not spec.is_required():
-            yield f"{group}.{name}", spec.default
+def _defaults_of(model: type[BaseModel], group: str) -> dict[str, Any]:
+    return {f"{group}.{name}": spec.default for name, spec in model.model_fields.items() if not spec.is_required()}
 
 
 def _is_number(value: object) -> bool:

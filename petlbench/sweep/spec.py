@@ -24,13 +24,7 @@ __all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SpaceValue", "SweepCard
 
 Track = Literal["matched", "tuned"]
 Objective = Literal[
-    "val.auc",
-    "val.auc_logits",
-    "val.accuracy",
-    "val.balanced_accuracy",
-    "val.f1",
-    "val.kappa",
-    "val.loss",
+    "val.auc", "val.auc_logits", "val.accuracy", "val.balanced_accuracy", "val.f1", "val.kappa", "val.loss"
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -97,9 +91,7 @@ class SweepCard(_Part):
     published_first: bool = Field(False, description="whether the first trial is at the published defaults")
     objective: Objective = Field("val.auc", description="what is made best: the loss least, all else greatest")
     seed: Seed = Field(0, description="seed of every trial")
-    finalists: int = Field(
-        1, ge=1, description="best trials that are run on finalist_seeds; with 1 there is no contest"
-    )
+    finalists: int = Field(1, ge=1, description="best trials run on finalist_seeds; with 1 there is no contest")
     finalist_seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the finalists")
     seeds: tuple[Seed, ...] = Field((0, 1, 2, 3, 4), min_length=1, description="seeds of the winner, tested once each")
     space: SpaceCard = Field(description="what is searched")
@@ -130,11 +122,7 @@ class SweepCard(_Part):
 
 
 def load_sweep(entry: Entry, **changes: Any) -> SweepCard:
-    """Check the file of a catalogue entry.
-
-    Args:
-        entry: An entry of kind ``sweep``.
-        changes: Values that take the place of the file's own.
+    """Return the sweep of a catalogue's file, with values that take the place of the file's own.
 
     Raises:
         InputError: When a key is unknown or missing or a value is refused; the file is named.

@@ -33,13 +33,8 @@ R = TypeVar("R")
 class RetryingStorage(RDBStorage):
     """Optuna's storage, asking again for minutes where the database does not answer.
 
-    One warning says that it is gone, and one line that it is back. Whatever is asked twice because an answer got lost
+    It says once that the database is gone, and once that it is back. Whatever is asked twice because an answer got lost
     does no harm: trials are counted by their slots.
-
-    Args:
-        address: SQLAlchemy's address.
-        say: Told when the database goes and comes.
-        options: For `RDBStorage`.
     """
 
     def __init__(self, address: str, say: Callable[[str], None], **options: Any) -> None:
@@ -58,14 +53,15 @@ class RetryingStorage(RDBStorage):
             try:
                 answer = ask()
             except (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
+                name = f"the database {describe_address(self.url)}"
+                limit = f"{_PATIENCE / 60:.0f} minutes"
                 if time.monotonic() - began > _PATIENCE:
-                    raise RunError(
-                        f"the database {describe_address(self.url)} did not answer for {_PATIENCE / 60:.0f} minutes: "
-                        f"{_reason(error)}",
-                        hint="start it again; the same command goes on from there",
-                        kind="database_gone",
-                    ) from error
-                self._warn(error)
+                    message = f"{name} did not answer for {limit}: {_reason(error)}"
+                    hint = "start it again; the same command goes on from there"
+                    raise RunError(message, hint=hint, kind="database_gone") from error
+                if not self._is_gone:
+                    self._say(f"warning: {name} does not answer ({_reason(error)}); asking again for up to {limit}")
+                self._is_gone = True
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -73,14 +69,6 @@ class RetryingStorage(RDBStorage):
                     self._is_gone = False
                     self._say(f"the database {describe_address(self.url)} answers again")
                 return answer
-
-    def _warn(self, error: Exception) -> None:
-        if not self._is_gone:
-            self._is_gone = True
-            self._say(
-                f"warning: the database {describe_address(self.url)} does not answer ({_reason(error)}); "
-                f"asking again for up to {_PATIENCE / 60:.0f} minutes"
-            )
 
 
 def _patient(method: Callable[..., R]) -> Callable[..., R]:
@@ -118,7 +106,7 @@ def default_address(output: Path) -> str:
 
 
 def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> RetryingStorage:
-    """Open the storage of searches, making its tables where they are not there yet.
+    """Return the storage of searches, with its tables made where they are not there yet.
 
     Args:
         address: ``sqlite:///FILE`` or ``postgresql://USER@HOST/DATABASE``.
@@ -133,24 +121,15 @@ def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -
         if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
             url = url.set(drivername="postgresql+psycopg")
         return _open(url, say)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise InputError(
-            f"--storage {address}: no address of a database",
-            hint="for example postgresql://user@host/database, or sqlite:////folder/sweeps.db",
-            kind="bad_storage",
-        ) from error
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"--storage {describe_address(address)}: the Python package '{error.name}' is not installed",
-            hint="pip install 'petlbench[postgres]'",
-            kind="bad_storage",
-        ) from error
-    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        raise InputError(
-            f"--storage {describe_address(address)}: {_reason(error)}",
-            hint="is the database there, and may this user write to it?",
-            kind="bad_storage",
-        ) from error
+    except (ModuleNotFoundError, StorageInternalError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        reason, hint = _reason(error), "is the database there, and may this user write to it?"
+        if isinstance(error, sqlalchemy.exc.ArgumentError):
+            reason = "no address of a database"
+            hint = "for example postgresql://user@host/database, or sqlite:////folder/sweeps.db"
+        elif isinstance(error, ModuleNotFoundError):
+            reason, hint = f"the Python package '{error.name}' is not installed", "pip install 'petlbench[postgres]'"
+        message = f"--storage {describe_address(address)}: {reason}"
+        raise InputError(message, hint=hint, kind="bad_storage") from error
 
 
 def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> RetryingStorage:
@@ -179,8 +158,8 @@ def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> RetryingSto
 
 
 def _is_race(error: Exception) -> bool:
-    said = f"{error} {error.__cause__}".lower()
-    return any(words in said for words in ("already exists", "unique", "duplicate", "locked"))
+    message = f"{error} {error.__cause__}".lower()
+    return any(words in message for words in ("already exists", "unique", "duplicate", "locked"))
 
 
 def describe_address(address: str) -> str:
@@ -195,5 +174,5 @@ def _reason(error: BaseException) -> str:
     """What the database itself said, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = str(getattr(error, "orig", None) or error).strip()
-    return said.splitlines()[0] if said else type(error).__name__
+    message = str(getattr(error, "orig", None) or error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

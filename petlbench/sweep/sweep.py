@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from petlbench.core.errors import InputError, PetlbenchError
@@ -121,31 +122,22 @@ def carry_out(
     if options.storage is None:
         output.mkdir(parents=True, exist_ok=True)
     storage = open_storage(options.storage or default_address(output), observer.say)
+    outcomes = []
     with Liveness(output) as liveness:
         driver = SweepDriver(storage, executor, liveness, observer, options)
-        return [outcome if outcome.search is None else _interruptible(driver, outcome.search) for outcome in searches]
-
-
-def _interruptible(driver: SweepDriver, search: Search) -> SearchOutcome:
-    try:
-        return driver.carry_out(search)
-    except KeyboardInterrupt as error:
-        raise PetlbenchError(
-            f"stopped in the search for {search.title}", hint="the same command goes on from here", kind="interrupted"
-        ) from error
+        for outcome in searches:
+            try:
+                outcomes.append(outcome if outcome.search is None else driver.carry_out(outcome.search))
+            except KeyboardInterrupt as error:
+                message = f"stopped in the search for {outcome.search and outcome.search.title}"
+                hint = "the same command goes on from here"
+                raise PetlbenchError(message, hint=hint, kind="interrupted") from error
+    return outcomes
 
 
 @dataclass(frozen=True)
 class SweepDriver:
-    """Carries out the searches of one sweep, one after the other.
-
-    Args:
-        storage: Where searches are kept.
-        executor: Where runs are carried out.
-        liveness: What other drivers know this one by.
-        observer: Told how it goes on.
-        options: How searches are carried out.
-    """
+    """Carries out the searches of one sweep, one after the other; other drivers know it by its liveness."""
 
     storage: Any
     executor: Executor
@@ -156,9 +148,6 @@ class SweepDriver:
     def carry_out(self, search: Search) -> SearchOutcome:
         """Search, choose the winner on validation, and test it; whatever is done already is not done again.
 
-        Args:
-            search: The search.
-
         Raises:
             KeyboardInterrupt: When the user stops it.
         """
@@ -166,10 +155,7 @@ class SweepDriver:
         ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
         self.observer.begin(search, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
 
-        def on_trial(trial: TrialFacts) -> None:
-            self.observer.trial(search, trial)
-
-        retry = self.options.retry_failed
+        on_trial, retry = partial(self.observer.trial, search), self.options.retry_failed
         trials, retries = run_search(search, study, self.executor, self.liveness, on_trial, retry_failed=retry)
         shares, note = importances(study)
         outcome = SearchOutcome(search, search.config.method, search.dataset, trials, retries, shares, note)
@@ -200,7 +186,8 @@ class SweepDriver:
         workers, retry = max(1, self.options.executor_options.workers), self.options.retry_failed
         study = Study(search.study_name, runs, search.options, search.timeout, retry, workers)
         status = open_status(study)
-        winners = {f"{one['method']} on {one['dataset']}": one for one in iter_winners(output, search.name)}
+        documents = iter_winners(output, search.name)
+        winners = {f"{document['method']} on {document['dataset']}": document for document in documents}
         more = {"sweep": {"name": search.name, "title": search.card.title, "winners": winners}}
         record_runs(output, search.study_name, [state.entry for state in status.states], kind="sweep", more=more)
         for sentence in run_study(study, status, self.executor, _FinalObserver(self.observer)):
@@ -209,15 +196,13 @@ class SweepDriver:
 
 
 def _run(state: RunState) -> dict[str, Any]:
-    metrics = state.result.metrics if state.result is not None else {}
+    metrics = state.result.metrics.items() if state.result is not None else ()
     return {
         "seed": state.planned.seed,
         "run_id": state.run_id,
         "status": state.status,
         "error": state.error["message"] if state.error is not None else None,
-        "metrics": {
-            split: {name: scores.get(name) for name in ("auc", "accuracy")} for split, scores in metrics.items()
-        },
+        "metrics": {split: {name: scores.get(name) for name in ("auc", "accuracy")} for split, scores in metrics},
     }
 
 

@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any, Self
 
 import optuna
@@ -63,9 +62,7 @@ class TrialQueue:
         self._heart.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give back what was not finished, so that it need not be waited for."""
         self._heart.stop()
         for trial_id in tuple(self._mine):
@@ -74,7 +71,7 @@ class TrialQueue:
 
     def all_used(self) -> bool:
         """Whether every slot is used up."""
-        return all(self._used(trials) for trials in self._by_slot().values())
+        return all(any(map(self._ends, trials)) for trials in self._by_slot().values())
 
     def trials(self) -> list[FrozenTrial]:
         """The trial that counts, or else the last one, of each slot that has any."""
@@ -93,13 +90,10 @@ class TrialQueue:
         )
 
     def take(self, prepare: Callable[[int], None]) -> optuna.Trial | None:
-        """Take the next slot.
+        """Return the trial of the next slot; None where all slots are used up or in other hands.
 
         Args:
             prepare: Called with the slot's number before the sampler is asked.
-
-        Returns:
-            Its trial; None where all slots are used up or in other hands.
         """
         with self._lock:
             self._give_up_lost()
@@ -120,12 +114,6 @@ class TrialQueue:
         """Say how a trial ended; its slot is used up.
 
         A trial that others gave up meanwhile stays so: the one in its place finds the result on the disk.
-
-        Args:
-            trial: The trial.
-            status: As in ``result.json``.
-            value: The objective, for a finished trial.
-            facts: What else is kept of it.
         """
         state = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(status, TrialState.FAIL)
         with contextlib.suppress(UpdateFinishedTrialError):
@@ -158,24 +146,20 @@ class TrialQueue:
                 by_slot[trial.user_attrs[_SLOT]].append(trial)
         return by_slot
 
-    def _used(self, trials: Collection[FrozenTrial]) -> bool:
-        return any(self._ends(trial) for trial in trials)
-
     def _ends(self, trial: FrozenTrial) -> bool:
         """Whether a trial uses its slot up."""
         failed = trial.state == TrialState.FAIL and _STATUS in trial.user_attrs
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or failed
         return ended and trial._trial_id not in self._reopened
 
+    def _counts(self, trial: FrozenTrial) -> bool:
+        return self._ends(trial) or not trial.state.is_finished()
+
     def _fill(self, slots: Mapping[int, Sequence[FrozenTrial]]) -> bool:
         """Make a trial for each slot that has none on its way; say whether there were any."""
-        unfilled = [
-            (slot, trials)
-            for slot, trials in slots.items()
-            if not self._used(trials) and all(trial.state.is_finished() for trial in trials)
-        ]
-        for slot, trials in unfilled:
-            self._study.add_trial(self._new_trial(slot, trials))
+        unfilled = [slot for slot, trials in slots.items() if not any(map(self._counts, trials))]
+        for slot in unfilled:
+            self._study.add_trial(self._new_trial(slot, slots[slot]))
         return bool(unfilled)
 
     def _new_trial(self, slot: int, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
@@ -197,7 +181,7 @@ class TrialQueue:
     def _waiting(self, slots: Mapping[int, Sequence[FrozenTrial]]) -> Iterator[FrozenTrial]:
         """Trials that may be taken, the first slot first; those that are one too many go."""
         for trials in slots.values():
-            counts = next((t for t in trials if self._ends(t) or not t.state.is_finished()), None)
+            counts = next(filter(self._counts, trials), None)
             for trial in trials:
                 if trial.state == TrialState.WAITING:
                     if trial is counts:
@@ -207,9 +191,8 @@ class TrialQueue:
 
     def _give_up_lost(self) -> None:
         """Give up what dead drivers left running."""
-        others = [
-            trial for trial in self._all() if trial.state == TrialState.RUNNING and trial._trial_id not in self._mine
-        ]
+        running = [trial for trial in self._all() if trial.state == TrialState.RUNNING]
+        others = [trial for trial in running if trial._trial_id not in self._mine]
         stale = set(self._storage._get_stale_trial_ids(self._study._study_id)) if others else set()
         for trial in others:
             if self._is_lost(trial, stale):

@@ -16,27 +16,12 @@ _FOLDER = "sweeps"
 
 
 def winner_file(output: Path, sweep: str, method: str, dataset: str) -> Path:
-    """Where the winner of a search stands.
-
-    Args:
-        output: Folder of all results.
-        sweep: Name of the sweep.
-        method: Name of the method.
-        dataset: The dataset's short name, as in a run's id.
-    """
+    """Where the winner of a search stands; the dataset has its short name, as in a run's id."""
     return output / _FOLDER / sweep / f"{method}-{dataset}.json"
 
 
 def write_winner(output: Path, document: Mapping[str, Any]) -> Path:
-    """Write the winner of a search.
-
-    Args:
-        output: Folder of all results.
-        document: With ``sweep``, ``method`` and ``dataset`` in it.
-
-    Returns:
-        The file.
-    """
+    """Write the winner of a search, with ``sweep``, ``method`` and ``dataset`` in it, and return the file."""
     file = winner_file(output, document["sweep"], document["method"], document["dataset"])
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
@@ -45,16 +30,7 @@ def write_winner(output: Path, document: Mapping[str, Any]) -> Path:
 
 
 def read_winner(output: Path, sweep: str, method: str, dataset: str) -> dict[str, Any]:
-    """Read the winner of a search.
-
-    Args:
-        output: Folder of all results.
-        sweep: Name of the sweep.
-        method: Name of the method.
-        dataset: The dataset's short name, as in a run's id.
-
-    Returns:
-        Its document; ``best`` holds the settings: ``training`` and ``method``, by name.
+    """Return the document of a search's winner; ``best`` holds the settings: ``training`` and ``method``, by name.
 
     Raises:
         InputError: When the search has no winner yet, or its file is damaged.
@@ -65,15 +41,12 @@ def read_winner(output: Path, sweep: str, method: str, dataset: str) -> dict[str
         if not isinstance(document["best"]["training"], dict) or not isinstance(document["best"]["method"], dict):
             raise ValueError("its settings are no tables")
     except FileNotFoundError as error:
-        raise InputError(
-            f"sweep {sweep} has no winner of {method} on {dataset} in {output}",
-            hint=f"petlbench sweep {sweep} --method {method} --dataset {dataset} finds one",
-            kind="unknown_winner",
-        ) from error
+        message = f"sweep {sweep} has no winner of {method} on {dataset} in {output}"
+        hint = f"petlbench sweep {sweep} --method {method} --dataset {dataset} finds one"
+        raise InputError(message, hint=hint, kind="unknown_winner") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file} is damaged: {error}", hint="remove it and sweep again; no trial is lost", kind="bad_winner"
-        ) from error
+        hint = "remove it and sweep again; no trial is lost"
+        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_winner") from error
     return dict(document)
 
 

@@ -57,9 +57,6 @@ class Executor(ABC):
     def open(cls, options: ExecutorOptions) -> Executor:
         """Return an executor that is ready to `run`; nothing is started before the first job.
 
-        Args:
-            options: How much it may use.
-
         Raises:
             InputError: When something is missing here that it needs.
         """
@@ -80,12 +77,7 @@ class Executor(ABC):
 
 
 def open_executor(name: str, options: ExecutorOptions, catalog: Catalog) -> Executor:
-    """Return the executor of a name.
-
-    Args:
-        name: Its name in the catalogue, such as ``local`` or ``ray``.
-        options: How much it may use.
-        catalog: The catalogues.
+    """Return the executor of a name in the catalogue, such as ``local`` or ``ray``.
 
     Raises:
         InputError: When nothing has that name, or something is missing here that it needs.

@@ -9,7 +9,7 @@ from petlbench.core.errors import Stopped
 from petlbench.core.interrupt import check_interrupt
 from petlbench.study.executors.base import Executor, ExecutorCard
 from petlbench.study.executors.job import Action, Event, Job, Started
-from petlbench.study.executors.job_source import Source
+from petlbench.study.executors.pool import Source
 from petlbench.study.executors.retries import Attempts
 from petlbench.study.executors.run_job import perform
 from petlbench.study.executors.worker import clean_up

@@ -30,23 +30,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Started:
-    """A worker begins with the run.
-
-    Args:
-        worker: The worker's name.
-    """
+    """A worker begins with the run."""
 
     worker: str
 
 
 @dataclass(frozen=True)
 class PhaseBegan:
-    """A phase begins.
-
-    Args:
-        name: What is done, as a progress bar shows it.
-        total: How many images or steps it has.
-    """
+    """A phase begins: what is done, as a progress bar shows it, and how many images or steps it has."""
 
     name: str
     total: int
@@ -54,11 +45,7 @@ class PhaseBegan:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch is done and its checkpoint written.
-
-    Args:
-        entry: Its point of the curve: ``epoch``, ``train_loss``, ``val_auc`` and so on.
-    """
+    """An epoch is done and its checkpoint written; its point of the curve has ``epoch``, ``val_auc`` and so on."""
 
     entry: dict[str, Any]
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,11 @@ class WorkerProcess:
 
     def send(self, message: object) -> None:
         """Send a message; whether the worker is there to read it is found out by `receive`."""
-        try:
+        with suppress(OSError):
             self.pipe.send(message)
-        except OSError:
-            return
 
     def receive(self) -> Any:
-        """Take the next message.
-
-        Raises:
-            LostWorker: When the process is gone.
-        """
+        """Return the next message; raise a `LostWorker` where the process is gone."""
         try:
             return self.pipe.recv()
         except (EOFError, OSError, pickle.UnpicklingError) as error:
@@ -110,11 +105,10 @@ class WorkerProcess:
 
     def last_words(self) -> str:
         """The last lines of its log; empty where there are none."""
-        try:
+        with suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-_LOG_LINES:])
+            return "\n".join(lines[-_LOG_LINES:])
+        return ""
 
 
 def _in_words(status: int) -> str:

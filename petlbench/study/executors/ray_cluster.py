@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.core.errors import InputError, RunError
-from petlbench.core.interrupt import check_interrupt
 from petlbench.results.result import FILE
 from petlbench.study.executors.base import Executor, ExecutorCard, ExecutorOptions
-from petlbench.study.executors.job import Ended, EpochDone, Job
-from petlbench.study.executors.job_source import Source
+from petlbench.study.executors.job import Action, Ended, Event, Job
+from petlbench.study.executors.pool import LOOK_UP, Pool, Work
 from petlbench.study.executors.ray_worker import EventQueue, Message, TaskInput, carry_out
-from petlbench.study.executors.retries import GRACE, Attempts, On, without_errors
+from petlbench.study.executors.retries import Attempts, On
 
 __all__ = ["RayExecutor"]
 
@@ -30,8 +28,6 @@ __all__ = ["RayExecutor"]
 _OBJECT_STORE = 100_000_000
 # What a run on another machine is to find as it is here.
 _PASSED_ON = ("PETLBENCH_", "MLFLOW_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "CUBLAS_WORKSPACE_CONFIG")
-_LOOK_UP = 1.0
-_MOST_STARTS = 3
 # Seconds in which Ray must have ended a task that it was told to end.
 _END = 30.0
 # Seconds in which a cluster must take a connection.
@@ -40,32 +36,49 @@ _KNOCK = 20.0
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class _Flight:
+@dataclass(eq=False, kw_only=True)
+class _Flight(Work):
     """One attempt at a job, in Ray's hands."""
 
     attempt_id: str
     task: Any
-    attempts: Attempts
-    failed_starts: int = 0
+    events: Any
 
-    @property
-    def job(self) -> Job:
-        return self.attempts.job
+    def answer(self, action: Action) -> None:
+        self.events.answer.remote(self.attempt_id, action.value)
 
-    @property
-    def is_overdue(self) -> bool:
-        deadline = self.attempts.deadline
-        return deadline is not None and time.monotonic() > deadline
+    def interrupt(self) -> bool:
+        import ray
+
+        ray.cancel(self.task, force=False)
+        return True
+
+    def kill(self) -> None:
+        import ray
+
+        ray.cancel(self.task, force=True)
+        ray.wait([self.task], timeout=_END, fetch_local=False)
+
+    def explain(self, reason: str) -> tuple[str, RunError]:
+        hint = "petlbench of this version must be installed on every node, with the same Python"
+        message = f"a run cannot be started on the Ray cluster: its worker {reason}"
+        return "look at the node: memory, disk, and Ray's logs", RunError(message, hint=hint, kind="worker_died")
+
+    def last_words(self) -> str:
+        """How a task ended that is over without an ending of its run: its worker or its node was lost."""
+        import ray
+
+        try:
+            ray.get(self.task)
+        except ray.exceptions.RayError as error:
+            return f"was lost ({type(error).__name__}: {_gist(error)})"
+        return "ended without a word"
 
 
-class RayExecutor(Executor):
+class RayExecutor(Pool[_Flight]):
     """Carries out jobs as Ray tasks; a task whose worker or node is lost is begun again elsewhere.
 
     Runs go on from their checkpoints, and results are found, where all nodes see the output folder under one path.
-
-    Args:
-        options: How many runs at once, the cluster's address, and what a run is given.
 
     Raises:
         InputError: When Ray is not installed.
@@ -80,11 +93,11 @@ class RayExecutor(Executor):
         return cls(options)
 
     def __init__(self, options: ExecutorOptions) -> None:
+        super().__init__()
         _import_ray()
         self._workers = options.workers
         self._address = options.address
         self._needs = {name: amount for name, amount in (("CPU", options.cpus), ("GPU", options.gpus)) if amount > 0}
-        self._flights: dict[str, _Flight] = {}
         self._attempt_ids = map(str, itertools.count())
         self._pending: Any = None
 
@@ -94,143 +107,49 @@ class RayExecutor(Executor):
             self._check_room()
             self._events = _open_queue()
             self._task = _remote_task(self._needs)
-            source = Source(jobs)
-            try:
-                while self._go_on(source, on):
-                    check_interrupt()
-            except BaseException:
-                self._stop(on)
-                raise
-            finally:
-                self._flights, self._pending = {}, None
+            super().run(jobs, on)
 
-    def _go_on(self, source: Source, on: On) -> bool:
-        """Hand out one job at most and take what the runs say; false when all is done."""
-        has_room = len(self._flights) < self._most_at_once()
-        job = source.take() if has_room else None
-        if job is not None:
-            self._check_device(job)
-            self._send_off(Attempts(job))
-        if not self._flights and source.exhausted:
-            return False
-        if self._take_news(source.wait if has_room and not source.exhausted else _LOOK_UP, on):
-            source.hurry()
-        for flight in [flight for flight in self._flights.values() if flight.is_overdue]:
-            self._time_out(flight, on)
-        return True
+    def _close(self) -> None:
+        self._busy, self._pending = [], None
 
-    def _send_off(self, attempts: Attempts, failed_starts: int = 0) -> None:
+    def _begin(self, attempts: Attempts) -> None:
+        if attempts.count == 0:
+            self._check_device(attempts.job)
         attempt_id = next(self._attempt_ids)
         job = pickle.dumps(_with_whole_paths(attempts.next_job))
         task_input = TaskInput(attempt_id, job, attempts.spent, os.getcwd(), _environment())
         task = self._task.remote(task_input, self._events)
-        self._flights[attempt_id] = _Flight(attempt_id, task, attempts, failed_starts)
+        self._busy.append(_Flight(attempts=attempts, attempt_id=attempt_id, task=task, events=self._events))
 
-    def _take_news(self, timeout: float, on: On) -> bool:
-        """Take messages, and look for tasks that are over; false when nothing has happened."""
+    def _news(self, timeout: float) -> Iterator[tuple[_Flight, Event | str]]:
         import ray
 
         if self._pending is None:
-            self._pending = self._events.collect.remote(_LOOK_UP)
-        flights = {flight.task: flight for flight in self._flights.values()}
+            self._pending = self._events.collect.remote(LOOK_UP)
+        flights = {flight.task: flight for flight in self._busy}
         over, _ = ray.wait([self._pending, *flights], num_returns=1, timeout=max(timeout, 0.0), fetch_local=False)
         tasks = [task for task in over if task != self._pending]
-        messages = self._collect(everything=bool(tasks)) if over else []
-        for message in messages:
-            self._deliver(message, on)
-        for task in tasks:
-            if flights[task].attempt_id in self._flights:  # it is over, and has not said how
-                self._replace(flights[task], on)
-        return bool(messages or tasks)
+        by_id = {flight.attempt_id: flight for flight in self._busy}
+        for attempt_id, message in self._collect(everything=bool(tasks)) if over else ():
+            flight, event = by_id.get(attempt_id), pickle.loads(message)  # noqa: S301 - a run's own
+            if flight is not None and flight in self._busy:  # else it is from an attempt that was given up
+                yield flight, _as_seen_here(flight.attempts.job, event) if isinstance(event, Ended) else event
+        for flight in [flights[task] for task in tasks]:
+            if flight in self._busy:  # it is over, and has not said how
+                yield flight, flight.last_words()
 
     def _collect(self, *, everything: bool) -> list[Message]:
         """The messages that were asked for, and those that came meanwhile."""
         import ray
 
         pending, self._pending = self._pending, None
-        messages: list[Message] = ray.get(pending) if pending is not None else []
+        messages: list[Message] = ray.get(pending)
         if everything:
             messages += ray.get(self._events.collect.remote(0))
         return messages
 
-    def _deliver(self, message: Message, on: On) -> None:
-        attempt_id, event = message[0], pickle.loads(message[1])  # noqa: S301 - a run's own
-        flight = self._flights.get(attempt_id)
-        if flight is None:  # from an attempt that was given up
-            return
-        if isinstance(event, Ended):
-            self._land(flight, event, on)
-            return
-        flight.attempts.hear(event)
-        action = on(flight.job, event)
-        if isinstance(event, EpochDone):
-            self._events.answer.remote(attempt_id, action.value)
-
-    def _land(self, flight: _Flight, ended: Ended, on: On) -> None:
-        if ended.status == "interrupted":  # by someone else: this is not `_stop`
-            self._lose(flight, "was asked by a signal to stop", on)
-            return
-        self._end(flight, flight.attempts.ended(_found_here(flight.job, ended)), on)
-
-    def _end(self, flight: _Flight, ended: Ended, on: On) -> None:
-        del self._flights[flight.attempt_id]
-        on(flight.job, ended)
-
-    def _replace(self, flight: _Flight, on: On) -> None:
-        """A task is over without an ending of its run: its worker or its node was lost."""
-        import ray
-
-        try:
-            ray.get(flight.task)
-            reason = "ended without a word"
-        except ray.exceptions.RayError as error:
-            reason = f"was lost ({type(error).__name__}: {_gist(error)})"
-        self._lose(flight, reason, on)
-
-    def _lose(self, flight: _Flight, reason: str, on: On) -> None:
-        """Begin a run again elsewhere; or give it up."""
-        attempts = flight.attempts
-        failed_starts = flight.failed_starts + 1 if attempts.began is None else 0
-        if failed_starts >= _MOST_STARTS:
-            hint = "petlbench of this version must be installed on every node, with the same Python"
-            message = f"a run cannot be started on the Ray cluster: its worker {reason}"
-            self._end(flight, attempts.interrupt(message), on)
-            raise RunError(message, hint=hint, kind="worker_died")
-        if (ended := attempts.lose(reason, "look at the node: memory, disk, and Ray's logs")) is not None:
-            self._end(flight, ended, on)
-        else:
-            del self._flights[flight.attempt_id]
-            self._send_off(attempts, failed_starts)
-
-    def _time_out(self, flight: _Flight, on: On) -> None:
-        import ray
-
-        ray.cancel(flight.task, force=True)
-        ray.wait([flight.task], timeout=_END, fetch_local=False)
-        self._end(flight, flight.attempts.time_out(), on)
-
-    def _stop(self, on: On) -> None:
-        """Tell the runs to stop, and give them some time to write what they know."""
-        import ray
-
-        for flight in self._flights.values():
-            ray.cancel(flight.task, force=False)
-        on = without_errors(on)
-        limit = time.monotonic() + GRACE
-        while self._flights and time.monotonic() < limit:
-            waiting = [flight.task for flight in self._flights.values()]
-            over, _ = ray.wait(waiting, num_returns=1, timeout=_LOOK_UP, fetch_local=False)
-            for message in self._collect(everything=True):
-                self._deliver_end(message, on)
-            for flight in [flight for flight in self._flights.values() if flight.task in over]:
-                self._end(flight, flight.attempts.interrupt(), on)
-        for flight in [*self._flights.values()]:
-            self._end(flight, flight.attempts.interrupt(), on)
-
-    def _deliver_end(self, message: Message, on: On) -> None:
-        flight, event = self._flights.get(message[0]), pickle.loads(message[1])  # noqa: S301 - a run's own
-        if flight is not None and isinstance(event, Ended):
-            self._end(flight, flight.attempts.ended(event), on)
+    def _has_room(self) -> bool:
+        return len(self._busy) < self._most_at_once()
 
     def _most_at_once(self) -> int:
         """How many runs Ray is given: what the living nodes have room for, and one that lets a cluster grow."""
@@ -349,7 +268,7 @@ def _with_whole_paths(job: Job) -> Job:
     return replace(job, options=replace(options, **folders, catalogs=catalogs))
 
 
-def _found_here(job: Job, ended: Ended) -> Ended:
+def _as_seen_here(job: Job, ended: Ended) -> Ended:
     """A run that has finished where its result cannot be seen has not finished."""
     folder: Path = job.options.output / job.config.run_id
     if ended.status != "finished" or (folder / FILE).exists():

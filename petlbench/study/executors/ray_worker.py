@@ -83,12 +83,7 @@ class EventQueue:
 
 
 def carry_out(task_input: TaskInput, events: Any) -> None:
-    """Carry out one job and tell the driver about it.
-
-    Args:
-        task_input: The job and what belongs to it.
-        events: The handle of the event queue.
-    """
+    """Carry out one job and tell the driver about it through the event queue."""
     os.environ.update(task_input.environment)  # before torch is imported, which reads some of it
     if Path(task_input.folder).is_dir():
         os.chdir(task_input.folder)

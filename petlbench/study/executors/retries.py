@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from petlbench.core.errors import RunError
@@ -13,7 +12,7 @@ from petlbench.run.failure import describe_failure, record_ending
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.study.executors.run_job import timeout_error
 
-__all__ = ["GRACE", "MOST_ATTEMPTS", "Attempts", "On", "without_errors"]
+__all__ = ["GRACE", "MOST_ATTEMPTS", "Attempts", "On"]
 
 On = Callable[[Job, Event], Action]
 """Who is told what happens."""
@@ -30,11 +29,11 @@ class Attempts:
     """The attempts at one job.
 
     Args:
-        job: The job.
         count: How many were begun.
         spent: Seconds that the ended ones took.
         began: When the one under way began, on the monotonic clock; None where none is.
         left_checkpoint: Whether one of them has finished an epoch.
+        failed_starts: How many workers in a row were lost before they began with the run.
     """
 
     job: Job
@@ -42,6 +41,7 @@ class Attempts:
     spent: float = 0.0
     began: float | None = None
     left_checkpoint: bool = False
+    failed_starts: int = 0
 
     @property
     def next_job(self) -> Job:
@@ -52,6 +52,7 @@ class Attempts:
 
     def begin(self) -> None:
         """A worker has begun with the run."""
+        self.failed_starts = 0
         self.count += 1
         self.began = time.monotonic()
 
@@ -81,12 +82,7 @@ class Attempts:
         return replace(ended, seconds=self.spent, attempts=self.count)
 
     def lose(self, reason: str, hint: str) -> Ended | None:
-        """Say how a run ended whose worker was lost; None where it is begun again.
-
-        Args:
-            reason: How the worker was lost.
-            hint: The next step for the user.
-        """
+        """Say how a run ended whose worker was lost, and the next step for the user; None where it is begun again."""
         self.end()
         if self.job.timeout is not None and self.spent >= self.job.timeout:
             return self.time_out()
@@ -101,11 +97,7 @@ class Attempts:
         return self._record("timeout", timeout_error(self.job.timeout or 0.0))
 
     def interrupt(self, message: str = "stopped by the user") -> Ended:
-        """The ending of a run that was stopped before it could say more.
-
-        Args:
-            message: Why.
-        """
+        """The ending of a run that was stopped before it could say more."""
         error = {"kind": "interrupted", "message": message, "hint": "the same command goes on from here"}
         return self.ended(Ended("interrupted", error))
 
@@ -119,18 +111,3 @@ class Attempts:
         except Exception as failure:  # a full disk, say: the study goes on, and is told
             return self.ended(Ended(status, describe_failure(failure, self.job.config).error))
         return self.ended(Ended(result.status, result.error))
-
-
-def without_errors(on: On) -> On:
-    """Tell what happens while an executor is stopping already: an error of the one who is told changes nothing then.
-
-    Args:
-        on: Who is told.
-    """
-
-    def tell(job: Job, event: Event) -> Action:
-        with suppress(Exception):
-            on(job, event)
-        return Action.GO_ON
-
-    return tell

@@ -26,13 +26,7 @@ __all__ = ["clean_up", "main", "pin"]
 
 
 def main(handle: int, name: str, cores: tuple[int, ...]) -> None:
-    """Work for the driver at the other end of a pipe.
-
-    Args:
-        handle: The file descriptor of the pipe.
-        name: The worker's name.
-        cores: This worker's share of the machine's cores; empty for no share.
-    """
+    """Work for the driver at the other end of a pipe; an empty share of the cores is none."""
     os.set_inheritable(handle, False)  # what a run starts must not hold the pipe open when this process is gone
     faulthandler.enable()
     install_handlers()
@@ -99,11 +93,7 @@ class _Worker:
 
 
 def pin(cores: Iterable[int]) -> None:
-    """Keep every thread of this process to some cores, where the system can do that.
-
-    Args:
-        cores: Numbers of the cores.
-    """
+    """Keep every thread of this process to some cores, where the system can do that."""
     if not hasattr(os, "sched_setaffinity"):
         return
     for thread in Path("/proc/self/task").iterdir():

@@ -14,9 +14,14 @@ _HALVED = 3
 
 
 def largest_batch_size(
-    need: Callable[[int], int], budget: int, *, known: Mapping[int, int], smallest: int = 1, largest: int = LARGEST
+    need: Callable[[int], int],
+    budget: int,
+    *,
+    predictions: Mapping[int, int],
+    smallest: int = 1,
+    largest: int = LARGEST,
 ) -> int:
-    """Find a batch size that fits while the next larger one does not.
+    """Return a batch size that fits while the next larger one does not: 0 where none fits, ``largest`` where that does.
 
     Memory is close to linear in the batch size, so the next size to look at is where the line through two known ones
     meets the budget. Allocated memory rises with the batch size, and the answer is the largest that fits. Reserved
@@ -26,14 +31,11 @@ def largest_batch_size(
     Args:
         need: Predicts the memory in bytes at a batch size.
         budget: Memory in bytes.
-        known: What was predicted already: bytes by batch size.
+        predictions: Bytes by batch size, as they were predicted before.
         smallest: The smallest batch size there can be.
         largest: The largest one that is looked at.
-
-    Returns:
-        The batch size; 0 when not even the smallest fits, ``largest`` when that one fits.
     """
-    points = dict(known)
+    points = dict(predictions)
 
     def fits(size: int) -> bool:
         if size not in points:

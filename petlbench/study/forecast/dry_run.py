@@ -35,14 +35,7 @@ class PreloadedBytes:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would take.
-
-    Args:
-        config: The run.
-        parameters: Its exact counts.
-        memory: The predicted peak of its training step.
-        preloaded: What its preloaded features would take.
-    """
+    """What a run would take: exact counts, the predicted peak of its training step, and its preloaded features."""
 
     config: RunConfig
     parameters: Parameters
@@ -51,21 +44,12 @@ class DryRun:
 
     def document(self) -> dict[str, Any]:
         """The dry run as plain values."""
-        return {
-            "run_id": self.config.run_id,
-            "config": self.config.model_dump(mode="json"),
-            "parameters": self.parameters.model_dump(mode="json"),
-            "memory": self.memory.model_dump(mode="json"),
-            "feature_cache": asdict(self.preloaded),
-        }
+        parts = {name: getattr(self, name).model_dump(mode="json") for name in ("config", "parameters", "memory")}
+        return {"run_id": self.config.run_id, **parts, "feature_cache": asdict(self.preloaded)}
 
 
 def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
-    """Build a run on device ``meta``, count its parameters and predict its memory.
-
-    Args:
-        run: The run; its images need not be there.
-        cache: Where preloaded features would be kept.
+    """Return what a run would take, built on device ``meta``; its images need not be there.
 
     Raises:
         InputError: When preloaded features would find no room, as far as that can be said without the images.
@@ -82,6 +66,6 @@ def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CacheConfig) -> Pr
     each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
     if images is not None:
         # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
-        folder, known = store.alike()
-        check_quota(cache, folder, store.bytes_of(max(0, images - known), spread_over=images))
+        folder, cached = store.alike()
+        check_quota(cache, folder, store.bytes_of(max(0, images - cached), spread_over=images))
     return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))

@@ -29,13 +29,16 @@ from petlbench.study.forecast.batch_size import largest_batch_size
 from petlbench.study.forecast.papers import printed_figures
 from petlbench.study.grid import PlannedRun
 
-__all__ = ["SAVINGS", "Extras", "Row", "common_settings", "predict_rows"]
+__all__ = ["SAVINGS", "Extras", "Row", "common_settings", "peak_bytes", "predict_rows", "shared_catalog"]
 
 SAVINGS = ("attention-kernel=fused", "precision=bf16", "checkpointing", "preload")
 """What could be switched to take less memory."""
 
 _META = torch.device("meta")
 _FIGURES = ("allocated", "reserved", "process")
+
+shared_catalog = cache(Catalog)
+"""The catalogues with the user's own folders, read once a process."""
 
 
 @dataclass(frozen=True)
@@ -81,20 +84,21 @@ class Row:
 
     @property
     def printed(self) -> dict[str, int] | None:
-        """Bytes that the papers print, by paper; None where the setting is not theirs."""
-        return _printed(self.run)
+        """Bytes that the papers print, by paper; None where something was asked for that they did not do either."""
+        request, settings = _request(self.run), _settings(self.run)
+        is_usual = (settings["optimizer"], settings["accumulate"], settings["checkpointing"]) == ("adamw", 1, False)
+        if not is_usual or request.method_settings or request.preload is False or request.device != "cuda":
+            return None
+        figures = printed_figures(settings["backbone"], settings["image_size"], settings["batch_size"])
+        return figures.get(self.run.method)
 
     @property
     def figure(self) -> int | None:
-        """Bytes that decide what fits: the process's on CUDA, what is allocated elsewhere."""
-        return _figure(self.memory) if self.memory is not None else None
+        """Bytes that decide what fits."""
+        return None if self.memory is None else peak_bytes(self.memory)
 
     def document(self, extras: Extras) -> dict[str, Any]:
-        """The row as plain values.
-
-        Args:
-            extras: What was asked for.
-        """
+        """The row as plain values, with what was asked for."""
         config = self.run.config
         row = {
             "method": self.run.method,
@@ -125,18 +129,15 @@ def predict_rows(
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Predict what every run takes.
+    """Return what every run takes, one row a run. A run that raises gives a row that says so.
 
     Args:
         runs: The runs.
         classes: Number of classes C.
-        extras: What is wanted beside the peak of training.
+        extras: What is predicted beside the peak of training.
         folders: Folders of the user's own catalogues.
         workers: Who predicts; None for this process.
         progress: Told what goes on.
-
-    Returns:
-        One row a run. A run that raises gives a row that says so.
     """
     progress = progress or Progress()
     progress.phase("predicting memory", len(runs))
@@ -153,7 +154,9 @@ def common_settings(runs: Sequence[PlannedRun]) -> dict[str, Any]:
 
 def _settings(run: PlannedRun) -> dict[str, Any]:
     request = _request(run)
-    backbone, training = probe_backbone(resolve_backbone(request.backbone), request.image_size), _training(request)
+    backbone = probe_backbone(resolve_backbone(request.backbone), request.image_size)
+    values = {"lr": 1.0, "weight_decay": 0.0, **request.training}
+    training = validate_settings(TrainingConfig, values, "training")
     return {
         "backbone": backbone.name,
         "image_size": backbone.image_size,
@@ -174,34 +177,16 @@ def _request(run: PlannedRun) -> Request:
     return run.request
 
 
-def _training(request: Request) -> TrainingConfig:
-    return validate_settings(TrainingConfig, {"lr": 1.0, "weight_decay": 0.0, **request.training}, "training")
-
-
-def _printed(run: PlannedRun) -> dict[str, int] | None:
-    """What the papers print, where nothing was asked for that they did not do either."""
-    request, settings = _request(run), _settings(run)
-    is_usual = (settings["optimizer"], settings["accumulate"], settings["checkpointing"]) == ("adamw", 1, False)
-    if not is_usual or request.method_settings or request.preload is False or request.device != "cuda":
-        return None
-    return printed_figures(settings["backbone"], settings["image_size"], settings["batch_size"]).get(run.method)
-
-
 def _predict(run: PlannedRun, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
     if run.config is None:
         return Row(run, refused=run.refusal, failed=run.is_defect)
     try:
         with shared_shapes():
-            return _Prediction(run.config, _catalog(folders), classes, extras).row(run)
+            return _Prediction(run.config, shared_catalog(folders), classes, extras).row(run)
     except InputError as error:
         return Row(run, refused=error.message)
     except Exception as error:  # one method's defect is a line of the table, and the others stand
         return Row(run, refused=f"{type(error).__name__}: {error}", failed=True)
-
-
-@cache
-def _catalog(folders: tuple[Path, ...]) -> Catalog:
-    return Catalog(folders)
 
 
 class _Prediction:
@@ -215,16 +200,18 @@ class _Prediction:
         self._assembled = self._assemble(config)
 
     def row(self, run: PlannedRun) -> Row:
-        memory = self._training(self._config, self._assembled)
-        largest = self._largest(memory)
-        savings = self._savings(_figure(memory)) if self._extras.savings else None
+        extras, config = self._extras, self._config
+        memory = self._training(config, self._assembled)
+        peak = peak_bytes(memory)
+        largest = None if extras.budget is None else self._largest(peak, extras.budget)
+        changes = self._changes() if extras.savings else {}
         return Row(
             run,
             memory,
-            inference=self._inference() if self._extras.inference else None,
-            fits=None if self._extras.budget is None else _figure(memory) <= self._extras.budget,
+            inference=predict_inference(config, self._assembled, context=extras.context) if extras.inference else None,
+            fits=None if extras.budget is None else peak <= extras.budget,
             max_batch_size=largest,
-            savings=savings,
+            savings={name: self._saving(peak, change) for name, change in changes.items()} if extras.savings else None,
         )
 
     def _assemble(self, config: RunConfig) -> Assembled:
@@ -237,26 +224,14 @@ class _Prediction:
         assembled.adapted.module.zero_grad(set_to_none=True)
         return memory
 
-    def _inference(self) -> InferenceMemory:
-        return predict_inference(self._config, self._assembled, context=self._extras.context)
-
-    def _largest(self, memory: Memory) -> int | None:
-        if self._extras.budget is None:
-            return None
+    def _largest(self, peak: int, budget: int) -> int:
         training = self._config.training
-        return largest_batch_size(
-            self._at_batch_size,
-            self._extras.budget,
-            known={training.batch_size: _figure(memory)},
-            smallest=training.accumulate,
-        )
+        points = {training.batch_size: peak}
+        return largest_batch_size(self._at_batch_size, budget, predictions=points, smallest=training.accumulate)
 
     def _at_batch_size(self, size: int) -> int:
         training = self._config.training.model_copy(update={"batch_size": size})
-        return _figure(self._training(self._config.model_copy(update={"training": training}), self._assembled))
-
-    def _savings(self, now: int) -> dict[str, int | None]:
-        return {name: self._saving(now, change) for name, change in self._changes().items()}
+        return peak_bytes(self._training(self._config.model_copy(update={"training": training}), self._assembled))
 
     def _changes(self) -> dict[str, dict[str, Any] | None]:
         """What is changed in the config by each of `SAVINGS`; None for what is on already or cannot be had."""
@@ -274,8 +249,9 @@ class _Prediction:
         if change is None:
             return None
         config = self._config.model_copy(update=change)
-        return now - _figure(self._training(config, self._assemble(config)))
+        return now - peak_bytes(self._training(config, self._assemble(config)))
 
 
-def _figure(memory: Memory) -> int:
+def peak_bytes(memory: Memory) -> int:
+    """Return the bytes that decide what fits: the process's on CUDA, what is allocated elsewhere."""
     return cast("int", memory.process if memory.process is not None else memory.allocated)

@@ -60,13 +60,7 @@ class Paper:
     Args:
         key: The paper's name on the command line.
         title: Its title in tables.
-        backbone: timm's name.
-        image_size: Height and width in pixels.
-        batch_size: Images a step.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        attention_kernel: ``eager`` or ``fused``.
         evaluates: Whether the figure was read while an evaluation held batches of its own.
-        rows: The printed rows.
     """
 
     key: str
@@ -91,15 +85,12 @@ def papers() -> tuple[Paper, ...]:
 
 
 def printed_figures(backbone: str, image_size: int, batch_size: int) -> dict[str, dict[str, int]]:
-    """What the papers print for whole methods, where the setting is theirs.
+    """Return the bytes that papers print for whole methods, by method and paper; nothing for another setting.
 
     Args:
         backbone: timm's name, with or without its weight tag.
         image_size: Height and width in pixels.
         batch_size: Images a step.
-
-    Returns:
-        Bytes by paper, by method; nothing for another setting.
     """
     figures: dict[str, dict[str, int]] = {}
     for paper in papers():
@@ -120,11 +111,9 @@ def published_memory() -> ModuleType:
         InputError: When petlbench does not run from its checkout.
     """
     if not (_CHECKOUT / "tools" / "published_memory.py").is_file():
-        raise InputError(
-            "--compare papers runs a tool of petlbench's repository, which the installed package does not have",
-            hint="clone the repository and install it from there with pip install -e ., or leave the option out",
-            kind="no_checkout",
-        )
+        message = "--compare papers runs a tool of petlbench's repository, which the installed package does not have"
+        hint = "clone the repository and install it from there with pip install -e ., or leave the option out"
+        raise InputError(message, hint=hint, kind="no_checkout")
     if str(_CHECKOUT) not in sys.path:
         sys.path.append(str(_CHECKOUT))
     return importlib.import_module("tools.published_memory")

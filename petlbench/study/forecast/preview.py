@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import free_memory
 from petlbench.core.errors import InputError
@@ -21,19 +20,16 @@ from petlbench.memory.predict import predict_training
 from petlbench.models.build import assemble
 from petlbench.results.result import Memory, iter_results
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import ResolvedRun, resolve_config
+from petlbench.run.resolve import resolve_config
 from petlbench.study.existing import stored_result
 from petlbench.study.forecast.dry_run import PreloadedBytes, dry_run
+from petlbench.study.forecast.memory import peak_bytes, shared_catalog
 from petlbench.study.grid import PlannedRun
 
 __all__ = ["Preview", "preview_grid"]
 
 # What `petlbench.features.quota` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
-
-# What a run's time does not depend on.
-_FREE = ("seed",)
-_FREE_OF_TRAINING = ("lr", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -66,61 +62,44 @@ class Preview:
 
     @property
     def peak(self) -> int | None:
-        """Bytes that decide what fits: the process's on CUDA, what is allocated elsewhere."""
-        if self.memory is None:
-            return None
-        return self.memory.process if self.memory.process is not None else self.memory.allocated
+        """Bytes that decide what fits."""
+        return None if self.memory is None else peak_bytes(self.memory)
 
     @property
     def fits(self) -> bool | None:
         """Whether the peak fits the device; None where either is not known."""
-        if self.peak is None or self.available is None:
-            return None
-        return self.peak <= self.available
+        return None if self.peak is None or self.available is None else self.peak <= self.available
 
     def document(self) -> dict[str, Any]:
         """The preview as plain values."""
+        names = ("method", "dataset", "runs", "finished", "available", "fits", "seconds", "refusal")
         return {
-            "method": self.method,
-            "dataset": self.dataset,
-            "runs": self.runs,
-            "finished": self.finished,
+            **{name: getattr(self, name) for name in names},
             "memory": None if self.memory is None else self.memory.model_dump(mode="json"),
-            "available": self.available,
-            "fits": self.fits,
-            "seconds": self.seconds,
             "feature_cache": asdict(self.preloaded),
             "problems": list(self.problems),
-            "refusal": self.refusal,
         }
 
 
 def preview_grid(plans: Sequence[PlannedRun], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
-    """Predict what a study would take.
+    """Return what each method on each dataset would take, in the order of the combinations.
 
     Args:
-        plans: Its combinations.
+        plans: The combinations.
         context: Where the runs would read and write, and who is told what goes on.
         workers: Who predicts; None for this process.
-
-    Returns:
-        One preview for each method and dataset, in the order of the combinations.
     """
-    options, progress, cells = context.options, context.progress, _cells(plans)
-    seconds = _known_seconds(options.output)
+    by_cell: dict[tuple[str, str], list[PlannedRun]] = {}
+    for planned in plans:
+        by_cell.setdefault((planned.method, planned.dataset), []).append(planned)
+    options, progress, cells = context.options, context.progress, list(by_cell.values())
+    seconds = _usual_seconds(options.output)
     progress.phase("predicting memory", len(cells))
     # Asked here: a worker was forked from this process, and must not touch the device.
     devices = {str(run.config.device) for run in plans if run.config is not None}
     memory = {device: _available(device) for device in devices}
     preview = partial(_preview, options=options, seconds=seconds, available=memory)
     return (workers or Workers()).map(preview, cells, progress.advance)
-
-
-def _cells(plans: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
-    cells: dict[tuple[str, str], list[PlannedRun]] = {}
-    for planned in plans:
-        cells.setdefault((planned.method, planned.dataset), []).append(planned)
-    return list(cells.values())
 
 
 def _preview(
@@ -136,20 +115,22 @@ def _preview(
     config, problems = first.config, []
     memory, preloaded = None, PreloadedBytes()
     try:
-        plan = dry_run(_resolve(config, options), options.cache)
+        run = resolve_config(config, shared_catalog(options.catalogs), options.data_root)
+        plan = dry_run(run, options.cache)
         memory, preloaded = plan.memory, plan.preloaded
     except InputError as error:
         problems.append(error.message)
         if error.kind in _NO_ROOM:
-            memory = _memory(_resolve(config, options))
+            memory = predict_training(config, assemble(config, run.method, len(run.card.classes), torch.device("meta")))
     except Exception as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
+    results = [stored_result(options.output, run.config.run_id) for run in plans if run.config is not None]
     preview = Preview(
         first.method,
         first.dataset,
         len(plans),
-        finished=sum(_is_finished(run, options.output) for run in plans),
+        finished=sum(result is not None and result.status == "finished" for result in results),
         memory=memory,
         available=available[config.device],
         seconds=fmean(usual) if usual else None,
@@ -161,26 +142,7 @@ def _preview(
     return replace(preview, problems=tuple(problems))
 
 
-def _resolve(config: RunConfig, options: RunOptions) -> ResolvedRun:
-    return resolve_config(config, _catalog(options.catalogs), options.data_root)
-
-
-def _memory(run: ResolvedRun) -> Memory:
-    assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
-    return predict_training(run.config, assembled)
-
-
-@cache
-def _catalog(folders: tuple[Path, ...]) -> Catalog:
-    return Catalog(folders)
-
-
-def _is_finished(planned: PlannedRun, output: Path) -> bool:
-    result = stored_result(output, planned.config.run_id) if planned.config is not None else None
-    return result is not None and result.status == "finished"
-
-
-def _known_seconds(output: Path) -> dict[str, list[float]]:
+def _usual_seconds(output: Path) -> dict[str, list[float]]:
     """Times of the finished runs, by what a run's time depends on."""
     seconds: dict[str, list[float]] = {}
     for result in iter_results(output):
@@ -190,8 +152,9 @@ def _known_seconds(output: Path) -> dict[str, list[float]]:
 
 
 def _alike(config: RunConfig) -> str:
-    training = config.training.model_copy(update=dict.fromkeys(_FREE_OF_TRAINING, 0.0))
-    return config.model_copy(update={**dict.fromkeys(_FREE, 0), "training": training}).digest
+    """What a run's time depends on."""
+    training = config.training.model_copy(update={"lr": 0.0, "weight_decay": 0.0})
+    return config.model_copy(update={"seed": 0, "training": training}).digest
 
 
 def _available(device: str) -> int | None:

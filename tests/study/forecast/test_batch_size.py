@@ -14,7 +14,7 @@ def test_the_answer_fits_and_one_more_does_not(base: int, rise: int, budget: int
         return base + rise * size
 
     fitting = [size for size in range(1, LARGEST + 1) if need(size) <= budget]
-    assert largest_batch_size(need, budget, known={known: need(known)}) == max(fitting, default=0)
+    assert largest_batch_size(need, budget, predictions={known: need(known)}) == max(fitting, default=0)
 
 
 def test_few_predictions_are_needed() -> None:
@@ -24,5 +24,5 @@ def test_few_predictions_are_needed() -> None:
         asked.append(size)
         return 1000 + 37 * size
 
-    assert largest_batch_size(need, 30_000, known={16: 1000 + 37 * 16}) == (30_000 - 1000) // 37
+    assert largest_batch_size(need, 30_000, predictions={16: 1000 + 37 * 16}) == (30_000 - 1000) // 37
     assert len(asked) <= 6
