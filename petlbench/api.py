@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog, register
 from petlbench.core.entry import Kind
+from petlbench.core.environment import set_thread_defaults
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress_bars import shown_progress
 from petlbench.core.request import read_request, request_of
@@ -55,6 +56,8 @@ __all__ = [
     "run",
     "sweep",
 ]
+
+set_thread_defaults()
 
 Folder = str | Path
 Folders = Folder | Sequence[Folder]

@@ -15,7 +15,7 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 
 from petlbench.core.config import TrainingConfig
-from petlbench.core.errors import unknown_name
+from petlbench.core.errors import InputError, unknown_name
 
 __all__ = ["check_optimizer", "learning_rate", "new_optimizer"]
 
@@ -34,7 +34,12 @@ def check_optimizer(name: str) -> None:
     """
     names = list(map(str, list_optimizers()))
     if name not in names:
-        raise unknown_name("optimizer", name, names)
+        raise InputError(
+            f"training: optimizer = '{name}' is refused (--optimizer): timm has 'adamw', 'sgd', 'lamb', 'lion' and "
+            f"{len(names) - 4} more, and not that",
+            hint=unknown_name("optimizer", name, names).hint,
+            kind="bad_setting",
+        )
 
 
 def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:

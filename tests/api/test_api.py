@@ -29,6 +29,11 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _nothing_stays_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petlbench.core.catalog._REGISTERED", {})
+
+
 def test_importing_petlbench_imports_nothing_heavy() -> None:
     program = "import sys, petlbench; print([n for n in ('torch', 'numpy', 'pandas', 'pydantic') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

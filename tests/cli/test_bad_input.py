@@ -190,7 +190,7 @@ class TestSettings:
             ({"batch_size": "0"}, "batch_size = 0", "greater than or equal to 1"),
             ({"weight_decay": "-0.1"}, "weight_decay = -0.1", "greater than or equal to 0"),
             ({"set": "training.label_smoothing=1"}, "label_smoothing = '1'", "less than 1"),
-            ({"set": "training.schedule=linear"}, "schedule = 'linear'", "'cosine' or 'constant'"),
+            ({"set": "training.schedule=linear"}, "schedule = 'linear'", "'cosine', 'constant', 'step'"),
             ({"method": "fpt", "set": "method.token_ratio=2"}, "token_ratio = '2'", "less than or equal to 1"),
             ({"method": "fpt", "set": "method.token_ratio=0"}, "token_ratio = '0'", "greater than 0"),
             ({"method": "fpt", "set": "method.num_prompts=0"}, "num_prompts = '0'", "greater than or equal to 1"),

@@ -54,7 +54,7 @@ def test_an_optimiser_of_timms_steps_by_its_name(name: str) -> None:
 
 def test_an_unknown_optimiser_is_named_with_near_ones() -> None:
     with pytest.raises(pb.InputError) as caught:
-        pb.dry_run("linear", "digits", backbone="petlbench_micro", image_size=32, optimizer="adamv")
+        pb.dry_run("linear", "digits", backbone="petlbench_micro", image_size=32, optimizer="adamww")
     assert "adamw" in caught.value.hint
 
 

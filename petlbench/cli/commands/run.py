@@ -47,8 +47,7 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
             values[f"{group}_settings"] = assignments[group]
     absent = [name for name in ("method", "dataset") if name not in values]
     if absent and "config" not in values:
-        hint = "see petlbench run --help; or give a run file with --config"
-        raise InputError(f"Missing option '--{absent[0]}'.", hint=hint, kind="usage")
+        raise InputError(f"Missing option '--{absent[0]}'.", hint="see petlbench run --help", kind="usage")
     if dry_run:
         return _show_dry_run(api.dry_run(**values), options["cache_dir"], json)
     return show_result(api.run(**values), options["output"], json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def test_two_configurations_of_a_method_are_not_averaged(tmp_path: Path) -> None
     store(tmp_path, "linear", training={"lr": 1e-2})
     with pytest.raises(InputError, match="several configurations on digits") as caught:
         made(tmp_path)
-    assert "--where training.lr=0.001" in caught.value.hint
+    assert re.search(r"--where training\.lr=0\.0?01", caught.value.hint)  # of whichever run comes first
     assert cell(made(tmp_path, where={"training.lr": "1e-2"}), "linear", "digits").value == pytest.approx(90)
 
 
