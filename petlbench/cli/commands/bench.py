@@ -32,6 +32,8 @@ EPILOG = (
 
 _ARGUMENTS = "petlbench.arguments"
 
+_PRESETS = click.Choice(["as-published", "best-practice", "any"])
+
 
 class _Command(click.Command):
     """Remembers its arguments, to name the command that goes on from where it ends."""
@@ -49,12 +51,13 @@ class _Command(click.Command):
     "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."
 )
 @click.option(
-    "--setting",
-    type=click.Choice(["as-published", "best-practice", "any"]),
+    "--preset",
+    type=_PRESETS,
     default="any",
     show_default=True,
     help="Precision and attention kernel of --report.",
 )
+@click.option("--setting", "old_preset", type=_PRESETS, hidden=True)
 @click.option("--study", help="The study's name: its file, and MLflow's experiment.  [default: the report's, or bench]")
 @run_options
 @executor_options
@@ -72,7 +75,8 @@ def command(
     datasets: str | None,
     seeds: str | None,
     report: str | None,
-    setting: Preset,
+    preset: Preset,
+    old_preset: Preset | None,
     study: str | None,
     settings: tuple[str, ...],
     data_root: Path,
@@ -108,11 +112,13 @@ def command(
     from petlbench.study.live_table import LiveTable
     from petlbench.study.runner import Study
 
+    if old_preset is not None:
+        click.echo("--setting is called --preset now", err=True)
     name = study or report or "bench"
     found = Catalog(catalog)
     found.find("executor", executor)
     choices = BenchOptions(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
-    grids = [choices.grid(found)] if report is None else choices.grids_for(report, setting, found)
+    grids = [choices.grid(found)] if report is None else choices.grids_for(report, old_preset or preset, found)
     options = RunOptions(
         output,
         data_root,
