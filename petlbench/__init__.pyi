@@ -6,18 +6,12 @@ from .api import bench as bench
 from .api import compare as compare
 from .api import dry_run as dry_run
 from .api import estimate_memory as estimate_memory
-from .api import list_backbones as list_backbones
-from .api import list_datasets as list_datasets
-from .api import list_methods as list_methods
-from .api import list_metrics as list_metrics
-from .api import list_reports as list_reports
-from .api import list_sweeps as list_sweeps
 from .api import load as load
 from .api import load_results as load_results
-from .api import register as register
 from .api import report as report
 from .api import run as run
 from .api import sweep as sweep
+from .core.catalog import register as register
 from .core.config import RunConfig as RunConfig
 
 # What method files are made of: they import it from here alone, wherever the engine keeps it.
@@ -45,6 +39,12 @@ from .models.backbone import Backbone as Backbone
 from .models.backbone import FusedAttentionSwitch as FusedAttentionSwitch
 from .models.info import BackboneInfo as BackboneInfo
 from .models.info import LinearShape as LinearShape
+from .models.listing import list_backbones as list_backbones
+from .models.listing import list_datasets as list_datasets
+from .models.listing import list_methods as list_methods
+from .models.listing import list_metrics as list_metrics
+from .models.listing import list_reports as list_reports
+from .models.listing import list_sweeps as list_sweeps
 from .models.method import Adapted as Adapted
 from .models.method import Classifier as Classifier
 from .models.method import Companion as Companion

@@ -6,19 +6,17 @@ Names of options are those of the command line, with ``_`` for ``-``. Whatever i
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.core.catalog import Catalog, register
-from petlbench.core.entry import Kind
+from petlbench.core.catalog import Catalog, Folder, Folders, catalog_of
 from petlbench.core.environment import set_thread_defaults
-from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.errors import unknown_name
 from petlbench.core.progress_bars import shown_progress
-from petlbench.core.request import read_request, request_of
+from petlbench.core.request import request_of
 
 if TYPE_CHECKING:
     import pandas
@@ -30,9 +28,7 @@ if TYPE_CHECKING:
     from petlbench.report.document import Document
     from petlbench.results.result import Result
     from petlbench.results.table import Results
-    from petlbench.run.options import RunContext, RunOptions
     from petlbench.run.predict import Trained
-    from petlbench.run.resolve import ResolvedRun
     from petlbench.statistics.verdict import Comparison
     from petlbench.study.forecast.dry_run import DryRun
     from petlbench.sweep.outcome import SweepResult
@@ -43,24 +39,14 @@ __all__ = [
     "compare",
     "dry_run",
     "estimate_memory",
-    "list_backbones",
-    "list_datasets",
-    "list_methods",
-    "list_metrics",
-    "list_reports",
-    "list_sweeps",
     "load",
     "load_results",
-    "register",
     "report",
     "run",
     "sweep",
 ]
 
 set_thread_defaults()
-
-Folder = str | Path
-Folders = Folder | Sequence[Folder]
 
 
 def run(
@@ -97,8 +83,9 @@ def run(
         RunError: When another process works on this run, or weights cannot be fetched.
     """
     from petlbench.run.execute import execute
+    from petlbench.run.keywords import resolve_keywords, sort_options
 
-    resolved, context = _resolved(method, dataset, config, *_sorted(options, output, catalog))
+    resolved, context = resolve_keywords(method, dataset, config, *sort_options(options, output, catalog))
     with shown_progress(progress) as shown:
         return execute(resolved, replace(context, progress=shown))
 
@@ -125,30 +112,11 @@ def dry_run(
     Raises:
         InputError: When a name or a setting is wrong, or preloaded features would find no room.
     """
+    from petlbench.run.keywords import resolve_keywords, sort_options
     from petlbench.study.forecast.dry_run import dry_run
 
-    resolved, context = _resolved(method, dataset, config, *_sorted(options, output, catalog))
+    resolved, context = resolve_keywords(method, dataset, config, *sort_options(options, output, catalog))
     return dry_run(resolved, context.options.cache)
-
-
-def _resolved(
-    method: str | Method[Any] | None,
-    dataset: Any,
-    config: Folder | RunConfig | Mapping[str, Any] | None,
-    options: RunOptions,
-    values: Mapping[str, Any],
-) -> tuple[ResolvedRun, RunContext]:
-    from petlbench.run.options import RunContext
-    from petlbench.run.resolve import resolve
-
-    context = RunContext(options)
-    stored = _values_of(config)
-    if "training" in stored and "training" in values:
-        values = {**values, "training": {**stored["training"], **values["training"]}}
-    request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
-    if request.dataset is None:
-        raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
-    return resolve(request, context.catalog, options.data_root), context
 
 
 def adapt(
@@ -179,10 +147,11 @@ def adapt(
     """
     from petlbench.models.adapted_model import adapt_model
     from petlbench.models.method import Method, load_method
+    from petlbench.run.keywords import with_card
 
     if isinstance(method, str):
-        method = load_method(_catalog(catalog).find("method", method))
-    chosen = method if isinstance(method, Method) else _with_card(method)(**settings)
+        method = load_method(catalog_of(catalog).find("method", method))
+    chosen = method if isinstance(method, Method) else with_card(method)(**settings)
     return adapt_model(model, chosen, num_classes)
 
 
@@ -202,7 +171,7 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
     from petlbench.run.load import restore
     from petlbench.run.predict import Trained
 
-    return Trained(restore(find_run(str(run), Path(results)).final, _catalog(catalog), device=device))
+    return Trained(restore(find_run(str(run), Path(results)).final, catalog_of(catalog), device=device))
 
 
 def estimate_memory(
@@ -238,7 +207,7 @@ def estimate_memory(
     from petlbench.study.forecast.memory import Extras, predict_rows
     from petlbench.study.grid import Grid
 
-    catalogs = _catalog(catalog)
+    catalogs = catalog_of(catalog)
     names = _names(methods, catalogs)
     request = request_of({"device": "cuda", "method": names[0], **options}, "estimate_memory()")
     extras = Extras(budget=budget)
@@ -288,6 +257,7 @@ def bench(
         InputError: When a name, a setting or a dataset is wrong.
     """
     from petlbench.results.table import load_results
+    from petlbench.run.keywords import dataset_names, sort_options
     from petlbench.study.carry_out import carry_out, plan_runs
     from petlbench.study.executors.base import ExecutorOptions
     from petlbench.study.grid import Grid
@@ -295,10 +265,10 @@ def bench(
     from petlbench.study.runner import Study
     from petlbench.study.status import StudyObserver
 
-    run_options, values = _sorted(options, output, catalog)
+    run_options, values = sort_options(options, output, catalog)
     names = _names(methods, Catalog(run_options.catalogs))
     request = request_of({"method": names[0], **values}, "bench()")
-    grid = Grid(names, _datasets(datasets, run_options), list(seeds), request)
+    grid = Grid(names, dataset_names(datasets, run_options), list(seeds), request)
     plans = plan_runs(study, [grid], run_options)
     studies = [Study(name, runs, run_options, timeout, retry_failed, max(1, workers)) for name, runs in plans.items()]
     with LiveTable() if progress else nullcontext(StudyObserver()) as observer:
@@ -348,19 +318,20 @@ def sweep(
     Raises:
         InputError: When a name, a setting or a dataset is wrong.
     """
+    from petlbench.run.keywords import dataset_names, sort_options
     from petlbench.study.executors.base import ExecutorOptions
     from petlbench.sweep.outcome import SweepResult
     from petlbench.sweep.spec import load_sweep
     from petlbench.sweep.sweep import SweepObserver, SweepOptions, carry_out, plan_searches
     from petlbench.sweep.trial_lines import TrialLines
 
-    run_options, values = _sorted(options, output, catalog)
+    run_options, values = sort_options(options, output, catalog)
     catalogs = Catalog(run_options.catalogs)
     track = None if search_sizes is None else "tuned" if search_sizes else "matched"
     changes = {name: value for name, value in (("trials", trials), ("track", track)) if value is not None}
     requests = [
         request_of({**values, "method": method, "dataset": dataset}, "sweep()")
-        for dataset in _datasets(datasets, run_options)
+        for dataset in dataset_names(datasets, run_options)
         for method in _names(methods, catalogs)
     ]
     card = load_sweep(catalogs.find("sweep", sweep), **changes)
@@ -393,7 +364,7 @@ def report(
     for option in options:
         if option not in names:
             raise unknown_name("option of report()", option, names)
-    catalogs = _catalog(catalog)
+    catalogs = catalog_of(catalog)
     with shown_progress(progress) as shown:
         return build_report(load_report(catalogs, name), ReportRequest(str(results), **options), catalogs, shown)
 
@@ -446,87 +417,8 @@ def compare(
     from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())
-    score = _catalog(catalog).load("metric", metric, Metric)
+    score = catalog_of(catalog).load("metric", metric, Metric)
     return compare_methods(load_results(results, study), (a, b), datasets, score)
-
-
-class Names(list[str]):
-    """Names in a catalogue, in alphabetical order; `to_dataframe` has what is known of each.
-
-    Args:
-        rows: One a name, each with ``name`` and ``title``.
-    """
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(row["name"] for row in rows)
-        self._rows = rows
-
-    def to_dataframe(self) -> pandas.DataFrame:
-        """One row a name: ``name``, ``title``, ``file`` and the fields of its card."""
-        import pandas
-
-        return pandas.DataFrame(self._rows)
-
-
-def list_methods(catalog: Folders = ()) -> Names:
-    """The names of all methods, with their cards in ``.to_dataframe()``."""
-    return _listed("method", catalog)
-
-
-def list_datasets(catalog: Folders = ()) -> Names:
-    """The names of all datasets, with their cards in ``.to_dataframe()``."""
-    return _listed("dataset", catalog)
-
-
-def list_sweeps(catalog: Folders = ()) -> Names:
-    """The names of all searches, with their files in ``.to_dataframe()``."""
-    return _listed("sweep", catalog)
-
-
-def list_reports(catalog: Folders = ()) -> Names:
-    """The names of all reports, with their files in ``.to_dataframe()``."""
-    return _listed("report", catalog)
-
-
-def list_metrics(catalog: Folders = ()) -> Names:
-    """The names of all metrics, with their titles and directions in ``.to_dataframe()``."""
-    return _listed("metric", catalog)
-
-
-def list_backbones(pattern: str = "") -> Names:
-    """The names of the backbones that can be adapted: timm's vision transformers, and the one that travels along.
-
-    Args:
-        pattern: Text that a name has to hold, or a pattern with ``*``.
-    """
-    from petlbench.models.registry import list_vision_transformers
-
-    return Names([{"name": name, "title": name} for name in list_vision_transformers(pattern)])
-
-
-def _listed(kind: Kind, catalog: Folders) -> Names:
-    entries = _catalog(catalog).entries(kind).values()
-    rows = [{"name": e.name, "title": e.title, "file": str(e.file), **e.card} for e in entries]
-    return Names([{**row, "name": entry.name} for row, entry in zip(rows, entries, strict=True)])
-
-
-def _datasets(datasets: Any, options: RunOptions) -> list[str]:
-    """One or several datasets as requests name them."""
-    several = datasets if isinstance(datasets, list | tuple) and not _is_pairs(datasets) else [datasets]
-    return [_named(None, dataset, options)["dataset"] for dataset in several]
-
-
-def _is_pairs(datasets: Sequence[Any]) -> bool:
-    """Whether a sequence is one dataset, of pairs of image and label, rather than several."""
-    return bool(datasets) and isinstance(datasets[0], list | tuple) and len(datasets[0]) == 2
-
-
-def _catalog(folders: Folders) -> Catalog:
-    return Catalog(_folders(folders))
-
-
-def _folders(folders: Folders) -> tuple[Path, ...]:
-    return (Path(folders),) if isinstance(folders, str | Path) else tuple(Path(folder) for folder in folders)
 
 
 def _names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
@@ -535,56 +427,3 @@ def _names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
         return list(catalog.entries("method"))
     names = methods.split(",") if isinstance(methods, str) else methods
     return list(dict.fromkeys(catalog.find("method", name.strip()).name for name in names))
-
-
-def _sorted(options: Mapping[str, Any], output: Folder, catalog: Folders) -> tuple[RunOptions, dict[str, Any]]:
-    """What says where runs read and write, apart from what says how they are to be."""
-    from petlbench.core.environment import default_cache_dir, default_data_root
-    from petlbench.run.options import RunOptions
-
-    defaults = {"data_root": default_data_root(), "cache_dir": default_cache_dir()}
-    names = {each.name for each in fields(RunOptions)} - {"reveal_test", "experiment", "group"}
-    chosen = {name: value for name, value in options.items() if name in names}
-    paths = {name: Path(chosen.get(name, value)) for name, value in defaults.items()}
-    run_options = RunOptions(**{**chosen, **paths, "output": Path(output), "catalogs": _folders(catalog)})
-    return run_options, {name: value for name, value in options.items() if name not in names}
-
-
-def _values_of(config: Folder | RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields of a request from a run file, a config or a mapping."""
-    if config is None:
-        return {}
-    if isinstance(config, str | Path):
-        return read_request(Path(config))
-    values = dict(config if isinstance(config, Mapping) else config.model_dump(mode="json"))
-    return {name: value for name, value in values.items() if value != ""}  # a config writes "" for what there is not
-
-
-def _named(method: str | Method[Any] | None, dataset: Any, options: RunOptions) -> dict[str, Any]:
-    """Method and dataset as a request names them; what was written in Python is registered or kept first."""
-    values: dict[str, Any] = {}
-    if isinstance(method, str):
-        values["method"] = method
-    elif method is not None:
-        register(_with_card(type(method)))
-        values |= {"method": method.card.name, "method_settings": method.settings.model_dump(mode="json")}
-    if isinstance(dataset, str | os.PathLike):
-        values["dataset"] = str(dataset)
-    elif dataset is not None:
-        from petlbench.data.from_python import keep_dataset
-
-        values["dataset"] = str(keep_dataset(dataset, options.output / "datasets"))
-    return values
-
-
-def _with_card(method: type[Method[Any]]) -> type[Method[Any]]:
-    """A method's class, which gets a card from its own name where it was written without one."""
-    import re
-
-    from petlbench.core.entry import MethodCard
-
-    if "card" not in vars(method):
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", method.__name__).lower()
-        summary = (method.__doc__ or "").strip().partition("\n")[0]
-        method.card = MethodCard(name=name, title=method.__name__, family="own", year=0, paper="", summary=summary)
-    return method

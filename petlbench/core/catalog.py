@@ -20,9 +20,11 @@ from petlbench.core.entry import KIND_SPECS, Card, Entry, Kind, shipped_folder
 from petlbench.core.entry_files import read_entries
 from petlbench.core.errors import InputError, unknown_name
 
-__all__ = ["Catalog", "register"]
+__all__ = ["Catalog", "Folder", "Folders", "catalog_of", "folders_of", "register"]
 
 T = TypeVar("T")
+Folder = str | Path
+Folders = Folder | Sequence[Folder]
 
 _LOCAL = Path("petlbench_catalog")
 
@@ -170,3 +172,13 @@ def _taken_twice(first: Entry, second: Entry) -> InputError:
         hint="rename one of the two; no entry overrides another",
         kind="duplicate_name",
     )
+
+
+def catalog_of(folders: Folders) -> Catalog:
+    """The catalogues, with one or several folders of the user's own."""
+    return Catalog(folders_of(folders))
+
+
+def folders_of(folders: Folders) -> tuple[Path, ...]:
+    """One or several folders as paths."""
+    return (Path(folders),) if isinstance(folders, str | Path) else tuple(Path(folder) for folder in folders)

@@ -1,0 +1,82 @@
+"""The names in the catalogues, with what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.catalog import Folders, catalog_of
+from petlbench.core.entry import Kind
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "Names",
+    "list_backbones",
+    "list_datasets",
+    "list_methods",
+    "list_metrics",
+    "list_reports",
+    "list_sweeps",
+]
+
+
+class Names(list[str]):
+    """Names in a catalogue, in alphabetical order; `to_dataframe` has what is known of each.
+
+    Args:
+        rows: One a name, each with ``name`` and ``title``.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(row["name"] for row in rows)
+        self._rows = rows
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a name: ``name``, ``title``, ``file`` and the fields of its card."""
+        import pandas
+
+        return pandas.DataFrame(self._rows)
+
+
+def list_methods(catalog: Folders = ()) -> Names:
+    """The names of all methods, with their cards in ``.to_dataframe()``."""
+    return _listed("method", catalog)
+
+
+def list_datasets(catalog: Folders = ()) -> Names:
+    """The names of all datasets, with their cards in ``.to_dataframe()``."""
+    return _listed("dataset", catalog)
+
+
+def list_sweeps(catalog: Folders = ()) -> Names:
+    """The names of all searches, with their files in ``.to_dataframe()``."""
+    return _listed("sweep", catalog)
+
+
+def list_reports(catalog: Folders = ()) -> Names:
+    """The names of all reports, with their files in ``.to_dataframe()``."""
+    return _listed("report", catalog)
+
+
+def list_metrics(catalog: Folders = ()) -> Names:
+    """The names of all metrics, with their titles and directions in ``.to_dataframe()``."""
+    return _listed("metric", catalog)
+
+
+def list_backbones(pattern: str = "") -> Names:
+    """The names of the backbones that can be adapted: timm's vision transformers, and the one that travels along.
+
+    Args:
+        pattern: Text that a name has to hold, or a pattern with ``*``.
+    """
+    from petlbench.models.registry import list_vision_transformers
+
+    return Names([{"name": name, "title": name} for name in list_vision_transformers(pattern)])
+
+
+def _listed(kind: Kind, catalog: Folders) -> Names:
+    entries = catalog_of(catalog).entries(kind).values()
+    rows = [{"name": e.name, "title": e.title, "file": str(e.file), **e.card} for e in entries]
+    return Names([{**row, "name": entry.name} for row, entry in zip(rows, entries, strict=True)])

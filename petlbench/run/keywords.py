@@ -1,0 +1,103 @@
+"""From keywords of the Python API to a request: what was written in Python is registered, or kept as files, first."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.catalog import Folder, Folders, folders_of, register
+from petlbench.core.entry import MethodCard
+from petlbench.core.environment import default_cache_dir, default_data_root
+from petlbench.core.errors import InputError
+from petlbench.core.request import read_request, request_of
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.resolve import ResolvedRun, resolve
+
+if TYPE_CHECKING:
+    from petlbench.core.config import RunConfig
+    from petlbench.models.method import Method
+
+__all__ = ["dataset_names", "resolve_keywords", "sort_options", "with_card"]
+
+
+def sort_options(options: Mapping[str, Any], output: Folder, catalog: Folders) -> tuple[RunOptions, dict[str, Any]]:
+    """What says where runs read and write, apart from what says how they are to be."""
+    from petlbench.run.options import RunOptions
+
+    defaults = {"data_root": default_data_root(), "cache_dir": default_cache_dir()}
+    names = {each.name for each in fields(RunOptions)} - {"reveal_test", "experiment", "group"}
+    chosen = {name: value for name, value in options.items() if name in names}
+    paths = {name: Path(chosen.get(name, value)) for name, value in defaults.items()}
+    run_options = RunOptions(**{**chosen, **paths, "output": Path(output), "catalogs": folders_of(catalog)})
+    return run_options, {name: value for name, value in options.items() if name not in names}
+
+
+def _values_of(config: Folder | RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields of a request from a run file, a config or a mapping."""
+    if config is None:
+        return {}
+    if isinstance(config, str | Path):
+        return read_request(Path(config))
+    values = dict(config if isinstance(config, Mapping) else config.model_dump(mode="json"))
+    return {name: value for name, value in values.items() if value != ""}  # a config writes "" for what there is not
+
+
+def _named(method: str | Method[Any] | None, dataset: Any, options: RunOptions) -> dict[str, Any]:
+    """Method and dataset as a request names them; what was written in Python is registered or kept first."""
+    values: dict[str, Any] = {}
+    if isinstance(method, str):
+        values["method"] = method
+    elif method is not None:
+        register(with_card(type(method)))
+        values |= {"method": method.card.name, "method_settings": method.settings.model_dump(mode="json")}
+    if isinstance(dataset, str | os.PathLike):
+        values["dataset"] = str(dataset)
+    elif dataset is not None:
+        from petlbench.data.from_python import keep_dataset
+
+        values["dataset"] = str(keep_dataset(dataset, options.output / "datasets"))
+    return values
+
+
+def with_card(method: type[Method[Any]]) -> type[Method[Any]]:
+    """A method's class, which gets a card from its own name where it was written without one."""
+    if "card" not in vars(method):
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", method.__name__).lower()
+        summary = (method.__doc__ or "").strip().partition("\n")[0]
+        method.card = MethodCard(name=name, title=method.__name__, family="own", year=0, paper="", summary=summary)
+    return method
+
+
+def dataset_names(datasets: Any, options: RunOptions) -> list[str]:
+    """One or several datasets as requests name them."""
+    several = datasets if isinstance(datasets, list | tuple) and not _is_pairs(datasets) else [datasets]
+    return [_named(None, dataset, options)["dataset"] for dataset in several]
+
+
+def _is_pairs(datasets: Sequence[Any]) -> bool:
+    """Whether a sequence is one dataset, of pairs of image and label, rather than several."""
+    return bool(datasets) and isinstance(datasets[0], list | tuple) and len(datasets[0]) == 2
+
+
+def resolve_keywords(
+    method: str | Method[Any] | None,
+    dataset: Any,
+    config: Folder | RunConfig | Mapping[str, Any] | None,
+    options: RunOptions,
+    values: Mapping[str, Any],
+) -> tuple[ResolvedRun, RunContext]:
+    """The run that keywords mean, and what goes along with it."""
+    from petlbench.run.options import RunContext
+
+    context = RunContext(options)
+    stored = _values_of(config)
+    if "training" in stored and "training" in values:
+        values = {**values, "training": {**stored["training"], **values["training"]}}
+    request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
+    if request.dataset is None:
+        raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
+    return resolve(request, context.catalog, options.data_root), context
