@@ -26,8 +26,6 @@ __all__ = ["dataset_names", "resolve_keywords", "sort_options", "with_card"]
 
 def sort_options(options: Mapping[str, Any], output: Folder, catalog: Folders) -> tuple[RunOptions, dict[str, Any]]:
     """What says where runs read and write, apart from what says how they are to be."""
-    from petlbench.run.options import RunOptions
-
     defaults = {"data_root": default_data_root(), "cache_dir": default_cache_dir()}
     names = {each.name for each in fields(RunOptions)} - {"reveal_test", "experiment", "group"}
     chosen = {name: value for name, value in options.items() if name in names}
@@ -91,10 +89,9 @@ def resolve_keywords(
     values: Mapping[str, Any],
 ) -> tuple[ResolvedRun, RunContext]:
     """The run that keywords mean, and what goes along with it."""
-    from petlbench.run.options import RunContext
-
     context = RunContext(options)
-    stored = _values_of(config)
+    given = values.get("training", {})  # goes before what a run file writes flat, outside its training table
+    stored = {name: value for name, value in _values_of(config).items() if name not in given}
     if "training" in stored and "training" in values:
         values = {**values, "training": {**stored["training"], **values["training"]}}
     request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")

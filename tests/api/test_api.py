@@ -76,6 +76,8 @@ def test_a_run_file_is_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert document["run_id"] == plan.config.run_id
     assert plan.config.method_settings["rank"] == 2
     assert pb.dry_run(config=plan.config).config == plan.config
+    assert run_command(["run", "--config", str(file), "--dry-run", "--json", "--epochs", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["training"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(
