@@ -15,8 +15,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import to_rgb
-from petlbench.data.readers.base import Reader, Source
-from petlbench.data.readers.registry import check_settings, load_reader, recognise
+from petlbench.data.readers.base import Reader, Source, check_settings, load_reader, recognise
 from petlbench.data.record import Record, images_by_class
 from petlbench.data.tasks.base import TaskType, task_of
 

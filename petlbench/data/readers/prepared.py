@@ -158,12 +158,10 @@ class PreparedReader(ImageFiles):
         folder, card = source.path, source.card
         prepared = read_prepared(folder)
         if prepared is None or card is None:
-            home = f"; official page: {source.home}" if source.home else ""
-            raise InputError(
+            raise source.missing(
                 f"the dataset '{source.name}' is not prepared: there is no {folder / PREPARED_FILE}",
-                hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already"
-                f"; another folder of datasets is named with --data-root{home}",
-                kind="data_missing",
+                f"petlbench data prepare {source.name}, with --from DIR where you have the official files already; "
+                "another folder of datasets is named with --data-root",
             )
         if prepared.card_version != card.version:
             raise other_card(prepared, card)
