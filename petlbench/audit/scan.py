@@ -15,8 +15,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import Fingerprint, fingerprint
 from petlbench.data.images.dicom import is_dicom
-from petlbench.data.reading import map_images
-from petlbench.data.record import Record
+from petlbench.data.record import Record, map_images
 
 __all__ = ["FileFacts", "GreyLevels", "ImageStatistics", "Scan", "scan_images"]
 

@@ -88,6 +88,13 @@ class OfficialFile(_Part):
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$", description="Checksum where that is published.")
     bytes: Number | None = Field(default=None, description="Size.")
 
+    @property
+    def checksum(self) -> str | None:
+        """The checksum with its kind in front, such as ``sha256:…``; None where none is known."""
+        if self.sha256 is not None:
+            return f"sha256:{self.sha256}"
+        return f"md5:{self.md5}" if self.md5 is not None else None
+
 
 class DatasetCard(_Part):
     """What is known of a dataset: its classes, source, licence, reader, split and expected counts."""

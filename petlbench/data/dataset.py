@@ -98,13 +98,10 @@ class Dataset:
         Raises:
             InputError: When the image is absent, empty, cut off or broken; the message names the file.
         """
-        return to_rgb(self.open_deep(record))
+        return to_rgb(self.reader.open(record))
 
     def open_deep(self, record: Record) -> Image:
-        """Return one image as deep as its file is, for what resizes it.
-
-        As `open`, but in mode F, with greys from 0 to 255, where the file's greys have more than 8 bits.
-        """
+        """Return one image as `open` does, but in mode F, greys from 0 to 255, where the file's have over 8 bits."""
         return self.reader.open(record)
 
     def file(self, record: Record) -> Path | None:

@@ -12,8 +12,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.images.facts import ImageFacts, read_size
-from petlbench.data.reading import map_images
-from petlbench.data.record import SPLITS, Record
+from petlbench.data.record import SPLITS, Record, map_images
 from petlbench.data.splits import SplitScheme, assign_splits
 
 __all__ = ["Overview", "Spread", "overview_of"]

@@ -71,12 +71,9 @@ def archive_parts(archive: Path) -> tuple[Path, ...]:
     """
     if not archive.name.lower().endswith(".zip.001"):
         return (archive,)
-    stem = archive.name.removesuffix(".001")
-    numbered = {
-        int(file.suffix[1:]): file
-        for file in archive.parent.iterdir()
-        if file.name.startswith(stem + ".") and file.stem == stem and file.suffix[1:].isdecimal()
-    }
+    stem = archive.name[: -len(".001")]
+    files = (file for file in archive.parent.iterdir() if file.stem == stem and file.suffix[1:].isdecimal())
+    numbered = {int(file.suffix[1:]): file for file in files}
     absent = [number for number in range(1, max(numbered) + 1) if number not in numbered]
     if absent:
         raise InputError(
@@ -109,10 +106,6 @@ class JoinedFile(io.RawIOBase):
         """It is."""
         return True
 
-    def tell(self) -> int:
-        """Return the position in bytes from the start of the first file."""
-        return self._position
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a position."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
@@ -124,11 +117,9 @@ class JoinedFile(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read from the piece that holds the position, at most to its end."""
         part = bisect_right(self._starts, self._position) - 1
-        stream = self._streams[part]
-        stream.seek(self._position - self._starts[part])
-        end = self._starts[part + 1] if part + 1 < len(self._starts) else self._size
-        count = max(0, min(memoryview(buffer).nbytes, end - self._position))
-        content = stream.read(count)
+        self._streams[part].seek(self._position - self._starts[part])
+        # A stream ends with its piece: what is read behind the last one is nothing.
+        content = self._streams[part].read(memoryview(buffer).nbytes)
         memoryview(buffer).cast("B")[: len(content)] = content
         self._position += len(content)
         return len(content)

@@ -127,7 +127,7 @@ def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list
         else:
             path = folder / file.name
             folder.mkdir(parents=True, exist_ok=True)
-            download(address, path, sources.progress, checksum=_checksum(file), size=file.bytes)
+            download(address, path, sources.progress, checksum=file.checksum, size=file.bytes)
         paths.append(path)
     return paths
 
@@ -190,10 +190,7 @@ class _Unpacked:
 
     def _sizes(self) -> Mapping[str, list[int]]:
         """The archives that are unpacked, with the sizes of their pieces in bytes."""
-        if not self._state.is_file():
-            return {}
-        sizes: dict[str, list[int]] = json.loads(self._state.read_text(encoding="utf-8"))
-        return sizes
+        return json.loads(self._state.read_text(encoding="utf-8")) if self._state.is_file() else {}
 
 
 def _merge(fresh: Path, folder: Path, archive: Path) -> None:
@@ -213,20 +210,13 @@ def _merge(fresh: Path, folder: Path, archive: Path) -> None:
     shutil.rmtree(fresh)
 
 
-def _checksum(file: OfficialFile) -> str | None:
-    """Return the checksum that a card knows, with its kind in front."""
-    if file.sha256 is not None:
-        return f"sha256:{file.sha256}"
-    return f"md5:{file.md5}" if file.md5 is not None else None
-
-
 def require_official(path: Path, file: OfficialFile, progress: Progress) -> None:
     """Compare a file's size and checksum, which takes time, with what the card knows of it.
 
     Raises:
         InputError: When one is another.
     """
-    size, checksum = path.stat().st_size, _checksum(file)
+    size, checksum = path.stat().st_size, file.checksum
     if file.bytes is not None and size != file.bytes:
         raise _other_file(path, f"{size} bytes", f"{file.bytes} bytes", file)
     if checksum is None:

@@ -34,8 +34,7 @@ from petlbench.data.readers.prepared import (
     read_prepared,
     table_bytes,
 )
-from petlbench.data.reading import map_images, refusal
-from petlbench.data.record import SPLITS, Record, images_by_class
+from petlbench.data.record import SPLITS, Record, images_by_class, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType, task_of
 

@@ -18,8 +18,7 @@ from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
 from petlbench.data.images.walk import files_below
 from petlbench.data.layout import Layout, ends_with, fill, names_in
-from petlbench.data.official.join import ImageEntry, join
-from petlbench.data.official.tables import read_header
+from petlbench.data.official.tables import ImageEntry, join, read_header
 from petlbench.data.record import Record
 
 __all__ = ["OfficialImages", "read_official"]

@@ -18,10 +18,9 @@ from petlbench.data.images.facts import ImageFacts
 from petlbench.data.official.fetch import require_official
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.prepared import PreparedReader
-from petlbench.data.reading import map_images
-from petlbench.data.record import Record
+from petlbench.data.record import Record, map_images
 
-__all__ = ["Fault", "Verified", "verify_dataset", "verify_prepared"]
+__all__ = ["Fault", "Verified", "verify_dataset"]
 
 FaultKind = Literal["count", "missing", "size", "checksum", "unreadable", "manifest"]
 
@@ -52,7 +51,7 @@ class Verified:
     what: str = "images"
 
 
-def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress: Progress) -> Verified:
+def _verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress: Progress) -> Verified:
     """Read every image of a prepared dataset, and every manifest in its folder, and return what differs."""
 
     def check(record: Record) -> Fault | None:
@@ -76,8 +75,8 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
     name, card = find_card(reference, catalog=catalog)
     folder = data_root / name
     if card is not None and card.layout is not None:
-        return verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
-    if card is not None and any(file.sha256 or file.md5 for file in card.files):
+        return _verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
+    if card is not None and any(file.checksum for file in card.files):
         return _verify_files(name, card, folder, progress)
     raise InputError(
         f"nothing was written down of the files of '{name}' that they could be compared with",

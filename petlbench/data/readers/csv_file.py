@@ -115,14 +115,15 @@ class CsvReader(ImageFiles):
     def _inside(self, line: int, text: str, root: Path) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
         windows = PureWindowsPath(text)
+        hint = f"give paths relative to {self.root} that stay in it"
         if PurePosixPath(text).is_absolute() or windows.drive or windows.root:
-            raise self._outside(line, text, "is absolute")
+            raise self._wrong(line, f"names '{text}', which is absolute", kind="path_outside", hint=hint)
         try:
             file = (root / text).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise self._wrong(line, f"names '{text}', which is no path: {error}", kind="missing_image") from error
         if not file.is_relative_to(root):
-            raise self._outside(line, text, f"leads out of {root}")
+            raise self._wrong(line, f"names '{text}', which leads out of {root}", kind="path_outside", hint=hint)
         # Only a path without ".." may be tidied as text: behind a link, "link/.." is not the folder it seems.
         return file.relative_to(root).as_posix() if ".." in PurePosixPath(text).parts else posixpath.normpath(text)
 
@@ -133,12 +134,8 @@ class CsvReader(ImageFiles):
             for what in ("label", "split", "group"):
                 ours, theirs = getattr(earlier.record, what), getattr(row.record, what)
                 if ours != theirs:
-                    raise self._wrong(
-                        row.line,
-                        f"gives '{row.record.path}' the {what} '{theirs or ''}', "
-                        f"but line {earlier.line} gives it '{ours or ''}'",
-                        kind="duplicate_image",
-                    )
+                    fault = f"gives '{row.record.path}' the {what} '{theirs or ''}', but line {earlier.line} gives it"
+                    raise self._wrong(row.line, f"{fault} '{ours or ''}'", kind="duplicate_image")
         return list(first.values())
 
     def _require_images(self, rows: Sequence[_Row]) -> None:
@@ -152,10 +149,6 @@ class CsvReader(ImageFiles):
             kind="missing_image",
             hint=f"paths are relative to {self.root}, with forward slashes and suffix",
         )
-
-    def _outside(self, line: int, text: str, why: str) -> InputError:
-        hint = f"give paths relative to {self.root} that stay in it"
-        return self._wrong(line, f"names '{text}', which {why}", kind="path_outside", hint=hint)
 
     def _wrong(self, line: int, what: str, *, kind: str, hint: str = "correct or remove the row") -> InputError:
         return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)
