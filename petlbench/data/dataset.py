@@ -131,16 +131,6 @@ class DatasetInfo:
     settings: Mapping[str, Any]
     dataset: Dataset | None = None
 
-    @property
-    def readable(self) -> bool:
-        """Whether the images are there."""
-        return self.dataset is not None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a label is a position in it."""
-        return self.card.classes
-
 
 def require_same_classes(name: str, classes: Sequence[str], expected: Sequence[str]) -> None:
     """Refuse an external test set of that name whose classes are not those that a run learns, in any order.

@@ -234,15 +234,12 @@ def _write(
     progress: Progress,
 ) -> None:
     for info, path in entries:
-        file, rest = folder / path, info.file_size
+        file = folder / path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            # An entry gives no more bytes than it declares, against which the bounds were checked.
             with package.open(info) as source, file.open("xb") as target:
-                while block := source.read(_BLOCK):
-                    rest -= len(block)
-                    if rest < 0:  # the bounds were checked against what an entry says that it has
-                        raise _too_much(archive, "more bytes than an entry declares", f"{info.file_size:,}")
-                    target.write(block)
+                shutil.copyfileobj(source, target, _BLOCK)
         except (FileExistsError, NotADirectoryError) as error:
             raise _refused(archive, info.filename, "is a file and a folder at once") from error
         progress.advance()

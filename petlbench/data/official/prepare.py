@@ -17,7 +17,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
-from petlbench.data.dataset import Dataset, describe_dataset, find_card, official_files, open_dataset
+from petlbench.data.dataset import Dataset, find_card, official_files, open_dataset
 from petlbench.data.duplicates import near_duplicate_groups
 from petlbench.data.images.facts import ImageFacts, read_facts
 from petlbench.data.manifest import manifest_digest, manifest_of, split_digest, write_manifest
@@ -118,8 +118,7 @@ def prepare_dataset(
             hint=f"petlbench data info {reference}",
             kind="nothing_to_prepare",
         )
-    if settings:
-        describe_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
+    official = official_files(reference, catalog=catalog, data_root=data_root, settings=settings)
     source = options.source.expanduser() if options.source is not None else None
     sources = Sources(name, card, (data_root / name).resolve(), source, options.mirror, progress)
     check_writable(sources.folder, what="data folder", option="--data-root")
@@ -127,7 +126,7 @@ def prepare_dataset(
         if card.layout is not None:
             task = task_of(name, card, catalog)
             return _prepare_layout(sources, task, workers, options)
-        files = place_files(sources, official_files(reference, catalog=catalog, data_root=data_root, settings=settings))
+        files = place_files(sources, official)
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     return Preparation(name, sources.folder, len(dataset.records), True, None, files, card.unverified)
 
