@@ -21,6 +21,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.files import existing_part
 from petlbench.core.progress import Progress
 from petlbench.core.units import readable_size
+from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import NOT_DATA
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class JoinedFile(io.RawIOBase):
     def __init__(self, files: Sequence[Path]) -> None:
         self._streams: list[IO[bytes]] = []
         try:
-            self._streams += (file.open("rb") for file in files)
-        except OSError:
+            self._streams += (open_file(file, what="archive") for file in files)
+        except InputError:
             self.close()
             raise
         ends = list(accumulate(file.stat().st_size for file in files))

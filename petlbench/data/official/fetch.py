@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
+from petlbench.core.user_files import read_json
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.official.archives import archive_parts, is_archive, is_piece, unpack
 from petlbench.data.official.download import download
@@ -190,7 +192,9 @@ class _Unpacked:
 
     def _sizes(self) -> Mapping[str, list[int]]:
         """The archives that are unpacked, with the sizes of their pieces in bytes."""
-        return json.loads(self._state.read_text(encoding="utf-8")) if self._state.is_file() else {}
+        with suppress(InputError):  # what cannot be read is unpacked again
+            return read_json(self._state)
+        return {}
 
 
 def _merge(fresh: Path, folder: Path, archive: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import regex
+
 from petlbench.core.errors import InputError
-from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, names_in
+from petlbench.core.user_files import read_bytes
+from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, match_pattern, names_in
 from petlbench.data.readers.csv_file import read_lines
 
 __all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
 
+_TEXT_LIMIT = 1 << 20
+"""Bytes of a free text that stands for one row; reports of one patient have some thousand."""
 EXCEL_SUFFIXES = frozenset((".xlsx", ".xlsm"))
 
 
@@ -100,7 +106,7 @@ def _files(table: TableSource, root: Path, paths: Sequence[str], name: str) -> l
             kind="missing_file",
         )
     if len(files) > 1 and "*" not in table.file:
-        if any(file.read_bytes() != files[0].read_bytes() for file in files):
+        if any(read_bytes(file, what="table") != read_bytes(files[0], what="table") for file in files):
             places = " and ".join(str(file) for file in files[:2])
             raise InputError(f"the table {table.file} is there twice: {places} differ", kind="bad_table")
         return files[:1]
@@ -136,11 +142,9 @@ def _rows(table: TableSource, file: Path) -> list[Row]:
 
 
 def _text_row(file: Path, pattern: str) -> Row:
-    try:
-        match = re.search(pattern, file.read_text(encoding="utf-8", errors="replace"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}", kind="missing_file") from error
-    groups = match.groupdict(default="") if match else dict.fromkeys(re.compile(pattern).groupindex, "")
+    text = read_bytes(file, what="table", limit=_TEXT_LIMIT).decode("utf-8", errors="replace")
+    match = match_pattern(pattern, text, somewhere=True)
+    groups = match.groupdict(default="") if match else dict.fromkeys(regex.compile(pattern).groupindex, "")
     return Row(file, 1, {**groups, "stem": file.stem})
 
 
@@ -259,8 +263,6 @@ def read_header(file: Path, separator: str = ",") -> list[str]:
 
 def _lines(file: Path, separator: str, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, stripped cells)."""
-    if not file.is_file():
-        raise InputError(f"the table {file} does not exist", kind="missing_file")
     if file.suffix.lower() in EXCEL_SUFFIXES:
         yield from _excel_lines(file, sheet)
         return
@@ -280,7 +282,7 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
             kind="missing_package",
         ) from error
     try:
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(io.BytesIO(read_bytes(file, what="table")), read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
         raise InputError(f"{file} cannot be read as an Excel file: {error}", kind="bad_table") from error
     with closing(book):

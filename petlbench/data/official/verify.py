@@ -11,13 +11,15 @@ from typing import Literal
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
+from petlbench.core.user_files import inside
+from petlbench.core.user_files import read_bytes as read_file
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import find_card
 from petlbench.data.images.decode import decode_image, read_bytes
 from petlbench.data.images.facts import ImageFacts
 from petlbench.data.official.fetch import require_official
 from petlbench.data.readers.base import Source
-from petlbench.data.readers.prepared import PreparedReader
+from petlbench.data.readers.prepared import PREPARED_FILE, PreparedReader
 from petlbench.data.record import Record, map_images
 
 __all__ = ["Fault", "Verified", "verify_dataset"]
@@ -120,8 +122,8 @@ def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
 
 def _manifest_faults(reader: PreparedReader, folder: Path) -> Iterator[Fault]:
     for scheme, split in reader.prepared.splits.items():
-        file = folder / split.file
-        digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+        file = inside(folder, split.file, what=f"splits.{scheme}.file of {folder / PREPARED_FILE}")
+        digest = hashlib.sha256(read_file(file)).hexdigest() if file.is_file() else "none"
         if digest != split.sha256:
             message = f"the manifest {file} of the split {scheme} has the checksum {digest}, not {split.sha256}"
             yield Fault("manifest", str(file), message)

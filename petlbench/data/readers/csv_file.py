@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.readers.base import ImageFiles, ReaderCard, ReaderSettings, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 
@@ -50,7 +52,12 @@ class CsvReader(ImageFiles):
     Settings = CsvSettings
 
     def __init__(self, source: Source) -> None:
-        self._file = source.path if source.card is None else source.folder() / source.card.reader.file
+        self._file = source.path
+        if source.card is not None:
+            what = f"[reader] file of the card of '{source.name}'"
+            self._file = inside(source.folder(), source.card.reader.file, what=what)
+            if not self._file.exists():
+                raise source.missing(f"the table of '{source.name}' is missing: {self._file}", "put it there")
         self.root = self._file.parent
         self._settings: CsvSettings = source.settings
         rows = list(self._rows())
@@ -161,7 +168,7 @@ def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str
         InputError: When the file cannot be read, is not UTF-8 or no CSV; the line is named.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(open_file(file, what="table", limit=TEXT_LIMIT), "utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=separator, strict=True)
             for cells in reader:
                 yield reader.line_num, cells
@@ -170,5 +177,3 @@ def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str
     except csv.Error as error:
         message = f"{file}, line {reader.line_num}: {error}"
         raise InputError(message, hint="correct or remove the row", kind="bad_csv") from error
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}", kind="data_missing") from error
