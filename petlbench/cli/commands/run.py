@@ -83,11 +83,15 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         if split in result.metrics:
             metrics = result.metrics[split]
             facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+    if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
+        facts["test AUC"] = "none: the dataset has no test split"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
+    notes = result.data.get("notes", [])
+    facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
 
 
