@@ -167,7 +167,7 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
     Raises:
         InputError: When there is no such run, it is not finished, or what it depends on has changed.
     """
-    from petlbench.results.lookup import find_run
+    from petlbench.results.folder import find_run
     from petlbench.run.load import restore
     from petlbench.run.predict import Trained
 

@@ -13,11 +13,10 @@ from pydantic_core import from_json  # three times as fast as json
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE, References
-from petlbench.results.names import dataset_names
 from petlbench.results.planned import PlannedRuns, planned_runs, read_studies
 from petlbench.results.predictions import read_frame
 from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
-from petlbench.results.stored import ALIKE, Stored
+from petlbench.results.stored import ALIKE, Stored, dataset_names
 
 if TYPE_CHECKING:
     import pandas as pd

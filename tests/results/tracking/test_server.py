@@ -14,9 +14,8 @@ import pytest
 import requests
 
 from petlbench.core.errors import InputError
-from petlbench.results.tracking.backfill import track_results
+from petlbench.results.tracking.backfill import track_results, track_study
 from petlbench.results.tracking.read import read_tracked
-from petlbench.results.tracking.study import track_study
 from petlbench.results.tracking.tracker import MlflowTracker
 from tests.results.tracking.results import make, store
 from tests.results.tracking.servers import MlflowServer, PostgresServer
@@ -140,7 +139,7 @@ def test_a_study_that_ends_while_the_server_is_away_waits_for_it(server: MlflowS
 
 RACER = (
     "import sys, time; from pathlib import Path; from petlbench.results.tracking.tracker import open_tracker\n"
-    "t = open_tracker(sys.argv[1], output=Path('.')); t._store.client.search_experiments()\n"
+    "t = open_tracker(sys.argv[1], output=Path('.')); t._queue.store.client.search_experiments()\n"
     "print('ready', flush=True); sys.stdin.readline()\n"
     "t.start(sys.argv[2], 'race', {}, {}, group='fpt on digits'); t.finish('finished', {}, None)\n"
     "sys.exit(0 if t.delivered else 1)"
