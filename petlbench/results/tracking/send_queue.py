@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -10,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from petlbench.results.tracking.store import Store, check_address, explain, is_refusal, quiet, without_password
+from petlbench.results.tracking.store import (
+    Store,
+    check_address,
+    choose_address,
+    explain,
+    is_refusal,
+    quiet,
+    without_password,
+)
 
 __all__ = ["SendQueue", "StoreAwayError", "open_queue"]
 
@@ -187,7 +194,7 @@ def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQ
         InputError: The URI's scheme is none that MLflow knows (kind ``bad_tracking_uri``), or the driver of a
             PostgreSQL database is missing (``missing_extra``).
     """
-    address = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+    address = choose_address(uri, output)
     if address == "none":
         return None
     check_address(address)

@@ -30,6 +30,7 @@ __all__ = [
     "RUN_ID_TAG",
     "Store",
     "check_address",
+    "choose_address",
     "explain",
     "is_refusal",
     "quiet",
@@ -240,6 +241,11 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def choose_address(uri: str | None, output: Path) -> str:
+    """The store's address, or ``none``: what was asked for, else the environment's, else a file in the output folder."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
 
 
 def check_address(uri: str) -> None:
