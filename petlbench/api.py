@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from petlbench.report.document import Document
     from petlbench.results.result import Result
     from petlbench.results.table import Results
-    from petlbench.run.predict import Trained
+    from petlbench.run.load import Restored
     from petlbench.statistics.verdict import Comparison
     from petlbench.study.forecast.dry_run import DryRun
     from petlbench.sweep.outcome import SweepResult
@@ -155,7 +155,7 @@ def adapt(
     return adapt_model(model, chosen, num_classes)
 
 
-def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Trained:
+def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Restored:
     """A finished run's model, with what it learned, ready to predict.
 
     Args:
@@ -169,9 +169,8 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
     """
     from petlbench.results.folder import find_run
     from petlbench.run.load import restore
-    from petlbench.run.predict import Trained
 
-    return Trained(restore(find_run(str(run), Path(results)).final, catalog_of(catalog), device=device))
+    return restore(find_run(str(run), Path(results)).final, catalog_of(catalog), device=device)
 
 
 def estimate_memory(

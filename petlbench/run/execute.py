@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from petlbench.core.config import derive_seed
-from petlbench.core.environment import describe_environment
+from petlbench.core.environment import choose_device, describe_environment, make_repeatable
 from petlbench.core.errors import InputError
-from petlbench.core.files import check_writable
+from petlbench.core.files import check_writable, write_tensors
 from petlbench.data.image_store import ImageStore
 from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
@@ -34,16 +34,21 @@ from petlbench.results.result import FILE, Inference, Result, read_result, write
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
-from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions
 from petlbench.run.data import RunData, load_external_data, load_run_data, opened_dataset
-from petlbench.run.device import choose_device, make_repeatable
-from petlbench.run.digests import differences, identify
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
-from petlbench.run.record import describe_data, describe_intervals, describe_memory
+from petlbench.run.record import (
+    ARTIFACTS,
+    describe_data,
+    describe_intervals,
+    describe_memory,
+    differences,
+    identify,
+    write_predictions,
+)
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
 from petlbench.training.loss import Loss
@@ -304,7 +309,7 @@ class _Run:
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
-            write_learned(draft / ARTIFACTS["learned"], self.selected.learned, self.config.run_id)
+            write_tensors(draft / ARTIFACTS["learned"], self.selected.learned, {"run_id": self.config.run_id})
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):

@@ -1,4 +1,4 @@
-"""Using what a run has learned: class probabilities of new images."""
+"""The images that a run is to be applied to, and what it says of them as a table."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
-from petlbench.core.progress import Progress
 from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, decode_image, read_bytes
 from petlbench.data.loader import Pixels, decode_ahead
 from petlbench.data.readers.csv_file import CsvSettings, read_lines
 from petlbench.data.views import View
-from petlbench.metrics.classification import softmax
-from petlbench.results.result import Result
-from petlbench.run.load import Restored
 
 if TYPE_CHECKING:
     import pandas
@@ -31,8 +26,8 @@ __all__ = [
     "IMAGE_COLUMN",
     "FoundImage",
     "Predictions",
-    "Trained",
     "check_table",
+    "decoded_batches",
     "find_images",
     "write_table",
 ]
@@ -93,78 +88,6 @@ class Predictions:
         for position, name in enumerate(self.classes):
             columns[f"probability_{name}"] = self.probabilities[:, position]
         return pandas.DataFrame(columns)
-
-
-@dataclass
-class Trained:
-    """A finished run, ready to be applied to new images.
-
-    Args:
-        restored: Its module with what it learned, and the views that it reads.
-    """
-
-    restored: Restored
-
-    @property
-    def result(self) -> Result:
-        """The run's result."""
-        return self.restored.result
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names, C of them."""
-        return self.restored.classes
-
-    @property
-    def module(self) -> nn.Module:
-        """The module: ``forward(Inputs) -> logits (B, C)``, in evaluation mode."""
-        return self.restored.module
-
-    def predict(self, images: str | Path | Sequence[str | Path], batch_size: int | None = None) -> pandas.DataFrame:
-        """Class probabilities of images.
-
-        Args:
-            images: Image files, folders of them, or CSV files with a column ``image``; one or several.
-            batch_size: Images that are computed at once; None for the run's own.
-
-        Returns:
-            One row an image: ``image``, ``class``, and ``probability_CLASS`` for every class.
-
-        Raises:
-            InputError: When an image is absent or cannot be read.
-        """
-        paths = [images] if isinstance(images, str | Path) else list(images)
-        return self.probabilities(find_images([Path(each) for each in paths]), batch_size).table()
-
-    def merged(self) -> Trained:
-        """The same model, with what was learned folded into the backbone; this object must not be used any more.
-
-        Raises:
-            InputError: When the method cannot merge.
-        """
-        return Trained(self.restored.merged("leave --merge out; the probabilities are the same"))
-
-    def probabilities(
-        self, images: Sequence[FoundImage], batch_size: int | None = None, progress: Progress | None = None
-    ) -> Predictions:
-        """Class probabilities of the images that `find_images` named.
-
-        Args:
-            images: The images, N of them.
-            batch_size: Images that are computed at once; None for the run's own.
-            progress: Told the number of images.
-
-        Raises:
-            InputError: When an image cannot be read.
-        """
-        progress = progress or Progress()
-        progress.phase("predict", len(images))
-        logits = []
-        for views in _batches(images, self.restored.views, batch_size or self.result.config.training.batch_size):
-            logits.append(_logits(self.restored, views))
-            progress.advance(len(logits[-1]))
-        names = [str(image.file) for image in images]
-        return Predictions(self.result.run_id, self.classes, names, softmax(np.concatenate(logits)))
 
 
 def find_images(given: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list[FoundImage]:
@@ -300,7 +223,7 @@ def _cell(cells: Sequence[str], position: int, place: str, column: str) -> str:
     return cell
 
 
-def _batches(images: Sequence[FoundImage], views: Mapping[str, View], size: int) -> Iterator[dict[str, Tensor]]:
+def decoded_batches(images: Sequence[FoundImage], views: Mapping[str, View], size: int) -> Iterator[dict[str, Tensor]]:
     """Yield normalised images by view name, each (B, 3, H, W), in order; threads decode ahead."""
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     for _, pixels in decode_ahead(batches, lambda image: _pixels(image, views), _WORKERS):
@@ -317,10 +240,3 @@ def _pixels(image: FoundImage, views: Mapping[str, View]) -> Pixels:
     # No view is augmented, so nothing is drawn.
     rng = np.random.default_rng(0)
     return {name: view.pixels(view.store(opened), rng) for name, view in views.items()}
-
-
-def _logits(restored: Restored, views: Mapping[str, Tensor]) -> NDArray[np.float32]:
-    """Compute the logits of a batch, (B, C)."""
-    moved = {name: view.to(restored.device) for name, view in views.items()}
-    logits: NDArray[np.float32] = restored(moved).to(torch.float32).cpu().numpy()
-    return logits

@@ -19,16 +19,15 @@ from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_c
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import task_of
-from petlbench.data.views import Normalization, View, by_split
+from petlbench.data.views import Augmentation, Normalization, View, by_split
 from petlbench.features.precision import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weights import check_weights_file
-from petlbench.run.views import augmentation_of, build_views
 from petlbench.training.optim import check_optimizer
 
-__all__ = ["ResolvedRun", "resolve", "resolve_config"]
+__all__ = ["ResolvedRun", "build_views", "resolve", "resolve_config"]
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -71,7 +70,9 @@ class ResolvedRun:
     @cached_property
     def views(self) -> Mapping[str, View]:
         """The views of training by name; `View.without_augmentation` makes those for evaluation."""
-        augmentation = augmentation_of(self.config, self.card)
+        # The standard augmentation leaves mirror images out where they could change the label.
+        standard = Augmentation() if self.card.mirror else Augmentation(mirror=0.0)
+        augmentation = None if self.config.training.augment == "none" else standard
         return build_views(self.config, self.method, self.backbone, self.normalization, augmentation)
 
     @cached_property
@@ -149,6 +150,26 @@ def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> Reso
     backbone = probe_backbone(config.backbone, config.image_size)
     dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
     return ResolvedRun(config, method, backbone, dataset)
+
+
+def build_views(
+    config: RunConfig,
+    method: Method[Any],
+    backbone: BackboneInfo,
+    normalization: Normalization,
+    augmentation: Augmentation | None = None,
+) -> Mapping[str, View]:
+    """The views of a run by name.
+
+    A view whose features are preloaded is never augmented: the backbone sees each image once.
+    """
+    frozen = method.features(backbone)
+    fixed = frozen.spec(backbone).view if frozen is not None and config.preload else None
+    views = {}
+    for name, spec in method.views(backbone, config.image_size).items():
+        augmented = spec.augment and name != fixed
+        views[name] = View(spec.size, backbone.interpolation, normalization, augmentation if augmented else None)
+    return views
 
 
 def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:

@@ -12,7 +12,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result, read_result
-from petlbench.run.digests import code_digests, differences
+from petlbench.run.record import code_digests, differences
 from petlbench.study.status import RunState
 
 __all__ = ["check_code", "is_worked_on", "mixtures", "stored_result"]

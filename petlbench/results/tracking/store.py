@@ -244,7 +244,7 @@ def quiet() -> Iterator[None]:
 
 
 def choose_address(uri: str | None, output: Path) -> str:
-    """The store's address, or ``none``: what was asked for, else the environment's, else a file in the output folder."""
+    """The store's address, or ``none``: as asked for, else the environment's, else a file in the output folder."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
 
 
