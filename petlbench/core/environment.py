@@ -94,9 +94,6 @@ def available_devices() -> list[str]:
 def choose_device(name: str) -> torch.device:
     """Return a device that is there.
 
-    Args:
-        name: ``cpu``, ``cuda`` or ``mps``.
-
     Raises:
         InputError: When it is not there.
     """

@@ -22,9 +22,6 @@ class Journal:
 
     Several processes may write at once: a line goes to the file in one piece, and is on the disk before the writer
     goes on.
-
-    Args:
-        output: Folder of the results; exists.
     """
 
     def __init__(self, output: Path) -> None:

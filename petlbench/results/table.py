@@ -99,12 +99,7 @@ class Results:
 
     @classmethod
     def of(cls, runs: Iterable[Stored], studies: Sequence[Mapping[str, Any]] = ()) -> Results:
-        """Give results their scores, and their datasets names that differ.
-
-        Args:
-            runs: The results as they are stored.
-            studies: Documents of studies.
-        """
+        """Give results their scores, and their datasets names that differ."""
         stored = list(runs)
         references = References(run.document for run in stored)
         datasets = [str(run.config["dataset"]) for run in stored]
@@ -206,10 +201,6 @@ def searches(trials: Iterable[Stored]) -> dict[tuple[str, str], list[Stored]]:
 
 def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
     """Weigh results by what stands beside them now; what they were stored with is of the time when their runs ended.
-
-    Args:
-        results: Finished results, or others, which have no scores.
-        output: Folder of all results, in which the runs of ``full`` lie.
 
     Returns:
         The same results with the PPE and PME that every table shows.

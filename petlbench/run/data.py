@@ -52,10 +52,6 @@ class RunData:
 def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
     """The dataset of a run.
 
-    Args:
-        run: The run.
-        context: Where it reads.
-
     Raises:
         InputError: When its images are not there, or no run can train on them; the error says why.
     """
@@ -67,11 +63,6 @@ def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
 
 def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> RunData:
     """Split a run's dataset, and read every image once: to be sure of it, to hash it, and to keep it.
-
-    Args:
-        run: The run.
-        context: Where it reads, and who is told.
-        images: The images of its dataset, and what is kept of them.
 
     Raises:
         InputError: When the split is wrong, or an image cannot be read and is not to be skipped.
@@ -88,11 +79,6 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
 
 def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) -> RunData | None:
     """Open a run's external test set, all of whose images are its test split, and read every image once.
-
-    Args:
-        run: The run.
-        context: Where it reads, and who is told.
-        trained: The dataset that the run learns from; its order of the classes is kept.
 
     Returns:
         All images of the external test set, as a test split; None where the run has none.
@@ -153,10 +139,5 @@ def _check_classes(dataset: Dataset) -> None:
 
 
 def shared_images(external: RunData, trained: RunData) -> int:
-    """Count the external images that are, byte for byte, among those of the run's own dataset.
-
-    Args:
-        external: The external test set.
-        trained: The dataset that the run learns from.
-    """
+    """Count the external images that are, byte for byte, among those of the run's own dataset."""
     return int(external.manifest["sha256"].isin(trained.manifest["sha256"]).sum())

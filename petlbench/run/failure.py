@@ -87,12 +87,7 @@ class Ending:
 
 
 def describe_failure(error: BaseException, config: RunConfig) -> Ending:
-    """Turn whatever stopped a run into an ending that says so.
-
-    Args:
-        error: The exception.
-        config: The run.
-    """
+    """Turn whatever stopped a run into an ending that says so."""
     if isinstance(error, KeyboardInterrupt):
         told = {"kind": "interrupted", "message": "stopped by the user", "hint": _GOES_ON}
         return Ending("interrupted", error=told, resumable=True)
@@ -122,12 +117,7 @@ def _describe_stop(error: Stopped) -> Ending:
 
 
 def shortage_while_building(error: BaseException, config: RunConfig) -> RunError:
-    """The error of a run whose backbone alone does not fit; there is nothing yet that a result could be made of.
-
-    Args:
-        error: One that `is_shortage` is true of.
-        config: The run.
-    """
+    """The error of a run whose backbone alone does not fit; there is nothing yet that a result could be made of."""
     told = _describe_out_of_memory(error, config)
     message = told["message"].replace("out of memory", f"out of memory while building {config.backbone}", 1)
     return RunError(message, hint=told["hint"], kind="oom")

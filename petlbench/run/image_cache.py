@@ -45,12 +45,6 @@ def open_images(
 ) -> ImageStore:
     """Say what is kept of a dataset's images; nothing is written.
 
-    Args:
-        kind: Where they are kept.
-        dataset: The dataset.
-        views: The views that each split is read in, by name.
-        cache: Where those on the disk lie.
-
     Raises:
         InputError: When the folder on the disk cannot be made.
     """
@@ -147,11 +141,6 @@ class _Part:
 def check_disk(images: ImageStore, indices: Mapping[Split, Sequence[int]], cache: CacheConfig) -> None:
     """Check that the images that are still missing on the disk fit there; nothing is written.
 
-    Args:
-        images: The run's images, each of which was looked at.
-        indices: Positions in the dataset by split.
-        cache: Where they are kept.
-
     Raises:
         InputError: When they do not fit.
     """
@@ -168,13 +157,6 @@ def fill_disk(
     progress: Progress,
 ) -> None:
     """Keep the run's images on the disk, where it wants that, and no longer in memory.
-
-    Args:
-        images: The run's images, each of which was looked at.
-        indices: Positions in the dataset by split.
-        cache: Where they are kept.
-        workers: Threads that decode.
-        progress: Told what goes on.
 
     Raises:
         RunError: When the disk is full; what is there stays valid.

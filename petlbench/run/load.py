@@ -127,9 +127,6 @@ class Restored:
     def merged(self, hint: str = "leave --merge out; the probabilities are the same") -> Restored:
         """Fold what was learned into the backbone, in place; this object must not be used any more.
 
-        Args:
-            hint: What the user can do where the method cannot merge.
-
         Raises:
             InputError: When the method cannot merge.
         """
@@ -161,9 +158,6 @@ class _Merged(nn.Module):
 
 def read_finished(folder: Path) -> Result:
     """Read the result of a finished run.
-
-    Args:
-        folder: The run's folder.
 
     Raises:
         InputError: When the run is not there or not finished.

@@ -61,15 +61,7 @@ _PREDICTIONS = _arrow.schema(
 def identify(
     config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
 ) -> dict[str, Any]:
-    """Take the digests that decide whether a stored result still stands for its config.
-
-    Args:
-        config: The run.
-        catalog: The catalogues.
-        data: Its data.
-        assembled: Its module.
-        external: Its external test set, where it has one.
-    """
+    """Take the digests that decide whether a stored result still stands for its config."""
     return {
         "data": manifest_digest(data.manifest),
         "split": split_digest(data.manifest),
@@ -80,12 +72,7 @@ def identify(
 
 
 def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
-    """Take the part of the digests that needs no data and no weights: method code and package versions.
-
-    Args:
-        method: Name of the method.
-        catalog: The catalogues.
-    """
+    """Take the part of the digests that needs no data and no weights: method code and package versions."""
     return {
         "method": catalog.find("method", method).digest(),
         "petlbench": petlbench.__version__,
@@ -166,14 +153,7 @@ def describe_memory(meter: MemoryMeter) -> Memory:
 def describe_data(
     data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
 ) -> dict[str, Any]:
-    """Count the images by split and class, name what was skipped, and say what was made of the images.
-
-    Args:
-        data: The images that the run learns from.
-        normalization: How colours are normalised.
-        external: The external test set, where there is one.
-        source: Gives the frozen features of the images that the run learns from.
-    """
+    """Count the images by split and class, name what was skipped, and say what was made of the images."""
     found = {**_describe_images(data), "normalization": asdict(normalization)}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image

@@ -90,11 +90,6 @@ class ResolvedRun:
 def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     """Close every open choice and check what can be checked before anything is loaded.
 
-    Args:
-        request: What the user asked for.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
-
     Raises:
         InputError: When a name is unknown, a value is out of bounds, or the parts do not go together.
     """
@@ -137,11 +132,6 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
 
 def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> ResolvedRun:
     """Build what a config names: in the process that carries it out, or for one that is stored.
-
-    Args:
-        config: The run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
 
     Raises:
         InputError: When a name is unknown, or the dataset is not there or wrong.

@@ -148,11 +148,6 @@ class Store:
         Several processes may do this at once. Where two have made one each, all take the oldest, and whoever made
         another one removes it.
 
-        Args:
-            experiment_id: MLflow's identifier of the experiment.
-            group: What the runs have in common, for example ``fpt on digits``.
-            tags: Text of a new one.
-
         Returns:
             MLflow's identifier of the run.
         """

@@ -236,10 +236,6 @@ class MlflowTracker(Tracker):
 def open_tracker(uri: str | None, *, output: Path) -> Tracker:
     """Choose the tracker of a run; nothing is opened or imported before the tracker's first use.
 
-    Args:
-        uri: The store's address, as `petlbench.results.tracking.send_queue.open_queue` takes it.
-        output: The folder of all results.
-
     Returns:
         A tracker that never raises.
 
