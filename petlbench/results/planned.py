@@ -1,17 +1,16 @@
-"""What studies plan to run, as their files say, and the log of test reads."""
+"""What studies plan to run, as their files say."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from petlbench.core.errors import InputError
 
-__all__ = ["PlannedRuns", "planned_runs", "read_reads", "read_studies", "reason_of"]
+__all__ = ["PlannedRuns", "planned_runs", "read_studies", "reason_of"]
 
 _REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
 
@@ -67,22 +66,8 @@ def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str])
     )
 
 
-def read_reads(output: Path) -> list[dict[str, Any]]:
-    """Read the log of every reading of a test split: dataset, digest of the split, run id and time."""
-    file, reads = output / "test_reads.jsonl", []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        with suppress(ValueError):  # the last line of a log that was cut off
-            reads.append(json.loads(line))
-    return reads
-
-
 def reason_of(status: str | None, message: str = "") -> str:
-    """Why there is no figure, in words.
-
-    Args:
-        status: A result's status; None for no result.
-        message: What is said of it beside that.
-    """
+    """Why there is no figure, in words."""
     word = _REASONS.get(status, str(status))
     return f"{word}: {message}" if message and status is not None else word
 

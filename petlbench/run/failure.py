@@ -15,7 +15,7 @@ from petlbench.core.errors import PetlbenchError, RunError, Stopped
 from petlbench.core.files import check_writable
 from petlbench.memory.out_of_memory import describe_shortage, is_shortage
 from petlbench.results.folder import RunFolder
-from petlbench.results.journal import Journal
+from petlbench.results.journal import write_event
 from petlbench.results.result import FILE, Result, Status, read_result, write_result
 from petlbench.training.evaluation import Labels, Logits
 
@@ -28,13 +28,6 @@ def record_ending(
     """Record how a run ended, on behalf of the process that worked on it.
 
     A finished result is never replaced. The checkpoint, where there is one, stays for the next attempt.
-
-    Args:
-        config: The run.
-        output: Folder of all results.
-        status: How it ended.
-        error: Kind, message and hint.
-        seconds: How long it took.
 
     Returns:
         The result that stands now: this one, or the finished one.
@@ -62,7 +55,7 @@ def record_ending(
         folder.publish()
         if not folder.checkpoint.exists():
             folder.clear()
-        Journal(output).write("ended", config.run_id, status=status)
+        write_event(output, "ended", config.run_id, status=status)
     return result
 
 

@@ -104,12 +104,13 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
             kind="unsupported",
         )
     preload = _preload(request, method, backbone)
+    card_split = dataset.card.split if dataset is not None else "random"  # without a dataset nothing is split
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
         "dataset": _reference(request.dataset, catalog),
         "dataset_settings": dataset.settings if dataset is not None else {},
-        "split": str(SplitScheme.parse(_split(request, dataset))),
+        "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
@@ -179,13 +180,6 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
     external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings={})
     require_same_classes(external.name, external.classes, dataset.classes)
     return _reference(request.test_on, catalog)
-
-
-def _split(request: Request, dataset: DatasetInfo | None) -> str:
-    """The split that was asked for, else the card's; without a dataset there is nothing to split."""
-    if request.split is None:
-        return dataset.card.split if dataset is not None else "random"
-    return request.split
 
 
 def _reference(dataset: str | None, catalog: Catalog) -> str:

@@ -87,10 +87,7 @@ class SendQueue:
         self._tasks.append(task)
 
     def send(self, within: float) -> bool:
-        """Carry out what waits, in its order, up to the first failure.
-
-        Args:
-            within: Seconds to wait for that; what takes longer goes on by itself.
+        """Carry out what waits, in its order, up to the first failure; what takes more seconds goes on by itself.
 
         Returns:
             Whether everything has been sent.
@@ -108,9 +105,6 @@ class SendQueue:
 
     def send_if_due(self, within: float) -> bool:
         """Do as `send` does, unless the store failed a short while ago; the pauses grow with every failure.
-
-        Args:
-            within: Seconds to wait.
 
         Returns:
             Whether everything has been sent.

@@ -206,11 +206,6 @@ class Store:
         """Log rows as a table that MLflow's pages show, in the place of an older one.
 
         `MlflowClient.log_table` appends to a table that is there; so it is asked for the first one only.
-
-        Args:
-            mlflow_run_id: The run.
-            rows: Values by column, the same columns in each.
-            file: The table's name, ending in ``.json``.
         """
         import pandas as pd
 

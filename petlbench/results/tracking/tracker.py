@@ -241,10 +241,6 @@ def open_tracker(uri: str | None, *, output: Path) -> Tracker:
 
     Raises:
         InputError: As `open_queue` raises it.
-
-    Example:
-        >>> open_tracker("none", output=Path("results"))  # doctest: +ELLIPSIS
-        <petlbench.results.tracking.tracker.Tracker object at ...>
     """
     queue = open_queue(uri, output)
     return Tracker() if queue is None else MlflowTracker(queue)
