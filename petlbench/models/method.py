@@ -17,10 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig
+from petlbench.core.config import RunConfig, validate_settings
 from petlbench.core.entry import Entry, MethodCard
 from petlbench.core.errors import InputError
-from petlbench.core.validation import validate_settings
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
-from petlbench.results.result import FILE
+from petlbench.results.result import FILE, Result, read_result
 
 __all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
 
@@ -51,6 +51,14 @@ class RunFolder:
             # The empty file stays: were it removed, a process that waits for it and one that makes it anew would both
             # hold the lock.
             lock.release()
+
+    def result(self) -> Result | None:
+        """The result that stands; None where there is none.
+
+        Raises:
+            InputError: When it is damaged, or newer than this petlbench.
+        """
+        return read_result(self.final) if (self.final / FILE).exists() else None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""

@@ -30,7 +30,7 @@ from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.results.folder import RunFolder
 from petlbench.results.journal import write_event
-from petlbench.results.result import FILE, Inference, Result, read_result, write_result
+from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
@@ -109,9 +109,9 @@ def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: Memo
 
 def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> Result | None:
     """Return the finished result of this run, if it still stands for it."""
-    if options.rerun or not _is_finished(folder):
+    result = None if options.rerun else folder.result()
+    if result is None or result.status != "finished":
         return None
-    result = read_result(folder.final)
     changed = differences(result.digests, digests)
     if changed and not options.accept:
         raise InputError(
@@ -124,7 +124,7 @@ def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> 
 
 
 def _is_finished(folder: RunFolder) -> bool:
-    return (folder.final / FILE).exists() and read_result(folder.final).status == "finished"
+    return (result := folder.result()) is not None and result.status == "finished"
 
 
 @dataclass

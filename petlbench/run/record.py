@@ -82,16 +82,16 @@ def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
-    found = [
+    changes = [
         f"{name} differs"
         for name in ("data", "split", "weights", "method", "external")
         if stored.get(name) != now[name]
     ]
     if stored.get("petlbench") != now["petlbench"]:
-        found.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
+        changes.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
     old, new = stored.get("packages", {}), now["packages"]
-    found += [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
-    return found
+    changes += [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
+    return changes
 
 
 def write_predictions(
@@ -154,13 +154,13 @@ def describe_data(
     data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images."""
-    found = {**_describe_images(data), "normalization": asdict(normalization)}
+    description = {**_describe_images(data), "normalization": asdict(normalization)}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
-        found["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
+        description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
     if external is not None:
-        found["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
-    return found
+        description["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
+    return description
 
 
 def _describe_images(data: RunData) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
-from petlbench.core.validation import validate_settings
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
 from petlbench.data.record import Split

@@ -44,7 +44,6 @@ class SendQueue:
 
     Args:
         store: The store.
-        refused: Whether an error means that the store will never take this task; it is dropped then.
         patience: Seconds for which `carry_out` waits for a store that is away, each time it goes away.
 
     Attributes:
@@ -53,14 +52,11 @@ class SendQueue:
         refusal: The first error for which a task was dropped.
     """
 
-    def __init__(
-        self, store: Store, refused: Callable[[Exception], bool] = is_refusal, *, patience: float = 0.0
-    ) -> None:
+    def __init__(self, store: Store, *, patience: float = 0.0) -> None:
         self.store = store
         self._patience = patience
         self.error: Exception | None = None
         self.refusal: Exception | None = None
-        self._refused = refused
         self._tasks: deque[Callable[[], object]] = deque()
         self._thread: threading.Thread | None = None
         self._pause = 0.0
@@ -165,7 +161,7 @@ class SendQueue:
                 with self.store.lock():
                     self._tasks[0]()
             except Exception as error:
-                if not self._refused(error):
+                if not is_refusal(error):
                     self.error = error
                     return
                 self.refusal = self.refusal or error

@@ -203,18 +203,15 @@ class Store:
         return list(self.client.get_metric_history(mlflow_run_id, _key(name)))
 
     def put_table(self, mlflow_run_id: str, rows: Sequence[Mapping[str, Any]], file: str) -> None:
-        """Log rows as a table that MLflow's pages show, in the place of an older one.
+        """Log rows as a table that MLflow's pages show, in the place of an older one, to a file ending in ``.json``.
 
-        `MlflowClient.log_table` appends to a table that is there; so it is asked for the first one only.
+        `MlflowClient.log_table` would append to an older one; the tag is the one that it sets.
         """
         import pandas as pd
 
         frame = pd.DataFrame.from_records(list(rows))
-        logged = json.loads(self.client.get_run(mlflow_run_id).data.tags.get(_LOGGED_TAG, "[]"))
-        if {"path": file, "type": "table"} in logged:
-            self.client.log_text(mlflow_run_id, frame.to_json(orient="split", index=False), file)
-        else:
-            self.client.log_table(mlflow_run_id, frame, file)
+        self.client.log_text(mlflow_run_id, frame.to_json(orient="split", index=False), file)
+        self.set_tags(mlflow_run_id, {_LOGGED_TAG: json.dumps([{"path": file, "type": "table"}])})
 
 
 @contextlib.contextmanager
