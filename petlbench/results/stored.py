@@ -1,17 +1,34 @@
-"""Stored results as plain values, by the names that tables have for them; and what tables call datasets."""
+"""Stored results and predictions as plain values, by the names that tables have for them and for datasets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from petlbench.results.predictions import Predictions, read_predictions
+import numpy as np
+from numpy.typing import NDArray
+
+from petlbench.core.errors import InputError
 from petlbench.results.result import Result
 
-__all__ = ["ALIKE", "GROUPS", "Stored", "compare_results", "dataset_names", "final_metrics", "flat"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "ALIKE",
+    "GROUPS",
+    "Predictions",
+    "Stored",
+    "compare_results",
+    "dataset_names",
+    "final_metrics",
+    "flat",
+    "read_frame",
+    "read_predictions",
+]
 
 ALIKE = (
     "backbone",
@@ -37,6 +54,29 @@ _COMPARED = ("status", "config", "data", "preprocessing", "digests", "environmen
 _MEMORY = ("allocated", "reserved", "process")
 # Runs of one cell differ in these: they are what its spread is over.
 _REPEATS = ("seed", "split", "split_seed")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The logits of one split's images.
+
+    Args:
+        image_ids: Names of the images, (N,).
+        groups: The group (the patient) of each image, or None, (N,).
+        labels: True classes, (N,).
+        logits: Scores before the softmax, (N, C).
+    """
+
+    image_ids: Sequence[str]
+    groups: Sequence[str | None]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    @property
+    def units(self) -> list[str]:
+        """The name of what is drawn with each image: its group, or itself."""
+        pairs = zip(self.image_ids, self.groups, strict=True)
+        return [f"image {image}" if group is None else f"group {group}" for image, group in pairs]
 
 
 @dataclass(frozen=True)
@@ -153,6 +193,56 @@ class Stored:
     def seconds(self, name: str) -> float:
         """Seconds of a phase; 0 where it has none."""
         return float(self.document["timing"].get(name) or 0.0)
+
+
+def read_predictions(file: Path, split: str = "test") -> Predictions | None:
+    """Read the predictions that a run has kept.
+
+    Args:
+        file: The run's ``predictions.parquet``.
+        split: ``test``, ``val`` or ``external``.
+
+    Returns:
+        The images of the split; None where there is no file, or none of the split's images in it.
+
+    Raises:
+        InputError: When the file is damaged.
+    """
+    table = _read(file, filters=[("split", "=", split)])
+    if table is None or not table.num_rows:
+        return None
+    values = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        table["image_id"].to_pylist(),
+        table["group"].to_pylist(),
+        table["label"].to_numpy(),
+        values.reshape(table.num_rows, -1),
+    )
+
+
+def read_frame(file: Path) -> pd.DataFrame | None:
+    """Read all that ``predictions.parquet`` holds: a row each image, with its split; None where there is no file.
+
+    Raises:
+        InputError: When the file is damaged.
+    """
+    table = _read(file)
+    frame: pd.DataFrame | None = None if table is None else table.to_pandas()
+    return frame
+
+
+def _read(file: Path, **options: Any) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file, **options)
+    except FileNotFoundError:
+        return None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"{file} is damaged: {str(error).splitlines()[0]}", hint="run again with --rerun", kind="bad_result"
+        ) from error
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

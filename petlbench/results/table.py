@@ -14,9 +14,8 @@ from pydantic_core import from_json  # three times as fast as json
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE, References
-from petlbench.results.predictions import read_frame
 from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
-from petlbench.results.stored import ALIKE, Stored, dataset_names
+from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -187,7 +187,7 @@ def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precis
     result = read_finished(folder)
     config = result.config
     own = config.device if config.device in available_devices() else "cpu"
-    place, chosen = torch.device(device or own), precision or config.precision
+    place, precision = torch.device(device or own), precision or config.precision
     assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place)
     _check_weights(result, assembled)
     file = folder / ARTIFACTS["learned"]
@@ -197,13 +197,15 @@ def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precis
     except (OSError, SafetensorError) as error:
         hint = "run it again with --rerun"
         raise InputError(f"{file} cannot be read: {error}", hint=hint, kind="bad_result") from error
-    source = LiveFeatures(assembled.backbone, assembled.frozen, chosen) if assembled.frozen is not None else None
+    stored = result.data["normalization"]
+    normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
+    source = LiveFeatures(assembled.backbone, assembled.frozen, precision) if assembled.frozen is not None else None
     return Restored(
         result=result,
         assembled=assembled,
-        views=_views(result, assembled),
+        views=dict(build_views(config, assembled.method, assembled.backbone.info, normalization)),
         device=place,
-        precision=chosen,
+        precision=precision,
         module=assembled.adapted.module.eval(),
         source=source or NoFeatures(),
     )
@@ -219,10 +221,3 @@ def _check_weights(result: Result, assembled: Assembled) -> None:
             hint="put the old weights back, or run it again with --rerun",
             kind="stale_result",
         )
-
-
-def _views(result: Result, assembled: Assembled) -> dict[str, View]:
-    stored = result.data["normalization"]
-    chosen = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
-    views = build_views(result.config, assembled.method, assembled.backbone.info, chosen)
-    return dict(views)

@@ -87,7 +87,7 @@ def track_results(
     """
     stored = [read_result(output / run_id) for run_id in runs] or list(iter_results(output))
     queue = open_queue(uri, output)
-    if queue is None:
+    if queue.is_off:
         return Tracked("none", missing=[result.run_id for result in stored], error="tracking is turned off")
     studies = _studies(output)
     ended = [(result, study) for result in with_scores(stored, output) for study in studies.get(result.run_id, [""])]
@@ -124,7 +124,7 @@ def track_study(
         InputError: When MLflow knows no such address.
     """
     queue = open_queue(uri, output, patience=patience)
-    if queue is None:
+    if queue.is_off:
         return Tracked("none")
     scored = with_scores(results, output)
     tracked = _send_missing(queue, output, [(result, study_name) for result in scored], progress or Progress())

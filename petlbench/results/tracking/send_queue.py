@@ -68,6 +68,11 @@ class SendQueue:
         return not self._tasks
 
     @property
+    def is_off(self) -> bool:
+        """Whether tracking is turned off, so that every task is dropped."""
+        return self.store.uri == "none"
+
+    @property
     def place(self) -> str:
         """The store's address without its password."""
         return without_password(self.store.uri)
@@ -80,7 +85,8 @@ class SendQueue:
 
     def put(self, task: Callable[[], object]) -> None:
         """Add a task behind those that wait; it is done again after a failure half way, which must do no harm."""
-        self._tasks.append(task)
+        if not self.is_off:
+            self._tasks.append(task)
 
     def send(self, within: float) -> bool:
         """Carry out what waits, in its order, up to the first failure; what takes more seconds goes on by itself.
@@ -90,7 +96,7 @@ class SendQueue:
         """
         began = time.monotonic()
         with quiet():
-            if not self._at_work():
+            if self._tasks and not self._at_work():
                 self._begin()
             self._wait(began + within)
             while self._tasks and self.error is None and not self._at_work():  # put there while the thread ended
@@ -168,8 +174,8 @@ class SendQueue:
             self._tasks.popleft()
 
 
-def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQueue | None:
-    """Make the queue of a store; nothing is opened or imported before its first use.
+def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQueue:
+    """The queue of a store; nothing is opened or imported before its first use.
 
     Args:
         uri: An MLflow tracking URI; ``None`` or empty takes the environment's ``MLFLOW_TRACKING_URI``, else the SQLite
@@ -177,15 +183,11 @@ def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQ
         output: The folder of all results. Files go to ``mlartifacts`` in it, unless the store is a server.
         patience: As of `SendQueue`.
 
-    Returns:
-        The queue; None where tracking is turned off.
-
     Raises:
         InputError: The URI's scheme is none that MLflow knows (kind ``bad_tracking_uri``), or the driver of a
             PostgreSQL database is missing (``missing_extra``).
     """
     address = choose_address(uri, output)
-    if address == "none":
-        return None
-    check_address(address)
+    if address != "none":
+        check_address(address)
     return SendQueue(Store(address, output / "mlartifacts"), patience=patience)

@@ -18,7 +18,7 @@ from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, S
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["RESULT_FOLDER", "WHOLE_TAG", "MlflowTracker", "Record", "Tracker", "content_of", "open_tracker"]
+__all__ = ["RESULT_FOLDER", "WHOLE_TAG", "Record", "Tracker", "content_of", "open_tracker"]
 
 STATUS_TAG = "petlbench.status"
 WHOLE_TAG = "petlbench.whole"
@@ -120,44 +120,7 @@ class Record:
 
 
 class Tracker:
-    """Where a run reports to, calling the three methods in their order; this one keeps nothing."""
-
-    def start(
-        self, run_id: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], *, group: str = ""
-    ) -> None:
-        """Open the record of a run, or go on with the one that an interrupted attempt left.
-
-        Args:
-            run_id: The run's own identifier, the hash of its configuration.
-            experiment: The name under which runs are kept together, a study's.
-            params: The configuration; nested mappings are flattened, their keys joined by dots.
-            tags: Further text to find the run by; ``petlbench.kind`` is ``trial`` for a trial of a search.
-            group: The parent below which the run is shown, for example ``fpt on digits``; empty for none.
-        """
-
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one epoch; recording an epoch again is harmless.
-
-        Args:
-            epoch: The step of the curve.
-            metrics: Values by name; what is no number (``None``, text) is left out.
-        """
-
-    def finish(
-        self, status: str, metrics: Mapping[str, float], folder: Path | None, *, curve: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
-        """Close the record.
-
-        Args:
-            status: The run's status as in ``result.json``, for example ``"finished"``.
-            metrics: Final values by name.
-            folder: The result's folder, kept as artifacts under ``result``; ``None`` keeps no files.
-            curve: Every epoch's figures; those of earlier attempts that the record lacks are added.
-        """
-
-
-class MlflowTracker(Tracker):
-    """A tracker that writes to an MLflow store; made by `open_tracker`.
+    """Where a run reports to, calling the three methods in their order; made by `open_tracker`.
 
     What the store does not take, because it is away, is kept and sent at a later call. Nothing is raised: a store that
     is still away when the run ends costs one warning, and `petlbench.results.tracking.track_results` makes the record
@@ -189,7 +152,15 @@ class MlflowTracker(Tracker):
     def start(
         self, run_id: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], *, group: str = ""
     ) -> None:
-        """Open the record of a run, or go on with the one that an interrupted attempt left; see `Tracker.start`."""
+        """Open the record of a run, or go on with the one that an interrupted attempt left.
+
+        Args:
+            run_id: The run's own identifier, the hash of its configuration.
+            experiment: The name under which runs are kept together, a study's.
+            params: The configuration; nested mappings are flattened, their keys joined by dots.
+            tags: Further text to find the run by; ``petlbench.kind`` is ``trial`` for a trial of a search.
+            group: The parent below which the run is shown, for example ``fpt on digits``; empty for none.
+        """
         record = Record(self._queue.store, run_id, experiment, kind=tags.get(KIND_TAG, "run"), group=group)
         self._record, self._run_id, began = record, run_id, _now()
         self._queue.put(lambda: record.open(params, tags, began=began))
@@ -198,7 +169,12 @@ class MlflowTracker(Tracker):
             self._warn("what it misses is kept and sent when it answers; if it does not before the run ends,")
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one epoch; see `Tracker.log_epoch`."""
+        """Record the metrics of one epoch; recording an epoch again is harmless.
+
+        Args:
+            epoch: The step of the curve.
+            metrics: Values by name; what is no number (``None``, text) is left out.
+        """
         values, when = points_of(metrics), _now()
         self._sent_epochs.add(epoch)
         self._queue.put(lambda: self._opened.add(values, step=epoch, when=when))
@@ -207,7 +183,14 @@ class MlflowTracker(Tracker):
     def finish(
         self, status: str, metrics: Mapping[str, float], folder: Path | None, *, curve: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Close the record; see `Tracker.finish`."""
+        """Close the record.
+
+        Args:
+            status: The run's status as in ``result.json``, for example ``"finished"``.
+            metrics: Final values by name.
+            folder: The result's folder, kept as artifacts under ``result``; ``None`` keeps no files.
+            curve: Every epoch's figures; those of earlier attempts that the record lacks are added.
+        """
         when, unsent = _now(), [entry for entry in curve if entry["epoch"] not in self._sent_epochs]
         self._queue.put(lambda: self._opened.close(status, metrics, unsent, folder, when))
         self._queue.send(_FINISH_SECONDS)
@@ -234,16 +217,12 @@ class MlflowTracker(Tracker):
 
 
 def open_tracker(uri: str | None, *, output: Path) -> Tracker:
-    """Choose the tracker of a run; nothing is opened or imported before the tracker's first use.
-
-    Returns:
-        A tracker that never raises.
+    """The tracker of a run, which never raises; nothing is opened or imported before its first use.
 
     Raises:
         InputError: As `open_queue` raises it.
     """
-    queue = open_queue(uri, output)
-    return Tracker() if queue is None else MlflowTracker(queue)
+    return Tracker(open_queue(uri, output))
 
 
 def _now() -> int:
