@@ -17,14 +17,7 @@ _READS = "test_reads.jsonl"
 
 
 def write_event(output: Path, event: str, run_id: str, **facts: Any) -> None:
-    """Append a line to the journal of an output folder: what a run began, reached or ended.
-
-    Args:
-        output: Folder of the results; exists.
-        event: ``started``, ``epoch`` or ``ended``.
-        run_id: The run.
-        facts: What else is to be known, as plain values.
-    """
+    """Append to the journal of an output folder that a run has ``started``, ended an ``epoch``, or ``ended``."""
     what = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "run_id": run_id}
     append_line(output / FILE, what | facts | {"host": socket.gethostname(), "pid": os.getpid()})
 

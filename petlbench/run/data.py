@@ -70,7 +70,10 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
     scheme = SplitScheme.parse(run.config.split)
 
     def split(dataset: Dataset) -> list[Split]:
-        _check_classes(dataset)
+        for name, members in dataset.by_class().items():
+            if not members:
+                message = f"class '{name}' of {dataset.name} has no image left"
+                raise InputError(message, hint="mend its images, or take the class out", kind="class_too_small")
         seed, strata = run.config.split_seed, dataset.task.strata
         return assign_splits(dataset.records, scheme, seed, classes=dataset.classes, strata=strata)
 
@@ -126,16 +129,6 @@ def _read_all(
     }
     skipped = tuple(error.message for error in errors.values())
     return RunData(dataset, indices, manifest, skipped, images.part(dataset))
-
-
-def _check_classes(dataset: Dataset) -> None:
-    empty = next((name for name, images in dataset.by_class().items() if not images), None)
-    if empty is not None:
-        raise InputError(
-            f"class '{empty}' of {dataset.name} has no image left",
-            hint="mend its images, or take the class out",
-            kind="class_too_small",
-        )
 
 
 def shared_images(external: RunData, trained: RunData) -> int:

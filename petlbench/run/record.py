@@ -97,14 +97,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def write_predictions(
     file: Path, data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
 ) -> None:
-    """Write the logits of the images that were evaluated.
-
-    Args:
-        file: A parquet file.
-        data: The images of the run's own dataset.
-        external: Those of its external test set, which are the split ``external``.
-        outputs: Labels (N,) and logits (N, C) by split, in the order of the split's indices.
-    """
+    """Write labels (N,) and logits (N, C) by split, in the order of its indices, as a parquet file."""
     records = _records(data, external)
     rows = []
     for split, (labels, logits) in outputs.items():
@@ -120,14 +113,7 @@ def describe_intervals(
     outputs: Mapping[str, tuple[Labels, Logits]],
     metrics: Sequence[Metric],
 ) -> dict[str, Any]:
-    """Give the intervals of the scores of each split, patients or lesions counted once.
-
-    Args:
-        data: The images of the run's own dataset.
-        external: Those of its external test set, which are the split ``external``.
-        outputs: Labels (N,) and logits (N, C) by split, in the order of the split's indices.
-        metrics: The scores.
-    """
+    """The intervals of the scores, patients or lesions counted once, of labels (N,) and logits (N, C) by split."""
     records = _records(data, external)
     return {
         split: compute_intervals(labels, logits, [record.group for record in records[split]], metrics=metrics)

@@ -79,9 +79,6 @@ def track_results(
         runs: Run ids; none for all.
         progress: Told how far it is.
 
-    Returns:
-        What was sent, what was there, and what could not be sent and why.
-
     Raises:
         InputError: When MLflow knows no such address, or a run has no result.
     """
@@ -116,9 +113,6 @@ def track_study(
         results: Its runs.
         patience: Seconds for which a store that is away is waited for.
         progress: Told how far it is.
-
-    Returns:
-        What was sent, what was there, and what could not be sent and why.
 
     Raises:
         InputError: When MLflow knows no such address.
