@@ -11,16 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.results.tracking.store import (
-    KIND_TAG,
-    RUN_ID_TAG,
-    Store,
-    check_address,
-    explain,
-    quiet,
-    sqlite_file,
-    without_password,
-)
+from petlbench.core.text import without_password
+from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store, check_address, explain, quiet, sqlite_file
 from petlbench.results.tracking.tracker import RESULT_FOLDER, WHOLE_TAG
 
 if TYPE_CHECKING:

@@ -9,15 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from petlbench.results.tracking.store import (
-    Store,
-    check_address,
-    choose_address,
-    explain,
-    is_refusal,
-    quiet,
-    without_password,
-)
+from petlbench.core.text import without_password
+from petlbench.results.tracking.store import Store, check_address, choose_address, explain, is_refusal, quiet
 
 __all__ = ["SendQueue", "StoreAwayError", "open_queue"]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from petlbench.core.errors import InputError, RunError
+from petlbench.core.text import without_password
 from petlbench.results.stored import flat
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ __all__ = [
     "is_refusal",
     "quiet",
     "sqlite_file",
-    "without_password",
 ]
 
 RUN_ID_TAG = "petlbench.run_id"
@@ -261,11 +261,6 @@ def sqlite_file(uri: str) -> Path | None:
         return None
     name = unquote(uri.partition(":///")[2].partition("?")[0])
     return Path(name) if name and name != ":memory:" else None
-
-
-def without_password(text: str) -> str:
-    """The text with the passwords of the addresses in it left out."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", text)
 
 
 def is_refusal(error: Exception) -> bool:
