@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petlbench.core.config import TrainingConfig, derive_seed
 from petlbench.core.errors import RunError
@@ -24,11 +24,10 @@ from petlbench.metrics.metric import Metric
 from petlbench.models.method import Adapted
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
-from petlbench.training.moving_average import MovingAverage
 from petlbench.training.optim import learning_rate
 from petlbench.training.step import Step
 
-__all__ = ["Checkpoint", "Curve", "Selected", "Trainer"]
+__all__ = ["Checkpoint", "Curve", "MovingAverage", "Selected", "Trainer"]
 
 
 # The loss is read back to the host once in so many steps: each read makes a GPU wait.
@@ -190,16 +189,15 @@ class Trainer:
 
     def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
         scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
-        selected.curve.append({"epoch": epoch, "train_loss": loss, "lr": self._rate(), **scalars})
+        selected.curve.append(
+            {"epoch": epoch, "train_loss": loss, "lr": float(self.step.optimizer.param_groups[-1]["lr"]), **scalars}
+        )
         # A validation split with one class has no AUC; the loss then decides alone.
         key = (metrics["auc"], 0.0) if metrics["auc"] is not None else (0.0, -metrics["loss"])
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
             selected.epoch, selected.key, selected.learned = epoch, key, learned
-
-    def _rate(self) -> float:
-        return float(self.step.optimizer.param_groups[-1]["lr"])
 
 
 @dataclass(frozen=True)
@@ -253,3 +251,43 @@ class Checkpoint:
         best = state["best"]
         selected.curve, selected.epoch = state["curve"], best["epoch"]
         selected.key, selected.learned = tuple(best["key"]), best["learned"]
+
+
+class MovingAverage:
+    """Keeps ``average = decay * average + (1 - decay) * parameter`` of every learnable parameter.
+
+    Args:
+        parameters: The learnable parameters by name.
+        decay: Below 1; 0 for no average, where everything here does nothing.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self._parameters = dict(parameters)
+        self.tensors = {name: tensor.detach().clone() for name, tensor in parameters.items()} if decay else {}
+
+    def update(self) -> None:
+        """Take in the parameters after a step."""
+        if self.tensors:
+            parameters = [self._parameters[name].detach() for name in self.tensors]
+            torch._foreach_lerp_([*self.tensors.values()], parameters, 1 - self.decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in the parameters' place while the block runs."""
+        with torch.no_grad():
+            self._swap()
+            try:
+                yield
+            finally:
+                self._swap()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what ``tensors`` held."""
+        for name, tensor in tensors.items():
+            self.tensors[name].copy_(tensor)
+
+    def _swap(self) -> None:
+        for name, average in self.tensors.items():
+            parameter = self._parameters[name]
+            average.data, parameter.data = parameter.data, average.data
