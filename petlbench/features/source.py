@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from petlbench.core.environment import processor_vendor
 from petlbench.data.loader import Batch
-from petlbench.features.precision import CachePrecision, StoredFeatures, compact
+from petlbench.features.quantization import CachePrecision, StoredFeatures, compact
 from petlbench.features.store import FeatureStore
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
-from petlbench.features.precision import StoredFeatures, stored_tensors
+from petlbench.features.quantization import StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.allocator import BLOCK, CachingAllocator
 from petlbench.memory.live_tensors import LiveTensors

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from petlbench.models.info import BackboneInfo
 
-__all__ = ["AttentionKernel", "Backbone", "FusedAttentionSwitch", "SplitQKV", "set_attention_kernel"]
+__all__ = ["AttentionKernel", "Backbone", "FusedAttentionSwitch", "SplitQKV", "named_blocks", "set_attention_kernel"]
 
 # Where timm keeps the linear layer that plays a part, from the block on; the first that is there is taken. A gated MLP
 # has two layers in the place of the first one.
@@ -152,11 +153,11 @@ class Backbone:
 
     def blocks(self) -> list[Any]:
         """The transformer blocks in order, each with an ``attn`` and an ``mlp`` that can be replaced in place."""
-        return [block for _, block in self._named_blocks()]
+        return [block for _, block in named_blocks(self.module)]
 
     def block_names(self) -> list[str]:
         """Names of the blocks inside the module, in order."""
-        return [name for name, _ in self._named_blocks()]
+        return [name for name, _ in named_blocks(self.module)]
 
     def linears(self, *parts: str) -> list[list[str]]:
         """Full names inside the module of the linear layers that play some parts, block by block.
@@ -170,7 +171,8 @@ class Backbone:
             KeyError: When a block has no such layer.
         """
         return [
-            [f"{name}.{path}" for part in parts for path in _paths(block, part)] for name, block in self._named_blocks()
+            [f"{name}.{path}" for part in parts for path in _paths(block, part)]
+            for name, block in named_blocks(self.module)
         ]
 
     def replace(self, name: str, layer: nn.Module) -> None:
@@ -202,13 +204,6 @@ class Backbone:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _named_blocks(self) -> list[tuple[str, Any]]:
-        model = cast("Any", self.module)
-        stages = {"blocks": model.blocks} if hasattr(model, "blocks") else {}
-        if not stages:
-            stages = {f"layers.{index}.blocks": stage.blocks for index, stage in enumerate(model.layers)}
-        return [(f"{name}.{index}", block) for name, blocks in stages.items() for index, block in enumerate(blocks)]
-
 
 class SplitQKV(nn.Module):
     """A fused query-key-value layer taken apart, so that each part can be adapted alone.
@@ -224,6 +219,16 @@ class SplitQKV(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, N, D) to queries, keys and values side by side, (B, N, 3 D)."""
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+
+def named_blocks(model: Any) -> list[tuple[str, Any]]:
+    """The blocks of a column of them, or of Swin's stages, by name; none where they are arranged in another way."""
+    stages = {}
+    if isinstance(getattr(model, "blocks", None), nn.ModuleList | nn.Sequential):
+        stages = {"blocks": model.blocks}
+    elif isinstance(model, SwinTransformer):
+        stages = {f"layers.{index}.blocks": cast("Any", stage).blocks for index, stage in enumerate(model.layers)}
+    return [(f"{name}.{index}", block) for name, blocks in stages.items() for index, block in enumerate(blocks)]
 
 
 def set_attention_kernel(module: nn.Module, kernel: str) -> None:

@@ -78,5 +78,6 @@ def list_backbones(pattern: str = "") -> Names:
 
 def _listed(kind: Kind, catalog: Folders) -> Names:
     entries = catalog_of(catalog).entries(kind).values()
-    rows = [{"name": e.name, "title": e.title, "file": str(e.file), **e.card} for e in entries]
-    return Names([{**row, "name": entry.name} for row, entry in zip(rows, entries, strict=True)])
+    return Names(
+        [{"name": e.name, "title": e.title, "file": str(e.file)} | dict(e.card) | {"name": e.name} for e in entries]
+    )

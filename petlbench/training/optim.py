@@ -27,11 +27,7 @@ _DECAY_RATE = 0.1
 
 
 def check_optimizer(name: str) -> None:
-    """See that an optimiser exists.
-
-    Raises:
-        InputError: When timm knows none of that name.
-    """
+    """Raise an InputError where timm knows no optimiser of a name."""
     names = list(map(str, list_optimizers()))
     if name not in names:
         raise InputError(
@@ -68,7 +64,7 @@ def _by_depth(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict
 
     What belongs to no block counts as in front of the first one where it embeds patches, and else as behind the last.
     """
-    blocks = sorted({found[0] for name in parameters if (found := _block(name)) is not None}, key=_numbers)
+    blocks = sorted({match[0] for match in map(_block, parameters) if match is not None}, key=_numbers)
     depth = {block: number for number, block in enumerate(blocks, start=1)}
     groups: dict[int, list[nn.Parameter]] = {}
     for name, tensor in parameters.items():

@@ -49,14 +49,7 @@ class Step:
     companion: Companion | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Take one step.
-
-        Args:
-            batch: B images, on the device.
-
-        Returns:
-            The loss before the step, a detached scalar on the device.
-        """
+        """The loss before the step that is taken, a detached scalar, of a batch on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
         for piece in batch.micro_batches(self.micro_batch_size):
@@ -66,10 +59,7 @@ class Step:
         return torch.stack(losses).sum()
 
     def _backward(self, piece: Batch, whole: Tensor, companion: Companion | None) -> Tensor:
-        """Add a piece's part of the gradients, and return its part of the loss.
-
-        All that the piece needs ends with this call, before the next piece begins.
-        """
+        """A piece's part of the loss, its gradients added; all that it needs ends here, before the next one begins."""
         inputs = self.source(piece)
         with autocast(whole.device, self.precision):
             loss = self.objective(self.module(inputs), piece.labels)
@@ -96,15 +86,7 @@ class Step:
 
 
 def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
-    """Weight each class by N / (C n_c), as scikit-learn's ``balanced`` does; a class without images gets zero.
-
-    Args:
-        labels: Class indices of the training images, N of them.
-        num_classes: Number of classes C.
-
-    Returns:
-        Weights, (C,).
-    """
+    """The weight of each class, (C,): N / (C n_c) for N labels, as scikit-learn's ``balanced``; zero without images."""
     counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
     return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
 

@@ -168,10 +168,8 @@ class Trainer:
 
     def _check(self, loss: Tensor, epoch: int, number: int) -> None:
         if not math.isfinite(float(loss)):
-            raise RunError(
-                f"the training loss became {float(loss)} in epoch {epoch}, step {number + 1} or shortly before",
-                hint="lower --lr, or use --precision fp32",
-                kind="nan_loss",
+            raise _not_finite(
+                f"the training loss became {float(loss)} in epoch {epoch}, step {number + 1} or shortly before"
             )
 
     def _validate(self, watch: Watch) -> dict[str, Any]:
@@ -180,11 +178,7 @@ class Trainer:
             labels, logits = self.predictor(self.val, self.progress.advance)
         metrics = evaluate(labels, logits, self.metrics)
         if metrics["loss"] is None:
-            raise RunError(
-                "the logits of the validation images are not finite",
-                hint="lower --lr, or use --precision fp32",
-                kind="nan_loss",
-            )
+            raise _not_finite("the logits of the validation images are not finite")
         return metrics
 
     def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
@@ -198,6 +192,10 @@ class Trainer:
             kept = {**self.adapted.kept(), **self.average.tensors}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
             selected.epoch, selected.key, selected.learned = epoch, key, learned
+
+
+def _not_finite(message: str) -> RunError:
+    return RunError(message, hint="lower --lr, or use --precision fp32", kind="nan_loss")
 
 
 @dataclass(frozen=True)
