@@ -27,11 +27,9 @@ _BYTES_AT_ONCE = 2**20
 
 
 def importance(query: Tensor, key: Tensor) -> Tensor:
-    """The importance of each token per head, (B, H, N): the mean over the queries of the attention that it receives.
+    """The importance of each token per head, (B, H, N): the mean of the attention that it receives.
 
-    Args:
-        query: Queries, (B, H, M, d), not scaled.
-        key: Keys, (B, H, N, d).
+    Queries (B, H, M, d) are not scaled; keys are (B, H, N, d).
     """
     total = _zeros(key)
     for probabilities in _by_queries(query, key):
@@ -42,10 +40,7 @@ def importance(query: Tensor, key: Tensor) -> Tensor:
 def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """The attention output (B, H, M, d), and from the same probabilities the importance of each token, (B, H, N).
 
-    Args:
-        query: Queries, (B, H, M, d), not scaled.
-        key: Keys, (B, H, N, d).
-        value: Values, (B, H, N, d).
+    Queries (B, H, M, d) are not scaled; keys and values are (B, H, N, d).
     """
     total, read = _zeros(key), []
     for probabilities in _by_queries(query, key):

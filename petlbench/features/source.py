@@ -41,12 +41,8 @@ _LEAST_ROWS, _LEAST_WIDTH = 32, 384
 def extraction_batch(backbone: BackboneInfo, device: str) -> int:
     """How many images go through the backbone at once when features are preloaded.
 
-    It depends on nothing else, memory least of all: the last bits of a feature can depend on what else is in its batch,
-    and runs share what they extract.
-
-    Args:
-        backbone: The structure of the backbone, at its image size.
-        device: ``cpu``, ``cuda`` or ``mps``.
+    It depends on backbone and device alone: the last bits of a feature can depend on what else is in its batch, and
+    runs share what they extract.
     """
     if device != "cpu":
         return _LARGEST_BATCH
@@ -135,12 +131,7 @@ class CachedFeatures:
     def fill(
         self, load: Callable[[Sequence[int]], Iterable[Batch]], on_images: Callable[[int], None] = lambda count: None
     ) -> None:
-        """Compute the features of the images that have none yet.
-
-        Args:
-            load: Given positions in the dataset, makes batches that carry the view that the features come from.
-            on_images: Told the number of images as they come.
-        """
+        """Compute what is missing from batches of images by position; the callback is told of their number."""
 
         def extract(positions: Sequence[int]) -> dict[str, Tensor]:
             parts = [self._compact(batch, on_images) for batch in load(positions)]

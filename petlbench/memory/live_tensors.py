@@ -113,12 +113,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         self._note_peak()
 
     def tag(self, role: str, tensors: Iterable[Tensor]) -> None:
-        """Give tensors a role, and count those that are not counted yet.
-
-        Args:
-            role: The role's name, one of this module's or another.
-            tensors: Live tensors; a view stands for its whole storage.
-        """
+        """Give live tensors a role, and count those that are not counted yet; a view stands for its whole storage."""
         for tensor in tensors:
             for storage in _storages(tensor):
                 record = self._note(storage, role)

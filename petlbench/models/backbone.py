@@ -33,11 +33,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class AttentionKernel(TorchFunctionMode):
-    """Puts a function in the place of torch's fused attention kernels.
-
-    Args:
-        attend: Takes the arguments of ``scaled_dot_product_attention``, and returns what the queries read.
-    """
+    """Puts a function with the arguments of ``scaled_dot_product_attention`` in the place of torch's."""
 
     def __init__(self, attend: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -56,12 +52,7 @@ class FusedAttentionSwitch(nn.Module):
 
 
 class Backbone:
-    """A pre-trained vision transformer without its classifier.
-
-    Args:
-        info: Its structure.
-        module: The timm model.
-    """
+    """A pre-trained vision transformer without its classifier: its structure, and timm's module."""
 
     def __init__(self, info: BackboneInfo, module: nn.Module) -> None:
         self.info, self.module = info, module
@@ -162,10 +153,7 @@ class Backbone:
     def linears(self, *parts: str) -> list[list[str]]:
         """Full names inside the module of the linear layers that play some parts, block by block.
 
-        Queries, keys and values have layers of their own once `split_qkv` was called.
-
-        Args:
-            parts: ``q``, ``k``, ``v``, ``proj`` (behind the attention), ``fc1`` or ``fc2``.
+        Parts are ``q``, ``k``, ``v`` (once `split_qkv` was called), ``proj`` (behind the attention), ``fc1``, ``fc2``.
 
         Raises:
             KeyError: When a block has no such layer.
@@ -206,11 +194,7 @@ class Backbone:
 
 
 class SplitQKV(nn.Module):
-    """A fused query-key-value layer taken apart, so that each part can be adapted alone.
-
-    Args:
-        fused: timm's fused layer, D -> 3 D; its parameters are copied.
-    """
+    """timm's fused query-key-value layer, D -> 3 D, copied in three parts, so that each can be adapted alone."""
 
     def __init__(self, fused: nn.Linear) -> None:
         super().__init__()
@@ -232,12 +216,7 @@ def named_blocks(model: Any) -> list[tuple[str, Any]]:
 
 
 def set_attention_kernel(module: nn.Module, kernel: str) -> None:
-    """Choose between explicit attention and torch's fused kernels in every attention layer.
-
-    Args:
-        module: Anything that holds timm attention layers or `FusedAttentionSwitch`.
-        kernel: ``eager``, ``fused``, or ``auto`` (fused where the layer offers it).
-    """
+    """Set all attention layers to ``eager`` attention or torch's ``fused`` kernels; ``auto`` is fused."""
     for layer in module.modules():
         if hasattr(layer, "fused_attn"):
             cast("Any", layer).fused_attn = kernel != "eager"

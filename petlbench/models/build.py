@@ -105,13 +105,7 @@ def count_parameters(assembled: Assembled) -> Parameters:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """Whether a method, in its default settings, can adapt a backbone.
-
-    Args:
-        entry: The method.
-        reason: Why it cannot, or None when it can.
-        parameters: What is learned, or None when it cannot.
-    """
+    """A method in its default settings on a backbone: the reason why it cannot adapt it, or what is learned."""
 
     entry: Entry
     reason: str | None

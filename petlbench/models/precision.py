@@ -79,12 +79,7 @@ _rules: ContextVar[_Rules | None] = ContextVar("_rules", default=None)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The mixed-precision context of a forward pass.
-
-    Args:
-        device: Where the step computes; on ``meta`` the rules of `meta_stands_for` are applied.
-        precision: ``fp32`` (no context), ``bf16`` or ``fp16``.
-    """
+    """The context of a forward pass in ``fp32`` (none), ``bf16`` or ``fp16``; on ``meta`` as `meta_stands_for` says."""
     if precision == "fp32":
         return nullcontext()
     if device.type == "meta":

@@ -39,12 +39,7 @@ def check_optimizer(name: str) -> None:
 
 
 def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser that a config names, as timm builds it.
-
-    Args:
-        parameters: What is learned, by name.
-        training: How to train.
-    """
+    """The optimiser that a config names, as timm builds it, of what is learned, by name."""
     name = _NAMES.get(training.optimizer, training.optimizer)
     tensors: Any = _by_depth(parameters, training.layer_decay) if training.layer_decay < 1 else [*parameters.values()]
     # One kernel for many tensors, where the optimiser has that.

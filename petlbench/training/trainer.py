@@ -252,12 +252,7 @@ class Checkpoint:
 
 
 class MovingAverage:
-    """Keeps ``average = decay * average + (1 - decay) * parameter`` of every learnable parameter.
-
-    Args:
-        parameters: The learnable parameters by name.
-        decay: Below 1; 0 for no average, where everything here does nothing.
-    """
+    """Keeps ``average = decay * average + (1 - decay) * parameter`` of every parameter; nothing where decay is 0."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.decay = decay
