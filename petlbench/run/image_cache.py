@@ -19,7 +19,7 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.image_store import ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
-from petlbench.features.quota import CacheConfig, Purpose, check_quota, enforce_quota
+from petlbench.features.maintenance import CacheConfig, Purpose, check_quota, enforce_quota
 from petlbench.features.store import FeatureStore, plan_tensors
 from petlbench.models.method import TensorSpec
 

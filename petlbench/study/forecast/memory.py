@@ -17,7 +17,7 @@ from petlbench.core.interrupt import check_interrupt
 from petlbench.core.process_pool import Workers
 from petlbench.core.progress import Progress
 from petlbench.core.request import Request
-from petlbench.features.precision import DEFAULT_CACHE_PRECISION
+from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
 from petlbench.memory.shape_cache import shared_shapes
 from petlbench.models.build import Assembled, assemble
