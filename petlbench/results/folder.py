@@ -49,6 +49,17 @@ class RunFolder:
             # hold the lock.
             lock.release()
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether another process works on the run at this moment."""
+        if not self.work.parent.exists():
+            return False
+        try:
+            with self.locked():
+                return False
+        except RunError:
+            return True
+
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
         shutil.rmtree(self.draft, ignore_errors=True)

@@ -11,7 +11,9 @@ from typing import Any
 
 from petlbench.core.errors import InputError
 
-__all__ = ["PlannedRuns", "planned_runs", "read_reads", "read_studies", "reason_of"]
+__all__ = ["STUDY_SCHEMA", "PlannedRuns", "planned_runs", "read_reads", "read_studies", "read_study", "reason_of"]
+
+STUDY_SCHEMA = 1
 
 _REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
 
@@ -52,7 +54,23 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
         raise InputError(
             f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {names}", kind="unknown_study"
         )
-    return [_study(file) for file in matching]
+    return [read_study(file) for file in matching]
+
+
+def read_study(file: Path) -> dict[str, Any]:
+    """Return the document of a study: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds``, ``runs``.
+
+    Raises:
+        InputError: When it is damaged or newer than this petlbench.
+    """
+    try:
+        document: dict[str, Any] = json.loads(file.read_bytes())
+    except ValueError as error:
+        hint = "remove it and give the command that made it again; no run is lost"
+        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_study") from error
+    if document.get("schema", 0) > STUDY_SCHEMA:
+        raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
+    return document
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
@@ -90,13 +108,3 @@ def reason_of(status: str | None, message: str = "") -> str:
 def _reason(run: Mapping[str, Any]) -> str:
     error = run.get("error") or ""
     return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error))
-
-
-def _study(file: Path) -> dict[str, Any]:
-    try:
-        document: dict[str, Any] = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError(
-            f"{file} is damaged: {error}", hint="run the study's command again: it writes it anew", kind="bad_study"
-        ) from error
-    return document

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
 from petlbench.study.grid import PlannedRun
-from petlbench.study.study_file import RunEntry
 
 __all__ = ["FAILED", "RunState", "RunStatus", "StudyObserver", "StudyStatus"]
 
@@ -34,7 +33,6 @@ class RunState:
         error: Kind, message and hint, where it did not finish.
         phase: What a running one is doing.
         epoch: Epochs that a running one has done.
-        was_there: Whether the result stood before the driver began.
     """
 
     planned: PlannedRun
@@ -43,7 +41,6 @@ class RunState:
     error: dict[str, str] | None = None
     phase: str = ""
     epoch: int = 0
-    was_there: bool = False
 
     @property
     def run_id(self) -> str | None:
@@ -61,12 +58,18 @@ class RunState:
         return self.status in _OPEN
 
     @property
-    def entry(self) -> RunEntry:
+    def entry(self) -> dict[str, Any]:
         """What the study's file says of it."""
         status = self.result.status if self.is_open and self.result is not None else self.status
         error = self.error["message"] if self.error is not None else None
         ending = None if status in _OPEN else status
-        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, ending, error)
+        cell = {name: getattr(self.planned, name) for name in ("method", "dataset", "seed")}
+        return {**cell, "run_id": self.run_id, "status": ending, "error": error}
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words."""
+        return f"{self.status}: {self.error['message']}" if self.error and self.error["message"] else self.status
 
     @property
     def title(self) -> str:
