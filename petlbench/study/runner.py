@@ -34,8 +34,15 @@ from petlbench.study.executors.job import (
     open_executor,
 )
 from petlbench.study.grid import Grid, PlannedRun
-from petlbench.study.status import FAILED, RunState, StudyObserver, StudyStatus
-from petlbench.study.study_file import check_study_name, record_runs, study_file
+from petlbench.study.status import (
+    FAILED,
+    RunState,
+    StudyObserver,
+    StudyStatus,
+    check_study_name,
+    record_runs,
+    study_file,
+)
 from petlbench.study.summary import Summary, summarize
 
 __all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study"]

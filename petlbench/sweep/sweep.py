@@ -19,8 +19,7 @@ from petlbench.results.tracking.address import choose_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
 from petlbench.study.runner import Study, check_data, open_status, run_study
-from petlbench.study.status import RunState, StudyObserver
-from petlbench.study.study_file import check_study_name, record_runs
+from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs
 from petlbench.sweep.search import Search, TrialFacts, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.storage import default_address, open_storage

@@ -20,8 +20,7 @@ from petlbench.results.table import load_results
 from petlbench.study.executors.job import Ended, Job, Started
 from petlbench.study.grid import PlannedRun
 from petlbench.study.runner import Study, open_status, run_study
-from petlbench.study.status import StudyStatus
-from petlbench.study.study_file import study_file
+from petlbench.study.status import StudyStatus, study_file
 from petlbench.study.summary import summarize
 from tests.study.acting import Actor, Notes, On, acted_result, at_once, store
 from tests.study.conftest import MakeStudy
