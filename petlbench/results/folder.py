@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from petlbench.core.errors import RunError
+from petlbench.results.result import FILE, Result, read_result
 
 __all__ = ["RunFolder"]
 
@@ -49,16 +50,13 @@ class RunFolder:
             # hold the lock.
             lock.release()
 
-    @property
-    def is_locked(self) -> bool:
-        """Whether another process works on the run at this moment."""
-        if not self.work.parent.exists():
-            return False
-        try:
-            with self.locked():
-                return False
-        except RunError:
-            return True
+    def result(self) -> Result | None:
+        """The result that stands; None where there is none.
+
+        Raises:
+            InputError: When it is damaged, or newer than this petlbench.
+        """
+        return read_result(self.final) if (self.final / FILE).exists() else None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
@@ -74,6 +72,17 @@ class RunFolder:
             self.final.rename(old)
         self.draft.rename(self.final)
         shutil.rmtree(old, ignore_errors=True)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether another process works on the run at this moment."""
+        if not self.work.parent.exists():
+            return False
+        try:
+            with self.locked():
+                return False
+        except RunError:
+            return True
 
     def clear(self) -> None:
         """Remove the unfinished state."""

@@ -27,7 +27,6 @@ __all__ = [
     "Status",
     "iter_results",
     "read_result",
-    "stored_result",
     "write_result",
 ]
 
@@ -152,11 +151,6 @@ def read_result(folder: Path) -> Result:
         raise InputError(
             f"{file} is damaged: {str(error).splitlines()[0]}", hint="remove it and run again", kind="bad_result"
         ) from error
-
-
-def stored_result(folder: Path) -> Result | None:
-    """Return the result in a folder, if there is one; an InputError says that it is damaged."""
-    return read_result(folder) if (folder / FILE).exists() else None
 
 
 def iter_results(output: Path, method: str = "*") -> Iterator[Result]:

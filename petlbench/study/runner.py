@@ -17,7 +17,7 @@ from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.results.folder import RunFolder
 from petlbench.results.planned import read_study
-from petlbench.results.result import Result, stored_result
+from petlbench.results.result import Result
 from petlbench.results.tracking.study import track_study
 from petlbench.run.digests import code_digests, differences
 from petlbench.run.options import RunContext, RunOptions
@@ -121,7 +121,7 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         output = study.options.output
         runs = read_study(study_file(output, study.name))["runs"]
         run_ids = dict.fromkeys(run["run_id"] for run in runs if run["run_id"] is not None)
-        results = [stored_result(output / run_id) for run_id in run_ids]
+        results = [RunFolder(output, run_id).result() for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
         track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
@@ -161,7 +161,7 @@ def _state_of(planned: PlannedRun, output: Path) -> RunState:
         kind = "exception" if planned.is_defect else "unsupported"
         error = {"kind": kind, "message": planned.refusal or "", "hint": ""}
         return RunState(planned, "failed" if planned.is_defect else "unsupported", error=error)
-    result = stored_result(output / planned.config.run_id)
+    result = RunFolder(output, planned.config.run_id).result()
     if result is None:
         return RunState(planned)
     return RunState(planned, result.status, result, result.error)
@@ -293,7 +293,7 @@ class _Driver:
         self.observer.changed(state)
 
     def _stored(self, state: RunState) -> Result | None:
-        return stored_result(self.study.options.output / state.run_id) if state.run_id is not None else None
+        return RunFolder(self.study.options.output, state.run_id).result() if state.run_id is not None else None
 
     def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])

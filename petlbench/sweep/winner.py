@@ -14,7 +14,8 @@ from typing import Any
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
-from petlbench.results.result import read_result, stored_result
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import read_result
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, run_with_retries
 
@@ -91,7 +92,7 @@ def run_finalists(
 
 
 def _value(search: Search, run_id: str) -> float | None:
-    result = stored_result(search.options.output / TRIALS / run_id)
+    result = RunFolder(search.options.output / TRIALS, run_id).result()
     if result is None or result.status != "finished":
         return None
     value = result.metrics["val"].get(search.card.metric)
@@ -139,7 +140,7 @@ def _device_seconds(search: Search, trials: Sequence[TrialFacts], finalists: Seq
     """Seconds that the search's runs took together, each counted once, those that failed too."""
     runs = {trial.run_id or str(trial.number): trial.seconds or 0.0 for trial in trials}
     for run_id in {run_id for finalist in finalists for run_id in finalist.runs.values()} - set(runs):
-        result = stored_result(search.options.output / TRIALS / run_id)
+        result = RunFolder(search.options.output / TRIALS, run_id).result()
         runs[run_id] = result.timing.get("total", 0.0) if result is not None else 0.0
     return sum(runs.values())
 
