@@ -63,8 +63,8 @@ from .models.method import nothing_to_merge as nothing_to_merge
 from .report.document import Document as Document
 from .report.registry import ReportFormat as ReportFormat
 from .report.registry import ReportKind as ReportKind
-from .study.executors.base import Executor as Executor
-from .study.executors.base import ExecutorCard as ExecutorCard
+from .study.executors.job import Executor as Executor
+from .study.executors.job import ExecutorCard as ExecutorCard
 from .training.loss import Loss as Loss
 
 __version__: str

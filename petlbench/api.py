@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from petlbench.results.table import Results
     from petlbench.run.load import Restored
     from petlbench.statistics.verdict import Comparison
-    from petlbench.study.forecast.dry_run import DryRun
-    from petlbench.sweep.outcome import SweepResult
+    from petlbench.study.forecast.preview import DryRun
+    from petlbench.sweep.sweep import SweepResult
 
 __all__ = [
     "adapt",
@@ -113,7 +113,7 @@ def dry_run(
         InputError: When a name or a setting is wrong, or preloaded features would find no room.
     """
     from petlbench.run.keywords import resolve_keywords, sort_options
-    from petlbench.study.forecast.dry_run import dry_run
+    from petlbench.study.forecast.preview import dry_run
 
     resolved, context = resolve_keywords(method, dataset, config, *sort_options(options, output, catalog))
     return dry_run(resolved, context.options.cache)
@@ -257,11 +257,10 @@ def bench(
     """
     from petlbench.results.table import load_results
     from petlbench.run.keywords import dataset_names, sort_options
-    from petlbench.study.carry_out import carry_out, plan_runs
-    from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.study.executors.job import ExecutorOptions
     from petlbench.study.grid import Grid
     from petlbench.study.live_table import LiveTable
-    from petlbench.study.runner import Study
+    from petlbench.study.runner import Study, carry_out, plan_runs
     from petlbench.study.status import StudyObserver
 
     run_options, values = sort_options(options, output, catalog)
@@ -318,11 +317,9 @@ def sweep(
         InputError: When a name, a setting or a dataset is wrong.
     """
     from petlbench.run.keywords import dataset_names, sort_options
-    from petlbench.study.executors.base import ExecutorOptions
-    from petlbench.sweep.outcome import SweepResult
+    from petlbench.study.executors.job import ExecutorOptions
     from petlbench.sweep.spec import load_sweep
-    from petlbench.sweep.sweep import SweepObserver, SweepOptions, carry_out, plan_searches
-    from petlbench.sweep.trial_lines import TrialLines
+    from petlbench.sweep.sweep import SweepObserver, SweepOptions, SweepResult, TrialLines, carry_out, plan_searches
 
     run_options, values = sort_options(options, output, catalog)
     catalogs = Catalog(run_options.catalogs)
