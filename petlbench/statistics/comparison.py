@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from petlbench.metrics.classification import AUC
 from petlbench.metrics.metric import Metric
-from petlbench.statistics.runs import InfluenceReader, Runs, Scored, seed_sources
+from petlbench.statistics.runs import InfluenceReader, Runs, Scored
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
 __all__ = ["Evidence"]
@@ -68,18 +68,7 @@ class Evidence:
         pair = self._pair(a, b, dataset)
         if pair is None:
             return None
-        first, second = (runs.seed_sources for runs in pair)
-        seeds = None if first is None or second is None else [*first, *second]
-        return self._turned(_compare((a, b, dataset), pair, seeds, self.level))
-
-    def compare_paired(self, a: str, b: str, dataset: str) -> Comparison | None:
-        """Compare two ways of one method seed by seed, where a seed is the same to both; None where none is shared."""
-        pair = self._pair(a, b, dataset)
-        shared = None if pair is None else Runs.shared(*pair)
-        if shared is None:
-            return None
-        differences = [first - second for first, second in zip(*(runs.scores for runs in shared), strict=True)]
-        return self._turned(_compare((a, b, dataset), shared, seed_sources(differences), self.level))
+        return self._turned(_compare((a, b, dataset), pair, self.level))
 
     def average(self, a: str, b: str, datasets: Sequence[str] | None = None) -> Average | None:
         """Compare two methods over datasets.
@@ -113,17 +102,19 @@ class Evidence:
         return (first.only(shared), second.only(shared)) if shared else None
 
 
-def _compare(
-    names: tuple[str, str, str], pair: tuple[Runs, Runs], seeds: list[Source] | None, level: float
-) -> Comparison:
+def _compare(names: tuple[str, str, str], pair: tuple[Runs, Runs], level: float) -> Comparison:
     first, second = pair
     differences = first.means - second.means
     effect = float(differences.mean())
     a, b = first.influence, second.influence
     image = None if a is None or b is None else a.minus(b).source()
+    sources = first.seed_sources, second.seed_sources
+    seeds = None if sources[0] is None or sources[1] is None else [*sources[0], *sources[1]]
     source, parts, note = _combined(image, seeds, _split_source(differences, pair))
     return Comparison(
-        *names,
+        a=names[0],
+        b=names[1],
+        dataset=names[2],
         effect=effect,
         **asdict(judge(effect, source, level)),
         parts=parts,
@@ -194,9 +185,9 @@ def _elsewhere(effects: Sequence[Comparison], level: float) -> Comparison:
 def _over(effects: Sequence[Comparison], source: Source | None, parts: Parts, note: str, level: float) -> Comparison:
     effect = float(np.mean([each.effect for each in effects]))
     return Comparison(
-        effects[0].a,
-        effects[0].b,
-        "",
+        a=effects[0].a,
+        b=effects[0].b,
+        dataset="",
         effect=effect,
         **asdict(judge(effect, source, level)),
         parts=parts,

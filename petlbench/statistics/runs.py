@@ -14,7 +14,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.results.predictions import Predictions
 from petlbench.statistics.verdict import Source
 
-__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "seed_sources"]
+__all__ = ["Influence", "InfluenceReader", "Runs", "Scored"]
 
 
 @dataclass(frozen=True)
@@ -105,19 +105,6 @@ class Runs:
             splits.setdefault(record.split, []).append(record)
         return cls(splits, read)
 
-    @staticmethod
-    def shared(first: Runs, second: Runs) -> tuple[Runs, Runs] | None:
-        """The runs of two methods that have a split and a seed in common; None where there are none."""
-        keys = [{(record.split, record.seed) for record in runs.records} for runs in (first, second)]
-        common = keys[0] & keys[1]
-        if not common:
-            return None
-        both = [
-            Runs.of((record for record in runs.records if (record.split, record.seed) in common), runs.read)
-            for runs in (first, second)
-        ]
-        return both[0], both[1]
-
     def only(self, splits: Iterable[str]) -> Runs:
         """The same method on some of its splits."""
         return Runs({split: self.splits[split] for split in splits}, self.read)
@@ -144,8 +131,11 @@ class Runs:
 
     @property
     def seed_sources(self) -> list[Source] | None:
-        """What seeds add to the variance of the mean over splits; None where a split has one run only."""
-        return seed_sources(self.scores)
+        """What seeds add to the variance of the mean over splits, one a split; None where one has a single run."""
+        scores = self.scores
+        if self.seeds < 2:
+            return None
+        return [Source(float(each.var(ddof=1)) / len(each) / len(scores) ** 2, len(each) - 1) for each in scores]
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -157,20 +147,6 @@ class Runs:
         """Test images / training images, the mean over runs."""
         shares = [record.test_to_train for record in self.records if record.test_to_train is not None]
         return float(np.mean(shares)) if shares else None
-
-
-def seed_sources(scores: Sequence[NDArray[np.float64]]) -> list[Source] | None:
-    """Say what seeds add to the variance of the mean over splits.
-
-    Args:
-        scores: Scores, or differences of scores, of the runs of each split.
-
-    Returns:
-        A source for each split; None where one has a single run.
-    """
-    if min(map(len, scores)) < 2:
-        return None
-    return [Source(float(each.var(ddof=1)) / len(each) / len(scores) ** 2, len(each) - 1) for each in scores]
 
 
 @dataclass(frozen=True)

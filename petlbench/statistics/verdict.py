@@ -36,11 +36,6 @@ class Parts:
     split: float | None = None
     dataset: float | None = None
 
-    @property
-    def total(self) -> float:
-        """The sum of what is known."""
-        return sum(part or 0.0 for part in (self.image, self.seed, self.split, self.dataset))
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -78,14 +73,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two methods, on a dataset or over several.
+class Judgement:
+    """What an effect and its error say.
 
     Args:
-        a: A method.
-        b: The other.
-        dataset: The dataset; empty for an average over datasets.
-        effect: Score of a minus score of b, a fraction.
         low: Lower bound of the interval; None where nothing is replicated, or no image and no seed differs.
         high: Upper bound.
         p_better: Probability that a is better than b, from Student's t about the effect (a flat prior).
@@ -94,6 +85,27 @@ class Comparison:
         error: Standard error of the effect.
         detectable: The smallest effect, in size, that would have been separable.
         verdict: ``separable`` where the interval leaves out 0; ``too few`` where there is no interval.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    p_better: float | None = None
+    p_value: float | None = None
+    df: float | None = None
+    error: float | None = None
+    detectable: float | None = None
+    verdict: Verdict = "too few"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Judgement):
+    """Two methods, on a dataset or over several, and what their effect and its error say.
+
+    Args:
+        a: A method.
+        b: The other.
+        dataset: The dataset; empty for an average over datasets.
+        effect: Score of a minus score of b, a fraction.
         parts: The variance of the effect by source.
         seeds: Seeds of a and of b, in the split (and dataset) that has fewest.
         splits: Splits that both have.
@@ -107,14 +119,6 @@ class Comparison:
     b: str
     dataset: str
     effect: float
-    low: float | None
-    high: float | None
-    p_better: float | None
-    p_value: float | None
-    df: float | None
-    error: float | None
-    detectable: float | None
-    verdict: Verdict
     parts: Parts
     seeds: tuple[int, int]
     splits: int
@@ -163,20 +167,6 @@ def quantile(level: float, df: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + level) / 2))
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What an effect and its error say; see `Comparison`."""
-
-    low: float | None = None
-    high: float | None = None
-    p_better: float | None = None
-    p_value: float | None = None
-    df: float | None = None
-    error: float | None = None
-    detectable: float | None = None
-    verdict: Verdict = "too few"
 
 
 def judge(effect: float, source: Source | None, level: float) -> Judgement:
