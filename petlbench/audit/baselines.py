@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
 from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
+from petlbench.metrics.classification import macro_auc
 from petlbench.metrics.intervals import auc_interval
-from petlbench.metrics.scores import macro_auc
 
 __all__ = ["Baseline", "run_baselines"]
 

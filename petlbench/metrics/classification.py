@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.metrics import influence, intervals, scores
-from petlbench.metrics.metric import Labels, Logits, Metric
+from petlbench.metrics import influence, intervals
+from petlbench.metrics.metric import Labels, Logits, Metric, Numbers
 
-__all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "softmax"]
+__all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "macro_auc", "softmax"]
 
 _Value = TypeVar("_Value")
 
@@ -32,16 +32,77 @@ def softmax(logits: Logits) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
+def macro_auc(labels: Labels, scores: Logits) -> float | None:
+    """Area under the ROC curve, macro average of one class against the rest; with two classes that of class 1."""
+    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped, unused-ignore]  # half a second to import
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return None
+    if scores.shape[1] == 2:
+        present = np.array([1])
+    return float(np.mean([roc_auc_score(labels == index, scores[:, index]) for index in present]))
+
+
+def _confusion(labels: Labels, logits: Logits) -> NDArray[np.int64]:
+    """Count images by true class (rows) and predicted class (columns), (C, C)."""
+    classes = logits.shape[1]
+    cells = np.bincount(labels.astype(np.int64) * classes + logits.argmax(axis=1), minlength=classes * classes)
+    return cells.reshape(classes, classes).astype(np.int64)
+
+
+def _accuracy(labels: Labels, logits: Logits) -> float:
+    """Share of images whose largest logit is that of their class."""
+    return float((logits.argmax(axis=1) == labels).sum() / len(labels))
+
+
+def _balanced_accuracy(labels: Labels, logits: Logits) -> float:
+    """Mean recall of the classes that are present."""
+    counts = _confusion(labels, logits)
+    support = counts.sum(axis=1)
+    present = support > 0
+    return float(np.mean(np.diag(counts)[present] / support[present]))
+
+
+def _macro_f1(labels: Labels, logits: Logits) -> float:
+    """Mean F1 of the classes that are present."""
+    # 2 TP / (2 TP + FP + FN): labels and predictions of a class together make up the denominator.
+    counts = _confusion(labels, logits)
+    support = counts.sum(axis=1)
+    present = support > 0
+    return float(np.mean(2 * np.diag(counts)[present] / (support + counts.sum(axis=0))[present]))
+
+
+def _quadratic_kappa(labels: Labels, logits: Logits) -> float | None:
+    """Cohen's kappa with quadratic weights (Cohen 1968); None where labels and predictions name one class only."""
+    counts = _confusion(labels, logits)
+    index = np.arange(len(counts), dtype=np.float64)
+    weights = (index[:, None] - index[None, :]) ** 2
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    expected = float((weights * by_chance).sum())
+    return None if expected == 0 else 1.0 - float((weights * counts).sum()) / expected
+
+
 def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
     return lambda labels, logits, *rest: function(labels, softmax(logits), *rest)
+
+
+def _mean_over_classes(
+    influences: Callable[[Labels, Logits], tuple[Numbers, Numbers]],
+) -> Callable[[Labels, Logits], Numbers | None]:
+    def mean(labels: Labels, logits: Logits) -> Numbers | None:
+        scores, parts = influences(labels, logits)
+        return np.asarray(parts.mean(axis=0)) if len(scores) else None
+
+    return mean
 
 
 AUC = Metric(
     name="auc",
     title="AUC",
     direction="higher",
-    compute=_of_probabilities(scores.macro_auc),
-    contribution=_of_probabilities(influence.macro_auc_influence),
+    compute=_of_probabilities(macro_auc),
+    contribution=_of_probabilities(_mean_over_classes(influence.auc_influences)),
     interval=_of_probabilities(intervals.auc_interval),
 )
 
@@ -49,8 +110,8 @@ AUC_LOGITS = Metric(
     name="auc_logits",
     title="AUC on logits",
     direction="higher",
-    compute=scores.macro_auc,
-    contribution=influence.macro_auc_influence,
+    compute=macro_auc,
+    contribution=_mean_over_classes(influence.auc_influences),
     interval=intervals.auc_interval,
 )
 
@@ -58,8 +119,10 @@ ACCURACY = Metric(
     name="accuracy",
     title="accuracy",
     direction="higher",
-    compute=scores.accuracy,
-    contribution=influence.accuracy_influence,
+    compute=_accuracy,
+    contribution=lambda labels, logits: influence.influence_of_mean(
+        (logits.argmax(axis=1) == labels).astype(np.float64)
+    ),
     interval=intervals.accuracy_interval,
 )
 
@@ -67,8 +130,8 @@ BALANCED_ACCURACY = Metric(
     name="balanced_accuracy",
     title="balanced accuracy",
     direction="higher",
-    compute=scores.balanced_accuracy,
-    contribution=influence.mean_recall_influence,
+    compute=_balanced_accuracy,
+    contribution=_mean_over_classes(influence.recall_influences),
     interval=intervals.balanced_accuracy_interval,
 )
 
@@ -76,8 +139,8 @@ F1 = Metric(
     name="f1",
     title="F1",
     direction="higher",
-    compute=scores.macro_f1,
-    contribution=influence.macro_f1_influence,
+    compute=_macro_f1,
+    contribution=_mean_over_classes(influence.f1_influences),
     interval=intervals.f1_interval,
 )
 
@@ -85,8 +148,8 @@ KAPPA = Metric(
     name="kappa",
     title="kappa",
     direction="higher",
-    compute=scores.quadratic_kappa,
-    contribution=influence.quadratic_kappa_influence,
+    compute=_quadratic_kappa,
+    contribution=_mean_over_classes(influence.kappa_influences),
     interval=intervals.kappa_interval,
 )
 
@@ -94,8 +157,10 @@ LOSS = Metric(
     name="loss",
     title="loss",
     direction="lower",
-    compute=scores.cross_entropy,
-    contribution=influence.loss_influence,
+    compute=lambda labels, logits: float(influence.losses(labels, logits).mean()),
+    contribution=lambda labels, logits: influence.influence_of_mean(
+        influence.losses(labels, logits.astype(np.float64))
+    ),
     unit="nats",
 )
 
@@ -159,7 +224,7 @@ def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS
         return {**dict.fromkeys(row.name for row in metrics), "confusion_matrix": None, **facts}
     exact = logits.astype(np.float64)
     values = {row.name: row.score(labels, exact) for row in metrics}
-    return {**values, "confusion_matrix": scores.confusion(labels, exact).tolist(), **facts}
+    return {**values, "confusion_matrix": _confusion(labels, exact).tolist(), **facts}
 
 
 def compute_intervals(

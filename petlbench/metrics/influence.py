@@ -17,20 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.metric import Labels, Logits, Numbers
-from petlbench.metrics.scores import losses
 
 __all__ = [
-    "accuracy_influence",
     "auc_influences",
     "chance_disagreement",
     "f1_influences",
+    "influence_of_mean",
     "kappa_influences",
-    "loss_influence",
-    "macro_auc_influence",
-    "macro_f1_influence",
-    "mean_recall_influence",
+    "losses",
     "number_groups",
-    "quadratic_kappa_influence",
     "recall_influences",
     "sum_by_group",
 ]
@@ -55,21 +50,21 @@ def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
     return np.array([auc for auc, _ in parts]), np.stack([influence for _, influence in parts])
 
 
-def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+def recall_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     """Compute the recall of each class that is present, and what each image contributes to its error.
 
     Returns:
         The recalls, (K,), and the influences, (K, N).
     """
     members = labels == np.unique(labels)[:, None]
-    right = (labels == predicted).astype(np.float64)
+    right = (labels == logits.argmax(axis=1)).astype(np.float64)
     counts = members.sum(axis=1)
     recalls = (members * right).sum(axis=1) / counts
     scale = np.sqrt(counts * np.maximum(counts - 1, 1))
     return recalls, members * (right - recalls[:, None]) / scale[:, None]
 
 
-def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+def f1_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     """Compute the F1 of each class that is present, and what each image contributes to its error.
 
     F1 is twice the images that are rightly of the class, over those that are or are said to be: a ratio of two sums,
@@ -78,14 +73,14 @@ def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
     Returns:
         The F1s, (K,), and the influences, (K, N).
     """
-    classes = np.unique(labels)[:, None]
+    classes, predicted = np.unique(labels)[:, None], logits.argmax(axis=1)
     of_class, positive = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
     total = (of_class + positive).sum(axis=1, keepdims=True)
     scores = 2 * (of_class * positive).sum(axis=1, keepdims=True) / total
     return scores[:, 0], (2 * of_class * positive - scores * (of_class + positive)) / total * _small_sample(len(labels))
 
 
-def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers] | None:
+def kappa_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     """Compute Cohen's kappa with quadratic weights, and what each image contributes to its error.
 
     With the disagreement that was observed, a = sum w p, and that of chance, e = sum w r c (r and c being the shares of
@@ -93,17 +88,19 @@ def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers]
     J. L. Fleiss, J. Cohen and B. S. Everitt, Psychological Bulletin 72 (1969) 323.
 
     Returns:
-        Kappa, and the influences, (N,); None where all labels and predictions are one class.
+        Kappa, (1,), and the influences, (1, N); of neither any, where all labels and predictions are one class.
     """
+    predicted = logits.argmax(axis=1)
     truth, prediction = labels.astype(np.float64), predicted.astype(np.float64)
     observed, chance = (truth - prediction) ** 2, chance_disagreement(labels, predicted)
     if chance == 0:
-        return None
+        return np.empty(0), np.empty((0, len(labels)))
     # Mean weight between an image's true class and all predicted ones, and the other way round.
     by_truth = (truth - prediction.mean()) ** 2 + prediction.var()
     by_prediction = (prediction - truth.mean()) ** 2 + truth.var()
     ratio = float(observed.mean()) / chance
-    return 1 - ratio, _of_mean((ratio * (by_truth + by_prediction - chance) - observed) / chance)
+    influences = influence_of_mean((ratio * (by_truth + by_prediction - chance) - observed) / chance)
+    return np.array([1 - ratio]), influences[None]
 
 
 def chance_disagreement(labels: Labels, predicted: Labels) -> float:
@@ -111,36 +108,17 @@ def chance_disagreement(labels: Labels, predicted: Labels) -> float:
     return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 
-def macro_auc_influence(labels: Labels, scores: Logits) -> Numbers | None:
-    """What each image contributes to the macro average of `auc_influences`, (N,)."""
-    aucs, influences = auc_influences(labels, scores)
-    return np.asarray(influences.mean(axis=0)) if len(aucs) else None
+def influence_of_mean(values: Numbers) -> Numbers:
+    """Return what each image contributes to the error of the mean of one value an image, both (N,)."""
+    count = len(values)
+    return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
 
 
-def accuracy_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the accuracy, (N,)."""
-    return _of_mean((logits.argmax(axis=1) == labels).astype(np.float64))
-
-
-def mean_recall_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the balanced accuracy, (N,)."""
-    return np.asarray(recall_influences(labels, logits.argmax(axis=1))[1].mean(axis=0))
-
-
-def macro_f1_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the macro F1, (N,)."""
-    return np.asarray(f1_influences(labels, logits.argmax(axis=1))[1].mean(axis=0))
-
-
-def quadratic_kappa_influence(labels: Labels, logits: Logits) -> Numbers | None:
-    """What each image contributes to kappa, (N,)."""
-    kappa = kappa_influences(labels, logits.argmax(axis=1))
-    return None if kappa is None else kappa[1]
-
-
-def loss_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the mean cross-entropy, (N,)."""
-    return _of_mean(losses(labels, logits.astype(np.float64)))
+def losses(labels: Labels, logits: Logits) -> Numbers:
+    """Return the cross-entropy of each image in nats, (N,)."""
+    largest = logits.max(axis=1)
+    log_total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    return np.asarray(log_total - logits[np.arange(len(labels)), labels])
 
 
 def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:
@@ -188,11 +166,6 @@ def _sum_below(ordered: Numbers, counted: NDArray[np.bool_]) -> Numbers:
     run = np.cumsum(new) - 1
     ends = np.concatenate([starts[1:], [len(ordered)]])
     return np.asarray((total[starts] + total[ends])[run] / 2)
-
-
-def _of_mean(values: Numbers) -> Numbers:
-    count = len(values)
-    return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
 
 
 def _small_sample(count: int) -> float:

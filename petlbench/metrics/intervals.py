@@ -219,7 +219,7 @@ def accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float
 
 def balanced_accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
     """Give the interval of the balanced accuracy: Wilson's of each recall, combined."""
-    recalls, influences = recall_influences(labels, logits.argmax(axis=1))
+    recalls, influences = recall_influences(labels, logits)
     support = np.unique(labels, return_counts=True)[1]
 
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
@@ -233,9 +233,8 @@ def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.9
 
     Of the images that are of a class or said to be, J are both: a share, with Wilson's interval; F1 is 2 J / (1 + J).
     """
-    predicted = logits.argmax(axis=1)
-    scores, influences = f1_influences(labels, predicted)
-    classes = np.unique(labels)[:, None]
+    scores, influences = f1_influences(labels, logits)
+    classes, predicted = np.unique(labels)[:, None], logits.argmax(axis=1)
     either = ((labels == classes) | (predicted == classes)).sum(axis=1)
 
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
@@ -266,14 +265,12 @@ def kappa_interval(labels: Labels, logits: Logits, units: Units, level: float = 
     M. P. Fay and E. J. Feuer, Statistics in Medicine 16 (1997) 791: gamma distributions of the same mean and variance,
     above with one more count, here a confusion of neighbouring classes.
     """
-    predicted = logits.argmax(axis=1)
-    parts = kappa_influences(labels, predicted)
-    if parts is None:
+    kappas, influences = kappa_influences(labels, logits)
+    if not len(kappas):
         return None
-    kappa, influence = parts
-    ratio, variance = 1 - kappa, float((sum_by_group(influence[None], units) ** 2).sum())
-    effect = design_effect(influence, units)
-    more = effect / (len(labels) * chance_disagreement(labels, predicted))
+    ratio, variance = 1 - float(kappas[0]), float((sum_by_group(influences, units) ** 2).sum())
+    effect = design_effect(influences[0], units)
+    more = effect / (len(labels) * chance_disagreement(labels, logits.argmax(axis=1)))
     low = _gamma_quantile((1 - level) / 2, ratio, variance)
     high = _gamma_quantile((1 + level) / 2, ratio + more, variance + more**2)
     return _interval((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)
