@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
+from petlbench.audit.confounders import FILE_SIZE, Column, most_common
 from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
+from petlbench.data.splits import group_numbers
 from petlbench.metrics.classification import macro_auc
 from petlbench.metrics.intervals import auc_interval
 
@@ -78,7 +79,7 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
         progress: Told of every fold.
     """
     plans = list(_plans(scan, columns, seed, workers))
-    units, grouped = _units(scan)
+    units, grouped = group_numbers(scan.records), any(record.group is not None for record in scan.records)
     folds = _folds_possible(scan.labels, units)
     progress.phase("baselines", len(plans) * max(folds, 1))
     results = []
@@ -143,13 +144,6 @@ def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
             names, values = most_common(column.values, _MOST_NAMES), np.array(column.values)
             parts.append((values[:, None] == np.array(names)[None]).astype(np.float64))
     return np.concatenate(parts, axis=1) if parts else np.empty((count, 0))
-
-
-def _units(scan: Scan) -> tuple[NDArray[np.int64], bool]:
-    """The number of each image's group, (N,), an image without one being its own; and whether there are groups."""
-    grouped = any(record.group is not None for record in scan.records)
-    names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in scan.records]
-    return np.unique(names, return_inverse=True)[1], grouped
 
 
 def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:

@@ -11,7 +11,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.images.facts import ImageFacts, read_size
+from petlbench.data.images.files import Header, ImageFacts, read_header
 from petlbench.data.reading import map_images
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits
@@ -61,14 +61,14 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
         progress: Told of every image that is read.
     """
     by_split, refused = _by_split(dataset)
-    sizes = [(each.width, each.height, each.format) for each in facts.values()] or _measure(dataset, workers, progress)
+    images: Sequence[ImageFacts | Header] = list(facts.values()) or _measure(dataset, workers, progress)
     return Overview(
         by_split,
         refused,
-        _spread([width for width, _, _ in sizes]),
-        _spread([height for _, height, _ in sizes]),
-        dict(Counter(kind for _, _, kind in sizes).most_common()),
-        len(dataset.records) - len(sizes),
+        _spread([image.width for image in images]),
+        _spread([image.height for image in images]),
+        dict(Counter(image.format for image in images).most_common()),
+        len(dataset.records) - len(images),
     )
 
 
@@ -82,15 +82,15 @@ def _by_split(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None,
     return {side: {name: counts[side, label] for label, name in enumerate(dataset.classes)} for side in SPLITS}, ""
 
 
-def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[tuple[int, int, str]]:
-    def measure(record: Record) -> tuple[int, int, str] | None:
+def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[Header]:
+    def measure(record: Record) -> Header | None:
         file = dataset.file(record)
-        return read_size(file) if file is not None else None
+        return read_header(file) if file is not None else None
 
-    sizes, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
+    headers, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
     for error in errors.values():
         raise error
-    return [size for size in sizes.values() if size is not None]
+    return [header for header in headers.values() if header is not None]
 
 
 def _spread(values: Sequence[int]) -> Spread | None:
