@@ -24,6 +24,7 @@ from petlbench.metrics.metric import Labels, Logits, Numbers
 
 __all__ = [
     "FEW",
+    "Units",
     "accuracy_interval",
     "auc_interval",
     "balanced_accuracy_interval",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.classification import softmax
 from petlbench.metrics.influence import auc_influences, number_groups
-from petlbench.metrics.intervals import FEW, design_effect, share_interval, wilson
+from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
+from petlbench.metrics.metric import Numbers
 from petlbench.results.predictions import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
@@ -23,8 +23,6 @@ _RESAMPLES = 1000
 _SEED = 0
 
 Truth = NDArray[np.bool_]
-Numbers = NDArray[np.float64]
-Units = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def _one_class(index: int, threshold: float | None, test: tuple[Truth, Numbers, 
 _NOTHING = Estimate(None, None, None)
 
 
-def _share(hits: NDArray[Any], units: Units, level: float) -> Estimate:
+def _share(hits: Truth, units: Units, level: float) -> Estimate:
     if not len(hits):
         return _NOTHING
     low, high, _ = share_interval(hits, units, level)

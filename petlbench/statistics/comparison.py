@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from petlbench.metrics.classification import AUC
 from petlbench.metrics.metric import Metric
-from petlbench.statistics.runs import InfluenceReader, Runs, Scored
+from petlbench.statistics.runs import Runs, Scored, influence_reader
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
 __all__ = ["Evidence"]
@@ -50,9 +50,8 @@ class Evidence:
         cells: dict[tuple[str, str], list[Scored]] = {}
         for record in records:
             cells.setdefault((record.method, record.dataset), []).append(record)
-        read = InfluenceReader(metric)
+        read = influence_reader(metric)
         self._runs = {key: Runs.of(members, read) for key, members in cells.items()}
-        self.methods = tuple(dict.fromkeys(method for method, _ in cells))
         self.datasets = tuple(dict.fromkeys(dataset for _, dataset in cells))
 
     def cell(self, method: str, dataset: str) -> Cell | None:
@@ -66,9 +65,7 @@ class Evidence:
     def compare(self, a: str, b: str, dataset: str) -> Comparison | None:
         """Compare two methods on a dataset, over the splits that both have; None where they share no split."""
         pair = self._pair(a, b, dataset)
-        if pair is None:
-            return None
-        return self._turned(_compare((a, b, dataset), pair, self.level))
+        return None if pair is None else self._turned(_compare((a, b, dataset), pair, self.level))
 
     def average(self, a: str, b: str, datasets: Sequence[str] | None = None) -> Average | None:
         """Compare two methods over datasets.
@@ -82,11 +79,8 @@ class Evidence:
             None where they share no dataset.
         """
         pairs = [self.compare(a, b, dataset) for dataset in datasets or self.datasets]
-        effects = tuple(effect for effect in pairs if effect is not None)
-        if not effects:
-            return None
-        here, elsewhere = (self._turned(mean(effects, self.level)) for mean in (_here, _elsewhere))
-        return Average(here, elsewhere, effects)
+        effects = [effect for effect in pairs if effect is not None]
+        return Average(*(self._turned(mean(effects, self.level)) for mean in (_here, _elsewhere))) if effects else None
 
     def _turned(self, comparison: Comparison) -> Comparison:
         """The same with the probability that a is better, where less of the score is."""

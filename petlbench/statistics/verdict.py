@@ -141,12 +141,10 @@ class Average:
         here: On these datasets: the unweighted mean of their effects, and what other seeds, images and splits of the
             same datasets would do to it.
         elsewhere: On datasets like these: the same mean, with the datasets taken as a sample of them.
-        effects: The comparison on each dataset.
     """
 
     here: Comparison
     elsewhere: Comparison
-    effects: tuple[Comparison, ...]
 
 
 def add_up(sources: Iterable[Source]) -> Source:
