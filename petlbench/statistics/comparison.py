@@ -60,7 +60,7 @@ class Evidence:
         The images' part is that of the runs' stored intervals, which hold for few positives; predictions are not read.
         """
         runs = self._runs.get((method, dataset))
-        return None if runs is None else _cell(method, dataset, runs, self.level)
+        return None if runs is None else _cell(runs, self.level)
 
     def compare(self, a: str, b: str, dataset: str) -> Comparison | None:
         """Compare two methods on a dataset, over the splits that both have; None where they share no split."""
@@ -194,7 +194,7 @@ def _over(effects: Sequence[Comparison], source: Source | None, parts: Parts, no
     )
 
 
-def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
+def _cell(runs: Runs, level: float) -> Cell:
     scores = np.concatenate(runs.scores)
     mean = float(runs.means.mean())
     seeds, split = runs.seed_sources, _split_source(runs.means, [runs])
@@ -206,19 +206,13 @@ def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
         None if source is None else quantile(level, source.df) * math.sqrt(source.variance) for source in sources
     )
     return Cell(
-        method,
-        dataset,
         mean,
         std=float(scores.std(ddof=1)) if len(scores) > 1 else None,
         low=None if low is None else max(0.0, mean - low),
         high=None if high is None else min(1.0, mean + high),
         runs=len(scores),
-        seeds=runs.seeds,
-        splits=len(runs.splits),
         few=_few(runs),
-        parts=bounds[0][1],
         note="one run: without what another seed would give" if alone and low is not None else bounds[0][2],
-        level=level,
     )
 
 

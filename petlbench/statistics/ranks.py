@@ -1,15 +1,18 @@
-"""Rank tests over datasets, shown only where they can say something, with the smallest p that they can reach."""
+"""Which methods are ahead: Pareto fronts, and rank tests over datasets with the smallest p that they can reach."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RankTests", "critical_difference", "holm", "rank_tests", "smallest_wilcoxon_p"]
+__all__ = ["RankTests", "critical_difference", "fronts", "holm", "rank_tests", "smallest_wilcoxon_p"]
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -148,3 +151,26 @@ def _cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tuple[
         if last > first and (not cliques or last > cliques[-1][1]):
             cliques.append((first, last))
     return tuple(tuple(methods[first : last + 1]) for first, last in cliques)
+
+
+def fronts(points: Mapping[_Key, Sequence[float]]) -> dict[_Key, int]:
+    """Number the fronts: 1 for what nothing dominates, 2 for what only points of front 1 dominate, and so on.
+
+    Args:
+        points: Costs by key, all equally many; less is better in each.
+
+    Returns:
+        The front's number by key.
+    """
+    rest, numbers, number = dict(points), {}, 0
+    while rest:
+        number += 1
+        front = [key for key, point in rest.items() if not any(_dominates(other, point) for other in rest.values())]
+        for key in front:
+            numbers[key] = number
+            del rest[key]
+    return numbers
+
+
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    return tuple(first) != tuple(second) and all(a <= b for a, b in zip(first, second, strict=True))

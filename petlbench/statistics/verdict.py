@@ -42,34 +42,22 @@ class Cell:
     """A method on a dataset.
 
     Args:
-        method: The method.
-        dataset: The dataset.
         mean: Mean score, a fraction: over the seeds of each split, then over splits.
         std: Standard deviation over runs, n - 1 in the denominator; None for a single run.
         low: Lower bound of the interval; None where nothing is known of the images.
         high: Upper bound.
         runs: How many runs.
-        seeds: How many seeds, in the split that has fewest.
-        splits: How many splits.
         few: Whether the rarest class has fewer than ten images (or groups): the interval is a hint only.
-        parts: The variance of the mean by source.
         note: What the interval leaves out; empty where it leaves out nothing.
-        level: Of the interval.
     """
 
-    method: str
-    dataset: str
     mean: float
     std: float | None
     low: float | None
     high: float | None
     runs: int
-    seeds: int
-    splits: int
     few: bool
-    parts: Parts
     note: str
-    level: float
 
 
 @dataclass(frozen=True)

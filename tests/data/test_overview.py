@@ -10,10 +10,9 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.data.contact_sheet import draw_contact_sheet, sample_images
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.images.files import Header, read_facts, read_header
-from petlbench.data.overview import Spread, overview_of
+from petlbench.data.overview import Spread, draw_contact_sheet, overview_of, sample_images
 from tests.data.official_files import write_dicom
 
 
