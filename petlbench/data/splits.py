@@ -47,20 +47,16 @@ class SplitScheme:
     def __post_init__(self) -> None:
         """Check the bounds."""
         least = {"official": 0, "random": 0, "kfold": 2, "repeat": 1}[self.kind]
+        hint = f"give {_FORMS}"
         if least == 0 and (self.parts or self.index):
-            raise InputError(f"the split '{self.kind}' has no parts", hint=f"give {_FORMS}", kind="bad_split")
+            raise InputError(f"the split '{self.kind}' has no parts", hint=hint, kind="bad_split")
         if self.parts < least:
-            raise InputError(
-                f"the split '{self.kind}:{self.parts}/{self.index}' has too few parts: at least {least} needed",
-                hint=f"give {_FORMS}",
-                kind="bad_split",
-            )
+            text = f"the split '{self.kind}:{self.parts}/{self.index}' has too few parts: at least {least} needed"
+            raise InputError(text, hint=hint, kind="bad_split")
         if least and not 0 <= self.index < self.parts:
-            raise InputError(
-                f"the split '{self}' does not exist: the parts are numbered 0 to {self.parts - 1}",
-                hint=f"{self.kind}:{self.parts}/{self.parts - 1} is the last one",
-                kind="bad_split",
-            )
+            text = f"the split '{self}' does not exist: the parts are numbered 0 to {self.parts - 1}"
+            hint = f"{self.kind}:{self.parts}/{self.parts - 1} is the last one"
+            raise InputError(text, hint=hint, kind="bad_split")
 
     @classmethod
     def parse(cls, text: str) -> SplitScheme:

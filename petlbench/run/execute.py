@@ -16,8 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import describe_environment
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import ImageLoader
+from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
 from petlbench.data.views import View, by_split
