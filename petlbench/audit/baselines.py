@@ -84,7 +84,9 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
     progress.phase("baselines", len(plans) * max(folds, 1))
     results = []
     for plan in plans:
-        if why := _why_not(plan, folds):
+        if not folds or not plan.matrix.shape[1]:
+            few = "fewer than two classes have two images or groups each, so nothing can be cross-validated"
+            why = "nothing that it is given differs between images" if folds else few
             results.append(replace(plan.baseline, refused=why))
             progress.advance(max(folds, 1))
             continue
@@ -151,14 +153,6 @@ def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:
     present = np.unique(labels)
     least = min((len(np.unique(units[labels == label])) for label in present), default=0)
     return min(FOLDS, least) if len(present) > 1 and least > 1 else 0
-
-
-def _why_not(plan: _Plan, folds: int) -> str:
-    if not folds:
-        return "fewer than two classes have two images or groups each, so nothing can be cross-validated"
-    if not plan.matrix.shape[1]:
-        return "nothing that it is given differs between images"
-    return ""
 
 
 def _splits(

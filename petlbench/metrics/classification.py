@@ -17,6 +17,9 @@ __all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "m
 
 _Value = TypeVar("_Value")
 
+_Parts = Callable[[Labels, Logits], tuple[Numbers, Numbers]]
+"""Gives the scores whose mean a score is, (K,), and what each image contributes to the error of each, (K, N)."""
+
 
 def softmax(logits: Logits) -> NDArray[np.float64]:
     """Turn logits into probabilities, in float64.
@@ -51,28 +54,6 @@ def _confusion(labels: Labels, logits: Logits) -> NDArray[np.int64]:
     return cells.reshape(classes, classes).astype(np.int64)
 
 
-def _accuracy(labels: Labels, logits: Logits) -> float:
-    """Share of images whose largest logit is that of their class."""
-    return float((logits.argmax(axis=1) == labels).sum() / len(labels))
-
-
-def _balanced_accuracy(labels: Labels, logits: Logits) -> float:
-    """Mean recall of the classes that are present."""
-    counts = _confusion(labels, logits)
-    support = counts.sum(axis=1)
-    present = support > 0
-    return float(np.mean(np.diag(counts)[present] / support[present]))
-
-
-def _macro_f1(labels: Labels, logits: Logits) -> float:
-    """Mean F1 of the classes that are present."""
-    # 2 TP / (2 TP + FP + FN): labels and predictions of a class together make up the denominator.
-    counts = _confusion(labels, logits)
-    support = counts.sum(axis=1)
-    present = support > 0
-    return float(np.mean(2 * np.diag(counts)[present] / (support + counts.sum(axis=0))[present]))
-
-
 def _quadratic_kappa(labels: Labels, logits: Logits) -> float | None:
     """Cohen's kappa with quadratic weights (Cohen 1968); None where labels and predictions name one class only."""
     counts = _confusion(labels, logits)
@@ -87,12 +68,18 @@ def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
     return lambda labels, logits, *rest: function(labels, softmax(logits), *rest)
 
 
-def _mean_over_classes(
-    influences: Callable[[Labels, Logits], tuple[Numbers, Numbers]],
-) -> Callable[[Labels, Logits], Numbers | None]:
+def _mean_score(parts: _Parts) -> Callable[[Labels, Logits], float | None]:
+    def mean(labels: Labels, logits: Logits) -> float | None:
+        scores, _ = parts(labels, logits)
+        return float(scores.mean()) if len(scores) else None
+
+    return mean
+
+
+def _mean_influence(parts: _Parts) -> Callable[[Labels, Logits], Numbers | None]:
     def mean(labels: Labels, logits: Logits) -> Numbers | None:
-        scores, parts = influences(labels, logits)
-        return np.asarray(parts.mean(axis=0)) if len(scores) else None
+        scores, influences = parts(labels, logits)
+        return np.asarray(influences.mean(axis=0)) if len(scores) else None
 
     return mean
 
@@ -102,7 +89,7 @@ AUC = Metric(
     title="AUC",
     direction="higher",
     compute=_of_probabilities(macro_auc),
-    contribution=_of_probabilities(_mean_over_classes(influence.auc_influences)),
+    contribution=_of_probabilities(_mean_influence(influence.auc_influences)),
     interval=_of_probabilities(intervals.auc_interval),
 )
 
@@ -111,7 +98,7 @@ AUC_LOGITS = Metric(
     title="AUC on logits",
     direction="higher",
     compute=macro_auc,
-    contribution=_mean_over_classes(influence.auc_influences),
+    contribution=_mean_influence(influence.auc_influences),
     interval=intervals.auc_interval,
 )
 
@@ -119,10 +106,8 @@ ACCURACY = Metric(
     name="accuracy",
     title="accuracy",
     direction="higher",
-    compute=_accuracy,
-    contribution=lambda labels, logits: influence.influence_of_mean(
-        (logits.argmax(axis=1) == labels).astype(np.float64)
-    ),
+    compute=_mean_score(influence.accuracy_influences),
+    contribution=_mean_influence(influence.accuracy_influences),
     interval=intervals.accuracy_interval,
 )
 
@@ -130,8 +115,8 @@ BALANCED_ACCURACY = Metric(
     name="balanced_accuracy",
     title="balanced accuracy",
     direction="higher",
-    compute=_balanced_accuracy,
-    contribution=_mean_over_classes(influence.recall_influences),
+    compute=_mean_score(influence.recall_influences),
+    contribution=_mean_influence(influence.recall_influences),
     interval=intervals.balanced_accuracy_interval,
 )
 
@@ -139,8 +124,8 @@ F1 = Metric(
     name="f1",
     title="F1",
     direction="higher",
-    compute=_macro_f1,
-    contribution=_mean_over_classes(influence.f1_influences),
+    compute=_mean_score(influence.f1_influences),
+    contribution=_mean_influence(influence.f1_influences),
     interval=intervals.f1_interval,
 )
 
@@ -149,7 +134,7 @@ KAPPA = Metric(
     title="kappa",
     direction="higher",
     compute=_quadratic_kappa,
-    contribution=_mean_over_classes(influence.kappa_influences),
+    contribution=_mean_influence(influence.kappa_influences),
     interval=intervals.kappa_interval,
 )
 
@@ -157,10 +142,8 @@ LOSS = Metric(
     name="loss",
     title="loss",
     direction="lower",
-    compute=lambda labels, logits: float(influence.losses(labels, logits).mean()),
-    contribution=lambda labels, logits: influence.influence_of_mean(
-        influence.losses(labels, logits.astype(np.float64))
-    ),
+    compute=_mean_score(influence.loss_influences),
+    contribution=_mean_influence(influence.loss_influences),
     unit="nats",
 )
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from petlbench.metrics.metric import Labels, Logits, Numbers
 
 __all__ = [
+    "accuracy_influences",
     "auc_influences",
     "chance_disagreement",
     "f1_influences",
-    "influence_of_mean",
     "kappa_influences",
-    "losses",
+    "loss_influences",
     "number_groups",
     "recall_influences",
     "sum_by_group",
@@ -99,8 +99,8 @@ def kappa_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     by_truth = (truth - prediction.mean()) ** 2 + prediction.var()
     by_prediction = (prediction - truth.mean()) ** 2 + truth.var()
     ratio = float(observed.mean()) / chance
-    influences = influence_of_mean((ratio * (by_truth + by_prediction - chance) - observed) / chance)
-    return np.array([1 - ratio]), influences[None]
+    _, influences = _mean_influences((ratio * (by_truth + by_prediction - chance) - observed) / chance)
+    return np.array([1 - ratio]), influences
 
 
 def chance_disagreement(labels: Labels, predicted: Labels) -> float:
@@ -108,17 +108,17 @@ def chance_disagreement(labels: Labels, predicted: Labels) -> float:
     return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 
-def influence_of_mean(values: Numbers) -> Numbers:
-    """Return what each image contributes to the error of the mean of one value an image, both (N,)."""
-    count = len(values)
-    return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
+def accuracy_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
+    """Compute the share of images whose largest logit is that of their class, (1,), and its influences, (1, N)."""
+    return _mean_influences((logits.argmax(axis=1) == labels).astype(np.float64))
 
 
-def losses(labels: Labels, logits: Logits) -> Numbers:
-    """Return the cross-entropy of each image in nats, (N,)."""
-    largest = logits.max(axis=1)
-    log_total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-    return np.asarray(log_total - logits[np.arange(len(labels)), labels])
+def loss_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
+    """Compute the mean cross-entropy in nats, (1,), and its influences, (1, N)."""
+    exact = logits.astype(np.float64)
+    largest = exact.max(axis=1)
+    log_total = largest + np.log(np.exp(exact - largest[:, None]).sum(axis=1))
+    return _mean_influences(log_total - exact[np.arange(len(labels)), labels])
 
 
 def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:
@@ -166,6 +166,11 @@ def _sum_below(ordered: Numbers, counted: NDArray[np.bool_]) -> Numbers:
     run = np.cumsum(new) - 1
     ends = np.concatenate([starts[1:], [len(ordered)]])
     return np.asarray((total[starts] + total[ends])[run] / 2)
+
+
+def _mean_influences(values: Numbers) -> tuple[Numbers, Numbers]:
+    mean, count = values.mean(), len(values)
+    return np.array([mean]), np.asarray((values - mean) / np.sqrt(count * max(count - 1, 1)))[None]
 
 
 def _small_sample(count: int) -> float:

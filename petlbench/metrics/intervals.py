@@ -182,15 +182,15 @@ def auc_interval(labels: Labels, scores: Logits, units: Units, level: float = 0.
     aucs, influences = auc_influences(labels, scores)
     if not len(aucs):
         return None
-    by_group = sum_by_group(influences, units)
-    effect = design_effect(influences.mean(axis=0), units)
     classes = np.array([1]) if scores.shape[1] == 2 else np.unique(labels)
     members = labels == classes[:, None]
-    positives = members.sum(axis=1) / effect
     spread = _spread(aucs, influences, members), _spread(aucs, influences, ~members)
-    low, high = newcombe(aucs, positives, len(labels) / effect - positives, spread, level)
-    bounds = combine(aucs, low, high, _correlation(by_group))
-    return _interval(bounds, level, "newcombe", _rarest(labels, units), effect)
+
+    def bounds(effect: float) -> tuple[Numbers, Numbers]:
+        positives = members.sum(axis=1) / effect
+        return newcombe(aucs, positives, len(labels) / effect - positives, spread, level)
+
+    return _mean_of_classes((aucs, influences), bounds, (labels, units), level, "newcombe")
 
 
 def _placement_variance(auc: Numbers) -> Numbers:
@@ -226,7 +226,7 @@ def balanced_accuracy_interval(labels: Labels, logits: Logits, units: Units, lev
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
         return wilson(recalls, support / effect, level)
 
-    return _mean_of_classes(recalls, influences, bounds, (labels, units), level)
+    return _mean_of_classes((recalls, influences), bounds, (labels, units), level)
 
 
 def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
@@ -242,22 +242,26 @@ def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.9
         low, high = wilson(scores / (2 - scores), either / effect, level)
         return 2 * low / (1 + low), 2 * high / (1 + high)
 
-    return _mean_of_classes(scores, influences, bounds, (labels, units), level)
+    return _mean_of_classes((scores, influences), bounds, (labels, units), level)
 
 
 def _mean_of_classes(
-    scores: Numbers,
-    influences: Numbers,
+    parts: tuple[Numbers, Numbers],
     bounds: Callable[[float], tuple[Numbers, Numbers]],
     images: tuple[Labels, Units],
     level: float,
+    method: str = "wilson",
 ) -> dict[str, Any]:
     """Combine the intervals of the classes' scores, which follow from the design effect, into that of their mean."""
-    labels, units = images
+    (scores, influences), (labels, units) = parts, images
     effect = design_effect(influences.mean(axis=0), units)
     low, high = bounds(effect)
-    together = combine(scores, low, high, _correlation(sum_by_group(influences, units)))
-    return _interval(together, level, "wilson", _rarest(labels, units), effect)
+    covariance = (by_group := sum_by_group(influences, units)) @ by_group.T
+    deviation = np.sqrt(np.diag(covariance))
+    scale = np.outer(deviation, deviation)
+    correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+    rarest = min(len(np.unique(units[labels == index])) for index in np.unique(labels))
+    return _interval(combine(scores, low, high, correlation), level, method, rarest, effect)
 
 
 def kappa_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
@@ -293,17 +297,6 @@ def _interval(bounds: tuple[float, float], level: float, method: str, positives:
         "positives": positives,
         "design_effect": effect,
     }
-
-
-def _rarest(labels: Labels, units: Units) -> int:
-    return min(len(np.unique(units[labels == index])) for index in np.unique(labels))
-
-
-def _correlation(influences: Numbers) -> Numbers:
-    covariance = influences @ influences.T
-    deviation = np.sqrt(np.diag(covariance))
-    scale = np.outer(deviation, deviation)
-    return np.asarray(np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0))
 
 
 def _quantile(level: float) -> float:
