@@ -68,20 +68,18 @@ def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
     return lambda labels, logits, *rest: function(labels, softmax(logits), *rest)
 
 
-def _mean_score(parts: _Parts) -> Callable[[Labels, Logits], float | None]:
-    def mean(labels: Labels, logits: Logits) -> float | None:
+def _mean_of(parts: _Parts) -> dict[str, Any]:
+    """What a row has whose score is the mean of others: how it is computed, and what each image contributes."""
+
+    def compute(labels: Labels, logits: Logits) -> float | None:
         scores, _ = parts(labels, logits)
         return float(scores.mean()) if len(scores) else None
 
-    return mean
-
-
-def _mean_influence(parts: _Parts) -> Callable[[Labels, Logits], Numbers | None]:
-    def mean(labels: Labels, logits: Logits) -> Numbers | None:
+    def contribution(labels: Labels, logits: Logits) -> Numbers | None:
         scores, influences = parts(labels, logits)
         return np.asarray(influences.mean(axis=0)) if len(scores) else None
 
-    return mean
+    return {"compute": compute, "contribution": contribution}
 
 
 AUC = Metric(
@@ -89,7 +87,7 @@ AUC = Metric(
     title="AUC",
     direction="higher",
     compute=_of_probabilities(macro_auc),
-    contribution=_of_probabilities(_mean_influence(influence.auc_influences)),
+    contribution=_of_probabilities(_mean_of(influence.auc_influences)["contribution"]),
     interval=_of_probabilities(intervals.auc_interval),
 )
 
@@ -98,7 +96,7 @@ AUC_LOGITS = Metric(
     title="AUC on logits",
     direction="higher",
     compute=macro_auc,
-    contribution=_mean_influence(influence.auc_influences),
+    contribution=_mean_of(influence.auc_influences)["contribution"],
     interval=intervals.auc_interval,
 )
 
@@ -106,27 +104,24 @@ ACCURACY = Metric(
     name="accuracy",
     title="accuracy",
     direction="higher",
-    compute=_mean_score(influence.accuracy_influences),
-    contribution=_mean_influence(influence.accuracy_influences),
     interval=intervals.accuracy_interval,
+    **_mean_of(influence.accuracy_influences),
 )
 
 BALANCED_ACCURACY = Metric(
     name="balanced_accuracy",
     title="balanced accuracy",
     direction="higher",
-    compute=_mean_score(influence.recall_influences),
-    contribution=_mean_influence(influence.recall_influences),
     interval=intervals.balanced_accuracy_interval,
+    **_mean_of(influence.recall_influences),
 )
 
 F1 = Metric(
     name="f1",
     title="F1",
     direction="higher",
-    compute=_mean_score(influence.f1_influences),
-    contribution=_mean_influence(influence.f1_influences),
     interval=intervals.f1_interval,
+    **_mean_of(influence.f1_influences),
 )
 
 KAPPA = Metric(
@@ -134,7 +129,7 @@ KAPPA = Metric(
     title="kappa",
     direction="higher",
     compute=_quadratic_kappa,
-    contribution=_mean_influence(influence.kappa_influences),
+    contribution=_mean_of(influence.kappa_influences)["contribution"],
     interval=intervals.kappa_interval,
 )
 
@@ -142,9 +137,8 @@ LOSS = Metric(
     name="loss",
     title="loss",
     direction="lower",
-    compute=_mean_score(influence.loss_influences),
-    contribution=_mean_influence(influence.loss_influences),
     unit="nats",
+    **_mean_of(influence.loss_influences),
 )
 
 METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
