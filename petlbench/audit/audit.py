@@ -14,7 +14,7 @@ from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.record import SPLITS, Record, Split
+from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
 
 __all__ = ["TOO_EASY", "Audit", "Finding", "audit", "findings_of"]
@@ -153,24 +153,19 @@ def _sides(
 ) -> tuple[list[Split | None], str, tuple[str, ...]]:
     """The side of every image, the split in words, and why there is none."""
     split = scheme or SplitScheme.parse(dataset.card.split)
+    sides: list[Split | None] = [record.split for record in scan.records]
     try:
-        words = str(split) if split.kind == "official" else f"{split}, seed {seed}"
-        return _assigned(scan.records, split, seed, dataset.classes), words, ()
+        if split.kind != "official":
+            return [*assign_splits(scan.records, split, seed, classes=dataset.classes)], f"{split}, seed {seed}", ()
+        # As it was given: `assign_splits` would refuse one that leaks, which is what is to be reported.
+        if any(sides):
+            return sides, str(split), ()
+        hint = "choose --split random or leave it out"
+        raise InputError("the dataset has no official split", hint=hint, kind="no_official_split")
     except InputError as error:
         if scheme is not None:
             raise
-        return [None] * len(scan.records), "none", (f"the split '{split}' cannot be made: {error.message}",)
-
-
-def _assigned(records: Sequence[Record], scheme: SplitScheme, seed: int, classes: Sequence[str]) -> list[Split | None]:
-    if scheme.kind != "official":
-        return [*assign_splits(records, scheme, seed, classes=classes)]
-    # As it was given: `assign_splits` would refuse one that leaks, which is what is to be reported.
-    if not any(record.split for record in records):
-        raise InputError(
-            "the dataset has no official split", hint="choose --split random or leave it out", kind="no_official_split"
-        )
-    return [record.split for record in records]
+        return [None] * len(sides), "none", (f"the split '{split}' cannot be made: {error.message}",)
 
 
 def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:

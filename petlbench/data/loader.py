@@ -80,15 +80,13 @@ class ImageStore:
             InputError: When it cannot be read.
         """
         views = self.views.get(split, {})
-        cache = self._cache(views)
+        cache = self.caches.get(frozenset(view.form for view in views.values()))
         if cache is None:
             # Decoded before it is hashed: a reader that makes its images knows the digest by then.
             self._make_ahead(record, views)
-            digest = self.dataset.content_hash(record)
-        else:
-            digest = self.dataset.content_hash(record)
-            if digest not in cache:
-                self._make_ahead(record, views)
+        digest = self.dataset.content_hash(record)
+        if cache is not None and digest not in cache:
+            self._make_ahead(record, views)
         self._digests[record.image_id] = digest
         return digest
 
@@ -128,9 +126,6 @@ class ImageStore:
             return images
         cache, digest = self.caches.get(frozenset(forms)), self._digests.get(record.image_id)
         return cache.find(digest) if cache is not None and digest is not None and digest in cache else None
-
-    def _cache(self, views: Mapping[str, View]) -> ImageCache | None:
-        return self.caches.get(frozenset(view.form for view in views.values()))
 
     def _make_ahead(self, record: Record, views: Mapping[str, View]) -> None:
         image = self.dataset.open_deep(record)

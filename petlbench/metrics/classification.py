@@ -171,10 +171,8 @@ def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS
     present, ``kappa`` when labels and predictions name one and the same class, every score when the split is empty or
     when any logit is infinite or NaN.
 
-    The softmax of ``auc`` is computed in float64 from the logits as they are given. It saturates: once the largest
-    logit leads by about 37, its probability is exactly 1. Images that the logits rank are then ties, so ``auc`` may
-    differ from ``auc_logits`` with two classes as well. With more classes the two differ in any case, since a raw logit
-    is not normalised over the classes of its image.
+    The softmax of ``auc``, in float64, saturates: once the largest logit leads by about 37, its probability is exactly
+    1, and images that the logits rank are ties; ``auc`` may then differ from ``auc_logits`` with two classes as well.
 
     Args:
         labels: True class of each image, shape (N,), integers in 0 .. C-1.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from petlbench.data.card import DatasetCard
 
-__all__ = ["NOT_YET", "Label", "Labels", "TaskType", "class_strata", "softmax", "task_of"]
+__all__ = ["NOT_YET", "Label", "Labels", "TaskType", "class_strata", "task_of"]
 
 Label = Any
 """The label of one image as its task type stores it: the position of its class; several of 0, 1, None; or a number."""
@@ -94,11 +94,6 @@ class Labels:
         return order[label]
 
 
-def softmax(logits: Tensor) -> Tensor:
-    """Return the probability of each class, (B, C), of logits (B, C)."""
-    return logits.softmax(dim=-1)
-
-
 def class_strata(labels: Sequence[int]) -> NDArray[Any]:
     """Return which class each of N images has, (N, C): the strata of what has one class an image."""
     import numpy as np
@@ -125,7 +120,7 @@ class TaskType(Card):
 
     labels: Labels = field(default_factory=Labels)
     loss: str = "cross_entropy"
-    activation: Callable[[Tensor], Tensor] = softmax
+    activation: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(dim=-1)
     metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
     selection: str = "auc"
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
