@@ -147,19 +147,25 @@ METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metri
 _FACTS = ("confusion_matrix", "support", "classes_absent", "count")
 
 
-def load_metrics(catalog: Catalog) -> tuple[Metric, ...]:
-    """The rows of all metrics: the shipped ones as `METRICS` has them, then the user's own by name.
+def load_metrics(catalog: Catalog, names: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """The rows of the metrics that apply to a task type, in its order, then the user's own by name.
+
+    Args:
+        catalog: The catalogues.
+        names: The task type's metrics; all shipped ones without them.
 
     Raises:
-        InputError: When a file cannot be imported, or a name means something else in ``result.json``.
+        InputError: When there is no such metric, a file cannot be imported, or a name means something else in
+            ``result.json``.
     """
-    shipped = {row.name for row in METRICS}
-    names = [name for name in catalog.entries("metric") if name not in shipped]
-    for name in names:
+    shipped = {row.name: row for row in METRICS}
+    own = [name for name in catalog.entries("metric") if name not in shipped]
+    for name in own:
         if name in _FACTS:
             message = f"the metric '{name}' in {catalog.find('metric', name).file} would hide what a result has there"
             raise InputError(message, hint="give it another name", kind="duplicate_name")
-    return METRICS + tuple(catalog.load("metric", name, Metric) for name in names)
+    order = dict.fromkeys([*(names or shipped), *own])
+    return tuple(shipped[name] if name in shipped else catalog.load("metric", name, Metric) for name in order)
 
 
 def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class TaskType(Card):
     labels: Labels = field(default_factory=Labels)
     loss: str = "cross_entropy"
     activation: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(dim=-1)
-    metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
+    metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa", "loss")
     selection: str = "auc"
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
 
