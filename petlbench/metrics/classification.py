@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,14 +55,28 @@ def _confusion(labels: Labels, logits: Logits) -> NDArray[np.int64]:
     return cells.reshape(classes, classes).astype(np.int64)
 
 
-def _quadratic_kappa(labels: Labels, logits: Logits) -> float | None:
-    """Cohen's kappa with quadratic weights (Cohen 1968); None where labels and predictions name one class only."""
-    counts = _confusion(labels, logits)
-    index = np.arange(len(counts), dtype=np.float64)
-    weights = (index[:, None] - index[None, :]) ** 2
-    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
-    expected = float((weights * by_chance).sum())
-    return None if expected == 0 else 1.0 - float((weights * counts).sum()) / expected
+def _kappa(
+    weights: Callable[[Numbers, Numbers], NDArray[Any]],
+    disagreement: Callable[[Labels, Labels], influence.Disagreement],
+) -> dict[str, Any]:
+    """What the row of Cohen's kappa has (Cohen 1960, and 1968 with weights).
+
+    Args:
+        weights: Gives the weights of true classes, (C, 1), and predicted ones, (1, C), as (C, C).
+        disagreement: Weighs labels and predictions in the same way.
+    """
+
+    def compute(labels: Labels, logits: Logits) -> float | None:
+        counts = _confusion(labels, logits)
+        index = np.arange(len(counts), dtype=np.float64)
+        weight = weights(index[:, None], index[None, :])
+        by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+        expected = float((weight * by_chance).sum())
+        return None if expected == 0 else 1.0 - float((weight * counts).sum()) / expected
+
+    parts = partial(influence.kappa_influences, disagreement=disagreement)
+    interval = partial(intervals.kappa_interval, disagreement=disagreement)
+    return {**_mean_of(parts), "compute": compute, "interval": interval}
 
 
 def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
@@ -128,9 +143,15 @@ KAPPA = Metric(
     name="kappa",
     title="kappa",
     direction="higher",
-    compute=_quadratic_kappa,
-    contribution=_mean_of(influence.kappa_influences)["contribution"],
-    interval=intervals.kappa_interval,
+    form="unweighted",
+    **_kappa(lambda true, predicted: true != predicted, influence.plain_disagreement),
+    ordered=Metric(
+        name="kappa",
+        title="kappa",
+        direction="higher",
+        form="with quadratic weights",
+        **_kappa(lambda true, predicted: (true - predicted) ** 2, influence.quadratic_disagreement),
+    ),
 )
 
 LOSS = Metric(
@@ -147,12 +168,13 @@ METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metri
 _FACTS = ("confusion_matrix", "support", "classes_absent", "count")
 
 
-def load_metrics(catalog: Catalog, names: Sequence[str] = ()) -> tuple[Metric, ...]:
+def load_metrics(catalog: Catalog, names: Sequence[str] = (), *, ordered: bool = False) -> tuple[Metric, ...]:
     """The rows of the metrics that apply to a task type, in its order, then the user's own by name.
 
     Args:
         catalog: The catalogues.
         names: The task type's metrics; all shipped ones without them.
+        ordered: Whether the task type's classes have an order.
 
     Raises:
         InputError: When there is no such metric, a file cannot be imported, or a name means something else in
@@ -165,7 +187,8 @@ def load_metrics(catalog: Catalog, names: Sequence[str] = ()) -> tuple[Metric, .
             message = f"the metric '{name}' in {catalog.find('metric', name).file} would hide what a result has there"
             raise InputError(message, hint="give it another name", kind="duplicate_name")
     order = dict.fromkeys([*(names or shipped), *own])
-    return tuple(shipped[name] if name in shipped else catalog.load("metric", name, Metric) for name in order)
+    rows = (shipped[name] if name in shipped else catalog.load("metric", name, Metric) for name in order)
+    return tuple(row.ordered if ordered and row.ordered is not None else row for row in rows)
 
 
 def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS) -> dict[str, Any]:

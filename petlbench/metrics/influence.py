@@ -11,7 +11,8 @@ Bootstrap and Other Resampling Plans (1982), chapter 6; N. A. Obuchowski, Biomet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +20,15 @@ from numpy.typing import NDArray
 from petlbench.metrics.metric import Labels, Logits, Numbers
 
 __all__ = [
+    "Disagreement",
     "accuracy_influences",
     "auc_influences",
-    "chance_disagreement",
     "f1_influences",
     "kappa_influences",
     "loss_influences",
     "number_groups",
+    "plain_disagreement",
+    "quadratic_disagreement",
     "recall_influences",
     "sum_by_group",
 ]
@@ -80,8 +83,47 @@ def f1_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     return scores[:, 0], (2 * of_class * positive - scores * (of_class + positive)) / total * _small_sample(len(labels))
 
 
-def kappa_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
-    """Compute Cohen's kappa with quadratic weights, and what each image contributes to its error.
+@dataclass(frozen=True)
+class Disagreement:
+    """How far labels and predictions differ, by the weights of a kappa.
+
+    Args:
+        observed: Weight between each image's true class and its predicted one, (N,).
+        by_truth: Mean weight between each image's true class and all predicted ones, (N,).
+        by_prediction: Mean weight between each image's predicted class and all true ones, (N,).
+        chance: Mean weight of a true class and a predicted one that are drawn apart.
+    """
+
+    observed: Numbers
+    by_truth: Numbers
+    by_prediction: Numbers
+    chance: float
+
+
+def quadratic_disagreement(labels: Labels, predicted: Labels) -> Disagreement:
+    """Weigh two classes by the square of their distance, for classes that have an order."""
+    truth, prediction = labels.astype(np.float64), predicted.astype(np.float64)
+    return Disagreement(
+        (truth - prediction) ** 2,
+        (truth - prediction.mean()) ** 2 + prediction.var(),
+        (prediction - truth.mean()) ** 2 + truth.var(),
+        float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2),
+    )
+
+
+def plain_disagreement(labels: Labels, predicted: Labels) -> Disagreement:
+    """Weigh two different classes by 1, whichever they are."""
+    truth = np.bincount(labels, minlength=1 + max(labels.max(), predicted.max())) / len(labels)
+    prediction = np.bincount(predicted, minlength=len(truth)) / len(labels)
+    observed = (labels != predicted).astype(np.float64)
+    # Where all are of one class, the sum is exactly 1.
+    return Disagreement(observed, 1 - prediction[labels], 1 - truth[predicted], 1 - float(truth @ prediction))
+
+
+def kappa_influences(
+    labels: Labels, logits: Logits, disagreement: Callable[[Labels, Labels], Disagreement]
+) -> tuple[Numbers, Numbers]:
+    """Compute Cohen's kappa, and what each image contributes to its error.
 
     With the disagreement that was observed, a = sum w p, and that of chance, e = sum w r c (r and c being the shares of
     true and predicted classes), kappa is 1 - a / e. An image moves a by its own weight, and e by both of its margins:
@@ -90,22 +132,13 @@ def kappa_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     Returns:
         Kappa, (1,), and the influences, (1, N); of neither any, where all labels and predictions are one class.
     """
-    predicted = logits.argmax(axis=1)
-    truth, prediction = labels.astype(np.float64), predicted.astype(np.float64)
-    observed, chance = (truth - prediction) ** 2, chance_disagreement(labels, predicted)
-    if chance == 0:
+    weights = disagreement(labels, logits.argmax(axis=1))
+    if weights.chance == 0:
         return np.empty(0), np.empty((0, len(labels)))
-    # Mean weight between an image's true class and all predicted ones, and the other way round.
-    by_truth = (truth - prediction.mean()) ** 2 + prediction.var()
-    by_prediction = (prediction - truth.mean()) ** 2 + truth.var()
-    ratio = float(observed.mean()) / chance
-    _, influences = _mean_influences((ratio * (by_truth + by_prediction - chance) - observed) / chance)
+    ratio = float(weights.observed.mean()) / weights.chance
+    by_chance = weights.by_truth + weights.by_prediction - weights.chance
+    _, influences = _mean_influences((ratio * by_chance - weights.observed) / weights.chance)
     return np.array([1 - ratio]), influences
-
-
-def chance_disagreement(labels: Labels, predicted: Labels) -> float:
-    """Compute the mean squared distance of a true class and a predicted one that are drawn apart."""
-    return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
 
 
 def accuracy_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:

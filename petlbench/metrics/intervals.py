@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.influence import (
+    Disagreement,
     auc_influences,
-    chance_disagreement,
     f1_influences,
     kappa_influences,
     recall_influences,
@@ -264,18 +264,20 @@ def _mean_of_classes(
     return _interval(combine(scores, low, high, correlation), level, method, rarest, effect)
 
 
-def kappa_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
+def kappa_interval(
+    labels: Labels, logits: Logits, units: Units, level: float, disagreement: Callable[[Labels, Labels], Disagreement]
+) -> dict[str, Any] | None:
     """Give the interval of kappa, whose complement is a weighted sum of few counts: disagreement over that of chance.
 
     M. P. Fay and E. J. Feuer, Statistics in Medicine 16 (1997) 791: gamma distributions of the same mean and variance,
-    above with one more count, here a confusion of neighbouring classes.
+    above with one more count, here a confusion of weight 1.
     """
-    kappas, influences = kappa_influences(labels, logits)
+    kappas, influences = kappa_influences(labels, logits, disagreement)
     if not len(kappas):
         return None
     ratio, variance = 1 - float(kappas[0]), float((sum_by_group(influences, units) ** 2).sum())
     effect = design_effect(influences[0], units)
-    more = effect / (len(labels) * chance_disagreement(labels, logits.argmax(axis=1)))
+    more = effect / (len(labels) * disagreement(labels, logits.argmax(axis=1)).chance)
     low = _gamma_quantile((1 - level) / 2, ratio, variance)
     high = _gamma_quantile((1 + level) / 2, ratio + more, variance + more**2)
     return _interval((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)

@@ -112,6 +112,7 @@ class TaskType(Card):
         activation: From logits (B, C) to the probabilities or values (B, C) that predictions show.
         metrics: Names of the metrics that apply, in the order of tables.
         selection: Name of the metric by which the best epoch is chosen.
+        ordered: Whether the classes stand in an order, as grades do: kappa then has quadratic weights.
         strata: From the labels of N images to what a split balances: (N, K), whether image n counts in stratum k.
             Where every image counts in one, splits are stratified by it; where in several, iteratively.
     """
@@ -123,6 +124,7 @@ class TaskType(Card):
     activation: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(dim=-1)
     metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa", "loss")
     selection: str = "auc"
+    ordered: bool = False
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
 
 
