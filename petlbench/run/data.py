@@ -9,7 +9,7 @@ import pandas as pd
 
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, open_dataset
-from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.reading import map_images, refusal
 from petlbench.data.record import SPLITS, Split

@@ -91,8 +91,7 @@ def _look(described: DatasetInfo, figure: Path | None) -> tuple[Prepared | None,
                 kind="data_missing",
             )
         return None, None
-    from petlbench.data.contact_sheet import draw_contact_sheet
-    from petlbench.data.overview import overview_of
+    from petlbench.data.overview import draw_contact_sheet, overview_of
     from petlbench.data.readers.prepared import PreparedReader
 
     reader = dataset.reader

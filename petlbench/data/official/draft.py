@@ -14,7 +14,7 @@ from petlbench.core.config import RunConfig
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import near_duplicate_groups
-from petlbench.data.images.facts import ImageFacts, read_facts
+from petlbench.data.images.files import ImageFacts, read_facts
 from petlbench.data.manifest import manifest_digest, manifest_of, split_digest, write_manifest
 from petlbench.data.official.fetch import Sources
 from petlbench.data.official.read import OfficialImages

@@ -16,7 +16,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
-from petlbench.data.images.walk import files_below
+from petlbench.data.images.files import files_below
 from petlbench.data.layout import Layout, ends_with, fill, names_in
 from petlbench.data.official.join import ImageEntry, join
 from petlbench.data.official.tables import read_header

@@ -8,7 +8,7 @@ from pathlib import Path
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.images.walk import files_below, sorted_entries
+from petlbench.data.images.files import files_below, sorted_entries
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
