@@ -194,7 +194,7 @@ def _task(
     from petlbench.data.dataset import describe_dataset
 
     described = describe_dataset(dataset, catalog=catalog, data_root=data_root, settings=settings)
-    return len(described.classes), described.card.image_size
+    return len(described.card.classes), described.card.image_size
 
 
 def _request(
