@@ -17,6 +17,7 @@ from petlbench.core.errors import InputError, unknown_name
 
 __all__ = [
     "CACHE_SIZE_VARIABLE",
+    "PRESETS",
     "SIZE",
     "SIZE_OR_NOTHING",
     "cache_dir_option",
@@ -68,6 +69,7 @@ SIZE_OR_NOTHING = _Size(0)
 
 
 CACHE_SIZE_VARIABLE = "PETLBENCH_CACHE_SIZE"
+PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -122,30 +124,27 @@ setting_option = click.option(
 )
 
 
-def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
+def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...] | None = None) -> dict[str, dict[str, str]]:
     """Sort ``--set group.key=value`` into one mapping a group.
 
     Args:
         assignments: The texts as given.
-        groups: The groups that exist.
+        groups: The groups that exist, each of which has a mapping; None for whatever is named.
 
     Raises:
         InputError: When a text has another form or names another group.
     """
-    sorted_: dict[str, dict[str, str]] = {group: {} for group in groups}
+    by_group: dict[str, dict[str, str]] = {group: {} for group in groups or ()}
     for text in assignments:
         path, equals, value = text.partition("=")
         group, dot, key = path.strip().partition(".")
         if not (equals and dot and key):
-            raise InputError(
-                f"--set {text}: not of the form GROUP.KEY=VALUE",
-                hint="for example --set method.rank=8",
-                kind="bad_setting",
-            )
-        if group not in sorted_:
+            message, hint = f"--set {text}: not of the form GROUP.KEY=VALUE", "for example --set method.rank=8"
+            raise InputError(message, hint=hint, kind="bad_setting")
+        if groups is not None and group not in groups:
             raise unknown_name("setting group", group, groups)
-        sorted_[group][key] = value.strip()
-    return sorted_
+        by_group.setdefault(group, {})[key] = value.strip()
+    return by_group
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -198,10 +197,10 @@ def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
     Raises:
         InputError: When there is none.
     """
-    found = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
-    if not found:
+    entries = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
+    if not entries:
         raise InputError(f"{option} '{text}' names nothing", hint="put commas between names", kind="usage")
-    return found
+    return entries
 
 
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from petlbench.cli.commands.data_prepare import prepare
 from petlbench.cli.commands.data_verify import verify
 from petlbench.cli.options import catalog_option, data_root_option, json_option, parse_assignments, setting_option
 from petlbench.cli.output import check_file, print_facts, print_json, print_table
-from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
     from petlbench.data.dataset import Dataset, DatasetInfo
@@ -41,83 +39,32 @@ def command() -> None:
 @data_root_option
 @catalog_option
 @json_option
-def info(
-    dataset: str,
-    figure: Path | None,
-    settings: tuple[str, ...],
-    data_root: Path,
-    catalog: tuple[Path, ...],
-    json: bool,
-) -> None:
+def info(dataset: str, figure: Path | None, settings: tuple[str, ...], json: bool, **places: Any) -> None:
     """Show a dataset's card, its classes by split, and the sizes of its images.
 
     DATASET is a name, a folder of class folders, a CSV file or a card.
     """
-    from petlbench.core.catalog import Catalog
+    import petlbench as pb
     from petlbench.core.plotting import FORMATS
-    from petlbench.data.dataset import describe_dataset
 
     if figure is not None:
         check_file(figure, "--figure", FORMATS)
     values = parse_assignments(settings, ("dataset",))["dataset"]
-    described = describe_dataset(dataset, catalog=Catalog(catalog), data_root=data_root, settings=values)
-    prepared, overview = _look(described, figure)
+    facts = pb.data_info(dataset, figure=figure, settings=values, progress=True, **places)
     if json:
-        print_json(_document(described, prepared, overview))
+        print_json(facts.document())
         return
+    described = facts.info
     _print(described)
-    if described.dataset is not None and overview is not None:
-        _print_overview(described.dataset, overview)
-    _print_prepared(described, prepared)
+    if described.dataset is not None and facts.overview is not None:
+        _print_overview(described.dataset, facts.overview)
+    _print_prepared(described, facts.prepared)
     _print_warnings(described, figure)
 
 
 command.add_command(audit)
 command.add_command(prepare)
 command.add_command(verify)
-
-
-def _look(described: DatasetInfo, figure: Path | None) -> tuple[Prepared | None, Overview | None]:
-    """Look at the images, where they are there."""
-    from petlbench.core.environment import usable_cores
-    from petlbench.core.progress_bars import ShownProgress
-
-    dataset = described.dataset
-    if dataset is None:
-        if figure is not None:
-            raise InputError(
-                f"--figure {figure}: the images of '{described.name}' are not there",
-                hint=f"petlbench data prepare {described.name}",
-                kind="data_missing",
-            )
-        return None, None
-    from petlbench.data.contact_sheet import draw_contact_sheet
-    from petlbench.data.overview import overview_of
-    from petlbench.data.readers.prepared import PreparedReader
-
-    reader = dataset.reader
-    prepared, facts = (reader.prepared, reader.facts) if isinstance(reader, PreparedReader) else (None, {})
-    with ShownProgress() as progress:
-        overview = overview_of(dataset, facts, usable_cores(), progress)
-        if figure is not None:
-            draw_contact_sheet(dataset, figure, progress)
-    return prepared, overview
-
-
-def _document(described: DatasetInfo, prepared: Prepared | None, overview: Overview | None) -> dict[str, Any]:
-    dataset, facts = described.dataset, {} if overview is None else asdict(overview)
-    return {
-        "name": described.name,
-        "card": described.card.model_dump(mode="json"),
-        "images": described.images,
-        "readable": described.readable,
-        "images_by_class": None if dataset is None else dataset.by_class(),
-        "images_by_split": facts.get("by_split"),
-        **{name: facts.get(name) for name in ("width", "height", "formats")},
-        "prepared": prepared.document() if prepared is not None else None,
-        "settings": dict(described.settings),
-        "notes": [] if dataset is None else list(dataset.notes),
-    }
 
 
 def _print(described: DatasetInfo) -> None:

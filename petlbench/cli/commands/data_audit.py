@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from petlbench.cli.options import catalog_option, data_root_option, json_option, parse_assignments, setting_option
 from petlbench.cli.output import Target, check_file, print_document, print_facts, print_json
+from petlbench.core.catalog import Catalog
 
 __all__ = ["audit"]
 
@@ -31,45 +33,32 @@ __all__ = ["audit"]
 @json_option
 def audit(
     dataset: str,
-    split: str | None,
-    seed: int,
     formats: str | None,
     output: Path | None,
     fail: bool,
-    workers: int,
     settings: tuple[str, ...],
-    data_root: Path,
-    catalog: tuple[Path, ...],
     json: bool,
+    **options: Any,
 ) -> int:
     """Find what a reviewer would reject: duplicates, leaks, and what tells the class without a look at the picture.
 
     DATASET is a name, a folder of class folders, a CSV file or a card. Nothing is changed or repaired.
     """
-    from petlbench.audit.audit import audit as examine
-    from petlbench.core.catalog import Catalog
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.data.dataset import open_dataset
-    from petlbench.data.splits import SplitScheme
-    from petlbench.report.kinds.audit import audit_document
+    import petlbench as pb
 
-    catalogue = Catalog(catalog)
-    target = Target.parse(formats, output, catalogue)
+    target = Target.parse(formats, output, Catalog(options["catalog"]))
     if output is not None and output.suffix:
         check_file(output, "--output")
-    scheme = None if split is None else SplitScheme.parse(split)
-    reader_settings = parse_assignments(settings, ("dataset",))["dataset"]
-    data = open_dataset(dataset, catalog=catalogue, data_root=data_root, settings=reader_settings)
-    with ShownProgress() as progress:
-        result = examine(data, scheme, seed, workers, progress)
-    document = audit_document(result, data if output is not None else None)
+    values = parse_assignments(settings, ("dataset",))["dataset"]
+    result = pb.audit_data(dataset, settings=values, progress=True, **options)
+    document = result.report(pictures=output is not None)
     files = [str(file) for file in target.write(document)]
     text = target.text(document)
     if json:
-        print_json({**result.document(), "page": None if output is None else str(output), "files": files})
+        print_json({**result.audit.document(), "page": None if output is None else str(output), "files": files})
     elif text is not None:
         click.echo(text, nl=False)
     else:
         print_facts(document.title, {**document.settings, **({"written": ", ".join(files)} if files else {})})
         print_document(document)
-    return 1 if fail and result.grave else 0
+    return 1 if fail and result.audit.grave else 0

@@ -36,34 +36,17 @@ __all__ = ["prepare"]
 @data_root_option
 @catalog_option
 @json_option
-def prepare(
-    dataset: str,
-    source: Path | None,
-    mirror: str | None,
-    skip_corrupt: bool,
-    again: bool,
-    settings: tuple[str, ...],
-    data_root: Path,
-    catalog: tuple[Path, ...],
-    json: bool,
-) -> None:
+def prepare(dataset: str, settings: tuple[str, ...], json: bool, **options: Any) -> None:
     """Make a dataset ready for runs: get its official files, check every image, and write down its splits.
 
     What can be downloaded is downloaded; for the rest, steps are shown. The result is a table of all images and, for
     every split of the card's protocol, a manifest with a checksum that a paper can cite. Stopped at any moment, the
     same command goes on where it was.
     """
-    from petlbench.core.catalog import Catalog
-    from petlbench.core.environment import usable_cores
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.data.official.prepare import PrepareOptions, prepare_dataset
+    import petlbench as pb
 
     values = parse_assignments(settings, ("dataset",))["dataset"]
-    options = PrepareOptions(source, mirror, skip_corrupt, again)
-    with ShownProgress() as progress:
-        result = prepare_dataset(
-            dataset, Catalog(catalog), data_root, values, options, workers=usable_cores(), progress=progress
-        )
+    result = pb.prepare_data(dataset, settings=values, progress=True, **options)
     if json:
         print_json(_document(result))
     else:

@@ -31,13 +31,9 @@ def verify(dataset: str, data_root: Path, catalog: tuple[Path, ...], json: bool)
 
     Exits with status 1 where anything is not as it was when the dataset was prepared.
     """
-    from petlbench.core.catalog import Catalog
-    from petlbench.core.environment import usable_cores
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.data.official.verify import verify_dataset
+    import petlbench as pb
 
-    with ShownProgress() as progress:
-        outcome = verify_dataset(dataset, Catalog(catalog), data_root, usable_cores(), progress)
+    outcome = pb.verify_data(dataset, data_root=data_root, catalog=catalog, progress=True)
     if json:
         document = {"name": dataset, outcome.what: outcome.images, "bytes": outcome.bytes, "whole": not outcome.faults}
         print_json({**document, "faults": [asdict(fault) for fault in outcome.faults]})
