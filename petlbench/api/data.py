@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,14 +126,8 @@ def prepare_data(
 ) -> Preparation:
     """A dataset made ready for runs: official files fetched, every image checked, splits written down.
 
-    Args:
-        dataset: A name or a card.
-        settings: As for `data_info`.
-        data_root: As for `data_info`.
-        catalog: As for `data_info`.
-        progress: As for `data_info`.
-        options: Fields of `petlbench.data.official.prepare.PrepareOptions`: ``source`` (a folder that holds the
-            official files), ``mirror``, ``skip_corrupt``, ``again``.
+    What both take is as for `data_info`; ``options`` are fields of `petlbench.data.official.prepare.PrepareOptions`:
+    ``source`` (a folder that holds the official files), ``mirror``, ``skip_corrupt``, ``again``.
 
     Raises:
         InputError: When there is nothing to prepare, official files are missing or wrong, or an image cannot be read.
@@ -140,15 +135,8 @@ def prepare_data(
     from petlbench.data.official.prepare import PrepareOptions, prepare_dataset
 
     with shown_progress(progress) as shown:
-        return prepare_dataset(
-            dataset,
-            catalog_of(catalog),
-            _root(data_root),
-            settings,
-            PrepareOptions(**options),
-            workers=usable_cores(),
-            progress=shown,
-        )
+        place, own, how = _root(data_root), catalog_of(catalog), PrepareOptions(**options)
+        return prepare_dataset(dataset, own, place, settings, how, workers=usable_cores(), progress=shown)
 
 
 def verify_data(
@@ -156,14 +144,7 @@ def verify_data(
 ) -> Verified:
     """Whether every image of a prepared dataset is still the one that was prepared: ``.faults`` is empty then.
 
-    Args:
-        dataset: A name or a card.
-        data_root: As for `data_info`.
-        catalog: As for `data_info`.
-        progress: As for `data_info`.
-
-    Raises:
-        InputError: When there is no such dataset, or it was not prepared.
+    It takes what `data_info` takes, and raises an `InputError` where there is no such dataset, or it was not prepared.
     """
     from petlbench.data.official.verify import verify_dataset
 
@@ -198,15 +179,8 @@ def audit_data(
 ) -> DatasetAudit:
     """What a reviewer would reject: ``.audit.findings``, ``.audit.grave``, and ``.report()`` as tables.
 
-    Args:
-        dataset: As for `data_info`.
-        split: ``official``, ``random``, ``kfold:K/I`` or ``repeat:N/I``; None for the card's.
-        seed: Of split, folds and intervals.
-        workers: Threads that decode.
-        settings: As for `data_info`.
-        data_root: As for `data_info`.
-        catalog: As for `data_info`.
-        progress: As for `data_info`.
+    The ``split`` is ``official``, ``random``, ``kfold:K/I`` or ``repeat:N/I``, None the card's; ``seed`` is that of
+    split, folds and intervals; ``workers`` are threads that decode. All else is as for `data_info`.
 
     Raises:
         InputError: When the dataset is wrong, or a split that was asked for cannot be made.
@@ -235,30 +209,19 @@ def cache_info(cache_dir: Folder | None = None) -> tuple[list[FeatureSet], list[
 def verify_cache(cache_dir: Folder | None = None, *, keep: bool = False, progress: bool = False) -> VerifiedCache:
     """Whether every byte of the cache is as it was written: ``.damaged`` is empty then.
 
-    Args:
-        cache_dir: As for `cache_info`.
-        keep: Whether damaged files stay where they are.
-        progress: Whether a bar shows what goes on.
+    With ``keep``, damaged files stay where they are; ``cache_dir`` is as for `cache_info`.
     """
     from petlbench.features.maintenance import verify
 
     with shown_progress(progress) as shown:
-        return verify(
-            _cache(cache_dir),
-            usable_cores(),
-            keep=keep,
-            on_start=lambda total: shown.phase("checking features", total),
-            on_shard=shown.advance,
-        )
+        start = partial(shown.phase, "checking features")
+        return verify(_cache(cache_dir), usable_cores(), keep=keep, on_start=start, on_shard=shown.advance)
 
 
 def prune_cache(cache_dir: Folder | None = None, *, cache_size: int | None = None, dry_run: bool = False) -> Pruned:
     """What was deleted: what killed processes have left, and the features that were not used for longest.
 
-    Args:
-        cache_dir: As for `cache_info`.
-        cache_size: Largest size of the features that stay, in bytes; None for all of them, 0 for none.
-        dry_run: Whether that is only said.
+    What stays is at most ``cache_size`` bytes; None is for all features. With ``dry_run`` nothing is deleted.
     """
     from petlbench.features.maintenance import prune
 
@@ -268,13 +231,7 @@ def prune_cache(cache_dir: Folder | None = None, *, cache_size: int | None = Non
 def doctor(
     *, data_root: Folder | None = None, cache_dir: Folder | None = None, output: Folder = "results"
 ) -> dict[str, dict[str, Any]]:
-    """Versions, devices, free memory and disk, and where weights and data would be looked for, by heading.
-
-    Args:
-        data_root: As for `data_info`.
-        cache_dir: As for `cache_info`.
-        output: Folder of all results.
-    """
+    """Versions, devices, free memory and disk, and where weights and data would be looked for, by heading."""
     import shutil
 
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -284,11 +241,7 @@ def doctor(
 
     environment, cache, results = describe_environment(), _cache(cache_dir), Path(output)
     return {
-        "versions": {
-            "petlbench": environment["petlbench"],
-            "python": environment["python"],
-            **environment["packages"],
-        },
+        "versions": {**{name: environment[name] for name in ("petlbench", "python")}, **environment["packages"]},
         "devices": _devices(),
         "memory and disk": {
             "host memory free, bytes": free_memory(),

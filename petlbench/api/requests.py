@@ -94,11 +94,7 @@ class StudyRequest:
     settings: Settings = field(default_factory=dict)
 
     def grids(self, named: Named, values: Mapping[str, Any], options: RunOptions) -> list[Grid]:
-        """The grids that are meant: one of what is named, or those of the report.
-
-        Raises:
-            InputError: When nothing is named, a name is unknown, or the report needs none of what is named.
-        """
+        """The grids that are meant: one of what is named, or those of the report."""
         grids = []
         for matrix in self._matrices(named, Catalog(options.catalogs)):
             methods = [name for name in matrix["methods"] if named.methods is None or name in named.methods]
@@ -166,11 +162,7 @@ class StudyPlan:
 
 
 def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
-    """The runs that the keywords of `bench` mean.
-
-    Raises:
-        InputError: When a name, a setting or a dataset is wrong.
-    """
+    """The runs that the keywords of `bench` mean."""
     asked, options = take(StudyRequest, options)
     execution, options = take(Execution, options)
     run_options, values = sort_options(options)
@@ -190,11 +182,7 @@ def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options
 def plan_sweep(
     sweep: str, methods: Any, datasets: Any, options: Mapping[str, Any]
 ) -> tuple[list[SearchOutcome], SweepOptions]:
-    """The searches that the keywords of `sweep` mean, and how they are carried out.
-
-    Raises:
-        InputError: When a name, a setting or a dataset is wrong.
-    """
+    """The searches that the keywords of `sweep` mean, and how they are carried out."""
     from petlbench.sweep.spec import load_sweep
     from petlbench.sweep.sweep import SweepOptions, plan_searches
 
@@ -228,11 +216,7 @@ def _method_names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
 
 
 def _by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Settings of every group, which there are for methods, datasets and the training, and for single names.
-
-    Raises:
-        InputError: When there is no such group.
-    """
+    """Settings of every group: methods, datasets and the training, and single names; there are no others."""
     groups = (*_TABLES, *names)
     for group in settings:
         if group not in groups:
@@ -291,11 +275,7 @@ class ForecastPlan:
 def plan_forecast(
     methods: Any, dataset: str | None, classes: int | None, vary: str | None, options: Mapping[str, Any]
 ) -> ForecastPlan:
-    """The steps that the keywords of `forecast_memory` mean.
-
-    Raises:
-        InputError: When a name or a setting is wrong, or two of them exclude each other.
-    """
+    """The steps that the keywords of `forecast_memory` mean."""
     from petlbench.study.forecast.memory import Extras
     from petlbench.study.vary import Vary
 

@@ -90,12 +90,7 @@ def find_run(run: Folder, results: Folder = "results") -> Path:
 def load_result(run: Folder, results: Folder = "results") -> Result:
     """One result, with PPE and PME as of now: what ``result.json`` holds.
 
-    Args:
-        run: As for `find_run`.
-        results: As for `find_run`.
-
-    Raises:
-        InputError: When no run, or more than one, is meant, or its result is damaged.
+    The run is named as for `find_run`, and an `InputError` says where its result is damaged.
     """
     from petlbench.results.result import read_result
     from petlbench.results.table import with_scores
@@ -108,16 +103,10 @@ def load_result(run: Folder, results: Folder = "results") -> Result:
 def diff_results(first: Folder, second: Folder, results: Folder = "results") -> dict[str, tuple[Any, Any]]:
     """In what two runs differ: settings, data, code, packages, machine and figures.
 
-    Args:
-        first: As for `find_run`.
-        second: As for `find_run`.
-        results: As for `find_run`.
+    Runs are named as for `find_run`.
 
     Returns:
         The two values, None where one is absent, by their place in ``result.json`` with dots between the levels.
-
-    Raises:
-        InputError: When no run, or more than one, is meant, or a result is damaged.
     """
     from petlbench.results.lookup import compare_results
     from petlbench.results.result import read_result
@@ -149,8 +138,8 @@ def remove_results(
     """What was removed: runs' results, and what is kept of unfinished ones; one that is being worked on stays.
 
     Args:
-        runs: As for `find_run`, each.
-        results: As for `find_run`.
+        runs: Runs as `find_run` takes them.
+        results: Folder of all results.
         statuses: Every run with one of these statuses, such as ``failed``, goes too.
         confirm: Called with the runs' ids before anything goes; what it raises stops that.
 
@@ -182,19 +171,11 @@ def remove_results(
 
 
 def track_results(
-    runs: Iterable[Folder] = (),
-    results: Folder = "results",
-    *,
-    tracking_uri: str | None = None,
-    progress: bool = False,
+    runs: Iterable[Folder] = (), results: Folder = "results", *, tracking_uri: str | None = None, progress: bool = False
 ) -> Tracked:
     """What was sent to an MLflow store that lacked it: results, all of them where no run is named.
 
-    Args:
-        runs: As for `find_run`, each.
-        results: As for `find_run`.
-        tracking_uri: MLflow's address; None for a file in the output folder.
-        progress: Whether a bar shows what goes on.
+    Runs are named as for `find_run`; without ``tracking_uri``, MLflow's address, the store is a file in the folder.
 
     Raises:
         InputError: When MLflow knows no such address, or a run has no result.
@@ -339,9 +320,9 @@ def predict(
     """Class probabilities of images, from what a run has learned: ``.rows()``, ``.table()``.
 
     Args:
-        run: The beginning of a run's id, or its folder.
+        run: As for `load`.
         images: Image files, folders of them, or CSV files that name them; one or several.
-        results: Folder of all results.
+        results: As for `load`.
         batch_size: Images at once; None for the run's own.
         image_column: Column of a CSV file that names the images.
         merge: Whether what was learned is folded into the backbone first.

@@ -84,11 +84,7 @@ def dry_run(
 ) -> DryRun:
     """What a run would take, without images, weights or training: its parameters and its predicted memory.
 
-    Args:
-        method: As for `run`.
-        dataset: As for `run`; its images need not be there.
-        config: As for `run`.
-        options: As for `run`.
+    It takes what `run` takes; the images need not be there.
 
     Raises:
         InputError: When a name or a setting is wrong, or preloaded features would find no room.
@@ -154,15 +150,7 @@ def preview_bench(
 ) -> list[Preview]:
     """What a study would take, one a method and dataset: its predicted memory, its time by earlier runs, its features.
 
-    Args:
-        methods: As for `bench`.
-        datasets: As for `bench`.
-        seeds: As for `bench`.
-        progress: Whether a bar shows what goes on.
-        options: As for `bench`; ``workers`` are processes that predict.
-
-    Raises:
-        InputError: When a name, a setting or a dataset is wrong.
+    It takes what `bench` takes, and raises what it raises; ``workers`` are processes that predict.
     """
     from petlbench.api.requests import plan_study
     from petlbench.core.process_pool import open_workers
@@ -205,14 +193,7 @@ def sweep(
 def preview_sweep(sweep: str, methods: str | Iterable[str], datasets: Any, **options: Any) -> list[SearchOutcome]:
     """What a sweep would search, one a method and dataset: ``.preview()`` has its space and its trials.
 
-    Args:
-        sweep: As for `sweep`.
-        methods: As for `sweep`.
-        datasets: As for `sweep`.
-        options: As for `sweep`.
-
-    Raises:
-        InputError: When a name, a setting or a dataset is wrong.
+    It takes what `sweep` takes, and raises what it raises.
     """
     from petlbench.api.requests import plan_sweep
 

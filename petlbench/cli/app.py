@@ -59,16 +59,7 @@ def app(debug: bool) -> None:
 
 
 def run_command(arguments: list[str], command: click.Command = app, name: str = "petlbench") -> int:
-    """Run one command.
-
-    Args:
-        arguments: What stands behind the program's name.
-        command: The command, or all of them.
-        name: The program's name.
-
-    Returns:
-        The exit status: 0 done, 1 the run failed, 2 the command or its input is wrong.
-    """
+    """Run one command, and return the exit status: 0 done, 1 the run failed, 2 the command or its input is wrong."""
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
         status = command.main(rest or ["--help"], prog_name=name, standalone_mode=False)

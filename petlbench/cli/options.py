@@ -41,11 +41,7 @@ _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in new versions of click
-    """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none.
-
-    Args:
-        least: The smallest size that is taken, in bytes.
-    """
+    """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none; not fewer than the least."""
 
     name = "size"
 
@@ -125,15 +121,7 @@ setting_option = click.option(
 
 
 def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...] | None = None) -> dict[str, dict[str, str]]:
-    """Sort ``--set group.key=value`` into one mapping a group.
-
-    Args:
-        assignments: The texts as given.
-        groups: The groups that exist, each of which has a mapping; None for whatever is named.
-
-    Raises:
-        InputError: When a text has another form or names another group.
-    """
+    """Sort ``--set group.key=value`` into a mapping for each of the groups, or for whatever is named."""
     by_group: dict[str, dict[str, str]] = {group: {} for group in groups or ()}
     for text in assignments:
         path, equals, value = text.partition("=")
@@ -184,19 +172,7 @@ A = TypeVar("A")
 
 
 def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
-    """Read the entries of an option.
-
-    Args:
-        text: Entries with commas between them.
-        option: The option's name, for the error.
-        kind: Makes an entry of its text.
-
-    Returns:
-        The entries in their order, each once.
-
-    Raises:
-        InputError: When there is none.
-    """
+    """Read the entries of an option, with commas between them; each once, and one at least."""
     entries = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
     if not entries:
         raise InputError(f"{option} '{text}' names nothing", hint="put commas between names", kind="usage")
@@ -235,12 +211,7 @@ def run_options(function: F) -> F:
 
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `petlbench.core.request.Request` that options name.
-
-    Args:
-        values: The values of the options by name; None for those that were left out.
-        training: Training settings given with ``--set``, which options go before.
-    """
+    """Fields of `petlbench.core.request.Request` that options name, which go before training settings of ``--set``."""
     fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
     names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
     settings = {name: fields.pop(name) for name in list(fields) if name in names}

@@ -54,13 +54,7 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
 
 
 def show_result(result: Result, output: Path, json: bool) -> int:
-    """Print a result, and return the exit status of a run that ended so.
-
-    Args:
-        result: The result.
-        output: Folder of all results.
-        json: Whether as one JSON document.
-    """
+    """Print a result, and return the exit status of a run that ended so."""
     from petlbench.results.table import with_scores
 
     folder = output / result.run_id
