@@ -163,7 +163,7 @@ class StudyPlan:
 
 def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
     """The runs that the keywords of `bench` mean."""
-    asked, options = take(StudyRequest, options)
+    request, options = take(StudyRequest, options)
     execution, options = take(Execution, options)
     run_options, values = sort_options(options)
     catalog = Catalog(run_options.catalogs)
@@ -173,9 +173,9 @@ def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options
         None if datasets is None else dataset_names(datasets, run_options),
         None if seeds is None else list(dict.fromkeys(seeds)),
     )
-    name = asked.study or asked.report or "bench"
+    name = request.study or request.report or "bench"
     return StudyPlan(
-        name, plan_runs(name, asked.grids(named, values, run_options), run_options), run_options, execution
+        name, plan_runs(name, request.grids(named, values, run_options), run_options), run_options, execution
     )
 
 
@@ -186,24 +186,24 @@ def plan_sweep(
     from petlbench.sweep.spec import load_sweep
     from petlbench.sweep.sweep import SweepOptions, plan_searches
 
-    asked, options = take(SweepRequest, options)
+    request, options = take(SweepRequest, options)
     execution, options = take(Execution, options)
     run_options, values = sort_options(options)
     catalog = Catalog(run_options.catalogs)
     catalog.find("executor", execution.executor)
-    track = None if asked.search_sizes is None else "tuned" if asked.search_sizes else "matched"
-    changes = {name: value for name, value in (("trials", asked.trials), ("track", track)) if value is not None}
+    track = None if request.search_sizes is None else "tuned" if request.search_sizes else "matched"
+    changes = {name: value for name, value in (("trials", request.trials), ("track", track)) if value is not None}
     card = load_sweep(catalog.find("sweep", sweep), **changes)
     names = _method_names(methods, catalog)
-    groups = _by_group(asked.settings, names)
+    groups = _by_group(request.settings, names)
     shared = _request(values, {}, groups, "sweep()")
     requests = [
         replace(shared, method=name, dataset=dataset, method_settings={**shared.method_settings, **groups[name]})
         for dataset in dataset_names(datasets, run_options)
         for name in names
     ]
-    searches = plan_searches(sweep, card, requests, run_options, study_name=asked.study, timeout=execution.timeout)
-    how = SweepOptions(asked.storage, execution.executor, execution.limits, asked.test, execution.retry_failed)
+    searches = plan_searches(sweep, card, requests, run_options, study_name=request.study, timeout=execution.timeout)
+    how = SweepOptions(request.storage, execution.executor, execution.limits, request.test, execution.retry_failed)
     return searches, how
 
 

@@ -69,9 +69,9 @@ def run_command(arguments: list[str], command: click.Command = app, name: str = 
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        told = _explain(error)
-        _report(told, "--json" in rest)
-        return told.exit_status
+        failure = _explain(error)
+        _report(failure, "--json" in rest)
+        return failure.exit_status
 
 
 def _explain(error: BaseException) -> PetlbenchError:

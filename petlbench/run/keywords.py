@@ -98,8 +98,8 @@ def resolve_keywords(
 ) -> tuple[ResolvedRun, RunContext]:
     """The run that keywords mean, and what goes along with it."""
     context = RunContext(options)
-    given = values.get("training", {})  # goes before what a run file writes flat, outside its training table
-    stored = {name: value for name, value in _values_of(config).items() if name not in given}
+    own = values.get("training", {})  # goes before what a run file writes flat, outside its training table
+    stored = {name: value for name, value in _values_of(config).items() if name not in own}
     if "training" in stored and "training" in values:
         values = {**values, "training": {**stored["training"], **values["training"]}}
     request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
