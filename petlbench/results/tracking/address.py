@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import without_password
 
-__all__ = ["check_address", "choose_address", "is_server", "network_place", "sqlite_file", "without_password"]
+__all__ = ["check_address", "choose_address", "is_server", "network_place", "sqlite_file"]
 
 _SCHEMES = ("databricks", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite")
 _SERVERS = ("databricks", "http", "https")
@@ -70,11 +71,6 @@ def sqlite_file(uri: str) -> Path | None:
         return None
     name = unquote(uri.partition(":///")[2].partition("?")[0])
     return Path(name) if name and name != ":memory:" else None
-
-
-def without_password(text: str) -> str:
-    """The text with the passwords of the addresses in it left out."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", text)
 
 
 def _scheme(uri: str) -> str:

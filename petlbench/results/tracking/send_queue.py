@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from petlbench.results.tracking.address import check_address, choose_address, without_password
+from petlbench.core.text import without_password
+from petlbench.results.tracking.address import check_address, choose_address
 from petlbench.results.tracking.store import Store, explain, is_refusal, quiet
 
 __all__ = ["SendQueue", "StoreAwayError", "open_queue"]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from petlbench.core.errors import RunError
+from petlbench.core.text import without_password
 from petlbench.results.stored import flat
-from petlbench.results.tracking.address import is_server, network_place, sqlite_file, without_password
+from petlbench.results.tracking.address import is_server, network_place, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
