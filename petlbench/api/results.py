@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from petlbench.results.table import Results
     from petlbench.results.tracking.backfill import Tracked
     from petlbench.run.export import Exported
-    from petlbench.run.predict import Predictions, Trained
+    from petlbench.run.load import Restored
+    from petlbench.run.predict import Predictions
     from petlbench.statistics.verdict import Comparison
 
 __all__ = [
@@ -82,7 +83,7 @@ def find_run(run: Folder, results: Folder = "results") -> Path:
     Raises:
         InputError: When no run, or more than one, is meant.
     """
-    from petlbench.results.lookup import find_run
+    from petlbench.results.folder import find_run
 
     return find_run(str(run), Path(results)).final
 
@@ -108,8 +109,8 @@ def diff_results(first: Folder, second: Folder, results: Folder = "results") -> 
     Returns:
         The two values, None where one is absent, by their place in ``result.json`` with dots between the levels.
     """
-    from petlbench.results.lookup import compare_results
     from petlbench.results.result import read_result
+    from petlbench.results.stored import compare_results
 
     return compare_results(read_result(find_run(first, results)), read_result(find_run(second, results)))
 
@@ -146,9 +147,8 @@ def remove_results(
     Raises:
         InputError: When nothing is named, a name means no run or more than one, or there is no such status.
     """
-    from petlbench.results.folder import RunFolder
-    from petlbench.results.lookup import find_run as locate
-    from petlbench.results.lookup import remove_run
+    from petlbench.results.folder import RunFolder, remove_run
+    from petlbench.results.folder import find_run as locate
 
     output = Path(results)
     check_statuses(statuses)
@@ -287,7 +287,7 @@ def adapt(
     return adapt_model(model, method if isinstance(method, Method) else with_card(method)(**settings), num_classes)
 
 
-def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Trained:
+def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Restored:
     """A finished run's model, with what it learned, ready to predict.
 
     Args:
@@ -299,11 +299,9 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
     Raises:
         InputError: When there is no such run, it is not finished, or what it depends on has changed.
     """
-    from petlbench.results.lookup import find_run
     from petlbench.run.load import restore
-    from petlbench.run.predict import Trained
 
-    return Trained(restore(find_run(str(run), Path(results)).final, catalog_of(catalog), device=device))
+    return restore(find_run(run, results), catalog_of(catalog), device=device)
 
 
 def predict(

@@ -25,6 +25,8 @@ __all__ = ["dataset_names", "resolve_keywords", "sort_options", "take", "with_ca
 
 T = TypeVar("T")
 
+_TABLES = ("training", "method_settings", "dataset_settings")
+
 
 def take(kind: type[T], options: Mapping[str, Any], but: Sequence[str] = ()) -> tuple[T, dict[str, Any]]:
     """What a dataclass has fields for, as one of it, apart from all other options."""
@@ -100,9 +102,8 @@ def resolve_keywords(
     context = RunContext(options)
     own = values.get("training", {})  # goes before what a run file writes flat, outside its training table
     stored = {name: value for name, value in _values_of(config).items() if name not in own}
-    if "training" in stored and "training" in values:
-        values = {**values, "training": {**stored["training"], **values["training"]}}
-    request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
+    tables = {name: {**stored[name], **values[name]} for name in _TABLES if name in stored and name in values}
+    request = request_of({**stored, **values, **tables, **_named(method, dataset, options)}, "run()")
     if request.dataset is None:
         raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
     return resolve(request, context.catalog, options.data_root), context

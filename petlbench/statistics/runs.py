@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.metric import Metric
-from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Predictions
 from petlbench.statistics.verdict import Source
 
 __all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "seed_sources"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import PetlbenchError
 from petlbench.data.dataset import open_dataset
-from petlbench.results.tracking.study import track_study
+from petlbench.results.tracking.backfill import track_study
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.base import Executor, ExecutorOptions, open_executor
 from petlbench.study.existing import stored_result

@@ -11,8 +11,8 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.results.folder import RunFolder
-from petlbench.results.result import FILE, Result, read_result
-from petlbench.run.digests import code_digests, differences
+from petlbench.results.result import Result
+from petlbench.run.record import code_digests, differences
 from petlbench.study.status import RunState
 
 __all__ = ["check_code", "is_worked_on", "mixtures", "stored_result"]
@@ -23,8 +23,7 @@ _DATA = {"data": "states of the images", "split": "splits", "weights": "weights 
 
 def stored_result(output: Path, run_id: str) -> Result | None:
     """Return the result of a run, if there is one; an InputError says that it is damaged."""
-    folder = output / run_id
-    return read_result(folder) if (folder / FILE).exists() else None
+    return RunFolder(output, run_id).result()
 
 
 def is_worked_on(output: Path, run_id: str) -> bool:

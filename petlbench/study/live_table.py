@@ -16,7 +16,7 @@ from rich.text import Text
 
 from petlbench.core.progress_bars import ShownProgress
 from petlbench.core.units import percent, seconds
-from petlbench.results.names import dataset_names
+from petlbench.results.stored import dataset_names
 from petlbench.study.status import RunState, StudyObserver, StudyStatus
 
 __all__ = ["LiveTable"]

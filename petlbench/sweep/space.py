@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import TrainingConfig, validate_settings
 from petlbench.core.errors import InputError
-from petlbench.core.validation import validate_settings
 from petlbench.models.method import Method, TrainingDefaults
 from petlbench.study.grid import Tuned
 from petlbench.sweep.spec import Range, SpaceValue, SweepCard

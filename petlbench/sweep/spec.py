@@ -16,9 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import TrainingConfig, validate_settings
 from petlbench.core.entry import Entry
-from petlbench.core.validation import validate_settings
 
 __all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SpaceValue", "SweepCard", "Track", "load_sweep"]
 

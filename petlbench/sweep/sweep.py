@@ -11,7 +11,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.core.request import Request
-from petlbench.results.tracking.address import choose_address
+from petlbench.results.tracking.store import choose_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.carry_out import check_data
 from petlbench.study.executors.base import Executor, ExecutorOptions, open_executor

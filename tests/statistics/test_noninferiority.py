@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Predictions
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.noninferiority import NonInferiority, non_inferior
 from petlbench.statistics.runs import Scored

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from petlbench.core.config import RunConfig
-from petlbench.features.quota import CacheConfig, check_quota, free_bytes
+from petlbench.features.maintenance import CacheConfig, check_quota, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.results.result import Memory, Parameters

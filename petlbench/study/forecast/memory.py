@@ -11,14 +11,13 @@ from typing import Any, cast
 import torch
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.errors import InputError
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.process_pool import Workers
 from petlbench.core.progress import Progress
 from petlbench.core.request import Request
-from petlbench.core.validation import validate_settings
-from petlbench.features.precision import DEFAULT_CACHE_PRECISION
+from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
 from petlbench.memory.shape_cache import shared_shapes
 from petlbench.models.build import Assembled, assemble

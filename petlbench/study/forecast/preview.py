@@ -28,7 +28,7 @@ from petlbench.study.grid import PlannedRun
 
 __all__ = ["Preview", "preview_grid"]
 
-# What `petlbench.features.quota` says where features find no room.
+# What `petlbench.features.maintenance` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
 
 
