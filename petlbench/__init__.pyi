@@ -60,9 +60,9 @@ from .models.method import new_head as new_head
 from .models.method import nothing_to_merge as nothing_to_merge
 from .models.narrow_attention import attend_in_narrow_heads as attend_in_narrow_heads
 from .models.narrow_attention import has_narrow_heads as has_narrow_heads
-from .report.document import Document as Document
-from .report.registry import ReportFormat as ReportFormat
-from .report.registry import ReportKind as ReportKind
+from .report.formats import Document as Document
+from .report.formats import ReportFormat as ReportFormat
+from .report.spec import ReportKind as ReportKind
 from .study.executors.base import Executor as Executor
 from .study.executors.base import ExecutorCard as ExecutorCard
 from .training.loss import Loss as Loss

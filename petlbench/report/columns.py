@@ -13,9 +13,8 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import MIB, number_cell
-from petlbench.report.context import Context
+from petlbench.report.context import Context, Line
 from petlbench.report.document import Cell, Column
-from petlbench.report.grid import Line
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 

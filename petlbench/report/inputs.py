@@ -13,9 +13,9 @@ from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.audits import StoredAudit, marks_of, read_audits
 from petlbench.report.columns import OPTIONAL, find_metric
 from petlbench.report.commands import reference_command
-from petlbench.report.context import Context
-from petlbench.report.document import Document, Figure, Table
-from petlbench.report.grid import build_grid
+from petlbench.report.context import Context, build_grid
+from petlbench.report.document import Figure, Table
+from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
 from petlbench.results.planned import PlannedRuns, read_reads

@@ -1,18 +1,33 @@
-"""Reports as files: which study a report needs, and what it shows; and what a user asks of one."""
+"""Reports as files: which study a report needs, and what it shows; the kinds they are of; what a user asks of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.entry import Entry
+from petlbench.core.entry import Card, Entry, Kind
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.report.registry import ReportKind
 
-__all__ = ["PRESETS", "Preset", "ReportCard", "ReportRequest", "StudyCard", "Variant", "load_report", "required_study"]
+if TYPE_CHECKING:
+    from petlbench.report.document import Figure
+    from petlbench.report.formats import Document
+    from petlbench.report.inputs import ReportInputs
+    from petlbench.report.kinds.papers import PaperTable
+
+__all__ = [
+    "PRESETS",
+    "Preset",
+    "ReportCard",
+    "ReportKind",
+    "ReportRequest",
+    "StudyCard",
+    "Variant",
+    "load_report",
+    "required_study",
+]
 
 Preset = Literal["as-published", "best-practice", "any"]
 
@@ -21,6 +36,23 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
     "best-practice": {"precision": "bf16", "attention_kernel": "fused"},
 }
 """What the two standard settings fix; no table mixes them."""
+
+
+@dataclass(frozen=True)
+class ReportKind(Card):
+    """A kind of report: what ``kind`` in a report's file names.
+
+    Args:
+        build: Makes the report of its inputs.
+        needs: Fields of the report's file that must not be empty.
+        printed_figure: Draws a paper's printed table, with the names of tables by name; None where nothing is drawn.
+    """
+
+    kind: ClassVar[Kind] = "report_kind"
+
+    build: Callable[[ReportInputs], Document]
+    needs: tuple[str, ...] = ()
+    printed_figure: Callable[[PaperTable, Mapping[str, str]], Figure] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +100,7 @@ class ReportCard:
     Args:
         name: Its name in the catalogue.
         title: What stands above it.
-        kind: Name of the `petlbench.report.registry.ReportKind` that makes it.
+        kind: Name of the `ReportKind` that makes it.
         summary: What it shows, in a sentence.
         columns: Keys of the columns, in their order.
         against: The method that the others are compared with; empty for none.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
 from petlbench.report.cells import MIB, number_cell
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Series, Table, table_of
+from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
+from petlbench.report.formats import Document
 
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Extras, Row

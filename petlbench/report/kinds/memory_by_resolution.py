@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
 from petlbench.report.cells import MIB, mark_rows, number_cell
-from petlbench.report.document import Axis, Column, Document, Figure, Row, Series, Table
-from petlbench.report.grid import peak
+from petlbench.report.context import peak
+from petlbench.report.document import Axis, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.methods import describe_settings
-from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, common_settings
-from petlbench.report.spec import PRESETS, ReportCard, ReportRequest
+from petlbench.report.spec import PRESETS, ReportCard, ReportKind, ReportRequest
 from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
 from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
-from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.document import Cell, Column, Row, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.kinds.beside_papers import compare_with_papers
 from petlbench.report.kinds.comparison import compare_lines
-from petlbench.report.registry import ReportKind
+from petlbench.report.kinds.papers import compare_with_papers
 from petlbench.report.selection import check_alike, check_cells, common_settings
+from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 
 __all__ = ["METHODS", "VARIANTS", "describe_settings", "main_table"]

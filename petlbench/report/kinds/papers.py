@@ -1,18 +1,29 @@
-"""The papers' printed tables, as ``reports/published`` holds them."""
+"""The papers' printed tables: read, computed again from their own figures, and put beside those of a study."""
 
 from __future__ import annotations
 
 import csv
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from petlbench.core.entry import shipped_folder
-from petlbench.core.errors import unknown_name
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.metrics.efficiency import pme, ppe
+from petlbench.report.cells import mark_rows, number_cell
+from petlbench.report.context import Grid
+from petlbench.report.document import Cell, Column, Row, Table
+from petlbench.report.formats import Document
 
-__all__ = ["PAPERS", "PaperRow", "PaperTable", "paper_table"]
+if TYPE_CHECKING:
+    from petlbench.report.inputs import ReportInputs
+    from petlbench.report.spec import ReportKind
+
+__all__ = ["PAPERS", "PaperRow", "PaperTable", "compare_with_papers", "paper_table", "printed_report", "recomputed"]
 
 PAPERS: Mapping[str, Mapping[str, str]] = {
     "miccai2024": {
@@ -131,3 +142,195 @@ def _row(line: Mapping[str, str]) -> PaperRow:
         {name: float(line[f"{name}_std"]) for name in scores},
         {name: float(line[name]) for name in _OTHERS if line.get(name)},
     )
+
+
+_CENT = Decimal("0.01")
+_NAMES = {"average": "average of its cells", "ppe": "PPE", "pme": "PME"}
+_PRINTED = {"average": "avg_auc", "ppe": "ppe", "pme": "pme"}
+
+
+def printed_report(inputs: ReportInputs, paper: str, kind: ReportKind) -> Document:
+    """Compute a paper's table again.
+
+    Raises:
+        InputError: When the paper is not known, or prints no such table.
+    """
+    card, titles = inputs.card, inputs.titles
+    table = paper_table(paper, card.name)
+    if table is None:
+        commands = ", ".join(
+            f"report {report} --results papers:{name}" for name, files in PAPERS.items() for report in files
+        )
+        raise InputError(
+            f"--results papers:{paper} has no figures for the report '{card.name}'",
+            hint=f"there are: {commands}",
+            kind="no_results",
+        )
+    main = _main_table(table, titles)
+    differences = _differences_table(table, main)
+    return Document(
+        card.name,
+        f"{card.title}: {table.title}, computed again",
+        (main, differences) if differences.rows else (main,),
+        (kind.printed_figure(table, titles),) if kind.printed_figure is not None else (),
+        () if differences.rows else ("Every figure that can be computed again agrees with print.",),
+        source=f"reports/published/{table.file}.csv",
+        settings={"results": f"papers:{paper}", **table.settings, "rows": len(table.rows)},
+    )
+
+
+def recomputed(row: PaperRow, table: PaperTable) -> dict[str, float]:
+    """What follows from a row's printed figures, unrounded.
+
+    PPE and PME are those of the printed average, which is the mean over datasets of figures that nobody printed.
+
+    Returns:
+        ``average``: of the printed cells, where there are any, in percent. ``ppe`` and ``pme``, where the row prints
+        what they depend on.
+    """
+    figures = {"average": fmean(row.scores.values())} if row.scores else {}
+    score = row.printed["avg_auc"]
+    if "params" in row.printed:
+        figures["ppe"] = ppe(score, row.printed["params"] / 100)
+    return figures | {"pme": pme(score, row.printed["memory"] / table.full_memory)}
+
+
+def paper_columns(table: PaperTable, titles: Mapping[str, str]) -> list[Column]:
+    """The columns that a paper's table has, with those that are computed."""
+    has_learnable = "params" in table.rows[0].printed
+    return [
+        *([Column("learnable", "learnable", "%", "lower")] if has_learnable else []),
+        Column("memory", "memory", "MB", "lower"),
+        *(Column(name, titles.get(name, name), "%", "higher") for name in table.datasets),
+        Column("average", "average", "%", "higher"),
+        *([Column("ppe", "PPE", "", "higher")] if has_learnable else []),
+        Column("pme", "PME", "", "higher"),
+    ]
+
+
+def _main_table(table: PaperTable, titles: Mapping[str, str]) -> Table:
+    columns = paper_columns(table, titles)
+    rows = mark_rows([Row(row.key, titles.get(row.key, row.key), _cells(row, table)) for row in table.rows], columns)
+    caption = (
+        f"{table.title}: {table.description}. Scores, memory and the average are printed figures; PPE and PME are "
+        f"computed here, from the printed average and with the paper's memory of full fine-tuning, "
+        f"{table.full_memory:,.0f} MB. Best bold, second underlined."
+    )
+    return Table("main", table.title, columns, rows, caption, row_title="method" if table.datasets else "row")
+
+
+def _cells(row: PaperRow, table: PaperTable) -> dict[str, Cell]:
+    cells = {
+        name: Cell(value, f"{value:.2f} ± {row.stds[name]:.2f}", std=row.stds[name])
+        for name, value in row.scores.items()
+    }
+    cells |= {"memory": number_cell(row.printed["memory"], 0), "average": number_cell(row.printed["avg_auc"])}
+    if "params" in row.printed:
+        cells["learnable"] = number_cell(row.printed["params"])
+    again = recomputed(row, table)
+    return cells | {name: number_cell(again[name]) for name in ("ppe", "pme") if name in again}
+
+
+def _differences_table(table: PaperTable, main: Table) -> Table:
+    columns = [
+        Column("what", "figure", numeric=False),
+        Column("computed", "computed"),
+        Column("printed", "printed"),
+        Column("difference", "difference"),
+    ]
+    titles = {row.key: row.title for row in main.rows}
+    rows = []
+    for row, name, value, printed in _differences(table):
+        difference = float(_rounded(value)) - printed
+        cells = {
+            "what": Cell(text=_NAMES[name]),
+            "computed": Cell(value, f"{_rounded(value)}"),
+            "printed": number_cell(printed),
+            "difference": Cell(difference, f"{difference:+.2f}"),
+        }
+        rows.append(Row(f"{row.key} {name}", titles[row.key], cells))
+    caption = (
+        "What differs from print when it is rounded alike, to two decimals with ties to the even one. A PME that is "
+        "off by 0.01 is within what the rounding of the printed average explains."
+    )
+    return Table("differences", "What differs from print", columns, rows, caption, row_title="row")
+
+
+def _differences(table: PaperTable) -> Iterator[tuple[PaperRow, str, float, float]]:
+    for row in table.rows:
+        for name, value in recomputed(row, table).items():
+            printed = row.printed.get(_PRINTED[name])
+            if printed is not None and _rounded(value) != Decimal(str(printed)):
+                yield row, name, value, printed
+
+
+def _rounded(value: float) -> Decimal:
+    """To two decimals; a mean of printed figures is exact in them, and floating point must not decide a tie."""
+    return Decimal(repr(round(value, 9))).quantize(_CENT, ROUND_HALF_EVEN)
+
+
+_OURS = {"learnable": "params", "memory": "memory", "average": "avg_auc", "ppe": "ppe", "pme": "pme"}
+_DIGITS = {"memory": 0}
+# They depend on the mean over datasets, which is another quantity over other datasets.
+_AVERAGES = ("average", "ppe", "pme")
+
+_COUNTS = (
+    "Learnable parameters are counted by each side in its own way; "
+    "--columns learnable_published adds ours as the papers count."
+)
+
+
+def compare_with_papers(report: str, main: Table, grid: Grid, settings: str) -> list[Table]:
+    """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both."""
+    papers = [paper for name in PAPERS if (paper := paper_table(name, report)) is not None]
+    return [table for paper in papers if (table := _comparison(paper, main, grid, settings)) is not None]
+
+
+def _comparison(paper: PaperTable, main: Table, grid: Grid, settings: str) -> Table | None:
+    labels = {line.key: line.published for line in grid.lines}
+    pairs = [(row, printed) for row in main.rows if (printed := paper.row(labels.get(row.key, row.key))) is not None]
+    same = set(grid.datasets) == set(paper.averaged)
+    shared = [
+        column
+        for column in main.columns
+        if (same or column.key not in _AVERAGES) and any(_figure(row, column.key) is not None for _, row in pairs)
+    ]
+    if not pairs or not shared:
+        return None
+    rows = [Row(row.key, row.title, _side_by_side(row, printed, shared)) for row, printed in pairs]
+    caption = (
+        f"Ours: {settings}. Published: {paper.title}, {paper.description}. Two memory figures are one quantity only "
+        "where precision, attention kernel, batch and what is counted agree; two scores only where split, weights and "
+        "image size do. Difference: ours less published."
+    )
+    columns = [part for column in shared for part in _columns(column)]
+    notes = [] if same else [f"Averages are not compared: the paper's is over {', '.join(paper.averaged)}."]
+    if any(column.key == "learnable" for column in shared):
+        notes.append(_COUNTS)
+    return Table(f"papers_{paper.paper}", f"Ours beside {paper.title}", columns, rows, caption, notes, main.row_title)
+
+
+def _columns(column: Column) -> Sequence[Column]:
+    unit = "MiB, MB" if column.key == "memory" else column.unit
+    heading = f"{column.title}, {unit}" if unit else column.title
+    return [Column(f"{column.key}_{part}", part, "", group=heading) for part in ("ours", "published", "difference")]
+
+
+def _side_by_side(row: Row, printed: PaperRow, shared: Sequence[Column]) -> Mapping[str, Cell]:
+    cells: dict[str, Cell] = {}
+    for column in shared:
+        ours, theirs = row.cells.get(column.key, Cell()), _figure(printed, column.key)
+        digits = _DIGITS.get(column.key, 2)
+        cells[f"{column.key}_ours"] = Cell(ours.value, ours.text, std=ours.std, reason=ours.reason)
+        std = printed.stds.get(column.key)
+        text = "–" if theirs is None else f"{theirs:,.{digits}f}" + ("" if std is None else f" ± {std:.2f}")
+        cells[f"{column.key}_published"] = Cell(theirs, text, std=std, reason="not printed" if theirs is None else "")
+        difference = Cell(text="–", reason="one of the two is missing")
+        if ours.value is not None and theirs is not None:
+            difference = Cell(ours.value - theirs, f"{ours.value - theirs:+,.{digits}f}")
+        cells[f"{column.key}_difference"] = difference
+    return cells
+
+
+def _figure(row: PaperRow, key: str) -> float | None:
+    return row.printed.get(_OURS.get(key, ""), row.scores.get(key))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from petlbench.report.cells import MIB
-from petlbench.report.context import Context
-from petlbench.report.document import Axis, Document, Figure, Series
-from petlbench.report.grid import Line
+from petlbench.report.context import Context, Line
+from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.methods import main_table
 from petlbench.report.kinds.papers import PaperTable
-from petlbench.report.registry import ReportKind
+from petlbench.report.spec import ReportKind
 
 __all__ = ["TRADEOFF"]
 

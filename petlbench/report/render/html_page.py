@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from petlbench.report.document import Document, Figure
-from petlbench.report.registry import ReportFormat
+from petlbench.report.document import Figure
+from petlbench.report.formats import Document, ReportFormat
 from petlbench.report.render.figure_files import drawn
-from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
-from petlbench.report.render.html.packing import as_json, pack, rounded
-from petlbench.report.render.html.runs import describe_runs, group_runs
+from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 from petlbench.report.render.html.tables import table_parts
 
-__all__ = ["HTML", "render"]
+__all__ = ["HTML", "as_json", "pack", "rounded"]
 
 # Nothing is fetched, whatever a page's data or code would like.
 _POLICY = (
@@ -143,3 +144,29 @@ def _plotly() -> str:
 
 def _asset(name: str) -> str:
     return files("petlbench.report.render.html").joinpath(name).read_text(encoding="utf-8")
+
+
+_DIGITS = 6
+# What would end the script element, start a comment in it, or end a line of JavaScript that older readers take it for.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def as_json(value: Any) -> str:
+    """JSON that can stand in a script element, whatever its texts are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
+
+
+def pack(text: str) -> str:
+    """Compress a text to base64 of gzip, which browsers unpack themselves; the same text gives the same characters."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+
+
+def rounded(value: Any) -> Any:
+    """Plain values with six significant digits, which is more than a page shows; no NaN and no infinity."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [rounded(item) for item in value]
+    return value if value is None or isinstance(value, int | str) else str(value)

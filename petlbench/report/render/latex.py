@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import groupby
 from textwrap import wrap
 
-from petlbench.report.document import Cell, Column, Document, Row, Table
-from petlbench.report.registry import ReportFormat
+from petlbench.report.document import Cell, Column, Row, Table
+from petlbench.report.formats import Document, ReportFormat
 
 __all__ = ["LATEX", "LATEX_DOCUMENT", "PREAMBLE", "escape", "render", "render_document", "render_table"]
 

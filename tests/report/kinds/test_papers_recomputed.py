@@ -7,9 +7,9 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.report.build import build_report
-from petlbench.report.document import Document, Table
-from petlbench.report.kinds.papers import PAPERS, paper_table
-from petlbench.report.kinds.papers_recomputed import recomputed
+from petlbench.report.document import Table
+from petlbench.report.formats import Document
+from petlbench.report.kinds.papers import PAPERS, paper_table, recomputed
 from petlbench.report.spec import ReportRequest, load_report
 
 

@@ -13,9 +13,8 @@ from PIL import Image
 from petlbench.core.errors import InputError
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.report.render.figure_files import draw
-from petlbench.report.render.figures.bars import draw_bars
-from petlbench.report.render.figures.names import Dot, place_names
-from petlbench.report.render.figures.scatter import pareto_front
+from petlbench.report.render.figures.painters import draw_bars
+from petlbench.report.render.figures.scatter import Dot, pareto_front, place_names
 from petlbench.report.render.figures.styles import styles
 from tests.report.demo import HOSTILE, demo_document
 

@@ -1,14 +1,18 @@
-"""Points of two quantities, a third as their size, and those that no other point beats."""
+"""Points of two quantities, a third as their size, those that no other point beats, and names beside them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from petlbench.core.plotting import plain
 from petlbench.report.document import Axis, Figure
-from petlbench.report.render.figures.names import Dot, place_names
 from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
 from petlbench.statistics.pareto import fronts
 
@@ -16,10 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-__all__ = ["draw_scatter", "pareto_front"]
+__all__ = ["Dot", "draw_scatter", "pareto_front", "place_names"]
 
 _SMALLEST, _LARGEST, _EQUAL = 14.0, 190.0, 34.0  # areas of dots, in square points
-_NARROW = 5  # inches; a legend has no room beside a figure that is narrower
+_SIZE = 7  # points
+_DISTANCES = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0)  # points from the dot's edge
+_DIRECTIONS = 16
+_COVERED = 10.0
+_LEAD = 10.0  # points from which on a thin line joins name and dot
+
+# A rectangle: its lower left and its upper right corner, in points from the lower left corner of the figure.
+_Box = list[float]
 
 
 def draw_scatter(axes: Axes, figure: Figure) -> None:
@@ -97,19 +108,16 @@ class Areas:
 
 
 def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) -> None:
-    sheet = sheet_of(axes)
     examples = areas.examples()
     dots = [axes.scatter([], [], s=areas.of(size), color="0.75", edgecolor="black", linewidth=0.6) for size in examples]
     texts = [f"{size:,.0f}" if size >= 1000 else f"{size:.3g}" for size in examples] + ["Pareto front"] * len(front)
     if not texts:
         return
-    is_wide = sheet.get_figwidth() > _NARROW
-    sheet.legend(
+    sheet_of(axes).legend(
         [*dots, *front],
         texts,
         title=plain(areas.axis.heading) if areas.axis and examples else None,
-        loc="outside right upper" if is_wide else "outside lower center",
-        ncols=1 if is_wide else len(texts),
+        loc="outside right upper",
         labelspacing=1.2,
     )
 
@@ -157,3 +165,97 @@ def _draw_front(axes: Axes, figure: Figure, dots: Sequence[Dot]) -> list[Line2D]
             zorder=1,
         )
     )
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A dot and its name; its place is in data units, its area in square points."""
+
+    name: str
+    x: float
+    y: float
+    area: float
+
+    @property
+    def radius(self) -> float:
+        """In points."""
+        return math.sqrt(self.area) / 2
+
+
+def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -> None:
+    """Write the name of each dot at the nearest place that is free, or else at the least crowded one.
+
+    Packages that place labels either stop after a time, and draw another figure each time, or keep their distance in
+    data units, which logarithmic axes distort; this one looks at places in points.
+
+    Args:
+        axes: Their limits are final.
+        dots: The dots; names keep off all of them.
+        lines: Lines that names keep off too; their parts run along the axes.
+    """
+    sheet = sheet_of(axes)
+    sheet.draw_without_rendering()  # only now the axes are in their place
+    scale = sheet.dpi / 72
+    centres = [_centre(axes, dot, scale) for dot in dots]
+    covered = [_around(*centre, 2 * dot.radius, 2 * dot.radius) for centre, dot in zip(centres, dots, strict=True)]
+    covered += [segment for line in lines for segment in _segments(line, scale)]
+    inside = [float(end) / scale for end in axes.get_window_extent().extents]
+    for dot, centre in zip(dots, centres, strict=True):
+        name = axes.annotate(
+            dot.name,
+            (dot.x, dot.y),
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=_SIZE,
+            zorder=4,
+        )
+        extent = name.get_window_extent()
+        width, height = extent.width / scale, extent.height / scale
+        places = list(_places(dot, width, height))
+        boxes = [_around(centre[0] + x, centre[1] + y, width, height) for x, y, _ in places]
+        # Square points that are covered, or outside, weigh far more than points of distance.
+        outside = _overlaps(boxes, boxes).diagonal() - _overlaps(boxes, [inside])[:, 0]
+        costs = _COVERED * (_overlaps(boxes, covered).sum(axis=1) + 4 * outside) + [distance for *_, distance in places]
+        nearest = int(costs.argmin())
+        x, y, distance = places[nearest]
+        covered.append(boxes[nearest])
+        name.set_position((x, y))
+        if distance > _LEAD:
+            # A thin line joins the dot with the nearest edge of its name.
+            edge = math.copysign(max(abs(x) - width / 2, 0.0), x), math.copysign(max(abs(y) - height / 2, 0.0), y)
+            arrow = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": dot.radius}
+            axes.annotate("", (dot.x, dot.y), edge, textcoords="offset points", arrowprops=arrow)
+
+
+def _around(x: float, y: float, width: float, height: float) -> _Box:
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
+def _overlaps(boxes: Sequence[_Box], others: Sequence[_Box]) -> NDArray[np.float64]:
+    """Square points that each box (rows) has in common with each other one (columns)."""
+    first, second = np.array(boxes)[:, None], np.array(others)[None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    return np.asarray(sides.clip(0).prod(axis=-1))
+
+
+def _places(dot: Dot, width: float, height: float) -> Iterator[tuple[float, float, float]]:
+    """Where a name could stand: its centre relative to the dot's, and its distance; the nearest first."""
+    for distance in _DISTANCES:
+        for step in range(_DIRECTIONS):
+            angle = 2 * math.pi * step / _DIRECTIONS
+            away = dot.radius + distance
+            yield math.cos(angle) * (away + width / 2), math.sin(angle) * (away + height / 2), distance
+
+
+def _centre(axes: Axes, dot: Dot, scale: float) -> tuple[float, float]:
+    x, y = axes.transData.transform((dot.x, dot.y))
+    return float(x) / scale, float(y) / scale
+
+
+def _segments(line: Line2D, scale: float) -> Iterator[_Box]:
+    """The parts of a line as boxes two points thick."""
+    corners = np.asarray(line.get_transform().transform_path(line.get_path()).vertices) / scale
+    for (x0, y0), (x1, y1) in pairwise(corners.tolist()):
+        yield [min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1]

@@ -99,20 +99,17 @@ def sheet_of(axes: Axes) -> Sheet:
 
 
 def place_legend(axes: Axes, few: int = 4) -> None:
-    """Put the legend where it covers no data: inside while it is short, else beside a wide figure, below a narrow one.
+    """Put the legend where it covers no data: inside while it is short, else beside the figure.
 
     Args:
         axes: Their artists have labels.
         few: Entries that find room inside the axes.
     """
     handles, labels = axes.get_legend_handles_labels()
-    sheet = sheet_of(axes)
     if len(labels) <= few:
         axes.legend(loc="best")
-    elif sheet.get_figwidth() > 5:
-        sheet.legend(handles, labels, loc="outside right upper")
     else:
-        sheet.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.0)
+        sheet_of(axes).legend(handles, labels, loc="outside right upper")
 
 
 def _short(value: float, _position: int | None = None) -> str:
