@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 from typing import Literal
 
@@ -32,15 +30,13 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 }
 """What `--columns` takes, and the columns that each stands for."""
 
+_MEMORY_FIGURES = {"reserved": "reserved", "process": "process", "resident": "resident, host"}
+
 _Make = Callable[[Line, Context], Cell]
 
 
-@dataclass(frozen=True)
-class Maker:
-    """A column and how its cells are made."""
-
-    column: Column
-    make: _Make
+Maker = tuple[Column, _Make]
+"""A column and how its cells are made."""
 
 
 def find_metric(catalog: Catalog, name: str) -> Metric:
@@ -77,25 +73,21 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
 
 
 def _datasets(context: Context) -> list[Maker]:
-    makers = []
+    makers: list[Maker] = []
     for name in context.grid.datasets:
         title, marks = context.grid.titles[name], context.flagged.get(name)
         heading = f"{title} ({', '.join(marks)})" if marks else title
         column = Column(name, heading, "%", context.metric.direction)
-        makers.append(Maker(column, partial(_score, name)))
+        makers.append((column, lambda line, each, name=name: each.cell(line, name)))  # type: ignore[misc]
     return makers
 
 
-def _score(dataset: str, line: Line, context: Context) -> Cell:
-    return context.cell(line, dataset)
-
-
 def _averages(context: Context) -> list[Maker]:
-    makers = [Maker(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
+    makers = [(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
     clean = context.clean_datasets
     if clean and len(clean) < len(context.grid.datasets):
         column = Column("average_without_shortcuts", "average without shortcuts", "%", context.metric.direction)
-        makers.append(Maker(column, lambda line, c: c.average_of(line, c.clean_datasets)))
+        makers.append((column, lambda line, c: c.average_of(line, c.clean_datasets)))
     return makers
 
 
@@ -104,7 +96,7 @@ def _memory(context: Context) -> list[Maker]:
     makers = [_bytes_column("memory", "memory", context.figure)]
     if any(run.config["preload"] for line in context.grid.lines for run in line.all_runs):
         makers.append(_bytes_column("preloading_memory", "memory, preloading", context.figure, "preload"))
-        makers.append(Maker(Column("cache", "feature cache", "MiB"), _cache))
+        makers.append((Column("cache", "feature cache", "MiB"), _cache))
     return makers
 
 
@@ -123,7 +115,7 @@ def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -
         reason = f"'{figure}' is not measured on {line.all_runs[0].config['device']}"
         return number_cell(None if size is None else size / MIB, 1, "nothing is preloaded" if phase else reason)
 
-    return Maker(Column(key, title, "MiB", "lower" if phase is None else None), make)
+    return (Column(key, title, "MiB", "lower" if phase is None else None), make)
 
 
 def _cache(line: Line, _context: Context) -> Cell:
@@ -228,34 +220,33 @@ def _disk(line: Line, _context: Context) -> Cell:
     return number_cell((cache + max(sizes)) / MIB, 1)
 
 
+def _parameters(line: Line, _context: Context) -> Cell:
+    return number_cell(line.parameters, 0, "no finished run")
+
+
 def _latency(line: Line, _context: Context) -> Cell:
     return _mean((run.figures.get("inference_latency") for run in line.all_runs), 1000, "not measured")
 
 
 _MAKERS: Mapping[str, Maker] = {
-    maker.column.key: maker
+    maker[0].key: maker
     for maker in (
-        Maker(Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
-        Maker(Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
-        Maker(
-            Column("parameters", "learnable parameters", "", "lower"),
-            lambda line, _: number_cell(line.parameters, 0, "no finished run"),
-        ),
-        Maker(Column("ppe", "PPE", "", "higher"), _ppe),
-        Maker(Column("pme", "PME", "", "higher"), _pme),
-        Maker(Column("front", "front"), _front),
-        Maker(Column("gap", "validation less test", "points"), _gap),
-        Maker(Column("best_val", "validation, best epoch", "%"), _validation("best")),
-        Maker(Column("last_val", "validation, last epoch", "%"), _validation("last")),
-        Maker(Column("time", "time of a run", "s", "lower"), _time(1, 1)),
-        Maker(Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
-        Maker(Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
-        Maker(Column("trials", "trials"), _trials),
-        Maker(Column("test_reads", "test reads"), _test_reads),
-        Maker(Column("disk", "disk", "MiB", "lower"), _disk),
-        Maker(Column("latency", "latency", "ms", "lower"), _latency),
-        _bytes_column("reserved", "reserved", "reserved"),
-        _bytes_column("process", "process", "process"),
-        _bytes_column("resident", "resident, host", "resident"),
+        (Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
+        (Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
+        (Column("parameters", "learnable parameters", "", "lower"), _parameters),
+        (Column("ppe", "PPE", "", "higher"), _ppe),
+        (Column("pme", "PME", "", "higher"), _pme),
+        (Column("front", "front"), _front),
+        (Column("gap", "validation less test", "points"), _gap),
+        (Column("best_val", "validation, best epoch", "%"), _validation("best")),
+        (Column("last_val", "validation, last epoch", "%"), _validation("last")),
+        (Column("time", "time of a run", "s", "lower"), _time(1, 1)),
+        (Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
+        (Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
+        (Column("trials", "trials"), _trials),
+        (Column("test_reads", "test reads"), _test_reads),
+        (Column("disk", "disk", "MiB", "lower"), _disk),
+        (Column("latency", "latency", "ms", "lower"), _latency),
+        *(_bytes_column(name, title, name) for name, title in _MEMORY_FIGURES.items()),
     )
 }

@@ -6,24 +6,17 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from petlbench.metrics.efficiency import REFERENCE
+from petlbench.report.inputs import ReportInputs
 from petlbench.report.selection import common_settings
 from petlbench.results.stored import Stored
 
-__all__ = ["fill_command", "reference_command"]
+__all__ = ["missing_commands"]
 
-_OPTIONS = {
-    "backbone": "--backbone",
-    "weights": "--weights",
-    "image_size": "--image-size",
-    "normalize": "--normalize",
-    "training.epochs": "--epochs",
-    "training.batch_size": "--batch-size",
-    "training.accumulate": "--accumulate",
-    "training.optimizer": "--optimizer",
-    "precision": "--precision",
-    "attention_kernel": "--attention-kernel",
-    "device": "--device",
-}
+# Each stands behind the option of its name.
+_OPTIONS = (
+    *("backbone", "weights", "image_size", "normalize", "training.epochs", "training.batch_size"),
+    *("training.accumulate", "training.optimizer", "precision", "attention_kernel", "device"),
+)
 _DEFAULTS = {
     "weights": "default",
     "normalize": "backbone",
@@ -34,43 +27,39 @@ _DEFAULTS = {
 }
 
 
-def fill_command(
-    methods: Iterable[str], datasets: Iterable[str], like: Sequence[Stored], output: str, report: str = ""
-) -> str:
-    """The command that runs what cells are missing.
+def missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
+    """The commands that fill the empty cells of a table, in the settings of its other runs.
 
     Args:
-        methods: Methods that have an empty cell.
-        datasets: Datasets that have one.
-        report: Name of the report where its rows are more than methods; the command then runs all its rows.
-        like: Runs whose settings are wanted.
-        output: Folder of the results; empty for the default.
+        inputs: What the table is made from. Where its rows are more than methods, the command names the report.
+        has_pme: Whether the table needs the run that PME refers to.
     """
-    seeds = sorted({run.seed for run in like})
-    paths = {run.dataset: str(run.config["dataset"]) for run in like}
-    rows = ["--report", report] if report else ["--method", _listed(methods)]
-    words = ["petlbench", "bench", *rows, "--dataset", _listed(paths.get(name, name) for name in datasets)]
-    return shlex.join([*words, "--seed", _listed(map(str, seeds)), *_settings(like, output)])
+    context, card = inputs.context, inputs.card
+    runs, lines = context.grid.all_runs, context.grid.lines
+    missing = [(line.method, name) for line in lines for name in context.grid.datasets if not line.runs.get(name)]
+    commands = []
+    if has_pme and context.missing_reference:
+        commands.append(["run", "--method", REFERENCE, "--dataset", str(runs[0].config["dataset"])])
+    if missing and runs:
+        paths = {run.dataset: str(run.config["dataset"]) for run in runs}
+        rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in missing)]
+        seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
+        commands.append(["bench", *rows, "--dataset", _listed(paths.get(name, name) for _, name in missing), *seeds])
+    output = [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
+    return [shlex.join(["petlbench", *words, *_settings(runs), *output]) for words in commands]
 
 
-def reference_command(like: Sequence[Stored], output: str) -> str:
-    """The command of the run that PME refers to, in the settings of other runs."""
-    words = ["petlbench", "run", "--method", REFERENCE, "--dataset", str(like[0].config["dataset"])]
-    return shlex.join([*words, *_settings(like, output)])
-
-
-def _settings(like: Sequence[Stored], output: str) -> list[str]:
-    common = common_settings(like)
+def _settings(runs: Sequence[Stored]) -> list[str]:
+    common = common_settings(runs)
     words = [
         word
-        for key, option in _OPTIONS.items()
+        for key in _OPTIONS
         if common[key] is not None and common[key] != _DEFAULTS.get(key)
-        for word in (option, str(common[key]))
+        for word in (f"--{key.removeprefix('training.').replace('_', '-')}", str(common[key]))
     ]
-    threads = {run.value("threads") for run in like}
+    threads = {run.value("threads") for run in runs}
     words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
-    words += ["--checkpointing"] if common["checkpointing"] else []
-    return [*words, "--output", output] if output else words
+    return [*words, "--checkpointing"] if common["checkpointing"] else words
 
 
 def _listed(names: Iterable[str]) -> str:

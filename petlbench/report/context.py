@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog
 from petlbench.metrics.classification import AUC
+from petlbench.metrics.efficiency import REFERENCE
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell
@@ -55,13 +56,12 @@ class Line:
     @property
     def ratios(self) -> list[float]:
         """Learnable parameters of its runs over all of them, as fractions."""
-        return [run.document["parameters"]["ratio"] for run in self.all_runs if run.document.get("parameters")]
+        return [run.figures["learnable_ratio"] for run in self.all_runs if "learnable_ratio" in run.figures]
 
     @property
     def parameters(self) -> int | None:
         """The number of parameters that it learns; the most, where heads differ."""
-        documents = [run.document.get("parameters") for run in self.all_runs]
-        return max((parameters["learnable"] for parameters in documents if parameters), default=None)
+        return max((int(run.figures.get("learnable_parameters", 0)) for run in self.all_runs), default=None) or None
 
     @property
     def seconds(self) -> float | None:
@@ -116,8 +116,6 @@ class Context:
         flagged: Datasets that an audit marked, with their marks.
         trials: Trials of searches.
         reads: Readings of test splits.
-        missing_reference: Why there is no PME; empty where there is one.
-        reference_command: The command that would change that; empty likewise.
     """
 
     grid: Grid
@@ -127,13 +125,17 @@ class Context:
     flagged: Mapping[str, Sequence[str]] = field(default_factory=dict)
     trials: Sequence[Stored] = ()
     reads: Sequence[Mapping[str, Any]] = ()
-    missing_reference: str = ""
-    reference_command: str = ""
 
     @cached_property
     def reference(self) -> int | None:
         """Peak memory of ``full`` in bytes."""
         return peak(self.references, self.figure)
+
+    @property
+    def missing_reference(self) -> str:
+        """Why there is no PME; empty where there is one."""
+        is_there = self.reference is not None or not self.grid.all_runs
+        return "" if is_there else f"there is no run of {REFERENCE} in this setting"
 
     @property
     def clean_datasets(self) -> list[str]:
@@ -226,33 +228,30 @@ def peak(runs: Iterable[Stored], figure: str, phase: str | None = None) -> int |
 
 def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns, catalog: Catalog) -> Grid:
     """Sort results into rows and cells."""
-    titles = {name: entry.title for name, entry in catalog.entries("method").items()}
+    by_method: dict[str, list[Stored]] = {}
+    for run in results:
+        by_method.setdefault(run.method, []).append(run)
     if card.variants:
-        plans = [(v.title, v.title, v.method, _of_variant(v, results), v.published) for v in card.variants]
+        rows = card.variants
+        plans = [(row.title, row, [run for run in by_method.get(row.method, ()) if _is_of(run, row)]) for row in rows]
     else:
-        methods = _ordered(card.study.methods, planned.methods, (run.method for run in results))
-        plans = [
-            (name, titles.get(name, name), name, [run for run in results if run.method == name], name)
-            for name in methods
-        ]
+        titles = {name: entry.title for name, entry in catalog.entries("method").items()}
+        names = _ordered(card.study.methods, planned.methods, by_method)
+        plans = [(name, Variant(title=titles.get(name, name), method=name), by_method.get(name, [])) for name in names]
     datasets = _ordered(card.study.datasets, planned.datasets, (run.dataset for run in results))
     lines = []
-    for key, title, method, mine, published in plans:
-        runs = {name: [run for run in mine if run.dataset == name and run.finished] for name in datasets}
-        reasons = {name: _why(method, [run for run in mine if run.dataset == name], name, planned) for name in datasets}
-        lines.append(Line(key, title, method, runs, reasons, published or key))
+    for key, row, mine in plans:
+        by_dataset = {name: [run for run in mine if run.dataset == name] for name in datasets}
+        runs = {name: [run for run in members if run.finished] for name, members in by_dataset.items()}
+        reasons = {name: _why(row.method, members, name, planned) for name, members in by_dataset.items()}
+        lines.append(Line(key, row.title, row.method, runs, reasons, row.published or key))
     most = max((len(runs) for line in lines for runs in line.runs.values()), default=None)
     return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or most)
 
 
-def _of_variant(variant: Variant, results: Sequence[Stored]) -> list[Stored]:
-    return [
-        run
-        for run in results
-        if run.method == variant.method
-        and variant.preload in (None, run.config["preload"])
-        and all(run.config["method_settings"].get(name) == value for name, value in variant.settings.items())
-    ]
+def _is_of(run: Stored, row: Variant) -> bool:
+    settings = run.config["method_settings"]
+    return row.preload in (None, run.config["preload"]) and row.settings.items() <= settings.items()
 
 
 def _ordered(first: Sequence[str], second: Sequence[str], results: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from petlbench.report.audits import add_baselines
 from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
-from petlbench.report.commands import fill_command
+from petlbench.report.commands import missing_commands
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
@@ -58,14 +58,18 @@ def main_table(inputs: ReportInputs) -> Table:
     titles = {run.run_id: line.title for line in context.grid.lines for run in line.all_runs}
     check_cells(runs, lambda run: titles[run.run_id])
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
-    columns = [maker.column for maker in makers]
-    cells = [{maker.column.key: maker.make(line, context) for maker in makers} for line in context.grid.lines]
+    columns = [column for column, _ in makers]
     rows = [
-        Row(line.key, line.title, by_column, runs=tuple(run.run_id for run in line.all_runs))
-        for line, by_column in zip(context.grid.lines, cells, strict=True)
+        Row(
+            line.key,
+            line.title,
+            {column.key: make(line, context) for column, make in makers},
+            runs=tuple(run.run_id for run in line.all_runs),
+        )
+        for line in context.grid.lines
     ]
     rows = mark_rows(rows, columns)
-    commands = _commands(columns, context, str(inputs.request.output or ""), card.name if card.variants else "")
+    commands = missing_commands(inputs, _has_pme(columns))
     caption, notes = _caption(columns, context), _notes(columns, rows, context)
     row_title = "variant" if card.variants else "method"
     table = Table("main", card.title, columns, rows, caption, notes, row_title, commands)
@@ -110,18 +114,6 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
         if "cache" in keys:
             sentences.append(_PRELOADING)
     return " ".join([*sentences, _MARKED, _FRONT] if "front" in keys else [*sentences, _MARKED])
-
-
-def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
-    """What would fill the empty cells; the report is named where its rows are variants."""
-    missing = [
-        (line.method, name) for line in context.grid.lines for name in context.grid.datasets if not line.runs.get(name)
-    ]
-    commands = [context.reference_command] if context.reference_command and _has_pme(columns) else []
-    if missing and context.grid.all_runs:
-        methods, datasets = ([pair[side] for pair in missing] for side in (0, 1))
-        commands.append(fill_command(methods, datasets, context.grid.all_runs, output, report))
-    return commands
 
 
 def _has_pme(columns: Sequence[Column]) -> bool:
