@@ -66,19 +66,19 @@ class Variant(_Part):
 
     title: str = Field(description="what stands in front of the row")
     method: str = Field(description="name of the method")
-    settings: Mapping[str, Any] = Field({}, description="what tells a method's rows apart; each of them names all")
-    preload: bool | None = Field(None, description="whether frozen features are preloaded; None: it does not matter")
-    published: str = Field("", description="the row's label in the papers' table; empty for the title")
+    settings: Mapping[str, Any] = Field(default={}, description="what tells rows of a method apart; each names all")
+    preload: bool | None = Field(default=None, description="whether features are preloaded; None: does not matter")
+    published: str = Field(default="", description="the row's label in the papers' table; empty for the title")
 
 
 class StudyCard(_Part):
     """The study that a report needs."""
 
-    methods: tuple[str, ...] = Field((), description="names of methods, in the order of the rows")
-    datasets: tuple[str, ...] = Field((), description="names of datasets, in the order of the columns")
-    seeds: tuple[int, ...] = Field((0, 1, 2), description="seeds")
-    request: Mapping[str, Any] = Field({}, description="what holds for all, as petlbench.run.resolve.Request names it")
-    settings: Mapping[str, Mapping[str, Any]] = Field({}, description="settings of single methods or datasets, by name")
+    methods: tuple[str, ...] = Field(default=(), description="names of methods, in the order of the rows")
+    datasets: tuple[str, ...] = Field(default=(), description="names of datasets, in the order of the columns")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="seeds")
+    request: Mapping[str, Any] = Field(default={}, description="of all runs, as petlbench.run.resolve.Request names it")
+    settings: Mapping[str, Mapping[str, Any]] = Field(default={}, description="of single methods or datasets, by name")
 
 
 class ReportCard(_Part):
@@ -87,13 +87,13 @@ class ReportCard(_Part):
     name: str = Field(description="its name in the catalogue")
     title: str = Field(description="what stands above it")
     kind: str = Field(description="name of the report kind that makes it")
-    summary: str = Field("", description="what it shows, in a sentence")
-    columns: tuple[str, ...] = Field((), description="keys of the columns, in their order")
-    against: str = Field("", description="the method that the others are compared with; empty for none")
-    study: StudyCard = Field(StudyCard(), description="what it needs")
-    variants: tuple[Variant, ...] = Field((), description="its rows, where they are settings of methods")
-    sizes: tuple[int, ...] = Field((), description="image sizes in pixels, where these are what is varied")
-    specificity: float = Field(0.9, description="at which thresholds are chosen, where they are")
+    summary: str = Field(default="", description="what it shows, in a sentence")
+    columns: tuple[str, ...] = Field(default=(), description="keys of the columns, in their order")
+    against: str = Field(default="", description="the method that the others are compared with; empty for none")
+    study: StudyCard = Field(default=StudyCard(), description="what it needs")
+    variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
+    sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
+    specificity: float = Field(default=0.9, description="at which thresholds are chosen, where they are")
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ def _first(error: ValidationError) -> str:
     *group, _ = first["loc"]
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        model = {"study": StudyCard, "variants": Variant}[str(group[0])] if group else ReportCard
+        parts: Mapping[str, type[BaseModel]] = {"study": StudyCard, "variants": Variant}
+        model = parts[str(group[0])] if group else ReportCard
         unknown = unknown_name("field", place, [".".join(map(str, (*group, name))) for name in model.model_fields])
         return f"{unknown.message}; {unknown.hint}"
     refusal = f"= {first['input']!r}: {first['msg']}"

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import cache
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from petlbench.core.entry import shipped_folder
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.report.cells import mark_rows, number_cell
 from petlbench.report.context import Grid
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
+from petlbench.study.forecast.papers import Paper, papers, printed_lines
 
 if TYPE_CHECKING:
     from petlbench.report.inputs import ReportInputs
     from petlbench.report.spec import ReportKind
 
-__all__ = ["PAPERS", "PaperRow", "PaperTable", "compare_with_papers", "paper_table", "printed_report", "recomputed"]
+__all__ = ["PaperRow", "PaperTable", "compare_with_papers", "paper_table", "printed_report", "recomputed"]
 
-PAPERS: Mapping[str, Mapping[str, str]] = {
-    "miccai2024": {
-        "table1": "miccai2024_table1",
-        "ablation": "miccai2024_table2",
-        "token_ratio": "miccai2024_table3",
-        "tradeoff": "miccai2024_table1",
-    },
-    "tnnls2025": {"table1": "tnnls2025_summary", "tradeoff": "tnnls2025_summary"},
-}
-"""Which printed table is which report, by paper."""
-
-_DATASETS: Mapping[str, tuple[str, ...]] = {
-    "miccai2024": ("messidor2", "isic2018", "ddsm", "covid"),
-    "tnnls2025": ("ddr", "messidor2", "isic2016", "isic2018", "ddsm", "cmmd", "covid", "chncxr"),
-}
 # Columns that are no dataset.
 _OTHERS = ("params", "memory", "avg_auc", "ppe", "pme")
 
@@ -66,43 +48,33 @@ class PaperTable:
     """A printed table.
 
     Args:
-        paper: Key of the paper.
-        title: The paper's short name.
+        paper: The paper, with the settings that its figures were read in, as far as is known.
         file: Name of the table's file without its ending.
-        datasets: Names of the datasets that have columns.
-        averaged: Names of the datasets that its average is over.
         rows: The rows in their order.
         full_memory: Printed memory of ``full`` in MB, which the paper's PME refers to.
-        settings: What the figures were read in, as far as is known: backbone, image_size, batch_size, precision,
-            attention_kernel.
     """
 
-    paper: str
-    title: str
+    paper: Paper
     file: str
-    datasets: tuple[str, ...]
-    averaged: tuple[str, ...]
     rows: tuple[PaperRow, ...]
     full_memory: float
-    settings: Mapping[str, Any]
 
-    def row(self, key: str) -> PaperRow | None:
-        """The row of a label, or None."""
-        return next((row for row in self.rows if row.key == key), None)
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets that have columns."""
+        return tuple(self.rows[0].scores)
 
     @property
     def description(self) -> str:
         """The settings in words."""
-        settings = self.settings
+        paper = self.paper
         return (
-            f"{settings['backbone']} at {settings['image_size']} pixels, batch size {settings['batch_size']}; as far "
-            f"as is known in {settings['precision']} with {settings['attention_kernel']} attention, memory as "
-            "nvidia-smi shows it"
+            f"{paper.backbone} at {paper.image_size} pixels, batch size {paper.batch_size}; as far as is known in "
+            f"{paper.precision} with {paper.attention_kernel} attention, memory as nvidia-smi shows it"
         )
 
 
-@cache
-def paper_table(paper: str, report: str) -> PaperTable | None:
+def paper_table(name: str, report: str) -> PaperTable | None:
     """Read the printed table that stands for a report.
 
     Returns:
@@ -111,26 +83,14 @@ def paper_table(paper: str, report: str) -> PaperTable | None:
     Raises:
         InputError: When no such paper is known.
     """
-    if paper not in PAPERS:
-        raise unknown_name("paper", paper, PAPERS)
-    if report not in PAPERS[paper]:
+    by_name = {paper.key: paper for paper in papers()}
+    if name not in by_name:
+        raise unknown_name("paper", name, by_name)
+    paper = by_name[name]
+    if report not in paper.tables:
         return None
-    file = PAPERS[paper][report]
-    rows = tuple(_row(line) for line in _lines(file))
-    settings = _settings()[paper]
-    main = _lines(PAPERS[paper]["table1"])
-    full = next(float(line["memory"]) for line in main if line["method"] == "full")
-    return PaperTable(paper, settings["title"], file, tuple(rows[0].scores), _DATASETS[paper], rows, full, settings)
-
-
-def _lines(file: str) -> list[dict[str, str]]:
-    with (shipped_folder("report") / "published" / f"{file}.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-@cache
-def _settings() -> dict[str, Any]:
-    return tomllib.loads((shipped_folder("report") / "published" / "settings.toml").read_text(encoding="utf-8"))
+    full = next(float(line["memory"]) for line in printed_lines(paper.tables["table1"]) if line["method"] == "full")
+    return PaperTable(paper, paper.tables[report], tuple(map(_row, printed_lines(paper.tables[report]))), full)
 
 
 def _row(line: Mapping[str, str]) -> PaperRow:
@@ -149,33 +109,34 @@ _NAMES = {"average": "average of its cells", "ppe": "PPE", "pme": "PME"}
 _PRINTED = {"average": "avg_auc", "ppe": "ppe", "pme": "pme"}
 
 
-def printed_report(inputs: ReportInputs, paper: str, kind: ReportKind) -> Document:
+def printed_report(inputs: ReportInputs, name: str, kind: ReportKind) -> Document:
     """Compute a paper's table again.
 
     Raises:
         InputError: When the paper is not known, or prints no such table.
     """
     card, titles = inputs.card, inputs.titles
-    table = paper_table(paper, card.name)
+    table = paper_table(name, card.name)
     if table is None:
         commands = ", ".join(
-            f"report {report} --results papers:{name}" for name, files in PAPERS.items() for report in files
+            f"report {report} --results papers:{paper.key}" for paper in papers() for report in paper.tables
         )
         raise InputError(
-            f"--results papers:{paper} has no figures for the report '{card.name}'",
+            f"--results papers:{name} has no figures for the report '{card.name}'",
             hint=f"there are: {commands}",
             kind="no_results",
         )
     main = _main_table(table, titles)
+    settings = {key: value for key, value in vars(table.paper).items() if key not in {"key", "tables", "datasets"}}
     differences = _differences_table(table, main)
     return Document(
         card.name,
-        f"{card.title}: {table.title}, computed again",
+        f"{card.title}: {table.paper.title}, computed again",
         (main, differences) if differences.rows else (main,),
         (kind.printed_figure(table, titles),) if kind.printed_figure is not None else (),
         () if differences.rows else ("Every figure that can be computed again agrees with print.",),
         source=f"reports/published/{table.file}.csv",
-        settings={"results": f"papers:{paper}", **table.settings, "rows": len(table.rows)},
+        settings={"results": f"papers:{name}", **settings, "rows": len(table.rows)},
     )
 
 
@@ -212,11 +173,11 @@ def _main_table(table: PaperTable, titles: Mapping[str, str]) -> Table:
     columns = paper_columns(table, titles)
     rows = mark_rows([Row(row.key, titles.get(row.key, row.key), _cells(row, table)) for row in table.rows], columns)
     caption = (
-        f"{table.title}: {table.description}. Scores, memory and the average are printed figures; PPE and PME are "
-        f"computed here, from the printed average and with the paper's memory of full fine-tuning, "
+        f"{table.paper.title}: {table.description}. Scores, memory and the average are printed figures; PPE and PME "
+        f"are computed here, from the printed average and with the paper's memory of full fine-tuning, "
         f"{table.full_memory:,.0f} MB. Best bold, second underlined."
     )
-    return Table("main", table.title, columns, rows, caption, row_title="method" if table.datasets else "row")
+    return Table("main", table.paper.title, columns, rows, caption, row_title="method" if table.datasets else "row")
 
 
 def _cells(row: PaperRow, table: PaperTable) -> dict[str, Cell]:
@@ -282,14 +243,15 @@ _COUNTS = (
 
 def compare_with_papers(report: str, main: Table, grid: Grid, settings: str) -> list[Table]:
     """Put what papers print beside the rows of a table; one table a paper, and none where nothing is common to both."""
-    papers = [paper for name in PAPERS if (paper := paper_table(name, report)) is not None]
-    return [table for paper in papers if (table := _comparison(paper, main, grid, settings)) is not None]
+    tables = [paper_table(paper.key, report) for paper in papers()]
+    return [table for each in tables if each and (table := _comparison(each, main, grid, settings)) is not None]
 
 
-def _comparison(paper: PaperTable, main: Table, grid: Grid, settings: str) -> Table | None:
+def _comparison(printed: PaperTable, main: Table, grid: Grid, settings: str) -> Table | None:
     labels = {line.key: line.published for line in grid.lines}
-    pairs = [(row, printed) for row in main.rows if (printed := paper.row(labels.get(row.key, row.key))) is not None]
-    same = set(grid.datasets) == set(paper.averaged)
+    by_key, paper = {row.key: row for row in printed.rows}, printed.paper
+    pairs = [(row, by_key[label]) for row in main.rows if (label := labels.get(row.key, row.key)) in by_key]
+    same = set(grid.datasets) == set(paper.datasets)
     shared = [
         column
         for column in main.columns
@@ -297,17 +259,17 @@ def _comparison(paper: PaperTable, main: Table, grid: Grid, settings: str) -> Ta
     ]
     if not pairs or not shared:
         return None
-    rows = [Row(row.key, row.title, _side_by_side(row, printed, shared)) for row, printed in pairs]
+    rows = [Row(row.key, row.title, _side_by_side(row, theirs, shared)) for row, theirs in pairs]
     caption = (
-        f"Ours: {settings}. Published: {paper.title}, {paper.description}. Two memory figures are one quantity only "
+        f"Ours: {settings}. Published: {paper.title}, {printed.description}. Two memory figures are one quantity only "
         "where precision, attention kernel, batch and what is counted agree; two scores only where split, weights and "
         "image size do. Difference: ours less published."
     )
     columns = [part for column in shared for part in _columns(column)]
-    notes = [] if same else [f"Averages are not compared: the paper's is over {', '.join(paper.averaged)}."]
+    notes = [] if same else [f"Averages are not compared: the paper's is over {', '.join(paper.datasets)}."]
     if any(column.key == "learnable" for column in shared):
         notes.append(_COUNTS)
-    return Table(f"papers_{paper.paper}", f"Ours beside {paper.title}", columns, rows, caption, notes, main.row_title)
+    return Table(f"papers_{paper.key}", f"Ours beside {paper.title}", columns, rows, caption, notes, main.row_title)
 
 
 def _columns(column: Column) -> Sequence[Column]:

@@ -44,7 +44,7 @@ def _paper_figure(table: PaperTable, titles: Mapping[str, str]) -> Figure:
         title = titles.get(row.key, row.key)
         values = {axis: [row.printed.get(name)] for axis, name in names.items()}
         series.append(Series(row.key, title, values, (title,)))
-    caption = f"{table.title}: {table.description}. All figures are printed ones."
+    caption = f"{table.paper.title}: {table.description}. All figures are printed ones."
     return _scatter((score, memory, _AXES[1]), "memory", series, caption)
 
 
