@@ -13,7 +13,7 @@ from petlbench.report.document import Cell, Column, Mark, Row
 if TYPE_CHECKING:
     from petlbench.statistics.verdict import Cell as Judged
 
-__all__ = ["FEW_POSITIVES", "MIB", "average_cell", "mark_rows", "number_cell", "rounded", "score_cell"]
+__all__ = ["FEW_POSITIVES", "MIB", "average_cell", "mark_rows", "mebibytes", "number_cell", "rounded", "score_cell"]
 
 MIB = 2**20
 FEW_POSITIVES = "too few positives for the interval to hold"
@@ -61,6 +61,11 @@ def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequ
 def number_cell(value: float | None, digits: int = 2, reason: str = "") -> Cell:
     """A number with so many decimals, or an empty cell with its reason."""
     return Cell(text="–", reason=reason) if value is None else Cell(value, f"{value:,.{digits}f}")
+
+
+def mebibytes(size: int | None, reason: str = "") -> Cell:
+    """A number of bytes in MiB, or an empty cell with its reason."""
+    return number_cell(None if size is None else size / MIB, 1, reason)
 
 
 def _mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:

@@ -10,7 +10,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
-from petlbench.report.cells import MIB, number_cell
+from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Cell, Column
 from petlbench.results.stored import Stored
@@ -113,7 +113,7 @@ def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -
         if not line.all_runs:
             return Cell(text="–", reason="no finished run")
         reason = f"'{figure}' is not measured on {line.all_runs[0].config['device']}"
-        return number_cell(None if size is None else size / MIB, 1, "nothing is preloaded" if phase else reason)
+        return mebibytes(size, "nothing is preloaded" if phase else reason)
 
     return (Column(key, title, "MiB", "lower" if phase is None else None), make)
 
@@ -122,8 +122,7 @@ def _cache(line: Line, _context: Context) -> Cell:
     runs = [run for run in line.all_runs if run.config["preload"]]
     if not runs:
         return Cell(text="–", reason="nothing is preloaded" if line.all_runs else "no finished run")
-    size = _cache_bytes(runs)
-    return number_cell(None if size is None else size / MIB, 1, "its size is not known")
+    return mebibytes(_cache_bytes(runs), "its size is not known")
 
 
 def _cache_bytes(runs: Iterable[Stored]) -> int | None:
@@ -142,7 +141,7 @@ def _learnable(name: str) -> _Make:
 
 
 def _ppe(line: Line, context: Context) -> Cell:
-    average, ratios = context.averages[line.key], line.ratios
+    average, ratios = context.averages[line.key], line.figures("learnable_ratio")
     if average.value is None or not ratios:
         return Cell(text="–", reason="it depends on the average, which is missing")
     return number_cell(ppe(average.value, 100 * fmean(ratios) / 100))
@@ -158,10 +157,7 @@ def _pme(line: Line, context: Context) -> Cell:
 
 
 def _front(line: Line, context: Context) -> Cell:
-    rank = context.fronts.get(line.key)
-    if rank is None:
-        return Cell(text="–", reason="average, memory, parameters or time is missing")
-    return Cell(rank, str(rank))
+    return number_cell(context.fronts.get(line.key), 0, "average, memory, parameters or time is missing")
 
 
 def _mean(values: Iterable[float | None], factor: float, reason: str) -> Cell:
@@ -197,15 +193,10 @@ def _search_hours(line: Line, context: Context) -> Cell:
     return number_cell(seconds / 3600, 3)
 
 
-def _trials(line: Line, context: Context) -> Cell:
-    count = context.tried.get(line.method, 0)
-    return Cell(count, str(count))
-
-
 def _test_reads(line: Line, context: Context) -> Cell:
     mine = {run.run_id for run in line.all_runs}
-    count = sum(read.get("run_id") in mine for read in context.reads)
-    return Cell(count, str(count)) if context.reads else Cell(text="–", reason="there is no log of test reads")
+    count = sum(read.get("run_id") in mine for read in context.reads) if context.reads else None
+    return number_cell(count, 0, "there is no log of test reads")
 
 
 def _disk(line: Line, _context: Context) -> Cell:
@@ -217,7 +208,7 @@ def _disk(line: Line, _context: Context) -> Cell:
     if cache is None or not folders:
         return Cell(text="–", reason="the size of the cache or of the run's folder is not known")
     sizes = [sum(file.stat().st_size for file in files if file.is_file()) for files in folders]
-    return number_cell((cache + max(sizes)) / MIB, 1)
+    return mebibytes(cache + max(sizes))
 
 
 def _parameters(line: Line, _context: Context) -> Cell:
@@ -225,7 +216,7 @@ def _parameters(line: Line, _context: Context) -> Cell:
 
 
 def _latency(line: Line, _context: Context) -> Cell:
-    return _mean((run.figures.get("inference_latency") for run in line.all_runs), 1000, "not measured")
+    return _mean(line.figures("inference_latency"), 1000, "not measured")
 
 
 _MAKERS: Mapping[str, Maker] = {
@@ -233,7 +224,10 @@ _MAKERS: Mapping[str, Maker] = {
     for maker in (
         (Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
         (Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
-        (Column("parameters", "learnable parameters", "", "lower"), _parameters),
+        (
+            Column("parameters", "learnable parameters", "", "lower"),
+            _parameters,
+        ),
         (Column("ppe", "PPE", "", "higher"), _ppe),
         (Column("pme", "PME", "", "higher"), _pme),
         (Column("front", "front"), _front),
@@ -243,10 +237,13 @@ _MAKERS: Mapping[str, Maker] = {
         (Column("time", "time of a run", "s", "lower"), _time(1, 1)),
         (Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
         (Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
-        (Column("trials", "trials"), _trials),
+        (Column("trials", "trials"), lambda line, context: number_cell(context.tried.get(line.method, 0), 0)),
         (Column("test_reads", "test reads"), _test_reads),
         (Column("disk", "disk", "MiB", "lower"), _disk),
-        (Column("latency", "latency", "ms", "lower"), _latency),
+        (
+            Column("latency", "latency", "ms", "lower"),
+            _latency,
+        ),
         *(_bytes_column(name, title, name) for name, title in _MEMORY_FIGURES.items()),
     )
 }

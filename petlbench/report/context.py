@@ -53,15 +53,14 @@ class Line:
         """Its runs on all datasets."""
         return [run for runs in self.runs.values() for run in runs]
 
-    @property
-    def ratios(self) -> list[float]:
-        """Learnable parameters of its runs over all of them, as fractions."""
-        return [run.figures["learnable_ratio"] for run in self.all_runs if "learnable_ratio" in run.figures]
+    def figures(self, name: str) -> list[float]:
+        """What its runs have of a figure of the results table."""
+        return [run.figures[name] for run in self.all_runs if name in run.figures]
 
     @property
     def parameters(self) -> int | None:
         """The number of parameters that it learns; the most, where heads differ."""
-        return max((int(run.figures.get("learnable_parameters", 0)) for run in self.all_runs), default=None) or None
+        return max(map(int, self.figures("learnable_parameters")), default=None)
 
     @property
     def seconds(self) -> float | None:

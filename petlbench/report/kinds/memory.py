@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.report.cells import MIB, number_cell
+from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
 from petlbench.report.formats import Document
 
@@ -150,16 +150,12 @@ def _table(key: str, title: str, makers: Sequence[_Maker], rows: Sequence[Row], 
 
 
 def _bytes(title: str, size: Callable[[Row], int | None]) -> _Maker:
-    return Column(title.replace(", ", "_").replace(" ", "_"), title), lambda row: _mebibytes(size(row))
+    return Column(title.replace(", ", "_").replace(" ", "_"), title), lambda row: mebibytes(size(row))
 
 
 def _of(figures: Callable[[Row], Mapping[str, int | None] | None], name: str, row: Row) -> int | None:
     """One of several figures of a row, where it has them."""
     return (figures(row) or {}).get(name)
-
-
-def _mebibytes(size: int | None) -> Cell:
-    return number_cell(None if size is None else size / MIB, 1)
 
 
 def _prediction(forecast: Forecast) -> _Maker:
@@ -209,10 +205,10 @@ def _explained(forecast: Forecast) -> list[str]:
     context, budget = forecast.extras.context, forecast.extras.budget
     sentences = []
     if forecast.device == "cuda":
-        size = _mebibytes(context).text
+        size = mebibytes(context).text
         sentences.append(f"Process: reserved and {size} MiB for the CUDA context (--context-mib)")
     if budget is not None:
-        sentences.append(f"Fits: {forecast.deciding} within {_mebibytes(budget).text} MiB")
+        sentences.append(f"Fits: {forecast.deciding} within {mebibytes(budget).text} MiB")
     return sentences
 
 
@@ -220,7 +216,7 @@ def _by_value(forecast: Forecast, varied: Vary) -> Iterator[Table]:
     name, device, extras = forecast.deciding, forecast.device, forecast.extras
     title = f"{name} memory of a training step by {varied.name}: MiB, predicted for {device}"
     caption = ". ".join([_settings(forecast.config), *_explained(forecast)]) + "."
-    yield _grid("main", title, forecast, varied, lambda row: _mebibytes(row.figure), caption=caption)
+    yield _grid("main", title, forecast, varied, lambda row: mebibytes(row.figure), caption=caption)
     if extras.inference:
         title = f"{name} memory of predicting one batch by {varied.name}: MiB, predicted for {device}"
         yield _grid("inference", title, forecast, varied, _prediction(forecast)[1])
@@ -270,11 +266,11 @@ def _papers(comparison: Comparison) -> Iterator[Table]:
             row.paper,
             row.row,
             row.method,
-            _mebibytes(row.printed),
-            _mebibytes(row.predicted),
+            mebibytes(row.printed),
+            mebibytes(row.predicted),
             number_cell(100 * row.error, 1),
             "fitted on" if row.fitted else "predicted",
-            _mebibytes(row.allocated_fp32),
+            mebibytes(row.allocated_fp32),
         ]
         for row in comparison.rows
     ]
@@ -286,7 +282,7 @@ def _papers(comparison: Comparison) -> Iterator[Table]:
 def _summary(comparison: Comparison, paper: str) -> str:
     """What was fitted for a paper, and how well the rest is predicted."""
     errors = [100 * abs(row.error) for row in comparison.rows if row.paper == paper and not row.fitted]
-    constant = _mebibytes(comparison.constants[paper]).text
+    constant = mebibytes(comparison.constants[paper]).text
     sentence = f"{paper}: a constant of {constant} MiB, fitted on the rows marked so"
     if not errors:
         return f"{sentence}."

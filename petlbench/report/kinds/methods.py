@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.audits import add_baselines
 from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
-from petlbench.report.commands import missing_commands
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
@@ -28,6 +29,19 @@ _FRONT = (
     "Front 1: no other row is at least as good in average, memory, learnable parameters and time of a run at once; "
     "front 2: only rows of front 1 are; and so on."
 )
+# Each stands behind the option of its name.
+_OPTIONS = (
+    *("backbone", "weights", "image_size", "normalize", "training.epochs", "training.batch_size"),
+    *("training.accumulate", "training.optimizer", "precision", "attention_kernel", "device"),
+)
+_DEFAULTS = {
+    "weights": "default",
+    "normalize": "backbone",
+    "training.accumulate": 1,
+    "training.optimizer": "adamw",
+    "precision": "fp32",
+    "attention_kernel": "auto",
+}
 
 
 def build(inputs: ReportInputs) -> Document:
@@ -69,7 +83,7 @@ def main_table(inputs: ReportInputs) -> Table:
         for line in context.grid.lines
     ]
     rows = mark_rows(rows, columns)
-    commands = missing_commands(inputs, _has_pme(columns))
+    commands = _missing_commands(inputs, _has_pme(columns))
     caption, notes = _caption(columns, context), _notes(columns, rows, context)
     row_title = "variant" if card.variants else "method"
     table = Table("main", card.title, columns, rows, caption, notes, row_title, commands)
@@ -158,3 +172,42 @@ def _hardware(runs: Sequence[Stored]) -> list[str]:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
+    """The commands that fill the empty cells of a table, in the settings of its other runs.
+
+    Args:
+        inputs: What the table is made from. Where its rows are more than methods, the command names the report.
+        has_pme: Whether the table needs the run that PME refers to.
+    """
+    context, card = inputs.context, inputs.card
+    runs, lines = context.grid.all_runs, context.grid.lines
+    missing = [(line.method, name) for line in lines for name in context.grid.datasets if not line.runs.get(name)]
+    commands = []
+    if has_pme and context.missing_reference:
+        commands.append(["run", "--method", REFERENCE, "--dataset", str(runs[0].config["dataset"])])
+    if missing and runs:
+        paths = {run.dataset: str(run.config["dataset"]) for run in runs}
+        rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in missing)]
+        seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
+        commands.append(["bench", *rows, "--dataset", _listed(paths.get(name, name) for _, name in missing), *seeds])
+    output = [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
+    return [shlex.join(["petlbench", *words, *_settings(runs), *output]) for words in commands]
+
+
+def _settings(runs: Sequence[Stored]) -> list[str]:
+    common = common_settings(runs)
+    words = [
+        word
+        for key in _OPTIONS
+        if common[key] is not None and common[key] != _DEFAULTS.get(key)
+        for word in (f"--{key.removeprefix('training.').replace('_', '-')}", str(common[key]))
+    ]
+    threads = {run.value("threads") for run in runs}
+    words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
+    return [*words, "--checkpointing"] if common["checkpointing"] else words
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(names))

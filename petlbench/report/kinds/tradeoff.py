@@ -57,7 +57,7 @@ TRADEOFF = ReportKind(name="tradeoff", title="Score against cost", build=build, 
 
 
 def _point(line: Line, context: Context) -> Series | None:
-    average, memory, ratios = context.averages[line.key], line.memory(context.figure), line.ratios
+    average, memory, ratios = context.averages[line.key], line.memory(context.figure), line.figures("learnable_ratio")
     if average.value is None or not ratios:
         return None
     spread = average.std or 0.0
