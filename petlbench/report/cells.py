@@ -22,13 +22,7 @@ _NORMAL = 1.96
 
 
 def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> Cell:
-    """The cell of a row on a dataset, in percent.
-
-    Args:
-        judged: What the statistics say of its runs; None where there are none.
-        expected: How many runs it should have; None where nobody said.
-        reason: Why runs are missing, where they are.
-    """
+    """The cell of a row on a dataset, in percent: what the statistics say of its runs, or why there are none."""
     if judged is None:
         return Cell(text=reason.partition(":")[0], reason=reason)
     std, low, high = (None if x is None else 100 * x for x in (judged.std, judged.low, judged.high))
@@ -41,10 +35,7 @@ def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> C
 def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequence[str]) -> Cell:
     """The mean of a row over datasets, in percent; empty where a dataset has no figure.
 
-    Args:
-        cells: The row's cells.
-        by_repeat: The mean over datasets of each seed and split that all of them have, in percent.
-        titles: Names of the datasets.
+    Its deviation is that of ``by_repeat``: the mean over datasets of each seed and split that all of them have.
     """
     missing = [title for cell, title in zip(cells, titles, strict=True) if cell.value is None]
     if missing or not cells:

@@ -150,15 +150,7 @@ class Table:
 def table_of(
     key: str, title: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]], caption: str = ""
 ) -> Table:
-    """A table of rows that are given in the order of their columns.
-
-    Args:
-        key: Its stable name.
-        title: Stands above it.
-        columns: Its columns; the first is that of the rows' titles.
-        rows: One cell or text a column.
-        caption: What holds for all of it.
-    """
+    """A table of rows that are given in the order of their columns, of which the first is that of the rows' titles."""
     first, *others = columns
     keys = [column.key for column in others]
     cells = [[Cell(text=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]

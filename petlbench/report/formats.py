@@ -123,15 +123,10 @@ class ReportFormat(Card):
 
 
 def parse_formats(text: str | None, output: Path | None, catalog: Catalog) -> list[ReportFormat]:
-    """Read names of formats; where none is named, the output file's ending says it.
+    """The formats that a text names with commas between them, each once, or else the one of the output file's ending.
 
-    Args:
-        text: Names with commas between them, or endings of files, such as ``md`` or ``tex``; or None.
-        output: Where to, or None.
-        catalog: The catalogues.
-
-    Returns:
-        The formats, each once; none for tables on the terminal.
+    A format is named by its name, its title, or the ending of its files, such as ``tex``. Nothing stands for tables on
+    the terminal.
 
     Raises:
         InputError: When a format is unknown, or no format has the file's ending.
@@ -163,11 +158,7 @@ def parse_formats(text: str | None, output: Path | None, catalog: Catalog) -> li
 
 
 def check_output(formats: Sequence[ReportFormat], output: Path | None) -> None:
-    """Check before anything is computed that the formats can go where they are to go.
-
-    Args:
-        formats: As `parse_formats` gives them.
-        output: A file or a folder; None for standard output.
+    """Check before anything is computed that the formats can go to a file, a folder or, with None, standard output.
 
     Raises:
         InputError: When they cannot.

@@ -35,13 +35,7 @@ def parse_where(texts: Iterable[str]) -> dict[str, str]:
 
 
 def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], place: str) -> list[Stored]:
-    """Take the results of a standard setting that have what was asked for.
-
-    Args:
-        results: All of them.
-        preset: The standard setting; ``any`` for whichever there is.
-        where: Values by key, as `parse_where` gives them.
-        place: Where the results lie, in words.
+    """The results of a standard setting that have the values of ``where`` by key; ``place`` says where they lie.
 
     Raises:
         InputError: When none is left.
@@ -65,11 +59,7 @@ def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], 
 
 
 def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
-    """Check that no two results differ in what a table must have in common.
-
-    Args:
-        results: The results.
-        but: Keys of `ALIKE` that may differ.
+    """Check that no two results differ in what a table must have in common, `ALIKE` but for some keys.
 
     Raises:
         InputError: When they do; every setting is listed with the number of its results.

@@ -13,9 +13,10 @@ from petlbench.core.errors import InputError
 from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
 from petlbench.report.formats import Document
+from petlbench.study.forecast.batch_size import LARGEST
+from petlbench.study.forecast.memory import SAVINGS, Extras, Row
 
 if TYPE_CHECKING:
-    from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.vary import Vary
     from tools.published_memory import Comparison
 
@@ -132,13 +133,13 @@ def _peaks(forecast: Forecast) -> Iterator[Table]:
         *(_bytes(f"printed, {paper}", partial(_of, attrgetter("printed"), paper)) for paper in papers),
     ]
     makers += [_prediction(forecast)] if extras.inference else []
-    makers += [_fits(), _largest()] if extras.budget is not None else []
+    makers += _BUDGET if extras.budget is not None else []
     sentences = [_settings(forecast.config), *_explained(forecast), *([_PRINTED] if papers else [])]
     title = f"peak memory of a training step: MiB, predicted for {device}"
     yield from _table("main", title, makers, forecast.rows, ". ".join(sentences) + ".")
     if extras.savings:
         caption = "A dash: on already, or not for this method. Below zero: costs."
-        yield from _table("savings", "would save, MiB", _savings(), forecast.rows, caption)
+        yield from _table("savings", "would save, MiB", _SAVINGS, forecast.rows, caption)
 
 
 def _table(key: str, title: str, makers: Sequence[_Maker], rows: Sequence[Row], caption: str) -> Iterator[Table]:
@@ -163,24 +164,16 @@ def _prediction(forecast: Forecast) -> _Maker:
     return _bytes(f"prediction, {name}", lambda row: getattr(row.inference, name, None))
 
 
-def _fits() -> _Maker:
-    return Column("fits", "fits", numeric=False), lambda row: Cell(text="yes" if row.fits else "no")
+def _largest(row: Row) -> Cell:
+    size = row.max_batch_size
+    return number_cell(size, 0) if size is None or size < LARGEST else Cell(size, f">= {LARGEST:,}")
 
 
-def _largest() -> _Maker:
-    from petlbench.study.forecast.batch_size import LARGEST
-
-    def make(row: Row) -> Cell:
-        size = row.max_batch_size
-        return number_cell(size, 0) if size is None or size < LARGEST else Cell(size, f">= {LARGEST:,}")
-
-    return Column("largest_batch", "largest batch"), make
-
-
-def _savings() -> list[_Maker]:
-    from petlbench.study.forecast.memory import SAVINGS
-
-    return [_bytes(name, partial(_of, attrgetter("savings"), name)) for name in SAVINGS]
+_BUDGET: list[_Maker] = [
+    (Column("fits", "fits", numeric=False), lambda row: Cell(text="yes" if row.fits else "no")),
+    (Column("largest_batch", "largest batch"), _largest),
+]
+_SAVINGS = [_bytes(name, partial(_of, attrgetter("savings"), name)) for name in SAVINGS]
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -221,9 +214,9 @@ def _by_value(forecast: Forecast, varied: Vary) -> Iterator[Table]:
         title = f"{name} memory of predicting one batch by {varied.name}: MiB, predicted for {device}"
         yield _grid("inference", title, forecast, varied, _prediction(forecast)[1])
     if extras.budget is not None:
-        yield _grid("batch", f"largest batch size that fits, by {varied.name}", forecast, varied, _largest()[1])
+        yield _grid("batch", f"largest batch size that fits, by {varied.name}", forecast, varied, _largest)
     if extras.savings:
-        for column, make in _savings():
+        for column, make in _SAVINGS:
             title = f"{column.title} would save, by {varied.name}: MiB"
             yield _grid(f"savings-{column.key}", title, forecast, varied, make)
 
@@ -241,15 +234,15 @@ def _grid(
 
 def _refused(rows: Sequence[Row]) -> Iterator[Table]:
     refused = [row for row in rows if row.refused is not None]
+    texts = {
+        "method": [row.run.method for row in refused],
+        "at": [", ".join(f"{name} {value}" for name, value in row.run.varied.items()) for row in refused],
+        "why": [row.refused or "" for row in refused],
+    }
     if refused:
-        names = ["method", *(["at"] if any(row.run.varied for row in refused) else []), "why"]
-        cells = []
-        for row in refused:
-            place = ", ".join(f"{name} {value}" for name, value in row.run.varied.items())
-            texts = {"method": row.run.method, "at": place, "why": row.refused or ""}
-            cells.append([texts[name] for name in names])
-        columns = [Column(name, name, numeric=name == "method") for name in names]
-        yield table_of("refused", "not predicted", columns, cells)
+        shown = {name: values for name, values in texts.items() if any(values)}
+        columns = [Column(name, name, numeric=name == "method") for name in shown]
+        yield table_of("refused", "not predicted", columns, list(zip(*shown.values(), strict=True)))
 
 
 def _papers(comparison: Comparison) -> Iterator[Table]:

@@ -52,11 +52,8 @@ _STYLE: Any = {
 def draw(figure: Figure, file: Path) -> None:
     """Draw a figure to a file, whole or not at all; the same figure makes the same file.
 
-    A paper's caption stands below its figure, so title and caption are not drawn.
-
-    Args:
-        figure: What is drawn.
-        file: Where to; its ending, ``.png``, ``.pdf`` or ``.svg``, decides the format. Its folder exists.
+    The file's ending, ``.png``, ``.pdf`` or ``.svg``, decides the format; its folder exists. A paper's caption stands
+    below its figure, so title and caption are not drawn.
     """
     with figure_file(file, (_WIDTH, _height(figure)), _STYLE) as sheet:
         axes = sheet.add_subplot()

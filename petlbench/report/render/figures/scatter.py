@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.core.plotting import plain
-from petlbench.report.document import Axis, Figure
+from petlbench.report.document import Figure
 from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
 from petlbench.statistics.pareto import fronts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
 __all__ = ["Dot", "draw_scatter", "pareto_front", "place_names"]
@@ -35,8 +36,8 @@ _Box = list[float]
 
 def draw_scatter(axes: Axes, figure: Figure) -> None:
     """Draw points with their names, the front of the best, and a legend of sizes."""
-    areas = Areas(figure)
-    points = _points(figure, areas)
+    sizes = _sizes(figure)
+    points = _points(figure, sizes)
     whiskers = _draw_intervals(axes, figure)
     for dot, style, _ in points:
         axes.scatter(
@@ -54,21 +55,15 @@ def draw_scatter(axes: Axes, figure: Figure) -> None:
     prepare_axis(axes, "y", figure.axis(figure.y))
     axes.margins(0.12)
     front = _draw_front(axes, figure, [dot for dot, _, role in points if role == "data"])
-    _draw_legend(axes, figure, areas, front)
+    _draw_legend(axes, figure, sizes, front)
     place_names(axes, [dot for dot, *_ in points], [*front, *whiskers])
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y_better: str | None) -> list[int]:
-    """Find the points that no other point beats in one direction without losing in the other.
+    """Positions of the points, (N,), that no other point beats in one direction without losing in the other.
 
-    Args:
-        x: Values, (N,).
-        y: Values, (N,).
-        x_better: Which end is good, ``higher`` or ``lower``; None where neither is.
-        y_better: The same of ``y``.
-
-    Returns:
-        Positions in the order of ``x``; none where a direction has no good end.
+    They are in the order of ``x``. ``x_better`` and ``y_better`` say which end is good, ``higher`` or ``lower``; where
+    one is None, there is no front.
     """
     if x_better is None or y_better is None:
         return []
@@ -79,59 +74,46 @@ def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y
     return sorted(distinct.values(), key=lambda place: x[place])
 
 
-class Areas:
-    """Areas of dots by the figure's ``size``: they grow with its logarithm on a logarithmic axis, else with itself."""
+def _sizes(figure: Figure) -> Normalize | None:
+    """Where values of the figure's ``size`` lie between the smallest, 0, and the largest, 1; None where all are one."""
+    from matplotlib.colors import LogNorm, Normalize
 
-    def __init__(self, figure: Figure) -> None:
-        self.axis: Axis | None = figure.axis(figure.size) if figure.size else None
-        self._is_log = self.axis is not None and self.axis.scale == "log"
-        key = figure.size or ""
-        values = [value for each in figure.series for value in numbers(each.values.get(key, ())) if self._fits(value)]
-        self._low, self._high = (min(values), max(values)) if values else (0.0, 0.0)
-
-    def of(self, value: float | None) -> float:
-        """The area of a value in square points; that of a plain dot where there is none."""
-        if value is None or self._high <= self._low or not self._fits(value):
-            return _EQUAL
-        low, high, here = (math.log(end) if self._is_log else end for end in (self._low, self._high, value))
-        return _SMALLEST + (_LARGEST - _SMALLEST) * (here - low) / (high - low)
-
-    def examples(self) -> list[float]:
-        """The smallest value, the largest and one between them; none where all dots are of one size."""
-        if self._high <= self._low:
-            return []
-        middle = math.sqrt(self._low * self._high) if self._is_log else (self._low + self._high) / 2
-        return [self._low, middle, self._high]
-
-    def _fits(self, value: float) -> bool:
-        return not math.isnan(value) and (value > 0 or not self._is_log)
+    if figure.size is None:
+        return None
+    is_log = figure.axis(figure.size).scale == "log"
+    values = [value for series in figure.series for value in numbers(series.values.get(figure.size, ()))]
+    ends = [value for value in values if value > 0 or (value <= 0 and not is_log)]  # none of NaN
+    return (LogNorm if is_log else Normalize)(min(ends), max(ends)) if len(set(ends)) > 1 else None
 
 
-def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) -> None:
-    examples = areas.examples()
-    dots = [axes.scatter([], [], s=areas.of(size), color="0.75", edgecolor="black", linewidth=0.6) for size in examples]
+def _area(value: float | None, sizes: Normalize | None) -> float:
+    """The area of a dot in square points; that of a plain one where there is no value."""
+    share = math.nan if value is None or sizes is None else float(np.ma.filled(sizes(value), math.nan))
+    return _EQUAL if math.isnan(share) else _SMALLEST + (_LARGEST - _SMALLEST) * share
+
+
+def _draw_legend(axes: Axes, figure: Figure, sizes: Normalize | None, front: list[Line2D]) -> None:
+    """Explain the smallest dot, the largest and one between them, and the front."""
+    examples = [] if sizes is None else [float(sizes.inverse(share)) for share in (0, 0.5, 1)]
+    dots = [
+        axes.scatter([], [], s=_area(size, sizes), color="0.75", edgecolor="black", linewidth=0.6) for size in examples
+    ]
     texts = [f"{size:,.0f}" if size >= 1000 else f"{size:.3g}" for size in examples] + ["Pareto front"] * len(front)
-    if not texts:
-        return
-    sheet_of(axes).legend(
-        [*dots, *front],
-        texts,
-        title=plain(areas.axis.heading) if areas.axis and examples else None,
-        loc="outside right upper",
-        labelspacing=1.2,
-    )
+    if texts:
+        title = plain(figure.axis(figure.size).heading) if figure.size and examples else None
+        sheet_of(axes).legend([*dots, *front], texts, title=title, loc="outside right upper", labelspacing=1.2)
 
 
-def _points(figure: Figure, areas: Areas) -> list[tuple[Dot, Style, str]]:
+def _points(figure: Figure, sizes: Normalize | None) -> list[tuple[Dot, Style, str]]:
     """The dots with their styles and roles."""
     points: list[tuple[Dot, Style, str]] = []
     for series, style in styles(figure):
-        sizes = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
-        places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), sizes, strict=True)
+        others = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
+        places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), others, strict=True)
         for number, (x, y, size) in enumerate(places):
             if not (math.isnan(x) or math.isnan(y)):
                 name = series.labels[number] if series.labels else series.title
-                points.append((Dot(plain(name, 28), x, y, areas.of(size)), style, series.role))
+                points.append((Dot(plain(name, 28), x, y, _area(size, sizes)), style, series.role))
     return points
 
 
@@ -183,15 +165,10 @@ class Dot:
 
 
 def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -> None:
-    """Write the name of each dot at the nearest place that is free, or else at the least crowded one.
+    """Write the name of each dot at the nearest place that no dot and no line covers, or at the least crowded one.
 
     Packages that place labels either stop after a time, and draw another figure each time, or keep their distance in
-    data units, which logarithmic axes distort; this one looks at places in points.
-
-    Args:
-        axes: Their limits are final.
-        dots: The dots; names keep off all of them.
-        lines: Lines that names keep off too; their parts run along the axes.
+    data units, which logarithmic axes distort; this one looks at places in points. The axes' limits are final.
     """
     sheet = sheet_of(axes)
     sheet.draw_without_rendering()  # only now the axes are in their place
