@@ -19,7 +19,7 @@ from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, find_card, official_files, open_dataset
 from petlbench.data.duplicates import near_duplicate_groups
-from petlbench.data.images.facts import ImageFacts, read_facts
+from petlbench.data.images.files import ImageFacts, read_facts
 from petlbench.data.manifest import manifest_digest, manifest_of, split_digest, write_manifest
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
 from petlbench.data.official.read import OfficialImages, read_official

@@ -17,7 +17,7 @@ from petlbench.core.user_files import open_file
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
-from petlbench.data.images.walk import files_below
+from petlbench.data.images.files import files_below
 from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
 from petlbench.data.official.tables import ImageEntry, join, read_header
 from petlbench.data.record import Record

@@ -16,7 +16,7 @@ from petlbench.core.user_files import read_bytes as read_file
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import find_card
 from petlbench.data.images.decode import decode_image, read_bytes
-from petlbench.data.images.facts import ImageFacts
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.fetch import require_official
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.prepared import PREPARED_FILE, PreparedReader

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
-from petlbench.data.images.walk import files_below
+from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
 from petlbench.data.notes import group_columns
 from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes

@@ -12,7 +12,7 @@ from pydantic import Field
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.images.walk import files_below, sorted_entries
+from petlbench.data.images.files import files_below, sorted_entries
 from petlbench.data.notes import named_side
 from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split

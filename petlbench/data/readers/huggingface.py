@@ -16,7 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.units import readable_size
 from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import decode_image
-from petlbench.data.images.walk import files_below
+from petlbench.data.images.files import files_below
 from petlbench.data.readers.base import LabelSettings, Reader, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 

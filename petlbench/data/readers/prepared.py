@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import inside, read_bytes
 from petlbench.data.card import DatasetCard
-from petlbench.data.images.facts import ImageFacts
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.record import Record, Split
 

@@ -16,7 +16,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, load_card
-from petlbench.data.images.facts import ImageFacts
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare_dataset
 from petlbench.data.official.verify import verify_dataset
 from petlbench.data.readers.base import Source
