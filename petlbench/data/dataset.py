@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +36,8 @@ __all__ = [
     "open_dataset",
     "require_same_classes",
 ]
+
+_LONGEST_NAME = 100
 
 
 @dataclass(eq=False)
@@ -269,8 +273,16 @@ def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> 
 
 
 def _short_name(text: str) -> str:
-    """Keep what is safe in a run id and in a file name on any system."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "dataset"
+    """Keep what is safe in a run id and in a file name on any system.
+
+    Where little of the text stays, as of names in other scripts, or it is too long, a digest tells it from others.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+    lost = sum(character.isalnum() and not character.isascii() for character in text)
+    if name and lost <= len(name) and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name[:_LONGEST_NAME] or 'dataset'}-{digest[:8]}"
 
 
 def _card_for(name: str, reader: Reader) -> DatasetCard:

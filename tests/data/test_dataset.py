@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,24 @@ class TestFolder:
         for name in ("a", "b"):
             image(tmp_path / "my böse data!" / name / "1.png")
         assert opened(tmp_path / "my böse data!").name == "my-b-se-data"
+
+    def test_names_in_other_scripts_and_long_ones_are_told_apart(self, tmp_path: Path) -> None:
+        names = (
+            "皮膚病変データセット",
+            "肺の画像",
+            "Ω",
+            "a" * 240 + "b",
+            "a" * 240 + "c",
+            "my data (v2) & 50% #1",
+            "12",
+        )
+        for folder in names:
+            for name in ("良性", "悪性"):
+                image(tmp_path / folder / name / "1.png")
+        short = [opened(tmp_path / folder).name for folder in names]
+        assert len(set(short)) == len(names)
+        assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,120}", name) for name in short)
+        assert short[-2:] == ["my-data-v2-50-1", "12"]
 
     def test_a_link_to_itself_ends(self, tmp_path: Path) -> None:
         image(tmp_path / "a/1.png")

@@ -11,6 +11,7 @@ import click
 from petlbench.cli.options import json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
 from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def _score(value: float | None) -> str:
 
 
 def _title(config: RunConfig) -> str:
-    return f"{config.method} on {config.dataset_name}, seed {config.seed}"
+    dataset = config.dataset_name or printable(Path(config.dataset).name)
+    return f"{config.method} on {dataset}, seed {config.seed}"
 
 
 def _backbone(config: RunConfig) -> str:
