@@ -64,8 +64,8 @@ def notes_on_sides(records: Sequence[Record]) -> tuple[str, ...]:
     parts = {record.split for record in records}
     if {"train", "val"} <= parts and "test" not in parts:
         return (
-            "it has parts to train and to validate on, and none to test on: none is made, and no test scores are "
-            "reported; --split random mixes its parts and divides them anew",
+            "its own split has parts to train and to validate on, and none to test on: with --split official none is "
+            "made, and no test scores are reported; --split random mixes the parts and divides all images anew",
         )
     named = sorted(part for part in parts if part is not None)
     if named and not ("train" in parts and len(named) > 1):
