@@ -351,5 +351,5 @@ def _in_words(model: type[BaseModel]) -> str:
     for name, info in model.model_fields.items():
         limits = {key: getattr(bound, key) for bound in info.metadata for key in ("ge", "le") if hasattr(bound, key)}
         bounds = "{ge} to {le}, ".format(**limits) if len(limits) == 2 else ""
-        words.append(f"{name} ({bounds}default {info.default})")
+        words.append(f"{name} ({bounds}default {info.default if info.default != '' else 'none'})")
     return ", ".join(words) or "none"

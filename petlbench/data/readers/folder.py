@@ -13,7 +13,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
 from petlbench.data.images.files import files_below, is_folder, sorted_entries
-from petlbench.data.notes import named_side
+from petlbench.data.notes import named_side, option
 from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
@@ -88,8 +88,8 @@ class FolderReader(ImageFiles):
                 name = folder.name
                 raise InputError(
                     f"the folder {folder} has no class folders: what lies in it has no label",
-                    hint=f"{_LAYOUT_HINT}; without it: --set 'dataset.skip={name}'; where {name} is a class: "
-                    "--set dataset.layout=classes",
+                    hint=f"{_LAYOUT_HINT}; {option('skip', name)} leaves it out, and --set dataset.layout=classes "
+                    "takes the folders for classes",
                     kind="too_few_classes",
                 )
             yield from self._classes(inside, split)
