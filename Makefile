@@ -7,7 +7,7 @@ OUTPUT ?= results
 # Threads that wait, as the command line has them wait.
 WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 # One process a core; threads that wait must not take the cores from those that work.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
 .PHONY: help install demo test test-all check format figures bench gpu-check pretrain build clean
