@@ -11,8 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import NOT_DATA, decode_image, read_bytes
-from petlbench.data.images.dicom import is_dicom, require_pydicom
+from petlbench.data.images.dicom import is_dicom, read_dataset, require_pydicom
 
 __all__ = ["Header", "ImageFacts", "files_below", "read_facts", "read_header", "sorted_entries"]
 
@@ -96,10 +97,9 @@ def read_header(file: Path) -> Header | None:
 
 def _dicom_header(file: Path, size: int) -> Header:
     require_pydicom(str(file))
-    from pydicom import dcmread
-
     tags = ["Rows", "Columns", "SamplesPerPixel", "BitsStored"]
-    header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
+    with open_file(file, what="image") as stream:
+        header = read_dataset(stream, stop_before_pixels=True, specific_tags=tags)
     channels = "colour" if header.get("SamplesPerPixel", 1) > 1 else "grey"
     depth = f"{channels}, {header.get('BitsStored', '?')} bits"
     return Header(int(header.Columns), int(header.Rows), "DICOM", depth, size)
