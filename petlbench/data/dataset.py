@@ -15,6 +15,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import to_rgb
+from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source
 from petlbench.data.readers.registry import check_settings, load_reader, recognise
 from petlbench.data.record import Record, images_by_class
@@ -182,10 +183,23 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     if match.card is None:
         opened = reader(Source(match.name, match.path, values))
         card = _card_for(match.name, opened)
-        return Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        return _in_order(
+            Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog)), catalog
+        )
     task = task_of(match.name, match.card, catalog)
     opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
-    return Dataset(match.name, match.card, opened, values.model_dump(), task)
+    return _in_order(Dataset(match.name, match.card, opened, values.model_dump(), task), catalog)
+
+
+def _in_order(dataset: Dataset, catalog: Catalog) -> Dataset:
+    """The dataset with its classes in the order that its settings say, and the task type that follows from it."""
+    order = dataset.settings.get("order", "")
+    if not order:
+        return dataset
+    classes = order_of(order, dataset.classes, dataset.name)
+    task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
+    card = dataset.card.model_copy(update={"classes": classes, "task": task})
+    return replace(dataset.labelled_as(classes), card=card, task=task_of(dataset.name, card, catalog))
 
 
 def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> DatasetInfo:
@@ -278,7 +292,7 @@ def _card_for(name: str, reader: Reader) -> DatasetCard:
     return DatasetCard(
         title=name,
         modality="unknown",
-        task="binary" if len(reader.classes) == 2 else "multiclass",
+        task=task_name(reader.classes),
         classes=reader.classes,
         licence="unknown",
         version=1,

@@ -57,7 +57,11 @@ def describe_memory(meter: MemoryMeter) -> Memory:
 
 
 def describe_data(
-    data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
+    data: RunData,
+    normalization: Normalization,
+    external: RunData | None,
+    source: FeatureSource,
+    metrics: Sequence[Metric],
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images.
 
@@ -66,8 +70,10 @@ def describe_data(
         normalization: How colours are normalised.
         external: The external test set, where there is one.
         source: Gives the frozen features of the images that the run learns from.
+        metrics: The scores; which form those with several have here depends on the classes.
     """
     found = {**_describe_images(data), "normalization": asdict(normalization)}
+    found["score_forms"] = {metric.name: metric.form for metric in metrics if metric.form}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         found["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
@@ -83,6 +89,7 @@ def _describe_images(data: RunData) -> dict[str, Any]:
         "title": card.title,
         "card_version": card.version,
         "synthetic": card.synthetic,
+        "task": data.dataset.task.name,
         "classes": list(classes),
         "images": {side: counts[side].total() for side in SPLITS},
         "images_by_class": {side: dict(counts[side]) for side in SPLITS},

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.images.decode import read_bytes, read_image
+from petlbench.data.order import ORDER_HELP
 from petlbench.data.record import Record
 from petlbench.data.tasks.base import Labels
 
@@ -42,9 +43,18 @@ class ReaderCard(Card):
 
 
 class ReaderSettings(BaseModel):
-    """A reader's settings, which ``--set dataset.NAME=VALUE`` changes; none unless a reader adds some."""
+    """Settings that every reader has, which ``--set dataset.NAME=VALUE`` changes; a reader may add some."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    order: str = Field(default="", description=ORDER_HELP)
+    grey_maximum: float | None = Field(default=None, gt=0, description="What is white among greys of more than 8 bits.")
+
+    @model_serializer(mode="wrap")
+    def _without_silent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Those that decide nothing are no part of a run's description, so that they could be added."""
+        silent = {name for name in ReaderSettings.model_fields if getattr(self, name) in ("", None)}
+        return {name: value for name, value in handler(self).items() if name not in silent}
 
 
 @dataclass(frozen=True)
