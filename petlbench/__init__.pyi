@@ -28,12 +28,14 @@ from .data.readers.base import Source as Source
 from .data.record import Record as Record
 from .data.tasks.base import Labels as Labels
 from .data.tasks.base import TaskType as TaskType
+from .features.attention import attend_in_narrow_heads as attend_in_narrow_heads
 from .features.attention import attend_to_stored as attend_to_stored
+from .features.attention import has_narrow_heads as has_narrow_heads
 from .features.frozen import FinalFeature as FinalFeature
 from .features.frozen import ImportantTokens as ImportantTokens
 from .features.frozen import LayerStates as LayerStates
-from .features.precision import dequantize as dequantize
-from .features.precision import stored_parts as stored_parts
+from .features.quantization import dequantize as dequantize
+from .features.quantization import stored_parts as stored_parts
 from .metrics.metric import Metric as Metric
 from .models.backbone import Backbone as Backbone
 from .models.backbone import FusedAttentionSwitch as FusedAttentionSwitch
@@ -58,13 +60,11 @@ from .models.method import TrainingDefaults as TrainingDefaults
 from .models.method import ViewSpec as ViewSpec
 from .models.method import new_head as new_head
 from .models.method import nothing_to_merge as nothing_to_merge
-from .models.narrow_attention import attend_in_narrow_heads as attend_in_narrow_heads
-from .models.narrow_attention import has_narrow_heads as has_narrow_heads
 from .report.document import Document as Document
 from .report.registry import ReportFormat as ReportFormat
 from .report.registry import ReportKind as ReportKind
-from .study.executors.base import Executor as Executor
-from .study.executors.base import ExecutorCard as ExecutorCard
+from .study.executors.job import Executor as Executor
+from .study.executors.job import ExecutorCard as ExecutorCard
 from .training.loss import Loss as Loss
 
 __version__: str

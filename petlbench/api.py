@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from petlbench.report.document import Document
     from petlbench.results.result import Result
     from petlbench.results.table import Results
-    from petlbench.run.predict import Trained
+    from petlbench.run.load import Restored
     from petlbench.statistics.verdict import Comparison
-    from petlbench.study.forecast.dry_run import DryRun
-    from petlbench.sweep.outcome import SweepResult
+    from petlbench.study.forecast.preview import DryRun
+    from petlbench.sweep.sweep import SweepResult
 
 __all__ = [
     "adapt",
@@ -113,7 +113,7 @@ def dry_run(
         InputError: When a name or a setting is wrong, or preloaded features would find no room.
     """
     from petlbench.run.keywords import resolve_keywords, sort_options
-    from petlbench.study.forecast.dry_run import dry_run
+    from petlbench.study.forecast.preview import dry_run
 
     resolved, context = resolve_keywords(method, dataset, config, *sort_options(options, output, catalog))
     return dry_run(resolved, context.options.cache)
@@ -155,7 +155,7 @@ def adapt(
     return adapt_model(model, chosen, num_classes)
 
 
-def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Trained:
+def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Restored:
     """A finished run's model, with what it learned, ready to predict.
 
     Args:
@@ -167,11 +167,10 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
     Raises:
         InputError: When there is no such run, it is not finished, or what it depends on has changed.
     """
-    from petlbench.results.lookup import find_run
+    from petlbench.results.folder import find_run
     from petlbench.run.load import restore
-    from petlbench.run.predict import Trained
 
-    return Trained(restore(find_run(str(run), Path(results)).final, catalog_of(catalog), device=device))
+    return restore(find_run(str(run), Path(results)).final, catalog_of(catalog), device=device)
 
 
 def estimate_memory(
@@ -258,11 +257,10 @@ def bench(
     """
     from petlbench.results.table import load_results
     from petlbench.run.keywords import dataset_names, sort_options
-    from petlbench.study.carry_out import carry_out, plan_runs
-    from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.study.executors.job import ExecutorOptions
     from petlbench.study.grid import Grid
     from petlbench.study.live_table import LiveTable
-    from petlbench.study.runner import Study
+    from petlbench.study.runner import Study, carry_out, plan_runs
     from petlbench.study.status import StudyObserver
 
     run_options, values = sort_options(options, output, catalog)
@@ -319,11 +317,9 @@ def sweep(
         InputError: When a name, a setting or a dataset is wrong.
     """
     from petlbench.run.keywords import dataset_names, sort_options
-    from petlbench.study.executors.base import ExecutorOptions
-    from petlbench.sweep.outcome import SweepResult
+    from petlbench.study.executors.job import ExecutorOptions
     from petlbench.sweep.spec import load_sweep
-    from petlbench.sweep.sweep import SweepObserver, SweepOptions, carry_out, plan_searches
-    from petlbench.sweep.trial_lines import TrialLines
+    from petlbench.sweep.sweep import SweepObserver, SweepOptions, SweepResult, TrialLines, carry_out, plan_searches
 
     run_options, values = sort_options(options, output, catalog)
     catalogs = Catalog(run_options.catalogs)

@@ -14,8 +14,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import Fingerprint, fingerprint
 from petlbench.data.images.files import Header, read_header
-from petlbench.data.reading import map_images
-from petlbench.data.record import Record
+from petlbench.data.record import Record, map_images
 
 __all__ = ["GreyLevels", "ImageStatistics", "Scan", "scan_images"]
 

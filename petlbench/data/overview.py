@@ -15,8 +15,7 @@ from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.images.files import Header, ImageFacts, read_header
-from petlbench.data.reading import map_images
-from petlbench.data.record import SPLITS, Record
+from petlbench.data.record import SPLITS, Record, map_images
 from petlbench.data.splits import SplitScheme, assign_splits
 
 __all__ = ["Overview", "Spread", "draw_contact_sheet", "overview_of", "sample_images"]

@@ -9,8 +9,8 @@ from statistics import fmean
 
 from petlbench.core.catalog import Catalog
 from petlbench.report.spec import ReportCard, Variant
-from petlbench.results.planned import PlannedRuns, reason_of
 from petlbench.results.stored import Stored
+from petlbench.results.table import PlannedRuns, reason_of
 
 __all__ = ["Grid", "Line", "build_grid", "peak"]
 

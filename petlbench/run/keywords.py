@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["dataset_names", "resolve_keywords", "sort_options", "with_card"]
 
+_TABLES = ("training", "method_settings", "dataset_settings")
+
 
 def sort_options(options: Mapping[str, Any], output: Folder, catalog: Folders) -> tuple[RunOptions, dict[str, Any]]:
     """What says where runs read and write, apart from what says how they are to be."""
@@ -92,9 +94,8 @@ def resolve_keywords(
     context = RunContext(options)
     given = values.get("training", {})  # goes before what a run file writes flat, outside its training table
     stored = {name: value for name, value in _values_of(config).items() if name not in given}
-    if "training" in stored and "training" in values:
-        values = {**values, "training": {**stored["training"], **values["training"]}}
-    request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
+    tables = {name: {**stored[name], **values[name]} for name in _TABLES if name in stored and name in values}
+    request = request_of({**stored, **values, **tables, **_named(method, dataset, options)}, "run()")
     if request.dataset is None:
         raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
     return resolve(request, context.catalog, options.data_root), context

@@ -12,7 +12,7 @@ from petlbench.metrics.classification import softmax
 from petlbench.metrics.influence import auc_influences, number_groups
 from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
 from petlbench.metrics.metric import Numbers
-from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from petlbench.core.entry import MethodCard
 from petlbench.core.errors import InputError
+from petlbench.core.files import write_tensors
 from petlbench.memory.predict import predict_inference, predict_training
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.build import count_parameters
 from petlbench.models.method import Method, TrainingDefaults
-from petlbench.run.artifacts import load_learned, write_learned
 from petlbench.testing.messages import explained, fail, few
 from petlbench.testing.subject import (
     BATCH,
@@ -262,10 +262,10 @@ class MethodContract:
         """The stored file holds what was learned and what was chosen, and brings a fresh module to the same logits."""
         model, fresh = trained(subject).model, built(subject)
         file = tmp_path / "learned.safetensors"
-        write_learned(file, model.adapted.kept(), "run")
+        write_tensors(file, model.adapted.kept(), {})
         if set(load_file(file)) != model.adapted.learnable | model.adapted.chosen:
             fail(subject, f"stores {few(load_file(file))}, which is not what it declares")
-        load_learned(file, fresh.adapted)
+        fresh.adapted.load(file, "it", "")
         if gap := _gap(model.logits(), fresh.logits()):
             advice = "it keeps what is neither learnable nor chosen, or draws it"
             fail(

@@ -107,10 +107,9 @@ def command(
     """
     from petlbench.core.catalog import Catalog
     from petlbench.run.options import RunOptions
-    from petlbench.study.carry_out import carry_out, plan_runs
-    from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.study.executors.job import ExecutorOptions
     from petlbench.study.live_table import LiveTable
-    from petlbench.study.runner import Study
+    from petlbench.study.runner import Study, carry_out, plan_runs
 
     if old_preset is not None:
         click.echo("--setting is called --preset now", err=True)
@@ -175,7 +174,7 @@ def _show_preview(name: str, plans: Sequence[PlannedRun], options: RunOptions, j
     from petlbench.study.forecast.preview import preview_grid
 
     with open_workers(usable_cores()) as workers, ShownProgress() as progress:
-        previews = preview_grid(plans, RunContext(options, progress), workers=workers)
+        previews = preview_grid(plans, RunContext(options, progress), workers)
     if json:
         print_json({"study": name, "runs": len(plans), "cells": [one.document() for one in previews]})
     else:

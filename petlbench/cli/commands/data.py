@@ -109,7 +109,7 @@ def _document(described: DatasetInfo, prepared: Prepared | None, overview: Overv
         "name": described.name,
         "card": described.card.model_dump(mode="json"),
         "images": described.images,
-        "readable": described.readable,
+        "readable": described.dataset is not None,
         "images_by_class": None if dataset is None else dataset.by_class(),
         "images_by_split": facts.get("by_split"),
         **{name: facts.get(name) for name in ("width", "height", "formats")},
@@ -126,7 +126,7 @@ def _print(described: DatasetInfo) -> None:
         "modality": card.modality + (": synthetic, made by a program" if card.synthetic else ""),
         "task": f"{card.task}, {len(card.classes)} classes",
         "images": f"{described.images if described.images is not None else 'unknown'}"
-        + ("" if described.readable else " by the card; the files are not here"),
+        + ("" if described.dataset is not None else " by the card; the files are not here"),
         "split": card.split,
         "groups": card.grouping,
         "licence": card.licence,

@@ -49,7 +49,7 @@ def command(run: str, output: Path, to: Path | None, wanted: str, catalog: tuple
     """
     from petlbench.core.catalog import Catalog
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.results.lookup import find_run
+    from petlbench.results.folder import find_run
     from petlbench.run.export import export_run
 
     place = find_run(run, output).final

@@ -16,7 +16,7 @@ from petlbench.core.units import MISSING, percent
 
 if TYPE_CHECKING:
     from petlbench.core.entry import Entry
-    from petlbench.models.compatibility import Compatibility
+    from petlbench.models.build import Compatibility
 
 __all__ = ["command"]
 
@@ -78,7 +78,7 @@ def command(
 
 def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.models.compatibility import check_compatibility
+    from petlbench.models.build import check_compatibility
     from petlbench.models.registry import probe_backbone, resolve_backbone
 
     info = probe_backbone(resolve_backbone(backbone), image_size)

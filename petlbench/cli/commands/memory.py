@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from petlbench.core.request import Request
     from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.grid import PlannedRun
-    from petlbench.study.vary import Vary
+    from petlbench.study.grid import PlannedRun, Vary
     from tools.published_memory import Comparison
 
 __all__ = ["command"]
@@ -112,8 +111,7 @@ def command(
     from petlbench.memory.predict import CONTEXT
     from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras
-    from petlbench.study.grid import Grid
-    from petlbench.study.vary import Vary
+    from petlbench.study.grid import Grid, Vary
 
     varied = Vary.parse(vary) if vary is not None else None
     _check_given_once(varied, options, assignments["method"])
@@ -196,7 +194,7 @@ def _task(
     from petlbench.data.dataset import describe_dataset
 
     described = describe_dataset(dataset, catalog=catalog, data_root=data_root, settings=settings)
-    return len(described.classes), described.card.image_size
+    return len(described.card.classes), described.card.image_size
 
 
 def _request(
@@ -233,8 +231,7 @@ def _document(
     varied: Vary | None,
     task: Mapping[str, Any],
 ) -> dict[str, Any]:
-    from petlbench.study.forecast.batch_size import LARGEST
-    from petlbench.study.forecast.memory import common_settings
+    from petlbench.study.forecast.memory import LARGEST, common_settings
 
     config = common_settings([row.run for row in rows])
     config |= {

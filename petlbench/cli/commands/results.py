@@ -87,8 +87,8 @@ def show(run: str, trials: bool, output: Path, json: bool) -> None:
 @json_option
 def diff(runs: tuple[str, str], trials: bool, output: Path, json: bool) -> None:
     """Show in what two runs differ: settings, data, code, packages, machine and figures."""
-    from petlbench.results.lookup import compare_results
     from petlbench.results.result import read_result
+    from petlbench.results.stored import compare_results
 
     first, second = (read_result(_find(run, output, trials).final) for run in runs)
     differences = compare_results(first, second)
@@ -112,7 +112,7 @@ def remove(runs: tuple[str, ...], status: str | None, yes: bool, trials: bool, o
     """Remove runs: their results, and what is kept of unfinished ones. One that is being worked on stays."""
     from petlbench.core.errors import RunError
     from petlbench.core.units import readable_size
-    from petlbench.results.lookup import remove_run
+    from petlbench.results.folder import remove_run
 
     folders = _folders(runs, status, _folder(output, trials))
     if folders and not yes:
@@ -185,14 +185,13 @@ def _folder(output: Path, trials: bool) -> Path:
 
 
 def _find(run: str, output: Path, trials: bool) -> RunFolder:
-    from petlbench.results.lookup import find_run
+    from petlbench.results.folder import find_run
 
     return find_run(run, _folder(output, trials))
 
 
 def _folders(runs: Sequence[str], status: str | None, output: Path) -> list[RunFolder]:
-    from petlbench.results.folder import RunFolder
-    from petlbench.results.lookup import find_run
+    from petlbench.results.folder import RunFolder, find_run
     from petlbench.results.result import iter_results
 
     if not runs and status is None:

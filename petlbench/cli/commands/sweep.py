@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from petlbench.core.catalog import Catalog
     from petlbench.core.request import Request
     from petlbench.run.image_cache import ImageCache
-    from petlbench.sweep.outcome import SearchOutcome
+    from petlbench.sweep.sweep import SearchOutcome
 
 __all__ = ["command"]
 
@@ -94,10 +94,9 @@ def command(
     """
     from petlbench.core.catalog import Catalog
     from petlbench.run.options import RunOptions
-    from petlbench.study.executors.base import ExecutorOptions
+    from petlbench.study.executors.job import ExecutorOptions
     from petlbench.sweep.spec import load_sweep
-    from petlbench.sweep.sweep import SweepOptions, carry_out, plan_searches
-    from petlbench.sweep.trial_lines import TrialLines
+    from petlbench.sweep.sweep import SweepOptions, TrialLines, carry_out, plan_searches
 
     found = Catalog(catalog)
     found.find("executor", executor)
