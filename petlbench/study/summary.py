@@ -9,10 +9,10 @@ from typing import Any
 
 from petlbench.results.result import Result
 from petlbench.results.stored import Stored
-from petlbench.results.table import Repeats, Spread, with_scores
+from petlbench.results.table import Repeats, Results, Spread, with_scores
 from petlbench.study.status import RunState, StudyStatus
 
-__all__ = ["CellSummary", "Summary", "summarize"]
+__all__ = ["CellSummary", "StudyResults", "Summary", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ class Summary:
             "best": best,
             "notes": list(self.notes),
         }
+
+
+@dataclass(frozen=True)
+class StudyResults(Results):
+    """The results of a study, and what each of its parts has come to: one, or as many as a report needs."""
+
+    name: str = ""
+    summaries: Sequence[Summary] = ()
 
 
 def summarize(name: str, status: StudyStatus, output: Path, notes: Sequence[str] = ()) -> Summary:
