@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
+from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, ReaderSettings, Source, check_settings, load_reader, recognise
 from petlbench.data.record import Record, images_by_class, map_images
-from petlbench.data.tasks.base import TaskType, task_of
+from petlbench.data.tasks.base import Labels, TaskType, task_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,11 +35,14 @@ __all__ = [
     "DatasetInfo",
     "Record",
     "describe_dataset",
+    "existing_path",
     "find_card",
     "official_files",
     "open_dataset",
     "require_same_classes",
 ]
+
+_LONGEST_NAME = 100
 
 
 @dataclass(eq=False)
@@ -201,6 +206,8 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
         opened = reader(Source(match.name, match.path, values))
+        counts = images_by_class(opened.records, opened.classes, Labels())
+        opened.notes = (*opened.notes, *notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         card = _card_for(match.name, opened)
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
         return _as_set(dataset, values, catalog)
@@ -288,16 +295,28 @@ def _find(reference: str, catalog: Catalog) -> _Match:
     if reference in entries:
         file = entries[reference].file
         return _Match(reference, file, load_card(file, catalog))
-    path = Path(reference).expanduser()
-    if path.is_file() and path.suffix.lower() == ".toml":
-        return _Match(_short_name(path.stem), path, load_card(path, catalog))
+    path = existing_path(reference)
+    if path is None:
+        place = f" (none at {Path(reference).absolute()})" if reference.strip() else ""
+        names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card{place}"
+        raise unknown_name("dataset", reference, entries, hint=names)
     if path.is_dir():
         return _Match(_short_name(path.resolve().name), path)
-    if path.is_file():
-        recognise(path, catalog)
-        return _Match(_short_name(path.stem), path)
-    names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card (none at {path.absolute()})"
-    raise unknown_name("dataset", reference, entries, hint=names)
+    if path.suffix.lower() == ".toml":
+        return _Match(_short_name(path.stem), path, load_card(path, catalog))
+    recognise(path, catalog)
+    return _Match(_short_name(path.stem), path)
+
+
+def existing_path(reference: str) -> Path | None:
+    """Return the file or folder that a dataset's reference names; None where there is none, whatever the text is."""
+    if not reference.strip():
+        return None
+    try:
+        path = Path(reference).expanduser()
+        return path if path.is_file() or path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, of nobody, or with a zero byte in it
+        return None
 
 
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
@@ -310,8 +329,16 @@ def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> 
 
 
 def _short_name(text: str) -> str:
-    """Keep what is safe in a run id and in a file name on any system."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "dataset"
+    """Keep what is safe in a run id and in a file name on any system.
+
+    Where little of the text stays, as of names in other scripts, or it is too long, a digest tells it from others.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+    lost = sum(character.isalnum() and not character.isascii() for character in text)
+    if name and lost <= len(name) and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name[:_LONGEST_NAME] or 'dataset'}-{digest[:8]}"
 
 
 def _card_for(name: str, reader: Reader) -> DatasetCard:
@@ -326,6 +353,6 @@ def _card_for(name: str, reader: Reader) -> DatasetCard:
         licence="unknown",
         version=1,
         reader=ReaderSpec(kind=reader.card.name),
-        split="official" if {"train", "test"} <= splits else "random",
+        split="official" if {"train", "test"} <= splits or {"train", "val"} <= splits else "random",
         grouping="group" if grouped else "unavailable",
     )

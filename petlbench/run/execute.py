@@ -268,7 +268,9 @@ class _Run:
 
     def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
         loader, digests = self._loader("test"), self.digests
-        outputs = {"test": self._read_test(predictor, loader, self.config.dataset, digests["split"])}
+        outputs: dict[str, tuple[Labels, Logits]] = {}
+        if loader.indices:  # a dataset's own parts may be for training and validation alone
+            outputs["test"] = self._read_test(predictor, loader, self.config.dataset, digests["split"])
         if self.external is not None and self.external_source is not None:
             loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
             predictor = self._predictor(self.external_source)

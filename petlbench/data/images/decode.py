@@ -44,8 +44,10 @@ IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
 )
 """Suffixes, in lower case, of files that are surely meant as images; how they are decoded, the content decides."""
 
-NOT_DATA = frozenset(("__MACOSX", "__pycache__"))
-"""Folders that systems leave beside images, and that hold none."""
+NOT_DATA = frozenset(
+    ("__MACOSX", "__pycache__", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information")
+)
+"""Folders that systems and network disks leave beside images, and that hold none, or thumbnails of them."""
 
 # Named one by one: Pillow would also run Ghostscript for an EPS file. Its JPEG reader takes MPO files too.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from petlbench.core.errors import InputError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-__all__ = ["DICOM_SUFFIXES", "HEAD_BYTES", "decode_dicom", "is_dicom", "require_pydicom"]
+__all__ = ["DICOM_SUFFIXES", "HEAD_BYTES", "decode_dicom", "is_dicom", "read_dataset", "require_pydicom"]
 
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 """Suffixes, in lower case, that DICOM files usually have; many have none."""
@@ -26,33 +27,30 @@ _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, Runt
 HEAD_BYTES = 132
 """So many of a file's first bytes tell whether it is DICOM."""
 
-# Groups of tags that a data set begins with.
-_FIRST_GROUPS = (0x0002, 0x0008)
+# Old exports begin with the data set itself: an element of group 8 or 2, with its type or with a short length.
+_BARE = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|.[\x00-\x04]\x00\x00)", re.DOTALL)
 
 
 def is_dicom(content: bytes) -> bool:
-    """Say whether a file is DICOM: by the mark after the first 128 bytes, or by the two tags that a bare data set has.
+    """Say by the mark after the first 128 bytes, or without them by its first element, whether a file is DICOM."""
+    return content[128:HEAD_BYTES] == b"DICM" or _BARE.match(content) is not None
 
-    Old exports write the data set alone. Its first element is of one of the first groups, and the next one follows it.
+
+def read_dataset(stream: BinaryIO, **options: Any) -> Any:
+    """Return pydicom's data set of a DICOM file, which may lack the first 128 bytes, the mark and its own header.
+
+    Args:
+        stream: The file, at its start.
+        options: Those of ``pydicom.dcmread``.
     """
-    if content[128:HEAD_BYTES] == b"DICM":
-        return True
-    first, length = _element(content)
-    group = first[0]
-    if group not in _FIRST_GROUPS or length is None or length > HEAD_BYTES:
-        return False
-    second, following = _element(content[length:])
-    return following is not None and first < second and second[0] <= _FIRST_GROUPS[1] + 8
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-
-def _element(content: bytes) -> tuple[tuple[int, int], int | None]:
-    """Return the tag of a little-endian element, (group, element), and its length with its head; None for no length."""
-    if len(content) < 8:
-        return (0, 0), None
-    group, element = struct.unpack_from("<HH", content)
-    if content[4:6].isalpha() and content[4:6].isupper():
-        return (group, element), 8 + struct.unpack_from("<H", content, 6)[0]
-    return (group, element), 8 + struct.unpack_from("<I", content, 4)[0]
+    dataset = dcmread(stream, force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        is_implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+    return dataset
 
 
 def require_pydicom(name: str) -> None:
@@ -85,26 +83,15 @@ def decode_dicom(content: bytes, name: str) -> Image:
         InputError: When pydicom, or the plugin that the file's compression needs, is not installed.
     """
     require_pydicom(name)
-    from pydicom import dcmread
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
-        dataset = dcmread(io.BytesIO(content), force=True)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            dataset.file_meta.TransferSyntaxUID = _syntax(dataset)
+        dataset = read_dataset(io.BytesIO(content))
         frame = _first_frame(dataset, name)
         grey = str(dataset.PhotometricInterpretation).startswith("MONOCHROME")
         return _greys(dataset, frame) if grey else _colours(dataset, frame)
     except (*_BROKEN, struct.error, zlib.error, BytesLengthException, InvalidDicomError) as error:
         raise ValueError(f"as DICOM: {str(error) or type(error).__name__}") from error
-
-
-def _syntax(dataset: Any) -> Any:
-    """The transfer syntax of a bare data set, which can only be one that is not compressed."""
-    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    is_implicit, _ = dataset.original_encoding
-    return ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
 
 
 def _first_frame(dataset: Any, name: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import NOT_DATA, decode_image, open_image, read_bytes
-from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, require_pydicom
+from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, read_dataset, require_pydicom
 
 __all__ = ["Header", "ImageFacts", "files_below", "read_facts", "read_header", "sorted_entries"]
 
@@ -104,10 +104,8 @@ def _header(stream: BinaryIO, size: int) -> Header:
 
 def _dicom_header(stream: BinaryIO, file: Path, size: int) -> Header:
     require_pydicom(str(file))
-    from pydicom import dcmread
-
     tags = ["Rows", "Columns", "SamplesPerPixel", "BitsStored"]
-    header = dcmread(stream, stop_before_pixels=True, force=True, specific_tags=tags)
+    header = read_dataset(stream, stop_before_pixels=True, specific_tags=tags)
     channels = "colour" if header.get("SamplesPerPixel", 1) > 1 else "grey"
     depth = f"{channels}, {header.get('BitsStored', '?')} bits"
     return Header(int(header.Columns), int(header.Rows), "DICOM", depth, size)

@@ -6,14 +6,24 @@ user's own in a folder that ``--catalog`` names.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
@@ -22,6 +32,7 @@ from petlbench.core.user_files import open_file
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.images.decode import MOST_PIXELS, Decoding, grey_range, has_deep_greys, read_bytes, read_image
 from petlbench.data.images.greys import GREY_HELP, GreyRange
+from petlbench.data.notes import refuse_twins
 from petlbench.data.order import ORDER_HELP
 from petlbench.data.record import Record
 from petlbench.data.tasks.base import Labels
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImageFiles",
+    "LabelSettings",
     "Reader",
     "ReaderCard",
     "ReaderSettings",
@@ -71,6 +83,53 @@ class ReaderSettings(BaseModel):
         """Those that decide nothing are no part of a run's description, so that they could be added."""
         silent = {name for name, info in ReaderSettings.model_fields.items() if info.default == getattr(self, name)}
         return {name: value for name, value in handler(self).items() if name not in silent}
+
+
+class LabelSettings(ReaderSettings):
+    """What settles doubts about labels that the files themselves hold."""
+
+    rename: str = Field(default="", description="Labels that are written otherwise: OLD=NEW, with commas between.")
+    leave_out: str = Field(default="", description="Labels whose images are left out, with commas between.")
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Settings that decide nothing are no part of a run's description, so that they can be added."""
+        silent = {name for name, info in type(self).model_fields.items() if info.default == getattr(self, name)}
+        return {name: value for name, value in handler(self).items() if name not in silent - self.described}
+
+    described: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are part of it in any case."""
+
+    @model_validator(mode="after")
+    def _parses(self) -> Self:
+        if any("=" not in item for item in _items(self.rename)):
+            raise ValueError(f"rename {self.rename} is not of the form OLD=NEW,OLD=NEW")
+        return self
+
+    def relabelled(self, labels: Sequence[str], place: str) -> tuple[list[str | None], tuple[str, ...]]:
+        """Return the labels as these settings want them, None for one that is left out, and what was done in words.
+
+        Raises:
+            InputError: When a setting names a label that no image has.
+        """
+        names = dict(item.rpartition("=")[::2] for item in _items(self.rename))
+        dropped = set(_items(self.leave_out))
+        counts = Counter(labels)
+        for name in (*names, *dropped):
+            if name not in counts:
+                raise InputError(
+                    f"{place}: no image has the label '{name}', which dataset.rename or dataset.leave_out names",
+                    hint=f"the labels are: {', '.join(ordered_classes(counts))}",
+                    kind="unknown_label",
+                )
+        notes = [f"{counts[old]} images of '{old}' are taken as '{new}' (dataset.rename)" for old, new in names.items()]
+        notes += [f"{counts[name]} images of '{name}' are left out (dataset.leave_out)" for name in sorted(dropped)]
+        return [None if label in dropped else names.get(label, label) for label in labels], tuple(notes)
+
+
+def _items(text: str) -> list[str]:
+    """What stands between commas; what holds one stands in quotes."""
+    return [item.strip() for row in csv.reader([text], skipinitialspace=True) for item in row if item.strip()]
 
 
 @dataclass(frozen=True)
@@ -246,10 +305,12 @@ def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place:
         place: What the error calls the files.
 
     Raises:
-        InputError: When there are fewer than two classes, or the files and the card disagree.
+        InputError: When there are fewer than two classes, two names can only be one, or the files and the card
+            disagree.
     """
     names = ordered_classes(labels)
     if declared is None:
+        refuse_twins(names, place)
         if len(names) < 2:
             raise InputError(
                 f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
