@@ -75,7 +75,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
     dataset = opened_dataset(run, context)
-    metrics = load_metrics(context.catalog, dataset.task.metrics)
+    metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
     if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
         images = ImageStore(dataset)
     else:
@@ -331,7 +331,7 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
-            data=describe_data(self.data, self.run.normalization, self.external, self.source),
+            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=self.digests,
             environment=describe_environment(),
