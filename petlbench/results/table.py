@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,11 +11,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic_core import from_json  # three times as fast as json
-
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE, References
-from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
+from petlbench.results.result import Result, Scores, iter_results
 from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ __all__ = [
     "searches",
     "with_scores",
 ]
+
+_logger = logging.getLogger("petlbench")
 
 Level = Literal["run", "cell", "epoch", "image"]
 _REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
@@ -121,11 +122,13 @@ class Results:
         runs: The results, unfinished ones too, in the order of their names.
         references: Finished runs of full fine-tuning, of other studies too.
         planned: What studies plan.
+        damaged: What is wrong with each result that was passed over.
     """
 
     runs: Sequence[Stored]
     references: Sequence[Stored] = ()
     planned: PlannedRuns = field(default_factory=PlannedRuns)
+    damaged: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, runs: Iterable[Stored], studies: Sequence[Mapping[str, Any]] = ()) -> Results:
@@ -174,7 +177,7 @@ class Results:
 
 
 def load_results(folder: Path | str, study: str | None = None) -> Results:
-    """Read the results right below a folder, with their scores.
+    """Read the results right below a folder, with their scores; a damaged one is named in a warning and passed over.
 
     Args:
         folder: Folder of all results.
@@ -182,7 +185,7 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
             None for all results.
 
     Raises:
-        InputError: When there is no such folder or study, or a result is damaged or newer than this petlbench.
+        InputError: When there is no such folder or study.
     """
     output = Path(folder)
     if not output.is_dir():
@@ -191,7 +194,7 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
             hint="give the folder that --output of run and bench named",
             kind="no_results",
         )
-    results = Results.of(_read(output), read_studies(output, study))
+    results = _read(output, read_studies(output, study))
     if study is None:
         return results
     return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
@@ -199,8 +202,7 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
 
 def load_trials(output: Path) -> Results:
     """Read the trials of all searches that wrote to a folder; none where there are none."""
-    folder = output / "trials"
-    return Results.of(_read(folder) if folder.is_dir() else ())
+    return _read(output / "trials")
 
 
 def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
@@ -292,19 +294,13 @@ def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
     return [result.model_copy(update={"scores": Scores(**references.scores(result.document()))}) for result in results]
 
 
-def _read(folder: Path) -> Iterator[Stored]:
-    for place in sorted(place for place in folder.iterdir() if not place.name.startswith(".")):
-        try:
-            document = from_json((place / FILE).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except ValueError as error:
-            raise InputError(
-                f"{place / FILE} is damaged: {error}", hint="remove it and run again", kind="bad_result"
-            ) from error
-        if document.get("schema") != SCHEMA:
-            document = read_result(place).document()
-        yield Stored(document, place)
+def _read(folder: Path, studies: Sequence[Mapping[str, Any]] = ()) -> Results:
+    damaged: list[str] = []
+    results = iter_results(folder, on_damage=lambda error: damaged.append(error.message))
+    stored = [Stored(result.document(), folder / result.run_id) for result in results]
+    for message in damaged:
+        _logger.warning("passed over: %s", message)
+    return replace(Results.of(stored, studies), damaged=tuple(damaged))
 
 
 def _identity(run: Stored) -> dict[str, Any]:
