@@ -114,12 +114,7 @@ class AdaptedModel(nn.Module):
         return torch.zeros((), device=self._backbone.device) if companion is None else companion.penalty()
 
     def after_step(self, step: int, steps: int) -> None:
-        """Let the method act behind an optimiser step, while the gradients are still there; most do nothing.
-
-        Args:
-            step: Steps taken so far, from 1.
-            steps: Steps of the whole training.
-        """
+        """Let the method act behind optimiser step ``step`` (from 1) of ``steps``, its gradients there; most do not."""
         if self._adapted.companion is not None:
             self._adapted.companion.after_step(step, steps)
 

@@ -73,12 +73,7 @@ class TrainingDefaults:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How one image is shown to a module.
-
-    Args:
-        size: Height and width in pixels.
-        augment: Whether the training split's images are augmented.
-    """
+    """How one image is shown to a module: height and width in pixels, and whether it is augmented in training."""
 
     size: int
     augment: bool = True
@@ -119,12 +114,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every adapted module takes.
-
-    Args:
-        views: Images by view name, each (B, 3, H, W).
-        features: Frozen features by name, each (B, ...) as the method's `FeatureSpec` says.
-    """
+    """What every adapted module takes: images by view, each (B, 3, H, W), and frozen features, each (B, ...)."""
 
     views: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
@@ -160,12 +150,7 @@ class Companion(Protocol):
         ...
 
     def after_step(self, step: int, steps: int) -> None:
-        """Act behind an optimiser step, while its gradients are still there.
-
-        Args:
-            step: Steps taken so far, from 1.
-            steps: Steps of the whole training.
-        """
+        """Act behind optimiser step ``step`` (from 1) of ``steps``, while its gradients are still there."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -311,12 +296,7 @@ class Method(ABC, Generic[S]):
 
 
 class Classifier(nn.Module):
-    """A backbone that reads the fine view, with a new head: what most methods adapt.
-
-    Args:
-        backbone: The backbone; its module is a child, so that its parameters can be named.
-        num_classes: Number of classes C.
-    """
+    """A backbone that reads the fine view, as the child ``backbone``, with a new ``head``: what most methods adapt."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()

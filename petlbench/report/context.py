@@ -16,7 +16,7 @@ from petlbench.report.document import Cell
 from petlbench.report.grid import Grid, Line, peak
 from petlbench.results.stored import Stored
 from petlbench.results.table import searches
-from petlbench.statistics.pareto import fronts
+from petlbench.statistics.ranks import fronts
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, get_args
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
+from petlbench.core.user_files import read_json
 from petlbench.metrics.efficiency import REFERENCE, References
 from petlbench.results.result import Result, Scores, iter_results
 from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "STUDY_SCHEMA",
     "PlannedRuns",
     "Repeats",
     "Results",
@@ -27,12 +32,39 @@ __all__ = [
     "load_results",
     "load_trials",
     "mean_curve",
+    "read_study",
     "reason_of",
     "searches",
     "with_scores",
 ]
 
 _logger = logging.getLogger("petlbench")
+
+STUDY_SCHEMA = 1
+"""The version of a study's file."""
+
+
+class _StudyRun(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    method: str
+    dataset: str
+    seed: int
+    run_id: NotRequired[str | None]
+    status: NotRequired[str | None]
+    error: NotRequired[str | dict[str, Any] | None]
+
+
+class _Study(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    methods: list[str]
+    datasets: list[str]
+    seeds: list[int]
+    runs: list[_StudyRun]
+
+
+_STUDY = TypeAdapter(_Study)
 
 Level = Literal["run", "cell", "epoch", "image"]
 _REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
@@ -194,7 +226,7 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
             hint="give the folder that --output of run and bench named",
             kind="no_results",
         )
-    results = _read(output, read_studies(output, study))
+    results = _read(output, list(read_studies(output, study).values()))
     if study is None:
         return results
     return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
@@ -205,15 +237,15 @@ def load_trials(output: Path) -> Results:
     return _read(output / "trials")
 
 
-def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
-    """Read the files of studies.
+def read_studies(output: Path, name: str | None) -> dict[str, dict[str, Any]]:
+    """The documents of studies by name.
 
     Args:
         output: Folder of all results.
         name: Name of one study, which takes in those that begin with it and a dot; None for all.
 
     Raises:
-        InputError: When there is no such study, or a file is damaged.
+        InputError: When there is no such study, or its file is damaged; of all, a damaged one is passed over.
     """
     files = sorted((output / "studies").glob("*.json"))
     matching = [file for file in files if name is None or file.stem == name or file.stem.startswith(f"{name}.")]
@@ -222,7 +254,15 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
         raise InputError(
             f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {names}", kind="unknown_study"
         )
-    return [_study(file) for file in matching]
+    if name is not None:
+        return {file.stem: read_study(file) for file in matching}
+    documents = {}
+    for file in matching:
+        try:
+            documents[file.stem] = read_study(file)
+        except InputError as error:
+            _logger.warning("passed over: %s", error.message)
+    return documents
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
@@ -248,13 +288,25 @@ def _reason(run: Mapping[str, Any]) -> str:
     return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error))
 
 
-def _study(file: Path) -> dict[str, Any]:
+def read_study(file: Path) -> dict[str, Any]:
+    """Return the document of a study: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds``, ``runs``.
+
+    Raises:
+        InputError: When it is damaged or newer than this petlbench.
+    """
+    hint = "remove it and give the command that made it again; no run is lost"
     try:
-        document: dict[str, Any] = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise InputError(
-            f"{file} is damaged: {error}", hint="run the study's command again: it writes it anew", kind="bad_study"
-        ) from error
+        document = read_json(file, what="study")
+        if isinstance(schema := document.get("schema"), int) and schema > STUDY_SCHEMA:
+            raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
+        _STUDY.validate_python(document, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        message = f"{file} is damaged: {printable(place)}: {printable(fault['msg'])}"
+        raise InputError(message, hint=hint, kind="bad_study") from error
+    except InputError as error:
+        raise InputError(error.message, hint=error.hint or hint, kind="bad_study") from error
     return document
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
-from petlbench.features.quota import CacheConfig
+from petlbench.features.maintenance import CacheConfig
 from petlbench.run.image_cache import ImageCache
 
 __all__ = ["RunContext", "RunOptions"]

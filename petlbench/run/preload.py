@@ -9,10 +9,9 @@ import torch
 
 from petlbench.core.config import RunConfig
 from petlbench.core.units import readable_size
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.loader import Batch, ImageLoader, ImageStore
 from petlbench.data.views import View
-from petlbench.features.quota import CacheConfig, check_quota, enforce_quota
+from petlbench.features.maintenance import CacheConfig, check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.features.store import FeatureStore, plan_store
 from petlbench.memory.measure import MemoryMeter

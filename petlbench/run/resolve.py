@@ -19,7 +19,7 @@ from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split
-from petlbench.features.precision import DEFAULT_CACHE_PRECISION
+from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
@@ -177,7 +177,7 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
     if request.test_on is None or dataset is None:
         return ""
     external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings={})
-    require_same_classes(external.name, external.classes, dataset.classes)
+    require_same_classes(external.name, external.card.classes, dataset.card.classes)
     return _reference(request.test_on, catalog)
 
 

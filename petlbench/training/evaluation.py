@@ -42,15 +42,7 @@ class Predictor:
     precision: str
 
     def __call__(self, loader: ImageLoader, on_images: Callable[[int], None]) -> tuple[Labels, Logits]:
-        """Compute the logits of a loader's images, in order.
-
-        Args:
-            loader: The images.
-            on_images: Told the number of images after each batch.
-
-        Returns:
-            Labels (N,) and logits (N, C).
-        """
+        """The labels (N,) and logits (N, C) of a loader's images, in order; tells each batch's size."""
         self.module.eval()
         labels, logits = [], []
         for batch in loader.in_order():
@@ -60,15 +52,9 @@ class Predictor:
         return torch.cat(labels).numpy(), torch.cat(logits).numpy()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Compute the logits of one batch: one prediction pass, in the mode that the module is in.
+        """The logits in fp32, (B, C), of a batch on the device, in the mode that the module is in.
 
         Nothing is read back to the host, so that the pass runs on device ``meta`` too.
-
-        Args:
-            batch: B images, on the device; labels are not looked at.
-
-        Returns:
-            Logits in fp32, (B, C), on the device.
         """
         with torch.no_grad(), autocast(self.device, self.precision):
             logits: Tensor = self.module(self.source(batch)).float()

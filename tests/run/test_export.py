@@ -398,5 +398,5 @@ def test_an_empty_folder_is_taken_and_the_table_names_it(here: Path, capfd: pyte
 
 
 def test_the_formats_of_the_command_are_those_there_are() -> None:
-    (option,) = [option for option in command.params if option.name == "wanted"]
+    (option,) = [option for option in command.params if option.name == "format"]
     assert tuple(option.type.choices) == export.FORMATS  # type: ignore[attr-defined]

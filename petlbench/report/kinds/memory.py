@@ -15,7 +15,7 @@ from petlbench.report.document import Axis, Cell, Column, Document, Figure, Seri
 
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.vary import Vary
+    from petlbench.study.grid import Vary
     from tools.published_memory import Comparison
 
 __all__ = ["Forecast", "memory_document", "memory_figure"]
@@ -171,7 +171,7 @@ def _fits() -> _Maker:
 
 
 def _largest() -> _Maker:
-    from petlbench.study.forecast.batch_size import LARGEST
+    from petlbench.study.forecast.memory import LARGEST
 
     def make(row: Row) -> Cell:
         size = row.max_batch_size

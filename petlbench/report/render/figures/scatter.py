@@ -10,7 +10,7 @@ from petlbench.core.plotting import plain
 from petlbench.report.document import Axis, Figure
 from petlbench.report.render.figures.names import Dot, place_names
 from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
-from petlbench.statistics.pareto import fronts
+from petlbench.statistics.ranks import fronts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

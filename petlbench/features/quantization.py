@@ -31,12 +31,7 @@ _LARGEST = 127
 
 
 def stored_tensors(spec: FeatureSpec, precision: CachePrecision) -> dict[str, TensorSpec]:
-    """One image's tensors as they are stored, by name.
-
-    Args:
-        spec: The features.
-        precision: In ``int8`` every vector (the last axis: of a token and head, say) has a scale in bf16 beside it.
-    """
+    """One image's tensors as they are stored, by name; in ``int8`` each vector (last axis) has a scale in bf16."""
     stored = {name: TensorSpec(tensor.shape, _TYPES[precision]) for name, tensor in spec.tensors.items()}
     if precision == "int8":
         scales = {name + _SCALE: TensorSpec(tensor.shape[:-1], torch.bfloat16) for name, tensor in spec.tensors.items()}
@@ -45,14 +40,9 @@ def stored_tensors(spec: FeatureSpec, precision: CachePrecision) -> dict[str, Te
 
 
 def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[str, Tensor]:
-    """Features in the form that is stored.
+    """The tensors that `stored_tensors` names, each (B, ...), of features in fp32 by name, each (B, ...).
 
-    Args:
-        features: Tensors by name, each (B, ...), fp32.
-        precision: That of the stored form.
-
-    Returns:
-        The tensors that `stored_tensors` names, each (B, ...). A value that fp16 cannot hold becomes its largest.
+    A value that fp16 cannot hold becomes its largest.
     """
     largest = torch.finfo(torch.float16).max
     stored: dict[str, Tensor] = {}
@@ -104,12 +94,7 @@ def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...
 
 
 def dequantize(values: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Stored values in fp32; what is wider stays as it is.
-
-    Args:
-        values: As they are stored, (..., D).
-        scale: That of each vector, (...), where they are integers.
-    """
+    """Stored values (..., D) in fp32, times the scale of each vector (...) where there is one; wider ones stay."""
     if scale is not None:
         return values.float() * scale.float().unsqueeze(-1)
     return values if values.dtype.itemsize >= torch.float32.itemsize else values.float()

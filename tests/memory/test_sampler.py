@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from petlbench.memory.peak_sampler import Sampler
+from petlbench.memory.measure import Sampler
 
 
 def threads() -> list[threading.Thread]:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from petlbench.models import narrow_attention
-from petlbench.models.narrow_attention import attend_in_narrow_heads, has_narrow_heads
+from petlbench.features import attention
+from petlbench.features.attention import attend_in_narrow_heads, has_narrow_heads
 from petlbench.models.precision import meta_stands_for
 
 
@@ -37,8 +37,8 @@ def test_values_and_gradients_are_those_of_the_fused_kernel(
     batch: int, tokens: int, heads: int, width: int, bytes_at_once: int, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(1, tokens))
-    before = narrow_attention._BYTES_AT_ONCE
-    narrow_attention._BYTES_AT_ONCE = bytes_at_once
+    before = attention._BYTES_AT_ONCE
+    attention._BYTES_AT_ONCE = bytes_at_once
     try:
         results = []
         for attend in (attend_in_narrow_heads, fused):
@@ -47,7 +47,7 @@ def test_values_and_gradients_are_those_of_the_fused_kernel(
             read.backward(torch.linspace(-1, 1, read.numel(), dtype=read.dtype).view_as(read))
             results.append((read, queries.grad))
     finally:
-        narrow_attention._BYTES_AT_ONCE = before
+        attention._BYTES_AT_ONCE = before
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
 

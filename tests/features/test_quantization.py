@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
-from petlbench.features.precision import (
+from petlbench.features.quantization import (
     CachePrecision,
     StoredFeatures,
     compact,
