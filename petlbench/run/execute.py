@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from petlbench.core.config import derive_seed
-from petlbench.core.environment import choose_device, describe_environment, make_repeatable
+from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.data.loader import ImageLoader, ImageStore
@@ -27,6 +27,7 @@ from petlbench.metrics.classification import evaluate, load_metrics
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
+from petlbench.models.precision import autocast
 from petlbench.results.folder import RunFolder
 from petlbench.results.journal import write_event
 from petlbench.results.result import Inference, Result, write_result
@@ -168,6 +169,7 @@ class _Run:
             if self.external is not None:
                 self._preload(self.external_source, self.external)
             self._prepare()
+            self._check_module()
             predictor = self._predictor(self.source)
             self._train(predictor)
             ending = self._test(predictor)
@@ -204,6 +206,14 @@ class _Run:
         self.progress.phase("choosing what is learned", len(self.data.indices["train"]))
         with self._timed("prepare"), self.meter.phase("prepare", (self.assembled.adapted.module,)):
             prepare(self._shown_once())
+
+    def _check_module(self) -> None:
+        """See once, on two images, that what is trained gives logits that depend on what it learns."""
+        loader = self._loader("val")
+        batch = next(iter(replace(loader, indices=loader.indices[:2]).in_order())).to(self.device)
+        inputs, classes = self.source(batch), len(self.data.dataset.classes)
+        with autocast(self.device, self.config.precision):
+            self.assembled.adapted.check(inputs, batch.labels, classes)
 
     def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
@@ -302,7 +312,9 @@ class _Run:
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
-            write_tensors(draft / ARTIFACTS["learned"], self.selected.learned, {"run_id": self.config.run_id})
+            learned = draft / ARTIFACTS["learned"]
+            write_tensors(learned, self.selected.learned, {"run_id": self.config.run_id})
+            result.digests["learned"] = file_digest(learned)
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
@@ -331,7 +343,7 @@ class _Run:
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
             data=describe_data(self.data, self.run.normalization, self.external, self.source),
             preprocessing={name: view.describe() for name, view in self.views.items()},
-            digests=self.digests,
+            digests=dict(self.digests),
             environment=describe_environment(),
             artifacts=dict(ARTIFACTS) if ending.status == "finished" else {},
             error=ending.error,
