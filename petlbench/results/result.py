@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -80,8 +80,8 @@ def _like(shape: Any) -> AfterValidator:
 
 
 class _Normalization(TypedDict):
-    mean: list[float]
-    std: list[float]
+    mean: Sequence[float]
+    std: Sequence[float]
     origin: str
 
 
@@ -92,13 +92,13 @@ class Data(TypedDict, total=False):
 
     title: str
     synthetic: bool
-    classes: list[str]
+    classes: Sequence[str]
     images: dict[str, int]
     images_by_class: dict[str, dict[str, int]]
     normalization: _Normalization
     features: dict[str, int | float]
     external: dict[str, Any]
-    notes: list[Any]
+    notes: Sequence[Any]
 
 
 class Environment(TypedDict, total=False):

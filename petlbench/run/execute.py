@@ -14,7 +14,7 @@ import torch
 
 from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
-from petlbench.core.errors import InputError
+from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
@@ -101,6 +101,12 @@ def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: Memo
     try:
         with meter.phase("build"):
             return assemble(run.config, run.method, num_classes, device)
+    except SystemExit as error:  # of a user's method: it would end the program as if all were done
+        raise RunError(
+            f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",
+            hint="take sys.exit() out of it",
+            kind="exception",
+        ) from error
     except Exception as error:
         if is_shortage(error):
             raise shortage_while_building(error, run.config) from error
@@ -175,7 +181,7 @@ class _Run:
             ending = self._test(predictor)
             if self.options.reveal_test:
                 self.inference = self._measure_inference()
-        except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
