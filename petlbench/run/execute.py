@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
+    KeptOutputs,
     describe_data,
     describe_intervals,
     describe_memory,
@@ -271,25 +273,39 @@ class _Run:
         return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
-        """Read the test split, once and where it is revealed, with the epoch that validation chose."""
+        """Read the test split, once and where it is revealed, with the epoch that validation chose.
+
+        What was read is kept until the result stands: an attempt that is killed in between reads nothing again.
+        """
+        identity = json.dumps([self.digests, self.selected.epoch, self.selected.curve], sort_keys=True)
+        kept = KeptOutputs(self.folder.work / "outputs.safetensors", identity)
         with self._timed("evaluate"):
             with torch.no_grad():
                 for name, tensor in self.assembled.adapted.kept().items():
                     tensor.copy_(self.selected.learned[name])
-            self.progress.phase("validation", len(self.data.indices["val"]))
-            outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
-            if self.options.reveal_test:
-                outputs |= self._read_tests(predictor)
-        return Ending("finished", outputs=outputs)
+            readings, outputs = self._readings(predictor), kept.read()
+            for split, read in readings.items():
+                if split not in outputs:
+                    outputs[split] = read()
+                    kept.write(outputs)
+        return Ending("finished", outputs={split: outputs[split] for split in readings})
 
-    def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
-        loader, digests = self._loader("test"), self.digests
-        outputs = {"test": self._read_test(predictor, loader, self.config.dataset, digests["split"])}
-        if self.external is not None and self.external_source is not None:
-            loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
-            predictor = self._predictor(self.external_source)
-            outputs["external"] = self._read_test(predictor, loader, self.config.test_on, digests["external"])
-        return outputs
+    def _readings(self, predictor: Predictor) -> dict[str, Callable[[], tuple[Labels, Logits]]]:
+        """How the labels and logits of each split are had that belongs into the result."""
+        config, digests = self.config, self.digests
+        readings: dict[str, Callable[[], tuple[Labels, Logits]]] = {"val": partial(self._read_val, predictor)}
+        if self.options.reveal_test:
+            loader = self._loader("test")
+            readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
+            if self.external is not None and self.external_source is not None:
+                loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
+                predictor = self._predictor(self.external_source)
+                readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
+        return readings
+
+    def _read_val(self, predictor: Predictor) -> tuple[Labels, Logits]:
+        self.progress.phase("validation", len(self.data.indices["val"]))
+        return predictor(self._loader("val"), self.progress.advance)
 
     def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}

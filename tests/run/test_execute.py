@@ -364,6 +364,53 @@ def test_the_test_split_is_read_once_and_the_reading_is_logged(run: Run, tmp_pat
     assert [json.loads(line)["run_id"] for line in lines] == [result["run_id"]]
 
 
+KILLED = """
+import os, sys
+from petlbench.cli.app import run_command
+from petlbench.run import execute
+execute.measure_inference = lambda *_: os.kill(os.getpid(), 9)
+run_command(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_behind_its_reading_reads_the_test_split_no_second_time(
+    run: Run, images: Path, tmp_path: Path
+) -> None:
+    options = ("--method", "linear", "--epochs", "2", "--test-on", str(images))
+    whole = run(*options, output=tmp_path / "whole")
+    command = ["run", *options, *TINY, "--dataset", str(images), "--tracking-uri", "none"]
+    command += ["--output", str(tmp_path / "results")]
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", KILLED, *command], check=False).returncode == -signal.SIGKILL
+    resumed = run(*options)
+    assert (resumed["status"], resumed["metrics"]) == ("finished", whole["metrics"])
+    assert predictions(resumed).equals(predictions(whole))
+    lines = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()
+    assert [json.loads(line)["dataset"] for line in lines] == [resumed["config"]["dataset"], str(images)]
+    assert not list((tmp_path / "results" / ".work").glob("*/*"))
+
+
+def test_a_checkpoint_that_was_cut_off_is_said_and_the_training_starts_anew(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--method", "linear", "--epochs", "2")
+    whole = run(*options, output=tmp_path / "whole")
+    monkeypatch.setattr("petlbench.training.evaluation.TestSplit.read", interrupt)
+    assert run(*options)["status"] == "interrupted"
+    monkeypatch.undo()
+    [checkpoint] = (tmp_path / "results" / ".work").glob("*/checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    said: list[str] = []
+    monkeypatch.setattr("petlbench.core.progress_bars.ShownProgress.say", lambda self, text: said.append(text))
+    resumed = run(*options)
+    assert (resumed["status"], resumed["metrics"]) == ("finished", whole["metrics"])
+    assert any(f"{checkpoint} is damaged" in text for text in said)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def start(images: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "petlbench", "run", "--dataset", str(images), *TINY, *arguments]
     command += ["--output", str(output), "--tracking-uri", "none", "--json"]
