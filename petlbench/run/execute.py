@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -35,7 +34,7 @@ from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
-from petlbench.run.data import RunData, load_external_data, load_run_data, opened_dataset
+from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
@@ -44,6 +43,7 @@ from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
     KeptOutputs,
+    Stopwatch,
     describe_data,
     describe_intervals,
     describe_memory,
@@ -72,25 +72,29 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     """
     config, options = run.config, context.options
     check_writable(options.output)
+    check_apart(config, options)
     tracker = open_tracker(options.tracking_uri, output=options.output)
     make_repeatable(config.threads)
-    device, started = choose_device(config.device), time.perf_counter()
+    device, watch = choose_device(config.device), Stopwatch()
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
-    dataset = opened_dataset(run, context)
-    metrics = load_metrics(context.catalog, dataset.task.metrics)
-    if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
-        images = ImageStore(dataset)
-    else:
-        images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
-    data = load_run_data(run, context, images)
-    assembled = _build(run, len(data.dataset.classes), device, meter)
-    external = load_external_data(run, context, data)
+    with watch.phase("read"):
+        dataset = opened_dataset(run, context)
+        metrics = load_metrics(context.catalog, dataset.task.metrics)
+        if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
+            images = ImageStore(dataset)
+        else:
+            images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
+        data = load_run_data(run, context, images)
+    with watch.phase("build"):
+        assembled = _build(run, len(data.dataset.classes), device, meter)
+    with watch.phase("read"):
+        external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
     if (stored := _stored(folder, digests, options)) is not None:
         context.progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
-    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, started, metrics)
+    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, watch, metrics)
     with folder.locked():
         if (stored := _stored(folder, digests, options)) is not None:
             return stored  # another process has finished it meanwhile
@@ -149,9 +153,8 @@ class _Run:
     folder: RunFolder
     tracker: Tracker
     device: torch.device
-    started: float
+    watch: Stopwatch
     metrics: Sequence[Metric]
-    seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
     earlier: float = 0.0
     selected: Selected = field(default_factory=Selected)
     inference: Inference | None = None
@@ -170,7 +173,8 @@ class _Run:
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
         config, options = self.config.model_dump(mode="json"), self.options
-        self.tracker.start(self.config.run_id, options.experiment, config, self._tags(), group=options.group)
+        with self.watch.phase("tracking"):
+            self.tracker.start(self.config.run_id, options.experiment, config, self._tags(), group=options.group)
         try:
             self._store_images()
             self._preload(self.source, self.data)
@@ -187,23 +191,16 @@ class _Run:
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds of a block that ends well to a phase."""
-        began = time.perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
-
     def _store_images(self) -> None:
         """Put the images on the disk, where the run keeps them there."""
         if self.options.cache_images == "disk":
-            with self._timed("store_images"):
+            with self.watch.phase("store_images"):
                 fill_disk(self.data.images, self.data.indices, self.options.cache, self.options.workers, self.progress)
 
     def _preload(self, source: FeatureSource | None, data: RunData) -> None:
         """Compute the frozen features of all images once, where the run wants that."""
         if isinstance(source, CachedFeatures):
-            with self._timed("preload"):
+            with self.watch.phase("preload"):
                 preload(source, data, self.views, meter=self.meter, context=self.context)
 
     def _prepare(self) -> None:
@@ -212,7 +209,7 @@ class _Run:
         if prepare is None:
             return
         self.progress.phase("choosing what is learned", len(self.data.indices["train"]))
-        with self._timed("prepare"), self.meter.phase("prepare", (self.assembled.adapted.module,)):
+        with self.watch.phase("prepare"), self.meter.phase("prepare", (self.assembled.adapted.module,)):
             prepare(self._shown_once())
 
     def _check_module(self) -> None:
@@ -255,7 +252,7 @@ class _Run:
         try:
             trainer.fit(checkpoint, self.selected)
         finally:
-            self.seconds |= trainer.seconds
+            self.watch.seconds |= trainer.seconds
             self.earlier = trainer.earlier
 
     def _tags(self) -> dict[str, str]:
@@ -279,7 +276,7 @@ class _Run:
         """
         identity = json.dumps([self.digests, self.selected.epoch, self.selected.curve], sort_keys=True)
         kept = KeptOutputs(self.folder.work / "outputs.safetensors", identity)
-        with self._timed("evaluate"):
+        with self.watch.phase("evaluate"):
             with torch.no_grad():
                 for name, tensor in self.assembled.adapted.kept().items():
                     tensor.copy_(self.selected.learned[name])
@@ -322,7 +319,7 @@ class _Run:
         self.progress.phase("measuring prediction", 1)
         source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
         sizes = {name: view.size for name, view in self.views.items()}
-        with self._timed("inference"):
+        with self.watch.phase("inference"):
             return measure_inference(self._predictor(source), sizes, self.config.training.batch_size, self.meter)
 
     def _record(self, ending: Ending) -> Result:
@@ -362,7 +359,7 @@ class _Run:
             parameters=self.parameters,
             memory=describe_memory(self.meter),
             inference=self.inference,
-            timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
+            timing=self.watch.timing(self.earlier),
             data=describe_data(self.data, self.run.normalization, self.external, self.source),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
@@ -377,7 +374,8 @@ class _Run:
     def _report(self, entry: Mapping[str, Any]) -> None:
         write_event(self.options.output, "epoch", self.config.run_id, epoch=entry["epoch"])
         self.progress.epoch(entry)
-        self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
+        with self.watch.phase("tracking"):
+            self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
 
     def _watch(self, phase: str, live: Sequence[object]) -> AbstractContextManager[None]:
         """Measure a phase; a backbone that works in every step lives beside what the step names."""

@@ -64,8 +64,9 @@ def _named(method: str | Method[Any] | None, dataset: Any, options: RunOptions) 
         values["dataset"] = str(dataset)
     elif dataset is not None:
         from petlbench.data.from_python import keep_dataset
+        from petlbench.run.data import KEPT
 
-        values["dataset"] = str(keep_dataset(dataset, options.output / "datasets"))
+        values["dataset"] = str(keep_dataset(dataset, options.output / KEPT))
     return values
 
 

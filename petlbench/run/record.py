@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from petlbench.training.evaluation import Labels, Logits
 __all__ = [
     "ARTIFACTS",
     "KeptOutputs",
+    "Stopwatch",
     "code_digests",
     "describe_data",
     "describe_intervals",
@@ -60,6 +63,30 @@ _PREDICTIONS = _arrow.schema(
         ("logits", _arrow.list_(_arrow.float32())),
     ]
 )
+
+
+@dataclass
+class Stopwatch:
+    """The seconds of a run by phase, from when this is made."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
+    began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block that ends well to a phase."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def timing(self, earlier: float) -> dict[str, float]:
+        """Seconds of each phase, and ``other``: what they leave of ``total``.
+
+        Args:
+            earlier: Seconds that earlier attempts have added to the phases.
+        """
+        total = time.perf_counter() - self.began + earlier
+        return {"total": total, **self.seconds, "other": max(total - sum(self.seconds.values()), 0.0)}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -362,6 +363,20 @@ def test_the_test_split_is_read_once_and_the_reading_is_logged(run: Run, tmp_pat
     result = run("--method", "linear", "--epochs", "3")
     lines = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()
     assert [json.loads(line)["run_id"] for line in lines] == [result["run_id"]]
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+@pytest.mark.parametrize("place", [".", "red", "new", ".."])
+def test_results_in_at_or_around_the_images_are_refused_before_anything_is_written(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, command: str
+) -> None:
+    folder = tmp_path / "data" / "images"
+    shutil.copytree(images, folder)
+    before = sorted(tmp_path.rglob("*"))
+    output = ("--output", str(folder / place), "--tracking-uri", "none", "--json")
+    assert run_command([command, "--method", "linear", "--dataset", str(folder), *TINY, *output]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "output_in_dataset"
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 KILLED = """

@@ -42,7 +42,7 @@ _FIGURES = {
     "memory_allocated": False,
     "ppe": True,
     "pme": True,
-    "seconds_total": False,
+    "seconds_run": False,
 }
 
 _logger = logging.getLogger("petlbench")
@@ -256,7 +256,7 @@ def _row(cell: Repeats) -> dict[str, Any]:
     for figure, with_deviation in _FIGURES.items():
         is_mixed = figure.startswith("memory") and len(cell.memory_sources) != 1
         spread = None if is_mixed else cell.spread(figure)
-        column = figure.removesuffix("_total")
+        column = figure.removesuffix("_run")
         row[column] = None if spread is None else spread.mean
         if with_deviation:
             row[f"{column}_std"] = None if spread is None else spread.std
