@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from petlbench.data.readers.prepared import Prepared
     from petlbench.features.maintenance import FeatureSet, Leftover, Pruned
     from petlbench.features.maintenance import Verified as VerifiedCache
-    from petlbench.report.document import Document
+    from petlbench.report.formats import Document
 
 __all__ = [
     "DataFacts",

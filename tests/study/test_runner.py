@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from petlbench.results.planned import read_study
+from petlbench.results.table import read_study
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from petlbench.results.planned import read_study
+from petlbench.results.table import read_study
 
 from petlbench.core.errors import InputError
 from petlbench.results.result import Result

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
 from petlbench.report.cells import FEW_POSITIVES
-from petlbench.report.context import Context
+from petlbench.report.context import Context, Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
-from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
 
 if TYPE_CHECKING:
