@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,9 +10,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json  # three times as fast as json
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
+from petlbench.core.user_files import read_json
 from petlbench.metrics.efficiency import REFERENCE, References
 from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
 from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
@@ -36,6 +39,8 @@ __all__ = [
 ]
 
 STUDY_SCHEMA = 1
+
+_logger = logging.getLogger("petlbench")
 """The version of a study's file."""
 
 Level = Literal["run", "cell", "epoch", "image"]
@@ -216,7 +221,7 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
         name: Name of one study, which takes in those that begin with it and a dot; None for all.
 
     Raises:
-        InputError: When there is no such study, or a file is damaged.
+        InputError: When there is no such study, or its own file is damaged; others are named and passed over.
     """
     files = sorted((output / "studies").glob("*.json"))
     matching = [file for file in files if name is None or file.stem == name or file.stem.startswith(f"{name}.")]
@@ -225,7 +230,15 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
         raise InputError(
             f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {names}", kind="unknown_study"
         )
-    return [read_study(file) for file in matching]
+    studies = []
+    for file in matching:
+        try:
+            studies.append(read_study(file))
+        except InputError as error:
+            if file.stem == name:
+                raise
+            _logger.warning("passed over: %s", error.message)
+    return studies
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
@@ -251,20 +264,49 @@ def _reason(run: Mapping[str, Any]) -> str:
     return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error))
 
 
+class _StudyRun(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    method: str
+    dataset: str
+    seed: int
+    run_id: str | None = None
+    status: str | None = None
+    error: str | dict[str, Any] | None = None
+
+
+class _Study(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    schema_: int = Field(0, alias="schema")
+    name: str = ""
+    kind: str = ""
+    created: str = ""
+    methods: list[str] = []
+    datasets: list[str] = []
+    seeds: list[int] = []
+    runs: list[_StudyRun] = []
+
+
 def read_study(file: Path) -> dict[str, Any]:
     """Return the document of a study: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds``, ``runs``.
 
     Raises:
         InputError: When it is damaged or newer than this petlbench.
     """
+    hint = "remove it and give the command that made it again; no run is lost"
     try:
-        document: dict[str, Any] = json.loads(file.read_bytes())
-    except ValueError as error:
-        hint = "remove it and give the command that made it again; no run is lost"
-        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_study") from error
-    if document.get("schema", 0) > STUDY_SCHEMA:
+        study = _Study.model_validate(read_json(file, what="study"))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = printable(".".join(map(str, fault["loc"])))
+        message = f"the study {printable(str(file))} is damaged: {place}: {fault['msg']}"
+        raise InputError(message, hint=hint, kind="bad_study") from error
+    except InputError as error:
+        raise InputError(error.message, hint=hint, kind="bad_study") from error
+    if study.schema_ > STUDY_SCHEMA:
         raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
-    return document
+    return study.model_dump(by_alias=True)
 
 
 def mean_curve(

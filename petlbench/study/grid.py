@@ -233,7 +233,7 @@ class _Column:
             return self._planned(replace(run, request=self.grid.tuned(run.config, self.first.dataset).below(request)))
         except PetlbenchError:
             raise
-        except Exception as error:  # a method's own code: the others are not to go down with it
+        except (Exception, SystemExit) as error:  # a method's own code: the others are not to go down with it
             return replace(run, refusal=f"{type(error).__name__}: {error}", is_defect=True)
 
     def _planned(self, run: PlannedRun) -> PlannedRun:

@@ -20,7 +20,6 @@ from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import load_method
 from petlbench.results.folder import RunFolder
-from petlbench.results.result import read_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
@@ -325,8 +324,9 @@ class _TrialLoop:
             return
         status, value, seconds, error = str(ended.status), None, ended.seconds, (ended.error or {}).get("message")
         if status == "finished":
-            result = read_result(job.options.output / job.config.run_id)
-            value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
+            result = RunFolder(job.options.output, job.config.run_id).readable_result()
+            if result is not None:
+                value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
             if value is None:
                 status, error = "failed", f"{self.search.card.objective} is undefined on the validation images"
         self._end(trial, status, None if value is None else float(value), error=error, seconds=seconds)

@@ -16,11 +16,12 @@ from petlbench.core.progress_bars import ShownProgress
 from petlbench.core.request import Request
 from petlbench.core.units import params_text
 from petlbench.results.stored import dataset_names
+from petlbench.results.table import read_study
 from petlbench.results.tracking.store import choose_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
 from petlbench.study.runner import Study, check_data, open_status, run_study
-from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs
+from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs, study_file
 from petlbench.sweep.search import Search, TrialFacts, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.storage import default_address, open_storage
@@ -271,6 +272,9 @@ def carry_out(searches: Sequence[SearchOutcome], options: SweepOptions, observer
     check_writable(output)
     if options.storage is None:
         output.mkdir(parents=True, exist_ok=True)
+    for file in {study_file(output, search.study_name) for search in planned}:
+        if file.exists():  # a damaged one is told now, and not when all trials are done
+            read_study(file)
     storage = open_storage(options.storage or default_address(output), observer.say)
     outcomes = []
     with Liveness(output) as liveness:

@@ -21,7 +21,6 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.data.dataset import DatasetInfo
 from petlbench.results.folder import RunFolder
-from petlbench.results.result import read_result
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
 from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
@@ -110,7 +109,7 @@ def run_finalists(
 
 
 def _value(search: Search, run_id: str) -> float | None:
-    result = RunFolder(search.options.output / TRIALS, run_id).result()
+    result = RunFolder(search.options.output / TRIALS, run_id).readable_result()
     if result is None or result.status != "finished":
         return None
     value = result.metrics["val"].get(search.card.metric)
@@ -128,8 +127,8 @@ def describe_winner(
 ) -> dict[str, Any]:
     """The winner as its file has it: settings, how they were found, and whether they lie on the edge of the space."""
     settings = search.space.settings(winner.trial.params)
-    first = read_result(search.options.output / TRIALS / next(iter(winner.runs.values())))
-    counts = first.parameters.model_dump(mode="json") if first.parameters is not None else None
+    first = RunFolder(search.options.output / TRIALS, next(iter(winner.runs.values()))).readable_result()
+    counts = first.parameters.model_dump(mode="json") if first is not None and first.parameters is not None else None
     statuses = [trial.status for trial in trials]
     return {
         "schema": 1,
@@ -160,7 +159,7 @@ def _device_seconds(search: Search, trials: Sequence[TrialFacts], finalists: Seq
     """Seconds that the search's runs took together, each counted once, those that failed too."""
     runs = {trial.run_id or str(trial.number): trial.seconds or 0.0 for trial in trials}
     for run_id in {run_id for finalist in finalists for run_id in finalist.runs.values()} - set(runs):
-        result = RunFolder(search.options.output / TRIALS, run_id).result()
+        result = RunFolder(search.options.output / TRIALS, run_id).readable_result()
         runs[run_id] = result.timing.get("total", 0.0) if result is not None else 0.0
     return sum(runs.values())
 
