@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import Request, request_of
-from petlbench.data.dataset import describe_dataset, find_card
+from petlbench.data.dataset import DatasetInfo, describe_dataset, find_card
 from petlbench.report.spec import Preset, load_report, required_study
 from petlbench.run.keywords import dataset_names, sort_options, take
 from petlbench.run.options import RunOptions
@@ -124,7 +124,7 @@ class StudyRequest:
         groups = _by_group(self.settings, names)
         request = _request(values, matrix["request"], groups, "bench()")
         settings = {name: {**matrix["settings"].get(name, {}), **groups[name]} for name in names}
-        tuned = {} if self.from_sweep is None else _tuned(options.output, self.from_sweep, methods, datasets)
+        tuned = None if self.from_sweep is None else _tuned_by(options.output, self.from_sweep)
         return Grid(methods, datasets, named.seeds or [], request, {n: s for n, s in settings.items() if s}, tuned)
 
 
@@ -231,16 +231,10 @@ def _request(
     return request_of({"method": "", **own, **values, **tables}, origin)
 
 
-def _tuned(output: Path, sweep: str, methods: Sequence[str], datasets: Sequence[str]) -> dict[tuple[str, str], Tuned]:
-    """What a sweep found best for each method on each dataset."""
+def _tuned_by(output: Path, sweep: str) -> Callable[[RunConfig, DatasetInfo | None], Tuned]:
     from petlbench.sweep.winner import read_winner
 
-    tuned = {}
-    for method, dataset in product(methods, datasets):
-        name = RunConfig.model_construct(dataset=dataset).dataset_name
-        best = read_winner(output, sweep, method, name)["best"]
-        tuned[method, dataset] = Tuned(best["training"], best["method"])
-    return tuned
+    return partial(read_winner, output, sweep)
 
 
 @dataclass(frozen=True)

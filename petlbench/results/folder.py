@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from petlbench.results.result import FILE, Result, read_result
 __all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
 
 _UNFINISHED = ".work"
+_logger = logging.getLogger("petlbench")
 
 
 class RunFolder:
@@ -72,6 +74,14 @@ class RunFolder:
             InputError: When it is damaged, or newer than this petlbench.
         """
         return read_result(self.final) if (self.final / FILE).exists() else None
+
+    def readable_result(self) -> Result | None:
+        """The result that stands; None where there is none, or none that can be read, which a warning says."""
+        try:
+            return self.result()
+        except InputError as error:
+            _logger.warning("passed over: %s", error.message)
+            return None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
