@@ -99,12 +99,11 @@ class BOFT(LayerMethod[BOFTSettings]):
 
     def wrap(self, backbone: Backbone, names: list[str]) -> Companion | None:
         """Put a butterfly around each target."""
-        backbone.module.requires_grad_(False)
         for name in names:
             base = cast("nn.Linear", backbone.module.get_submodule(name))
             layer = ButterflyLinear(base, self.settings.block_size, self.settings.factors)
-            if self.settings.biases and base.bias is not None:
-                base.bias.requires_grad_(True)
+            if self.settings.biases:
+                layer.adapter_layer_names = (*layer.adapter_layer_names, "base.bias")
             backbone.replace(name, layer)
         return None
 
@@ -119,6 +118,8 @@ class ButterflyLinear(nn.Module):
         block: Width of a block, b.
         factors: Number of factors, m.
     """
+
+    adapter_layer_names: tuple[str, ...] = ("angles", "scale")
 
     def __init__(self, base: nn.Linear, block: int, factors: int) -> None:
         super().__init__()

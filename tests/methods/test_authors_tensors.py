@@ -1,8 +1,8 @@
 """Methods against what their authors' own code computed: logits, loss and gradients in float64.
 
 A file holds a tiny backbone, what was learned on it, and the results; its metadata says whose code made it and how. The
-folder is ``tests/golden/authors``, or ``PETLBENCH_AUTHORS``, and every file in it is compared or listed as one that nothing
-here corresponds to.
+folder is ``tests/golden/authors``, or ``PETLBENCH_AUTHORS``. Every file in it is compared, or listed as one to which
+nothing here corresponds.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ def put(adapted: Adapted, learned: Tensors) -> None:
 
 def inputs_of(method: Method[Any], backbone: Backbone, image: Tensor) -> Inputs:
     frozen = method.features(backbone.info)
-    views = {name: image for name in method.views(backbone.info, image.shape[-1])}
+    views = dict.fromkeys(method.views(backbone.info, image.shape[-1]), image)
     if frozen is None:
         return Inputs(views)
     with torch.no_grad():
