@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from petlbench.core.catalog import Catalog
-    from petlbench.report.document import Cell, Document, Table
-    from petlbench.report.registry import ReportFormat
+    from petlbench.report.document import Cell, Table
+    from petlbench.report.formats import Document, ReportFormat
 
 __all__ = [
     "Target",
@@ -54,7 +54,7 @@ class Target:
         Raises:
             InputError: When a format is unknown, or cannot go there.
         """
-        from petlbench.report.render.write import check_output, parse_formats
+        from petlbench.report.formats import check_output, parse_formats
 
         parsed = parse_formats(formats, output, catalog)
         check_output(parsed, output)
@@ -64,8 +64,8 @@ class Target:
         """Write the report to its files, in Markdown where no format is named; none for standard output."""
         if self.output is None:
             return []
+        from petlbench.report.formats import write_report
         from petlbench.report.render.markdown import MARKDOWN
-        from petlbench.report.render.write import write_report
 
         return write_report(document, self.formats or [MARKDOWN], self.output)
 
@@ -152,16 +152,7 @@ def _cell_text(cell: Cell) -> Text:
 
 
 def check_file(file: Path, option: str, endings: Collection[str] = ()) -> None:
-    """Check that a file can be written, before anything is computed.
-
-    Args:
-        file: The file.
-        option: The option that names it, for the error.
-        endings: Endings that it may have; none for any.
-
-    Raises:
-        InputError: When it has another ending, or its folder cannot be written to.
-    """
+    """Check that a file can be written and has one of the endings, if any, before anything is computed."""
     if endings and file.suffix.lower() not in endings:
         raise InputError(
             f"{option} {file}: figures are not written as '{file.suffix}'",

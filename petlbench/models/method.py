@@ -8,16 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig
+from petlbench.core.config import RunConfig, validate_settings
 from petlbench.core.entry import Entry, MethodCard
-from petlbench.core.validation import validate_settings
+from petlbench.core.errors import InputError
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
 
@@ -192,6 +194,26 @@ class Adapted:
         """What a run keeps: the learnable parameters and the buffers that were chosen from the data."""
         chosen = {name: tensor for name, tensor in self.module.named_buffers() if name in self.chosen}
         return {**self.parameters(), **chosen}
+
+    def load(self, file: Path, owner: str, hint: str) -> None:
+        """Put back what a safetensors file keeps of it.
+
+        Args:
+            file: The file.
+            owner: What learns such tensors, for the error.
+            hint: The next step where it does not.
+
+        Raises:
+            InputError: When the file holds other tensors (kind ``bad_weights``).
+        """
+        stored, own = load_file(file), self.kept()
+        if {name: tensor.shape for name, tensor in stored.items()} != {n: t.shape for n, t in own.items()}:
+            names = sorted(set(stored) ^ set(own)) or ["tensors of another shape"]
+            message = f"{file} is not what {owner} learns: {', '.join(names[:3])}"
+            raise InputError(message, hint=hint, kind="bad_weights")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(stored[name])
 
     def freeze_the_rest(self) -> None:
         """Let gradients reach the learnable parameters and nothing else.

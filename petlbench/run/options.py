@@ -56,12 +56,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What goes along with a run from the command line to its end, beside the run itself.
-
-    Args:
-        options: Where it reads and writes.
-        progress: Told what goes on.
-    """
+    """What goes along with a run from the command line to its end, beside the run itself."""
 
     options: RunOptions
     progress: Progress = field(default_factory=Progress)

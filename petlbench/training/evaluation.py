@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.features.source import FeatureSource
 from petlbench.models.precision import autocast
+from petlbench.results.journal import append_line
 
 __all__ = ["Predictor", "TestSplit"]
 
@@ -90,7 +90,6 @@ class TestSplit:
         if self._loader is None:
             raise RunError("the test split of this run was read already", kind="test_read_twice")
         loader, self._loader = self._loader, None
-        line = json.dumps({**self._identity, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid()})
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        append_line(self._log, {**self._identity, "time": now, "pid": os.getpid()})
         return loader

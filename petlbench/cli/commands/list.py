@@ -47,7 +47,7 @@ def command(
     json: bool,
 ) -> None:
     """List what the catalogues hold of a kind, such as methods or datasets: the shipped ones and your own."""
-    found = Catalog(catalog)
+    catalogs = Catalog(catalog)
     if (method is not None or backbone is not None) and what != "methods":
         raise InputError(
             f"--method and --backbone go with petlbench list methods, not with petlbench list {what}",
@@ -55,13 +55,13 @@ def command(
             kind="usage",
         )
     if backbone is not None:
-        _on_backbone(found, backbone, image_size, classes, json)
+        _on_backbone(catalogs, backbone, image_size, classes, json)
         return
     if method is not None:
-        _settings(found.find("method", method), json)
+        _settings(catalogs.find("method", method), json)
         return
     kind = _KINDS[what]
-    entries = list(found.entries(kind).values())
+    entries = list(catalogs.entries(kind).values())
     if json:
         print_json({"items": [_item(entry) for entry in entries]})
         return
