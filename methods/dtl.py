@@ -72,7 +72,7 @@ class DTL(Method[DTLSettings]):
     )
     Settings: ClassVar[type[MethodSettings]] = DTLSettings
     # The rate is the default of the authors' program; their scripts have 3e-5 to 1e-2.
-    defaults = TrainingDefaults(lr=1e-3, weight_decay=0.05, lr_range=(3e-5, 1e-2))
+    defaults = TrainingDefaults(lr=1e-3, weight_decay=0.05, lr_range=(3e-5, 1e-2), published_rates=(3e-5, 1e-2))
     # Not with every setting.
     starts_at_backbone = False
 

@@ -64,7 +64,7 @@ class _FacT(Method[Any]):
     added, where U (r x D) and V (D x r) are the same everywhere. V is zero at the start.
     """
 
-    defaults = TrainingDefaults(lr=1e-3, weight_decay=1e-4)
+    defaults = TrainingDefaults(lr=1e-3, weight_decay=1e-4, published_rates=(1e-3,))
     starts_at_backbone = True
 
     def refuse(self, backbone: BackboneInfo) -> str | None:

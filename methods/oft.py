@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench import Backbone, Companion, LinearShape, MethodCard
+from petlbench import Backbone, Companion, LinearShape, MethodCard, TrainingDefaults
 from petlbench.methods._peft import LayerMethod, PeftMethod, Targets, TargetSettings, cannot_cut
 
 __all__ = ["BOFT", "OFT", "BOFTSettings", "ButterflyLinear", "OFTSettings"]
@@ -90,6 +90,7 @@ class BOFT(LayerMethod[BOFTSettings]):
         summary="Learns a rotation of the weights' input space as a product of sparse rotations, and output scales.",
     )
     Settings = BOFTSettings
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
     def misfit(self, target: LinearShape) -> str | None:
         """The last factor mixes blocks across 2ᵐ⁻¹ of them."""
