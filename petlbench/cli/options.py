@@ -192,6 +192,7 @@ _DEFAULTS = {
     "image_size": "the card's, else the backbone's",
     "lr": "the method's",
     "weight_decay": "the method's",
+    "decay": "the method's",
     "split": "the card's",
     "device": "auto",
     "threads": "cores, at most 8",

@@ -19,6 +19,8 @@ __all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings"]
 M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
+# Settings of the training that came later, and what held before them: runs of then keep their names.
+_LATER = {"decay": "all"}
 
 
 class TrainingConfig(BaseModel):
@@ -37,7 +39,10 @@ class TrainingConfig(BaseModel):
     loss: str = Field("cross_entropy", description="a loss of the catalogue; the task's own where none is named")
     lr: float = Field(gt=0, le=1e6, description="peak learning rate")
     weight_decay: float = Field(
-        ge=0, le=1e3, description="on every learnable parameter; adamw decays apart from the gradient, sgd with it"
+        ge=0, le=1e3, description="on what decay names; adamw decays apart from the gradient, sgd with it"
+    )
+    decay: Literal["all", "matrices"] = Field(
+        "all", description="what weight_decay acts on: all that is learned, or matrices alone"
     )
     schedule: Literal["cosine", "constant", "step", "multistep", "poly", "tanh"] = Field(
         "cosine", description="learning rate over the steps; step: a tenth after every third of the epochs"
@@ -105,7 +110,11 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this config."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json")
+        for name, earlier in _LATER.items():
+            if values["training"][name] == earlier:
+                del values["training"][name]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

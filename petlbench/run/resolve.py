@@ -208,7 +208,7 @@ def _normalize(normalize: str, dataset: DatasetInfo | None) -> str:
 def _training(
     method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
 ) -> TrainingConfig:
-    defaults: dict[str, Any] = {"lr": method.defaults.lr, "weight_decay": method.defaults.weight_decay}
+    defaults: dict[str, Any] = {name: getattr(method.defaults, name) for name in ("lr", "weight_decay", "decay")}
     if dataset is not None:
         defaults["loss"] = task_of(dataset.name, dataset.card, catalog).loss
     training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")
