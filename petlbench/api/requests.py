@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -67,6 +68,14 @@ class Execution:
     gpus_per_run: float = 0
     timeout: float | None = None
     retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none."""
+        for name in ("timeout", "cpus_per_run", "gpus_per_run"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                message = f"--{name.replace('_', '-')} {value}: not a finite number"
+                raise InputError(message, hint="leave it out, or give a number", kind="bad_setting")
 
     @property
     def limits(self) -> ExecutorOptions:

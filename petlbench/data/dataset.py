@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import to_rgb
 from petlbench.data.readers.base import Reader, Source
@@ -245,7 +246,7 @@ def _find(reference: str, catalog: Catalog) -> _Match:
     if reference in entries:
         file = entries[reference].file
         return _Match(reference, file, load_card(file, catalog))
-    path = Path(reference).expanduser()
+    path = user_path(reference, what="--dataset")
     if path.is_file() and path.suffix.lower() == ".toml":
         return _Match(_short_name(path.stem), path, load_card(path, catalog))
     if path.is_dir():

@@ -141,7 +141,7 @@ def write_table(file: Path, predictions: Predictions) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
         if file.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False)
+            table.rename(columns=csv_cell).map(csv_cell).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
 

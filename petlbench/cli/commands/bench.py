@@ -19,7 +19,7 @@ from petlbench.cli.options import (
     request_values,
     run_options,
 )
-from petlbench.cli.output import print_json
+from petlbench.cli.output import print_json, say
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def command(
         None if seeds is None else parse_list(seeds, "--seed", _whole),
     )
     if (old_preset := options.pop("old_preset")) is not None:
-        click.echo("--setting is called --preset now", err=True)
+        say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
     options = {**request_values(options, {}), "settings": parse_assignments(settings)}
     name = options.get("study") or options.get("report") or "bench"
