@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from petlbench.data.readers.prepared import Prepared
     from petlbench.features.maintenance import FeatureSet, Leftover, Pruned
     from petlbench.features.maintenance import Verified as VerifiedCache
-    from petlbench.report.document import Document
+    from petlbench.report.formats import Document
 
 __all__ = [
     "DataFacts",
@@ -62,7 +62,7 @@ class DataFacts:
             "name": info.name,
             "card": info.card.model_dump(mode="json"),
             "images": info.images,
-            "readable": info.readable,
+            "readable": info.dataset is not None,
             "images_by_class": None if dataset is None else dataset.by_class(),
             "images_by_split": facts.get("by_split"),
             **{name: facts.get(name) for name in ("width", "height", "formats")},
@@ -102,8 +102,7 @@ def data_info(
             message = f"--figure {figure}: the images of '{info.name}' are not there"
             raise InputError(message, hint=f"petlbench data prepare {info.name}", kind="data_missing")
         return DataFacts(info)
-    from petlbench.data.contact_sheet import draw_contact_sheet
-    from petlbench.data.overview import overview_of
+    from petlbench.data.overview import draw_contact_sheet, overview_of
     from petlbench.data.readers.prepared import PreparedReader
 
     reader = info.dataset.reader

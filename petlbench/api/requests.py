@@ -17,16 +17,15 @@ from petlbench.data.dataset import describe_dataset, find_card
 from petlbench.report.spec import Preset, load_report, required_study
 from petlbench.run.keywords import dataset_names, sort_options, take
 from petlbench.run.options import RunOptions
-from petlbench.study.carry_out import plan_runs
-from petlbench.study.executors.base import ExecutorOptions
+from petlbench.study.executors.job import ExecutorOptions
 from petlbench.study.grid import Grid, PlannedRun, Tuned
+from petlbench.study.runner import plan_runs
 
 if TYPE_CHECKING:
     from petlbench.report.kinds.memory import Forecast
     from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.vary import Vary
-    from petlbench.sweep.outcome import SearchOutcome
-    from petlbench.sweep.sweep import SweepOptions
+    from petlbench.study.grid import Vary
+    from petlbench.sweep.sweep import SearchOutcome, SweepOptions
     from tools.published_memory import Comparison
 
 __all__ = ["Execution", "StudyPlan", "StudyRequest", "SweepRequest", "plan_forecast", "plan_study", "plan_sweep"]
@@ -267,8 +266,7 @@ class ForecastPlan:
     def forecast(self, rows: Sequence[Row], comparison: Comparison | None) -> Forecast:
         """What was predicted, with what holds for all of it."""
         from petlbench.report.kinds.memory import Forecast
-        from petlbench.study.forecast.batch_size import LARGEST
-        from petlbench.study.forecast.memory import common_settings
+        from petlbench.study.forecast.memory import LARGEST, common_settings
 
         config = common_settings(self.runs)
         config |= {
@@ -286,7 +284,7 @@ def plan_forecast(
 ) -> ForecastPlan:
     """The steps that the keywords of `forecast_memory` mean."""
     from petlbench.study.forecast.memory import Extras
-    from petlbench.study.vary import Vary
+    from petlbench.study.grid import Vary
 
     run_options, values = sort_options(options)
     extras, values = take(Extras, values)
@@ -301,7 +299,7 @@ def plan_forecast(
             message = "--dataset and --classes exclude each other: a dataset has its own classes"
             raise InputError(message, hint="leave one of them out", kind="usage")
         info = describe_dataset(dataset, catalog=catalog, data_root=run_options.data_root, settings=settings["dataset"])
-        classes, sized = len(info.classes), {"image_size": info.card.image_size}
+        classes, sized = len(info.card.classes), {"image_size": info.card.image_size}
     elif settings["dataset"]:
         message = "--set dataset.… goes with --dataset, which is not given"
         raise InputError(message, hint="add --dataset NAME", kind="usage")

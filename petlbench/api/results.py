@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from petlbench.models.adapted_model import AdaptedModel
     from petlbench.models.method import Method
-    from petlbench.report.document import Document
+    from petlbench.report.formats import Document
     from petlbench.results.result import Result
     from petlbench.results.table import Results
     from petlbench.results.tracking.backfill import Tracked
@@ -244,7 +244,7 @@ def compare(
         InputError: When one of them has no finished run there, or the runs are not comparable.
     """
     from petlbench.metrics.metric import Metric
-    from petlbench.report.compare import compare_methods
+    from petlbench.report.build import compare_methods
     from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from petlbench.models.method import Method
     from petlbench.report.kinds.memory import Forecast
     from petlbench.results.result import Result
-    from petlbench.study.forecast.dry_run import DryRun
-    from petlbench.study.forecast.preview import Preview
+    from petlbench.study.forecast.preview import DryRun, Preview
     from petlbench.study.summary import StudyResults
-    from petlbench.sweep.outcome import SearchOutcome, SweepResult
+    from petlbench.sweep.sweep import SearchOutcome, SweepResult
 
 __all__ = [
     "bench",
@@ -90,7 +89,7 @@ def dry_run(
         InputError: When a name or a setting is wrong, or preloaded features would find no room.
     """
     from petlbench.run.keywords import resolve_keywords, sort_options
-    from petlbench.study.forecast.dry_run import dry_run
+    from petlbench.study.forecast.preview import dry_run
 
     resolved, context = resolve_keywords(method, dataset, config, *sort_options(options))
     return dry_run(resolved, context.options.cache)
@@ -122,9 +121,8 @@ def bench(
     """
     from petlbench.api.requests import plan_study
     from petlbench.results.table import load_results
-    from petlbench.study.carry_out import carry_out
     from petlbench.study.live_table import LiveTable
-    from petlbench.study.runner import Study
+    from petlbench.study.runner import Study, carry_out
     from petlbench.study.status import StudyObserver
     from petlbench.study.summary import StudyResults
 
@@ -181,9 +179,7 @@ def sweep(
         InputError: When a name, a setting or a dataset is wrong.
     """
     from petlbench.api.requests import plan_sweep
-    from petlbench.sweep.outcome import SweepResult
-    from petlbench.sweep.sweep import SweepObserver, carry_out
-    from petlbench.sweep.trial_lines import TrialLines
+    from petlbench.sweep.sweep import SweepObserver, SweepResult, TrialLines, carry_out
 
     searches, how = plan_sweep(sweep, methods, datasets, options)
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:

@@ -172,7 +172,7 @@ _OPTIONS = (
 
 
 def executor_options(function: F) -> F:
-    """Give a command the options of `petlbench.study.executors.base.open_executor`, and a time limit for each run."""
+    """Give a command the options of `petlbench.study.executors.job.open_executor`, and a time limit for each run."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function

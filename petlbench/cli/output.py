@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from petlbench.core.catalog import Catalog
-    from petlbench.report.document import Cell, Document, Table
-    from petlbench.report.registry import ReportFormat
+    from petlbench.report.document import Cell, Table
+    from petlbench.report.formats import Document, ReportFormat
 
 __all__ = [
     "Target",
@@ -56,7 +56,7 @@ class Target:
         Raises:
             InputError: When a format is unknown, or cannot go there.
         """
-        from petlbench.report.render.write import check_output, parse_formats
+        from petlbench.report.formats import check_output, parse_formats
 
         parsed = parse_formats(formats, output, catalog)
         check_output(parsed, output)
@@ -66,8 +66,8 @@ class Target:
         """Write the report to its files, in Markdown where no format is named; none for standard output."""
         if self.output is None:
             return []
+        from petlbench.report.formats import write_report
         from petlbench.report.render.markdown import MARKDOWN
-        from petlbench.report.render.write import write_report
 
         return write_report(document, self.formats or [MARKDOWN], self.output)
 

@@ -67,7 +67,7 @@ def split_digest(frame: pd.DataFrame) -> str:
 
 
 def _canonical(frame: pd.DataFrame, columns: Sequence[str], cell: Callable[[object], object] | None = None) -> bytes:
-    """Write the rows in one order and one form, so that equal content has equal bytes; a function may form the cells."""
+    """Write the rows in one order and one form, so that equal content has equal bytes."""
     ordered = frame.sort_values("image_id")[list(columns)]
     ordered = ordered if cell is None else ordered.map(cell)
     return ordered.to_csv(index=False, lineterminator="\n").encode("utf-8")

@@ -76,6 +76,17 @@ class RunFolder:
         self.draft.rename(self.final)
         shutil.rmtree(old, ignore_errors=True)
 
+    @property
+    def is_locked(self) -> bool:
+        """Whether another process works on the run at this moment."""
+        if not self.work.parent.exists():
+            return False
+        try:
+            with self.locked():
+                return False
+        except RunError:
+            return True
+
     def clear(self) -> None:
         """Remove the unfinished state."""
         shutil.rmtree(self.work, ignore_errors=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "STUDY_SCHEMA",
     "PlannedRuns",
     "Repeats",
     "Results",
@@ -28,10 +29,14 @@ __all__ = [
     "load_results",
     "load_trials",
     "mean_curve",
+    "read_study",
     "reason_of",
     "searches",
     "with_scores",
 ]
+
+STUDY_SCHEMA = 1
+"""The version of a study's file."""
 
 Level = Literal["run", "cell", "epoch", "image"]
 _REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
@@ -220,7 +225,7 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
         raise InputError(
             f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {names}", kind="unknown_study"
         )
-    return [_study(file) for file in matching]
+    return [read_study(file) for file in matching]
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
@@ -246,13 +251,19 @@ def _reason(run: Mapping[str, Any]) -> str:
     return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error))
 
 
-def _study(file: Path) -> dict[str, Any]:
+def read_study(file: Path) -> dict[str, Any]:
+    """Return the document of a study: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds``, ``runs``.
+
+    Raises:
+        InputError: When it is damaged or newer than this petlbench.
+    """
     try:
         document: dict[str, Any] = json.loads(file.read_bytes())
     except ValueError as error:
-        raise InputError(
-            f"{file} is damaged: {error}", hint="run the study's command again: it writes it anew", kind="bad_study"
-        ) from error
+        hint = "remove it and give the command that made it again; no run is lost"
+        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_study") from error
+    if document.get("schema", 0) > STUDY_SCHEMA:
+        raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
     return document
 
 

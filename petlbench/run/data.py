@@ -9,10 +9,9 @@ import pandas as pd
 
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, open_dataset
-from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageStore
 from petlbench.data.manifest import manifest_of
-from petlbench.data.reading import map_images, refusal
-from petlbench.data.record import SPLITS, Split
+from petlbench.data.record import SPLITS, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext
 from petlbench.run.resolve import ResolvedRun

@@ -16,8 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, make_repeatable
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_tensors
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import ImageLoader
+from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
 from petlbench.data.views import View, by_split
@@ -71,12 +70,12 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     config, options = run.config, context.options
     check_writable(options.output)
     tracker = open_tracker(options.tracking_uri, output=options.output)
-    metrics = load_metrics(context.catalog)
     make_repeatable(config.threads)
     device, started = choose_device(config.device), time.perf_counter()
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
     dataset = opened_dataset(run, context)
+    metrics = load_metrics(context.catalog, dataset.task.metrics)
     if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
         images = ImageStore(dataset)
     else:
@@ -226,6 +225,7 @@ class _Run:
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
+            selection=self.data.dataset.task.selection,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,

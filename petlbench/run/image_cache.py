@@ -16,7 +16,7 @@ from petlbench.core.errors import RunError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
 from petlbench.features.maintenance import CacheConfig, Purpose, check_quota, enforce_quota

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
+from petlbench.core.text import csv_cell
 from petlbench.data.images.decode import IMAGE_SUFFIXES, decode_image, read_bytes
-from petlbench.data.images.walk import files_below
+from petlbench.data.images.files import files_below
 from petlbench.data.loader import Pixels, decode_ahead
 from petlbench.data.readers.csv_file import CsvSettings, read_lines
 from petlbench.data.views import View

@@ -9,8 +9,7 @@ import torch
 
 from petlbench.core.config import RunConfig
 from petlbench.core.units import readable_size
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.loader import Batch, ImageLoader, ImageStore
 from petlbench.data.views import View
 from petlbench.features.maintenance import CacheConfig, check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch

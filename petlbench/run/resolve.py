@@ -178,7 +178,7 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
     if request.test_on is None or dataset is None:
         return ""
     external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings={})
-    require_same_classes(external.name, external.classes, dataset.classes)
+    require_same_classes(external.name, external.card.classes, dataset.card.classes)
     return _reference(request.test_on, catalog)
 
 

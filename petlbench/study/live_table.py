@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import Self
 
 from rich import box
@@ -100,13 +101,15 @@ class LiveTable(StudyObserver):
         return [method for method in methods if method in urgent]
 
     def _urgency(self, method: str) -> int:
-        counts = self._status.counts([state for state in self._status.states if state.planned.method == method])
+        cells = (self._status.cell(method, dataset) for dataset in self._status.datasets)
+        counts = self._status.counts(list(chain(*cells)))
         return 0 if counts["running"] else 1 if counts["waiting"] else 2
 
     def _running(self) -> list[Text]:
         running = [state for state in self._status.states if state.status == "running"]
-        lines = [Text(printable(f"{state.title}: {_stage(state)}")) for state in running[:_NAMED]]
-        return [*lines, Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
+        stages = [f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase for state in running]
+        lines = [Text(printable(f"{state.title}: {stage}")) for state, stage in zip(running, stages, strict=True)]
+        return [*lines[:_NAMED], Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
 
     def _last_line(self) -> str:
         counts = self._status.counts()
@@ -122,14 +125,9 @@ class LiveTable(StudyObserver):
 
 def _outcome(state: RunState) -> str:
     if state.status != "finished" or state.result is None:
-        reason = state.error["message"] if state.error is not None else ""
-        return f"{state.status}: {reason}" if reason else state.status
+        return state.outcome
     auc = state.result.metrics.get("test", {}).get("auc")
     return f"finished, test AUC {percent(auc)} %, {seconds(state.result.timing.get('total'))}"
-
-
-def _stage(state: RunState) -> str:
-    return f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase
 
 
 def _counted(states: Sequence[RunState]) -> Text:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ class Selected:
 
 @dataclass
 class Trainer:
-    """Trains an adapted backbone and keeps the best epoch by validation AUC.
+    """Trains an adapted backbone and keeps the best epoch by a score on validation.
 
     Every epoch starts from a seed of its own, so that a training that was stopped between two epochs ends with the
     same numbers as one that was not.
@@ -76,6 +77,7 @@ class Trainer:
         config: How to train.
         seed: The run's seed.
         metrics: The scores of an epoch.
+        selection: Name of the one that the best epoch is chosen by.
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
             lives already, to read their peak memory.
@@ -95,6 +97,7 @@ class Trainer:
     config: TrainingConfig
     seed: int
     metrics: Sequence[Metric] = METRICS
+    selection: str = "auc"
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
     measured: dict[str, PhaseMemory] = field(default_factory=dict)
@@ -176,18 +179,19 @@ class Trainer:
         self.progress.phase("validation", len(self.val.indices))
         with watch("evaluate", (self.adapted.module, self.step.optimizer)), self.average.applied():
             labels, logits = self.predictor(self.val, self.progress.advance)
-        metrics = evaluate(labels, logits, self.metrics)
-        if metrics["loss"] is None:
+        if not np.isfinite(logits).all():
             raise _not_finite("the logits of the validation images are not finite")
-        return metrics
+        return evaluate(labels, logits, self.metrics)
 
     def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
         scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
         selected.curve.append(
             {"epoch": epoch, "train_loss": loss, "lr": float(self.step.optimizer.param_groups[-1]["lr"]), **scalars}
         )
+        score, directions = metrics[self.selection], {metric.name: metric.direction for metric in self.metrics}
+        sign = 1.0 if directions[self.selection] == "higher" else -1.0
         # A validation split with one class has no AUC; the loss then decides alone.
-        key = (metrics["auc"], 0.0) if metrics["auc"] is not None else (0.0, -metrics["loss"])
+        key = (sign * score, 0.0) if score is not None else (0.0, -metrics.get("loss", 0.0))
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}

@@ -22,8 +22,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.loader import Batch, ImageLoader, ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import Augmentation, Normalization, View, by_split
 from petlbench.features.maintenance import CacheConfig

@@ -201,6 +201,11 @@ class TestSelection:
         assert selected.epoch == 2
         assert "val_auc" not in selected.curve[0]
 
+    def test_the_task_type_names_the_score_that_is_selected_by(self, file: Path) -> None:
+        made = trainer([RIGHT, WRONG, 3 * RIGHT])
+        made.selection = "loss"
+        assert fit(made, file).epoch == 3, "of two epochs with an AUC of 1, that of the smaller loss"
+
     def test_the_curve_tells_loss_rate_and_every_score(self, file: Path) -> None:
         made = trainer([RIGHT, HALF])
         told: list[Any] = []

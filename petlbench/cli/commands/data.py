@@ -190,7 +190,7 @@ def _print(described: DatasetInfo) -> None:
         "modality": card.modality + (": synthetic, made by a program" if card.synthetic else ""),
         "task": f"{card.task}, {len(card.classes)} classes",
         "images": f"{described.images if described.images is not None else 'unknown'}"
-        + ("" if described.readable else " by the card; the files are not here"),
+        + ("" if described.dataset is not None else " by the card; the files are not here"),
         "split": card.split,
         "groups": card.grouping,
         "licence": card.licence,

@@ -57,7 +57,7 @@ def list_results(
     check_statuses(statuses or ())
     runs = [
         run
-        for run in (load_trials(output) if trials else pb.load_results(output)).runs
+        for run in (load_trials(output) if trials and output.is_dir() else pb.load_results(output)).runs
         if (methods is None or run.method in methods)
         and (datasets is None or bool({run.value("dataset"), run.dataset} & datasets))
         and (statuses is None or run.status in statuses)

@@ -16,7 +16,7 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.results.result import Inference, Memory, Parameters, Result
-    from petlbench.study.forecast.dry_run import DryRun, PreloadedBytes
+    from petlbench.study.forecast.preview import DryRun, PreloadedBytes
 
 __all__ = ["command", "show_result"]
 

@@ -21,7 +21,7 @@ from petlbench.cli.output import print_json, print_table, say
 from petlbench.core.units import MISSING, number, params_text, seconds, value_text
 
 if TYPE_CHECKING:
-    from petlbench.sweep.outcome import SearchOutcome
+    from petlbench.sweep.sweep import SearchOutcome
 
 __all__ = ["command"]
 

@@ -7,13 +7,13 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from petlbench.audit.audit import Audit
+from petlbench.audit.audit import TOO_EASY, Audit
 from petlbench.audit.confounders import WEAK, Confound
-from petlbench.audit.findings import TOO_EASY
 from petlbench.audit.leaks import DuplicatePair, Leaks
 from petlbench.data.dataset import Dataset
 from petlbench.report.cells import number_cell
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Series, Table, table_of
+from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
+from petlbench.report.formats import Document
 
 __all__ = ["audit_document"]
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.report.cells import FEW_POSITIVES, rounded
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
-from petlbench.report.grid import Line
+from petlbench.report.context import Line
+from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, check_cells
+from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 
@@ -84,17 +85,12 @@ def _rows(line: Line, by_run: list[list[ClassMetrics]], classes: Sequence[str]) 
         cells = {"positives": Cell(first.positives, str(first.positives), flags=flags)}
         for column in _MEASURES:
             factor = 100.0 if column.unit == "%" else 1.0
-            cells[column.key] = _cell([_estimate(metrics[position], column.key) for metrics in by_run], factor)
+            cells[column.key] = _cell([getattr(metrics[position], column.key) for metrics in by_run], factor)
         yield Row(f"{line.key} {name}", f"{line.title}, {name}", cells)
 
 
 def _class_name(metrics: ClassMetrics, classes: Sequence[str]) -> str:
     return classes[metrics.index] if metrics.index < len(classes) else str(metrics.index)
-
-
-def _estimate(metrics: ClassMetrics, key: str) -> Estimate:
-    estimate: Estimate = metrics.calibration.ece if key == "ece" else getattr(metrics, key)
-    return estimate
 
 
 def _cell(estimates: Sequence[Estimate], factor: float) -> Cell:
@@ -121,7 +117,7 @@ def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) ->
 
 
 def _calibration(line: Line, metrics: ClassMetrics) -> Series:
-    bins = [bin_ for bin_ in metrics.calibration.bins if bin_.count]
+    bins = metrics.bins
     values: dict[str, list[float | None]] = {
         "predicted": [bin_.predicted for bin_ in bins],
         "observed": [bin_.observed for bin_ in bins],

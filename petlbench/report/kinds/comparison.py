@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
 from petlbench.report.cells import FEW_POSITIVES
-from petlbench.report.context import Context
+from petlbench.report.context import Context, Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
-from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
 
 if TYPE_CHECKING:
@@ -165,7 +164,12 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
     tests = rank_tests(scores, base.key, direction=context.metric.direction)
     if tests is None:
         return [], []
-    return ([_diagram(tests, {line.key: line.title for line in lines})] if tests.diagram else []), [tests.text]
+    titles = {line.key: line.title for line in lines}
+    notes = [tests.text]
+    if tests.can_say:
+        p_values = ", ".join(f"{titles[key]} {p:.2g}" for key, p in tests.p_values.items())
+        notes = [f"{tests.text}; each row's p against {base.title}, after that correction: {p_values}"]
+    return ([_diagram(tests, titles)] if tests.diagram else []), notes
 
 
 def _diagram(tests: RankTests, titles: dict[str, str]) -> Figure:

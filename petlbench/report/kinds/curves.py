@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from petlbench.report.context import Context
-from petlbench.report.document import Axis, Document, Figure, Series
-from petlbench.report.grid import Line
+from petlbench.report.context import Context, Line
+from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, check_cells
+from petlbench.report.spec import ReportKind
 from petlbench.results.table import mean_curve
 
 __all__ = ["CURVES"]

@@ -14,7 +14,8 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.report.build import build_report
-from petlbench.report.document import Cell, Document
+from petlbench.report.document import Cell
+from petlbench.report.formats import Document
 from petlbench.report.render import markdown
 from petlbench.report.spec import ReportRequest, load_report
 from tests.report.stored import store, store_predicted, store_study

@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.report.document import Document
+from petlbench.report.formats import Document
 from petlbench.report.render import html_page
-from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
-from petlbench.report.render.html.packing import as_json, pack, rounded
-from petlbench.report.render.html.runs import describe_runs, group_runs
+from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
+from petlbench.report.render.html_page import as_json, pack, rounded
 from tests.report.demo import DATASETS, HOSTILE, METHODS, demo_document, demo_run
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "use", "path"}

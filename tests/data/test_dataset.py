@@ -280,11 +280,11 @@ class TestNames:
         assert error.kind == "data_missing"
         assert str(tmp_path / "isic2018") in error.message
         info = describe_dataset("isic2018", catalog=CATALOG, data_root=tmp_path, settings={})
-        assert (info.images, len(info.classes), info.readable) == (11_720, 7, False)
+        assert (info.images, len(info.card.classes), info.dataset) == (11_720, 7, None)
 
     def test_describing_counts_what_is_there(self, tmp_path: Path) -> None:
         info = describe_dataset("lesions", catalog=CATALOG, data_root=tmp_path, settings={"image_count": 70})
-        assert (info.images, info.readable, info.settings["image_count"]) == (70, True, 70)
+        assert (info.images, info.dataset is not None, info.settings["image_count"]) == (70, True, 70)
 
     @pytest.mark.parametrize(
         ("settings", "kind", "said"),
