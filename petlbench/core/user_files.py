@@ -139,11 +139,13 @@ def user_path(text: str | Path, *, what: str) -> Path:
         what: Where it stands, for the message, for example ``"--output"``.
 
     Raises:
-        InputError: When nothing can be there: it is empty, too long, a loop of links, or the home of nobody
+        InputError: When nothing can be there: it is empty, too long, an address, a loop of links, or the home of nobody
             (kind ``bad_path``).
     """
     written = str(text)
     reason = None if written.strip() else "nothing is named"
+    if "://" in written:
+        reason = "it is an address, from which nothing is fetched"
     path = Path(written)
     try:
         path = path.expanduser()

@@ -128,7 +128,7 @@ def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -
         reason, hint = _reason(error), "is the database there, and may this user write to it?"
         if isinstance(error, sqlalchemy.exc.ArgumentError):
             reason = "no address of a database"
-            hint = "for example postgresql://user@host/database, or sqlite:////folder/sweeps.db"
+            hint = "for example postgresql://host/database, or sqlite:////folder/sweeps.db"
         elif isinstance(error, ModuleNotFoundError):
             reason, hint = f"the Python package '{error.name}' is not installed", "pip install 'petlbench[postgres]'"
         message = f"--storage {describe_address(address)}: {reason}"
