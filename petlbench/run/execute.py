@@ -75,7 +75,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
     dataset = opened_dataset(run, context)
-    metrics = load_metrics(context.catalog, dataset.task.metrics)
+    metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
     if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
         images = ImageStore(dataset)
     else:
@@ -268,7 +268,9 @@ class _Run:
 
     def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
         loader, digests = self._loader("test"), self.digests
-        outputs = {"test": self._read_test(predictor, loader, self.config.dataset, digests["split"])}
+        outputs: dict[str, tuple[Labels, Logits]] = {}
+        if loader.indices:  # a dataset's own parts may be for training and validation alone
+            outputs["test"] = self._read_test(predictor, loader, self.config.dataset, digests["split"])
         if self.external is not None and self.external_source is not None:
             loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
             predictor = self._predictor(self.external_source)
@@ -329,7 +331,7 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
-            data=describe_data(self.data, self.run.normalization, self.external, self.source),
+            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=self.digests,
             environment=describe_environment(),

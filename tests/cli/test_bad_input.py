@@ -347,7 +347,7 @@ NO_PATHS = {
 class TestPaths:
     """A path at which nothing can be is refused by what reads it, whichever option names it."""
 
-    @pytest.mark.parametrize("option", ["output", "data_root", "cache_dir", "dataset", "weights"])
+    @pytest.mark.parametrize("option", ["output", "data_root", "cache_dir", "weights"])
     @pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: path[:3])
     def test_a_run_names_it(self, refused: Refused, quick: Quick, here: Path, option: str, path: str) -> None:
         (here / "loop").symlink_to("loop")
@@ -364,7 +364,6 @@ class TestPaths:
             ["results", "show", path],
             ["predict", path, "."],
             ["export", path],
-            ["data", "info", path],
             ["bench", "--method", "linear", "--dataset", "digits", "--output", path],
             ["memory", "--method", "linear", "--figure", path],
             ["report", "table1", "--output", path],
@@ -372,6 +371,12 @@ class TestPaths:
             ["list", "methods", "--catalog", path],
         ):
             assert refused(*arguments)["kind"] == "bad_path", arguments
+
+    @pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: path[:3])
+    def test_there_is_no_dataset_there(self, refused: Refused, quick: Quick, here: Path, path: str) -> None:
+        (here / "loop").symlink_to("loop")
+        for arguments in (quick(dataset=path), ["data", "info", path], ["data", "audit", path]):
+            assert refused(*arguments)["kind"] == "unknown_dataset", arguments
 
     @pytest.mark.parametrize("trials", [[], ["--trials"]])
     def test_a_folder_of_results_that_is_not_there_is_no_empty_one(self, refused: Refused, trials: list[str]) -> None:
