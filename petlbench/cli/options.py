@@ -221,10 +221,13 @@ def run_options(function: F) -> F:
 
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `petlbench.core.request.Request` that options name, which go before training settings of ``--set``."""
+    """Fields of `petlbench.core.request.Request` that options name, with training settings of ``--set`` among them."""
     fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
     names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
     settings = {name: fields.pop(name) for name in list(fields) if name in names}
+    for name in settings.keys() & training.keys():
+        message = f"--set training.{name} is given, and --{name.replace('_', '-')} too"
+        raise InputError(message, hint="leave one of them out", kind="usage")
     return {"training": {**training, **settings}, **fields}
 
 

@@ -327,6 +327,12 @@ class TestOptions:
         assert error["kind"] == "bad_setting"
         assert value.rpartition("=")[2] in error["message"]
 
+    @pytest.mark.parametrize("command", ["run", "bench"])
+    def test_a_setting_that_is_given_twice_is_refused(self, refused: Refused, quick: Quick, command: str) -> None:
+        error = refused(command, *quick(set="training.epochs=abc")[1:])
+        assert error["kind"] == "usage"
+        assert error["message"] == "--set training.epochs is given, and --epochs too"
+
     @pytest.mark.parametrize("option", ["--timeout", "--cpus-per-run", "--gpus-per-run"])
     @pytest.mark.parametrize("value", ["nan", "inf"])
     def test_what_is_no_number_is_refused(self, refused: Refused, option: str, value: str) -> None:

@@ -91,7 +91,8 @@ def command(
     if (old_preset := options.pop("old_preset")) is not None:
         say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
-    options = {**request_values(options, {}), "settings": parse_assignments(settings)}
+    groups = parse_assignments(settings)
+    options = {**request_values(options, groups.pop("training", {})), "settings": groups}
     name = options.get("study") or options.get("report") or "bench"
     if dry_run:
         from petlbench.core.environment import usable_cores

@@ -74,7 +74,8 @@ def command(
         new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
         say(f"note: --track {track} is called {new} now, and goes with the next version", err=True)
         options["search_sizes"] = track == "tuned" if options["search_sizes"] is None else options["search_sizes"]
-    options = {**request_values(options, {}), "settings": parse_assignments(settings), "test": not no_final}
+    groups = parse_assignments(settings)
+    options = {**request_values(options, groups.pop("training", {})), "settings": groups, "test": not no_final}
     named = parse_list(methods, "--method", str), parse_list(datasets, "--dataset", str)
     if dry_run:
         _show_plans(pb.preview_sweep(sweep, *named, **options), json)
