@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
 from petlbench.core.text import printable
+from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
 
 __all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
@@ -131,7 +132,7 @@ def find_run(name: str, output: Path) -> RunFolder:
     Raises:
         InputError: When no run, or more than one, is meant.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name, what="RUN")
     if (folder / FILE).is_file():
         resolved = folder.resolve()
         return RunFolder(resolved.parent, resolved.name)
