@@ -1,4 +1,4 @@
-"""What the methods share that put a branch beside the attention or the MLP of a block."""
+"""What the methods share that put something of their own into the blocks of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from petlbench import BackboneInfo
 
-__all__ = ["norms_elsewhere", "take_layer_scale"]
+__all__ = ["learned_names", "norms_elsewhere", "take_layer_scale"]
+
+
+def learned_names(module: nn.Module, *parts: str) -> frozenset[str]:
+    """The names of the parameters whose name holds one of some parts, and of the head's."""
+    names = (name for name, _ in module.named_parameters())
+    return frozenset(name for name in names if name.startswith("head.") or any(part in name for part in parts))
 
 
 def norms_elsewhere(backbone: BackboneInfo) -> str | None:
@@ -33,10 +39,10 @@ def take_layer_scale(block: Any, half: int) -> nn.Module:
     if gamma is not None:
         setattr(block, f"gamma_{half}", None)
         return _Scale(gamma)
-    taken: nn.Module = getattr(block, f"ls{half}", nn.Identity())
+    scale: nn.Module = getattr(block, f"ls{half}", nn.Identity())
     if hasattr(block, f"ls{half}"):
         setattr(block, f"ls{half}", nn.Identity())
-    return taken
+    return scale
 
 
 class _Scale(nn.Module):

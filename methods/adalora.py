@@ -51,10 +51,10 @@ class AdaLoRA(PeftMethod[AdaLoRASettings]):
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs ranks and steps that leave something to cut."""
-        chosen = self.settings
-        if chosen.target_rank >= chosen.initial_rank:
-            return f"target_rank {chosen.target_rank} is not below initial_rank {chosen.initial_rank}"
-        if chosen.warmup_share + chosen.final_share >= 1:
+        settings = self.settings
+        if settings.target_rank >= settings.initial_rank:
+            return f"target_rank {settings.target_rank} is not below initial_rank {settings.initial_rank}"
+        if settings.warmup_share + settings.final_share >= 1:
             return "warmup_share and final_share leave no steps in which ranks are cut"
         return super().refuse(backbone)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
+from petlbench.methods._branches import learned_names
 
 __all__ = ["Adapter", "AdapterSettings", "Bottleneck"]
 
@@ -70,9 +71,8 @@ class Adapter(Method[AdapterSettings]):
             for part in self._parts():
                 setattr(block, part, self._wrap(getattr(block, part), width))
         module = Classifier(backbone, num_classes)
-        names = (name for name, _ in module.named_parameters())
-        learnable = frozenset(name for name in names if ".adapter." in name or name.startswith("head."))
-        return Adapted(module, learnable, merge=(lambda: self._merge(backbone)) if can_be_folded else None)
+        merge = (lambda: self._merge(backbone)) if can_be_folded else None
+        return Adapted(module, learned_names(module, ".adapter."), merge=merge)
 
     def _parts(self) -> tuple[str, ...]:
         return ("attn", "mlp") if self.settings.placement == "houlsby" else ("mlp",)

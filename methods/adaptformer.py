@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
-from petlbench.methods._branches import norms_elsewhere, take_layer_scale
+from petlbench.methods._branches import learned_names, norms_elsewhere, take_layer_scale
 
 __all__ = ["AdaptFormer", "AdaptFormerSettings"]
 
@@ -67,8 +67,7 @@ class AdaptFormer(Method[AdaptFormerSettings]):
             # The tail holds all that stands between the two residual sums.
             block.norm2, block.drop_path2 = nn.Identity(), nn.Identity()
         module = Classifier(backbone, num_classes)
-        names = (name for name, _ in module.named_parameters())
-        return Adapted(module, frozenset(name for name in names if ".adapter." in name or name.startswith("head.")))
+        return Adapted(module, learned_names(module, ".adapter."))
 
 
 class _Parallel(nn.Module):

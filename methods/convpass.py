@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
-from petlbench.methods._branches import norms_elsewhere, take_layer_scale
+from petlbench.methods._branches import learned_names, norms_elsewhere, take_layer_scale
 
 __all__ = ["Convpass", "ConvpassSettings"]
 
@@ -66,8 +66,7 @@ class Convpass(Method[ConvpassSettings]):
             if self.settings.placement == "attention_mlp":
                 block.mlp = _Beside(block.mlp, take_layer_scale(block, 2), self._bypass(backbone.info))
         module = Classifier(backbone, num_classes)
-        names = (name for name, _ in module.named_parameters())
-        return Adapted(module, frozenset(name for name in names if ".bypass." in name or name.startswith("head.")))
+        return Adapted(module, learned_names(module, ".bypass."))
 
     def _bypass(self, info: BackboneInfo) -> _Bypass:
         return _Bypass(info.width, info.prefix_tokens, info.image_size // info.patch, self.settings)

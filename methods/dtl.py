@@ -20,6 +20,7 @@ from petlbench import (
     TrainingDefaults,
     new_head,
 )
+from petlbench.methods._branches import learned_names
 
 __all__ = ["DTL", "CompactSideNetwork", "DTLPlus", "DTLSettings"]
 
@@ -74,8 +75,7 @@ class DTL(Method[DTLSettings]):
             info, self.settings, self._first_block(info), _depthwise(info.width) if self.convolution else None
         )
         module = _Sided(backbone, side, num_classes)
-        names = (name for name, _ in module.named_parameters())
-        return Adapted(module, frozenset(name for name in names if name.startswith(("side.", "head."))))
+        return Adapted(module, learned_names(module, "side."))
 
     def _first_block(self, info: BackboneInfo) -> int:
         return info.blocks // 2 if self.settings.first_block is None else self.settings.first_block

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
+from petlbench.methods._branches import learned_names
 
 __all__ = ["FacTTK", "FacTTKSettings", "FacTTT", "FacTTTSettings"]
 
@@ -73,9 +74,7 @@ class _FacT(Method[Any]):
             backbone.replace(name, _Updated(backbone.module.get_submodule(name), factors, place))
         module = Classifier(backbone, num_classes)
         module.factors = factors
-        names = (name for name, _ in module.named_parameters())
-        learnable = frozenset(name for name in names if name.startswith(("factors.", "head.")))
-        return Adapted(module, learnable, merge=lambda: _merge(backbone, list(places)))
+        return Adapted(module, learned_names(module, "factors."), merge=lambda: _merge(backbone, list(places)))
 
     @abstractmethod
     def _factors(self, places: Sequence[_Place], width: int) -> _Factors:
@@ -220,13 +219,13 @@ class _Updated(nn.Module):
 
 def _places(backbone: Backbone) -> dict[str, _Place]:
     """Find the place of every linear layer of the blocks by its name."""
-    width, found = backbone.info.width, dict[str, _Place]()
+    width, places = backbone.info.width, dict[str, _Place]()
     first = 0
     for name in (name for names in backbone.linears("q", "k", "v", "proj", "fc1", "fc2") for name in names):
         layer: Any = backbone.module.get_submodule(name)
-        place = _Place(len(found), first, layer.out_features // width, layer.in_features // width)
-        found[name], first = place, first + place.matrices
-    return found
+        place = _Place(len(places), first, layer.out_features // width, layer.in_features // width)
+        places[name], first = place, first + place.matrices
+    return places
 
 
 def _merge(backbone: Backbone, names: list[str]) -> None:

@@ -32,6 +32,7 @@ from petlbench import (
     attend_to_stored,
     dequantize,
     has_narrow_heads,
+    new_head,
     stored_parts,
 )
 
@@ -45,6 +46,15 @@ __all__ = [
     "SideNetwork",
     "UnfusedPrompts",
 ]
+
+
+def _layers_field(default: str) -> Any:
+    return Field(
+        default,
+        pattern=r"^(all|later_half|\d+(,\d+)*)$",
+        description="backbone layers that are read; numbers count from 0",
+        json_schema_extra={"bounds": "all | later_half | numbers as in 3,7,11"},
+    )
 
 
 class FPTSettings(MethodSettings):
@@ -61,12 +71,7 @@ class FPTSettings(MethodSettings):
     token_score: Literal["global", "class_token"] = Field(
         "global", description="importance of a token: attention from all tokens, or from the class token alone"
     )
-    layers: str = Field(
-        "all",
-        pattern=r"^(all|later_half|\d+(,\d+)*)$",
-        description="backbone layers that are read; numbers count from 0",
-        json_schema_extra={"bounds": "all | later_half | numbers as in 3,7,11"},
-    )
+    layers: str = _layers_field("all")
     coarse_size: int = Field(224, ge=1, description="largest side of the side network's image, in pixels")
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout on the fused prompts")
     side_only: bool = Field(False, description="the side network alone: no prompts, and no backbone")
@@ -93,12 +98,7 @@ class FPTSettings(MethodSettings):
 class FPTPlusSettings(FPTSettings):
     """Settings of FPT+; the defaults are the authors'."""
 
-    layers: str = Field(
-        "later_half",
-        pattern=r"^(all|later_half|\d+(,\d+)*)$",
-        description="backbone layers that are read; numbers count from 0",
-        json_schema_extra={"bounds": "all | later_half | numbers as in 3,7,11"},
-    )
+    layers: str = _layers_field("later_half")
     coarse_size: int = Field(128, ge=1, description="largest side of the side network's image, in pixels")
 
 
@@ -142,8 +142,8 @@ class FPT(Method[FPTSettings]):
 
     def views(self, backbone: BackboneInfo, image_size: int) -> dict[str, ViewSpec]:
         """The fine view is for the frozen backbone and never augmented; the coarse one is the side network's."""
-        wanted = min(self.settings.coarse_size, image_size) if self.settings.asymmetric_input else image_size
-        coarse = {"coarse": ViewSpec(max(wanted // backbone.patch, 1) * backbone.patch)}
+        side = min(self.settings.coarse_size, image_size) if self.settings.asymmetric_input else image_size
+        coarse = {"coarse": ViewSpec(max(side // backbone.patch, 1) * backbone.patch)}
         return {"fine": ViewSpec(image_size, augment=False), **coarse} if self.settings.reads_backbone else coarse
 
     def features(self, backbone: BackboneInfo) -> FrozenFeatures | None:
@@ -171,8 +171,8 @@ class FPT(Method[FPTSettings]):
 
     def _layers(self, info: BackboneInfo) -> tuple[int, ...]:
         named = {"all": range(info.blocks), "later_half": range(info.blocks // 2, info.blocks)}
-        chosen = self.settings.layers
-        return tuple(named[chosen]) if chosen in named else tuple(map(int, chosen.split(",")))
+        layers = self.settings.layers
+        return tuple(named[layers]) if layers in named else tuple(map(int, layers.split(",")))
 
     def _prompts(self, info: BackboneInfo) -> FusionModule | UnfusedPrompts | None:
         """Make what gives each block of the side network its prompts; none for the side network alone."""
@@ -250,9 +250,9 @@ class FusionModule(FusedAttentionSwitch):
         self.prompts = nn.Parameter(torch.empty(layers, num_prompts, prompt_width))
         nn.init.normal_(self.prompts, std=1e-6)
         self.to_query: nn.Module = (
-            nn.LayerNorm(backbone_width) if self.add_in_backbone_width else _linear(prompt_width, backbone_width)
+            nn.LayerNorm(backbone_width) if self.add_in_backbone_width else new_head(prompt_width, backbone_width)
         )
-        self.to_side = _linear(backbone_width, side_width)
+        self.to_side = new_head(backbone_width, side_width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, layer: int, inputs: Inputs, batch: int) -> Tensor:
@@ -299,7 +299,7 @@ class UnfusedPrompts(nn.Module):
         super().__init__()
         self.prompts = nn.Parameter(torch.empty(layers, num_prompts, prompt_width))
         nn.init.normal_(self.prompts, std=1e-6)
-        self.to_side: nn.Module = nn.Identity() if prompt_width == side_width else _linear(prompt_width, side_width)
+        self.to_side: nn.Module = nn.Identity() if prompt_width == side_width else new_head(prompt_width, side_width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, layer: int, inputs: Inputs, batch: int) -> Tensor:
@@ -346,15 +346,12 @@ class SideNetwork(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the coarse view (B, 3, h, w) and keys and values (B, L', H, K, D / H) to logits (B, C)."""
         tokens = self.side._pos_embed(self.side.patch_embed(inputs.views["coarse"]))
-        *others, last = range(len(self.side.blocks))
-        for layer in others:
-            tokens = self._through(layer, inputs, tokens, tokens.shape[1])
-        # Only the class token is classified.
-        tokens = self._through(last, inputs, tokens, 1)
+        last = len(self.side.blocks) - 1
+        for layer, block in enumerate(self.side.blocks):
+            # Only the class token is classified.
+            count = tokens.shape[1] if layer < last else 1
+            tokens = block(tokens, self._prompts(layer, inputs, tokens), count)
         return cast("Tensor", self.side.head(self.side.norm(tokens)[:, 0]))
-
-    def _through(self, layer: int, inputs: Inputs, tokens: Tensor, wanted: int) -> Tensor:
-        return cast("Tensor", self.side.blocks[layer](tokens, self._prompts(layer, inputs, tokens), wanted))
 
     def _prompts(self, layer: int, inputs: Inputs, tokens: Tensor) -> Tensor:
         """Fresh prompts of one block, (B, P, S), beside its tokens (B, M, S); no prompts at all where none are made."""
@@ -371,10 +368,10 @@ class PromptedBlock(Block):
     tokens that nobody reads behind the block.
     """
 
-    def forward(self, tokens: Tensor, prompts: Tensor, wanted: int) -> Tensor:  # type: ignore[override]  # see above
+    def forward(self, tokens: Tensor, prompts: Tensor, count: int) -> Tensor:  # type: ignore[override]  # see above
         """Run tokens (B, M, S), with prompts (B, P, S) as keys and values beside them, and return the first ones."""
         seen = self.norm1(torch.cat([tokens, prompts], dim=1))
-        tokens = tokens[:, :wanted] + self._read(seen, wanted)
+        tokens = tokens[:, :count] + self._read(seen, count)
         return cast("Tensor", tokens + self.mlp(self.norm2(tokens)))
 
     def _read(self, seen: Tensor, count: int) -> Tensor:
@@ -395,13 +392,6 @@ class PromptedBlock(Block):
 class PublishedBlock(Block):
     """The same as the authors compute it: prompts go through the whole block and are cut off behind it."""
 
-    def forward(self, tokens: Tensor, prompts: Tensor, wanted: int) -> Tensor:  # type: ignore[override]  # as above
-        """Run tokens (B, M, S) through the block, with prompts (B, P, S) beside them; returns the first ones wanted."""
-        return super().forward(torch.cat([tokens, prompts], dim=1))[:, :wanted]
-
-
-def _linear(width_in: int, width_out: int) -> nn.Linear:
-    layer = nn.Linear(width_in, width_out)
-    nn.init.trunc_normal_(layer.weight, std=0.02)
-    nn.init.zeros_(layer.bias)
-    return layer
+    def forward(self, tokens: Tensor, prompts: Tensor, count: int) -> Tensor:  # type: ignore[override]  # as above
+        """Run tokens (B, M, S), with prompts (B, P, S) beside them, and return the first ones."""
+        return super().forward(torch.cat([tokens, prompts], dim=1))[:, :count]

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
+from petlbench.methods._branches import learned_names
 
 __all__ = ["RepAdapter", "RepAdapterSettings"]
 
@@ -76,9 +77,8 @@ class RepAdapter(Method[RepAdapterSettings]):
             for part in parts:
                 setattr(block, part, _InFront(_Linear(width, self.settings), getattr(block, part)))
         module = Classifier(backbone, num_classes)
-        names = (name for name, _ in module.named_parameters())
-        learnable = frozenset(name for name in names if ".adapter." in name or name.startswith("head."))
-        return Adapted(module, learnable, merge=(lambda: _merge(backbone, parts)) if can_be_folded else None)
+        merge = (lambda: _merge(backbone, parts)) if can_be_folded else None
+        return Adapted(module, learned_names(module, ".adapter."), merge=merge)
 
 
 class _Linear(nn.Module):

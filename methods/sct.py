@@ -20,6 +20,7 @@ from petlbench import (
     MethodSettings,
     TrainingDefaults,
 )
+from petlbench.methods._branches import learned_names
 
 __all__ = ["SCT", "SCTSettings", "SalientChannels"]
 
@@ -68,11 +69,10 @@ class SCT(Method[SCTSettings]):
             self._put_in(block, width) for block, width in zip(backbone.blocks(), backbone.info.widths, strict=True)
         ]
         module = Classifier(backbone, num_classes)
-        names = [name for name, _ in module.named_parameters()]
         places = [f"backbone.{name}.norm2" for name in backbone.block_names()]
         return Adapted(
             module,
-            learnable=frozenset(name for name in names if ".norm2.linear." in name or name.startswith("head.")),
+            learnable=learned_names(module, ".norm2.linear."),
             chosen=frozenset(f"{place}.index" for place in places),
             prepare=lambda batches: _choose(backbone, maps, num_classes, batches),
         )

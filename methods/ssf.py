@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
+from petlbench.methods._branches import learned_names
 
 __all__ = ["SSF"]
 
@@ -45,9 +46,7 @@ class SSF(Method[MethodSettings]):
         for name, layer in wrapped.items():
             backbone.replace(name, layer)
         module = Classifier(backbone, num_classes)
-        names = (name for name, _ in module.named_parameters())
-        learnable = frozenset(name for name in names if name.endswith((".scale", ".shift")) or name.startswith("head."))
-        return Adapted(module, learnable, merge=lambda: _merge(backbone, wrapped))
+        return Adapted(module, learned_names(module, ".scale", ".shift"), merge=lambda: _merge(backbone, wrapped))
 
 
 class _ScaledAndShifted(nn.Module):

@@ -1,16 +1,34 @@
 """What `petlbench` gives, and where it comes from: the list that is read when a name is asked for."""
 
 # The API.
-from .api import adapt as adapt
-from .api import bench as bench
-from .api import compare as compare
-from .api import dry_run as dry_run
-from .api import estimate_memory as estimate_memory
-from .api import load as load
-from .api import load_results as load_results
-from .api import report as report
-from .api import run as run
-from .api import sweep as sweep
+from .api.data import audit_data as audit_data
+from .api.data import cache_info as cache_info
+from .api.data import data_info as data_info
+from .api.data import doctor as doctor
+from .api.data import prepare_data as prepare_data
+from .api.data import prune_cache as prune_cache
+from .api.data import verify_cache as verify_cache
+from .api.data import verify_data as verify_data
+from .api.results import adapt as adapt
+from .api.results import compare as compare
+from .api.results import diff_results as diff_results
+from .api.results import export as export
+from .api.results import find_run as find_run
+from .api.results import load as load
+from .api.results import load_result as load_result
+from .api.results import load_results as load_results
+from .api.results import predict as predict
+from .api.results import remove_results as remove_results
+from .api.results import report as report
+from .api.results import track_results as track_results
+from .api.runs import bench as bench
+from .api.runs import dry_run as dry_run
+from .api.runs import estimate_memory as estimate_memory
+from .api.runs import forecast_memory as forecast_memory
+from .api.runs import preview_bench as preview_bench
+from .api.runs import preview_sweep as preview_sweep
+from .api.runs import run as run
+from .api.runs import sweep as sweep
 from .core.catalog import register as register
 from .core.config import RunConfig as RunConfig
 
@@ -28,12 +46,14 @@ from .data.readers.base import Source as Source
 from .data.record import Record as Record
 from .data.tasks.base import Labels as Labels
 from .data.tasks.base import TaskType as TaskType
+from .features.attention import attend_in_narrow_heads as attend_in_narrow_heads
 from .features.attention import attend_to_stored as attend_to_stored
+from .features.attention import has_narrow_heads as has_narrow_heads
 from .features.frozen import FinalFeature as FinalFeature
 from .features.frozen import ImportantTokens as ImportantTokens
 from .features.frozen import LayerStates as LayerStates
-from .features.precision import dequantize as dequantize
-from .features.precision import stored_parts as stored_parts
+from .features.quantization import dequantize as dequantize
+from .features.quantization import stored_parts as stored_parts
 from .metrics.metric import Metric as Metric
 from .models.backbone import Backbone as Backbone
 from .models.backbone import FusedAttentionSwitch as FusedAttentionSwitch
@@ -58,13 +78,11 @@ from .models.method import TrainingDefaults as TrainingDefaults
 from .models.method import ViewSpec as ViewSpec
 from .models.method import new_head as new_head
 from .models.method import nothing_to_merge as nothing_to_merge
-from .models.narrow_attention import attend_in_narrow_heads as attend_in_narrow_heads
-from .models.narrow_attention import has_narrow_heads as has_narrow_heads
 from .report.formats import Document as Document
 from .report.formats import ReportFormat as ReportFormat
 from .report.spec import ReportKind as ReportKind
-from .study.executors.base import Executor as Executor
-from .study.executors.base import ExecutorCard as ExecutorCard
+from .study.executors.job import Executor as Executor
+from .study.executors.job import ExecutorCard as ExecutorCard
 from .training.loss import Loss as Loss
 
 __version__: str

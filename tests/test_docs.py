@@ -16,8 +16,7 @@ from petlbench.data.dataset import open_dataset
 from petlbench.metrics.classification import evaluate, load_metrics
 from petlbench.report.formats import Document, ReportFormat
 from petlbench.report.spec import ReportKind
-from petlbench.study.executors.base import ExecutorOptions, open_executor
-from petlbench.study.executors.job import Event, Job
+from petlbench.study.executors.job import Event, ExecutorOptions, Job, open_executor
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

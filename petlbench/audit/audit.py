@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from petlbench.audit.baselines import Baseline, run_baselines
-from petlbench.audit.confounders import Confound, find_confounds
-from petlbench.audit.findings import Finding, find
-from petlbench.audit.leaks import Leaks, find_leaks
-from petlbench.audit.metadata_columns import columns_of
+from petlbench.audit.confounders import Confound, columns_of, find_confounds
+from petlbench.audit.leaks import DuplicatePair, Leaks, find_leaks
 from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.record import SPLITS, Record, Split
+from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
 
-__all__ = ["Audit", "audit"]
+__all__ = ["TOO_EASY", "Audit", "Finding", "audit", "findings_of"]
+
+TOO_EASY = 0.9
+"""A baseline whose AUC is above this with its lower bound marks the dataset."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Args:
+        kind: A stable identifier.
+        grave: Whether a table on this dataset and split should be rejected for it.
+        text: What it is.
+    """
+
+    kind: str
+    grave: bool
+    text: str
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int,
         tuple(column.name for column in columns if column.constant),
         tuple(column.name for column in columns if column.identifies),
         baselines,
-        find(leaks, baselines, scan.unreadable),
+        findings_of(leaks, baselines, scan.unreadable),
     )
 
 
@@ -137,24 +153,19 @@ def _sides(
 ) -> tuple[list[Split | None], str, tuple[str, ...]]:
     """The side of every image, the split in words, and why there is none."""
     split = scheme or SplitScheme.parse(dataset.card.split)
+    sides: list[Split | None] = [record.split for record in scan.records]
     try:
-        words = str(split) if split.kind == "official" else f"{split}, seed {seed}"
-        return _assigned(scan.records, split, seed, dataset.classes), words, ()
+        if split.kind != "official":
+            return [*assign_splits(scan.records, split, seed, classes=dataset.classes)], f"{split}, seed {seed}", ()
+        # As it was given: `assign_splits` would refuse one that leaks, which is what is to be reported.
+        if any(sides):
+            return sides, str(split), ()
+        hint = "choose --split random or leave it out"
+        raise InputError("the dataset has no official split", hint=hint, kind="no_official_split")
     except InputError as error:
         if scheme is not None:
             raise
-        return [None] * len(scan.records), "none", (f"the split '{split}' cannot be made: {error.message}",)
-
-
-def _assigned(records: Sequence[Record], scheme: SplitScheme, seed: int, classes: Sequence[str]) -> list[Split | None]:
-    if scheme.kind != "official":
-        return [*assign_splits(records, scheme, seed, classes=classes)]
-    # As it was given: `assign_splits` would refuse one that leaks, which is what is to be reported.
-    if not any(record.split for record in records):
-        raise InputError(
-            "the dataset has no official split", hint="choose --split random or leave it out", kind="no_official_split"
-        )
-    return [record.split for record in records]
+        return [None] * len(sides), "none", (f"the split '{split}' cannot be made: {error.message}",)
 
 
 def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:
@@ -165,3 +176,75 @@ def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:
         for side, name in names.items()
         if side in sides
     }
+
+
+def findings_of(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping[str, str]) -> list[Finding]:
+    """Return what is wrong in words, grave things first.
+
+    Args:
+        leaks: Duplicates and groups.
+        baselines: Trivial classifiers.
+        unreadable: What is wrong with images that cannot be read, by image id.
+    """
+    findings = [*_verdicts(baselines), *_leaks(leaks), *_labels(leaks)]
+    if unreadable:
+        first = next(iter(unreadable))
+        findings.append(Finding("unreadable", True, f"{_many(len(unreadable), 'image')} cannot be read, first {first}"))
+    return sorted(findings, key=lambda finding: not finding.grave)
+
+
+def _verdicts(baselines: Sequence[Baseline]) -> Iterator[Finding]:
+    above = {baseline.name: baseline for baseline in baselines if (baseline.low or 0.0) > TOO_EASY}
+    if "metadata" in above:
+        how = (
+            "and without the file size too"
+            if "metadata but file size" in above
+            or all(baseline.name != "metadata but file size" for baseline in baselines)
+            else "through the file size, which compression makes depend on the picture"
+        )
+        text = f"the class can be told without a look at the picture, {how}: {_figures(above['metadata'])}"
+        yield Finding("shortcut", True, text)
+    if "pixels" in above:
+        text = f"plain pixels of 32x32 tell the class: {_figures(above['pixels'])}"
+        yield Finding("easy", False, f"{text}; figures near 100 % say little about a method")
+
+
+def _figures(baseline: Baseline) -> str:
+    return f"{baseline.name} has an AUC of {baseline.auc:.3f} ({baseline.low:.3f} to {baseline.high:.3f})"
+
+
+def _leaks(leaks: Leaks) -> Iterator[Finding]:
+    if leaks.across:
+        copies = ", ".join(
+            f"{count} of {total} {side} images" for side, (count, total) in leaks.leaked.items() if count
+        )
+        text = f"{_pairs(leaks.across)} on two sides of the split"
+        yield Finding("duplicate_leak", True, f"{text}; with a duplicate in training: {copies}" if copies else text)
+    if leaks.groups:
+        text = f"{_many(len(leaks.groups), 'group')} on two sides of the split, first {leaks.groups[0]}"
+        yield Finding("group_leak", True, text)
+    inside = [pair for pair in leaks.pairs if not pair.across]
+    if inside:
+        yield Finding("duplicates", False, f"{_pairs(inside)} on one side of the split")
+
+
+def _labels(leaks: Leaks) -> Iterator[Finding]:
+    exact = [pair for pair in leaks.two_labels if pair.exact]
+    near = [pair for pair in leaks.two_labels if not pair.exact]
+    if exact:
+        text = f"{_many(len(exact), 'pair')} of equal images with two labels, first {' and '.join(exact[0].images)}"
+        yield Finding("two_labels", True, text)
+    if near:
+        text = (
+            f"{_many(len(near), 'pair')} of nearly equal images with two labels, first {' and '.join(near[0].images)}"
+        )
+        yield Finding("near_two_labels", False, text)
+
+
+def _pairs(pairs: Sequence[DuplicatePair]) -> str:
+    exact = sum(pair.exact for pair in pairs)
+    return f"{_many(len(pairs), 'pair')} of duplicates ({exact} equal, {len(pairs) - exact} nearly equal)"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

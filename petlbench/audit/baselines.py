@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.audit.metadata_columns import FILE_SIZE, Column, most_common
+from petlbench.audit.confounders import FILE_SIZE, Column, most_common
 from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
+from petlbench.data.splits import group_numbers
+from petlbench.metrics.classification import macro_auc
 from petlbench.metrics.intervals import auc_interval
-from petlbench.metrics.scores import macro_auc
 
 __all__ = ["Baseline", "run_baselines"]
 
@@ -78,12 +79,14 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
         progress: Told of every fold.
     """
     plans = list(_plans(scan, columns, seed, workers))
-    units, grouped = _units(scan)
+    units, grouped = group_numbers(scan.records), any(record.group is not None for record in scan.records)
     folds = _folds_possible(scan.labels, units)
     progress.phase("baselines", len(plans) * max(folds, 1))
     results = []
     for plan in plans:
-        if why := _why_not(plan, folds):
+        if not folds or not plan.matrix.shape[1]:
+            few = "fewer than two classes have two images or groups each, so nothing can be cross-validated"
+            why = "nothing that it is given differs between images" if folds else few
             results.append(replace(plan.baseline, refused=why))
             progress.advance(max(folds, 1))
             continue
@@ -145,26 +148,11 @@ def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
     return np.concatenate(parts, axis=1) if parts else np.empty((count, 0))
 
 
-def _units(scan: Scan) -> tuple[NDArray[np.int64], bool]:
-    """The number of each image's group, (N,), an image without one being its own; and whether there are groups."""
-    grouped = any(record.group is not None for record in scan.records)
-    names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in scan.records]
-    return np.unique(names, return_inverse=True)[1], grouped
-
-
 def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:
     """Five, or fewer where a class has fewer images or groups; 0 where nothing can be cross-validated."""
     present = np.unique(labels)
     least = min((len(np.unique(units[labels == label])) for label in present), default=0)
     return min(FOLDS, least) if len(present) > 1 and least > 1 else 0
-
-
-def _why_not(plan: _Plan, folds: int) -> str:
-    if not folds:
-        return "fewer than two classes have two images or groups each, so nothing can be cross-validated"
-    if not plan.matrix.shape[1]:
-        return "nothing that it is given differs between images"
-    return ""
 
 
 def _splits(

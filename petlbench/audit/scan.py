@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,41 +13,13 @@ from PIL import Image
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import Fingerprint, fingerprint
-from petlbench.data.images.dicom import is_dicom
-from petlbench.data.reading import map_images
-from petlbench.data.record import Record
+from petlbench.data.images.files import Header, read_header
+from petlbench.data.record import Record, map_images
 
-__all__ = ["FileFacts", "GreyLevels", "ImageStatistics", "Scan", "scan_images"]
+__all__ = ["GreyLevels", "ImageStatistics", "Scan", "scan_images"]
 
 _BLACK, _WHITE = 5, 250
 """Darkest and lightest levels of 0 to 255 that count: JPEG blurs a black border by a few levels."""
-
-_DEPTHS = {
-    "1": "1 bit",
-    "L": "grey, 8 bits",
-    "LA": "grey and alpha, 8 bits",
-    "P": "palette, 8 bits",
-    "RGB": "colour, 8 bits",
-    "RGBA": "colour and alpha, 8 bits",
-    "CMYK": "CMYK, 8 bits",
-    "I": "grey, 32 bits",
-    "F": "grey, floating point",
-}
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What a file's header says.
-
-    Args:
-        format: By the content, not by the name: ``JPEG``, ``PNG``, ``DICOM``, ….
-        depth: Channels and bits of a pixel, in words.
-        bytes: Size of the file.
-    """
-
-    format: str
-    depth: str
-    bytes: int
 
 
 class GreyLevels(NamedTuple):
@@ -76,7 +47,7 @@ class ImageStatistics:
     width: int
     height: int
     levels: GreyLevels
-    file: FileFacts | None
+    file: Header | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +78,9 @@ def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
     def examine(record: Record) -> ImageStatistics:
         image, file = dataset.open(record), dataset.file(record)
         mark = fingerprint(image, dataset.content_hash(record))
-        return ImageStatistics(mark, image.width, image.height, _levels(image), None if file is None else _facts(file))
+        return ImageStatistics(
+            mark, image.width, image.height, _levels(image), None if file is None else read_header(file)
+        )
 
     images, errors = map_images(dataset.records, examine, workers, progress)
     records = tuple(record for record in dataset.records if record.image_id in images)
@@ -121,23 +94,3 @@ def _levels(image: Image.Image) -> GreyLevels:
     mean = float(share @ level)
     deviation = float(np.sqrt(share @ (level - mean) ** 2))
     return GreyLevels(mean, deviation, float(share[: _BLACK + 1].sum()), float(share[_WHITE:].sum()))
-
-
-def _facts(file: Path) -> FileFacts:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(132)
-    if is_dicom(start):
-        return FileFacts("DICOM", _dicom_depth(file), size)
-    # Opened only: Pillow decodes no pixel before it is asked to.
-    with Image.open(file) as image:
-        depth = "grey, 16 bits" if image.mode.startswith("I;16") else _DEPTHS.get(image.mode, image.mode)
-        return FileFacts(image.format or "unknown", depth, size)
-
-
-def _dicom_depth(file: Path) -> str:
-    from pydicom import dcmread
-
-    header = dcmread(file, stop_before_pixels=True)
-    channels = "colour" if header.get("SamplesPerPixel", 1) > 1 else "grey"
-    return f"{channels}, {header.get('BitsStored', '?')} bits"

@@ -6,7 +6,6 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Mapping
 
 import click
 
@@ -14,21 +13,9 @@ from petlbench.core.errors import InputError, PetlbenchError
 
 __all__ = ["app", "run_command"]
 
-# A command's module is imported when the command is called.
-_COMMANDS: Mapping[str, str] = {
-    "run": "petlbench.cli.commands.run",
-    "bench": "petlbench.cli.commands.bench",
-    "sweep": "petlbench.cli.commands.sweep",
-    "report": "petlbench.cli.commands.report",
-    "results": "petlbench.cli.commands.results",
-    "predict": "petlbench.cli.commands.predict",
-    "export": "petlbench.cli.commands.export",
-    "memory": "petlbench.cli.commands.memory",
-    "list": "petlbench.cli.commands.list",
-    "data": "petlbench.cli.commands.data",
-    "cache": "petlbench.cli.commands.cache",
-    "doctor": "petlbench.cli.commands.doctor",
-}
+# In the order of their use. A command's module, which has its name, is imported when it is called.
+_COMMANDS = ["run", "bench", "sweep", "report", "results", "predict", "export", "memory"]
+_COMMANDS += ["list", "data", "cache", "doctor"]
 
 
 class _Commands(click.Group):
@@ -36,13 +23,13 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands in the order of their use."""
-        return list(_COMMANDS)
+        return _COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        command: click.Command = importlib.import_module(f"petlbench.cli.commands.{cmd_name}").command
         return command
 
 
@@ -59,16 +46,7 @@ def app(debug: bool) -> None:
 
 
 def run_command(arguments: list[str], command: click.Command = app, name: str = "petlbench") -> int:
-    """Run one command.
-
-    Args:
-        arguments: What stands behind the program's name.
-        command: The command, or all of them.
-        name: The program's name.
-
-    Returns:
-        The exit status: 0 done, 1 the run failed, 2 the command or its input is wrong.
-    """
+    """Run one command, and return the exit status: 0 done, 1 the run failed, 2 the command or its input is wrong."""
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
         status = command.main(rest or ["--help"], prog_name=name, standalone_mode=False)
@@ -78,9 +56,9 @@ def run_command(arguments: list[str], command: click.Command = app, name: str = 
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        told = _explain(error)
-        _report(told, "--json" in rest)
-        return told.exit_status
+        failure = _explain(error)
+        _report(failure, "--json" in rest)
+        return failure.exit_status
 
 
 def _explain(error: BaseException) -> PetlbenchError:

@@ -17,6 +17,7 @@ from petlbench.core.errors import InputError, unknown_name
 
 __all__ = [
     "CACHE_SIZE_VARIABLE",
+    "PRESETS",
     "SIZE",
     "SIZE_OR_NOTHING",
     "cache_dir_option",
@@ -40,11 +41,7 @@ _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in new versions of click
-    """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none.
-
-    Args:
-        least: The smallest size that is taken, in bytes.
-    """
+    """Bytes, written with a unit: ``8GiB`` (1024), ``8GB`` (1000), or none; not fewer than the least."""
 
     name = "size"
 
@@ -68,6 +65,7 @@ SIZE_OR_NOTHING = _Size(0)
 
 
 CACHE_SIZE_VARIABLE = "PETLBENCH_CACHE_SIZE"
+PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -122,30 +120,19 @@ setting_option = click.option(
 )
 
 
-def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """Sort ``--set group.key=value`` into one mapping a group.
-
-    Args:
-        assignments: The texts as given.
-        groups: The groups that exist.
-
-    Raises:
-        InputError: When a text has another form or names another group.
-    """
-    sorted_: dict[str, dict[str, str]] = {group: {} for group in groups}
+def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...] | None = None) -> dict[str, dict[str, str]]:
+    """Sort ``--set group.key=value`` into a mapping for each of the groups, or for whatever is named."""
+    by_group: dict[str, dict[str, str]] = {group: {} for group in groups or ()}
     for text in assignments:
         path, equals, value = text.partition("=")
         group, dot, key = path.strip().partition(".")
         if not (equals and dot and key):
-            raise InputError(
-                f"--set {text}: not of the form GROUP.KEY=VALUE",
-                hint="for example --set method.rank=8",
-                kind="bad_setting",
-            )
-        if group not in sorted_:
+            message, hint = f"--set {text}: not of the form GROUP.KEY=VALUE", "for example --set method.rank=8"
+            raise InputError(message, hint=hint, kind="bad_setting")
+        if groups is not None and group not in groups:
             raise unknown_name("setting group", group, groups)
-        sorted_[group][key] = value.strip()
-    return sorted_
+        by_group.setdefault(group, {})[key] = value.strip()
+    return by_group
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -175,7 +162,7 @@ _OPTIONS = (
 
 
 def executor_options(function: F) -> F:
-    """Give a command the options of `petlbench.study.executors.base.open_executor`, and a time limit for each run."""
+    """Give a command the options of `petlbench.study.executors.job.open_executor`, and a time limit for each run."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -185,23 +172,11 @@ A = TypeVar("A")
 
 
 def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
-    """Read the entries of an option.
-
-    Args:
-        text: Entries with commas between them.
-        option: The option's name, for the error.
-        kind: Makes an entry of its text.
-
-    Returns:
-        The entries in their order, each once.
-
-    Raises:
-        InputError: When there is none.
-    """
-    found = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
-    if not found:
+    """Read the entries of an option, with commas between them; each once, and one at least."""
+    entries = list(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
+    if not entries:
         raise InputError(f"{option} '{text}' names nothing", hint="put commas between names", kind="usage")
-    return found
+    return entries
 
 
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"
@@ -236,12 +211,7 @@ def run_options(function: F) -> F:
 
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `petlbench.core.request.Request` that options name.
-
-    Args:
-        values: The values of the options by name; None for those that were left out.
-        training: Training settings given with ``--set``, which options go before.
-    """
+    """Fields of `petlbench.core.request.Request` that options name, which go before training settings of ``--set``."""
     fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
     names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
     settings = {name: fields.pop(name) for name in list(fields) if name in names}

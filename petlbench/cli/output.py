@@ -152,16 +152,7 @@ def _cell_text(cell: Cell) -> Text:
 
 
 def check_file(file: Path, option: str, endings: Collection[str] = ()) -> None:
-    """Check that a file can be written, before anything is computed.
-
-    Args:
-        file: The file.
-        option: The option that names it, for the error.
-        endings: Endings that it may have; none for any.
-
-    Raises:
-        InputError: When it has another ending, or its folder cannot be written to.
-    """
+    """Check that a file can be written and has one of the endings, if any, before anything is computed."""
     if endings and file.suffix.lower() not in endings:
         raise InputError(
             f"{option} {file}: figures are not written as '{file.suffix}'",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from petlbench.cli.output import print_report_table
 from petlbench.core.units import MISSING, mebibytes, percent, readable_size, seconds
 from petlbench.report.document import Column, Table, table_of
-from petlbench.results.names import dataset_names
+from petlbench.results.stored import dataset_names
 
 if TYPE_CHECKING:
     from petlbench.results.table import Spread

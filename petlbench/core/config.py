@@ -1,4 +1,4 @@
-"""The one description of a run: every choice that can change a number, and nothing else."""
+"""The one description of a run: every choice that can change a number; and how settings are checked."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["RunConfig", "TrainingConfig", "derive_seed"]
+from petlbench.core.errors import InputError, unknown_name
+
+__all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings"]
+
+M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -127,3 +131,32 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> M:
+    """Build a settings model from plain values.
+
+    Args:
+        model: The pydantic model, which refuses unknown keys.
+        values: Values by key; strings are converted to the field's type.
+        owner: Whose settings these are, for the error.
+
+    Raises:
+        InputError: When a key is unknown or a value is out of bounds.
+    """
+    for key in values:
+        if key not in model.model_fields:
+            names = model.model_fields
+            hint = unknown_name("setting", key, names).hint if names else f"{owner} has no settings"
+            raise InputError(f"{owner} has no setting '{key}'", hint=hint, kind="unknown_setting")
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]] or ["settings"]
+        field = model.model_fields.get(path[0])
+        raise InputError(
+            f"{owner}: {'.'.join(path)} = {first['input']!r} is refused: {first['msg']}",
+            hint=f"{path[0]}: {field.description}" if field is not None and field.description else "",
+            kind="bad_setting",
+        ) from error

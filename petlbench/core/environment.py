@@ -1,4 +1,4 @@
-"""Where a run happened: packages, code state and hardware."""
+"""Where a run happens: packages, code state, hardware, and the state of torch that makes it repeatable."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import petlbench
+from petlbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "available_devices",
+    "choose_device",
     "default_cache_dir",
     "default_data_root",
     "describe_environment",
     "file_digest",
     "free_memory",
+    "make_repeatable",
     "package_versions",
     "processor_vendor",
     "set_thread_defaults",
@@ -83,6 +89,34 @@ def available_devices() -> list[str]:
 
     accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return [*(name for name, there in accelerators.items() if there), "cpu"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return a device that is there.
+
+    Raises:
+        InputError: When it is not there.
+    """
+    import torch
+
+    available = available_devices()
+    if name not in available:
+        raise InputError(
+            f"--device {name}: not available here",
+            hint=f"available: {', '.join(available)}; a dry run can be made for any device",
+            kind="bad_setting",
+        )
+    return torch.device(name)
+
+
+def make_repeatable(threads: int) -> None:
+    """Make torch give the same bits again on the same machine, with so many threads an operator."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The mode would also fill every new tensor, which only serves to find reads of memory that was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined, unused-ignore]
 
 
 def usable_cores() -> int:

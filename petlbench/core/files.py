@@ -34,13 +34,7 @@ def write_atomically(file: Path) -> Iterator[Path]:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file that others may read where they may read other files.
-
-    Args:
-        file: The file.
-        tensors: Tensors by name.
-        metadata: Text that is kept in the file.
-    """
+    """Write a safetensors file that others may read where they may read other files."""
     from safetensors.torch import save_file
 
     # The library makes its files for their owner alone, whatever the user's mask says.

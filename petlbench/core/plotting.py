@@ -59,11 +59,6 @@ def figure_file(file: Path, inches: tuple[float, float], style: Mapping[str, Any
 
 
 def plain(text: str, longest: int = 40) -> str:
-    """Keep matplotlib from reading formulas into a name, and long names from taking the figure.
-
-    Args:
-        text: A name.
-        longest: Characters that are kept.
-    """
+    """Keep matplotlib from reading formulas into a name, and long names from taking the figure."""
     short = text if len(text) <= longest else text[: longest - 1] + "…"
     return short.replace("$", r"\$")

@@ -66,12 +66,9 @@ class Workers:
 
 @contextmanager
 def open_workers(count: int) -> Iterator[Workers]:
-    """Start worker processes, which end with the block; where it fails, at once.
+    """Start worker processes, which end with the block; where it fails, at once. Below two, this process does the work.
 
     Open them before threads are started, such as those that draw progress bars.
-
-    Args:
-        count: How many; below two the work is done in this process.
     """
     if count < 2:
         yield Workers()

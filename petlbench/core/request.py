@@ -21,28 +21,9 @@ DEFAULT_BACKBONE = "vit_base_patch16_384.orig_in21k_ft_in1k"
 class Request:
     """What a user asked for; None and what is left out take their defaults.
 
-    Args:
-        method: Name of the method.
-        dataset: Name, folder, table or card; None where no image is to be read and the number of classes is known.
-        backbone: timm name.
-        weights: ``default``, ``random`` or a file.
-        image_size: Side of the fine view in pixels.
-        training: Settings of `TrainingConfig` by name.
-        method_settings: Settings of the method by name.
-        dataset_settings: Settings of the dataset by name.
-        split: Split scheme.
-        split_seed: Seed of the split.
-        seed: Seed of the run.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        threads: Threads of one operator.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        attention_kernel: ``auto``, ``eager`` or ``fused``.
-        checkpointing: Whether transformer blocks are computed again in backward.
-        normalize: ``backbone`` or ``card``.
-        preload: Whether frozen features are computed once; None for wherever the method can.
-        cache_precision: Precision in which they are kept; None for the default.
-        skip_corrupt: Whether images that cannot be read are left out.
-        test_on: Another dataset of the same classes, read once as an external test set.
+    The fields are those of `petlbench.core.config.RunConfig`, which says what they are, before anything is looked up:
+    ``dataset`` is a name, folder, table or card as it was written, or None where no image is to be read and the number
+    of classes is known; ``device`` may be ``auto``; ``preload`` None is wherever the method can.
     """
 
     method: str

@@ -8,16 +8,33 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.user_files import inside, read_text
 from petlbench.data.layout import Layout
 from petlbench.data.tasks.base import NOT_YET, TaskType
 
 __all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderSpec", "load_card"]
 
+_LIMIT = 4 << 20
+"""Bytes of a card; the longest that petlbench brings has some thousand."""
+
 Number = Annotated[int, Field(ge=0)]
+
+
+def _stays_inside(part: str) -> str:
+    """Refuse what would lead out of the dataset's folder: cards are passed on."""
+    try:
+        inside(Path(), part, what="it")
+    except InputError as error:
+        raise ValueError(error.message) from error
+    return part
+
+
+Part = Annotated[str, Field(min_length=1), AfterValidator(_stays_inside)]
+FileName = Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$"), AfterValidator(_stays_inside)]
 
 _SPLIT_PATTERN = r"^(official|random|kfold:\d+/\d+|repeat:\d+/\d+)$"
 
@@ -30,7 +47,7 @@ class ReaderSpec(_Part):
     """How the images and labels are read."""
 
     kind: str = Field(description="The reader; 'unavailable' where petlbench cannot read the files yet.")
-    file: str = Field(default="labels.csv", min_length=1, description="The table's name in the data folder (csv only).")
+    file: Part = Field(default="labels.csv", description="The table's name in the data folder (csv only).")
     settings: dict[str, Any] = Field(default_factory=dict, description="What the reader needs, by name.")
 
 
@@ -82,11 +99,18 @@ class Counts(_Part):
 class OfficialFile(_Part):
     """One file of the official release."""
 
-    name: str = Field(min_length=1, description="File name.")
+    name: FileName = Field(description="File name, without a folder.")
     url: str = Field(default="", description="Address; empty where it is behind a login or a form.")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum.")
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$", description="Checksum where that is published.")
     bytes: Number | None = Field(default=None, description="Size.")
+
+    @property
+    def checksum(self) -> str | None:
+        """The checksum with its kind in front, such as ``sha256:…``; None where none is known."""
+        if self.sha256 is not None:
+            return f"sha256:{self.sha256}"
+        return f"md5:{self.md5}" if self.md5 is not None else None
 
 
 class DatasetCard(_Part):
@@ -167,10 +191,10 @@ def load_card(file: Path, catalog: Catalog | None = None) -> DatasetCard:
             message names the file and the key.
     """
     try:
-        fields = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the dataset card {file} cannot be read: {error.strerror}", kind="bad_card") from error
-    except ValueError as error:
+        fields = tomllib.loads(read_text(file, what="dataset card", limit=_LIMIT))
+    except InputError as error:
+        raise InputError(f"a card cannot be read: {error.message}", hint=error.hint, kind="bad_card") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the dataset card {file} is not valid TOML: {error}", kind="bad_card") from error
     card = _checked(fields, file)
     try:

@@ -15,8 +15,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import to_rgb
-from petlbench.data.readers.base import Reader, Source
-from petlbench.data.readers.registry import check_settings, load_reader, recognise
+from petlbench.data.readers.base import Reader, Source, check_settings, load_reader, recognise
 from petlbench.data.record import Record, images_by_class
 from petlbench.data.tasks.base import TaskType, task_of
 
@@ -99,13 +98,10 @@ class Dataset:
         Raises:
             InputError: When the image is absent, empty, cut off or broken; the message names the file.
         """
-        return to_rgb(self.open_deep(record))
+        return to_rgb(self.reader.open(record))
 
     def open_deep(self, record: Record) -> Image:
-        """Return one image as deep as its file is, for what resizes it.
-
-        As `open`, but in mode F, with greys from 0 to 255, where the file's greys have more than 8 bits.
-        """
+        """Return one image as `open` does, but in mode F, greys from 0 to 255, where the file's have over 8 bits."""
         return self.reader.open(record)
 
     def file(self, record: Record) -> Path | None:
@@ -134,16 +130,6 @@ class DatasetInfo:
     images: int | None
     settings: Mapping[str, Any]
     dataset: Dataset | None = None
-
-    @property
-    def readable(self) -> bool:
-        """Whether the images are there."""
-        return self.dataset is not None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; a label is a position in it."""
-        return self.card.classes
 
 
 def require_same_classes(name: str, classes: Sequence[str], expected: Sequence[str]) -> None:

@@ -22,8 +22,7 @@ from PIL import Image
 
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.reading import map_images
-from petlbench.data.record import Record
+from petlbench.data.record import Record, map_images
 
 __all__ = [
     "HASH_BITS",

@@ -15,6 +15,7 @@ from PIL import Image
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
+from petlbench.core.user_files import read_bytes
 
 __all__ = ["keep_dataset"]
 
@@ -109,11 +110,7 @@ def _keep(image: Any, folder: Path, number: int) -> str:
     """Keep one image under the digest of its content, and return the file's name."""
     if isinstance(image, str | Path):
         source = Path(image).expanduser()
-        try:
-            content, suffix = source.read_bytes(), source.suffix.lower()
-        except OSError as error:
-            message = f"image {number}, {source}, cannot be read: {error.strerror}"
-            raise InputError(message, kind="missing_image") from error
+        content, suffix = read_bytes(source, what=f"image {number},", limit=None), source.suffix.lower()
     else:
         pixels = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image, number))
         buffer = io.BytesIO()

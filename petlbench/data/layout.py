@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from petlbench.core.errors import InputError
 from petlbench.data.record import Split
 
-__all__ = ["ImageSource", "Layout", "LeftOutFiles", "RefusedCopy", "TableSource", "ends_with", "fill", "names_in"]
+__all__ = [
+    "ImageSource",
+    "Layout",
+    "LeftOutFiles",
+    "RefusedCopy",
+    "TableSource",
+    "ends_with",
+    "fill",
+    "match_pattern",
+    "names_in",
+]
 
 _NAME = re.compile(r"\{([^{}]+)\}")
+
+_SECONDS = 5.0
+"""The longest that a card's pattern may take over one text: cards are passed on, and a pattern can take for ever."""
 
 
 def names_in(template: str) -> tuple[str, ...]:
@@ -31,13 +46,34 @@ def fill(template: str, fields: Mapping[str, str]) -> str:
 
 def ends_with(path: str, end: str) -> bool:
     """Say whether the last parts of a path in POSIX form are these; ``*`` stands for any characters of one part."""
-    return re.fullmatch("(?:.*/)?" + re.escape(end).replace(r"\*", "[^/]*"), path) is not None
+    return match_pattern("(?:.*/)?" + re.escape(end).replace(r"\*", "[^/]*"), path) is not None
+
+
+def match_pattern(pattern: str, text: str, *, somewhere: bool = False) -> Any:
+    """Return the match of a card's regular expression with a whole text, or with a part of it; None where none is.
+
+    Args:
+        pattern: The expression.
+        text: A path in POSIX form, or the content of a file.
+        somewhere: Whether a part of the text is enough.
+
+    Raises:
+        InputError: When it takes longer than any useful pattern does (kind ``slow_pattern``).
+    """
+    try:
+        return (regex.search if somewhere else regex.fullmatch)(pattern, text, timeout=_SECONDS)
+    except TimeoutError as error:
+        raise InputError(
+            f"the card's pattern '{pattern}' takes more than {_SECONDS:g} s over '{text[:80]}'",
+            hint="repeat nothing that holds a repetition, such as (a+)+",
+            kind="slow_pattern",
+        ) from error
 
 
 def _compiles(pattern: str) -> str:
     try:
-        re.compile(pattern)
-    except re.error as error:
+        regex.compile(pattern)
+    except regex.error as error:
         raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
     return pattern
 
@@ -63,7 +99,7 @@ class ImageSource(_Part):
     @property
     def fields(self) -> frozenset[str]:
         """The names of the fields that an image has from here."""
-        return frozenset(re.compile(self.pattern).groupindex) | frozenset(self.tags)
+        return frozenset(regex.compile(self.pattern).groupindex) | frozenset(self.tags)
 
 
 class LeftOutFiles(_Part):
@@ -127,7 +163,7 @@ class TableSource(_Part):
             raise ValueError("a reason is given exactly where unmatched images are left out")
         if self.columns and self.text:
             raise ValueError("free text has no columns; its names are those of the groups in 'text'")
-        names = self.columns or (*re.compile(self.text).groupindex, "stem") * bool(self.text)
+        names = self.columns or (*regex.compile(self.text).groupindex, "stem") * bool(self.text)
         strange = [name for name in self.needs if names and name not in names]
         if strange:
             raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(names)}")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.images.facts import ImageFacts, read_size
-from petlbench.data.reading import map_images
-from petlbench.data.record import SPLITS, Record
+from petlbench.data.images.files import Header, ImageFacts, read_header
+from petlbench.data.record import SPLITS, Record, map_images
 from petlbench.data.splits import SplitScheme, assign_splits
 
-__all__ = ["Overview", "Spread", "overview_of"]
+__all__ = ["Overview", "Spread", "draw_contact_sheet", "overview_of", "sample_images"]
+
+_SIDE = 160
+"""Pixels of the longer side of an image on a contact sheet."""
 
 _SEED: int = RunConfig.model_fields["split_seed"].default
 
@@ -61,14 +66,14 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
         progress: Told of every image that is read.
     """
     by_split, refused = _by_split(dataset)
-    sizes = [(each.width, each.height, each.format) for each in facts.values()] or _measure(dataset, workers, progress)
+    images: Sequence[ImageFacts | Header] = list(facts.values()) or _measure(dataset, workers, progress)
     return Overview(
         by_split,
         refused,
-        _spread([width for width, _, _ in sizes]),
-        _spread([height for _, height, _ in sizes]),
-        dict(Counter(kind for _, _, kind in sizes).most_common()),
-        len(dataset.records) - len(sizes),
+        _spread([image.width for image in images]),
+        _spread([image.height for image in images]),
+        dict(Counter(image.format for image in images).most_common()),
+        len(dataset.records) - len(images),
     )
 
 
@@ -82,16 +87,54 @@ def _by_split(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None,
     return {side: {name: counts[side, label] for label, name in enumerate(dataset.classes)} for side in SPLITS}, ""
 
 
-def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[tuple[int, int, str]]:
-    def measure(record: Record) -> tuple[int, int, str] | None:
+def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[Header]:
+    def measure(record: Record) -> Header | None:
         file = dataset.file(record)
-        return read_size(file) if file is not None else None
+        return read_header(file) if file is not None else None
 
-    sizes, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
+    headers, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
     for error in errors.values():
         raise error
-    return [size for size in sizes.values() if size is not None]
+    return [header for header in headers.values() if header is not None]
 
 
 def _spread(values: Sequence[int]) -> Spread | None:
     return Spread(min(values), statistics.median(values), max(values)) if values else None
+
+
+def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:
+    """Return `count` images of a class, or all, at even distances in the dataset's order: the same ones each time."""
+    records = [record for record in dataset.records if record.label == label]
+    count = min(count, len(records))
+    return [records[position * len(records) // count] for position in range(count)]
+
+
+def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_class: int = 8) -> None:
+    """Draw a page with some images of each class, `per_class` at most, one row a class.
+
+    The file's suffix, such as ``.png`` or ``.pdf``, gives the format.
+
+    Raises:
+        InputError: When an image cannot be read.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [sample_images(dataset, label, per_class) for label in range(len(dataset.classes))]
+    progress.phase("drawing images", sum(map(len, rows)))
+    figure = Figure(figsize=(1.3 * per_class + 1.5, 1.4 * len(rows) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{dataset.card.title}: {len(dataset.records)} images")
+    grid = figure.subplots(len(rows), per_class, squeeze=False)
+    for label, (axes, records) in enumerate(zip(grid, rows, strict=True)):
+        count = sum(record.label == label for record in dataset.records)
+        axes[0].set_ylabel(f"{textwrap.fill(dataset.classes[label], 14)}\n{count}", rotation=0, ha="right", va="center")
+        for position, cell in enumerate(axes):
+            cell.set(xticks=[], yticks=[], frame_on=False)
+            if position < len(records):
+                image = dataset.open(records[position])
+                image.thumbnail((_SIDE, _SIDE))
+                cell.imshow(image)
+                progress.advance()
+    with write_atomically(file) as temporary:
+        figure.savefig(temporary, format=file.suffix.removeprefix(".").lower(), dpi=100)

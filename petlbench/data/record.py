@@ -1,15 +1,20 @@
-"""One labelled image of a dataset, and the words for the three sides of a split."""
+"""One labelled image of a dataset, the words for the three sides of a split, and one pass over all images."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
+from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data.tasks.base import Label, Labels
 
-__all__ = ["SPLITS", "SPLIT_ALIASES", "Record", "Split", "images_by_class"]
+__all__ = ["SPLITS", "SPLIT_ALIASES", "Record", "Split", "images_by_class", "map_images", "refusal"]
+
+T = TypeVar("T")
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -51,3 +56,49 @@ def images_by_class(records: Iterable[Record], classes: Sequence[str], labels: L
     """Return the number of images of each class, whose labels are stored so."""
     counts = Counter(position for record in records for position in labels.positions(record.label))
     return {name: counts[position] for position, name in enumerate(classes)}
+
+
+def map_images(
+    records: Sequence[Record],
+    function: Callable[[Record], T],
+    workers: int,
+    progress: Progress,
+    phase: str = "reading images",
+) -> tuple[dict[str, T], dict[str, InputError]]:
+    """Return what came of each image, done in threads, and the errors of those that could not be read.
+
+    Both are by image id, in the records' order.
+
+    Args:
+        records: The images.
+        function: What is done; called from several threads.
+        workers: Number of threads.
+        progress: Told of every image.
+        phase: What it is told goes on.
+    """
+    progress.phase(phase, len(records))
+
+    def attempt(record: Record) -> T | InputError:
+        try:
+            return function(record)
+        except InputError as error:
+            return error
+        finally:
+            progress.advance()
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        try:
+            outcomes = list(zip(records, pool.map(attempt, records), strict=True))
+        except BaseException:
+            # Without this, Ctrl-C would wait until every remaining image is read.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    results = {record.image_id: outcome for record, outcome in outcomes if not isinstance(outcome, InputError)}
+    return results, {record.image_id: outcome for record, outcome in outcomes if isinstance(outcome, InputError)}
+
+
+def refusal(errors: Mapping[str, InputError], hint: str) -> InputError:
+    """Build one error of those of several images: the first, and how many more there are."""
+    first = next(iter(errors.values()))
+    others = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
+    return InputError(first.message + others, hint=hint, kind=first.kind)

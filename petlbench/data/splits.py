@@ -16,7 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
 from petlbench.data.tasks.base import class_strata
 
-__all__ = ["SplitScheme", "assign_splits", "shared_groups"]
+__all__ = ["SplitScheme", "assign_splits", "group_numbers", "shared_groups"]
 
 SchemeKind = Literal["official", "random", "kfold", "repeat"]
 
@@ -47,20 +47,16 @@ class SplitScheme:
     def __post_init__(self) -> None:
         """Check the bounds."""
         least = {"official": 0, "random": 0, "kfold": 2, "repeat": 1}[self.kind]
+        hint = f"give {_FORMS}"
         if least == 0 and (self.parts or self.index):
-            raise InputError(f"the split '{self.kind}' has no parts", hint=f"give {_FORMS}", kind="bad_split")
+            raise InputError(f"the split '{self.kind}' has no parts", hint=hint, kind="bad_split")
         if self.parts < least:
-            raise InputError(
-                f"the split '{self.kind}:{self.parts}/{self.index}' has too few parts: at least {least} needed",
-                hint=f"give {_FORMS}",
-                kind="bad_split",
-            )
+            text = f"the split '{self.kind}:{self.parts}/{self.index}' has too few parts: at least {least} needed"
+            raise InputError(text, hint=hint, kind="bad_split")
         if least and not 0 <= self.index < self.parts:
-            raise InputError(
-                f"the split '{self}' does not exist: the parts are numbered 0 to {self.parts - 1}",
-                hint=f"{self.kind}:{self.parts}/{self.parts - 1} is the last one",
-                kind="bad_split",
-            )
+            text = f"the split '{self}' does not exist: the parts are numbered 0 to {self.parts - 1}"
+            hint = f"{self.kind}:{self.parts}/{self.parts - 1} is the last one"
+            raise InputError(text, hint=hint, kind="bad_split")
 
     @classmethod
     def parse(cls, text: str) -> SplitScheme:
@@ -123,6 +119,12 @@ def assign_splits(
     return [by_id[record.image_id] for record in records]
 
 
+def group_numbers(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Return the number of each record's group, (N,), from 0; a record without a group is one of its own."""
+    names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in records]
+    return np.unique(names, return_inverse=True)[1]
+
+
 def shared_groups(records: Sequence[Record], splits: Sequence[Split | None]) -> list[str]:
     """Return the names of the groups that are on more than one side, sorted; `splits` has each record's side."""
     sides: defaultdict[str, set[Split | None]] = defaultdict(set)
@@ -144,8 +146,7 @@ class _Table:
         self.grouped = any(record.group is not None for record in records)
         # Images in one stratum each are dealt out stratum by stratum; all others group by group.
         self.whole = self.grouped or bool((self.strata.sum(axis=1) != 1).any())
-        names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in records]
-        self.groups = np.unique(names, return_inverse=True)[1]
+        self.groups = group_numbers(records)
 
     def counts(self) -> list[tuple[int, int]]:
         """Return (stratum, number of images) of every stratum that has any."""

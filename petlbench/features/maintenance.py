@@ -1,4 +1,4 @@
-"""Looking after the feature cache: what is in it, whether it is whole, and making it smaller."""
+"""Looking after the feature cache: what is in it, whether it is whole, what fits, and making it smaller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from petlbench.core.errors import InputError
+from petlbench.core.files import check_writable, existing_part
 from petlbench.core.interrupt import check_interrupt
+from petlbench.core.units import readable_size
 from petlbench.features.locks import exclusive, in_use, last_used
 from petlbench.features.shard import (
     SUFFIX,
@@ -26,7 +29,21 @@ from petlbench.features.shard import (
 )
 from petlbench.features.store import ABOUT, features_folder, read_about
 
-__all__ = ["Damage", "FeatureSet", "Leftover", "Pruned", "Verified", "evict", "list_sets", "prune", "verify"]
+__all__ = [
+    "CacheConfig",
+    "Damage",
+    "FeatureSet",
+    "Leftover",
+    "Pruned",
+    "Purpose",
+    "Verified",
+    "check_quota",
+    "enforce_quota",
+    "free_bytes",
+    "list_sets",
+    "prune",
+    "verify",
+]
 
 _KEY = re.compile(r"[0-9a-f]{20}")
 # What a feature set is called while it is deleted: processes that look for it make a new one.
@@ -73,13 +90,7 @@ class Leftover:
 
 @dataclass(frozen=True)
 class Damage:
-    """A shard that is not what was written.
-
-    Args:
-        file: The shard.
-        reason: What is wrong with it.
-        removed: Whether it was taken away.
-    """
+    """A shard that is not what was written, what is wrong with it, and whether it was taken away."""
 
     file: Path
     reason: str
@@ -88,13 +99,7 @@ class Damage:
 
 @dataclass
 class Verified:
-    """What a check of the cache came to.
-
-    Args:
-        good: How many shards are whole.
-        damaged: Those that are not.
-        unreadable: Those that could not be read, with the reason; they may be whole.
-    """
+    """The number of whole shards, the damaged ones, and those that could not be read, with the reason."""
 
     good: int = 0
     damaged: list[Damage] = field(default_factory=list)
@@ -137,7 +142,7 @@ def list_sets(cache_dir: Path) -> tuple[list[FeatureSet], list[Leftover]]:
     return sorted(sets, key=lambda each: (each.last_used, each.key)), leftovers
 
 
-def evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
+def _evict(sets: Sequence[FeatureSet], most: int, delete: Callable[[FeatureSet], bool]) -> list[FeatureSet]:
     """The least recently used sets that are gone: enough of them that the rest is small enough, or all not in use.
 
     Args:
@@ -167,7 +172,7 @@ def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) ->
     total = sum(each.bytes for each in sets)
     bound = total if most is None else most
     cleared = [leftover for leftover in leftovers if dry_run or _clear(leftover.path)]
-    gone = evict(sets, bound, lambda each: dry_run or _delete(each.folder))
+    gone = _evict(sets, bound, lambda each: dry_run or _delete(each.folder))
     rest = total - sum(each.bytes for each in gone)
     stayed = [each for each in sets if each not in gone] if rest > bound else []
     return Pruned(tuple(gone), tuple(cleared), tuple(stayed), rest)
@@ -213,6 +218,67 @@ def verify(
     verified.damaged.sort(key=lambda damage: damage.file)
     verified.unreadable.sort()
     return verified
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Where preloaded features are kept (the folder need not be there), and how many bytes at most; None for all."""
+
+    folder: Path
+    most: int | None = None
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the file system that a folder is on, or would be."""
+    return shutil.disk_usage(existing_part(folder)).free
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What is to be kept in the cache, in the errors' words: such as ``preloading``, and what does without it."""
+
+    doing: str
+    instead: str
+
+
+_PRELOADING = Purpose("preloading", "use --no-preload, or a smaller --cache-precision")
+
+
+def check_quota(cache: CacheConfig, own: Path | None, needed: int, purpose: Purpose = _PRELOADING) -> None:
+    """Check that features fit on the disk and into the cache; nothing is written or deleted.
+
+    Args:
+        cache: The cache.
+        own: Folder of the feature set that they belong to; None where it is not known.
+        needed: Size of the features that are still missing in bytes, at most.
+        purpose: What they are.
+
+    Raises:
+        InputError: When they do not fit, also after feature sets that nobody uses have gone.
+    """
+    gone = _check_bound(cache, cache.most, own, needed, purpose) if cache.most is not None else []
+    if not needed:
+        return
+    check_writable(cache.folder, what="folder of the feature cache", option=f"--cache-dir, or {purpose.instead}")
+    free = free_bytes(cache.folder)
+    if needed > free + sum(each.bytes for each in gone):
+        raise InputError(
+            f"{purpose.doing} would write {readable_size(needed)} to {cache.folder}, and the disk has "
+            f"{readable_size(free)} free",
+            hint="name a folder on another disk with --cache-dir, free disk space with "
+            f"petlbench cache prune --cache-size SIZE, or {purpose.instead}",
+            kind="no_room",
+        )
+
+
+def enforce_quota(cache: CacheConfig, needed: int = 0) -> int:
+    """By how many bytes the cache is too large after the least recently used feature sets of others were deleted.
+
+    It is where running processes use what is in it. ``needed`` bytes are what this process is about to add.
+    """
+    if cache.most is None:
+        return 0
+    return max(0, prune(cache.folder, max(0, cache.most - needed)).bytes_left + needed - cache.most)
 
 
 def _examine(file: Path, keep: bool) -> Damage | OSError | None:
@@ -304,3 +370,20 @@ def _bytes_of(files: Iterable[Path]) -> int:
         with suppress(OSError):
             total += file.stat().st_size
     return total
+
+
+def _check_bound(cache: CacheConfig, most: int, own: Path | None, needed: int, purpose: Purpose) -> list[FeatureSet]:
+    """The feature sets that would have to go; an error where that does not help."""
+    sets, _ = list_sets(cache.folder)
+    gone = _evict(sets, most - needed, lambda each: each.folder != own)
+    stays = sum(each.bytes for each in sets) - sum(each.bytes for each in gone)
+    if stays + needed > most:
+        mine = sum(each.bytes for each in sets if each.folder == own)
+        raise InputError(
+            f"--cache-size {readable_size(most)} is too small: this run's feature set in {cache.folder} holds "
+            f"{readable_size(mine)}, {purpose.doing} would add {readable_size(needed)}, and other running "
+            f"processes use {readable_size(stays - mine)}",
+            hint=f"give a larger --cache-size, name another folder with --cache-dir, or {purpose.instead}",
+            kind="cache_too_small",
+        )
+    return gone

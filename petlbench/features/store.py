@@ -26,7 +26,7 @@ from petlbench.core.errors import RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.features.locks import hold
-from petlbench.features.precision import CachePrecision, stored_tensors
+from petlbench.features.quantization import CachePrecision, stored_tensors
 from petlbench.features.shard import (
     IMAGE_OVERHEAD,
     SHARD_OVERHEAD,

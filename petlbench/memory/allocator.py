@@ -62,12 +62,7 @@ class CachingAllocator:
         self._used: dict[int, _Block] = {}
 
     def allocate(self, key: int, size: int) -> None:
-        """Serve a request.
-
-        Args:
-            key: A name for the memory, by which it is freed.
-            size: Bytes; a request of none takes nothing.
-        """
+        """Serve a request of some bytes, which is freed by its key; one of none takes nothing."""
         if size <= 0:
             return
         size = -(-size // BLOCK) * BLOCK

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from petlbench.memory.allocator import BLOCK, CachingAllocator
 
-__all__ = ["ACTIVATIONS", "GRADIENTS", "OPTIMIZER", "OTHER", "PARAMETERS", "LiveTensors"]
+__all__ = ["ACTIVATIONS", "GRADIENTS", "OPTIMIZER", "OTHER", "PARAMETERS", "LiveTensors", "tensors_in"]
 
 PARAMETERS, GRADIENTS, OPTIMIZER = "parameters", "gradients", "optimizer"
 ACTIVATIONS, OTHER = "activations", "other"
@@ -109,16 +109,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
                 self._optimizers.add(thing)
                 self._tag_optimizer(thing)
             else:
-                self._count(_tensors(thing), OTHER)
+                self._count(tensors_in(thing), OTHER)
         self._note_peak()
 
     def tag(self, role: str, tensors: Iterable[Tensor]) -> None:
-        """Give tensors a role, and count those that are not counted yet.
-
-        Args:
-            role: The role's name, one of this module's or another.
-            tensors: Live tensors; a view stands for its whole storage.
-        """
+        """Give live tensors a role, and count those that are not counted yet; a view stands for its whole storage."""
         for tensor in tensors:
             for storage in _storages(tensor):
                 record = self._note(storage, role)
@@ -155,7 +150,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The result of one operation, counted."""
         result = func(*args, **(kwargs or {}))
-        self._count(_tensors(result), ACTIVATIONS)
+        self._count(tensors_in(result), ACTIVATIONS)
         self._note_peak()
         return result
 
@@ -171,7 +166,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         # The groups belong to a module: a parameter without one is counted, a parameter with one keeps its role.
         for group in optimizer.param_groups:
             self._count(group["params"], PARAMETERS)
-        self.tag(OPTIMIZER, _tensors(optimizer.state))
+        self.tag(OPTIMIZER, tensors_in(optimizer.state))
 
     def _count(self, tensors: Iterable[Tensor], role: str) -> None:
         for tensor in tensors:
@@ -229,18 +224,19 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
             self._peak_parts = self._current.copy()
 
 
-def _tensors(thing: object) -> Iterator[Tensor]:
+def tensors_in(thing: object) -> Iterator[Tensor]:
+    """The tensors in mappings, sequences and dataclasses of them."""
     if isinstance(thing, Tensor):
         yield thing
     elif isinstance(thing, Mapping):
         for value in thing.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(thing, list | tuple | set | frozenset):
         for value in thing:
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         for field in dataclasses.fields(thing):
-            yield from _tensors(getattr(thing, field.name))
+            yield from tensors_in(getattr(thing, field.name))
 
 
 def _storages(tensor: Tensor) -> Sequence[torch.UntypedStorage]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Driver", "Gpu", "memory_of_others", "open_driver"]
+__all__ = ["Driver", "Gpu", "open_driver"]
 
 _GPU, _MIG = "GPU-", "MIG-"
 
@@ -60,23 +60,22 @@ class Driver:
     def __init__(self, library: Any, handle: Any) -> None:
         self._library, self._handle = library, handle
 
-    def process_memory(self, pid: int | None = None) -> int | None:
-        """Bytes that a process, this one by default, holds on the GPU now, CUDA context included."""
+    def process_memory(self) -> int | None:
+        """Bytes that this process holds on the GPU now, CUDA context included."""
         used = self._used_by_process()
-        return used.get(os.getpid() if pid is None else pid) if used else None
+        return used.get(os.getpid()) if used else None
 
-    def memory_of_others(self, pid: int | None = None, *, touched: bool = False) -> int | None:
-        """Bytes in use on the GPU besides a process.
+    def memory_of_others(self, *, touched: bool) -> int | None:
+        """Bytes in use on the GPU besides this process.
 
         Args:
-            pid: The process to leave out; this one by default.
-            touched: Whether that process holds memory there for certain. When the driver does not list it all the
+            touched: Whether this process holds memory there for certain. When the driver does not list it all the
                 same, its share is among the others' and cannot be told from them.
         """
         used, total = self._used_by_process(), self._used()
         if total is None or used is None:
             return None
-        own = used.get(os.getpid() if pid is None else pid, None if touched else 0)
+        own = used.get(os.getpid(), None if touched else 0)
         return None if own is None else max(0, total - own)
 
     def _used(self) -> int | None:
@@ -126,12 +125,6 @@ def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
         yield Driver(library, handle) if handle is not None else None
     finally:
         _ask(library, "nvmlShutdown")
-
-
-def memory_of_others(gpu: Gpu, *, pid: int | None = None, touched: bool = False, nvml: Any = None) -> int | None:
-    """Bytes in use on a GPU besides a process; see `Driver.memory_of_others`."""
-    with open_driver(gpu, nvml=nvml) as driver:
-        return driver.memory_of_others(pid, touched=touched) if driver is not None else None
 
 
 def _pynvml() -> Any:

@@ -5,25 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
-from petlbench.features.precision import StoredFeatures, stored_tensors
+from petlbench.features.quantization import StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.allocator import BLOCK, CachingAllocator
-from petlbench.memory.fused_attention import FusedKernel
 from petlbench.memory.live_tensors import LiveTensors
 from petlbench.models.activation_checkpointing import recompute_under
+from petlbench.models.backbone import AttentionKernel
 from petlbench.models.build import Assembled
 from petlbench.models.method import Inputs, TensorSpec
-from petlbench.models.precision import autocast, meta_stands_for
+from petlbench.models.precision import autocast, autocast_type, meta_stands_for
 from petlbench.results.result import InferenceMemory, Memory
 from petlbench.training.evaluation import Predictor
 from petlbench.training.step import new_step
 
-__all__ = ["CONTEXT", "WORKSPACE", "MetaDevice", "feature_source", "predict_inference", "predict_training"]
+__all__ = [
+    "CONTEXT",
+    "WORKSPACE",
+    "MetaDevice",
+    "feature_source",
+    "fused_kernel",
+    "predict_inference",
+    "predict_training",
+]
 
 CONTEXT = 480 * 2**20
 """Bytes that a process holds on a CUDA device beside what torch reserves: the CUDA context with torch's kernels in it.
@@ -35,6 +46,8 @@ WORKSPACE = 32 * 2**20
 """Bytes that cuBLAS keeps from its first call on, with the setting that petlbench starts it with (``:4096:8``)."""
 
 _META = torch.device("meta")
+# What the memory-efficient kernel asks of a mask's rows, in elements.
+_ALIGNMENT = 8
 
 
 def predict_training(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT, block: int = BLOCK) -> Memory:
@@ -103,7 +116,7 @@ class MetaDevice:
         rules = "cuda" if self._config.device == "cuda" else "cpu"
         token = meta_stands_for.set(rules)
         try:
-            with self._live, FusedKernel(rules), recompute_under(lambda: self._recomputing(rules)):
+            with self._live, fused_kernel(rules), recompute_under(lambda: self._recomputing(rules)):
                 workspace = torch.empty(self._workspace if self._allocator else 0, dtype=torch.uint8, device=_META)
                 yield
                 del workspace
@@ -113,7 +126,7 @@ class MetaDevice:
     @contextmanager
     def _recomputing(self, rules: str) -> Iterator[None]:
         """What a block runs under when it is computed again in the backward pass."""
-        with FusedKernel(rules), autocast(_META, self._config.precision):
+        with fused_kernel(rules), autocast(_META, self._config.precision):
             yield
 
     def hold(self, *things: object) -> None:
@@ -152,7 +165,7 @@ def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
     return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
 
 
-def _beside(assembled: Assembled, source: FeatureSource) -> Sequence[torch.nn.Module]:
+def _beside(assembled: Assembled, source: FeatureSource) -> Sequence[nn.Module]:
     """The backbone, where it works in every step beside the module."""
     return (assembled.backbone.module,) if isinstance(source, LiveFeatures) else ()
 
@@ -169,3 +182,70 @@ class _Preloaded:
         specs = self.tensors.items()
         rows = {name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META) for name, spec in specs}
         return Inputs(batch.views, StoredFeatures(rows))
+
+
+def fused_kernel(device: str) -> AttentionKernel:
+    """The context in which fused attention on ``meta`` takes the kernel that a device would choose.
+
+    Left to itself, ``meta`` falls back on explicit attention, which keeps the whole attention matrix. CUDA takes the
+    flash kernel for half precision without a mask, and else the memory-efficient one.
+
+    Args:
+        device: The type of device, ``cuda`` or ``cpu``.
+    """
+    return AttentionKernel(partial(_attend, device))
+
+
+def _attend(  # noqa: PLR0917  # those behind the device are the arguments of torch's function
+    device: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    explicit = partial(
+        nn.functional.scaled_dot_product_attention,
+        attn_mask=attn_mask,
+        dropout_p=dropout_p,
+        is_causal=is_causal,
+        scale=scale,
+    )
+    if device != "cpu" and query.dim() != 4:
+        return explicit(query, key, value)
+    dtype = autocast_type() or query.dtype
+    query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
+    learns_mask = attn_mask is not None and attn_mask.requires_grad
+    if device == "cpu" and (query.dim() != 4 or dropout_p > 0 or learns_mask):
+        return explicit(query, key, value)  # the CPU has no fused kernel that drops out or that learns a mask
+    ops: Any = torch.ops.aten
+    mask = _added(attn_mask, dtype) if attn_mask is not None else None
+    if device == "cpu":
+        kernel = partial(ops._scaled_dot_product_flash_attention_for_cpu, attn_mask=mask)
+    elif mask is None and dtype != torch.float32:
+        kernel = ops._scaled_dot_product_flash_attention
+    else:
+        mask = _aligned(mask).expand(*query.shape[:3], key.shape[2]) if mask is not None else None
+        options = {"attn_bias": mask, "compute_log_sumexp": torch.is_grad_enabled()}
+        kernel = partial(ops._scaled_dot_product_efficient_attention, **options)
+    return cast("Tensor", kernel(query, key, value, dropout_p=dropout_p, is_causal=is_causal, scale=scale)[0])
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as it is added to the scores: torch makes such a one from a boolean mask."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.where(mask, torch.zeros((), dtype=dtype, device=mask.device), -torch.inf)
+
+
+def _aligned(mask: Tensor) -> Tensor:
+    """Give a mask rows that begin at multiples of eight elements, which the memory-efficient kernel asks for.
+
+    Torch copies one whose rows do not (the 49 of a window of 7 by 7, say) into wider rows.
+    """
+    if mask.stride(-1) == 1 and all(stride % _ALIGNMENT == 0 for stride in mask.stride()[:-1]):
+        return mask
+    width = mask.shape[-1]
+    return nn.functional.pad(mask, (0, _ALIGNMENT - width % _ALIGNMENT))[..., :width]

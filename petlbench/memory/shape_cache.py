@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import cache
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from petlbench.memory.live_tensors import tensors_in
 
 __all__ = ["RememberedShapes", "shared_shapes"]
 
@@ -38,7 +40,6 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self._answers: dict[Any, _Answer | None] = {}
-        self._kinds: dict[Any, _Kind] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -48,7 +49,7 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The result of one operation: computed, or made from what it returned before."""
         kwargs = kwargs or {}
-        kind = self._kinds.get(func) or self._find_kind(func)
+        kind = _kind(func)
         if kind is _Kind.PASSED:
             return func(*args, **kwargs)
         try:
@@ -66,16 +67,6 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
             return result
         return answer(args) if answer is not None else func(*args, **kwargs)
 
-    def _find_kind(self, func: Any) -> _Kind:
-        if func.is_view or torch.Tag.inplace_view in func.tags or func.namespace != "aten":
-            kind = _Kind.PASSED
-        elif func._schema.name.startswith("aten::_foreach_") and func._schema.is_mutable and not func._schema.returns:
-            kind = _Kind.FOREACH_IN_PLACE
-        else:
-            kind = _Kind.COMPUTED_ONCE
-        self._kinds[func] = kind
-        return kind
-
 
 @cache
 def shared_shapes() -> RememberedShapes:
@@ -91,6 +82,15 @@ class _Kind(Enum):
     # An optimiser's update of all its tensors: nothing comes out, and there are no values that could change. To run it
     # would work out the shape of each tensor, and its numbers are others in each step.
     FOREACH_IN_PLACE = auto()
+
+
+@cache
+def _kind(func: Any) -> _Kind:
+    if func.is_view or torch.Tag.inplace_view in func.tags or func.namespace != "aten":
+        return _Kind.PASSED
+    if func._schema.name.startswith("aten::_foreach_") and func._schema.is_mutable and not func._schema.returns:
+        return _Kind.FOREACH_IN_PLACE
+    return _Kind.COMPUTED_ONCE
 
 
 def _unknown(args: Any) -> Any:
@@ -154,7 +154,7 @@ def _are_new(outputs: Any, args: Any) -> bool:
 
     A gradient that is not needed is None.
     """
-    storages = {id(tensor.untyped_storage()) for tensor in _tensors(args)}
+    storages = {id(tensor.untyped_storage()) for tensor in tensors_in(args)}
     for output in outputs:
         if output is None:
             continue
@@ -166,11 +166,3 @@ def _are_new(outputs: Any, args: Any) -> bool:
             return False
         storages.add(id(storage))
     return True
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)

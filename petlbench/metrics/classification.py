@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.metrics import influence, intervals, scores
-from petlbench.metrics.metric import Labels, Logits, Metric
+from petlbench.metrics import influence, intervals
+from petlbench.metrics.metric import Labels, Logits, Metric, Numbers
 
-__all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "softmax"]
+__all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "macro_auc", "softmax"]
 
 _Value = TypeVar("_Value")
+
+_Parts = Callable[[Labels, Logits], tuple[Numbers, Numbers]]
+"""Gives the scores whose mean a score is, (K,), and what each image contributes to the error of each, (K, N)."""
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:
@@ -32,16 +36,73 @@ def softmax(logits: Logits) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
+def macro_auc(labels: Labels, scores: Logits) -> float | None:
+    """Area under the ROC curve, macro average of one class against the rest; with two classes that of class 1."""
+    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped, unused-ignore]  # half a second to import
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return None
+    if scores.shape[1] == 2:
+        present = np.array([1])
+    return float(np.mean([roc_auc_score(labels == index, scores[:, index]) for index in present]))
+
+
+def _confusion(labels: Labels, logits: Logits) -> NDArray[np.int64]:
+    """Count images by true class (rows) and predicted class (columns), (C, C)."""
+    classes = logits.shape[1]
+    cells = np.bincount(labels.astype(np.int64) * classes + logits.argmax(axis=1), minlength=classes * classes)
+    return cells.reshape(classes, classes).astype(np.int64)
+
+
+def _kappa(
+    weights: Callable[[Numbers, Numbers], NDArray[Any]],
+    disagreement: Callable[[Labels, Labels], influence.Disagreement],
+) -> dict[str, Any]:
+    """What the row of Cohen's kappa has (Cohen 1960, and 1968 with weights).
+
+    Args:
+        weights: Gives the weights of true classes, (C, 1), and predicted ones, (1, C), as (C, C).
+        disagreement: Weighs labels and predictions in the same way.
+    """
+
+    def compute(labels: Labels, logits: Logits) -> float | None:
+        counts = _confusion(labels, logits)
+        index = np.arange(len(counts), dtype=np.float64)
+        weight = weights(index[:, None], index[None, :])
+        by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+        expected = float((weight * by_chance).sum())
+        return None if expected == 0 else 1.0 - float((weight * counts).sum()) / expected
+
+    parts = partial(influence.kappa_influences, disagreement=disagreement)
+    interval = partial(intervals.kappa_interval, disagreement=disagreement)
+    return {**_mean_of(parts), "compute": compute, "interval": interval}
+
+
 def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
     return lambda labels, logits, *rest: function(labels, softmax(logits), *rest)
+
+
+def _mean_of(parts: _Parts) -> dict[str, Any]:
+    """What a row has whose score is the mean of others: how it is computed, and what each image contributes."""
+
+    def compute(labels: Labels, logits: Logits) -> float | None:
+        scores, _ = parts(labels, logits)
+        return float(scores.mean()) if len(scores) else None
+
+    def contribution(labels: Labels, logits: Logits) -> Numbers | None:
+        scores, influences = parts(labels, logits)
+        return np.asarray(influences.mean(axis=0)) if len(scores) else None
+
+    return {"compute": compute, "contribution": contribution}
 
 
 AUC = Metric(
     name="auc",
     title="AUC",
     direction="higher",
-    compute=_of_probabilities(scores.macro_auc),
-    contribution=_of_probabilities(influence.macro_auc_influence),
+    compute=_of_probabilities(macro_auc),
+    contribution=_of_probabilities(_mean_of(influence.auc_influences)["contribution"]),
     interval=_of_probabilities(intervals.auc_interval),
 )
 
@@ -49,8 +110,8 @@ AUC_LOGITS = Metric(
     name="auc_logits",
     title="AUC on logits",
     direction="higher",
-    compute=scores.macro_auc,
-    contribution=influence.macro_auc_influence,
+    compute=macro_auc,
+    contribution=_mean_of(influence.auc_influences)["contribution"],
     interval=intervals.auc_interval,
 )
 
@@ -58,45 +119,47 @@ ACCURACY = Metric(
     name="accuracy",
     title="accuracy",
     direction="higher",
-    compute=scores.accuracy,
-    contribution=influence.accuracy_influence,
     interval=intervals.accuracy_interval,
+    **_mean_of(influence.accuracy_influences),
 )
 
 BALANCED_ACCURACY = Metric(
     name="balanced_accuracy",
     title="balanced accuracy",
     direction="higher",
-    compute=scores.balanced_accuracy,
-    contribution=influence.mean_recall_influence,
     interval=intervals.balanced_accuracy_interval,
+    **_mean_of(influence.recall_influences),
 )
 
 F1 = Metric(
     name="f1",
     title="F1",
     direction="higher",
-    compute=scores.macro_f1,
-    contribution=influence.macro_f1_influence,
     interval=intervals.f1_interval,
+    **_mean_of(influence.f1_influences),
 )
 
 KAPPA = Metric(
     name="kappa",
     title="kappa",
     direction="higher",
-    compute=scores.quadratic_kappa,
-    contribution=influence.quadratic_kappa_influence,
-    interval=intervals.kappa_interval,
+    form="unweighted",
+    **_kappa(lambda true, predicted: true != predicted, influence.plain_disagreement),
+    ordered=Metric(
+        name="kappa",
+        title="kappa",
+        direction="higher",
+        form="with quadratic weights",
+        **_kappa(lambda true, predicted: (true - predicted) ** 2, influence.quadratic_disagreement),
+    ),
 )
 
 LOSS = Metric(
     name="loss",
     title="loss",
     direction="lower",
-    compute=scores.cross_entropy,
-    contribution=influence.loss_influence,
     unit="nats",
+    **_mean_of(influence.loss_influences),
 )
 
 METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
@@ -105,19 +168,27 @@ METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metri
 _FACTS = ("confusion_matrix", "support", "classes_absent", "count")
 
 
-def load_metrics(catalog: Catalog) -> tuple[Metric, ...]:
-    """The rows of all metrics: the shipped ones as `METRICS` has them, then the user's own by name.
+def load_metrics(catalog: Catalog, names: Sequence[str] = (), *, ordered: bool = False) -> tuple[Metric, ...]:
+    """The rows of the metrics that apply to a task type, in its order, then the user's own by name.
+
+    Args:
+        catalog: The catalogues.
+        names: The task type's metrics; all shipped ones without them.
+        ordered: Whether the task type's classes have an order.
 
     Raises:
-        InputError: When a file cannot be imported, or a name means something else in ``result.json``.
+        InputError: When there is no such metric, a file cannot be imported, or a name means something else in
+            ``result.json``.
     """
-    shipped = {row.name for row in METRICS}
-    names = [name for name in catalog.entries("metric") if name not in shipped]
-    for name in names:
+    shipped = {row.name: row for row in METRICS}
+    own = [name for name in catalog.entries("metric") if name not in shipped]
+    for name in own:
         if name in _FACTS:
             message = f"the metric '{name}' in {catalog.find('metric', name).file} would hide what a result has there"
             raise InputError(message, hint="give it another name", kind="duplicate_name")
-    return METRICS + tuple(catalog.load("metric", name, Metric) for name in names)
+    order = dict.fromkeys([*(names or shipped), *own])
+    rows = (shipped[name] if name in shipped else catalog.load("metric", name, Metric) for name in order)
+    return tuple(row.ordered if ordered and row.ordered is not None else row for row in rows)
 
 
 def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS) -> dict[str, Any]:
@@ -129,10 +200,8 @@ def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS
     present, ``kappa`` when labels and predictions name one and the same class, every score when the split is empty or
     when any logit is infinite or NaN.
 
-    The softmax of ``auc`` is computed in float64 from the logits as they are given. It saturates: once the largest
-    logit leads by about 37, its probability is exactly 1. Images that the logits rank are then ties, so ``auc`` may
-    differ from ``auc_logits`` with two classes as well. With more classes the two differ in any case, since a raw logit
-    is not normalised over the classes of its image.
+    The softmax of ``auc``, in float64, saturates: once the largest logit leads by about 37, its probability is exactly
+    1, and images that the logits rank are ties; ``auc`` may then differ from ``auc_logits`` with two classes as well.
 
     Args:
         labels: True class of each image, shape (N,), integers in 0 .. C-1.
@@ -159,7 +228,7 @@ def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS
         return {**dict.fromkeys(row.name for row in metrics), "confusion_matrix": None, **facts}
     exact = logits.astype(np.float64)
     values = {row.name: row.score(labels, exact) for row in metrics}
-    return {**values, "confusion_matrix": scores.confusion(labels, exact).tolist(), **facts}
+    return {**values, "confusion_matrix": _confusion(labels, exact).tolist(), **facts}
 
 
 def compute_intervals(

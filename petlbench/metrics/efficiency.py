@@ -85,16 +85,13 @@ def _distance(reference: _Document, result: _Document) -> tuple[bool, bool, bool
 
 
 def ppe(score: float, ratio: float) -> float:
-    """Performance-parameter efficiency: ``score * exp(-log10(r + 1))``.
+    """Return the performance-parameter efficiency: ``score * exp(-log10(r + 1))``.
 
     Source: Fine-grained Prompt Tuning (MICCAI 2024, arXiv 2403.07576), the evaluation measures.
 
     Args:
         score: Performance, as a fraction or in percent; the result has the same unit.
         ratio: Learnable parameters / (backbone as adapted, method and head), a fraction (1.81 % is 0.0181).
-
-    Returns:
-        The score, reduced by what it costs in parameters.
 
     Raises:
         ValueError: An argument is negative or not finite.
@@ -103,20 +100,7 @@ def ppe(score: float, ratio: float) -> float:
 
 
 def pme(score: float, memory_ratio: float) -> float:
-    """Performance-memory efficiency: ``score * exp(-log10(m + 1))``.
-
-    Source: as `ppe`.
-
-    Args:
-        score: Performance, as a fraction or in percent; the result has the same unit.
-        memory_ratio: Peak memory of training / that of the method ``full``, both measured in the same way.
-
-    Returns:
-        The score, reduced by what it costs in memory.
-
-    Raises:
-        ValueError: An argument is negative or not finite.
-    """
+    """Return the performance-memory efficiency: that of `ppe`, with peak memory / that of the method ``full`` as r."""
     return _discount(score, memory_ratio, "memory_ratio")
 
 

@@ -11,26 +11,24 @@ Bootstrap and Other Resampling Plans (1982), chapter 6; N. A. Obuchowski, Biomet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.metric import Labels, Logits, Numbers
-from petlbench.metrics.scores import losses
 
 __all__ = [
-    "accuracy_influence",
+    "Disagreement",
+    "accuracy_influences",
     "auc_influences",
-    "chance_disagreement",
     "f1_influences",
     "kappa_influences",
-    "loss_influence",
-    "macro_auc_influence",
-    "macro_f1_influence",
-    "mean_recall_influence",
+    "loss_influences",
     "number_groups",
-    "quadratic_kappa_influence",
+    "plain_disagreement",
+    "quadratic_disagreement",
     "recall_influences",
     "sum_by_group",
 ]
@@ -55,21 +53,21 @@ def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
     return np.array([auc for auc, _ in parts]), np.stack([influence for _, influence in parts])
 
 
-def recall_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+def recall_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     """Compute the recall of each class that is present, and what each image contributes to its error.
 
     Returns:
         The recalls, (K,), and the influences, (K, N).
     """
     members = labels == np.unique(labels)[:, None]
-    right = (labels == predicted).astype(np.float64)
+    right = (labels == logits.argmax(axis=1)).astype(np.float64)
     counts = members.sum(axis=1)
     recalls = (members * right).sum(axis=1) / counts
     scale = np.sqrt(counts * np.maximum(counts - 1, 1))
     return recalls, members * (right - recalls[:, None]) / scale[:, None]
 
 
-def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
+def f1_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     """Compute the F1 of each class that is present, and what each image contributes to its error.
 
     F1 is twice the images that are rightly of the class, over those that are or are said to be: a ratio of two sums,
@@ -78,69 +76,82 @@ def f1_influences(labels: Labels, predicted: Labels) -> tuple[Numbers, Numbers]:
     Returns:
         The F1s, (K,), and the influences, (K, N).
     """
-    classes = np.unique(labels)[:, None]
+    classes, predicted = np.unique(labels)[:, None], logits.argmax(axis=1)
     of_class, positive = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
     total = (of_class + positive).sum(axis=1, keepdims=True)
     scores = 2 * (of_class * positive).sum(axis=1, keepdims=True) / total
     return scores[:, 0], (2 * of_class * positive - scores * (of_class + positive)) / total * _small_sample(len(labels))
 
 
-def kappa_influences(labels: Labels, predicted: Labels) -> tuple[float, Numbers] | None:
-    """Compute Cohen's kappa with quadratic weights, and what each image contributes to its error.
+@dataclass(frozen=True)
+class Disagreement:
+    """How far labels and predictions differ, by the weights of a kappa.
+
+    Args:
+        observed: Weight between each image's true class and its predicted one, (N,).
+        by_truth: Mean weight between each image's true class and all predicted ones, (N,).
+        by_prediction: Mean weight between each image's predicted class and all true ones, (N,).
+        chance: Mean weight of a true class and a predicted one that are drawn apart.
+    """
+
+    observed: Numbers
+    by_truth: Numbers
+    by_prediction: Numbers
+    chance: float
+
+
+def quadratic_disagreement(labels: Labels, predicted: Labels) -> Disagreement:
+    """Weigh two classes by the square of their distance, for classes that have an order."""
+    truth, prediction = labels.astype(np.float64), predicted.astype(np.float64)
+    return Disagreement(
+        (truth - prediction) ** 2,
+        (truth - prediction.mean()) ** 2 + prediction.var(),
+        (prediction - truth.mean()) ** 2 + truth.var(),
+        float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2),
+    )
+
+
+def plain_disagreement(labels: Labels, predicted: Labels) -> Disagreement:
+    """Weigh two different classes by 1, whichever they are."""
+    truth = np.bincount(labels, minlength=1 + max(labels.max(), predicted.max())) / len(labels)
+    prediction = np.bincount(predicted, minlength=len(truth)) / len(labels)
+    observed = (labels != predicted).astype(np.float64)
+    # Where all are of one class, the sum is exactly 1.
+    return Disagreement(observed, 1 - prediction[labels], 1 - truth[predicted], 1 - float(truth @ prediction))
+
+
+def kappa_influences(
+    labels: Labels, logits: Logits, disagreement: Callable[[Labels, Labels], Disagreement]
+) -> tuple[Numbers, Numbers]:
+    """Compute Cohen's kappa, and what each image contributes to its error.
 
     With the disagreement that was observed, a = sum w p, and that of chance, e = sum w r c (r and c being the shares of
     true and predicted classes), kappa is 1 - a / e. An image moves a by its own weight, and e by both of its margins:
     J. L. Fleiss, J. Cohen and B. S. Everitt, Psychological Bulletin 72 (1969) 323.
 
     Returns:
-        Kappa, and the influences, (N,); None where all labels and predictions are one class.
+        Kappa, (1,), and the influences, (1, N); of neither any, where all labels and predictions are one class.
     """
-    truth, prediction = labels.astype(np.float64), predicted.astype(np.float64)
-    observed, chance = (truth - prediction) ** 2, chance_disagreement(labels, predicted)
-    if chance == 0:
-        return None
-    # Mean weight between an image's true class and all predicted ones, and the other way round.
-    by_truth = (truth - prediction.mean()) ** 2 + prediction.var()
-    by_prediction = (prediction - truth.mean()) ** 2 + truth.var()
-    ratio = float(observed.mean()) / chance
-    return 1 - ratio, _of_mean((ratio * (by_truth + by_prediction - chance) - observed) / chance)
+    weights = disagreement(labels, logits.argmax(axis=1))
+    if weights.chance == 0:
+        return np.empty(0), np.empty((0, len(labels)))
+    ratio = float(weights.observed.mean()) / weights.chance
+    by_chance = weights.by_truth + weights.by_prediction - weights.chance
+    _, influences = _mean_influences((ratio * by_chance - weights.observed) / weights.chance)
+    return np.array([1 - ratio]), influences
 
 
-def chance_disagreement(labels: Labels, predicted: Labels) -> float:
-    """Compute the mean squared distance of a true class and a predicted one that are drawn apart."""
-    return float(labels.var() + predicted.var() + (labels.mean() - predicted.mean()) ** 2)
+def accuracy_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
+    """Compute the share of images whose largest logit is that of their class, (1,), and its influences, (1, N)."""
+    return _mean_influences((logits.argmax(axis=1) == labels).astype(np.float64))
 
 
-def macro_auc_influence(labels: Labels, scores: Logits) -> Numbers | None:
-    """What each image contributes to the macro average of `auc_influences`, (N,)."""
-    aucs, influences = auc_influences(labels, scores)
-    return np.asarray(influences.mean(axis=0)) if len(aucs) else None
-
-
-def accuracy_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the accuracy, (N,)."""
-    return _of_mean((logits.argmax(axis=1) == labels).astype(np.float64))
-
-
-def mean_recall_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the balanced accuracy, (N,)."""
-    return np.asarray(recall_influences(labels, logits.argmax(axis=1))[1].mean(axis=0))
-
-
-def macro_f1_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the macro F1, (N,)."""
-    return np.asarray(f1_influences(labels, logits.argmax(axis=1))[1].mean(axis=0))
-
-
-def quadratic_kappa_influence(labels: Labels, logits: Logits) -> Numbers | None:
-    """What each image contributes to kappa, (N,)."""
-    kappa = kappa_influences(labels, logits.argmax(axis=1))
-    return None if kappa is None else kappa[1]
-
-
-def loss_influence(labels: Labels, logits: Logits) -> Numbers:
-    """What each image contributes to the mean cross-entropy, (N,)."""
-    return _of_mean(losses(labels, logits.astype(np.float64)))
+def loss_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
+    """Compute the mean cross-entropy in nats, (1,), and its influences, (1, N)."""
+    exact = logits.astype(np.float64)
+    largest = exact.max(axis=1)
+    log_total = largest + np.log(np.exp(exact - largest[:, None]).sum(axis=1))
+    return _mean_influences(log_total - exact[np.arange(len(labels)), labels])
 
 
 def number_groups(groups: Sequence[str | None] | None, count: int) -> NDArray[np.int64]:
@@ -190,9 +201,9 @@ def _sum_below(ordered: Numbers, counted: NDArray[np.bool_]) -> Numbers:
     return np.asarray((total[starts] + total[ends])[run] / 2)
 
 
-def _of_mean(values: Numbers) -> Numbers:
-    count = len(values)
-    return np.asarray((values - values.mean()) / np.sqrt(count * max(count - 1, 1)))
+def _mean_influences(values: Numbers) -> tuple[Numbers, Numbers]:
+    mean, count = values.mean(), len(values)
+    return np.array([mean]), np.asarray((values - mean) / np.sqrt(count * max(count - 1, 1)))[None]
 
 
 def _small_sample(count: int) -> float:

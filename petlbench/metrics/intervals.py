@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.influence import (
+    Disagreement,
     auc_influences,
-    chance_disagreement,
     f1_influences,
     kappa_influences,
     recall_influences,
@@ -24,6 +24,7 @@ from petlbench.metrics.metric import Labels, Logits, Numbers
 
 __all__ = [
     "FEW",
+    "Units",
     "accuracy_interval",
     "auc_interval",
     "balanced_accuracy_interval",
@@ -181,15 +182,15 @@ def auc_interval(labels: Labels, scores: Logits, units: Units, level: float = 0.
     aucs, influences = auc_influences(labels, scores)
     if not len(aucs):
         return None
-    by_group = sum_by_group(influences, units)
-    effect = design_effect(influences.mean(axis=0), units)
     classes = np.array([1]) if scores.shape[1] == 2 else np.unique(labels)
     members = labels == classes[:, None]
-    positives = members.sum(axis=1) / effect
     spread = _spread(aucs, influences, members), _spread(aucs, influences, ~members)
-    low, high = newcombe(aucs, positives, len(labels) / effect - positives, spread, level)
-    bounds = combine(aucs, low, high, _correlation(by_group))
-    return _interval(bounds, level, "newcombe", _rarest(labels, units), effect)
+
+    def bounds(effect: float) -> tuple[Numbers, Numbers]:
+        positives = members.sum(axis=1) / effect
+        return newcombe(aucs, positives, len(labels) / effect - positives, spread, level)
+
+    return _mean_of_classes((aucs, influences), bounds, (labels, units), level, "newcombe")
 
 
 def _placement_variance(auc: Numbers) -> Numbers:
@@ -219,13 +220,13 @@ def accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float
 
 def balanced_accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
     """Give the interval of the balanced accuracy: Wilson's of each recall, combined."""
-    recalls, influences = recall_influences(labels, logits.argmax(axis=1))
+    recalls, influences = recall_influences(labels, logits)
     support = np.unique(labels, return_counts=True)[1]
 
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
         return wilson(recalls, support / effect, level)
 
-    return _mean_of_classes(recalls, influences, bounds, (labels, units), level)
+    return _mean_of_classes((recalls, influences), bounds, (labels, units), level)
 
 
 def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
@@ -233,47 +234,50 @@ def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.9
 
     Of the images that are of a class or said to be, J are both: a share, with Wilson's interval; F1 is 2 J / (1 + J).
     """
-    predicted = logits.argmax(axis=1)
-    scores, influences = f1_influences(labels, predicted)
-    classes = np.unique(labels)[:, None]
+    scores, influences = f1_influences(labels, logits)
+    classes, predicted = np.unique(labels)[:, None], logits.argmax(axis=1)
     either = ((labels == classes) | (predicted == classes)).sum(axis=1)
 
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
         low, high = wilson(scores / (2 - scores), either / effect, level)
         return 2 * low / (1 + low), 2 * high / (1 + high)
 
-    return _mean_of_classes(scores, influences, bounds, (labels, units), level)
+    return _mean_of_classes((scores, influences), bounds, (labels, units), level)
 
 
 def _mean_of_classes(
-    scores: Numbers,
-    influences: Numbers,
+    parts: tuple[Numbers, Numbers],
     bounds: Callable[[float], tuple[Numbers, Numbers]],
     images: tuple[Labels, Units],
     level: float,
+    method: str = "wilson",
 ) -> dict[str, Any]:
     """Combine the intervals of the classes' scores, which follow from the design effect, into that of their mean."""
-    labels, units = images
+    (scores, influences), (labels, units) = parts, images
     effect = design_effect(influences.mean(axis=0), units)
     low, high = bounds(effect)
-    together = combine(scores, low, high, _correlation(sum_by_group(influences, units)))
-    return _interval(together, level, "wilson", _rarest(labels, units), effect)
+    covariance = (by_group := sum_by_group(influences, units)) @ by_group.T
+    deviation = np.sqrt(np.diag(covariance))
+    scale = np.outer(deviation, deviation)
+    correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+    rarest = min(len(np.unique(units[labels == index])) for index in np.unique(labels))
+    return _interval(combine(scores, low, high, correlation), level, method, rarest, effect)
 
 
-def kappa_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
+def kappa_interval(
+    labels: Labels, logits: Logits, units: Units, level: float, disagreement: Callable[[Labels, Labels], Disagreement]
+) -> dict[str, Any] | None:
     """Give the interval of kappa, whose complement is a weighted sum of few counts: disagreement over that of chance.
 
     M. P. Fay and E. J. Feuer, Statistics in Medicine 16 (1997) 791: gamma distributions of the same mean and variance,
-    above with one more count, here a confusion of neighbouring classes.
+    above with one more count, here a confusion of weight 1.
     """
-    predicted = logits.argmax(axis=1)
-    parts = kappa_influences(labels, predicted)
-    if parts is None:
+    kappas, influences = kappa_influences(labels, logits, disagreement)
+    if not len(kappas):
         return None
-    kappa, influence = parts
-    ratio, variance = 1 - kappa, float((sum_by_group(influence[None], units) ** 2).sum())
-    effect = design_effect(influence, units)
-    more = effect / (len(labels) * chance_disagreement(labels, predicted))
+    ratio, variance = 1 - float(kappas[0]), float((sum_by_group(influences, units) ** 2).sum())
+    effect = design_effect(influences[0], units)
+    more = effect / (len(labels) * disagreement(labels, logits.argmax(axis=1)).chance)
     low = _gamma_quantile((1 - level) / 2, ratio, variance)
     high = _gamma_quantile((1 + level) / 2, ratio + more, variance + more**2)
     return _interval((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)
@@ -295,17 +299,6 @@ def _interval(bounds: tuple[float, float], level: float, method: str, positives:
         "positives": positives,
         "design_effect": effect,
     }
-
-
-def _rarest(labels: Labels, units: Units) -> int:
-    return min(len(np.unique(units[labels == index])) for index in np.unique(labels))
-
-
-def _correlation(influences: Numbers) -> Numbers:
-    covariance = influences @ influences.T
-    deviation = np.sqrt(np.diag(covariance))
-    scale = np.outer(deviation, deviation)
-    return np.asarray(np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0))
 
 
 def _quantile(level: float) -> float:

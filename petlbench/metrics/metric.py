@@ -39,6 +39,8 @@ class Metric(Card):
         interval: Gives the score's interval, as `petlbench.metrics.classification.compute_intervals` describes it,
             from labels, logits, the number of each image's group (N,) and the level; None for a score without one.
         unit: ``%`` for a fraction, which tables show in percent; else the unit of the score itself.
+        form: Which of several forms of the score it is, in words; empty where there is one form only.
+        ordered: The form for classes that have an order; None where that is the same.
     """
 
     kind: ClassVar[Kind] = "metric"
@@ -48,6 +50,12 @@ class Metric(Card):
     contribution: Contribution | None = None
     interval: Interval | None = None
     unit: str = "%"
+    form: str = ""
+    ordered: Metric | None = None
+
+    def in_form(self, form: str) -> Metric:
+        """This score in one of its forms; as it stands where it has no such form."""
+        return self.ordered if self.ordered is not None and self.ordered.form == form else self
 
     def score(self, labels: Labels, logits: Logits) -> float | None:
         """The score as a plain number; None where it is undefined or not finite."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -115,12 +114,7 @@ class AdaptedModel(nn.Module):
         return torch.zeros((), device=self._backbone.device) if companion is None else companion.penalty()
 
     def after_step(self, step: int, steps: int) -> None:
-        """Let the method act behind an optimiser step, while the gradients are still there; most do nothing.
-
-        Args:
-            step: Steps taken so far, from 1.
-            steps: Steps of the whole training.
-        """
+        """Let the method act behind optimiser step ``step`` (from 1) of ``steps``, its gradients there; most do not."""
         if self._adapted.companion is not None:
             self._adapted.companion.after_step(step, steps)
 
@@ -144,17 +138,8 @@ class AdaptedModel(nn.Module):
         Raises:
             InputError: When the file holds other tensors than this model learns.
         """
-        tensors, own = load_file(file), self._adapted.kept()
-        if {name: tensor.shape for name, tensor in tensors.items()} != {n: t.shape for n, t in own.items()}:
-            names = sorted(set(tensors) ^ set(own)) or ["tensors of another shape"]
-            raise InputError(
-                f"{file} is not what {self.method_name} learns on {self.info.name}: {', '.join(names[:3])}",
-                hint="adapt the model with the method and the settings that it was learned with",
-                kind="bad_weights",
-            )
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(tensors[name])
+        hint = "adapt the model with the method and the settings that it was learned with"
+        self._adapted.load(Path(file), f"{self.method_name} on {self.info.name}", hint)
         return self
 
     def merge(self) -> nn.Module:

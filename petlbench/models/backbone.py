@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from petlbench.models.info import BackboneInfo
-from petlbench.models.projections import fuse, split
 
-__all__ = ["Backbone", "FusedAttentionSwitch", "set_attention_kernel"]
+__all__ = ["AttentionKernel", "Backbone", "FusedAttentionSwitch", "SplitQKV", "named_blocks", "set_attention_kernel"]
 
 # Where timm keeps the linear layer that plays a part, from the block on; the first that is there is taken. A gated MLP
 # has two layers in the place of the first one.
@@ -31,24 +32,17 @@ _PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class _AttentionKernel(TorchFunctionMode):
-    """Puts a function in the place of torch's fused attention kernels, where those would attend to all tokens alike.
+class AttentionKernel(TorchFunctionMode):
+    """Puts a function with the arguments of ``scaled_dot_product_attention`` in the place of torch's."""
 
-    Args:
-        attend: Given queries, keys and values, returns what the queries read.
-    """
-
-    def __init__(self, attend: Attend) -> None:
+    def __init__(self, attend: Callable[..., Tensor]) -> None:
         super().__init__()
         self._attend = attend
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The result of one function; attention by the one in its place."""
-        options = kwargs or {}
-        plain = len(args) == 3 and not any(options.get(name) for name in ("dropout_p", "is_causal", "scale"))
-        if func is nn.functional.scaled_dot_product_attention and plain and options.get("attn_mask") is None:
-            return self._attend(*args)
-        return func(*args, **options)
+        replaced = func is nn.functional.scaled_dot_product_attention
+        return (self._attend if replaced else func)(*args, **(kwargs or {}))
 
 
 class FusedAttentionSwitch(nn.Module):
@@ -58,12 +52,7 @@ class FusedAttentionSwitch(nn.Module):
 
 
 class Backbone:
-    """A pre-trained vision transformer without its classifier.
-
-    Args:
-        info: Its structure.
-        module: The timm model.
-    """
+    """A pre-trained vision transformer without its classifier: its structure, and timm's module."""
 
     def __init__(self, info: BackboneInfo, module: nn.Module) -> None:
         self.info, self.module = info, module
@@ -134,7 +123,7 @@ class Backbone:
                 # The block runs as timm wrote it; the hook only looks on.
                 hook = block.attn.qkv.register_forward_hook(lambda _m, _i, out, into=captured: into.append(out))
                 try:
-                    with nullcontext() if attend is None else _AttentionKernel(attend):
+                    with nullcontext() if attend is None else AttentionKernel(partial(_where_plain, attend)):
                         tokens = block(tokens)
                 finally:
                     hook.remove()
@@ -155,25 +144,23 @@ class Backbone:
 
     def blocks(self) -> list[Any]:
         """The transformer blocks in order, each with an ``attn`` and an ``mlp`` that can be replaced in place."""
-        return [block for _, block in self._named_blocks()]
+        return [block for _, block in named_blocks(self.module)]
 
     def block_names(self) -> list[str]:
         """Names of the blocks inside the module, in order."""
-        return [name for name, _ in self._named_blocks()]
+        return [name for name, _ in named_blocks(self.module)]
 
     def linears(self, *parts: str) -> list[list[str]]:
         """Full names inside the module of the linear layers that play some parts, block by block.
 
-        Queries, keys and values have layers of their own once `split_qkv` was called.
-
-        Args:
-            parts: ``q``, ``k``, ``v``, ``proj`` (behind the attention), ``fc1`` or ``fc2``.
+        Parts are ``q``, ``k``, ``v`` (once `split_qkv` was called), ``proj`` (behind the attention), ``fc1``, ``fc2``.
 
         Raises:
             KeyError: When a block has no such layer.
         """
         return [
-            [f"{name}.{path}" for part in parts for path in _paths(block, part)] for name, block in self._named_blocks()
+            [f"{name}.{path}" for part in parts for path in _paths(block, part)]
+            for name, block in named_blocks(self.module)
         ]
 
     def replace(self, name: str, layer: nn.Module) -> None:
@@ -184,12 +171,12 @@ class Backbone:
     def split_qkv(self) -> None:
         """Take every fused query-key-value layer apart, in place; the outputs stay the same (needs ``qkv``)."""
         for block in self.blocks():
-            split(block.attn)
+            _split(block.attn)
 
     def fuse_qkv(self) -> None:
         """Put every layer that `split_qkv` took apart together again, in place; the outputs stay the same."""
         for block in self.blocks():
-            fuse(block.attn)
+            _fuse(block.attn)
 
     def expect_prefix_tokens(self, more: int) -> None:
         """Tell rotary attention of tokens behind the prefix tokens that have no position either."""
@@ -205,24 +192,42 @@ class Backbone:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _named_blocks(self) -> list[tuple[str, Any]]:
-        model = cast("Any", self.module)
-        stages = {"blocks": model.blocks} if hasattr(model, "blocks") else {}
-        if not stages:
-            stages = {f"layers.{index}.blocks": stage.blocks for index, stage in enumerate(model.layers)}
-        return [(f"{name}.{index}", block) for name, blocks in stages.items() for index, block in enumerate(blocks)]
+
+class SplitQKV(nn.Module):
+    """timm's fused query-key-value layer, D -> 3 D, copied in three parts, so that each can be adapted alone."""
+
+    def __init__(self, fused: nn.Linear) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (_part_of(fused, index) for index in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, N, D) to queries, keys and values side by side, (B, N, 3 D)."""
+        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+
+def named_blocks(model: Any) -> list[tuple[str, Any]]:
+    """The blocks of a column of them, or of Swin's stages, by name; none where they are arranged in another way."""
+    stages = {}
+    if isinstance(getattr(model, "blocks", None), nn.ModuleList | nn.Sequential):
+        stages = {"blocks": model.blocks}
+    elif isinstance(model, SwinTransformer):
+        stages = {f"layers.{index}.blocks": cast("Any", stage).blocks for index, stage in enumerate(model.layers)}
+    return [(f"{name}.{index}", block) for name, blocks in stages.items() for index, block in enumerate(blocks)]
 
 
 def set_attention_kernel(module: nn.Module, kernel: str) -> None:
-    """Choose between explicit attention and torch's fused kernels in every attention layer.
-
-    Args:
-        module: Anything that holds timm attention layers or `FusedAttentionSwitch`.
-        kernel: ``eager``, ``fused``, or ``auto`` (fused where the layer offers it).
-    """
+    """Set all attention layers to ``eager`` attention or torch's ``fused`` kernels; ``auto`` is fused."""
     for layer in module.modules():
         if hasattr(layer, "fused_attn"):
             cast("Any", layer).fused_attn = kernel != "eager"
+
+
+def _where_plain(attend: Attend, *args: Any, **options: Any) -> Tensor:
+    """Attention by a function, where all tokens are attended to alike; torch's own elsewhere."""
+    plain = len(args) == 3 and not any(options.get(name) for name in ("dropout_p", "is_causal", "scale"))
+    if plain and options.get("attn_mask") is None:
+        return attend(*args)
+    return nn.functional.scaled_dot_product_attention(*args, **options)
 
 
 def _paths(block: nn.Module, part: str) -> tuple[str, ...]:
@@ -240,3 +245,65 @@ def _heads(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     parts = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     query, key, value = parts.unbind(0)
     return attention.q_norm(query), attention.k_norm(key), value
+
+
+def _split(attention: Any) -> None:
+    """Give the queries, keys and values of a timm attention layer a linear layer each, in place.
+
+    One that has such layers already is left as it is.
+    """
+    if not isinstance(getattr(attention, "qkv", None), nn.Linear):
+        return
+    if not hasattr(attention, "q_proj"):
+        attention.qkv = SplitQKV(attention.qkv)
+        return
+    # EVA keeps the biases beside its fused layer, none for the keys, and knows a form with three layers itself.
+    parts = [_part_of(attention.qkv, index) for index in range(3)]
+    for part, bias in zip(parts, (attention.q_bias, None, attention.v_bias), strict=True):
+        part.bias = bias
+    attention.q_proj, attention.k_proj, attention.v_proj = parts
+    attention.qkv = attention.q_bias = attention.v_bias = None
+    attention.was_fused = True
+
+
+def _fuse(attention: Any) -> None:
+    """Put back together what `_split` took apart, in place; a TypeError where a part is not merged yet."""
+    qkv = getattr(attention, "qkv", None)
+    if isinstance(qkv, SplitQKV):
+        attention.qkv = _whole((qkv.q, qkv.k, qkv.v))
+    elif getattr(attention, "was_fused", False):
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        attention.qkv = _whole(parts)
+        attention.q_bias, attention.v_bias = parts[0].bias, parts[2].bias
+        attention.q_proj = attention.k_proj = attention.v_proj = None
+        del attention.was_fused
+
+
+def _whole(parts: tuple[nn.Linear, ...]) -> nn.Linear:
+    """One layer of several side by side, with a bias where each of them has one."""
+    for part in parts:
+        if type(part) is not nn.Linear:
+            raise TypeError(f"a {type(part).__name__} cannot be put back into a fused layer")
+    with_bias = all(part.bias is not None for part in parts)
+    with torch.device("meta"):
+        whole = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts), bias=with_bias)
+    whole.weight = _joined([part.weight for part in parts])
+    if with_bias:
+        whole.bias = _joined([part.bias for part in parts])
+    return whole
+
+
+def _joined(parts: Sequence[Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.cat([part.detach() for part in parts]), requires_grad=parts[0].requires_grad)
+
+
+def _part_of(fused: nn.Linear, index: int) -> nn.Linear:
+    """A layer of its own with a copy of one third of a fused layer's rows."""
+    rows = fused.out_features // 3
+    third = slice(index * rows, (index + 1) * rows)
+    with torch.device("meta"):
+        part = nn.Linear(fused.in_features, rows, bias=fused.bias is not None)
+    part.weight = nn.Parameter(fused.weight.detach()[third].clone(), requires_grad=fused.weight.requires_grad)
+    if fused.bias is not None:
+        part.bias = nn.Parameter(fused.bias.detach()[third].clone(), requires_grad=fused.bias.requires_grad)
+    return part

@@ -1,22 +1,28 @@
-"""The parts of a run put together: method, backbone, adapted module and what it counts."""
+"""A method put on a backbone: the parts of a run, what they count, and which methods suit the backbone at all."""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed
+from petlbench.core.entry import Entry
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.backbone import Backbone, set_attention_kernel
-from petlbench.models.method import Adapted, FrozenFeatures, Method
-from petlbench.models.registry import build_backbone
+from petlbench.models.method import Adapted, FrozenFeatures, Method, load_method
+from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from petlbench.results.result import Parameters
 
-__all__ = ["Assembled", "assemble", "count_parameters"]
+__all__ = ["Assembled", "Compatibility", "assemble", "check_compatibility", "count_parameters"]
+
+_META = torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -95,3 +101,41 @@ def count_parameters(assembled: Assembled) -> Parameters:
     return Parameters(
         learnable=learnable, total=total, ratio=learnable / total, ratio_published=learnable / published_total
     )
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """A method in its default settings on a backbone: the reason why it cannot adapt it, or what is learned."""
+
+    entry: Entry
+    reason: str | None
+    parameters: Parameters | None
+
+
+def check_compatibility(
+    catalog: Catalog, backbone: str, image_size: int | None, num_classes: int
+) -> Iterator[Compatibility]:
+    """Whether each method can adapt a backbone, tried on device ``meta``: nothing is loaded and nothing allocated.
+
+    Methods come in alphabetical order.
+
+    Args:
+        catalog: The catalogues.
+        backbone: timm's name.
+        image_size: Height and width in pixels; None for the size that the weights were trained at.
+        num_classes: Number of classes C.
+
+    Raises:
+        InputError: When the backbone is unknown or cannot be adapted at all.
+    """
+    info = probe_backbone(resolve_backbone(backbone), image_size)
+    plain = build_backbone(info.name, info.image_size, "none", _META).module
+    for entry in catalog.entries("method").values():
+        method = load_method(entry).from_settings({})
+        if reason := method.refuse(info):
+            yield Compatibility(entry, reason, None)
+            continue
+        own = Backbone(info, copy.deepcopy(plain))
+        with _META:
+            adapted = method.adapt(own, num_classes)
+        yield Compatibility(entry, None, count_parameters(Assembled(method, own, adapted, None, num_classes, "")))

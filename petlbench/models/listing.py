@@ -23,11 +23,7 @@ __all__ = [
 
 
 class Names(list[str]):
-    """Names in a catalogue, in alphabetical order; `to_dataframe` has what is known of each.
-
-    Args:
-        rows: One a name, each with ``name`` and ``title``.
-    """
+    """Names in a catalogue, in alphabetical order; `to_dataframe` has the row of each."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(row["name"] for row in rows)
@@ -66,11 +62,7 @@ def list_metrics(catalog: Folders = ()) -> Names:
 
 
 def list_backbones(pattern: str = "") -> Names:
-    """The names of the backbones that can be adapted: timm's vision transformers, and the one that travels along.
-
-    Args:
-        pattern: Text that a name has to hold, or a pattern with ``*``.
-    """
+    """The names of the backbones that can be adapted which hold a text, or match a pattern with ``*``."""
     from petlbench.models.registry import list_vision_transformers
 
     return Names([{"name": name, "title": name} for name in list_vision_transformers(pattern)])
@@ -78,5 +70,6 @@ def list_backbones(pattern: str = "") -> Names:
 
 def _listed(kind: Kind, catalog: Folders) -> Names:
     entries = catalog_of(catalog).entries(kind).values()
-    rows = [{"name": e.name, "title": e.title, "file": str(e.file), **e.card} for e in entries]
-    return Names([{**row, "name": entry.name} for row, entry in zip(rows, entries, strict=True)])
+    return Names(
+        [{"name": e.name, "title": e.title, "file": str(e.file)} | dict(e.card) | {"name": e.name} for e in entries]
+    )

@@ -8,16 +8,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig
+from petlbench.core.config import RunConfig, validate_settings
 from petlbench.core.entry import Entry, MethodCard
-from petlbench.core.validation import validate_settings
+from petlbench.core.errors import InputError
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
 
@@ -71,12 +73,7 @@ class TrainingDefaults:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How one image is shown to a module.
-
-    Args:
-        size: Height and width in pixels.
-        augment: Whether the training split's images are augmented.
-    """
+    """How one image is shown to a module: height and width in pixels, and whether it is augmented in training."""
 
     size: int
     augment: bool = True
@@ -117,12 +114,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every adapted module takes.
-
-    Args:
-        views: Images by view name, each (B, 3, H, W).
-        features: Frozen features by name, each (B, ...) as the method's `FeatureSpec` says.
-    """
+    """What every adapted module takes: images by view, each (B, 3, H, W), and frozen features, each (B, ...)."""
 
     views: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
@@ -158,12 +150,7 @@ class Companion(Protocol):
         ...
 
     def after_step(self, step: int, steps: int) -> None:
-        """Act behind an optimiser step, while its gradients are still there.
-
-        Args:
-            step: Steps taken so far, from 1.
-            steps: Steps of the whole training.
-        """
+        """Act behind optimiser step ``step`` (from 1) of ``steps``, while its gradients are still there."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -207,6 +194,26 @@ class Adapted:
         """What a run keeps: the learnable parameters and the buffers that were chosen from the data."""
         chosen = {name: tensor for name, tensor in self.module.named_buffers() if name in self.chosen}
         return {**self.parameters(), **chosen}
+
+    def load(self, file: Path, owner: str, hint: str) -> None:
+        """Put back what a safetensors file keeps of it.
+
+        Args:
+            file: The file.
+            owner: What learns such tensors, for the error.
+            hint: The next step where it does not.
+
+        Raises:
+            InputError: When the file holds other tensors (kind ``bad_weights``).
+        """
+        stored, own = load_file(file), self.kept()
+        if {name: tensor.shape for name, tensor in stored.items()} != {n: t.shape for n, t in own.items()}:
+            names = sorted(set(stored) ^ set(own)) or ["tensors of another shape"]
+            message = f"{file} is not what {owner} learns: {', '.join(names[:3])}"
+            raise InputError(message, hint=hint, kind="bad_weights")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(stored[name])
 
     def freeze_the_rest(self) -> None:
         """Let gradients reach the learnable parameters and nothing else.
@@ -289,12 +296,7 @@ class Method(ABC, Generic[S]):
 
 
 class Classifier(nn.Module):
-    """A backbone that reads the fine view, with a new head: what most methods adapt.
-
-    Args:
-        backbone: The backbone; its module is a child, so that its parameters can be named.
-        num_classes: Number of classes C.
-    """
+    """A backbone that reads the fine view, as the child ``backbone``, with a new ``head``: what most methods adapt."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__()

@@ -34,12 +34,7 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def petlbench_micro(pretrained: bool = False, **settings: Any) -> VisionTransformer:
-    """Build the backbone: 6 blocks of width 192 with 3 heads, patches of 16 pixels.
-
-    Args:
-        pretrained: Whether to read the weights that travel with the package.
-        settings: Whatever else timm's vision transformer takes.
-    """
+    """The backbone: 6 blocks of width 192 with 3 heads, patches of 16 pixels; settings are those of timm's ViT."""
     own = {"img_size": 128, "patch_size": 16, "embed_dim": 192, "depth": 6, "num_heads": 3}
     model: VisionTransformer = build_model_with_cfg(
         VisionTransformer, "petlbench_micro", pretrained, **(own | settings)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["LOWER", "PROMOTED", "SET_TYPE", "autocast", "autocast_type", "meta_stands_for"]
 
@@ -78,12 +79,7 @@ _rules: ContextVar[_Rules | None] = ContextVar("_rules", default=None)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The mixed-precision context of a forward pass.
-
-    Args:
-        device: Where the step computes; on ``meta`` the rules of `meta_stands_for` are applied.
-        precision: ``fp32`` (no context), ``bf16`` or ``fp16``.
-    """
+    """The context of a forward pass in ``fp32`` (none), ``bf16`` or ``fp16``; on ``meta`` as `meta_stands_for` says."""
     if precision == "fp32":
         return nullcontext()
     if device.type == "meta":
@@ -151,15 +147,16 @@ def _kernel(name: str, operation: Any) -> Callable[..., Any]:
 
 
 def _apply(rules: _Rules, name: str, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    cast: Callable[[Tensor], Tensor] = _to_float32
+    cast: Callable[[Tensor], Tensor] = Tensor.float
     if name in LOWER:
         cast = rules.lowered
     elif name in SET_TYPE and rules.device == "cuda":
         return _with_type_set(operation, args, kwargs)
     elif name in PROMOTED:
-        wide = torch.float32 in {tensor.dtype for tensor in _eligible(args)}
-        cast = _to_float32 if wide else rules.lowered
-    return operation(*_mapped(cast, args), **{key: _mapped(cast, value) for key, value in kwargs.items()})
+        wide = any(value.dtype == torch.float32 for value in tree_leaves(args) if _is_eligible(value))
+        cast = Tensor.float if wide else rules.lowered
+    args, kwargs = tree_map(lambda value: cast(value) if _is_eligible(value) else value, (args, kwargs))
+    return operation(*args, **kwargs)
 
 
 def _with_type_set(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -176,26 +173,7 @@ def _with_type_set(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     return operation(**(named | {"dtype": torch.float32}))
 
 
-def _to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float()
-
-
-def _mapped(cast: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a cast to every tensor of an argument that autocast concerns: floating, not float64, and on ``meta``."""
-    if isinstance(value, Tensor):
-        return cast(value) if _is_eligible(value) else value
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(cast, item) for item in value)
-    return value
-
-
-def _is_eligible(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dtype != torch.float64 and tensor.device.type == "meta"
-
-
-def _eligible(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor) and _is_eligible(value):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _eligible(item)
+def _is_eligible(value: Any) -> bool:
+    """Whether autocast concerns an argument: a tensor that is floating, not float64, and on ``meta``."""
+    is_tensor = isinstance(value, Tensor) and value.device.type == "meta"
+    return is_tensor and value.is_floating_point() and value.dtype != torch.float64

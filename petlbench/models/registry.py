@@ -15,7 +15,7 @@ from torch import nn
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import DEFAULT_BACKBONE
 from petlbench.models import micro  # noqa: F401 - tells timm of it
-from petlbench.models.backbone import Backbone
+from petlbench.models.backbone import Backbone, named_blocks
 from petlbench.models.info import BackboneInfo, LinearShape
 
 __all__ = ["build_backbone", "describe_module", "list_vision_transformers", "probe_backbone", "resolve_backbone"]
@@ -131,7 +131,8 @@ def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg) -> Backbon
     Raises:
         InputError: When it is no vision transformer that can be adapted.
     """
-    model, blocks, capabilities = cast("Any", module), _blocks(module), _capabilities(module)
+    model, capabilities = cast("Any", module), _capabilities(module)
+    blocks = [block for _, block in named_blocks(module)]
     if "blocks" not in capabilities:
         raise _not_a_vit(name)
     layers = [next(layer for layer in block.modules() if isinstance(layer, nn.Linear)) for block in blocks]
@@ -168,17 +169,8 @@ def _linears(module: nn.Module, name: str) -> dict[str, tuple[LinearShape, ...]]
     return linears
 
 
-def _blocks(model: Any) -> list[Any]:
-    """The blocks of a column of them, or of Swin's stages; none where they are arranged in another way."""
-    if isinstance(getattr(model, "blocks", None), nn.ModuleList | nn.Sequential):
-        return list(model.blocks)
-    if isinstance(model, swin_transformer.SwinTransformer):
-        return [block for stage in cast("Any", model.layers) for block in stage.blocks]
-    return []
-
-
 def _capabilities(model: Any) -> frozenset[str]:
-    blocks = _blocks(model)
+    blocks = [block for _, block in named_blocks(model)]
     usable = blocks and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
     if not usable or not _cuts_patches(model):
         return frozenset()

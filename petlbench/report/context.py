@@ -16,10 +16,9 @@ from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell, Row
 from petlbench.report.spec import ReportCard, Variant
-from petlbench.results.planned import PlannedRuns, reason_of
 from petlbench.results.stored import Stored
-from petlbench.results.table import searches
-from petlbench.statistics.pareto import fronts
+from petlbench.results.table import PlannedRuns, reason_of, searches
+from petlbench.statistics.ranks import fronts
 
 if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence

@@ -16,9 +16,9 @@ from petlbench.report.document import Figure, Table
 from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
-from petlbench.results.planned import PlannedRuns, read_reads
+from petlbench.results.journal import read_reads
 from petlbench.results.stored import Stored
-from petlbench.results.table import Results, load_results, load_trials
+from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
 
 __all__ = ["ReportInputs"]
 

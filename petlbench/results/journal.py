@@ -1,4 +1,4 @@
-"""The journal of attempts: one line for whatever a run began, reached or ended, appended and never changed."""
+"""What is appended and never changed: the journal of attempts, and the log of every reading of a test split."""
 
 from __future__ import annotations
 
@@ -6,57 +6,50 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FILE", "Journal", "read_journal"]
+__all__ = ["FILE", "append_line", "read_journal", "read_reads", "write_event"]
 
 FILE = "journal.jsonl"
-
-# How a line begins: behind one that a full disk cut off, the next one stands on the same line.
-_START = '{"time": '
+_READS = "test_reads.jsonl"
 
 
-class Journal:
-    """Appends to the journal of an output folder.
+def write_event(output: Path, event: str, run_id: str, **facts: Any) -> None:
+    """Append to the journal of an output folder that a run has ``started``, ended an ``epoch``, or ``ended``."""
+    what = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "run_id": run_id}
+    append_line(output / FILE, what | facts | {"host": socket.gethostname(), "pid": os.getpid()})
+
+
+def append_line(file: Path, line: dict[str, Any]) -> None:
+    """Append plain values to a file of JSON lines.
 
     Several processes may write at once: a line goes to the file in one piece, and is on the disk before the writer
     goes on.
-
-    Args:
-        output: Folder of the results; exists.
     """
-
-    def __init__(self, output: Path) -> None:
-        self._file = output / FILE
-
-    def write(self, event: str, run_id: str, **facts: Any) -> None:
-        """Append one line.
-
-        Args:
-            event: ``started``, ``epoch`` or ``ended``.
-            run_id: The run.
-            facts: What else is to be known, as plain values.
-        """
-        what = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, "run_id": run_id}
-        line = what | facts | {"host": socket.gethostname(), "pid": os.getpid()}
-        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            os.write(handle, (json.dumps(line) + "\n").encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(handle, (json.dumps(line) + "\n").encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_journal(output: Path) -> list[dict[str, Any]]:
-    """Read the journal of an output folder.
+    """The journal of an output folder, oldest line first; none where there is no journal."""
+    return _lines(output / FILE)
 
-    Returns:
-        Its lines, oldest first; none where there is no journal. What a full disk cut off is left out.
-    """
-    try:
-        lines = (output / FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    whole = (_START + line.rpartition(_START)[2] for line in lines if line.endswith("}"))
-    return [json.loads(line) for line in whole]
+
+def read_reads(output: Path) -> list[dict[str, Any]]:
+    """The log of every reading of a test split: dataset, digest of the split, run id and time."""
+    return _lines(output / _READS)
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; behind one that a full disk cut off, the next one stands on the same line."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        with suppress(ValueError):
+            lines.append(json.loads(line[line.rfind('{"') :]))
+    return lines

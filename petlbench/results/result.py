@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,9 +35,6 @@ SCHEMA = 1
 FILE = "result.json"
 
 Status = Literal["finished", "failed", "oom", "interrupted", "pruned", "timeout", "unsupported"]
-
-# One function per old schema, each lifting a stored document to the next one.
-_UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 class _Part(BaseModel):
@@ -132,15 +129,16 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def read_result(folder: Path) -> Result:
-    """Read a stored result, lifting an older schema to this one.
+    """Read a stored result.
 
     Raises:
         InputError: When there is none, or it is newer than this petlbench or damaged.
     """
     file = folder / FILE
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        return Result.model_validate(_upgraded(document, file))
+        document = json.loads(file.read_bytes())
+        if (schema := document.get("schema", 0)) <= SCHEMA:
+            return Result.model_validate(document)
     except FileNotFoundError as error:
         raise InputError(
             f"there is no result in {folder}",
@@ -151,31 +149,17 @@ def read_result(folder: Path) -> Result:
         raise InputError(
             f"{file} is damaged: {str(error).splitlines()[0]}", hint="remove it and run again", kind="bad_result"
         ) from error
+    message = f"{file} was written by a newer petlbench (schema {schema})"
+    raise InputError(message, hint="update petlbench", kind="bad_result")
 
 
 def iter_results(output: Path, method: str = "*") -> Iterator[Result]:
-    """Yield every readable result below an output folder, in the order of their names.
-
-    Args:
-        output: Folder of all results.
-        method: Name of the method whose results are wanted; ``*`` for all.
-    """
+    """Yield every readable result below an output folder, in the order of their names."""
     for file in sorted(output.glob(f"{method}-*/{FILE}")):
         try:
             yield read_result(file.parent)
         except InputError:
             continue
-
-
-def _upgraded(document: dict[str, Any], file: Path) -> dict[str, Any]:
-    schema = int(document.get("schema", 0))
-    if schema > SCHEMA:
-        raise InputError(
-            f"{file} was written by a newer petlbench (schema {schema})", hint="update petlbench", kind="bad_result"
-        )
-    for old in range(schema, SCHEMA):
-        document = _UPGRADES[old](document)
-    return document
 
 
 @dataclass(frozen=True)

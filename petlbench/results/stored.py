@@ -1,18 +1,34 @@
-"""One stored result, as plain values by the names that tables have for them."""
+"""Stored results and predictions as plain values, by the names that tables have for them and for datasets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
-from petlbench.results.names import dataset_names
-from petlbench.results.predictions import Predictions, read_predictions
+import numpy as np
+from numpy.typing import NDArray
+
+from petlbench.core.errors import InputError
 from petlbench.results.result import Result
 
-__all__ = ["ALIKE", "GROUPS", "Stored", "final_metrics", "flat"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "ALIKE",
+    "GROUPS",
+    "Predictions",
+    "Stored",
+    "compare_results",
+    "dataset_names",
+    "final_metrics",
+    "flat",
+    "read_frame",
+    "read_predictions",
+]
 
 ALIKE = (
     "backbone",
@@ -34,9 +50,33 @@ ALIKE = (
 GROUPS = {"training": "training", "method": "method_settings", "dataset": "dataset_settings"}
 """Groups of a config by the names that users give them."""
 
+_COMPARED = ("status", "config", "data", "preprocessing", "digests", "environment", "parameters", "metrics", "memory")
 _MEMORY = ("allocated", "reserved", "process")
 # Runs of one cell differ in these: they are what its spread is over.
 _REPEATS = ("seed", "split", "split_seed")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The logits of one split's images.
+
+    Args:
+        image_ids: Names of the images, (N,).
+        groups: The group (the patient) of each image, or None, (N,).
+        labels: True classes, (N,).
+        logits: Scores before the softmax, (N, C).
+    """
+
+    image_ids: Sequence[str]
+    groups: Sequence[str | None]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+    @property
+    def units(self) -> list[str]:
+        """The name of what is drawn with each image: its group, or itself."""
+        pairs = zip(self.image_ids, self.groups, strict=True)
+        return [f"image {image}" if group is None else f"group {group}" for image, group in pairs]
 
 
 @dataclass(frozen=True)
@@ -81,7 +121,7 @@ class Stored:
 
     @cached_property
     def dataset(self) -> str:
-        """Name of the dataset, as of `petlbench.results.names.dataset_names`."""
+        """Name of the dataset, as of `dataset_names`."""
         path = str(self.config["dataset"])
         return self.name or dataset_names([path])[path]
 
@@ -155,12 +195,74 @@ class Stored:
         return float(self.document["timing"].get(name) or 0.0)
 
 
+def read_predictions(file: Path, split: str = "test") -> Predictions | None:
+    """Read the predictions that a run has kept.
+
+    Args:
+        file: The run's ``predictions.parquet``.
+        split: ``test``, ``val`` or ``external``.
+
+    Returns:
+        The images of the split; None where there is no file, or none of the split's images in it.
+
+    Raises:
+        InputError: When the file is damaged.
+    """
+    table = _read(file, filters=[("split", "=", split)])
+    if table is None or not table.num_rows:
+        return None
+    values = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        table["image_id"].to_pylist(),
+        table["group"].to_pylist(),
+        table["label"].to_numpy(),
+        values.reshape(table.num_rows, -1),
+    )
+
+
+def read_frame(file: Path) -> pd.DataFrame | None:
+    """Read all that ``predictions.parquet`` holds: a row each image, with its split; None where there is no file.
+
+    Raises:
+        InputError: When the file is damaged.
+    """
+    table = _read(file)
+    frame: pd.DataFrame | None = None if table is None else table.to_pandas()
+    return frame
+
+
+def _read(file: Path, **options: Any) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file, **options)
+    except FileNotFoundError:
+        return None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"{file} is damaged: {str(error).splitlines()[0]}", hint="run again with --rerun", kind="bad_result"
+        ) from error
+
+
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """What nested mappings hold, by their keys joined by dots."""
     leaves: dict[str, Any] = {}
     for name, value in values.items():
         leaves |= flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
     return leaves
+
+
+def compare_results(first: Result, second: Result) -> dict[str, tuple[Any, Any]]:
+    """In what two results differ: what they are runs of, what they depend on, where they ran, and what came out.
+
+    Returns:
+        The two values, None where one is absent, by their place in ``result.json`` with dots between the levels.
+    """
+    documents = [result.document() for result in (first, second)]
+    left, right = (flat({name: document[name] for name in _COMPARED}) for document in documents)
+    pairs = {name: (left.get(name), right.get(name)) for name in [*left, *right]}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def final_metrics(result: Result) -> dict[str, float]:
@@ -181,3 +283,43 @@ def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     yield from ((f"inference_memory_{name}", (inference.get("memory") or {}).get(name)) for name in _MEMORY)
     yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
     yield from ((f"seconds_{name}", value) for name, value in document["timing"].items())
+
+
+def dataset_names(datasets: Iterable[str]) -> dict[str, str]:
+    """Names of the datasets of one table: the catalogue's, or that of the folder or file without its ending.
+
+    Datasets that would be called alike have the names of their folders in front, so many of them as tell them apart:
+    ``a/images`` and ``b/images``. A path that is the end of another one means the same dataset.
+    """
+    alike: dict[str, dict[str, tuple[str, ...]]] = {}
+    for dataset in datasets:
+        alike.setdefault(_short_name(dataset), {})[dataset] = _folders(dataset)
+    return {dataset: name for short, members in alike.items() for dataset, name in _apart(short, members).items()}
+
+
+def _apart(short: str, members: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    whole = {
+        folders: max((other for other in members.values() if _ends_with(other, folders)), key=len)
+        for folders in members.values()
+    }
+    distinct = set(whole.values())
+    names = {}
+    for dataset, folders in members.items():
+        path, depth = whole[folders], 0
+        while any(other != path and _ends_with(other, path[len(path) - depth :]) for other in distinct):
+            depth += 1
+        names[dataset] = "/".join([*path[len(path) - depth :], short])
+    return names
+
+
+def _ends_with(folders: tuple[str, ...], end: tuple[str, ...]) -> bool:
+    return folders[len(folders) - len(end) :] == end if len(end) <= len(folders) else False
+
+
+def _folders(dataset: str) -> tuple[str, ...]:
+    # An absolute path begins with an empty part, so that it is the end of no other.
+    return tuple(part.strip("/") for part in PurePath(dataset).parts[:-1] if part not in (".", "..", "~"))
+
+
+def _short_name(dataset: str) -> str:
+    return dataset.rstrip("/").rpartition("/")[2].partition(".")[0] or dataset

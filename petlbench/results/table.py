@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,18 +14,32 @@ from pydantic_core import from_json  # three times as fast as json
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE, References
-from petlbench.results.names import dataset_names
-from petlbench.results.planned import PlannedRuns, planned_runs, read_studies
-from petlbench.results.predictions import read_frame
 from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
-from petlbench.results.stored import ALIKE, Stored
+from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Repeats", "Results", "Spread", "load_results", "load_trials", "mean_curve", "searches", "with_scores"]
+__all__ = [
+    "STUDY_SCHEMA",
+    "PlannedRuns",
+    "Repeats",
+    "Results",
+    "Spread",
+    "load_results",
+    "load_trials",
+    "mean_curve",
+    "read_study",
+    "reason_of",
+    "searches",
+    "with_scores",
+]
+
+STUDY_SCHEMA = 1
+"""The version of a study's file."""
 
 Level = Literal["run", "cell", "epoch", "image"]
+_REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +100,25 @@ class Repeats:
 
 
 @dataclass(frozen=True)
+class PlannedRuns:
+    """The runs that studies consist of, and what became of them where no result says so.
+
+    Args:
+        runs: Ids of all runs.
+        reasons: Why there is no result, by method, dataset and seed.
+        methods: Methods in the order of the studies.
+        datasets: Datasets in that order.
+        seeds: Number of seeds; None where no study is known.
+    """
+
+    runs: frozenset[str] = frozenset()
+    reasons: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
 class Results:
     """Results that one table shows, with PPE and PME as all of them together give them.
 
@@ -100,12 +134,7 @@ class Results:
 
     @classmethod
     def of(cls, runs: Iterable[Stored], studies: Sequence[Mapping[str, Any]] = ()) -> Results:
-        """Give results their scores, and their datasets names that differ.
-
-        Args:
-            runs: The results as they are stored.
-            studies: Documents of studies.
-        """
+        """Give results their scores, and their datasets names that differ."""
         stored = list(runs)
         references = References(run.document for run in stored)
         datasets = [str(run.config["dataset"]) for run in stored]
@@ -179,6 +208,65 @@ def load_trials(output: Path) -> Results:
     return Results.of(_read(folder) if folder.is_dir() else ())
 
 
+def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
+    """Read the files of studies.
+
+    Args:
+        output: Folder of all results.
+        name: Name of one study, which takes in those that begin with it and a dot; None for all.
+
+    Raises:
+        InputError: When there is no such study, or a file is damaged.
+    """
+    files = sorted((output / "studies").glob("*.json"))
+    matching = [file for file in files if name is None or file.stem == name or file.stem.startswith(f"{name}.")]
+    if name is not None and not matching:
+        names = ", ".join(file.stem for file in files) or "none"
+        raise InputError(
+            f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {names}", kind="unknown_study"
+        )
+    return [read_study(file) for file in matching]
+
+
+def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
+    """Sum up the files of studies."""
+    runs = [run for study in studies for run in study.get("runs", [])]
+    return PlannedRuns(
+        frozenset(run["run_id"] for run in runs if run.get("run_id")),
+        {(run["method"], names[run["dataset"]], int(run["seed"])): _reason(run) for run in runs},
+        tuple(dict.fromkeys(method for study in studies for method in study.get("methods", []))),
+        tuple(dict.fromkeys(names[dataset] for study in studies for dataset in study.get("datasets", []))),
+        max((len(study.get("seeds", [])) for study in studies), default=None) or None,
+    )
+
+
+def reason_of(status: str | None, message: str = "") -> str:
+    """Why there is no figure, in words."""
+    word = _REASONS.get(status, str(status))
+    return f"{word}: {message}" if message and status is not None else word
+
+
+def _reason(run: Mapping[str, Any]) -> str:
+    error = run.get("error") or ""
+    return reason_of(run.get("status"), error.get("message", "") if isinstance(error, Mapping) else str(error))
+
+
+def read_study(file: Path) -> dict[str, Any]:
+    """Return the document of a study: ``name``, ``kind``, ``created``, ``methods``, ``datasets``, ``seeds``, ``runs``.
+
+    Raises:
+        InputError: When it is damaged or newer than this petlbench.
+    """
+    try:
+        document: dict[str, Any] = json.loads(file.read_bytes())
+    except ValueError as error:
+        hint = "remove it and give the command that made it again; no run is lost"
+        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_study") from error
+    if document.get("schema", 0) > STUDY_SCHEMA:
+        raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
+    return document
+
+
 def mean_curve(
     curves: Iterable[Iterable[Mapping[str, Any]]], figure: str, factor: float = 1
 ) -> dict[int, tuple[float, float, float]]:
@@ -207,10 +295,6 @@ def searches(trials: Iterable[Stored]) -> dict[tuple[str, str], list[Stored]]:
 
 def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
     """Weigh results by what stands beside them now; what they were stored with is of the time when their runs ended.
-
-    Args:
-        results: Finished results, or others, which have no scores.
-        output: Folder of all results, in which the runs of ``full`` lie.
 
     Returns:
         The same results with the PPE and PME that every table shows.

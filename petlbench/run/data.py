@@ -9,10 +9,9 @@ import pandas as pd
 
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, open_dataset
-from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageStore
 from petlbench.data.manifest import manifest_of
-from petlbench.data.reading import map_images, refusal
-from petlbench.data.record import SPLITS, Split
+from petlbench.data.record import SPLITS, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext
 from petlbench.run.resolve import ResolvedRun
@@ -52,10 +51,6 @@ class RunData:
 def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
     """The dataset of a run.
 
-    Args:
-        run: The run.
-        context: Where it reads.
-
     Raises:
         InputError: When its images are not there, or no run can train on them; the error says why.
     """
@@ -68,18 +63,16 @@ def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
 def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> RunData:
     """Split a run's dataset, and read every image once: to be sure of it, to hash it, and to keep it.
 
-    Args:
-        run: The run.
-        context: Where it reads, and who is told.
-        images: The images of its dataset, and what is kept of them.
-
     Raises:
         InputError: When the split is wrong, or an image cannot be read and is not to be skipped.
     """
     scheme = SplitScheme.parse(run.config.split)
 
     def split(dataset: Dataset) -> list[Split]:
-        _check_classes(dataset)
+        for name, members in dataset.by_class().items():
+            if not members:
+                message = f"class '{name}' of {dataset.name} has no image left"
+                raise InputError(message, hint="mend its images, or take the class out", kind="class_too_small")
         seed, strata = run.config.split_seed, dataset.task.strata
         return assign_splits(dataset.records, scheme, seed, classes=dataset.classes, strata=strata)
 
@@ -88,11 +81,6 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
 
 def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) -> RunData | None:
     """Open a run's external test set, all of whose images are its test split, and read every image once.
-
-    Args:
-        run: The run.
-        context: Where it reads, and who is told.
-        trained: The dataset that the run learns from; its order of the classes is kept.
 
     Returns:
         All images of the external test set, as a test split; None where the run has none.
@@ -142,21 +130,6 @@ def _read_all(
     return RunData(dataset, indices, manifest, skipped, images.part(dataset))
 
 
-def _check_classes(dataset: Dataset) -> None:
-    empty = next((name for name, images in dataset.by_class().items() if not images), None)
-    if empty is not None:
-        raise InputError(
-            f"class '{empty}' of {dataset.name} has no image left",
-            hint="mend its images, or take the class out",
-            kind="class_too_small",
-        )
-
-
 def shared_images(external: RunData, trained: RunData) -> int:
-    """Count the external images that are, byte for byte, among those of the run's own dataset.
-
-    Args:
-        external: The external test set.
-        trained: The dataset that the run learns from.
-    """
+    """Count the external images that are, byte for byte, among those of the run's own dataset."""
     return int(external.manifest["sha256"].isin(trained.manifest["sha256"]).sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from petlbench.core.config import derive_seed
-from petlbench.core.environment import describe_environment
+from petlbench.core.environment import choose_device, describe_environment, make_repeatable
 from petlbench.core.errors import InputError
-from petlbench.core.files import check_writable
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import ImageLoader
+from petlbench.core.files import check_writable, write_tensors
+from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
 from petlbench.data.views import View, by_split
@@ -29,21 +28,26 @@ from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.results.folder import RunFolder
-from petlbench.results.journal import Journal
-from petlbench.results.result import FILE, Inference, Result, read_result, write_result
+from petlbench.results.journal import write_event
+from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
-from petlbench.run.artifacts import ARTIFACTS, write_learned, write_predictions
 from petlbench.run.data import RunData, load_external_data, load_run_data, opened_dataset
-from petlbench.run.device import choose_device, make_repeatable
-from petlbench.run.digests import differences, identify
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
-from petlbench.run.record import describe_data, describe_intervals, describe_memory
+from petlbench.run.record import (
+    ARTIFACTS,
+    describe_data,
+    describe_intervals,
+    describe_memory,
+    differences,
+    identify,
+    write_predictions,
+)
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
 from petlbench.training.loss import Loss
@@ -56,10 +60,6 @@ __all__ = ["execute"]
 def execute(run: ResolvedRun, context: RunContext) -> Result:
     """Carry out one run, or return its result where it is finished already.
 
-    Args:
-        run: The run.
-        context: Where it reads and writes, and who is told what goes on.
-
     Returns:
         The result: finished, or saying why not (``failed``, ``oom``, ``interrupted``).
 
@@ -70,12 +70,12 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     config, options = run.config, context.options
     check_writable(options.output)
     tracker = open_tracker(options.tracking_uri, output=options.output)
-    metrics = load_metrics(context.catalog)
     make_repeatable(config.threads)
     device, started = choose_device(config.device), time.perf_counter()
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
     dataset = opened_dataset(run, context)
+    metrics = load_metrics(context.catalog, dataset.task.metrics)
     if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
         images = ImageStore(dataset)
     else:
@@ -108,9 +108,9 @@ def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: Memo
 
 def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> Result | None:
     """Return the finished result of this run, if it still stands for it."""
-    if options.rerun or not _is_finished(folder):
+    result = None if options.rerun else folder.result()
+    if result is None or result.status != "finished":
         return None
-    result = read_result(folder.final)
     changed = differences(result.digests, digests)
     if changed and not options.accept:
         raise InputError(
@@ -123,7 +123,7 @@ def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> 
 
 
 def _is_finished(folder: RunFolder) -> bool:
-    return (folder.final / FILE).exists() and read_result(folder.final).status == "finished"
+    return (result := folder.result()) is not None and result.status == "finished"
 
 
 @dataclass
@@ -177,32 +177,33 @@ class _Run:
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds of a block that ends well to a phase."""
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
     def _store_images(self) -> None:
         """Put the images on the disk, where the run keeps them there."""
-        if self.options.cache_images != "disk":
-            return
-        began = time.perf_counter()
-        fill_disk(self.data.images, self.data.indices, self.options.cache, self.options.workers, self.progress)
-        self.seconds["store_images"] = time.perf_counter() - began
+        if self.options.cache_images == "disk":
+            with self._timed("store_images"):
+                fill_disk(self.data.images, self.data.indices, self.options.cache, self.options.workers, self.progress)
 
     def _preload(self, source: FeatureSource | None, data: RunData) -> None:
         """Compute the frozen features of all images once, where the run wants that."""
-        if not isinstance(source, CachedFeatures):
-            return
-        began = time.perf_counter()
-        preload(source, data, self.views, meter=self.meter, context=self.context)
-        self.seconds["preload"] += time.perf_counter() - began
+        if isinstance(source, CachedFeatures):
+            with self._timed("preload"):
+                preload(source, data, self.views, meter=self.meter, context=self.context)
 
     def _prepare(self) -> None:
         """Let the method choose from the training images what it learns, where it does."""
         prepare = self.assembled.adapted.prepare
         if prepare is None:
             return
-        began = time.perf_counter()
         self.progress.phase("choosing what is learned", len(self.data.indices["train"]))
-        with self.meter.phase("prepare", (self.assembled.adapted.module,)):
+        with self._timed("prepare"), self.meter.phase("prepare", (self.assembled.adapted.module,)):
             prepare(self._shown_once())
-        self.seconds["prepare"] = time.perf_counter() - began
 
     def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
@@ -224,6 +225,7 @@ class _Run:
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
+            selection=self.data.dataset.task.selection,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -254,15 +256,14 @@ class _Run:
 
     def _test(self, predictor: Predictor) -> Ending:
         """Read the test split, once and where it is revealed, with the epoch that validation chose."""
-        began = time.perf_counter()
-        with torch.no_grad():
-            for name, tensor in self.assembled.adapted.kept().items():
-                tensor.copy_(self.selected.learned[name])
-        self.progress.phase("validation", len(self.data.indices["val"]))
-        outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
-        if self.options.reveal_test:
-            outputs |= self._read_tests(predictor)
-        self.seconds["evaluate"] += time.perf_counter() - began
+        with self._timed("evaluate"):
+            with torch.no_grad():
+                for name, tensor in self.assembled.adapted.kept().items():
+                    tensor.copy_(self.selected.learned[name])
+            self.progress.phase("validation", len(self.data.indices["val"]))
+            outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
+            if self.options.reveal_test:
+                outputs |= self._read_tests(predictor)
         return Ending("finished", outputs=outputs)
 
     def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
@@ -286,14 +287,11 @@ class _Run:
 
     def _measure_inference(self) -> Inference:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
-        began = time.perf_counter()
         self.progress.phase("measuring prediction", 1)
         source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
-        predictor = self._predictor(source)
         sizes = {name: view.size for name, view in self.views.items()}
-        measured = measure_inference(predictor, sizes, self.config.training.batch_size, self.meter)
-        self.seconds["inference"] = time.perf_counter() - began
-        return measured
+        with self._timed("inference"):
+            return measure_inference(self._predictor(source), sizes, self.config.training.batch_size, self.meter)
 
     def _record(self, ending: Ending) -> Result:
         """Write the result as a whole and tell the tracker.
@@ -304,7 +302,7 @@ class _Run:
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
-            write_learned(draft / ARTIFACTS["learned"], self.selected.learned, self.config.run_id)
+            write_tensors(draft / ARTIFACTS["learned"], self.selected.learned, {"run_id": self.config.run_id})
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
@@ -312,7 +310,7 @@ class _Run:
         if not ending.resumable:
             self.folder.clear()
         with suppress(OSError):  # the result stands, whether or not a full disk takes this line
-            self._journal.write("ended", self.config.run_id, status=ending.status)
+            write_event(self.options.output, "ended", self.config.run_id, status=ending.status)
         self.tracker.finish(ending.status, final_metrics(result), self.folder.final, curve=result.curve)
         return result
 
@@ -339,15 +337,11 @@ class _Run:
             error=ending.error,
         )
 
-    @property
-    def _journal(self) -> Journal:
-        return Journal(self.options.output)
-
     def _begin(self, epochs: int) -> None:
-        self._journal.write("started", self.config.run_id, epoch=epochs)
+        write_event(self.options.output, "started", self.config.run_id, epoch=epochs)
 
     def _report(self, entry: Mapping[str, Any]) -> None:
-        self._journal.write("epoch", self.config.run_id, epoch=entry["epoch"])
+        write_event(self.options.output, "epoch", self.config.run_id, epoch=entry["epoch"])
         self.progress.epoch(entry)
         self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
 

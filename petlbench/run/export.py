@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,22 +66,16 @@ class Exported:
 
     def document(self) -> dict[str, Any]:
         """The export as plain values."""
-        return {
-            "run_id": self.run_id,
-            "folder": str(self.folder),
-            "files": list(self.files),
-            "merged": self.merged,
-            "max_difference": self.max_difference,
-        }
+        return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def export_run(run: Path, to: Path, wanted: str, catalog: Catalog, progress: Progress) -> Exported:
+def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Progress) -> Exported:
     """Write a finished run as files that need no petlbench, and check that they give the same probabilities.
 
     Args:
         run: The run's folder.
         to: The folder to write, whole or not at all; an older export in it is replaced.
-        wanted: One of `FORMATS`; ``all`` leaves timm's file out where the method cannot be merged.
+        which: One of `FORMATS`; ``all`` leaves timm's file out where the method cannot be merged.
         catalog: The catalogues, in which the run's method is found.
         progress: Told what goes on.
 
@@ -91,28 +85,23 @@ def export_run(run: Path, to: Path, wanted: str, catalog: Catalog, progress: Pro
     """
     read_finished(run)
     _check_folder(to)
-    if wanted != "timm":
+    if which != "timm":
         _require_packages()
     progress.phase("build the run's module", 1)
     # Other programs get plain 32-bit numbers, whatever the run computed with.
     restored = restore(run, catalog, device="cpu", precision="fp32")
     reference = _Reference.of(restored)
-    if restored.can_be_merged or wanted == "timm":
+    if restored.can_be_merged or which == "timm":
         restored = restored.merged("timm knows its own layers alone; use --format onnx")
     with _whole_or_absent(to) as draft:
-        difference = _write(draft, restored, wanted, reference, progress)
+        difference = _write(draft, restored, which, reference, progress)
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
     return Exported(restored.result.run_id, to, sizes, restored.is_merged, difference)
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """What a run's own module says of a few random images.
-
-    Args:
-        images: Images by view name, each (B, 3, size, size), from 0 to 1.
-        probabilities: Class probabilities, (B, C).
-    """
+    """What a run's own module says of images by view name, each (B, 3, size, size), from 0 to 1: a row (C,) each."""
 
     images: Mapping[str, Tensor]
     probabilities: Tensor
@@ -127,11 +116,7 @@ class _Reference:
         return cls(images, restored(_normalized(images, views)).softmax(dim=-1))
 
     def difference(self, probabilities: Tensor, name: str) -> float:
-        """Largest difference of the probabilities (B, C) that a written file gives.
-
-        Raises:
-            RunError: When they are not the same.
-        """
+        """Largest difference of the probabilities (B, C) that a written file gives; too large a one is an error."""
         largest = (probabilities - self.probabilities).abs().max().item()
         if not largest < _TOLERANCE:  # a difference that is no number is none to accept
             raise RunError(
@@ -142,25 +127,23 @@ class _Reference:
         return largest
 
 
-def _write(draft: Path, restored: Restored, wanted: str, reference: _Reference, progress: Progress) -> float:
-    """Write the wanted files into a folder and return their largest difference from the reference."""
+def _write(draft: Path, restored: Restored, which: str, reference: _Reference, progress: Progress) -> float:
+    """Write the files into a folder and return their largest difference from the reference."""
     differences, opset, images = [], None, reference.images
-    if restored.is_merged and wanted != "onnx":
+    if restored.is_merged and which != "onnx":
         progress.phase("write timm's file", 1)
         _write_timm(draft / TIMM_FILE, restored)
-        said = _timm_probabilities(draft / TIMM_FILE, restored, images)
-        differences.append(reference.difference(said, TIMM_FILE))
-    if wanted != "timm":
+        differences.append(reference.difference(_timm_probabilities(draft / TIMM_FILE, restored, images), TIMM_FILE))
+    if which != "timm":
         progress.phase("write the ONNX file", 1)
         opset = _write_onnx(draft / ONNX_FILE, restored, images)
-        said = _onnx_probabilities(draft / ONNX_FILE, restored, images)
-        differences.append(reference.difference(said, ONNX_FILE))
+        differences.append(reference.difference(_onnx_probabilities(draft / ONNX_FILE, restored, images), ONNX_FILE))
     (draft / DOCUMENT).write_text(json.dumps(_describe(restored, opset), indent=1) + "\n", encoding="utf-8")
     return max(differences)
 
 
 def _normalized(images: Mapping[str, Tensor], views: Mapping[str, View]) -> dict[str, Tensor]:
-    """Bring images from 0 to 1 to what the module eats."""
+    """Bring images from 0 to 1 to what the module takes."""
     normalized = {}
     for name, view in views.items():
         mean, std = (torch.tensor(part).view(3, 1, 1) for part in (view.normalization.mean, view.normalization.std))
@@ -202,11 +185,7 @@ def _timm_probabilities(file: Path, restored: Restored, images: Mapping[str, Ten
 
 
 class _Graph(nn.Module):
-    """What the ONNX file holds: from images in 0 to 1, one for each view, to logits and probabilities.
-
-    Args:
-        restored: The run.
-    """
+    """What the ONNX file holds: from images in 0 to 1, one for each view, to logits and probabilities."""
 
     def __init__(self, restored: Restored) -> None:
         super().__init__()
@@ -339,11 +318,7 @@ def _describe_view(view: View) -> dict[str, Any]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Check that an export can be written, and replaces nothing but an older one.
-
-    Raises:
-        InputError: When it cannot.
-    """
+    """Check that an export can be written, and replaces nothing but an older one."""
     hint = "name another folder with --to"
     try:
         check_writable(folder.absolute().parent)

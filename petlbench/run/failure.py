@@ -15,8 +15,8 @@ from petlbench.core.errors import PetlbenchError, RunError, Stopped
 from petlbench.core.files import check_writable
 from petlbench.memory.out_of_memory import describe_shortage, is_shortage
 from petlbench.results.folder import RunFolder
-from petlbench.results.journal import Journal
-from petlbench.results.result import FILE, Result, Status, read_result, write_result
+from petlbench.results.journal import write_event
+from petlbench.results.result import Result, Status, write_result
 from petlbench.training.evaluation import Labels, Logits
 
 __all__ = ["Ending", "describe_failure", "record_ending", "shortage_while_building"]
@@ -29,13 +29,6 @@ def record_ending(
 
     A finished result is never replaced. The checkpoint, where there is one, stays for the next attempt.
 
-    Args:
-        config: The run.
-        output: Folder of all results.
-        status: How it ended.
-        error: Kind, message and hint.
-        seconds: How long it took.
-
     Returns:
         The result that stands now: this one, or the finished one.
 
@@ -46,10 +39,8 @@ def record_ending(
     check_writable(output)
     folder = RunFolder(output, config.run_id)
     with folder.locked():
-        if (folder.final / FILE).exists():
-            standing = read_result(folder.final)
-            if standing.status == "finished":
-                return standing
+        if (standing := folder.result()) is not None and standing.status == "finished":
+            return standing
         result = Result(
             run_id=config.run_id,
             status=status,
@@ -62,7 +53,7 @@ def record_ending(
         folder.publish()
         if not folder.checkpoint.exists():
             folder.clear()
-        Journal(output).write("ended", config.run_id, status=status)
+        write_event(output, "ended", config.run_id, status=status)
     return result
 
 
@@ -87,17 +78,14 @@ class Ending:
 
 
 def describe_failure(error: BaseException, config: RunConfig) -> Ending:
-    """Turn whatever stopped a run into an ending that says so.
-
-    Args:
-        error: The exception.
-        config: The run.
-    """
+    """Turn whatever stopped a run into an ending that says so."""
     if isinstance(error, KeyboardInterrupt):
-        told = {"kind": "interrupted", "message": "stopped by the user", "hint": _GOES_ON}
-        return Ending("interrupted", error=told, resumable=True)
+        stop = {"kind": "interrupted", "message": "stopped by the user", "hint": _GOES_ON}
+        return Ending("interrupted", error=stop, resumable=True)
     if isinstance(error, Stopped):
-        return _describe_stop(error)
+        resumable = error.status != "pruned"
+        stop = {"kind": error.status, "message": error.message, "hint": _GOES_ON if resumable else ""}
+        return Ending(cast("Status", error.status), error=stop, resumable=resumable)
     if is_shortage(error):
         return Ending("oom", error=_describe_out_of_memory(error, config))
     if isinstance(error, OSError):
@@ -106,39 +94,28 @@ def describe_failure(error: BaseException, config: RunConfig) -> Ending:
         return Ending("failed", error={"kind": "io", "message": message, "hint": hint}, resumable=True)
     if isinstance(error, PetlbenchError):
         return Ending("failed", error={"kind": error.kind, "message": error.message, "hint": error.hint})
-    told = {
+    fault = {
         "kind": "exception",
         "message": f"{type(error).__name__}: {error}",
         "hint": "the traceback stands in result.json",
         "traceback": "".join(traceback.format_exception(error)),
     }
-    return Ending("failed", error=told)
-
-
-def _describe_stop(error: Stopped) -> Ending:
-    resumable = error.status != "pruned"
-    told = {"kind": error.status, "message": error.message, "hint": _GOES_ON if resumable else ""}
-    return Ending(cast("Status", error.status), error=told, resumable=resumable)
+    return Ending("failed", error=fault)
 
 
 def shortage_while_building(error: BaseException, config: RunConfig) -> RunError:
-    """The error of a run whose backbone alone does not fit; there is nothing yet that a result could be made of.
-
-    Args:
-        error: One that `is_shortage` is true of.
-        config: The run.
-    """
-    told = _describe_out_of_memory(error, config)
-    message = told["message"].replace("out of memory", f"out of memory while building {config.backbone}", 1)
-    return RunError(message, hint=told["hint"], kind="oom")
+    """The error of a run whose backbone alone does not fit; there is nothing yet that a result could be made of."""
+    shortage = _describe_out_of_memory(error, config)
+    message = shortage["message"].replace("out of memory", f"out of memory while building {config.backbone}", 1)
+    return RunError(message, hint=shortage["hint"], kind="oom")
 
 
 def _describe_out_of_memory(error: BaseException, config: RunConfig) -> dict[str, str]:
     shortage = describe_shortage(error)
-    said = (str(error) or type(error).__name__).splitlines()[0]
+    first_line = (str(error) or type(error).__name__).splitlines()[0]
     more = "a smaller --image-size" + (" or --precision bf16" if config.precision == "fp32" else "")
     hint = f"{_memory_command(config, shortage)} names the largest --batch-size that fits; {more} takes less, too"
-    return {"kind": "oom", "message": f"out of memory: {said}", "hint": hint, **shortage}
+    return {"kind": "oom", "message": f"out of memory: {first_line}", "hint": hint, **shortage}
 
 
 def _memory_command(config: RunConfig, shortage: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -16,10 +16,10 @@ from petlbench.core.errors import RunError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
-from petlbench.features.quota import CacheConfig, Purpose, check_quota, enforce_quota
+from petlbench.features.maintenance import CacheConfig, Purpose, check_quota, enforce_quota
 from petlbench.features.store import FeatureStore, plan_tensors
 from petlbench.models.method import TensorSpec
 
@@ -44,12 +44,6 @@ def open_images(
     kind: ImageCache, dataset: Dataset, views: Mapping[Split, Mapping[str, View]], cache: CacheConfig
 ) -> ImageStore:
     """Say what is kept of a dataset's images; nothing is written.
-
-    Args:
-        kind: Where they are kept.
-        dataset: The dataset.
-        views: The views that each split is read in, by name.
-        cache: Where those on the disk lie.
 
     Raises:
         InputError: When the folder on the disk cannot be made.
@@ -78,7 +72,7 @@ class DiskCache:
         self.plan = plan
         self._store: FeatureStore | None = None
         if plan.folder.is_dir():
-            self._open()
+            self.open()
 
     def __contains__(self, digest: object) -> bool:
         """Whether an image is there."""
@@ -86,44 +80,10 @@ class DiskCache:
 
     def find(self, digest: str) -> dict[Form, RGB]:
         """Return an image that is there, in every form, each (side, side, 3)."""
-        return {_form(name): rows[0].numpy() for name, rows in self._open().rows([digest]).items()}
+        return {_form(name): rows[0].numpy() for name, rows in self.open().rows([digest]).items()}
 
-    def fill(
-        self,
-        digests: Sequence[str],
-        make: Callable[[int], Mapping[Form, RGB]],
-        workers: int,
-        on_images: Callable[[int], None],
-    ) -> None:
-        """Keep the images that are not there yet.
-
-        Args:
-            digests: Digests of the images' content.
-            make: Given a position in ``digests``, makes the image in every form.
-            workers: Threads that do so.
-            on_images: Told the number of images as they come.
-
-        Raises:
-            RunError: When the disk is full.
-        """
-
-        def counted(position: int) -> Mapping[Form, RGB]:
-            made = make(position)
-            on_images(1)
-            return made
-
-        def extract(positions: Sequence[int]) -> dict[str, Tensor]:
-            with ThreadPoolExecutor(max(1, workers)) as pool:
-                made = list(pool.map(counted, positions))
-            return {_name(form): torch.from_numpy(np.stack([one[form] for one in made])) for form in made[0]}
-
-        try:
-            self._open().fill(digests, extract, on_images)
-        except RunError as error:
-            hint = f"make room, name another folder with --cache-dir, or {_INSTEAD}; what is there stays valid"
-            raise RunError(error.message, hint=hint, kind=error.kind) from error
-
-    def _open(self) -> FeatureStore:
+    def open(self) -> FeatureStore:
+        """The store, made where it is not there."""
         if self._store is None:
             self._store = self.plan.open()
             # To fill it with nothing is to look at all that it holds.
@@ -143,14 +103,28 @@ class _Part:
     def missing_bytes(self) -> int:
         return self.disk.plan.missing_bytes(self.digests)
 
+    def fill(self, images: ImageStore, workers: int, progress: Progress) -> None:
+        """Keep the images that are not there yet; told is the number of images as they come."""
+
+        def pixels(position: int) -> Mapping[Form, RGB]:
+            forms = images.stored(self.records[position], self.views.values())
+            progress.advance()
+            return forms
+
+        def extract(positions: Sequence[int]) -> dict[str, Tensor]:
+            with ThreadPoolExecutor(max(1, workers)) as pool:
+                rows = list(pool.map(pixels, positions))
+            return {_name(form): torch.from_numpy(np.stack([row[form] for row in rows])) for form in rows[0]}
+
+        try:
+            self.disk.open().fill(self.digests, extract, progress.advance)
+        except RunError as error:
+            hint = f"make room, name another folder with --cache-dir, or {_INSTEAD}; what is there stays valid"
+            raise RunError(error.message, hint=hint, kind=error.kind) from error
+
 
 def check_disk(images: ImageStore, indices: Mapping[Split, Sequence[int]], cache: CacheConfig) -> None:
     """Check that the images that are still missing on the disk fit there; nothing is written.
-
-    Args:
-        images: The run's images, each of which was looked at.
-        indices: Positions in the dataset by split.
-        cache: Where they are kept.
 
     Raises:
         InputError: When they do not fit.
@@ -169,13 +143,6 @@ def fill_disk(
 ) -> None:
     """Keep the run's images on the disk, where it wants that, and no longer in memory.
 
-    Args:
-        images: The run's images, each of which was looked at.
-        indices: Positions in the dataset by split.
-        cache: Where they are kept.
-        workers: Threads that decode.
-        progress: Told what goes on.
-
     Raises:
         RunError: When the disk is full; what is there stays valid.
     """
@@ -185,17 +152,8 @@ def fill_disk(
     enforce_quota(cache, sum(part.missing_bytes() for part in parts))
     progress.phase("storing images", sum(len(part.records) for part in parts))
     for part in parts:
-        _fill(part, images, workers, progress)
+        part.fill(images, workers, progress)
     images.forget()
-
-
-def _fill(part: _Part, images: ImageStore, workers: int, progress: Progress) -> None:
-    part.disk.fill(
-        part.digests,
-        lambda position: images.stored(part.records[position], part.views.values()),
-        workers,
-        progress.advance,
-    )
 
 
 def _parts(images: ImageStore, indices: Mapping[Split, Sequence[int]]) -> list[_Part]:

@@ -86,16 +86,10 @@ def _images(views: Mapping[str, int], count: int, device: torch.device) -> Batch
 def _seconds(predictor: Predictor, batch: Batch) -> float:
     """Median seconds of a pass, after one that warms up."""
     _timed(predictor, batch)
-    began, times = time.perf_counter(), list[float]()
-    while not _enough(len(times), time.perf_counter() - began):
+    began, times = time.perf_counter(), [_timed(predictor, batch)]
+    while len(times) < _MOST and time.perf_counter() - began <= (_SHORT if len(times) >= _FEWEST else _LONG):
         times.append(_timed(predictor, batch))
     return median(times)
-
-
-def _enough(passes: int, spent: float) -> bool:
-    if passes >= _FEWEST:
-        return passes >= _MOST or spent > _SHORT
-    return passes > 0 and spent > _LONG
 
 
 def _timed(predictor: Predictor, batch: Batch) -> float:

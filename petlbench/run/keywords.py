@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from petlbench.core.catalog import Folder, Folders, folders_of, register
+from petlbench.core.catalog import Folder, folders_of, register
 from petlbench.core.entry import MethodCard
 from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError
@@ -21,17 +21,27 @@ if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.models.method import Method
 
-__all__ = ["dataset_names", "resolve_keywords", "sort_options", "with_card"]
+__all__ = ["dataset_names", "resolve_keywords", "sort_options", "take", "with_card"]
+
+T = TypeVar("T")
+
+_TABLES = ("training", "method_settings", "dataset_settings")
 
 
-def sort_options(options: Mapping[str, Any], output: Folder, catalog: Folders) -> tuple[RunOptions, dict[str, Any]]:
-    """What says where runs read and write, apart from what says how they are to be."""
-    defaults = {"data_root": default_data_root(), "cache_dir": default_cache_dir()}
-    names = {each.name for each in fields(RunOptions)} - {"reveal_test", "experiment", "group"}
-    chosen = {name: value for name, value in options.items() if name in names}
-    paths = {name: Path(chosen.get(name, value)) for name, value in defaults.items()}
-    run_options = RunOptions(**{**chosen, **paths, "output": Path(output), "catalogs": folders_of(catalog)})
-    return run_options, {name: value for name, value in options.items() if name not in names}
+def take(kind: type[T], options: Mapping[str, Any], but: Sequence[str] = ()) -> tuple[T, dict[str, Any]]:
+    """What a dataclass has fields for, as one of it, apart from all other options."""
+    names = {each.name for each in fields(cast("Any", kind))} - {*but}
+    own = kind(**{name: value for name, value in options.items() if name in names})
+    return own, {name: value for name, value in options.items() if name not in names}
+
+
+def sort_options(options: Mapping[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
+    """What says where runs read and write, apart from what says how they are to be; None is left out."""
+    places = {"output": "results", "data_root": default_data_root(), "cache_dir": default_cache_dir()}
+    values = {**places, **{name: value for name, value in options.items() if value is not None}}
+    values |= {name: Path(values[name]) for name in places}
+    values["catalogs"] = folders_of(values.pop("catalog", ()))
+    return take(RunOptions, values, but=("reveal_test", "experiment", "group"))
 
 
 def _values_of(config: Folder | RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def with_card(method: type[Method[Any]]) -> type[Method[Any]]:
 def dataset_names(datasets: Any, options: RunOptions) -> list[str]:
     """One or several datasets as requests name them."""
     several = datasets if isinstance(datasets, list | tuple) and not _is_pairs(datasets) else [datasets]
-    return [_named(None, dataset, options)["dataset"] for dataset in several]
+    return list(dict.fromkeys(_named(None, dataset, options)["dataset"] for dataset in several))
 
 
 def _is_pairs(datasets: Sequence[Any]) -> bool:
@@ -90,11 +100,10 @@ def resolve_keywords(
 ) -> tuple[ResolvedRun, RunContext]:
     """The run that keywords mean, and what goes along with it."""
     context = RunContext(options)
-    given = values.get("training", {})  # goes before what a run file writes flat, outside its training table
-    stored = {name: value for name, value in _values_of(config).items() if name not in given}
-    if "training" in stored and "training" in values:
-        values = {**values, "training": {**stored["training"], **values["training"]}}
-    request = request_of({**stored, **values, **_named(method, dataset, options)}, "run()")
+    own = values.get("training", {})  # goes before what a run file writes flat, outside its training table
+    stored = {name: value for name, value in _values_of(config).items() if name not in own}
+    tables = {name: {**stored[name], **values[name]} for name in _TABLES if name in stored and name in values}
+    request = request_of({**stored, **values, **tables, **_named(method, dataset, options)}, "run()")
     if request.dataset is None:
         raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
     return resolve(request, context.catalog, options.data_root), context

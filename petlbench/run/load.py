@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -14,16 +15,22 @@ from torch import Tensor, nn
 from petlbench.core.catalog import Catalog
 from petlbench.core.environment import available_devices
 from petlbench.core.errors import InputError
+from petlbench.core.progress import Progress
 from petlbench.data.loader import Batch
 from petlbench.data.views import Normalization, View
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
+from petlbench.metrics.classification import softmax
 from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import Adapted, Inputs, configured_method
 from petlbench.models.precision import autocast
 from petlbench.results.result import Result, read_result
-from petlbench.run.artifacts import ARTIFACTS, load_learned
-from petlbench.run.views import build_views
+from petlbench.run.predict import FoundImage, Predictions, decoded_batches, find_images
+from petlbench.run.record import ARTIFACTS
+from petlbench.run.resolve import build_views
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Restored", "read_finished", "restore"]
 
@@ -60,6 +67,45 @@ class Restored:
         """Class names, C of them."""
         return list(self.result.data["classes"])
 
+    def predict(self, images: str | Path | Sequence[str | Path], batch_size: int | None = None) -> pandas.DataFrame:
+        """Class probabilities of images.
+
+        Args:
+            images: Image files, folders of them, or CSV files with a column ``image``; one or several.
+            batch_size: Images that are computed at once; None for the run's own.
+
+        Returns:
+            One row an image: ``image``, ``class``, and ``probability_CLASS`` for every class.
+
+        Raises:
+            InputError: When an image is absent or cannot be read.
+        """
+        paths = [images] if isinstance(images, str | Path) else list(images)
+        return self.probabilities(find_images([Path(each) for each in paths]), batch_size).table()
+
+    def probabilities(
+        self, images: Sequence[FoundImage], batch_size: int | None = None, progress: Progress | None = None
+    ) -> Predictions:
+        """Class probabilities of the images that `find_images` named.
+
+        Args:
+            images: The images, N of them.
+            batch_size: Images that are computed at once; None for the run's own.
+            progress: Told the number of images.
+
+        Raises:
+            InputError: When an image cannot be read.
+        """
+        progress = progress or Progress()
+        progress.phase("predict", len(images))
+        logits = []
+        for views in decoded_batches(images, self.views, batch_size or self.result.config.training.batch_size):
+            moved = {name: view.to(self.device) for name, view in views.items()}
+            logits.append(self(moved).to(torch.float32).cpu().numpy())
+            progress.advance(len(logits[-1]))
+        names = [str(image.file) for image in images]
+        return Predictions(self.result.run_id, self.classes, names, softmax(np.concatenate(logits)))
+
     @property
     def can_be_merged(self) -> bool:
         """Whether the method can fold what it learned into the backbone."""
@@ -78,11 +124,8 @@ class Restored:
         with torch.no_grad(), autocast(self.device, self.precision):
             return cast("Tensor", self.module(self.source(Batch(nothing, views, nothing))))
 
-    def merged(self, hint: str) -> Restored:
+    def merged(self, hint: str = "leave --merge out; the probabilities are the same") -> Restored:
         """Fold what was learned into the backbone, in place; this object must not be used any more.
-
-        Args:
-            hint: What the user can do where the method cannot merge.
 
         Raises:
             InputError: When the method cannot merge.
@@ -116,9 +159,6 @@ class _Merged(nn.Module):
 def read_finished(folder: Path) -> Result:
     """Read the result of a finished run.
 
-    Args:
-        folder: The run's folder.
-
     Raises:
         InputError: When the run is not there or not finished.
     """
@@ -147,17 +187,25 @@ def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precis
     result = read_finished(folder)
     config = result.config
     own = config.device if config.device in available_devices() else "cpu"
-    place, chosen = torch.device(device or own), precision or config.precision
+    place, precision = torch.device(device or own), precision or config.precision
     assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place)
     _check_weights(result, assembled)
-    _put_back(folder, assembled)
-    source = LiveFeatures(assembled.backbone, assembled.frozen, chosen) if assembled.frozen is not None else None
+    file = folder / ARTIFACTS["learned"]
+    hint = "the method's code has changed since; run again with --rerun"
+    try:
+        assembled.adapted.load(file, f"{config.method} on {config.backbone}", hint)
+    except (OSError, SafetensorError) as error:
+        hint = "run it again with --rerun"
+        raise InputError(f"{file} cannot be read: {error}", hint=hint, kind="bad_result") from error
+    stored = result.data["normalization"]
+    normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
+    source = LiveFeatures(assembled.backbone, assembled.frozen, precision) if assembled.frozen is not None else None
     return Restored(
         result=result,
         assembled=assembled,
-        views=_views(result, assembled),
+        views=dict(build_views(config, assembled.method, assembled.backbone.info, normalization)),
         device=place,
-        precision=chosen,
+        precision=precision,
         module=assembled.adapted.module.eval(),
         source=source or NoFeatures(),
     )
@@ -173,20 +221,3 @@ def _check_weights(result: Result, assembled: Assembled) -> None:
             hint="put the old weights back, or run it again with --rerun",
             kind="stale_result",
         )
-
-
-def _put_back(folder: Path, assembled: Assembled) -> None:
-    file = folder / ARTIFACTS["learned"]
-    try:
-        load_learned(file, assembled.adapted)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{file} cannot be read: {error}", hint="run it again with --rerun", kind="bad_result"
-        ) from error
-
-
-def _views(result: Result, assembled: Assembled) -> dict[str, View]:
-    stored = result.data["normalization"]
-    chosen = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
-    views = build_views(result.config, assembled.method, assembled.backbone.info, chosen)
-    return dict(views)

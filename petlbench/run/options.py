@@ -8,7 +8,7 @@ from pathlib import Path
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
-from petlbench.features.quota import CacheConfig
+from petlbench.features.maintenance import CacheConfig
 from petlbench.run.image_cache import ImageCache
 
 __all__ = ["RunContext", "RunOptions"]
@@ -56,12 +56,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What goes along with a run from the command line to its end, beside the run itself.
-
-    Args:
-        options: Where it reads and writes.
-        progress: Told what goes on.
-    """
+    """What goes along with a run from the command line to its end, beside the run itself."""
 
     options: RunOptions
     progress: Progress = field(default_factory=Progress)

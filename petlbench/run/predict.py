@@ -1,28 +1,23 @@
-"""Using what a run has learned: class probabilities of new images."""
+"""The images that a run is to be applied to, and what it says of them as a table."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
-from petlbench.core.progress import Progress
-from petlbench.data.images.decode import IMAGE_SUFFIXES, NOT_DATA, decode_image, read_bytes
+from petlbench.data.images.decode import IMAGE_SUFFIXES, decode_image, read_bytes
+from petlbench.data.images.files import files_below
 from petlbench.data.loader import Pixels, decode_ahead
 from petlbench.data.readers.csv_file import CsvSettings, read_lines
 from petlbench.data.views import View
-from petlbench.metrics.classification import softmax
-from petlbench.results.result import Result
-from petlbench.run.load import Restored
 
 if TYPE_CHECKING:
     import pandas
@@ -31,8 +26,8 @@ __all__ = [
     "IMAGE_COLUMN",
     "FoundImage",
     "Predictions",
-    "Trained",
     "check_table",
+    "decoded_batches",
     "find_images",
     "write_table",
 ]
@@ -95,107 +90,32 @@ class Predictions:
         return pandas.DataFrame(columns)
 
 
-@dataclass
-class Trained:
-    """A finished run, ready to be applied to new images.
-
-    Args:
-        restored: Its module with what it learned, and the views that it reads.
-    """
-
-    restored: Restored
-
-    @property
-    def result(self) -> Result:
-        """The run's result."""
-        return self.restored.result
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names, C of them."""
-        return self.restored.classes
-
-    @property
-    def module(self) -> nn.Module:
-        """The module: ``forward(Inputs) -> logits (B, C)``, in evaluation mode."""
-        return self.restored.module
-
-    def predict(self, images: str | Path | Sequence[str | Path], batch_size: int | None = None) -> pandas.DataFrame:
-        """Class probabilities of images.
-
-        Args:
-            images: Image files, folders of them, or CSV files with a column ``image``; one or several.
-            batch_size: Images that are computed at once; None for the run's own.
-
-        Returns:
-            One row an image: ``image``, ``class``, and ``probability_CLASS`` for every class.
-
-        Raises:
-            InputError: When an image is absent or cannot be read.
-        """
-        paths = [images] if isinstance(images, str | Path) else list(images)
-        return self.probabilities(find_images([Path(each) for each in paths]), batch_size).table()
-
-    def merged(self) -> Trained:
-        """The same model, with what was learned folded into the backbone; this object must not be used any more.
-
-        Raises:
-            InputError: When the method cannot merge.
-        """
-        return Trained(self.restored.merged("leave --merge out; the probabilities are the same"))
-
-    def probabilities(
-        self, images: Sequence[FoundImage], batch_size: int | None = None, progress: Progress | None = None
-    ) -> Predictions:
-        """Class probabilities of the images that `find_images` named.
-
-        Args:
-            images: The images, N of them.
-            batch_size: Images that are computed at once; None for the run's own.
-            progress: Told the number of images.
-
-        Raises:
-            InputError: When an image cannot be read.
-        """
-        progress = progress or Progress()
-        progress.phase("predict", len(images))
-        logits = []
-        for views in _batches(images, self.restored.views, batch_size or self.result.config.training.batch_size):
-            logits.append(_logits(self.restored, views))
-            progress.advance(len(logits[-1]))
-        names = [str(image.file) for image in images]
-        return Predictions(self.result.run_id, self.classes, names, softmax(np.concatenate(logits)))
-
-
-def find_images(given: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list[FoundImage]:
+def find_images(paths: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list[FoundImage]:
     """List the images that files, folders and tables stand for.
 
     Args:
-        given: Image files, folders (all images below, in the order of their names) and CSV files.
+        paths: Image files, folders (all images below, in the order of their names) and CSV files.
         image_column: The column of a CSV file that holds paths relative to the file's own folder.
 
     Raises:
         InputError: When something is absent, a folder holds no image, or a table is wrong.
     """
-    found: list[FoundImage] = []
-    for path in given:
+    images: list[FoundImage] = []
+    for path in paths:
         if path.is_dir():
-            found += _in_folder(path)
+            images += _in_folder(path)
         elif not path.is_file():
             hint = "give image files, folders of images, or CSV files that name images"
             raise InputError(f"{path} does not exist", hint=hint, kind="missing_image")
         elif path.suffix.lower() == ".csv":
-            found += _in_table(path, image_column)
+            images += _in_table(path, image_column)
         else:
-            found.append(FoundImage(path))
-    return found
+            images.append(FoundImage(path))
+    return images
 
 
 def check_table(file: Path) -> None:
     """Check that predictions can be written to a file, before anything is computed.
-
-    Args:
-        file: The wanted table.
 
     Raises:
         InputError: When its suffix is no table's or its folder cannot be written to.
@@ -216,12 +136,7 @@ def check_table(file: Path) -> None:
 
 
 def write_table(file: Path, predictions: Predictions) -> None:
-    """Write predictions as a table: ``image``, ``class``, and ``probability_CLASS`` for every class.
-
-    Args:
-        file: A file that `check_table` found good; its folder is made where it is absent.
-        predictions: What to write.
-    """
+    """Write predictions as a table: ``image``, ``class``, and ``probability_CLASS`` for every class."""
     table = predictions.table()
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
@@ -232,36 +147,21 @@ def write_table(file: Path, predictions: Predictions) -> None:
 
 
 def _in_folder(folder: Path) -> list[FoundImage]:
-    paths = sorted(_files(folder, (os.path.realpath(folder),)), key=lambda path: path.relative_to(folder).as_posix())
-    if not paths:
+    names = sorted(name for name in files_below(folder) if PurePath(name).suffix.lower() in IMAGE_SUFFIXES)
+    if not names:
         raise InputError(
             f"the folder {folder} holds no image",
             hint=f"images are known by their suffix: {' '.join(sorted(IMAGE_SUFFIXES))}",
             kind="empty_folder",
         )
-    return [FoundImage(path) for path in paths]
-
-
-def _files(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """Yield the images below a folder; links to folders are followed, except to one that we are in."""
-    try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name not in NOT_DATA]
-    except OSError as error:
-        hint = "make it readable, or leave it out"
-        raise InputError(f"the folder {folder} cannot be read: {error.strerror}", hint=hint, kind="io") from error
-    for path in entries:
-        if not path.is_dir():
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield path
-        elif (place := os.path.realpath(path)) not in above:
-            yield from _files(path, (*above, place))
+    return [FoundImage(folder / name) for name in names]
 
 
 def _in_table(file: Path, column: str) -> list[FoundImage]:
-    found = [FoundImage(file.parent / cell, f"{file}, line {line}") for line, cell in _cells(file, column)]
-    if not found:
+    images = [FoundImage(file.parent / cell, f"{file}, line {line}") for line, cell in _cells(file, column)]
+    if not images:
         raise InputError(f"{file} has a header but no rows", hint="give one image a row", kind="bad_csv")
-    absent = [image for image in found if not image.file.is_file()]
+    absent = [image for image in images if not image.file.is_file()]
     if absent:
         more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
         raise InputError(
@@ -269,38 +169,30 @@ def _in_table(file: Path, column: str) -> list[FoundImage]:
             hint=f"paths are relative to {file.absolute().parent}, with forward slashes and suffix",
             kind="missing_image",
         )
-    return found
+    return images
 
 
 def _cells(file: Path, column: str) -> Iterator[tuple[int, str]]:
     """Yield (line number, cell) of a table's column."""
     lines = read_lines(file)
-    _, header = next(lines, (1, []))
-    position = _position(file, [name.strip() for name in header], column)
-    for line, cells in lines:
-        if any(cell.strip() for cell in cells):
-            yield line, _cell(cells, position, f"{file}, line {line}", column)
-
-
-def _position(file: Path, header: Sequence[str], column: str) -> int:
+    header = [name.strip() for name in next(lines, (1, []))[1]]
     if column not in header:
         raise InputError(
             f"{file} has no column '{column}'; it has: {', '.join(header) or 'no header'}",
             hint="the first line names the columns, separated by commas; another name goes with --image-column NAME",
             kind="missing_column",
         )
-    return header.index(column)
+    position = header.index(column)
+    for line, cells in lines:
+        cell = cells[position].strip() if position < len(cells) else ""
+        if cell:
+            yield line, cell
+        elif any(other.strip() for other in cells):
+            message = f"{file}, line {line}: the row has nothing in the column '{column}'"
+            raise InputError(message, hint="correct or remove the row", kind="empty_image")
 
 
-def _cell(cells: Sequence[str], position: int, place: str, column: str) -> str:
-    cell = cells[position].strip() if position < len(cells) else ""
-    if not cell:
-        message = f"{place}: the row has nothing in the column '{column}'"
-        raise InputError(message, hint="correct or remove the row", kind="empty_image")
-    return cell
-
-
-def _batches(images: Sequence[FoundImage], views: Mapping[str, View], size: int) -> Iterator[dict[str, Tensor]]:
+def decoded_batches(images: Sequence[FoundImage], views: Mapping[str, View], size: int) -> Iterator[dict[str, Tensor]]:
     """Yield normalised images by view name, each (B, 3, H, W), in order; threads decode ahead."""
     batches = [images[start : start + size] for start in range(0, len(images), size)]
     for _, pixels in decode_ahead(batches, lambda image: _pixels(image, views), _WORKERS):
@@ -317,10 +209,3 @@ def _pixels(image: FoundImage, views: Mapping[str, View]) -> Pixels:
     # No view is augmented, so nothing is drawn.
     rng = np.random.default_rng(0)
     return {name: view.pixels(view.store(opened), rng) for name, view in views.items()}
-
-
-def _logits(restored: Restored, views: Mapping[str, Tensor]) -> NDArray[np.float32]:
-    """Compute the logits of a batch, (B, C)."""
-    moved = {name: view.to(restored.device) for name, view in views.items()}
-    logits: NDArray[np.float32] = restored(moved).to(torch.float32).cpu().numpy()
-    return logits

@@ -9,10 +9,9 @@ import torch
 
 from petlbench.core.config import RunConfig
 from petlbench.core.units import readable_size
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.loader import Batch, ImageLoader, ImageStore
 from petlbench.data.views import View
-from petlbench.features.quota import CacheConfig, check_quota, enforce_quota
+from petlbench.features.maintenance import CacheConfig, check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.features.store import FeatureStore, plan_store
 from petlbench.memory.measure import MemoryMeter
@@ -29,11 +28,7 @@ def plan_features(
 ) -> FeatureStore | None:
     """Say where a run's features are kept; None where nothing is preloaded.
 
-    Args:
-        config: The run.
-        assembled: Its module; on ``meta`` the weights are not known, and the plan is good for estimates alone.
-        views: Its views by name.
-        cache_dir: Folder of the feature cache.
+    On ``meta`` the weights are not known, and the plan is good for estimates alone.
     """
     if assembled.frozen is None or config.cache_precision is None:
         return None
@@ -57,13 +52,6 @@ def open_source(
     run: ResolvedRun, assembled: Assembled, data: RunData, *, cache: CacheConfig, device: torch.device
 ) -> FeatureSource:
     """Choose where a run's features come from; where they are preloaded, see that they fit and open their store.
-
-    Args:
-        run: The run.
-        assembled: Its module.
-        data: Its images.
-        cache: Where preloaded features are kept.
-        device: Where batches are wanted.
 
     Raises:
         InputError: When they do not fit; nothing is written then.
@@ -89,15 +77,7 @@ def preload(
     meter: MemoryMeter,
     context: RunContext,
 ) -> None:
-    """Compute the features that are missing; the backbone is on the device only while it works.
-
-    Args:
-        source: Where the features go.
-        data: The images.
-        views: The run's views by name.
-        meter: Measures the phase.
-        context: Where preloaded features are kept, and who is told what goes on.
-    """
+    """Compute the features that are missing; the backbone is on the device only while it works."""
     cache, workers, progress = context.options.cache, context.options.workers, context.progress
     if cache.most is not None:
         enforce_quota(cache, source.store.missing_bytes(source.images))

@@ -1,23 +1,110 @@
-"""From what happened in a run to the parts of its result."""
+"""From what happened in a run to the parts of its result: figures, digests and files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from petlbench.data.record import SPLITS
+import pyarrow
+import pyarrow.parquet
+
+import petlbench
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.environment import package_versions
+from petlbench.data.manifest import manifest_digest, split_digest
+from petlbench.data.record import SPLITS, Record
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
 from petlbench.metrics.classification import compute_intervals
 from petlbench.metrics.metric import Metric
+from petlbench.models.build import Assembled
 from petlbench.results.result import Memory
 from petlbench.run.data import RunData, shared_images
 from petlbench.training.evaluation import Labels, Logits
 
-__all__ = ["describe_data", "describe_intervals", "describe_memory"]
+__all__ = [
+    "ARTIFACTS",
+    "code_digests",
+    "describe_data",
+    "describe_intervals",
+    "describe_memory",
+    "differences",
+    "identify",
+    "write_predictions",
+]
+
+ARTIFACTS: Mapping[str, str] = {
+    "predictions": "predictions.parquet",
+    "learned": "learned.safetensors",
+    "manifest": "manifest.csv",
+}
+
+# pyarrow builds its names at run time, out of sight of type checkers.
+_arrow: Any = pyarrow
+
+_PREDICTIONS = _arrow.schema(
+    [
+        ("image_id", _arrow.string()),
+        ("group", _arrow.string()),
+        ("split", _arrow.string()),
+        ("label", _arrow.int64()),
+        ("logits", _arrow.list_(_arrow.float32())),
+    ]
+)
+
+
+def identify(
+    config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
+) -> dict[str, Any]:
+    """Take the digests that decide whether a stored result still stands for its config."""
+    return {
+        "data": manifest_digest(data.manifest),
+        "split": split_digest(data.manifest),
+        "weights": assembled.weights_digest,
+        **code_digests(config.method, catalog),
+        "external": "" if external is None else manifest_digest(external.manifest),
+    }
+
+
+def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
+    """Take the part of the digests that needs no data and no weights: method code and package versions."""
+    return {
+        "method": catalog.find("method", method).digest(),
+        "petlbench": petlbench.__version__,
+        "packages": package_versions(),
+    }
+
+
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in words what differs between two sets of digests."""
+    changes = [
+        f"{name} differs"
+        for name in ("data", "split", "weights", "method", "external")
+        if stored.get(name) != now[name]
+    ]
+    if stored.get("petlbench") != now["petlbench"]:
+        changes.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
+    old, new = stored.get("packages", {}), now["packages"]
+    changes += [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
+    return changes
+
+
+def write_predictions(
+    file: Path, data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
+) -> None:
+    """Write labels (N,) and logits (N, C) by split, in the order of its indices, as a parquet file."""
+    records = _records(data, external)
+    rows = []
+    for split, (labels, logits) in outputs.items():
+        for record, label, values in zip(records[split], labels.tolist(), logits.tolist(), strict=True):
+            row = {"image_id": record.image_id, "group": record.group, "split": split, "label": label, "logits": values}
+            rows.append(row)
+    _arrow.parquet.write_table(_arrow.Table.from_pylist(rows, schema=_PREDICTIONS), file)
 
 
 def describe_intervals(
@@ -26,15 +113,8 @@ def describe_intervals(
     outputs: Mapping[str, tuple[Labels, Logits]],
     metrics: Sequence[Metric],
 ) -> dict[str, Any]:
-    """Give the intervals of the scores of each split, patients or lesions counted once.
-
-    Args:
-        data: The images of the run's own dataset.
-        external: Those of its external test set, which are the split ``external``.
-        outputs: Labels (N,) and logits (N, C) by split, in the order of the split's indices.
-        metrics: The scores.
-    """
-    records = {side: data.records(side) for side in SPLITS} | {"external": external.records("test") if external else []}
+    """The intervals of the scores, patients or lesions counted once, of labels (N,) and logits (N, C) by split."""
+    records = _records(data, external)
     return {
         split: compute_intervals(labels, logits, [record.group for record in records[split]], metrics=metrics)
         for split, (labels, logits) in outputs.items()
@@ -59,21 +139,14 @@ def describe_memory(meter: MemoryMeter) -> Memory:
 def describe_data(
     data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
 ) -> dict[str, Any]:
-    """Count the images by split and class, name what was skipped, and say what was made of the images.
-
-    Args:
-        data: The images that the run learns from.
-        normalization: How colours are normalised.
-        external: The external test set, where there is one.
-        source: Gives the frozen features of the images that the run learns from.
-    """
-    found = {**_describe_images(data), "normalization": asdict(normalization)}
+    """Count the images by split and class, name what was skipped, and say what was made of the images."""
+    description = {**_describe_images(data), "normalization": asdict(normalization)}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
-        found["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
+        description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
     if external is not None:
-        found["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
-    return found
+        description["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
+    return description
 
 
 def _describe_images(data: RunData) -> dict[str, Any]:
@@ -90,3 +163,8 @@ def _describe_images(data: RunData) -> dict[str, Any]:
         "skipped": list(data.skipped),
         "notes": list(data.dataset.notes),
     }
+
+
+def _records(data: RunData, external: RunData | None) -> dict[str, list[Record]]:
+    """The images of each split, the external test set's as ``external``."""
+    return {**{side: data.records(side) for side in SPLITS}, "external": external.records("test") if external else []}

@@ -9,26 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
-from petlbench.core.validation import validate_settings
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import task_of
-from petlbench.data.views import Normalization, View, by_split
-from petlbench.features.precision import DEFAULT_CACHE_PRECISION
+from petlbench.data.views import Augmentation, Normalization, View, by_split
+from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weights import check_weights_file
-from petlbench.run.views import augmentation_of, build_views
 from petlbench.training.optim import check_optimizer
 
-__all__ = ["ResolvedRun", "resolve", "resolve_config"]
+__all__ = ["ResolvedRun", "build_views", "resolve", "resolve_config"]
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -71,7 +69,9 @@ class ResolvedRun:
     @cached_property
     def views(self) -> Mapping[str, View]:
         """The views of training by name; `View.without_augmentation` makes those for evaluation."""
-        augmentation = augmentation_of(self.config, self.card)
+        # The standard augmentation leaves mirror images out where they could change the label.
+        standard = Augmentation() if self.card.mirror else Augmentation(mirror=0.0)
+        augmentation = None if self.config.training.augment == "none" else standard
         return build_views(self.config, self.method, self.backbone, self.normalization, augmentation)
 
     @cached_property
@@ -89,11 +89,6 @@ class ResolvedRun:
 def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     """Close every open choice and check what can be checked before anything is loaded.
 
-    Args:
-        request: What the user asked for.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
-
     Raises:
         InputError: When a name is unknown, a value is out of bounds, or the parts do not go together.
     """
@@ -108,12 +103,13 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
             kind="unsupported",
         )
     preload = _preload(request, method, backbone)
+    card_split = dataset.card.split if dataset is not None else "random"  # without a dataset nothing is split
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
         "dataset": _reference(request.dataset, catalog),
         "dataset_settings": dataset.settings if dataset is not None else {},
-        "split": str(SplitScheme.parse(_split(request, dataset))),
+        "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
@@ -137,11 +133,6 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
 def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> ResolvedRun:
     """Build what a config names: in the process that carries it out, or for one that is stored.
 
-    Args:
-        config: The run.
-        catalog: The catalogues.
-        data_root: The folder below which the images of cards lie.
-
     Raises:
         InputError: When a name is unknown, or the dataset is not there or wrong.
     """
@@ -149,6 +140,26 @@ def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> Reso
     backbone = probe_backbone(config.backbone, config.image_size)
     dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
     return ResolvedRun(config, method, backbone, dataset)
+
+
+def build_views(
+    config: RunConfig,
+    method: Method[Any],
+    backbone: BackboneInfo,
+    normalization: Normalization,
+    augmentation: Augmentation | None = None,
+) -> Mapping[str, View]:
+    """The views of a run by name.
+
+    A view whose features are preloaded is never augmented: the backbone sees each image once.
+    """
+    frozen = method.features(backbone)
+    fixed = frozen.spec(backbone).view if frozen is not None and config.preload else None
+    views = {}
+    for name, spec in method.views(backbone, config.image_size).items():
+        augmented = spec.augment and name != fixed
+        views[name] = View(spec.size, backbone.interpolation, normalization, augmentation if augmented else None)
+    return views
 
 
 def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:
@@ -166,15 +177,8 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
     if request.test_on is None or dataset is None:
         return ""
     external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings={})
-    require_same_classes(external.name, external.classes, dataset.classes)
+    require_same_classes(external.name, external.card.classes, dataset.card.classes)
     return _reference(request.test_on, catalog)
-
-
-def _split(request: Request, dataset: DatasetInfo | None) -> str:
-    """The split that was asked for, else the card's; without a dataset there is nothing to split."""
-    if request.split is None:
-        return dataset.card.split if dataset is not None else "random"
-    return request.split
 
 
 def _reference(dataset: str | None, catalog: Catalog) -> str:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.classification import softmax
 from petlbench.metrics.influence import auc_influences, number_groups
-from petlbench.metrics.intervals import FEW, design_effect, share_interval, wilson
-from petlbench.results.predictions import Predictions
+from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
+from petlbench.metrics.metric import Numbers
+from petlbench.results.stored import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
 
-__all__ = ["Bin", "Calibration", "ClassMetrics", "Estimate", "clinical", "threshold_at"]
+__all__ = ["Bin", "ClassMetrics", "Estimate", "clinical", "threshold_at"]
 
 _BINS = 10
 _RESAMPLES = 1000
 _SEED = 0
 
 Truth = NDArray[np.bool_]
-Numbers = NDArray[np.float64]
-Units = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -48,19 +46,6 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How predicted probabilities compare with what is.
-
-    Args:
-        bins: Bins of equal width that are not empty, from the smallest probability.
-        ece: Expected calibration error: mean distance of predicted and observed over images.
-    """
-
-    bins: tuple[Bin, ...]
-    ece: Estimate
-
-
-@dataclass(frozen=True)
 class ClassMetrics:
     """One class against the rest, on the test split.
 
@@ -74,7 +59,8 @@ class ClassMetrics:
         specificity: At the threshold; on the test split it differs from what was asked for on validation.
         average_precision: Area under the precision-recall curve as a sum.
         brier: Mean squared distance of probability and truth.
-        calibration: Reliability of the probabilities.
+        bins: How probabilities compare with what is: bins of equal width that are not empty, the smallest first.
+        ece: Expected calibration error: mean distance of predicted and observed over images.
     """
 
     index: int
@@ -85,7 +71,8 @@ class ClassMetrics:
     specificity: Estimate
     average_precision: Estimate
     brier: Estimate
-    calibration: Calibration
+    bins: tuple[Bin, ...]
+    ece: Estimate
 
 
 def clinical(val: Predictions, test: Predictions, specificity: float = 0.9, level: float = 0.95) -> list[ClassMetrics]:
@@ -138,6 +125,7 @@ def threshold_at(specificity: float, positive: Truth, probabilities: Numbers) ->
 
 def _one_class(index: int, threshold: float | None, test: tuple[Truth, Numbers, Units], level: float) -> ClassMetrics:
     positive, probabilities, units = test
+    place = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
     called = probabilities >= (math.inf if threshold is None else threshold)
     sides = [len(np.unique(units[side])) for side in (positive, ~positive)]
     shares = [_NOTHING] * 2
@@ -152,14 +140,15 @@ def _one_class(index: int, threshold: float | None, test: tuple[Truth, Numbers, 
         specificity=shares[1],
         average_precision=_average_precision(positive, probabilities, units, level),
         brier=_brier(positive, probabilities, units, level),
-        calibration=_calibration(positive, probabilities, units, level),
+        bins=_bins(place, positive, probabilities, units, level),
+        ece=_ece(place, probabilities - positive, units, level),
     )
 
 
 _NOTHING = Estimate(None, None, None)
 
 
-def _share(hits: NDArray[Any], units: Units, level: float) -> Estimate:
+def _share(hits: Truth, units: Units, level: float) -> Estimate:
     if not len(hits):
         return _NOTHING
     low, high, _ = share_interval(hits, units, level)
@@ -189,16 +178,16 @@ def _brier(positive: Truth, probabilities: Numbers, units: Units, level: float) 
     return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
-def _calibration(positive: Truth, probabilities: Numbers, units: Units, level: float) -> Calibration:
+def _bins(
+    place: NDArray[np.int64], positive: Truth, probabilities: Numbers, units: Units, level: float
+) -> tuple[Bin, ...]:
     """Ten bins of equal width: C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, ICML 2017."""
-    place = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
     bins = []
-    for number in np.unique(place):
-        inside = place == number
+    for inside in (place == number for number in np.unique(place)):
         low, high, _ = share_interval(positive[inside], units[inside], level)
         mean, share = float(probabilities[inside].mean()), float(positive[inside].mean())
         bins.append(Bin(mean, share, low, high, int(inside.sum())))
-    return Calibration(tuple(bins), _ece(place, probabilities - positive, units, level))
+    return tuple(bins)
 
 
 def _ece(place: NDArray[np.int64], gaps: Numbers, units: Units, level: float) -> Estimate:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from petlbench.metrics.classification import AUC
 from petlbench.metrics.metric import Metric
-from petlbench.statistics.runs import InfluenceReader, Runs, Scored, seed_sources
+from petlbench.statistics.runs import Runs, Scored, influence_reader
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
 __all__ = ["Evidence"]
@@ -50,9 +50,8 @@ class Evidence:
         cells: dict[tuple[str, str], list[Scored]] = {}
         for record in records:
             cells.setdefault((record.method, record.dataset), []).append(record)
-        read = InfluenceReader(metric)
+        read = influence_reader(metric)
         self._runs = {key: Runs.of(members, read) for key, members in cells.items()}
-        self.methods = tuple(dict.fromkeys(method for method, _ in cells))
         self.datasets = tuple(dict.fromkeys(dataset for _, dataset in cells))
 
     def cell(self, method: str, dataset: str) -> Cell | None:
@@ -61,25 +60,12 @@ class Evidence:
         The images' part is that of the runs' stored intervals, which hold for few positives; predictions are not read.
         """
         runs = self._runs.get((method, dataset))
-        return None if runs is None else _cell(method, dataset, runs, self.level)
+        return None if runs is None else _cell(runs, self.level)
 
     def compare(self, a: str, b: str, dataset: str) -> Comparison | None:
         """Compare two methods on a dataset, over the splits that both have; None where they share no split."""
         pair = self._pair(a, b, dataset)
-        if pair is None:
-            return None
-        first, second = (runs.seed_sources for runs in pair)
-        seeds = None if first is None or second is None else [*first, *second]
-        return self._turned(_compare((a, b, dataset), pair, seeds, self.level))
-
-    def compare_paired(self, a: str, b: str, dataset: str) -> Comparison | None:
-        """Compare two ways of one method seed by seed, where a seed is the same to both; None where none is shared."""
-        pair = self._pair(a, b, dataset)
-        shared = None if pair is None else Runs.shared(*pair)
-        if shared is None:
-            return None
-        differences = [first - second for first, second in zip(*(runs.scores for runs in shared), strict=True)]
-        return self._turned(_compare((a, b, dataset), shared, seed_sources(differences), self.level))
+        return None if pair is None else self._turned(_compare((a, b, dataset), pair, self.level))
 
     def average(self, a: str, b: str, datasets: Sequence[str] | None = None) -> Average | None:
         """Compare two methods over datasets.
@@ -93,11 +79,8 @@ class Evidence:
             None where they share no dataset.
         """
         pairs = [self.compare(a, b, dataset) for dataset in datasets or self.datasets]
-        effects = tuple(effect for effect in pairs if effect is not None)
-        if not effects:
-            return None
-        here, elsewhere = (self._turned(mean(effects, self.level)) for mean in (_here, _elsewhere))
-        return Average(here, elsewhere, effects)
+        effects = [effect for effect in pairs if effect is not None]
+        return Average(*(self._turned(mean(effects, self.level)) for mean in (_here, _elsewhere))) if effects else None
 
     def _turned(self, comparison: Comparison) -> Comparison:
         """The same with the probability that a is better, where less of the score is."""
@@ -113,17 +96,19 @@ class Evidence:
         return (first.only(shared), second.only(shared)) if shared else None
 
 
-def _compare(
-    names: tuple[str, str, str], pair: tuple[Runs, Runs], seeds: list[Source] | None, level: float
-) -> Comparison:
+def _compare(names: tuple[str, str, str], pair: tuple[Runs, Runs], level: float) -> Comparison:
     first, second = pair
     differences = first.means - second.means
     effect = float(differences.mean())
     a, b = first.influence, second.influence
     image = None if a is None or b is None else a.minus(b).source()
+    sources = first.seed_sources, second.seed_sources
+    seeds = None if sources[0] is None or sources[1] is None else [*sources[0], *sources[1]]
     source, parts, note = _combined(image, seeds, _split_source(differences, pair))
     return Comparison(
-        *names,
+        a=names[0],
+        b=names[1],
+        dataset=names[2],
         effect=effect,
         **asdict(judge(effect, source, level)),
         parts=parts,
@@ -194,9 +179,9 @@ def _elsewhere(effects: Sequence[Comparison], level: float) -> Comparison:
 def _over(effects: Sequence[Comparison], source: Source | None, parts: Parts, note: str, level: float) -> Comparison:
     effect = float(np.mean([each.effect for each in effects]))
     return Comparison(
-        effects[0].a,
-        effects[0].b,
-        "",
+        a=effects[0].a,
+        b=effects[0].b,
+        dataset="",
         effect=effect,
         **asdict(judge(effect, source, level)),
         parts=parts,
@@ -209,7 +194,7 @@ def _over(effects: Sequence[Comparison], source: Source | None, parts: Parts, no
     )
 
 
-def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
+def _cell(runs: Runs, level: float) -> Cell:
     scores = np.concatenate(runs.scores)
     mean = float(runs.means.mean())
     seeds, split = runs.seed_sources, _split_source(runs.means, [runs])
@@ -221,19 +206,13 @@ def _cell(method: str, dataset: str, runs: Runs, level: float) -> Cell:
         None if source is None else quantile(level, source.df) * math.sqrt(source.variance) for source in sources
     )
     return Cell(
-        method,
-        dataset,
         mean,
         std=float(scores.std(ddof=1)) if len(scores) > 1 else None,
         low=None if low is None else max(0.0, mean - low),
         high=None if high is None else min(1.0, mean + high),
         runs=len(scores),
-        seeds=runs.seeds,
-        splits=len(runs.splits),
         few=_few(runs),
-        parts=bounds[0][1],
         note="one run: without what another seed would give" if alone and low is not None else bounds[0][2],
-        level=level,
     )
 
 

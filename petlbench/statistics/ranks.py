@@ -1,28 +1,18 @@
-"""Rank tests over datasets, shown only where they can say something, with the smallest p that they can reach."""
+"""Which methods are ahead: Pareto fronts, and rank tests over datasets with the smallest p that they can reach."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RankTests", "Wilcoxon", "critical_difference", "holm", "rank_tests", "smallest_wilcoxon_p"]
+__all__ = ["RankTests", "critical_difference", "fronts", "holm", "rank_tests", "smallest_wilcoxon_p"]
 
-Scores = Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Wilcoxon:
-    """A signed-rank test of two methods over datasets: its two-sided p, and that after Holm's correction."""
-
-    a: str
-    b: str
-    p: float
-    p_holm: float
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -30,46 +20,34 @@ class RankTests:
     """What ranks say about methods over datasets.
 
     Args:
-        methods: The methods, the best mean rank first.
-        datasets: The datasets on which all of them have a score.
-        mean_ranks: Mean rank by method; 1 is best, ties share.
-        friedman_p: p of no difference between any two; None for two methods.
-        friedman_smallest_p: The smallest that it can be, where all datasets agree; None for two methods.
-        pairs: Signed-rank tests: of the reference with each other method, or of all pairs.
-        smallest_p: The smallest p that one signed-rank test can reach.
-        smallest_p_holm: The smallest after Holm's correction for so many pairs.
-        wilcoxon_can_say: Whether that is below the level.
+        mean_ranks: Mean rank by method, the best first; 1 is best, ties share.
+        p_values: Two-sided p of the signed-rank test of the reference with each other method, after Holm's correction.
+        smallest_p: The smallest that such a p can be.
+        can_say: Whether that is below the level.
         critical_difference: Nemenyi's, in ranks.
         diagram: Whether it is under half the range of mean ranks, so that a diagram can show a difference.
         cliques: Longest runs of methods, in the order of ranks, that differ by less than it.
-        level: Of all tests.
-        text: All this in a sentence or two.
+        text: What the signed-rank tests can say, in a sentence.
     """
 
-    methods: tuple[str, ...]
-    datasets: tuple[str, ...]
     mean_ranks: Mapping[str, float]
-    friedman_p: float | None
-    friedman_smallest_p: float | None
-    pairs: tuple[Wilcoxon, ...]
+    p_values: Mapping[str, float]
     smallest_p: float
-    smallest_p_holm: float
-    wilcoxon_can_say: bool
+    can_say: bool
     critical_difference: float
     diagram: bool
     cliques: tuple[tuple[str, ...], ...]
-    level: float
     text: str
 
 
 def rank_tests(
-    scores: Scores, reference: str | None = None, level: float = 0.05, *, direction: str = "higher"
+    scores: Mapping[str, Mapping[str, float]], reference: str, level: float = 0.05, *, direction: str = "higher"
 ) -> RankTests | None:
     """Test whether methods differ over datasets by their ranks (J. Demšar, JMLR 7 (2006) 1).
 
     Args:
         scores: The mean score by method and dataset; datasets that a method lacks are left out for all.
-        reference: The method that the others are compared with; without it, every pair is compared.
+        reference: The method that the others are compared with.
         level: Of all tests.
         direction: Which end of a score is good, ``higher`` or ``lower``.
 
@@ -81,39 +59,37 @@ def rank_tests(
     """
     from scipy.stats import rankdata
 
-    if reference is not None and reference not in scores:
+    if reference not in scores:
         raise ValueError(f"'{reference}' is none of the methods {', '.join(scores)}")
-    every = [list(by_dataset) for by_dataset in scores.values()]
-    datasets = tuple(name for name in every[0] if all(name in each for each in every)) if every else ()
+    datasets = [name for name in scores[reference] if all(name in each for each in scores.values())]
     if len(scores) < 2 or len(datasets) < 2:
         return None
-    table = np.array([[scores[method][dataset] for dataset in datasets] for method in scores])
-    ranks = np.asarray(rankdata(-table if direction == "higher" else table, axis=0).mean(axis=1))
-    order = np.argsort(ranks, kind="stable")
-    names = list(scores)
-    methods = tuple(names[row] for row in order)
-    pairs = _pairs(names, table, reference)
-    smallest = smallest_wilcoxon_p(len(datasets))
-    after_holm = min(1.0, smallest * len(pairs))
-    difference = critical_difference(len(methods), len(datasets), level)
-    text = f"the smallest p that a signed-rank test can reach with {len(datasets)} datasets is {smallest:.2g}"
-    if len(pairs) > 1:
-        text += f", {after_holm:.2g} after Holm's correction for {len(pairs)} comparisons"
+    table = {method: np.array([by_dataset[name] for name in datasets]) for method, by_dataset in scores.items()}
+    values = np.stack(list(table.values()))
+    ranks = rankdata(-values if direction == "higher" else values, axis=0).mean(axis=1).tolist()
+    mean_ranks = dict(sorted(zip(table, ranks, strict=True), key=lambda item: item[1]))
+    others = [method for method in table if method != reference]
+    p_values = holm([_wilcoxon_p(table[reference] - table[method]) for method in others])
+    smallest = min(1.0, smallest_wilcoxon_p(len(datasets)) * len(others))
+    difference = critical_difference(len(table), len(datasets), level)
     return RankTests(
-        methods,
-        datasets,
-        {names[row]: float(ranks[row]) for row in order},
-        *_friedman(table),
-        pairs,
+        mean_ranks,
+        dict(zip(others, p_values, strict=True)),
         smallest,
-        after_holm,
-        after_holm < level,
+        smallest < level,
         difference,
-        difference < (len(methods) - 1) / 2,
-        _cliques(methods, ranks[order], difference),
-        level,
-        text + ("" if after_holm < level else f"; at the level of {level:g} it cannot find anything"),
+        difference < (len(table) - 1) / 2,
+        _cliques(mean_ranks, difference),
+        _text(len(datasets), len(others), smallest, level),
     )
+
+
+def _text(datasets: int, comparisons: int, smallest: float, level: float) -> str:
+    alone = smallest_wilcoxon_p(datasets)
+    text = f"the smallest p that a signed-rank test can reach with {datasets} datasets is {alone:.2g}"
+    if comparisons > 1:
+        text += f", {smallest:.2g} after Holm's correction for {comparisons} comparisons"
+    return text + ("" if smallest < level else f"; at the level of {level:g} it cannot find anything")
 
 
 def smallest_wilcoxon_p(datasets: int) -> float:
@@ -148,27 +124,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
-def _friedman(table: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    from scipy.special import chdtrc
-    from scipy.stats import friedmanchisquare
-
-    methods, datasets = table.shape
-    if methods < 3:
-        return None, None
-    p = float(friedmanchisquare(*table).pvalue)
-    return (p if math.isfinite(p) else 1.0), float(chdtrc(methods - 1, datasets * (methods - 1)))
-
-
-def _pairs(names: Sequence[str], table: NDArray[np.float64], reference: str | None) -> tuple[Wilcoxon, ...]:
-    if reference is None:
-        pairs = list(combinations(range(len(names)), 2))
-    else:
-        pairs = [(names.index(reference), row) for row, name in enumerate(names) if name != reference]
-    p_values = [_wilcoxon_p(table[a] - table[b]) for a, b in pairs]
-    tests = zip(pairs, p_values, holm(p_values), strict=True)
-    return tuple(Wilcoxon(names[a], names[b], p, corrected) for (a, b), p, corrected in tests)
-
-
 def _wilcoxon_p(differences: NDArray[np.float64]) -> float:
     """The two-sided p over all signs, zeros left out; by the normal distribution beyond 20 differences."""
     from scipy.stats import rankdata, wilcoxon
@@ -188,10 +143,34 @@ def _wilcoxon_p(differences: NDArray[np.float64]) -> float:
     return min(1.0, 2 * float(tail) / 2.0 ** len(nonzero))
 
 
-def _cliques(methods: Sequence[str], ranks: NDArray[np.float64], difference: float) -> tuple[tuple[str, ...], ...]:
+def _cliques(mean_ranks: Mapping[str, float], difference: float) -> tuple[tuple[str, ...], ...]:
+    methods, ranks = list(mean_ranks), np.array(list(mean_ranks.values()))
     cliques: list[tuple[int, int]] = []
     for first in range(len(methods)):
         last = int(np.flatnonzero(ranks - ranks[first] < difference)[-1])
         if last > first and (not cliques or last > cliques[-1][1]):
             cliques.append((first, last))
     return tuple(tuple(methods[first : last + 1]) for first, last in cliques)
+
+
+def fronts(points: Mapping[_Key, Sequence[float]]) -> dict[_Key, int]:
+    """Number the fronts: 1 for what nothing dominates, 2 for what only points of front 1 dominate, and so on.
+
+    Args:
+        points: Costs by key, all equally many; less is better in each.
+
+    Returns:
+        The front's number by key.
+    """
+    rest, numbers, number = dict(points), {}, 0
+    while rest:
+        number += 1
+        front = [key for key, point in rest.items() if not any(_dominates(other, point) for other in rest.values())]
+        for key in front:
+            numbers[key] = number
+            del rest[key]
+    return numbers
+
+
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    return tuple(first) != tuple(second) and all(a <= b for a, b in zip(first, second, strict=True))

@@ -30,10 +30,9 @@ def round_by_uncertainty(value: float, std: float | None) -> str:
     """
     if not math.isfinite(value):
         return str(value)
-    if std is None or not _is_spread(std):
-        text = f"{value:.{_MOST_DECIMALS}f}".rstrip("0").rstrip(".")
-    else:
-        text = _to_place(value, _decimals(std))
+    decimals = _decimals(std)
+    plain = f"{value:.{_MOST_DECIMALS}f}".rstrip("0").rstrip(".")
+    text = plain if decimals is None else _to_place(value, decimals)
     return text if text.strip("-0.") else text.removeprefix("-")
 
 
@@ -48,16 +47,14 @@ def with_uncertainty(value: float, std: float | None) -> str:
         >>> with_uncertainty(90.763, 1.21)
         '90.8 ± 1.2'
     """
-    text = round_by_uncertainty(value, std)
-    return text if std is None or not _is_spread(std) else f"{text} ± {_to_place(std, _decimals(std))}"
+    text, decimals = round_by_uncertainty(value, std), _decimals(std)
+    return text if std is None or decimals is None else f"{text} ± {_to_place(std, decimals)}"
 
 
-def _is_spread(std: float) -> bool:
-    return math.isfinite(std) and std > 0
-
-
-def _decimals(std: float) -> int:
-    """The place, counted behind the decimal point, to which a deviation is given."""
+def _decimals(std: float | None) -> int | None:
+    """The place, counted behind the decimal point, to which a deviation is given; None where none is known."""
+    if std is None or not (math.isfinite(std) and std > 0):
+        return None
     exponent = math.floor(math.log10(std))
     first_three = round(std / 10.0 ** (exponent - 2))
     # From 950 on it is 1000, of which one place less is two digits again.

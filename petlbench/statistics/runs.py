@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.metric import Metric
-from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Predictions
 from petlbench.statistics.verdict import Source
 
-__all__ = ["Influence", "InfluenceReader", "Runs", "Scored", "seed_sources"]
+__all__ = ["Influence", "Runs", "Scored", "influence_reader"]
 
 
 @dataclass(frozen=True)
@@ -56,33 +57,26 @@ class Influence:
         return Source(squares, 2 / max(fourths / squares**2 - 1 / count, 1e-6))
 
 
-class InfluenceReader:
-    """Reads the predictions of each run once, and keeps one number for each image or group."""
+def influence_reader(metric: Metric) -> Callable[[Scored], Influence | None]:
+    """Return what reads a run's predictions, once, and gives the influences of its images, or groups, on a score.
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-        self._numbers: dict[str, dict[str, int]] = {}
-        self._kept: dict[int, tuple[Scored, Influence | None]] = {}
+    It gives None where the predictions are not kept.
+    """
+    numbers: defaultdict[str, dict[str, int]] = defaultdict(dict)
 
-    def __call__(self, record: Scored) -> Influence | None:
-        """The influences of a run's images; None where its predictions are not kept."""
-        if id(record) not in self._kept:
-            # The record is kept beside, so that its id is not given to another one.
-            self._kept[id(record)] = (record, self._read(record))
-        return self._kept[id(record)][1]
-
-    def _read(self, record: Scored) -> Influence | None:
+    @cache
+    def read(record: Scored) -> Influence | None:
         predictions = record.predictions()
-        if predictions is None:
+        values = None if predictions is None else metric.influence(predictions.labels, predictions.logits)
+        if predictions is None or values is None:
             return None
-        values = self._metric.influence(predictions.labels, predictions.logits)
-        if values is None:
-            return None
-        numbers = self._numbers.setdefault(record.dataset, {})
-        units = np.array([numbers.setdefault(unit, len(numbers)) for unit in predictions.units], dtype=np.int64)
+        by_unit = numbers[record.dataset]
+        units = np.array([by_unit.setdefault(unit, len(by_unit)) for unit in predictions.units], dtype=np.int64)
         groups = len(np.unique(units))
         scale = (groups / max(1, groups - 1)) ** 0.5 if groups < len(units) else 1.0
         return Influence(units, values * scale)
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -104,19 +98,6 @@ class Runs:
         for record in sorted(records, key=lambda record: (record.split, record.seed)):
             splits.setdefault(record.split, []).append(record)
         return cls(splits, read)
-
-    @staticmethod
-    def shared(first: Runs, second: Runs) -> tuple[Runs, Runs] | None:
-        """The runs of two methods that have a split and a seed in common; None where there are none."""
-        keys = [{(record.split, record.seed) for record in runs.records} for runs in (first, second)]
-        common = keys[0] & keys[1]
-        if not common:
-            return None
-        both = [
-            Runs.of((record for record in runs.records if (record.split, record.seed) in common), runs.read)
-            for runs in (first, second)
-        ]
-        return both[0], both[1]
 
     def only(self, splits: Iterable[str]) -> Runs:
         """The same method on some of its splits."""
@@ -144,8 +125,11 @@ class Runs:
 
     @property
     def seed_sources(self) -> list[Source] | None:
-        """What seeds add to the variance of the mean over splits; None where a split has one run only."""
-        return seed_sources(self.scores)
+        """What seeds add to the variance of the mean over splits, one a split; None where one has a single run."""
+        scores = self.scores
+        if self.seeds < 2:
+            return None
+        return [Source(float(each.var(ddof=1)) / len(each) / len(scores) ** 2, len(each) - 1) for each in scores]
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -159,21 +143,7 @@ class Runs:
         return float(np.mean(shares)) if shares else None
 
 
-def seed_sources(scores: Sequence[NDArray[np.float64]]) -> list[Source] | None:
-    """Say what seeds add to the variance of the mean over splits.
-
-    Args:
-        scores: Scores, or differences of scores, of the runs of each split.
-
-    Returns:
-        A source for each split; None where one has a single run.
-    """
-    if min(map(len, scores)) < 2:
-        return None
-    return [Source(float(each.var(ddof=1)) / len(each) / len(scores) ** 2, len(each) - 1) for each in scores]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scored:
     """One finished run as the statistics see it.
 

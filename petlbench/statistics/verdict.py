@@ -36,56 +36,35 @@ class Parts:
     split: float | None = None
     dataset: float | None = None
 
-    @property
-    def total(self) -> float:
-        """The sum of what is known."""
-        return sum(part or 0.0 for part in (self.image, self.seed, self.split, self.dataset))
-
 
 @dataclass(frozen=True)
 class Cell:
     """A method on a dataset.
 
     Args:
-        method: The method.
-        dataset: The dataset.
         mean: Mean score, a fraction: over the seeds of each split, then over splits.
         std: Standard deviation over runs, n - 1 in the denominator; None for a single run.
         low: Lower bound of the interval; None where nothing is known of the images.
         high: Upper bound.
         runs: How many runs.
-        seeds: How many seeds, in the split that has fewest.
-        splits: How many splits.
         few: Whether the rarest class has fewer than ten images (or groups): the interval is a hint only.
-        parts: The variance of the mean by source.
         note: What the interval leaves out; empty where it leaves out nothing.
-        level: Of the interval.
     """
 
-    method: str
-    dataset: str
     mean: float
     std: float | None
     low: float | None
     high: float | None
     runs: int
-    seeds: int
-    splits: int
     few: bool
-    parts: Parts
     note: str
-    level: float
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two methods, on a dataset or over several.
+class Judgement:
+    """What an effect and its error say.
 
     Args:
-        a: A method.
-        b: The other.
-        dataset: The dataset; empty for an average over datasets.
-        effect: Score of a minus score of b, a fraction.
         low: Lower bound of the interval; None where nothing is replicated, or no image and no seed differs.
         high: Upper bound.
         p_better: Probability that a is better than b, from Student's t about the effect (a flat prior).
@@ -94,6 +73,27 @@ class Comparison:
         error: Standard error of the effect.
         detectable: The smallest effect, in size, that would have been separable.
         verdict: ``separable`` where the interval leaves out 0; ``too few`` where there is no interval.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    p_better: float | None = None
+    p_value: float | None = None
+    df: float | None = None
+    error: float | None = None
+    detectable: float | None = None
+    verdict: Verdict = "too few"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Judgement):
+    """Two methods, on a dataset or over several, and what their effect and its error say.
+
+    Args:
+        a: A method.
+        b: The other.
+        dataset: The dataset; empty for an average over datasets.
+        effect: Score of a minus score of b, a fraction.
         parts: The variance of the effect by source.
         seeds: Seeds of a and of b, in the split (and dataset) that has fewest.
         splits: Splits that both have.
@@ -107,14 +107,6 @@ class Comparison:
     b: str
     dataset: str
     effect: float
-    low: float | None
-    high: float | None
-    p_better: float | None
-    p_value: float | None
-    df: float | None
-    error: float | None
-    detectable: float | None
-    verdict: Verdict
     parts: Parts
     seeds: tuple[int, int]
     splits: int
@@ -137,12 +129,10 @@ class Average:
         here: On these datasets: the unweighted mean of their effects, and what other seeds, images and splits of the
             same datasets would do to it.
         elsewhere: On datasets like these: the same mean, with the datasets taken as a sample of them.
-        effects: The comparison on each dataset.
     """
 
     here: Comparison
     elsewhere: Comparison
-    effects: tuple[Comparison, ...]
 
 
 def add_up(sources: Iterable[Source]) -> Source:
@@ -163,20 +153,6 @@ def quantile(level: float, df: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(df, (1 + level) / 2))
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What an effect and its error say; see `Comparison`."""
-
-    low: float | None = None
-    high: float | None = None
-    p_better: float | None = None
-    p_value: float | None = None
-    df: float | None = None
-    error: float | None = None
-    detectable: float | None = None
-    verdict: Verdict = "too few"
 
 
 def judge(effect: float, source: Source | None, level: float) -> Judgement:

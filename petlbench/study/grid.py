@@ -15,9 +15,14 @@ from petlbench.data.dataset import find_card
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.run.resolve import resolve
-from petlbench.study.vary import Plain, Vary
 
-__all__ = ["Grid", "PlannedRun", "Tuned", "resolve_alike"]
+__all__ = ["Grid", "PlannedRun", "Tuned", "Vary", "resolve_alike"]
+
+Plain = int | float | str
+
+_FIELDS = ("image-size", "precision", "attention-kernel", "backbone")
+_TRAINING = ("batch-size", "accumulate", "optimizer")
+_OF_METHOD = "method."
 
 
 # What a config has of its dataset alone. The methods of a study share it, and a dataset is looked at once.
@@ -33,23 +38,21 @@ class PlannedRun:
     """One combination of a grid.
 
     Args:
-        method: Name of the method.
         dataset: The dataset as it was asked for; empty where no image is to be read.
-        seed: Seed of the run.
+        request: What was asked for.
         config: The run; None where the combination cannot be had.
         refusal: Why it cannot be had.
         is_defect: Whether that is a defect of the method's code rather than a refusal.
-        request: What was asked for; None where a config was all.
         varied: The value of what is varied, by its name; empty where nothing is.
     """
 
     method: str
     dataset: str
     seed: int
+    request: Request
     config: RunConfig | None = None
     refusal: str | None = None
     is_defect: bool = False
-    request: Request | None = None
     varied: Mapping[str, Plain] = field(default_factory=dict)
 
 
@@ -59,6 +62,71 @@ class Tuned:
 
     training: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
+
+    def below(self, request: Request) -> Request:
+        """The request with these settings where it has none of its own."""
+        training, method = {**self.training, **request.training}, {**self.method, **request.method_settings}
+        return replace(request, training=training, method_settings=method)
+
+
+@dataclass(frozen=True)
+class Vary:
+    """One thing that takes several values.
+
+    Args:
+        name: As on the command line: an option of a run, or ``method.KEY``.
+        values: At least one, as they were written.
+    """
+
+    name: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Vary:
+        """Read ``NAME=V1,V2,...``.
+
+        Raises:
+            InputError: When it has another form, or names nothing that can be varied.
+        """
+        name, _, listed = (part.strip() for part in text.partition("="))
+        values = tuple(dict.fromkeys(value.strip() for value in listed.split(",")))
+        if not all(values):
+            raise _refuse(f"{text}: not of the form NAME=V1,V2,...")
+        if name not in {*_FIELDS, *_TRAINING} and not name.startswith(_OF_METHOD):
+            raise unknown_name("name to vary", name, [*_FIELDS, *_TRAINING, f"{_OF_METHOD}KEY"])
+        if name == "image-size":
+            for value in values:
+                if not value.isdecimal():
+                    raise _refuse(f"image-size: '{value}' is no number of pixels")
+        return cls(name, values)
+
+    def requests(self, request: Request) -> list[tuple[Request, dict[str, Plain]]]:
+        """A request for each value, with the value by its name beside it."""
+        return [(self._apply(request, value), {self.name: _plain(value)}) for value in self.values]
+
+    def _apply(self, request: Request, value: str) -> Request:
+        field = self.name.replace("-", "_")
+        if self.name in _TRAINING:
+            return replace(request, training={**request.training, field: value})
+        if self.name in _FIELDS:
+            setting: Any = int(value) if self.name == "image-size" else value
+            return replace(request, **{field: setting})
+        key = self.name.removeprefix(_OF_METHOD)
+        return replace(request, method_settings={**request.method_settings, key: value})
+
+
+def _refuse(message: str) -> InputError:
+    return InputError(f"--vary {message}", hint="for example --vary image-size=224,384,512", kind="bad_setting")
+
+
+def _plain(text: str) -> Plain:
+    """A number where the text is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 @dataclass(frozen=True)
@@ -95,7 +163,10 @@ class Grid:
         Raises:
             InputError: When a name is unknown, or a setting is unknown or out of bounds.
         """
-        self._check_seeds()
+        for seed in self.seeds:
+            if not 0 <= seed <= _LARGEST_SEED:
+                message = f"--seed {seed}: not between 0 and {_LARGEST_SEED}"
+                raise InputError(message, hint="for example --seed 0,1,2", kind="bad_seed")
         classes = {name: load_method(catalog.find("method", name)) for name in self.methods}
         names = {dataset: find_card(dataset, catalog=catalog)[0] for dataset in self.datasets}
         runs: list[PlannedRun] = []
@@ -110,12 +181,6 @@ class Grid:
     def _with_seeds(self, run: PlannedRun) -> list[PlannedRun]:
         configs = [run.config and run.config.model_copy(update={"seed": seed}) for seed in self.seeds]
         return [replace(run, seed=seed, config=config) for seed, config in zip(self.seeds, configs, strict=True)]
-
-    def _check_seeds(self) -> None:
-        for seed in self.seeds:
-            if not 0 <= seed <= _LARGEST_SEED:
-                message = f"--seed {seed}: not between 0 and {_LARGEST_SEED}"
-                raise InputError(message, hint="for example --seed 0,1,2", kind="bad_seed")
 
 
 def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:
@@ -156,14 +221,9 @@ class _Column:
 
     def _plan(self, name: str, settings: Mapping[str, Any]) -> PlannedRun:
         tuned = self.grid.tuned.get((name, self.request.dataset or ""), Tuned())
-        request = replace(
-            self.request,
-            method=name,
-            seed=self.grid.seeds[0],
-            training={**tuned.training, **self.request.training},
-            method_settings={**tuned.method, **settings, **self.grid.settings.get(name, {})},
-        )
-        run = PlannedRun(name, request.dataset or "", request.seed, request=request, varied=self.varied)
+        own = {**settings, **self.grid.settings.get(name, {})}
+        request = tuned.below(replace(self.request, method=name, seed=self.grid.seeds[0], method_settings=own))
+        run = PlannedRun(name, request.dataset or "", request.seed, request, varied=self.varied)
         try:
             refusal = _refusal_of_settings(self.classes[name], settings)
             if refusal is not None and len(self.classes) > 1:

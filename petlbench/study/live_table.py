@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import Self
 
 from rich import box
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from petlbench.core.progress_bars import ShownProgress
 from petlbench.core.units import percent, seconds
-from petlbench.results.names import dataset_names
+from petlbench.results.stored import dataset_names
 from petlbench.study.status import RunState, StudyObserver, StudyStatus
 
 __all__ = ["LiveTable"]
@@ -97,13 +98,15 @@ class LiveTable(StudyObserver):
         return [method for method in methods if method in urgent]
 
     def _urgency(self, method: str) -> int:
-        counts = self._status.counts([state for state in self._status.states if state.planned.method == method])
+        cells = (self._status.cell(method, dataset) for dataset in self._status.datasets)
+        counts = self._status.counts(list(chain(*cells)))
         return 0 if counts["running"] else 1 if counts["waiting"] else 2
 
     def _running(self) -> list[Text]:
         running = [state for state in self._status.states if state.status == "running"]
-        lines = [Text(f"{state.title}: {_stage(state)}") for state in running[:_NAMED]]
-        return [*lines, Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
+        stages = [f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase for state in running]
+        lines = [Text(f"{state.title}: {stage}") for state, stage in zip(running, stages, strict=True)]
+        return [*lines[:_NAMED], Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
 
     def _last_line(self) -> str:
         counts = self._status.counts()
@@ -119,14 +122,9 @@ class LiveTable(StudyObserver):
 
 def _outcome(state: RunState) -> str:
     if state.status != "finished" or state.result is None:
-        reason = state.error["message"] if state.error is not None else ""
-        return f"{state.status}: {reason}" if reason else state.status
+        return state.outcome
     auc = state.result.metrics.get("test", {}).get("auc")
     return f"finished, test AUC {percent(auc)} %, {seconds(state.result.timing.get('total'))}"
-
-
-def _stage(state: RunState) -> str:
-    return f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase
 
 
 def _counted(states: Sequence[RunState]) -> Text:

@@ -1,26 +1,54 @@
-"""Carries out the runs of a study: those that are missing, each once, whoever else works on them."""
+"""From grids of runs to the summaries of studies: plan, carry out those that are missing, each once, and sum up."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.environment import usable_cores
+from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.files import check_writable
+from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
+from petlbench.results.folder import RunFolder
 from petlbench.results.result import Result
-from petlbench.run.options import RunOptions
-from petlbench.study.executors.base import Executor
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan, Started
-from petlbench.study.existing import check_code, is_worked_on, mixtures, stored_result
-from petlbench.study.grid import PlannedRun
-from petlbench.study.status import FAILED, RunState, StudyObserver, StudyStatus
-from petlbench.study.study_file import RunEntry, record_runs, study_file
+from petlbench.results.table import read_study
+from petlbench.results.tracking.backfill import track_study
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.record import code_digests, differences
+from petlbench.study.executors.job import (
+    Action,
+    Ended,
+    EpochDone,
+    Event,
+    Executor,
+    ExecutorOptions,
+    Job,
+    PhaseBegan,
+    Started,
+    open_executor,
+)
+from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.status import (
+    FAILED,
+    RunState,
+    StudyObserver,
+    StudyStatus,
+    check_study_name,
+    record_runs,
+    study_file,
+)
+from petlbench.study.summary import Summary, summarize
 
-__all__ = ["Study", "open_status", "run_study"]
+__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study"]
+
+# What two results of one dataset must depend on alike.
+_DATA = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +56,6 @@ class Study:
     """What is to be carried out.
 
     Args:
-        name: The study's name.
-        plans: Its combinations.
-        options: Where the runs read and write.
         timeout: Seconds after which a run is stopped; None for no limit.
         retry_failed: Whether runs that failed are tried again, once.
         workers: How many runs are carried out at the same time.
@@ -44,6 +69,67 @@ class Study:
     workers: int = 1
 
 
+def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str, list[PlannedRun]]:
+    """Return the runs of each study by its name; with several grids, each is a study with a number behind its name.
+
+    A method that stands in several grids, with other settings, is one cell in each of their studies.
+
+    Raises:
+        InputError: When a name is unknown, or a setting is unknown or out of bounds.
+    """
+    check_study_name(name)
+    catalog = Catalog(options.catalogs)
+    names = [name] if len(grids) == 1 else [f"{name}.{number}" for number in range(1, len(grids) + 1)]
+    return {title: grid.plans(catalog, options.data_root) for title, grid in zip(names, grids, strict=True)}
+
+
+def carry_out(
+    studies: Sequence[Study],
+    executor: str,
+    options: ExecutorOptions,
+    observer: StudyObserver,
+) -> list[Summary]:
+    """Return what each of some studies has come to, with what was missing carried out by an executor of that name.
+
+    Raises:
+        InputError: When a dataset is not there, or finished results were made by other code.
+        PetlbenchError: When the user stops it; the same studies go on from there.
+    """
+    context = RunContext(studies[0].options)
+    opened = open_executor(executor, options, context.catalog)
+    if opened.is_local:
+        check_data([run for study in studies for run in study.plans], context)
+    return [_carry_out(study, opened, observer) for study in studies]
+
+
+def check_data(runs: Sequence[PlannedRun], context: RunContext) -> None:
+    """Open each dataset once: a study of days should not learn on its last day that one is not there.
+
+    Raises:
+        InputError: When a dataset is not there or wrong.
+    """
+    settings = {run.dataset: run.config.dataset_settings for run in runs if run.config is not None}
+    for dataset, values in settings.items():
+        open_dataset(dataset, catalog=context.catalog, data_root=context.options.data_root, settings=values)
+
+
+def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Summary:
+    status = open_status(study)
+    observer.begin(status, study.workers)
+    try:
+        notes = run_study(study, status, executor, observer)
+        output = study.options.output
+        runs = read_study(study_file(output, study.name))["runs"]
+        run_ids = dict.fromkeys(run["run_id"] for run in runs if run["run_id"] is not None)
+        results = [RunFolder(output, run_id).result() for run_id in run_ids]
+        # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
+        track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
+    except KeyboardInterrupt as error:
+        message = f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished"
+        raise PetlbenchError(message, hint="the same command goes on from here", kind="interrupted") from error
+    return summarize(study.name, status, study.options.output, notes)
+
+
 def open_status(study: Study) -> StudyStatus:
     """Return how far a study is, as its results on the disk say.
 
@@ -54,19 +140,10 @@ def open_status(study: Study) -> StudyStatus:
 
 
 def run_study(study: Study, status: StudyStatus, executor: Executor, observer: StudyObserver) -> list[str]:
-    """Carry out what is missing of a study.
+    """Return what the user should know of a study's results, one sentence each, with all of it carried out.
 
     Finished runs are left alone, interrupted ones go on, and failed ones are left alone unless they are to be tried
-    again. Runs that another process works on are waited for.
-
-    Args:
-        study: The study.
-        status: Its runs as `open_status` found them; kept up to date.
-        executor: Where runs are carried out.
-        observer: Told what happens.
-
-    Returns:
-        What the user should know of the results, one sentence each.
+    again. Runs that another process works on are waited for. The status, as `open_status` gave it, is kept up to date.
 
     Raises:
         InputError: When finished results were made by other code, and neither ``rerun`` nor ``accept`` is set.
@@ -75,7 +152,7 @@ def run_study(study: Study, status: StudyStatus, executor: Executor, observer: S
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
     if not (study.options.rerun or study.options.accept):
-        check_code(status.states, Catalog(study.options.catalogs))
+        _check_code(status.states, Catalog(study.options.catalogs))
     return _Driver(study, status, executor, observer).carry_out()
 
 
@@ -84,10 +161,10 @@ def _state_of(planned: PlannedRun, output: Path) -> RunState:
         kind = "exception" if planned.is_defect else "unsupported"
         error = {"kind": kind, "message": planned.refusal or "", "hint": ""}
         return RunState(planned, "failed" if planned.is_defect else "unsupported", error=error)
-    result = stored_result(output, planned.config.run_id)
+    result = RunFolder(output, planned.config.run_id).result()
     if result is None:
         return RunState(planned)
-    return RunState(planned, result.status, result, result.error, was_there=True)
+    return RunState(planned, result.status, result, result.error)
 
 
 @dataclass
@@ -103,7 +180,7 @@ class _Driver:
         self._warn_of_threads()
         for state in self.status.states:
             if self._is_due(state):
-                state.status, state.error, state.was_there = "waiting", None, False
+                state.status, state.error = "waiting", None
         self.by_run = {state.run_id: state for state in self.status.states if state.run_id is not None}
         # Two combinations may mean the same run; it is carried out once.
         waiting = {state.run_id: state for state in self.status.states if state.status == "waiting"}
@@ -121,7 +198,7 @@ class _Driver:
                 if state.is_open:
                     state.result = self._stored(state)
             self._record(self.status.states)
-        return mixtures(self.status.states)
+        return _mixtures(self.status.states)
 
     def _is_due(self, state: RunState) -> bool:
         """Whether a run is to be carried out now, seeing what stands of it."""
@@ -145,7 +222,7 @@ class _Driver:
             state = self.queue.popleft()
             if self._has_ended_elsewhere(state):
                 self._settle(state)
-            elif is_worked_on(self.study.options.output, state.run_id or ""):
+            elif RunFolder(self.study.options.output, state.run_id or "").is_locked:
                 self._put_back(state)
             else:
                 return self._job(state)
@@ -216,9 +293,9 @@ class _Driver:
         self.observer.changed(state)
 
     def _stored(self, state: RunState) -> Result | None:
-        return stored_result(self.study.options.output, state.run_id) if state.run_id is not None else None
+        return RunFolder(self.study.options.output, state.run_id).result() if state.run_id is not None else None
 
-    def _record(self, states: Sequence[RunState]) -> list[RunEntry]:
+    def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])
 
     def _warn_of_threads(self) -> None:
@@ -229,3 +306,41 @@ class _Driver:
                 f"{self.study.workers} workers of {threads} threads each share {cores} cores: --threads "
                 f"{max(1, cores // self.study.workers)} would be faster (threads are part of a run's identity)"
             )
+
+
+def _check_code(states: Sequence[RunState], catalog: Catalog) -> None:
+    """See that finished results were made by this code, so that a table does not mix two versions of it.
+
+    Data and weights are not read for that: a run that is carried out checks its own, and `_mixtures` compares them all.
+    """
+    now = cache(lambda method: code_digests(method, catalog))
+    stale = {}
+    for state, digests in _digests(states):
+        same = {name: digests.get(name) for name in ("data", "split", "weights", "method", "external")}
+        if changed := differences(digests, {**same, **now(state.planned.method)}):
+            stale[state.title] = changed
+    if stale:
+        first, changed = next(iter(stale.items()))
+        what = f"such as {first}: {'; '.join(changed)}"
+        message = f"{len(stale)} finished results of this study rest on something else, {what}"
+        hint = "--rerun runs all of them again, --accept takes them as they are"
+        raise InputError(message, hint=hint, kind="stale_result")
+
+
+def _mixtures(states: Sequence[RunState]) -> list[str]:
+    """Return a sentence for each dataset and kind of which finished results do not depend on the same."""
+    values: dict[tuple[str, str], set[str]] = {}
+    for state, digests in _digests(states):
+        for name in _DATA:
+            values.setdefault((state.planned.dataset, name), set()).add(str(digests.get(name)))
+    counts = {key: len(different) for key, different in values.items() if len(different) > 1}
+    sentences = [f"{dataset}: the results rest on {n} different {_DATA[name]}" for (dataset, name), n in counts.items()]
+    if (count := len({str(digests.get("packages")) for _, digests in _digests(states)})) > 1:
+        sentences.append(f"the results were made with {count} different sets of package versions")
+    return sentences
+
+
+def _digests(states: Sequence[RunState]) -> list[tuple[RunState, dict[str, Any]]]:
+    """What finished results depend on."""
+    finished = [state for state in states if state.status == "finished"]
+    return [(state, state.result.digests) for state in finished if state.result is not None]

@@ -1,25 +1,43 @@
-"""How far each run of a study is."""
+"""How far each run of a study is, and the file that says so: ``studies/<name>.json``."""
 
 from __future__ import annotations
 
+import json
+import re
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
+from filelock import FileLock
+
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
+from petlbench.results.table import STUDY_SCHEMA, read_study
 from petlbench.study.grid import PlannedRun
-from petlbench.study.study_file import RunEntry
 
-__all__ = ["FAILED", "RunState", "RunStatus", "StudyObserver", "StudyStatus"]
+__all__ = [
+    "FAILED",
+    "RunState",
+    "RunStatus",
+    "StudyObserver",
+    "StudyStatus",
+    "check_study_name",
+    "record_runs",
+    "study_file",
+]
 
 RunStatus = Status | Literal["waiting", "running", "elsewhere"]
 
 FAILED: frozenset[str] = frozenset({"failed", "oom", "timeout", "pruned"})
 """How a run ends that is not tried again before it is asked for."""
 
+_CELL = ("method", "dataset", "seed")
 _OPEN = frozenset({"waiting", "running", "elsewhere"})
 
 
@@ -34,7 +52,6 @@ class RunState:
         error: Kind, message and hint, where it did not finish.
         phase: What a running one is doing.
         epoch: Epochs that a running one has done.
-        was_there: Whether the result stood before the driver began.
     """
 
     planned: PlannedRun
@@ -43,7 +60,6 @@ class RunState:
     error: dict[str, str] | None = None
     phase: str = ""
     epoch: int = 0
-    was_there: bool = False
 
     @property
     def run_id(self) -> str | None:
@@ -61,12 +77,18 @@ class RunState:
         return self.status in _OPEN
 
     @property
-    def entry(self) -> RunEntry:
+    def entry(self) -> dict[str, Any]:
         """What the study's file says of it."""
         status = self.result.status if self.is_open and self.result is not None else self.status
         error = self.error["message"] if self.error is not None else None
         ending = None if status in _OPEN else status
-        return RunEntry(self.planned.method, self.planned.dataset, self.planned.seed, self.run_id, ending, error)
+        cell = {name: getattr(self.planned, name) for name in _CELL}
+        return {**cell, "run_id": self.run_id, "status": ending, "error": error}
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words."""
+        return f"{self.status}: {self.error['message']}" if self.error and self.error["message"] else self.status
 
     @property
     def title(self) -> str:
@@ -134,3 +156,58 @@ def _usual_seconds(states: Sequence[RunState]) -> float | None:
         if state.result is not None and state.status == "finished" and "total" in state.result.timing
     ]
     return fmean(seconds) if seconds else None
+
+
+def check_study_name(name: str) -> str:
+    """Return a study's name if it can name a file.
+
+    Raises:
+        InputError: When it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        hint = "use letters, digits, dots, dashes and underscores, such as --study table-2"
+        raise InputError(f"--study '{name}' cannot name a study", hint=hint, kind="bad_study")
+    return name
+
+
+def study_file(output: Path, name: str) -> Path:
+    """The file that says what a study consists of."""
+    return output / "studies" / f"{check_study_name(name)}.json"
+
+
+def record_runs(
+    output: Path,
+    name: str,
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    kind: Literal["bench", "sweep"] = "bench",
+    more: Mapping[str, Any] | None = None,
+) -> list[Mapping[str, Any]]:
+    """Write down the runs of a study, and return those that had another config for the same method, dataset and seed.
+
+    These are replaced; all others that the study has stay. Several processes may do so at once.
+
+    Args:
+        output: Folder of all results.
+        name: The study.
+        runs: The runs: ``method``, ``dataset`` as it was asked for, ``seed``, ``run_id`` (None for a combination that
+            cannot be had), ``status`` (None where there is no result yet), ``error`` (why it did not finish).
+        kind: What the study is, where it is new.
+        more: Further entries of the document.
+    """
+    file = study_file(output, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f".{file.name}.lock")):
+        created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        new_study: dict[str, Any] = {"schema": STUDY_SCHEMA, "name": name, "kind": kind, "created": created, "runs": []}
+        document = read_study(file) if file.exists() else new_study | {f"{axis}s": [] for axis in _CELL}
+        before, new = ({tuple(run[name] for name in _CELL): run for run in each} for each in (document["runs"], runs))
+        shared = [(old, new[cell]) for cell, old in before.items() if cell in new]
+        replaced = [old for old, new in shared if old["run_id"] is not None and new["run_id"] != old["run_id"]]
+        merged = list((before | new).values())
+        for axis in _CELL:  # what is new goes behind what was there
+            document[f"{axis}s"] = list(dict.fromkeys([*document[f"{axis}s"], *(run[axis] for run in merged)]))
+        document |= {"runs": merged, **(more or {})}
+        with write_atomically(file) as temporary:
+            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return replaced

@@ -9,10 +9,10 @@ from typing import Any
 
 from petlbench.results.result import Result
 from petlbench.results.stored import Stored
-from petlbench.results.table import Repeats, Spread, with_scores
+from petlbench.results.table import Repeats, Results, Spread, with_scores
 from petlbench.study.status import RunState, StudyStatus
 
-__all__ = ["CellSummary", "Summary", "summarize"]
+__all__ = ["CellSummary", "StudyResults", "Summary", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,6 @@ class CellSummary:
     """One method on one dataset: figures over the finished seeds.
 
     Args:
-        method: Name of the method.
-        dataset: The dataset.
         wanted: Number of seeds that the study wants.
         statuses: Number of runs by status.
         auc: Test AUC, a fraction.
@@ -29,8 +27,6 @@ class CellSummary:
         ratio: Learnable parameters over all, a fraction.
         allocated: Peak memory of a training step in bytes.
         memory_sources: Where the figures of memory are from.
-        ppe: PPE.
-        pme: PME.
         seconds: Time of a run.
         refusal: Why the method cannot have this dataset, where it cannot.
     """
@@ -72,14 +68,12 @@ class Summary:
     @property
     def best(self) -> dict[str, CellSummary]:
         """For each dataset the method with the highest mean validation AUC, of those whose seeds are all finished."""
-        whole = [cell for cell in self.cells if cell.is_whole and cell.val_auc is not None]
-        by_dataset: dict[str, list[CellSummary]] = {}
-        for cell in whole:
-            by_dataset.setdefault(cell.dataset, []).append(cell)
-        return {
-            dataset: max(cells, key=lambda cell: cell.val_auc.mean if cell.val_auc is not None else 0.0)
-            for dataset, cells in by_dataset.items()
-        }
+        best: dict[str, tuple[float, CellSummary]] = {}
+        for cell in self.cells:
+            mean = cell.val_auc.mean if cell.is_whole and cell.val_auc is not None else -1.0
+            if mean > best.get(cell.dataset, (-1.0, cell))[0]:
+                best[cell.dataset] = mean, cell
+        return {dataset: cell for dataset, (_, cell) in best.items()}
 
     def unfinished(self) -> list[RunState]:
         """The runs that have no finished result and could have one."""
@@ -106,6 +100,14 @@ class Summary:
             "best": best,
             "notes": list(self.notes),
         }
+
+
+@dataclass(frozen=True)
+class StudyResults(Results):
+    """The results of a study, and what each of its parts has come to: one, or as many as a report needs."""
+
+    name: str = ""
+    summaries: Sequence[Summary] = ()
 
 
 def summarize(name: str, status: StudyStatus, output: Path, notes: Sequence[str] = ()) -> Summary:

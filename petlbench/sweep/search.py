@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,19 +19,27 @@ from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import find_card
 from petlbench.models.method import load_method
+from petlbench.results.folder import RunFolder
 from petlbench.results.result import read_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
-from petlbench.study.executors.base import Executor
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
 from petlbench.study.grid import PlannedRun, Tuned, resolve_alike
-from petlbench.sweep.busy_runs import run_with_retries
-from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
-from petlbench.sweep.trial_queue import TrialQueue
+from petlbench.sweep.trial_queue import Liveness, TrialQueue
 
-__all__ = ["TRIALS", "Search", "TrialFacts", "new_sampler", "open_study", "plan_search", "run_search", "trial_facts"]
+__all__ = [
+    "TRIALS",
+    "Search",
+    "TrialFacts",
+    "new_sampler",
+    "open_study",
+    "plan_search",
+    "run_search",
+    "run_with_retries",
+    "trial_facts",
+]
 
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
@@ -41,8 +50,6 @@ class Search:
     """One search: a sweep for one method on one dataset.
 
     Args:
-        name: Name of the sweep.
-        card: The sweep.
         request: What holds for all trials; method, dataset and the user's own settings are in it.
         dataset: The dataset's short name.
         config: The run at the method's defaults, from which trials differ by what is searched.
@@ -92,17 +99,12 @@ class Search:
 
     def configure(self, settings: Tuned, seed: int) -> RunConfig:
         """Return the run with these settings; an InputError says that they do not go together."""
-        request = replace(
-            self.request,
-            training={**settings.training, **self.request.training},
-            method_settings={**settings.method, **self.request.method_settings},
-            seed=seed,
-        )
+        request = replace(settings.below(self.request), seed=seed)
         return resolve_alike(request, self.config, self.context.catalog, self.options.data_root)
 
     def final_run(self, config: RunConfig) -> PlannedRun:
         """A run of the search's settings as one of a study."""
-        return PlannedRun(config.method, self.request.dataset or "", config.seed, config)
+        return PlannedRun(config.method, self.request.dataset or "", config.seed, self.request, config)
 
     def trial_job(self, config: RunConfig) -> Job:
         """A run that never reads the test split."""
@@ -151,13 +153,7 @@ def plan_search(
 ) -> Search:
     """Return one search, with all checked that can be before anything is trained.
 
-    Args:
-        name: Name of the sweep.
-        card: The sweep.
-        request: What the user asked for, with one method and one dataset.
-        context: Where runs read and write.
-        study_name: The name of the study that final runs belong to.
-        timeout: Seconds after which a run is stopped.
+    The request has one method and one dataset; the rest is as in `Search`.
 
     Raises:
         InputError: When a name or a setting is wrong, or the method cannot adapt the backbone.
@@ -167,10 +163,7 @@ def plan_search(
     request = replace(request, seed=card.seed)
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
-    fixed = space.settings({})
-    training = {**fixed.training, **request.training}
-    base = replace(request, training=training, method_settings={**fixed.method, **request.method_settings})
-    config = resolve(base, catalog, context.options.data_root).config
+    config = resolve(space.settings({}).below(request), catalog, context.options.data_root).config
     points = _points(card, space, config)
     return Search(name, card, request, dataset, config, space, points, context, study_name, timeout)
 
@@ -237,21 +230,10 @@ def run_search(
     *,
     retry_failed: bool = False,
 ) -> tuple[list[TrialFacts], int]:
-    """Carry out what is missing of a search, together with whoever else works on it.
+    """Return all trials of a search in the order of their numbers, and how many were lost with their driver.
 
-    Args:
-        search: The search.
-        study: Its study.
-        executor: Where trials are carried out.
-        liveness: This driver.
-        on_trial: Told of each trial that ended here.
-        retry_failed: Whether trials that failed are tried again.
-
-    Returns:
-        All trials, in the order of their numbers; and how many were lost with their driver and begun again.
-
-    Raises:
-        KeyboardInterrupt: When the user stops it.
+    What is missing is carried out first, together with whoever else works on it. ``on_trial`` is told of each trial
+    that ended here.
     """
     folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
@@ -316,18 +298,13 @@ class _TrialLoop:
         if ended.status == "interrupted":
             self.queue.give_back(trial)
             return
-        if ended.status != "finished":
-            error = ended.error["message"] if ended.error is not None else None
-            self._end(trial, ended.status, error=error, seconds=ended.seconds)
-            return
-        result = read_result(job.options.output / job.config.run_id)
-        value = result.metrics["val"].get(self.search.card.metric)
-        seconds = result.timing.get("total", ended.seconds)
-        if value is None:
-            error = f"{self.search.card.objective} is undefined on the validation images"
-            self._end(trial, "failed", error=error, seconds=seconds)
-        else:
-            self._end(trial, "finished", value=float(value), seconds=seconds)
+        status, value, seconds, error = str(ended.status), None, ended.seconds, (ended.error or {}).get("message")
+        if status == "finished":
+            result = read_result(job.options.output / job.config.run_id)
+            value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
+            if value is None:
+                status, error = "failed", f"{self.search.card.objective} is undefined on the validation images"
+        self._end(trial, status, None if value is None else float(value), error=error, seconds=seconds)
 
     def _end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
         self.queue.end(trial, status, value, **{name: fact for name, fact in facts.items() if fact is not None})
@@ -353,3 +330,41 @@ def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:
         error=facts.get("error"),
         seconds=facts.get("seconds"),
     )
+
+
+def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: On) -> None:
+    """Carry out jobs, and wait for runs that another process, or another trial of this one, works on.
+
+    A run that is waited for is begun again as soon as nobody works on it: then its result is there and is taken, or it
+    goes on where the other one was stopped. Nothing is told of it meanwhile.
+    """
+    parked: deque[Job] = deque()
+
+    def feed() -> Iterator[Job | None]:
+        for job in jobs:
+            yield job
+            yield from _free(parked)
+        while parked:
+            yield from _free(parked)
+            if parked:
+                yield None
+
+    def on_event(job: Job, event: Event) -> Action:
+        if isinstance(event, Ended) and event.status == "busy":
+            parked.append(job)
+            return Action.GO_ON
+        return on(job, event)
+
+    executor.run(feed(), on_event)
+    while parked:  # the last ones were found busy after the rest had ended
+        executor.run(feed(), on_event)
+
+
+def _free(parked: deque[Job]) -> Iterator[Job]:
+    """Take out those that nobody works on any more."""
+    for _ in range(len(parked)):
+        job = parked.popleft()
+        if RunFolder(job.options.output, job.config.run_id).is_locked:
+            parked.append(job)
+        else:
+            yield job

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import TrainingConfig, validate_settings
 from petlbench.core.errors import InputError
-from petlbench.core.validation import validate_settings
 from petlbench.models.method import Method, TrainingDefaults
 from petlbench.study.grid import Tuned
 from petlbench.sweep.spec import Range, SpaceValue, SweepCard
@@ -51,7 +50,8 @@ class Choice:
 
     def edge(self, value: Any) -> str | None:
         """Which end of three or more numbers a value is; a zero is no end, since nothing lies below it."""
-        if len(self.values) < 3 or not all(_is_number(each) for each in self.values) or value == 0:
+        are_numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in self.values)
+        if len(self.values) < 3 or not are_numbers or value == 0:
             return None
         return {min(self.values): "lowest", max(self.values): "highest"}.get(value)
 
@@ -194,7 +194,8 @@ def build_space(
     names = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
     dimensions = {name: _dimension(value, method.defaults) for name, value in values.items() if name not in names}
     searched = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
-    fixed = {name: _single(values[name]) for name, dimension in dimensions.items() if dimension is None}
+    held = {name: values[name] for name, dimension in dimensions.items() if dimension is None}
+    fixed = {name: value[0] if isinstance(value, tuple) else value for name, value in held.items()}
     if sweep.track == "tuned" and sweep.sampler != "grid":
         usual = TrainingConfig.model_fields["batch_size"].default
         batch = int(training.get("batch_size", fixed.get("training.batch_size", usual)))
@@ -235,10 +236,6 @@ def _dimension(value: SpaceValue, defaults: TrainingDefaults) -> Dimension | Non
     return None
 
 
-def _single(value: SpaceValue) -> Any:
-    return value[0] if isinstance(value, tuple) else value
-
-
 def _with_sgd(
     dimensions: Mapping[str, Dimension], defaults: TrainingDefaults, batch: int, held: set[str]
 ) -> dict[str, Dimension]:
@@ -268,7 +265,3 @@ def _published(dimensions: Mapping[str, Dimension], method: type[Method[Any]], d
 
 def _defaults_of(model: type[BaseModel], group: str) -> dict[str, Any]:
     return {f"{group}.{name}": spec.default for name, spec in model.model_fields.items() if not spec.is_required()}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,9 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import TrainingConfig, validate_settings
 from petlbench.core.entry import Entry
-from petlbench.core.validation import validate_settings
 
 __all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SpaceValue", "SweepCard", "Track", "load_sweep"]
 
@@ -119,6 +119,10 @@ class SweepCard(_Part):
     def minimises(self) -> bool:
         """Whether less is better."""
         return self.metric == "loss"
+
+    def cost(self, value: float | None) -> float:
+        """The objective as a figure of which less is better, infinite where there is none."""
+        return math.inf if value is None else value if self.minimises else -value
 
 
 def load_sweep(entry: Entry, **changes: Any) -> SweepCard:

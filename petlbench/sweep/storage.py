@@ -27,6 +27,9 @@ HEARTBEAT, GRACE = 10, 120
 _PATIENCE = 900.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 
+# What a database says to one of two drivers that make the tables at once.
+_RACE = ("already exists", "unique", "duplicate", "locked")
+
 R = TypeVar("R")
 
 
@@ -151,15 +154,11 @@ def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> RetryingSto
                 )
             except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
                 # Two drivers that make the tables at once disturb each other, and neither the second time.
-                if attempt == 4 or not _is_race(error):
+                message = f"{error} {error.__cause__}".lower()
+                if attempt == 4 or not any(words in message for words in _RACE):
                     raise
                 time.sleep(0.2 * (attempt + 1))
     raise AssertionError("unreachable")
-
-
-def _is_race(error: Exception) -> bool:
-    message = f"{error} {error.__cause__}".lower()
-    return any(words in message for words in ("already exists", "unique", "duplicate", "locked"))
 
 
 def describe_address(address: str) -> str:

@@ -2,41 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import optuna
 
 from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.files import check_writable
-from petlbench.core.progress import Progress
+from petlbench.core.progress_bars import ShownProgress
 from petlbench.core.request import Request
-from petlbench.results.tracking.address import choose_address
+from petlbench.core.units import params_text
+from petlbench.results.tracking.store import choose_address
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.study.carry_out import check_data
-from petlbench.study.executors.base import Executor, ExecutorOptions, open_executor
-from petlbench.study.runner import Study, open_status, run_study
-from petlbench.study.status import RunState, StudyObserver
-from petlbench.study.study_file import check_study_name, record_runs
-from petlbench.sweep.finalists import Finalist, choose_winner, describe_winner, run_finalists
-from petlbench.sweep.liveness import Liveness
-from petlbench.sweep.outcome import SearchOutcome, importances
+from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
+from petlbench.study.runner import Study, check_data, open_status, run_study
+from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs
 from petlbench.sweep.search import Search, TrialFacts, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.storage import default_address, open_storage
-from petlbench.sweep.winner import iter_winners, write_winner
+from petlbench.sweep.trial_queue import Liveness
+from petlbench.sweep.winner import Finalist, choose_winner, describe_winner, iter_winners, run_finalists, write_winner
 
-__all__ = ["SweepDriver", "SweepObserver", "SweepOptions", "carry_out", "plan_searches"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = [
+    "SearchOutcome",
+    "SweepDriver",
+    "SweepObserver",
+    "SweepOptions",
+    "SweepResult",
+    "TrialLines",
+    "carry_out",
+    "importances",
+    "plan_searches",
+]
 
 
-class SweepObserver(Progress):
+class SweepObserver(StudyObserver):
     """Told how a sweep goes on; this one keeps silent."""
 
-    def begin(self, search: Search, trials: Sequence[TrialFacts]) -> None:
+    def search(self, search: Search, trials: Sequence[TrialFacts]) -> None:
         """A search begins, with so many trials that have ended before."""
 
     def trial(self, search: Search, trial: TrialFacts) -> None:
         """A trial ended."""
+
+    def changed(self, state: RunState) -> None:
+        """Say how a winner's run ended."""
+        if not state.is_open:
+            self.say(f"winner's run, {state.title}: {state.outcome}")
+
+
+class TrialLines(ShownProgress, SweepObserver):
+    """Says of each trial what it tried, what came of it, and which is the best so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._best: TrialFacts | None = None
+
+    def search(self, search: Search, trials: Sequence[TrialFacts]) -> None:
+        """Show a bar for the trials of a search."""
+        self._best, count = None, len(search.points)
+        for trial in trials:
+            self._compare(search, trial)
+        self.phase(search.title, count)
+        self.advance(len(trials))
+        self.say(f"{search.title}: {count} trials, {len(trials)} of them done before; {search.card.title}")
+
+    def trial(self, search: Search, trial: TrialFacts) -> None:
+        """Print one line of a trial that ended."""
+        self._compare(search, trial)
+        self.advance()
+        outcome = f"{search.card.objective} {trial.value:.4f}" if trial.value is not None else trial.status
+        why = f" ({trial.error})" if trial.error else ""
+        best = f"; best {self._best.value:.4f}, trial {self._best.number}" if self._best is not None else ""
+        self.say(f"trial {trial.number} of {search.title}: {params_text(trial.params)}: {outcome}{why}{best}")
+
+    def _compare(self, search: Search, trial: TrialFacts) -> None:
+        if trial.value is not None:
+            self._best = min(self._best or trial, trial, key=lambda each: search.card.cost(each.value))
 
 
 @dataclass(frozen=True)
@@ -56,6 +104,114 @@ class SweepOptions:
     executor_options: ExecutorOptions = field(default_factory=ExecutorOptions)
     is_final: bool = True
     retry_failed: bool = False
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What came of one search.
+
+    Args:
+        search: The search; None for a combination that cannot be had.
+        dataset: The dataset's short name.
+        retries: How many trials were lost with their driver and begun again.
+        importances: Share of each setting in how the objective varies; empty where ``note`` says why.
+        note: Why there are no importances.
+        winner: The winner as its file has it; None where there is none.
+        runs: The winner's runs, each tested once.
+        refusal: Why the combination cannot be had.
+    """
+
+    search: Search | None
+    method: str
+    dataset: str
+    trials: Sequence[TrialFacts] = ()
+    retries: int = 0
+    importances: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    winner: Mapping[str, Any] | None = None
+    runs: Sequence[Mapping[str, Any]] = ()
+    refusal: str | None = None
+
+    @property
+    def best(self) -> TrialFacts | None:
+        """The trial with the best objective."""
+        finished = [trial for trial in self.trials if trial.value is not None]
+        if self.search is None or not finished:
+            return None
+        card = self.search.card
+        return min(finished, key=lambda trial: card.cost(trial.value))
+
+    def preview(self) -> dict[str, Any]:
+        """What would be searched, as plain values."""
+        search = self.search
+        return {
+            "method": self.method,
+            "dataset": self.dataset,
+            "search": search and search.key,
+            "trials": len(search.points) if search is not None else 0,
+            "space": search and search.space.document(),
+            "first": (search and dict(search.points[0])) or None,
+            "error": self.refusal,
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The outcome as plain values."""
+        if self.search is None:
+            return {"method": self.method, "dataset": self.dataset, "error": self.refusal, "trials": [], "best": None}
+        return {
+            "sweep": self.search.name,
+            "search": self.search.key,
+            "method": self.method,
+            "dataset": self.dataset,
+            "track": self.search.card.track,
+            "objective": self.search.card.objective,
+            "trials": [asdict(trial) for trial in self.trials],
+            "retries": self.retries,
+            "best": None if self.best is None else asdict(self.best),
+            "importances": dict(self.importances),
+            "importances_note": self.note,
+            "winner": self.winner,
+            "runs": list(self.runs),
+        }
+
+
+class Trials(list[TrialFacts]):
+    """The trials of a search."""
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a trial: ``number``, ``status``, ``value`` (the objective), ``run_id``, ``seconds``, its settings."""
+        import pandas
+
+        rows = [{**asdict(trial), **trial.params} for trial in self]
+        return pandas.DataFrame([{key: value for key, value in row.items() if key != "params"} for row in rows])
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep.
+
+    Args:
+        outcomes: One a method and dataset.
+    """
+
+    outcomes: Sequence[SearchOutcome]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The winner's settings, ``training`` and ``method``; None where no trial finished.
+
+        Of several searches, theirs by ``METHOD on DATASET``.
+        """
+        best = {
+            f"{each.method} on {each.dataset}": dict(each.winner["best"]) if each.winner is not None else None
+            for each in self.outcomes
+        }
+        return best if len(best) > 1 else next(iter(best.values()))
+
+    @property
+    def trials(self) -> Trials:
+        """The trials of all searches."""
+        return Trials(trial for outcome in self.outcomes for trial in outcome.trials)
 
 
 def plan_searches(
@@ -97,21 +253,13 @@ def plan_searches(
     return searches
 
 
-def carry_out(
-    searches: Sequence[SearchOutcome], options: SweepOptions | None = None, observer: SweepObserver | None = None
-) -> list[SearchOutcome]:
-    """Carry out what is missing of the searches of a sweep, and return what came of each.
-
-    Args:
-        searches: As `plan_searches` returned them.
-        options: How they are carried out.
-        observer: Told how it goes on; None for nobody.
+def carry_out(searches: Sequence[SearchOutcome], options: SweepOptions, observer: SweepObserver) -> list[SearchOutcome]:
+    """Return what came of each search that `plan_searches` planned, with what was missing carried out.
 
     Raises:
         InputError: When a dataset is not there, or the storage cannot be opened.
         PetlbenchError: When the user stops it; the same sweep goes on from there.
     """
-    options, observer = options or SweepOptions(), observer or SweepObserver()
     planned = [outcome.search for outcome in searches if outcome.search is not None]
     context = planned[0].context
     output = context.options.output
@@ -143,7 +291,7 @@ class SweepDriver:
     executor: Executor
     liveness: Liveness
     observer: SweepObserver
-    options: SweepOptions = field(default_factory=SweepOptions)
+    options: SweepOptions
 
     def carry_out(self, search: Search) -> SearchOutcome:
         """Search, choose the winner on validation, and test it; whatever is done already is not done again.
@@ -153,7 +301,7 @@ class SweepDriver:
         """
         study = open_study(search, self.storage)
         ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        self.observer.begin(search, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
+        self.observer.search(search, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
 
         on_trial, retry = partial(self.observer.trial, search), self.options.retry_failed
         trials, retries = run_search(search, study, self.executor, self.liveness, on_trial, retry_failed=retry)
@@ -190,7 +338,7 @@ class SweepDriver:
         winners = {f"{document['method']} on {document['dataset']}": document for document in documents}
         more = {"sweep": {"name": search.name, "title": search.card.title, "winners": winners}}
         record_runs(output, search.study_name, [state.entry for state in status.states], kind="sweep", more=more)
-        for sentence in run_study(study, status, self.executor, _FinalObserver(self.observer)):
+        for sentence in run_study(study, status, self.executor, self.observer):
             self.observer.say(sentence)
         return [_run(state) for state in status.states]
 
@@ -206,16 +354,21 @@ def _run(state: RunState) -> dict[str, Any]:
     }
 
 
-class _FinalObserver(StudyObserver):
-    """Says how the winner's runs end."""
+def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
+    """Return how much each setting matters to the objective, by functional ANOVA.
 
-    def __init__(self, observer: SweepObserver) -> None:
-        self._observer = observer
-
-    def changed(self, state: RunState) -> None:
-        if not state.is_open:
-            why = f": {state.error['message']}" if state.error is not None else ""
-            self.say(f"winner's run, {state.title}: {state.status}{why}")
-
-    def say(self, text: str) -> None:
-        self._observer.say(text)
+    These are shares by dotted name that add up to 1, the largest first; and why there are none, where there are none.
+    """
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if len(finished) < 4:
+        return {}, f"{len(finished)} finished trials say nothing of importance; it takes 4"
+    if len({trial.value for trial in finished}) == 1:
+        return {}, "the objective is the same in all finished trials"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError) as error:
+        return {}, f"importance cannot be computed: {error}"
+    return {name: float(share) for name, share in shares.items()}, ""

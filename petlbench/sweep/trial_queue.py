@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import optuna
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from petlbench.sweep.liveness import Liveness
 from petlbench.sweep.storage import GRACE, HEARTBEAT
 
-__all__ = ["TrialQueue"]
+__all__ = ["Liveness", "TrialQueue"]
 
 _SLOT, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
 
@@ -55,7 +57,8 @@ class TrialQueue:
         if retry_failed:
             self._reopen()
         self._mine: set[int] = set()
-        self._heart = _Heart(self._storage, self._mine)
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="petlbench-heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to give signs of life."""
@@ -64,10 +67,16 @@ class TrialQueue:
 
     def __exit__(self, *error: object) -> None:
         """Give back what was not finished, so that it need not be waited for."""
-        self._heart.stop()
+        self._closed.set()
+        self._heart.join(timeout=1)
         for trial_id in tuple(self._mine):
             self._give_up(trial_id)
-        self._mine.clear()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(HEARTBEAT):
+            for trial_id in tuple(self._mine):
+                with contextlib.suppress(Exception):  # a missed beat is not worth a search; the next one follows
+                    self._storage.record_heartbeat(trial_id)
 
     def all_used(self) -> bool:
         """Whether every slot is used up."""
@@ -125,7 +134,6 @@ class TrialQueue:
     def give_back(self, trial: optuna.Trial) -> None:
         """Leave a trial to whoever goes on."""
         self._give_up(trial._trial_id)
-        self._mine.discard(trial._trial_id)
 
     def _all(self) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
@@ -164,19 +172,11 @@ class TrialQueue:
 
     def _new_trial(self, slot: int, earlier: Sequence[FrozenTrial]) -> FrozenTrial:
         """A trial in waiting; one that takes the place of another has its values, so that its run goes on."""
-        attributes = {_SLOT: slot}
         begun = next((trial for trial in reversed(earlier) if trial.params), None)
-        if begun is None:
-            fixed = {"fixed_params": dict(self._points[slot])}
-            return create_trial(state=TrialState.WAITING, user_attrs=attributes, system_attrs=fixed)
-        return create_trial(
-            state=TrialState.WAITING,
-            params=begun.params,
-            distributions=begun.distributions,
-            user_attrs=attributes,
-            system_attrs={"fixed_params": begun.params},
-            intermediate_values=begun.intermediate_values,
-        )
+        names = ("params", "distributions", "intermediate_values")
+        carried = {} if begun is None else {name: getattr(begun, name) for name in names}
+        fixed = {"fixed_params": carried.get("params", dict(self._points[slot]))}
+        return create_trial(state=TrialState.WAITING, user_attrs={_SLOT: slot}, system_attrs=fixed, **carried)
 
     def _waiting(self, slots: Mapping[int, Sequence[FrozenTrial]]) -> Iterator[FrozenTrial]:
         """Trials that may be taken, the first slot first; those that are one too many go."""
@@ -205,25 +205,46 @@ class TrialQueue:
         return trial._trial_id in stale or self._liveness.is_gone(driver)
 
     def _give_up(self, trial_id: int) -> None:
+        self._mine.discard(trial_id)
         with contextlib.suppress(UpdateFinishedTrialError):
             self._storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
 
 
-class _Heart(threading.Thread):
-    """Gives signs of life of the trials in hand."""
+class Liveness:
+    """Says who this driver is, and of another one on this machine whether it is gone.
 
-    def __init__(self, storage: Any, trials: set[int]) -> None:
-        super().__init__(name="petlbench-heartbeat", daemon=True)
-        self._storage = storage
-        self._trials = trials
-        self._stopped = threading.Event()
+    The system lets go of a dead process's locks at once, so nobody has to wait for a heartbeat to fail.
 
-    def run(self) -> None:
-        while not self._stopped.wait(HEARTBEAT):
-            for trial_id in tuple(self._trials):
-                with contextlib.suppress(Exception):  # a missed beat is not worth a search; the next one follows
-                    self._storage.record_heartbeat(trial_id)
+    Args:
+        output: Folder of all results.
+    """
 
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join(timeout=1)
+    def __init__(self, output: Path) -> None:
+        folder = output.absolute() / ".work" / "drivers"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / f"{uuid.uuid4().hex}.lock"
+        self._lock = FileLock(self._file, timeout=0)
+        self.mark = f"{socket.gethostname()}:{self._file}"
+
+    def __enter__(self) -> Self:
+        """Be there."""
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Be gone."""
+        self._file.unlink(missing_ok=True)
+        self._lock.release()
+
+    def is_gone(self, mark: str) -> bool:
+        """Whether the driver of a mark is known to be gone; of one on another machine this cannot be known."""
+        host, _, file = mark.partition(":")
+        if host != socket.gethostname():
+            return False
+        if not Path(file).exists():
+            return True
+        try:
+            with FileLock(file, timeout=0):
+                return True
+        except Timeout:
+            return False

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from petlbench.core.entry import MethodCard
 from petlbench.core.errors import InputError
+from petlbench.core.files import write_tensors
 from petlbench.memory.predict import predict_inference, predict_training
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.build import count_parameters
 from petlbench.models.method import Method, TrainingDefaults
-from petlbench.run.artifacts import load_learned, write_learned
-from petlbench.testing.messages import explained, fail, few
+from petlbench.testing import explained, fail, few
 from petlbench.testing.subject import (
     BATCH,
     CLASSES,
@@ -62,12 +62,9 @@ class MethodContract:
         if "candidate" in metafunc.fixturenames:
             metafunc.parametrize("candidate", named.values(), ids=named.keys())
         if "subject" in metafunc.fixturenames:
-            subjects = {
-                f"{name}-{backbone}": Subject(method, backbone, size, self.settings)
-                for name, method in named.items()
-                for backbone, size in self.backbones.items()
-            }
-            metafunc.parametrize("subject", subjects.values(), ids=subjects.keys(), scope="class")
+            pairs = [(*method, *backbone) for method in named.items() for backbone in self.backbones.items()]
+            subjects = [Subject(method, backbone, size, self.settings) for _, method, backbone, size in pairs]
+            metafunc.parametrize("subject", subjects, ids=[f"{each[0]}-{each[2]}" for each in pairs], scope="class")
 
     @pytest.fixture(autouse=True)
     def _alone(self) -> Iterator[None]:
@@ -134,7 +131,7 @@ class MethodContract:
             if not reason:
                 subject.adapt()
                 subject.build()
-        if reason and subject.info.name not in reason and not any(character.isdigit() for character in reason):
+        if reason and subject.backbone not in reason and not any(character.isdigit() for character in reason):
             fail(subject, f"is refused with {reason!r}: name the backbone or the size, as lacks() does")
         if reason and all(replace(subject, backbone=n, image_size=s).refusal() for n, s in self.backbones.items()):
             fail(subject, "is refused, as is every backbone here: name one with --petlbench-backbone NAME@SIZE")
@@ -157,8 +154,8 @@ class MethodContract:
         """Nothing else wants a gradient, gets one or, to the last bit, changes in training."""
         hint = "which it did not declare: add it to learnable, or freeze it"
         adapted = attempt(subject, subject.adapt)
-        left = {name for name, tensor in adapted.module.named_parameters() if tensor.requires_grad}
-        if undeclared := left - adapted.learnable:
+        trainable = {name for name, tensor in adapted.module.named_parameters() if tensor.requires_grad}
+        if undeclared := trainable - adapted.learnable:
             fail(subject, f"learns {few(undeclared)}, {hint}")
         training = trained(subject)
         model = training.model
@@ -197,11 +194,8 @@ class MethodContract:
         model = trained(subject).model
         with explained(f"{subject} cannot be built on device meta; {_NO_VALUES}"):
             dry = subject.build(device="meta")
-        shapes, counts, counts_on_meta = (
-            _shapes(model),
-            count_parameters(model.assembled),
-            count_parameters(dry.assembled),
-        )
+        shapes, counts = _shapes(model), count_parameters(model.assembled)
+        counts_on_meta = count_parameters(dry.assembled)
         if differing := dict(_shapes(dry).items() ^ shapes.items()):
             numbers = f"{counts.learnable:,} parameters, on device meta {counts_on_meta.learnable:,}; {few(differing)}"
             fail(subject, f"learns {numbers} differ: let settings and shapes alone decide what is learned")
@@ -262,15 +256,14 @@ class MethodContract:
         """The stored file holds what was learned and what was chosen, and brings a fresh module to the same logits."""
         model, fresh = trained(subject).model, built(subject)
         file = tmp_path / "learned.safetensors"
-        write_learned(file, model.adapted.kept(), "run")
+        write_tensors(file, model.adapted.kept(), {})
         if set(load_file(file)) != model.adapted.learnable | model.adapted.chosen:
             fail(subject, f"stores {few(load_file(file))}, which is not what it declares")
-        load_learned(file, fresh.adapted)
+        fresh.adapted.load(file, "it", "")
         if gap := _gap(model.logits(), fresh.logits()):
             advice = "it keeps what is neither learnable nor chosen, or draws it"
-            fail(
-                subject, f"gives other logits (by {gap:.2g}) once what it learned is loaded into a new module: {advice}"
-            )
+            what = f"gives other logits (by {gap:.2g}) once what it learned is loaded into a new module"
+            fail(subject, f"{what}: {advice}")
 
     def test_training_is_decided_by_the_seed(self, subject: Subject) -> None:
         """Two builds and trainings with one seed are the same to the last bit."""
@@ -306,7 +299,9 @@ class MethodContract:
         """In float64 it computes what it computes in float32, more exactly; no type is fixed."""
         single = trained(subject).start
         with explained(f"{subject} does not work in float64: take dtype and device from the tensors at hand"):
-            model = built(subject).double()
+            model = built(subject)
+            model.assembled.backbone.module.double()
+            model.module.double()
             double = model.logits()
             model.train(1)
         gap = _gap(single.double(), double)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from petlbench.metrics.metric import Labels, Logits
-from petlbench.testing.messages import explained, fail
+from petlbench.testing import explained, fail
 
 __all__ = ["MetricContract"]
 

@@ -80,8 +80,7 @@ class _Contracts(pytest.Module):
 
 def _entries(config: pytest.Config, kind: Any, reference: str) -> list[Entry]:
     """Every entry of a kind in a file, or the entry of a catalogue that has the name."""
-    from petlbench.core.catalog import Catalog
-    from petlbench.core.entry_files import read_entries
+    from petlbench.core.catalog import Catalog, read_entries
 
     folder = config.invocation_params.dir
     file = (folder / reference).resolve()

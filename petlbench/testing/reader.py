@@ -19,7 +19,7 @@ from PIL import Image
 from petlbench.data.images.decode import to_rgb
 from petlbench.data.readers.base import Reader, Source
 from petlbench.data.record import SPLITS, Record
-from petlbench.testing.messages import explained, fail
+from petlbench.testing import explained, fail
 
 __all__ = ["ReaderContract"]
 
@@ -81,9 +81,8 @@ class ReaderContract:
             fail(self, f"has the classes {classes!r}: at least two names are needed, each once")
         for record in dataset.records:
             if not _is_label(record.label, len(classes)):
-                fail(
-                    self, f"gives {record.image_id!r} the label {record.label!r}, but there are {len(classes)} classes"
-                )
+                said = f"gives {record.image_id!r} the label {record.label!r}"
+                fail(self, f"{said}, but there are {len(classes)} classes")
 
     def test_images_open_in_rgb(self, dataset: Reader) -> None:
         """An image is RGB or, with greys of more than 8 bits, in mode F from 0 to 255."""
@@ -93,9 +92,8 @@ class ReaderContract:
             if mode not in ("RGB", "F") or min(image.size) < 1:
                 fail(self, f"opens {record.image_id!r} in mode {mode}: return image.convert('RGB')")
             if mode == "F" and not 0 <= np.asarray(image).min() <= np.asarray(image).max() <= 255:
-                fail(
-                    self, f"opens {record.image_id!r} with greys outside 0 to 255: scale by the full range of its type"
-                )
+                said = f"opens {record.image_id!r} with greys outside 0 to 255"
+                fail(self, f"{said}: scale by the full range of its type")
 
     def test_reading_twice_gives_the_same(self, dataset: Reader, data: Path) -> None:
         """Another reader of the same files has the same classes, records, hashes and pixels."""
@@ -103,9 +101,8 @@ class ReaderContract:
         self._compare(dataset, again, "when it is made again")
         for record in _sample_of(dataset):
             if _pixels(dataset, record) != _pixels(again, record):
-                fail(
-                    self, f"opens {record.image_id!r} with other pixels each time: draw from a seed of the image's own"
-                )
+                said = f"opens {record.image_id!r} with other pixels each time"
+                fail(self, f"{said}: draw from a seed of the image's own")
 
     def test_the_order_does_not_depend_on_the_file_system(self, data: Path) -> None:
         """A file system that lists its entries in another order changes nothing."""

@@ -19,7 +19,6 @@ from petlbench.data.loader import Batch
 from petlbench.features.source import LiveFeatures, NoFeatures
 from petlbench.models.backbone import Backbone
 from petlbench.models.build import Assembled, assemble
-from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Adapted, Inputs, Method
 from petlbench.models.registry import build_backbone, probe_backbone
 from petlbench.training.step import Step, new_step
@@ -66,14 +65,7 @@ def graph_leaves(output: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A method and the backbone that it is tried on.
-
-    Args:
-        method: The method's class.
-        backbone: timm's name.
-        image_size: Height and width in pixels.
-        settings: Settings of the method that differ from its defaults.
-    """
+    """A method, with settings that differ from its defaults, and the backbone that it is tried on, at some pixels."""
 
     method: type[Method[Any]]
     backbone: str
@@ -84,39 +76,24 @@ class Subject:
         """Name it in a message."""
         return f"{self.method.__name__} on {self.backbone} at {self.image_size} pixels"
 
-    @property
-    def info(self) -> BackboneInfo:
-        """The backbone's structure."""
-        return probe_backbone(self.backbone, self.image_size)
-
     def refusal(self) -> str | None:
         """Why the method refuses the backbone; None where it does not."""
-        return self.method.from_settings(self.settings).refuse(self.info)
+        return self.method.from_settings(self.settings).refuse(probe_backbone(self.backbone, self.image_size))
 
     def config(self, seed: int = 0, **training: Any) -> RunConfig:
         """The run that stands for this subject; without weight decay a tensor changes by its gradient alone."""
-        config = dict[str, Any](
-            method=self.method.card.name,
-            method_settings=self.settings,
-            dataset="digits",
-            split="random",
-            backbone=self.backbone,
-            weights=str(_stirred_weights(self.backbone, self.image_size)),
-            image_size=self.image_size,
-            training=TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": BATCH, **training}),
-            preload=False,
-            seed=seed,
-            device="cpu",
-            threads=1,
-        )
-        return RunConfig.model_validate(config)
+        config: dict[str, Any] = {
+            "method": self.method.card.name,
+            "method_settings": self.settings,
+            "dataset": "digits",
+        }
+        config |= {"backbone": self.backbone, "image_size": self.image_size, "split": "random", "seed": seed}
+        config |= {"weights": str(_stirred_weights(self.backbone, self.image_size)), "device": "cpu", "threads": 1}
+        steps = TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": BATCH, **training})
+        return RunConfig.model_validate({**config, "training": steps, "preload": False})
 
     def adapt(self) -> Adapted:
-        """Return what the method makes of a frozen backbone, before the engine freezes what is not declared.
-
-        Raises:
-            TypeError: When it makes no `Adapted`.
-        """
+        """Return what the method makes of a frozen backbone, before the engine freezes what is not declared."""
         backbone = self.plain_backbone()
         backbone.module.requires_grad_(False)
         torch.manual_seed(0)
@@ -145,28 +122,12 @@ class Subject:
         return replace(self, image_size=image_size)
 
 
-@dataclass(frozen=True)
 class Model:
-    """A subject that was built, and its parts."""
+    """A subject that was built, and its parts: what is learned, and the module."""
 
-    subject: Subject
-    assembled: Assembled
-
-    @property
-    def adapted(self) -> Adapted:
-        """The module and what it learns."""
-        return self.assembled.adapted
-
-    @property
-    def module(self) -> nn.Module:
-        """The module."""
-        return self.adapted.module
-
-    def double(self) -> Model:
-        """The same in float64, in place."""
-        self.assembled.backbone.module.double()
-        self.module.double()
-        return self
+    def __init__(self, subject: Subject, assembled: Assembled) -> None:
+        self.subject, self.assembled = subject, assembled
+        self.adapted, self.module = assembled.adapted, assembled.adapted.module
 
     def batch(self, images: Tensor | None = None, labels: Tensor | None = None) -> Batch:
         """A batch as the engine would load it, of images (B, 3, H, W), random by default, and their labels (B,)."""
@@ -231,20 +192,12 @@ class Model:
         return [float(self.take(step, batch, number, steps)) for number in range(1, steps + 1)]
 
     def gradients(self, steps: int = 1, training: bool = True, **settings: Any) -> dict[str, Tensor]:
-        """Losses and last gradients of some steps, after which the parameters are put back.
-
-        Args:
-            steps: How many.
-            training: Whether the module is in training mode, where dropout and the like draw.
-            settings: Settings of the training.
-        """
-        learnable = self.adapted.parameters()
-        before = {name: tensor.detach().clone() for name, tensor in learnable.items()}
-        step, batch = self.step(**settings), self.batch()
+        """Losses and last gradients of some steps, in training mode or not, after which parameters are put back."""
+        before, step, batch = self.state(), self.step(**settings), self.batch()
         self.module.train(training)
         gradients = {"losses": torch.stack([step(batch) for _ in range(steps)])}
         with torch.no_grad():
-            for name, tensor in learnable.items():
+            for name, tensor in self.adapted.parameters().items():
                 assert tensor.grad is not None, name  # noqa: S101 - a rule of its own
                 gradients[name] = tensor.grad.clone()
                 tensor.copy_(before[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.features.source import FeatureSource
 from petlbench.models.precision import autocast
+from petlbench.results.journal import append_line
 
 __all__ = ["Predictor", "TestSplit"]
 
@@ -42,15 +42,7 @@ class Predictor:
     precision: str
 
     def __call__(self, loader: ImageLoader, on_images: Callable[[int], None]) -> tuple[Labels, Logits]:
-        """Compute the logits of a loader's images, in order.
-
-        Args:
-            loader: The images.
-            on_images: Told the number of images after each batch.
-
-        Returns:
-            Labels (N,) and logits (N, C).
-        """
+        """The labels (N,) and logits (N, C) of a loader's images, in order; tells each batch's size."""
         self.module.eval()
         labels, logits = [], []
         for batch in loader.in_order():
@@ -60,15 +52,9 @@ class Predictor:
         return torch.cat(labels).numpy(), torch.cat(logits).numpy()
 
     def logits(self, batch: Batch) -> Tensor:
-        """Compute the logits of one batch: one prediction pass, in the mode that the module is in.
+        """The logits in fp32, (B, C), of a batch on the device, in the mode that the module is in.
 
         Nothing is read back to the host, so that the pass runs on device ``meta`` too.
-
-        Args:
-            batch: B images, on the device; labels are not looked at.
-
-        Returns:
-            Logits in fp32, (B, C), on the device.
         """
         with torch.no_grad(), autocast(self.device, self.precision):
             logits: Tensor = self.module(self.source(batch)).float()
@@ -104,7 +90,6 @@ class TestSplit:
         if self._loader is None:
             raise RunError("the test split of this run was read already", kind="test_read_twice")
         loader, self._loader = self._loader, None
-        line = json.dumps({**self._identity, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid()})
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        append_line(self._log, {**self._identity, "time": now, "pid": os.getpid()})
         return loader

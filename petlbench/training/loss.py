@@ -47,15 +47,9 @@ class Objective:
         return self.loss.compute(logits.float(), labels, self.label_smoothing, self.class_weights)
 
     def share(self, labels: Tensor, whole: Tensor) -> Tensor | float:
-        """How much of the mean over a whole batch the mean over a micro-batch of it makes.
+        """The fraction that the mean over a micro-batch, labels (b,), makes of that over the whole batch, (B,).
 
-        Args:
-            labels: Labels of the micro-batch, (b,).
-            whole: Labels of the whole batch, (B,).
-
-        Returns:
-            A fraction: images over images, or weights over weights where classes have weights. Those of all
-            micro-batches add up to one.
+        It is images over images, or weights over weights where classes have weights.
         """
         if self.class_weights is None:
             return len(labels) / len(whole)

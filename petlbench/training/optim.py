@@ -27,11 +27,7 @@ _DECAY_RATE = 0.1
 
 
 def check_optimizer(name: str) -> None:
-    """See that an optimiser exists.
-
-    Raises:
-        InputError: When timm knows none of that name.
-    """
+    """Raise an InputError where timm knows no optimiser of a name."""
     names = list(map(str, list_optimizers()))
     if name not in names:
         raise InputError(
@@ -43,12 +39,7 @@ def check_optimizer(name: str) -> None:
 
 
 def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser that a config names, as timm builds it.
-
-    Args:
-        parameters: What is learned, by name.
-        training: How to train.
-    """
+    """The optimiser that a config names, as timm builds it, of what is learned, by name."""
     name = _NAMES.get(training.optimizer, training.optimizer)
     tensors: Any = _by_depth(parameters, training.layer_decay) if training.layer_decay < 1 else [*parameters.values()]
     # One kernel for many tensors, where the optimiser has that.
@@ -68,7 +59,7 @@ def _by_depth(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict
 
     What belongs to no block counts as in front of the first one where it embeds patches, and else as behind the last.
     """
-    blocks = sorted({found[0] for name in parameters if (found := _block(name)) is not None}, key=_numbers)
+    blocks = sorted({match[0] for match in map(_block, parameters) if match is not None}, key=_numbers)
     depth = {block: number for number, block in enumerate(blocks, start=1)}
     groups: dict[int, list[nn.Parameter]] = {}
     for name, tensor in parameters.items():

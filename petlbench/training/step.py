@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
 from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.models.precision import autocast
@@ -16,7 +16,7 @@ from petlbench.training.loss import Loss, Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.optim import new_optimizer
 
-__all__ = ["Step", "balanced_weights", "build_step", "new_step"]
+__all__ = ["Step", "balanced_weights", "new_step"]
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Step:
 
     Args:
         module: ``forward(Inputs) -> logits``.
-        source: Turns a batch into what the module eats.
+        source: Turns a batch into what the module takes.
         objective: The loss.
         optimizer: Updates the learnable parameters.
         clip_grad_norm: Largest gradient norm; 0 for no clipping.
@@ -49,14 +49,7 @@ class Step:
     companion: Companion | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Take one step.
-
-        Args:
-            batch: B images, on the device.
-
-        Returns:
-            The loss before the step, a detached scalar on the device.
-        """
+        """The loss before the step that is taken, a detached scalar, of a batch on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
         for piece in batch.micro_batches(self.micro_batch_size):
@@ -66,10 +59,7 @@ class Step:
         return torch.stack(losses).sum()
 
     def _backward(self, piece: Batch, whole: Tensor, companion: Companion | None) -> Tensor:
-        """Add a piece's part of the gradients, and return its part of the loss.
-
-        All that the piece needs ends with this call, before the next piece begins.
-        """
+        """A piece's part of the loss, its gradients added; all that it needs ends here, before the next one begins."""
         inputs = self.source(piece)
         with autocast(whole.device, self.precision):
             loss = self.objective(self.module(inputs), piece.labels)
@@ -95,50 +85,8 @@ class Step:
         nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm, foreach=None if not on_meta else False)
 
 
-def build_step(
-    adapted: Adapted,
-    source: Callable[[Batch], Inputs],
-    objective: Objective,
-    training: TrainingConfig,
-    precision: str,
-) -> Step:
-    """Set up the step that trains an adapted backbone.
-
-    Args:
-        adapted: The module and what it learns.
-        source: Turns a batch into what the module eats.
-        objective: The loss.
-        training: Which optimiser, and in how many pieces a batch goes through.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-    """
-    parameters = list(adapted.parameters().values())
-    device = parameters[0].device
-    scaler = torch.amp.GradScaler(
-        device.type if device.type != "meta" else "cpu", enabled=precision == "fp16" and device.type != "meta"
-    )
-    return Step(
-        module=adapted.module,
-        source=source,
-        objective=objective,
-        optimizer=new_optimizer(adapted.parameters(), training),
-        clip_grad_norm=training.clip_grad_norm,
-        precision=precision,
-        scaler=scaler,
-        micro_batch_size=training.micro_batch_size,
-        companion=adapted.companion,
-    )
-
-
 def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
-    """Weight each class by N / (C n_c), as scikit-learn's ``balanced`` does; a class without images gets zero.
-
-    Args:
-        labels: Class indices of the training images, N of them.
-        num_classes: Number of classes C.
-
-    Returns:
-        Weights, (C,).
-    """
+    """The weight of each class, (C,): N / (C n_c) for N labels, as scikit-learn's ``balanced``; zero without images."""
     counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
     return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
 
@@ -147,17 +95,30 @@ def new_step(
     config: RunConfig,
     adapted: Adapted,
     source: Callable[[Batch], Inputs],
-    class_weights: torch.Tensor | None,
+    class_weights: Tensor | None,
     loss: Loss = CROSS_ENTROPY,
 ) -> Step:
-    """Set up the optimiser step that a config describes.
+    """The optimiser step that a config describes.
 
     Args:
         config: The run.
         adapted: The module and what it learns.
-        source: Turns a batch into what the module eats.
+        source: Turns a batch into what the module takes.
         class_weights: Weight of each class, (C,), or None.
         loss: The loss that the config names.
     """
-    objective = Objective(loss, config.training.label_smoothing, class_weights)
-    return build_step(adapted, source, objective, config.training, config.precision)
+    training, parameters = config.training, adapted.parameters()
+    device = next(iter(parameters.values())).device.type
+    return Step(
+        module=adapted.module,
+        source=source,
+        objective=Objective(loss, training.label_smoothing, class_weights),
+        optimizer=new_optimizer(parameters, training),
+        clip_grad_norm=training.clip_grad_norm,
+        precision=config.precision,
+        scaler=torch.amp.GradScaler(
+            device if device != "meta" else "cpu", enabled=config.precision == "fp16" and device != "meta"
+        ),
+        micro_batch_size=training.micro_batch_size,
+        companion=adapted.companion,
+    )

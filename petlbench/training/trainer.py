@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petlbench.core.config import TrainingConfig, derive_seed
 from petlbench.core.errors import RunError
@@ -24,11 +25,10 @@ from petlbench.metrics.metric import Metric
 from petlbench.models.method import Adapted
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
-from petlbench.training.moving_average import MovingAverage
 from petlbench.training.optim import learning_rate
 from petlbench.training.step import Step
 
-__all__ = ["Checkpoint", "Curve", "Selected", "Trainer"]
+__all__ = ["Checkpoint", "Curve", "MovingAverage", "Selected", "Trainer"]
 
 
 # The loss is read back to the host once in so many steps: each read makes a GPU wait.
@@ -63,7 +63,7 @@ class Selected:
 
 @dataclass
 class Trainer:
-    """Trains an adapted backbone and keeps the best epoch by validation AUC.
+    """Trains an adapted backbone and keeps the best epoch by a score on validation.
 
     Every epoch starts from a seed of its own, so that a training that was stopped between two epochs ends with the
     same numbers as one that was not.
@@ -77,6 +77,7 @@ class Trainer:
         config: How to train.
         seed: The run's seed.
         metrics: The scores of an epoch.
+        selection: Name of the one that the best epoch is chosen by.
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
             lives already, to read their peak memory.
@@ -96,6 +97,7 @@ class Trainer:
     config: TrainingConfig
     seed: int
     metrics: Sequence[Metric] = METRICS
+    selection: str = "auc"
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
     measured: dict[str, PhaseMemory] = field(default_factory=dict)
@@ -169,37 +171,35 @@ class Trainer:
 
     def _check(self, loss: Tensor, epoch: int, number: int) -> None:
         if not math.isfinite(float(loss)):
-            raise RunError(
-                f"the training loss became {float(loss)} in epoch {epoch}, step {number + 1} or shortly before",
-                hint="lower --lr, or use --precision fp32",
-                kind="nan_loss",
+            raise _not_finite(
+                f"the training loss became {float(loss)} in epoch {epoch}, step {number + 1} or shortly before"
             )
 
     def _validate(self, watch: Watch) -> dict[str, Any]:
         self.progress.phase("validation", len(self.val.indices))
         with watch("evaluate", (self.adapted.module, self.step.optimizer)), self.average.applied():
             labels, logits = self.predictor(self.val, self.progress.advance)
-        metrics = evaluate(labels, logits, self.metrics)
-        if metrics["loss"] is None:
-            raise RunError(
-                "the logits of the validation images are not finite",
-                hint="lower --lr, or use --precision fp32",
-                kind="nan_loss",
-            )
-        return metrics
+        if not np.isfinite(logits).all():
+            raise _not_finite("the logits of the validation images are not finite")
+        return evaluate(labels, logits, self.metrics)
 
     def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
         scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
-        selected.curve.append({"epoch": epoch, "train_loss": loss, "lr": self._rate(), **scalars})
+        selected.curve.append(
+            {"epoch": epoch, "train_loss": loss, "lr": float(self.step.optimizer.param_groups[-1]["lr"]), **scalars}
+        )
+        score, directions = metrics[self.selection], {metric.name: metric.direction for metric in self.metrics}
+        sign = 1.0 if directions[self.selection] == "higher" else -1.0
         # A validation split with one class has no AUC; the loss then decides alone.
-        key = (metrics["auc"], 0.0) if metrics["auc"] is not None else (0.0, -metrics["loss"])
+        key = (sign * score, 0.0) if score is not None else (0.0, -metrics.get("loss", 0.0))
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
             selected.epoch, selected.key, selected.learned = epoch, key, learned
 
-    def _rate(self) -> float:
-        return float(self.step.optimizer.param_groups[-1]["lr"])
+
+def _not_finite(message: str) -> RunError:
+    return RunError(message, hint="lower --lr, or use --precision fp32", kind="nan_loss")
 
 
 @dataclass(frozen=True)
@@ -253,3 +253,38 @@ class Checkpoint:
         best = state["best"]
         selected.curve, selected.epoch = state["curve"], best["epoch"]
         selected.key, selected.learned = tuple(best["key"]), best["learned"]
+
+
+class MovingAverage:
+    """Keeps ``average = decay * average + (1 - decay) * parameter`` of every parameter; nothing where decay is 0."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
+        self.decay = decay
+        self._parameters = dict(parameters)
+        self.tensors = {name: tensor.detach().clone() for name, tensor in parameters.items()} if decay else {}
+
+    def update(self) -> None:
+        """Take in the parameters after a step."""
+        if self.tensors:
+            parameters = [self._parameters[name].detach() for name in self.tensors]
+            torch._foreach_lerp_([*self.tensors.values()], parameters, 1 - self.decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the average in the parameters' place while the block runs."""
+        with torch.no_grad():
+            self._swap()
+            try:
+                yield
+            finally:
+                self._swap()
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what ``tensors`` held."""
+        for name, tensor in tensors.items():
+            self.tensors[name].copy_(tensor)
+
+    def _swap(self) -> None:
+        for name, average in self.tensors.items():
+            parameter = self._parameters[name]
+            average.data, parameter.data = parameter.data, average.data

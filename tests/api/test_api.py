@@ -51,7 +51,7 @@ def test_a_room_never_takes_the_name_of_a_function() -> None:
     import petlbench.sweep.sweep  # noqa: F401
 
     assert all(callable(function) for function in (pb.run, pb.sweep, pb.report))
-    assert pb.run.__module__ == "petlbench.api"
+    assert pb.run.__module__ == "petlbench.api.runs"
 
 
 def test_a_run_is_the_command_lines_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from petlbench.audit import baselines
-from petlbench.audit.scan import FileFacts, GreyLevels, ImageStatistics, Scan
+from petlbench.audit.scan import GreyLevels, ImageStatistics, Scan
 from petlbench.core.catalog import Catalog
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.duplicates import Fingerprint
+from petlbench.data.images.files import Header
 from petlbench.data.record import Record
 
 Draw = Callable[..., Image.Image]
@@ -79,10 +80,9 @@ def scan() -> Callable[..., Scan]:
             extra = tuple(extras[row].items()) if extras else ()
             records.append(Record(f"i{row:04d}", f"i{row:04d}", label, groups[row] if groups else None, None, extra))
             thumbnail = rng.integers(0, 256, (64, 64), dtype=np.uint8)
-            file = FileFacts(
-                formats[row] if formats else "PNG", "grey, 8 bits", file_bytes[row] if file_bytes else 1000
-            )
             width, height = sizes[row] if sizes else (64, 64)
+            size = file_bytes[row] if file_bytes else 1000
+            file = Header(width, height, formats[row] if formats else "PNG", "grey, 8 bits", size)
             levels = GreyLevels(means[row] if means else float(rng.normal(100, 10)), float(rng.normal(50, 5)), 0.0, 0.0)
             images.append(ImageStatistics(Fingerprint(f"s{row}", f"p{row}", thumbnail), width, height, levels, file))
         classes = tuple(f"class {label}" for label in range(max(labels) + 1))

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench.audit.audit import Audit, audit
+from petlbench.audit.audit import Audit, audit, findings_of
+from petlbench.audit.baselines import Baseline
+from petlbench.audit.leaks import Leaks
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
@@ -21,6 +23,8 @@ from petlbench.data.splits import SplitScheme
 Draw = Callable[..., Image.Image]
 Save = Callable[..., Path]
 Opened = Callable[..., Dataset]
+
+NOTHING = Leaks((), (), {}, ())
 
 
 def audited(dataset: Dataset, split: str | None = None) -> Audit:
@@ -181,3 +185,45 @@ def test_the_document_is_plain_json(split_folder: Callable[[], list[Path]], open
     assert document["findings"][0]["kind"] == "duplicate_leak"
     assert document["grave"] is True
     assert {one["name"] for one in document["baselines"]} >= {"file", "grey levels", "pixels", "metadata"}
+
+
+def baseline(name: str, low: float | None) -> Baseline:
+    if low is None:
+        return Baseline(name, "things", True, refused="no choice")
+    return Baseline(name, "things", True, low + 0.02, low, min(1.0, low + 0.04), 0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "marked"),
+    [
+        ("metadata", 0.91, ["shortcut"]),
+        ("metadata", 0.9, []),
+        ("metadata", 0.88, []),
+        ("metadata", None, []),
+        ("pixels", 0.91, ["easy"]),
+        ("file", 0.99, []),
+        ("grey levels", 0.99, []),
+    ],
+)
+def test_the_lower_bound_of_baselines_that_do_not_look_marks(name: str, low: float | None, marked: list[str]) -> None:
+    assert [finding.kind for finding in findings_of(NOTHING, [baseline(name, low)], {})] == marked
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ([("metadata but file size", 0.5)], "through the file size"),
+        ([("metadata but file size", None)], "through the file size"),
+        ([("metadata but file size", 0.95)], "without the file size too"),
+        ([], "without the file size too"),
+    ],
+)
+def test_a_shortcut_says_whether_the_file_size_is_needed(others: list[tuple[str, float | None]], said: str) -> None:
+    (finding,) = findings_of(NOTHING, [baseline("metadata", 0.95), *(baseline(*other) for other in others)], {})
+    assert said in finding.text
+    assert finding.grave
+
+
+def test_grave_things_come_first() -> None:
+    found = findings_of(NOTHING, [baseline("pixels", 0.95)], {"x.png": "cut off"})
+    assert [(finding.kind, finding.grave) for finding in found] == [("unreadable", True), ("easy", False)]

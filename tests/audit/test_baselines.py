@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from petlbench.audit.baselines import Baseline, run_baselines
-from petlbench.audit.metadata_columns import columns_of
+from petlbench.audit.confounders import columns_of
 from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
 

@@ -10,8 +10,8 @@ import pytest
 
 from petlbench.audit import baselines
 from petlbench.audit.baselines import run_baselines
+from petlbench.audit.confounders import columns_of
 from petlbench.audit.leaks import find_leaks
-from petlbench.audit.metadata_columns import columns_of
 from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench.audit.scan import FileFacts, scan_images
+from petlbench.audit.scan import scan_images
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
+from petlbench.data.images.files import Header
 from petlbench.data.record import Record
 
 Opened = Callable[..., Dataset]
@@ -31,10 +32,10 @@ def test_the_content_says_format_depth_and_size(save: Callable[..., Path], opene
     scan = scan_images(opened(), 2, Progress())
     facts = {record.image_id: image.file for record, image in zip(scan.records, scan.images, strict=True)}
     assert facts == {
-        "a/1.jpg": FileFacts("PNG", "colour, 8 bits", png_called_jpg.stat().st_size),
-        "a/2.jpg": FileFacts("JPEG", "grey, 8 bits", files[1].stat().st_size),
-        "b/1.png": FileFacts("PNG", "grey, 16 bits", files[2].stat().st_size),
-        "b/2.png": FileFacts("PNG", "palette, 8 bits", files[3].stat().st_size),
+        "a/1.jpg": Header(6, 4, "PNG", "colour, 8 bits", png_called_jpg.stat().st_size),
+        "a/2.jpg": Header(6, 4, "JPEG", "grey, 8 bits", files[1].stat().st_size),
+        "b/1.png": Header(6, 4, "PNG", "grey, 16 bits", files[2].stat().st_size),
+        "b/2.png": Header(6, 4, "PNG", "palette, 8 bits", files[3].stat().st_size),
     }
     assert {(image.width, image.height) for image in scan.images} == {(6, 4)}
 

@@ -20,9 +20,8 @@ from torch import nn
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import Batch, ImageLoader
-from petlbench.features.precision import DEFAULT_CACHE_PRECISION, stored_tensors
+from petlbench.data.loader import Batch, ImageLoader, ImageStore
+from petlbench.features.quantization import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
 from petlbench.features.store import FeatureStore
 from petlbench.models.build import Assembled, assemble

@@ -29,7 +29,7 @@ from petlbench.data.dataset import open_dataset
 from petlbench.data.loader import ImageLoader
 from petlbench.data.record import Split
 from petlbench.data.views import Augmentation, Normalization, View
-from petlbench.features.quota import CacheConfig
+from petlbench.features.maintenance import CacheConfig
 from petlbench.run.image_cache import ImageCache, fill_disk, open_images
 from tests.bench.turns import in_turns
 

@@ -30,7 +30,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import Stopped
 from petlbench.core.progress import Progress
 from petlbench.core.request import Request
-from petlbench.data.image_store import ImageStore
+from petlbench.data.loader import ImageStore
 from petlbench.data.views import View
 from petlbench.run.data import RunData, load_run_data, opened_dataset
 from petlbench.run.execute import execute

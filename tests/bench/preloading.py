@@ -26,7 +26,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.request import Request
 from petlbench.data.loader import Batch
-from petlbench.features.precision import compact, stored_tensors
+from petlbench.features.quantization import compact, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, extraction_batch
 from petlbench.features.store import FeatureStore
 from petlbench.memory.predict import predict_training

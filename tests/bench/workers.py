@@ -21,8 +21,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
 from petlbench.run.resolve import resolve
-from petlbench.study.executors.base import ExecutorOptions, open_executor
-from petlbench.study.executors.job import Action, Ended, Event, Job, Started
+from petlbench.study.executors.job import Action, Ended, Event, ExecutorOptions, Job, Started, open_executor
 
 __all__ = ["report"]
 

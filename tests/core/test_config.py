@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from petlbench.core.config import RunConfig, TrainingConfig, derive_seed
+from petlbench.core.config import RunConfig, TrainingConfig, derive_seed, validate_settings
 from petlbench.core.errors import InputError
-from petlbench.core.validation import validate_settings
 
 TRAINING: dict[str, Any] = {
     "epochs": 20,

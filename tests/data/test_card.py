@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_a_good_card_loads(tmp_path: Path) -> None:
         (('kind = "folder"', 'kind = "folder"\n[counts.official]\ntotal=3\ntrain=1\nval=1\ntest=2'), "total is 3"),
         (('kind = "folder"', 'kind = "folder"\n[counts.official.classes.all]\nzebra=1'), "zebra"),
         (('kind = "folder"', 'kind = "official"'), "a card has a layout exactly where its reader is 'official'"),
+        (('kind = "folder"', 'kind = "csv"\nfile = "../../etc/passwd"'), "reader.file"),
+        (('kind = "folder"', 'kind = "csv"\nfile = "/etc/passwd"'), "reader.file"),
+        (('kind = "folder"', 'kind = "folder"\n[[files]]\nname = "../evil.zip"'), "files.0.name"),
+        (('kind = "folder"', 'kind = "folder"\n[[files]]\nname = "/tmp/evil.zip"'), "files.0.name"),
+        (('kind = "folder"', 'kind = "folder"\n[[files]]\nname = ".."'), "files.0.name"),
+        (('kind = "folder"', 'kind = "folder"\n[[files]]\nname = "C:\\\\evil.zip"'), "files.0.name"),
+        (('kind = "folder"', 'kind = "folder"\n[[files]]\nname = ".lock"'), "files.0.name"),
         (
             ('kind = "folder"', 'kind = "folder"\n[counts.official]\ntotal=9\nleft_out=2\nclasses.all = {a=9}'),
             "the classes of 'all' make 9, but the part has 7 images",
@@ -110,6 +118,12 @@ def test_the_example_in_the_readme_is_a_card(tmp_path: Path) -> None:
 def test_an_absent_card_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load_card(tmp_path / "none.toml")
+
+
+def test_a_pipe_that_is_called_a_card_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "card.toml")
+    with pytest.raises(InputError, match="a pipe"):
+        load_card(tmp_path / "card.toml")
 
 
 @pytest.mark.parametrize(

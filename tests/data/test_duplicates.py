@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.data import duplicates, reading
+from petlbench.data import duplicates, record
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.duplicates import (
     DuplicatePair,
@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         picture(1).save(tmp_path / name)
     (tmp_path / "b" / "2.png").write_bytes(b"no image")
     dataset = open_dataset(str(tmp_path), catalog=Catalog(), data_root=tmp_path, settings={})
-    seen, errors = reading.map_images(dataset.records, lambda record: dataset.open(record).size, 2, Progress())
+    seen, errors = record.map_images(dataset.records, lambda record: dataset.open(record).size, 2, Progress())
     assert seen == {"a/1.png": (240, 240), "b/1.png": (240, 240)}
     assert list(errors) == ["b/2.png"]
     assert isinstance(errors["b/2.png"], InputError)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
+from petlbench.data import layout
 from petlbench.data.card import load_card
-from petlbench.data.layout import Layout, ends_with, fill, names_in
+from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
 
 CARD = """
 title = "X-rays"
@@ -62,10 +63,10 @@ def card(folder: Path, *changes: tuple[str, str]) -> Path:
 
 
 def test_a_whole_layout(tmp_path: Path) -> None:
-    layout = load_card(card(tmp_path)).layout
-    assert layout is not None
-    assert layout.images[0].fields == {"patient", "number"}
-    assert layout.tables[0].needs == ("Image", "Finding", "Sex")
+    read = load_card(card(tmp_path)).layout
+    assert read is not None
+    assert read.images[0].fields == {"patient", "number"}
+    assert read.tables[0].needs == ("Image", "Finding", "Sex")
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,8 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, old: str, new: str, said: str
 def test_the_example_in_the_readme_is_a_layout() -> None:
     readme = Catalog().find("dataset", "isic2018").file.with_name("README.md").read_text(encoding="utf-8")
     example = next(block for block in readme.split("```toml\n") if block.startswith("[layout]"))
-    layout = Layout.model_validate(tomllib.loads(example.split("```")[0])["layout"])
-    assert layout.tables[0].provides == {"finding", "age"}
+    read = Layout.model_validate(tomllib.loads(example.split("```")[0])["layout"])
+    assert read.tables[0].provides == {"finding", "age"}
 
 
 @given(st.dictionaries(st.text("abc xyz", min_size=1), st.text(), min_size=1))
@@ -125,3 +126,23 @@ def test_templates_give_every_field_once(fields: dict[str, str]) -> None:
 )
 def test_ends_of_paths(path: str, end: str, said: bool) -> None:
     assert ends_with(path, end) is said
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"), [(r"((a|b|ab)*)+[cd]", "ab" * 60), (r"(.*)(.*)(.*)(.*)(.*)(.*)(.*)\1[yz]", "a" * 200)]
+)
+def test_a_pattern_that_takes_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch, pattern: str, text: str) -> None:
+    monkeypatch.setattr(layout, "_SECONDS", 0.2)
+    for somewhere in (False, True):
+        with pytest.raises(InputError) as caught:
+            match_pattern(pattern, text, somewhere=somewhere)
+        assert caught.value.kind == "slow_pattern"
+        assert pattern in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"), [(r"(a+)+[bc]", "a" * 60), (r"(?P<n>(\w+\s?)+)\.png", "a" * 60 + "!.png")]
+)
+def test_repetitions_in_repetitions_take_no_time(pattern: str, text: str) -> None:
+    assert match_pattern(pattern, text) is None
+    assert not ends_with("a" * 250 + "bc", "*a" * 40 + "b")

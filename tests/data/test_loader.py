@@ -22,11 +22,10 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.loader import Batch, ImageLoader, ImageStore
 from petlbench.data.record import Record, Split
 from petlbench.data.views import Augmentation, Normalization, View, by_split
-from petlbench.features.quota import CacheConfig
+from petlbench.features.maintenance import CacheConfig
 from petlbench.features.shard import shards_in
 from petlbench.run.image_cache import ImageCache, check_disk, fill_disk, open_images
 
@@ -247,7 +246,7 @@ class TestDisk:
         self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         images = looked_at(root, "disk", tmp_path / "cache")
-        monkeypatch.setattr("petlbench.features.quota.free_bytes", lambda folder: 1000)
+        monkeypatch.setattr("petlbench.features.maintenance.free_bytes", lambda folder: 1000)
         with pytest.raises(InputError, match="keeping the resized images would write") as refusal:
             check_disk(images, INDICES, CacheConfig(tmp_path / "cache"))
         assert (refusal.value.kind, "--cache-images ram" in refusal.value.hint) == ("no_room", True)

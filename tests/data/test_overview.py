@@ -10,10 +10,9 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.data.contact_sheet import draw_contact_sheet, sample_images
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.images.facts import read_facts, read_size
-from petlbench.data.overview import Spread, overview_of
+from petlbench.data.images.files import Header, read_facts, read_header
+from petlbench.data.overview import Spread, draw_contact_sheet, overview_of, sample_images
 from tests.data.official_files import write_dicom
 
 
@@ -69,10 +68,11 @@ def test_the_content_gives_the_format_and_the_head_the_size(tmp_path: Path) -> N
     Image.new("L", (7, 9)).save(tmp_path / "a.jpg", "PNG")
     write_dicom(tmp_path / "b.dcm", "D1-0001", "L", "CC", 0, 0)
     (tmp_path / "c.png").write_bytes(b"no image")
-    assert read_size(tmp_path / "a.jpg") == (7, 9, "PNG")
-    assert read_size(tmp_path / "b.dcm") == (32, 32, "DICOM")
-    assert read_size(tmp_path / "c.png") is None
-    assert read_size(tmp_path / "d.png") is None
+    sizes = [(tmp_path / name).stat().st_size for name in ("a.jpg", "b.dcm")]
+    assert read_header(tmp_path / "a.jpg") == Header(7, 9, "PNG", "grey, 8 bits", sizes[0])
+    assert read_header(tmp_path / "b.dcm") == Header(32, 32, "DICOM", "grey, 8 bits", sizes[1])
+    assert read_header(tmp_path / "c.png") is None
+    assert read_header(tmp_path / "d.png") is None
     facts = read_facts(tmp_path / "b.dcm")
     assert (facts.width, facts.height, facts.format, facts.bytes) == (
         32,

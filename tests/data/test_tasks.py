@@ -13,8 +13,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.card import load_card
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.image_store import ImageStore
-from petlbench.data.loader import ImageLoader
+from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType, task_of

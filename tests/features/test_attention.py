@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petlbench.features.attention import attend_and_weigh, attend_to_stored, importance
 from petlbench.features.frozen import ImportantTokens
-from petlbench.features.precision import compact, dequantize
+from petlbench.features.quantization import compact, dequantize
 from petlbench.features.source import extraction_batch
 from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.registry import build_backbone

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from petlbench.features import fast_linear as products
-from petlbench.features.fast_linear import fast_linear, mkl_is_slow
+from petlbench.features import source as products
+from petlbench.features.source import fast_linear, mkl_is_slow
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,7 @@ import pytest
 from petlbench.core.errors import InputError
 from petlbench.core.units import readable_size
 from petlbench.features.locks import hold
-from petlbench.features.maintenance import list_sets
-from petlbench.features.quota import CacheConfig, check_quota, enforce_quota, free_bytes
+from petlbench.features.maintenance import CacheConfig, check_quota, enforce_quota, free_bytes, list_sets
 
 MakeSet = Callable[..., Path]
 Use = Callable[[Path], subprocess.Popen[str]]

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from petlbench.memory.fused_attention import FusedKernel
 from petlbench.memory.live_tensors import LiveTensors
+from petlbench.memory.predict import fused_kernel
+from petlbench.models.backbone import AttentionKernel
 from petlbench.models.precision import autocast, meta_stands_for
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -37,7 +38,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def counted(device: torch.device, kernel: FusedKernel | None, **chosen: Any) -> tuple[int, int]:
+def counted(device: torch.device, kernel: AttentionKernel | None, **chosen: Any) -> tuple[int, int]:
     """Bytes that live behind the forward pass, and the peak of forward and backward together."""
     mask = chosen.pop("mask", None)
     given = inputs(device, chosen.pop("dtype", torch.float32))
@@ -72,12 +73,12 @@ def counted(device: torch.device, kernel: FusedKernel | None, **chosen: Any) -> 
     ids=["plain", "bf16", "causal", "scale", "mask", "mask of heads", "boolean mask", "boolean, bf16", "learned mask"],
 )
 def test_on_the_cpu_it_takes_what_the_cpu_takes(chosen: dict[str, Any]) -> None:
-    assert counted(META, FusedKernel("cpu"), **chosen) == counted(CPU, None, **chosen)
+    assert counted(META, fused_kernel("cpu"), **chosen) == counted(CPU, None, **chosen)
 
 
 def test_the_attention_matrix_is_kept_without_it_and_not_with_it() -> None:
     matrix = 4 * IMAGES * HEADS * TOKENS**2
-    fused, explicit = counted(META, FusedKernel("cuda"))[0], counted(META, None)[0]
+    fused, explicit = counted(META, fused_kernel("cuda"))[0], counted(META, None)[0]
     assert explicit - fused >= matrix
 
 
@@ -93,7 +94,7 @@ def test_the_attention_matrix_is_kept_without_it_and_not_with_it() -> None:
 )
 def test_cudas_kernel_follows_from_type_and_mask(dtype: torch.dtype, masked: bool, expected: str) -> None:
     mask = torch.zeros(TOKENS, TOKENS, device=META) if masked else None
-    with Operations() as done, FusedKernel("cuda"):
+    with Operations() as done, fused_kernel("cuda"):
         output = F.scaled_dot_product_attention(*inputs(META, dtype), attn_mask=mask)
     assert {FLASH, EFFICIENT} & set(done.arguments) == {expected}
     assert (output.shape, output.dtype) == ((IMAGES, HEADS, TOKENS, WIDTH), dtype)
@@ -104,7 +105,7 @@ def test_cudas_kernel_follows_from_type_and_mask(dtype: torch.dtype, masked: boo
 def test_under_autocast_it_computes_in_the_lower_type(device: str, kernel: str) -> None:
     token = meta_stands_for.set(device)
     given = inputs(META)
-    with Operations() as done, FusedKernel(device), autocast(META, "bf16"):
+    with Operations() as done, fused_kernel(device), autocast(META, "bf16"):
         output = F.scaled_dot_product_attention(*given)
     meta_stands_for.reset(token)
     assert output.dtype == torch.bfloat16
@@ -117,7 +118,7 @@ def test_under_autocast_it_computes_in_the_lower_type(device: str, kernel: str) 
 @pytest.mark.parametrize(("tokens", "stride"), [(49, 56), (64, 64), (50, 56)])
 def test_the_memory_efficient_kernel_gets_masks_with_aligned_rows(tokens: int, stride: int) -> None:
     mask = torch.zeros(1, HEADS, tokens, tokens, device=META, requires_grad=True)
-    with Operations() as done, FusedKernel("cuda"):
+    with Operations() as done, fused_kernel("cuda"):
         output = F.scaled_dot_product_attention(*inputs(META, tokens=tokens), attn_mask=mask)
     given = done.arguments[EFFICIENT][3]
     assert given.shape == (IMAGES, HEADS, tokens, tokens)
@@ -129,7 +130,7 @@ def test_the_memory_efficient_kernel_gets_masks_with_aligned_rows(tokens: int, s
 
 @pytest.mark.parametrize(("learning", "expected"), [(True, True), (False, False)])
 def test_what_backward_needs_is_kept_only_where_gradients_are_wanted(learning: bool, expected: bool) -> None:
-    with Operations() as done, FusedKernel("cuda"), torch.set_grad_enabled(learning):
+    with Operations() as done, fused_kernel("cuda"), torch.set_grad_enabled(learning):
         F.scaled_dot_product_attention(*inputs(META))
     assert done.arguments[EFFICIENT][4] is expected
 
@@ -137,12 +138,12 @@ def test_what_backward_needs_is_kept_only_where_gradients_are_wanted(learning: b
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_tensors_of_other_shapes_are_attended_to_explicitly(device: str) -> None:
     query, key, value = (tensor[:, 0] for tensor in inputs(META))
-    with Operations() as done, FusedKernel(device):
+    with Operations() as done, fused_kernel(device):
         assert F.scaled_dot_product_attention(query, key, value).shape == (IMAGES, TOKENS, WIDTH)
     assert {FLASH, EFFICIENT, f"{FLASH}_for_cpu"} & set(done.arguments) == set()
 
 
 def test_other_functions_are_left_alone() -> None:
     x = torch.zeros(3, 4)
-    with FusedKernel("cuda"):
+    with fused_kernel("cuda"):
         assert torch.equal(F.softmax(x, dim=-1), torch.full((3, 4), 0.25))

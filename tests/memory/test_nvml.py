@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from petlbench.memory.nvml import Gpu, memory_of_others, open_driver
+from petlbench.memory.nvml import Gpu, open_driver
 
 Nvml = Callable[..., Any]
 ONE = Gpu(0, "1234")
@@ -17,16 +17,27 @@ TWO = {"GPU-aaaa-1": [], "GPU-bbbb-2": []}
 SPLIT = {"GPU-aaaa-1": ["MIG-cccc-1", "MIG-dddd-2"], "GPU-bbbb-2": []}
 
 
-def held(gpu: Gpu, nvml: Any, pid: int = 7) -> int | None:
+@pytest.fixture(autouse=True)
+def _number_seven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, to the driver."""
+    monkeypatch.setattr("petlbench.memory.nvml.os.getpid", lambda: 7)
+
+
+def held(gpu: Gpu, nvml: Any) -> int | None:
     with open_driver(gpu, nvml=nvml) as driver:
-        return driver.process_memory(pid) if driver is not None else None
+        return driver.process_memory() if driver is not None else None
+
+
+def held_by_others(gpu: Gpu, nvml: Any = None, *, touched: bool = False) -> int | None:
+    with open_driver(gpu, nvml=nvml) as driver:
+        return driver.memory_of_others(touched=touched) if driver is not None else None
 
 
 @pytest.mark.parametrize("uuid", ["1234", "GPU-1234"])
 def test_the_driver_tells_what_a_process_holds(stand_in_nvml: Nvml, uuid: str) -> None:
     nvml = stand_in_nvml({7: 100, 8: 30}, used=(200, 260))
     assert held(Gpu(0, uuid), nvml) == 100
-    assert memory_of_others(Gpu(0, uuid), pid=7, nvml=nvml) == 100
+    assert held_by_others(Gpu(0, uuid), nvml) == 100
     assert nvml.open == 0
 
 
@@ -60,7 +71,7 @@ def test_an_older_driver_is_asked_in_its_own_words(stand_in_nvml: Nvml) -> None:
         {7: 100}, used=(200, 260), fails=("GetMemoryInfo_v2",), mismatched=("GetComputeRunningProcesses",)
     )
     assert held(ONE, nvml) == 100
-    assert memory_of_others(ONE, pid=7, nvml=nvml) == 160
+    assert held_by_others(ONE, nvml) == 160
 
 
 @pytest.mark.parametrize(
@@ -72,13 +83,13 @@ def test_an_older_driver_is_asked_in_its_own_words(stand_in_nvml: Nvml) -> None:
     ],
 )
 def test_memory_of_others_is_none_where_the_driver_does_not_tell(stand_in_nvml: Nvml, fails: tuple[str, ...]) -> None:
-    assert memory_of_others(ONE, pid=7, nvml=stand_in_nvml({7: 100}, used=(200, 260), fails=fails)) is None
+    assert held_by_others(ONE, stand_in_nvml({7: 100}, used=(200, 260), fails=fails)) is None
 
 
 def test_a_process_that_the_driver_knows_by_another_id_is_not_taken_for_another(stand_in_nvml: Nvml) -> None:
     nvml = stand_in_nvml({70007: 100}, used=(200, 200))
-    assert memory_of_others(ONE, pid=7, nvml=nvml) == 200
-    assert memory_of_others(ONE, pid=7, touched=True, nvml=nvml) is None
+    assert held_by_others(ONE, nvml) == 200
+    assert held_by_others(ONE, nvml, touched=True) is None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +143,7 @@ def test_no_nvml_at_all_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_real_nvml_answers_or_says_none() -> None:
-    assert memory_of_others(Gpu(0, "00000000-0000-0000-0000-000000000000")) is None
+    assert held_by_others(Gpu(0, "00000000-0000-0000-0000-000000000000")) is None
 
 
 def test_importing_the_meters_is_light() -> None:

@@ -17,7 +17,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.loader import Batch
-from petlbench.features.precision import CachePrecision, StoredFeatures, stored_tensors
+from petlbench.features.quantization import CachePrecision, StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
 from petlbench.memory.predict import CONTEXT, WORKSPACE, predict_inference, predict_training

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from petlbench.methods.mlp_head import MLPHead
-from petlbench.methods.norm import NormTuning
-from petlbench.methods.partial import PartialTuning
+from petlbench.methods.linear import MLPHead
+from petlbench.methods.partial import NormTuning, PartialTuning
 from petlbench.models.backbone import Backbone
 from petlbench.models.method import Inputs, Method
 from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as reference  # type: ignore[import-untyped, unused-ignore]
 
-from petlbench.metrics.classification import evaluate, softmax
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.metrics.classification import METRICS, evaluate, load_metrics, softmax
 from petlbench.metrics.efficiency import pme, ppe
 
 # MICCAI 2024 (arXiv 2403.07576), Table 1: learnable parameters (%), memory (MB), mean AUC, PPE, PME.
@@ -180,3 +182,10 @@ def test_ppe_and_pme_refuse_what_cannot_be(measure: Any) -> None:
     for score, cost in ((-0.1, 0.5), (0.9, -0.5), (float("nan"), 0.5), (0.9, float("inf"))):
         with pytest.raises(ValueError, match="at least 0"):
             measure(score, cost)
+
+
+def test_a_task_type_names_the_metrics_that_apply() -> None:
+    assert load_metrics(Catalog()) == METRICS
+    assert [row.name for row in load_metrics(Catalog(), ("kappa", "loss"))] == ["kappa", "loss"]
+    with pytest.raises(InputError, match="kapa"):
+        load_metrics(Catalog(), ("kapa",))

@@ -16,17 +16,15 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
-from petlbench.memory.fused_attention import FusedKernel
 from petlbench.memory.live_tensors import ACTIVATIONS, LiveTensors
+from petlbench.memory.predict import fused_kernel
 from petlbench.models.activation_checkpointing import checkpoint_blocks, recompute_under
 from petlbench.models.backbone import set_attention_kernel
 from petlbench.models.method import Adapted, Inputs
-from petlbench.training.loss import Objective
-from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
-from petlbench.training.step import Step, build_step
+from petlbench.training.step import Step, new_step
 
 IMAGES, SIZE, DEPTH = 8, 64, 4
 
@@ -68,7 +66,8 @@ def model(*, checkpointed: bool, device: str = "cpu", dropout: float = 0.2, kern
 def step_of(made: nn.Module, precision: str = "fp32", **chosen: Any) -> Step:
     adapted = Adapted(made, frozenset(name for name, _ in made.named_parameters()))
     training = TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": IMAGES, **chosen})
-    return build_step(adapted, NoFeatures(), Objective(CROSS_ENTROPY), training, precision)
+    config = RunConfig.model_construct(training=training, precision=precision)
+    return new_step(config, adapted, NoFeatures(), None)
 
 
 def images(device: str = "cpu") -> Batch:
@@ -150,13 +149,13 @@ class TestMemory:
         # Dropout is left out: on meta it keeps more than on a device.
         counted = peak(model(checkpointed=True, dropout=0.0, kernel=kernel), **chosen).peak
         made = model(checkpointed=True, device="meta", dropout=0.0, kernel=kernel)
-        with FusedKernel("cpu"), recompute_under(lambda: FusedKernel("cpu")):
+        with fused_kernel("cpu"), recompute_under(lambda: fused_kernel("cpu")):
             predicted = peak(made, "meta", **chosen).peak
         assert predicted == pytest.approx(counted, rel=1e-3)
 
     def test_without_its_context_the_computation_in_backward_would_be_another_one(self) -> None:
         made = model(checkpointed=True, device="meta", dropout=0.0)
-        with FusedKernel("cpu"), pytest.raises(torch.utils.checkpoint.CheckpointError):
+        with fused_kernel("cpu"), pytest.raises(torch.utils.checkpoint.CheckpointError):
             peak(made, "meta")
 
     def test_what_one_layer_keeps_for_a_later_one_does_not_outlive_the_step(self) -> None:

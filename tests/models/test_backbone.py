@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from petlbench.core.errors import InputError
 from petlbench.core.request import DEFAULT_BACKBONE
-from petlbench.models.backbone import Backbone, FusedAttentionSwitch, set_attention_kernel
+from petlbench.models.backbone import Backbone, FusedAttentionSwitch, SplitQKV, set_attention_kernel
 from petlbench.models.info import BackboneInfo
-from petlbench.models.projections import SplitQKV
 from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 
 # With a class token, with registers instead, and with normed queries and keys or scaled layers besides; and a published

@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from petlbench.memory.fused_attention import FusedKernel
 from petlbench.memory.live_tensors import LiveTensors
+from petlbench.memory.predict import fused_kernel
 from petlbench.models.backbone import set_attention_kernel
 from petlbench.models.precision import LOWER, PROMOTED, SET_TYPE, autocast, autocast_type, meta_stands_for
 
@@ -317,7 +317,7 @@ def train(device: torch.device, kernel: str, precision: str) -> LiveTensors:
 def standing_for(device: str) -> Iterator[None]:
     token = meta_stands_for.set(device)
     try:
-        with FusedKernel(device):
+        with fused_kernel(device):
             yield
     finally:
         meta_stands_for.reset(token)

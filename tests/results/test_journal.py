@@ -11,7 +11,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError, Stopped
 from petlbench.core.progress import Progress
 from petlbench.core.request import Request
-from petlbench.results.journal import FILE, Journal, read_journal
+from petlbench.results.journal import FILE, read_journal, write_event
 from petlbench.run.execute import execute
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
@@ -32,15 +32,15 @@ def options_in(folder: Path, reveal_test: bool = True) -> RunOptions:
 
 def test_lines_of_many_writers_stay_whole(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: Journal(tmp_path).write("epoch", f"run{number}", epoch=number), range(200)))
+        list(pool.map(lambda number: write_event(tmp_path, "epoch", f"run{number}", epoch=number), range(200)))
     assert sorted(line["epoch"] for line in read_journal(tmp_path)) == list(range(200))
 
 
 def test_a_line_cut_off_by_a_full_disk_costs_no_other(tmp_path: Path) -> None:
-    Journal(tmp_path).write("started", "a", epoch=0)
+    write_event(tmp_path, "started", "a", epoch=0)
     with (tmp_path / FILE).open("a") as file:
         file.write('{"time": "2026-01-01T00:00:00+0000", "event": "epo')
-    Journal(tmp_path).write("ended", "a", status="finished")
+    write_event(tmp_path, "ended", "a", status="finished")
     assert [line["event"] for line in read_journal(tmp_path)] == ["started", "ended"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from petlbench.core.errors import InputError
-from petlbench.results.lookup import find_run
+from petlbench.results.folder import find_run
 from tests.report.stored import store
 
 

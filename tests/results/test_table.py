@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import pme, ppe
-from petlbench.results.names import dataset_names
 from petlbench.results.result import read_result
+from petlbench.results.stored import dataset_names
 from petlbench.results.table import Spread, load_results, with_scores
 from tests.report.stored import store, store_predicted, store_study
 

@@ -23,11 +23,11 @@ from petlbench.cli.app import run_command
 from petlbench.cli.commands.export import command
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.files import write_tensors
 from petlbench.models.build import assemble
 from petlbench.models.method import configured_method
 from petlbench.results.result import Result, Status, write_result
 from petlbench.run import export
-from petlbench.run.artifacts import write_learned
 from petlbench.run.load import Restored
 
 CLASSES = ["nevus", "naevus", "no, none"]
@@ -92,7 +92,7 @@ def finished_run(
     learned = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in assembled.adapted.kept().items()}
     folder = output / config.run_id
     folder.mkdir(parents=True)
-    write_learned(folder / "learned.safetensors", learned, config.run_id)
+    write_tensors(folder / "learned.safetensors", learned, {"run_id": config.run_id})
     data = {"classes": CLASSES, "normalization": NORMALIZATION}
     digests = {"weights": assembled.weights_digest}
     write_result(folder, Result(run_id=config.run_id, status=status, config=config, data=data, digests=digests))
@@ -398,5 +398,5 @@ def test_an_empty_folder_is_taken_and_the_table_names_it(here: Path, capfd: pyte
 
 
 def test_the_formats_of_the_command_are_those_there_are() -> None:
-    (option,) = [option for option in command.params if option.name == "wanted"]
+    (option,) = [option for option in command.params if option.name == "format"]
     assert tuple(option.type.choices) == export.FORMATS  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from petlbench.cli.app import run_command
 from petlbench.cli.commands.predict import command
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.files import write_tensors
 from petlbench.data.images.decode import read_image
 from petlbench.data.readers.csv_file import CsvSettings
 from petlbench.data.views import Normalization, View
@@ -25,7 +26,6 @@ from petlbench.models.build import assemble
 from petlbench.models.method import configured_method
 from petlbench.models.registry import resolve_backbone
 from petlbench.results.result import Result, Status, write_result
-from petlbench.run.artifacts import write_learned
 from petlbench.run.load import restore
 from petlbench.run.predict import find_images
 
@@ -57,7 +57,7 @@ def finished_run(output: Path, method: str, *, status: Status = "finished") -> P
     learned = assembled.adapted.kept() | learned
     folder = output / config.run_id
     folder.mkdir(parents=True)
-    write_learned(folder / "learned.safetensors", learned, config.run_id)
+    write_tensors(folder / "learned.safetensors", learned, {"run_id": config.run_id})
     write_result(
         folder,
         Result(

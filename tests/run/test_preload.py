@@ -15,8 +15,7 @@ from petlbench.data.views import Augmentation
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import configured_method
 from petlbench.run.preload import plan_features
-from petlbench.run.resolve import resolve, resolve_config
-from petlbench.run.views import build_views
+from petlbench.run.resolve import build_views, resolve, resolve_config
 
 CATALOG = Catalog()
 TINY: dict[str, Any] = {"backbone": "vit_tiny_patch16_224", "weights": "none", "image_size": 32, "device": "cpu"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss
 
 from petlbench.metrics.classification import softmax
-from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Predictions
 from petlbench.statistics.clinical import clinical, threshold_at
 
 
@@ -68,15 +68,15 @@ def test_figures_are_scikit_learns_and_lie_in_their_intervals(count: int, classe
         truth, given_ = test.labels == one.index, probabilities[:, one.index]
         assert one.average_precision.value == pytest.approx(average_precision_score(truth, given_))
         assert one.brier.value == pytest.approx(brier_score_loss(truth, given_))
-        for part in (one.sensitivity, one.specificity, one.average_precision, one.brier, one.calibration.ece):
+        for part in (one.sensitivity, one.specificity, one.average_precision, one.brier, one.ece):
             assert part.value is not None
             assert part.low is not None
             assert part.high is not None
             assert 0 <= part.low <= part.value <= part.high <= 1
-        bins = one.calibration.bins
+        bins = one.bins
         assert sum(part.count for part in bins) == len(truth)
         by_hand = sum(part.count * abs(part.predicted - part.observed) for part in bins) / len(truth)
-        assert one.calibration.ece.value == pytest.approx(by_hand)
+        assert one.ece.value == pytest.approx(by_hand)
         assert all(part.low <= part.observed <= part.high for part in bins)
 
 
@@ -87,10 +87,10 @@ def test_true_probabilities_are_calibrated() -> None:
     logits = np.stack([np.zeros(4000), np.log(probability / (1 - probability))], axis=1)
     true = Predictions([str(row) for row in range(4000)], [None] * 4000, labels, logits)
     found = clinical(true, true)[0]
-    assert found.calibration.ece.low == pytest.approx(0, abs=0.01)
-    assert sum(one.low <= one.predicted <= one.high for one in found.calibration.bins) >= 9
+    assert found.ece.low == pytest.approx(0, abs=0.01)
+    assert sum(one.low <= one.predicted <= one.high for one in found.bins) >= 9
     too_sure = Predictions(true.image_ids, true.groups, labels, 3 * logits)
-    worse = clinical(too_sure, too_sure)[0].calibration.ece
+    worse = clinical(too_sure, too_sure)[0].ece
     assert worse.low is not None
     assert worse.low > 0.1
 

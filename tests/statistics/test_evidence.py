@@ -12,8 +12,8 @@ import pytest
 
 from petlbench.core.errors import InputError
 from petlbench.report.audits import read_audit
-from petlbench.results.predictions import read_predictions
-from petlbench.run.artifacts import _PREDICTIONS
+from petlbench.results.stored import read_predictions
+from petlbench.run.record import _PREDICTIONS
 
 
 def write(file: Path) -> None:

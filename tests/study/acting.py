@@ -15,7 +15,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import RunError
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Memory, Parameters, Result, Status, read_result, write_result
-from petlbench.run.digests import code_digests
+from petlbench.run.record import code_digests
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.study.status import RunState
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from petlbench.results.table import read_study
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE
@@ -19,8 +20,7 @@ from petlbench.results.table import load_results
 from petlbench.study.executors.job import Ended, Job, Started
 from petlbench.study.grid import PlannedRun
 from petlbench.study.runner import Study, open_status, run_study
-from petlbench.study.status import StudyStatus
-from petlbench.study.study_file import read_study, study_file
+from petlbench.study.status import StudyStatus, study_file
 from petlbench.study.summary import summarize
 from tests.study.acting import Actor, Notes, On, acted_result, at_once, store
 from tests.study.conftest import MakeStudy
@@ -96,7 +96,7 @@ def test_a_refused_combination_is_listed_and_a_defect_is_a_failure(
     study = make_study(plans=[*plans, *refused])
     _, board = carry_out(study)
     assert board.counts() == {"finished": len(plans), "unsupported": 1, "failed": 1}
-    runs = {one["method"]: one for one in read_study(study.options.output, "table")["runs"]}
+    runs = {one["method"]: one for one in read_study(study_file(study.options.output, "table"))["runs"]}
     assert (runs["choosy"]["status"], runs["choosy"]["run_id"]) == ("unsupported", None)
     assert runs["broken"]["error"] == "TypeError: by design"
 
@@ -105,20 +105,20 @@ def test_the_studys_file_follows_its_runs(make_study: MakeStudy, plans: list[Pla
     study, seen = make_study(), []
 
     def look(job: Job) -> None:
-        runs = read_study(study.options.output, "table")["runs"]
+        runs = read_study(study_file(study.options.output, "table"))["runs"]
         assert len(runs) == len(plans)
         seen.append(sum(one["status"] == "finished" for one in runs))
 
     carry_out(study, Actor(before=look))
     assert seen == list(range(len(plans)))
-    assert all(one["status"] == "finished" for one in read_study(study.options.output, "table")["runs"])
+    assert all(one["status"] == "finished" for one in read_study(study_file(study.options.output, "table"))["runs"])
 
 
 def test_a_study_that_is_extended_wants_all_of_it(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
     carry_out(make_study(plans=plans[:3]))
     executor, _ = carry_out(make_study(plans=plans[2:]))
     assert sorted(executor.began) == sorted(ids(plans[3:]))
-    document = read_study(make_study().options.output, "table")
+    document = read_study(study_file(make_study().options.output, "table"))
     assert sorted(one["run_id"] for one in document["runs"]) == sorted(ids(plans))
 
 
@@ -214,7 +214,7 @@ def test_what_was_done_before_the_user_stopped_it_stands_in_the_studys_file(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         carry_out(make_study(), Stopping())
-    statuses = Counter(one["status"] for one in read_study(make_study().options.output, "table")["runs"])
+    statuses = Counter(one["status"] for one in read_study(study_file(make_study().options.output, "table"))["runs"])
     assert statuses == {"finished": 2, "interrupted": 1, None: len(plans) - 3}
     _, board = carry_out(make_study())
     assert board.counts() == {"finished": len(plans)}

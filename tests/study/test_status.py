@@ -1,13 +1,21 @@
-"""How long a study still takes: from finished runs of the same method and dataset, and from nothing else."""
+"""How long a study still takes, and its file: written by several at once and extended later."""
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from petlbench.results.table import read_study
+
+from petlbench.core.errors import InputError
 from petlbench.results.result import Result
 from petlbench.study.grid import PlannedRun
-from petlbench.study.status import RunState, StudyStatus
-from tests.study.acting import acted_result
+from petlbench.study.status import RunState, StudyStatus, record_runs, study_file
+from tests.study.acting import acted_result, at_once
 
 
 @pytest.fixture
@@ -33,3 +41,73 @@ def test_time_left_is_that_of_finished_runs_of_the_same_place(states: list[RunSt
     assert board.seconds_left(1) == (5.0, len(states) - 2)
     states[1].status = "failed"
     assert board.seconds_left(1) == (None, len(states) - 2)
+
+
+cells = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 2)), min_size=1, max_size=8, unique=True
+)
+
+
+def recorded(cell: tuple[str, str, int], status: str | None = "finished", version: str = "1") -> dict[str, Any]:
+    values = dict(zip(("method", "dataset", "seed"), cell, strict=True))
+    return {**values, "run_id": f"{'-'.join(map(str, cell))}-{version}", "status": status, "error": None}
+
+
+@given(batches=st.lists(cells, min_size=1, max_size=4))
+def test_a_study_wants_whatever_it_was_ever_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, str, int]]]
+) -> None:
+    output = tmp_path_factory.mktemp("results")
+    for batch in batches:
+        assert record_runs(output, "table", [recorded(cell) for cell in batch]) == []
+    document = read_study(study_file(output, "table"))
+    wanted = list(dict.fromkeys(cell for batch in batches for cell in batch))
+    assert [(one["method"], one["dataset"], one["seed"]) for one in document["runs"]] == wanted
+    for position, axis in enumerate(("methods", "datasets", "seeds")):
+        assert document[axis] == list(dict.fromkeys(cell[position] for cell in wanted))
+
+
+def test_what_several_write_at_once_is_all_there(tmp_path: Path) -> None:
+    def write(method: str) -> None:
+        for seed in range(10):
+            record_runs(tmp_path, "table", [recorded((method, "x", seed))])
+
+    at_once(*(lambda method=method: write(method) for method in "abc"))
+    assert len(read_study(study_file(tmp_path, "table"))["runs"]) == 30
+    assert [file.name for file in (tmp_path / "studies").iterdir() if file.suffix == ".tmp"] == []
+
+
+def test_a_run_with_another_config_takes_the_place_of_the_old_one_and_is_told(tmp_path: Path) -> None:
+    old = recorded(("a", "x", 0))
+    record_runs(tmp_path, "table", [old, recorded(("a", "x", 1))])
+    assert record_runs(tmp_path, "table", [recorded(("a", "x", 0), None, "2")]) == [old]
+    runs = read_study(study_file(tmp_path, "table"))["runs"]
+    assert [(one["run_id"], one["status"]) for one in runs] == [("a-x-0-2", None), ("a-x-1-1", "finished")]
+
+
+def test_the_document_says_what_it_is(tmp_path: Path) -> None:
+    record_runs(tmp_path, "table-2", [recorded(("a", "x", 0))], kind="sweep", more={"sweep": {"name": "fair"}})
+    document = json.loads(study_file(tmp_path, "table-2").read_text())
+    assert document["schema"] == 1
+    assert (document["name"], document["kind"], document["sweep"]) == ("table-2", "sweep", {"name": "fair"})
+    record_runs(tmp_path, "table-2", [recorded(("b", "x", 0))])
+    assert (
+        read_study(study_file(tmp_path, "table-2"))["kind"],
+        read_study(study_file(tmp_path, "table-2"))["created"],
+    ) == (
+        "sweep",
+        document["created"],
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "with space"])
+def test_a_name_that_can_name_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--study"):
+        record_runs(tmp_path, name, [recorded(("a", "x", 0))])
+
+
+def test_a_study_that_is_damaged_is_named(tmp_path: Path) -> None:
+    record_runs(tmp_path, "table", [recorded(("a", "x", 0))])
+    study_file(tmp_path, "table").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        read_study(study_file(tmp_path, "table"))

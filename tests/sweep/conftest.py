@@ -18,8 +18,8 @@ from petlbench.core.entry import Entry
 from petlbench.core.request import Request
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result, read_result, write_result
-from petlbench.run.digests import code_digests
 from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.record import code_digests
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, Started
 from petlbench.sweep.search import Search, plan_search
 from petlbench.sweep.spec import load_sweep

@@ -17,14 +17,11 @@ from optuna.trial import TrialState
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import read_result
 from petlbench.study.executors.job import Ended, Job
-from petlbench.sweep.finalists import choose_winner, run_finalists
-from petlbench.sweep.liveness import Liveness
-from petlbench.sweep.outcome import importances
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, open_study, run_search
 from petlbench.sweep.storage import RetryingStorage, default_address, open_storage
-from petlbench.sweep.sweep import SweepDriver, SweepObserver, SweepOptions
-from petlbench.sweep.trial_queue import TrialQueue
-from petlbench.sweep.winner import read_winner
+from petlbench.sweep.sweep import SweepDriver, SweepObserver, SweepOptions, importances
+from petlbench.sweep.trial_queue import Liveness, TrialQueue
+from petlbench.sweep.winner import choose_winner, read_winner, run_finalists
 from tests.sweep.conftest import GRID, TPE, Scripted
 
 MakeSearch = Callable[..., Search]

@@ -10,8 +10,8 @@ from torch import nn
 
 import petlbench as pb
 from petlbench.core.config import TrainingConfig
-from petlbench.training.moving_average import MovingAverage
 from petlbench.training.optim import learning_rate, new_optimizer
+from petlbench.training.trainer import MovingAverage
 
 LOSS = """
 import torch

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
 from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.training.loss import Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
-from petlbench.training.step import Step, balanced_weights, build_step
+from petlbench.training.step import Step, balanced_weights, new_step
 
 
 class Network(nn.Module):
@@ -58,7 +58,9 @@ def step_of(
     **chosen: Any,
 ) -> Step:
     training = TrainingConfig(lr=lr, weight_decay=decay, clip_grad_norm=clip, **{"batch_size": 8, **chosen})
-    return build_step(made, NoFeatures(), objective or Objective(CROSS_ENTROPY), training, precision)
+    config = RunConfig.model_construct(training=training, precision=precision)
+    step = new_step(config, made, NoFeatures(), None)
+    return dataclasses.replace(step, objective=objective or step.objective)
 
 
 def batch(scale: float = 1.0, device: str = "cpu", images: int = 8) -> Batch:

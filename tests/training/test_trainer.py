@@ -16,15 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from petlbench.core.config import TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
 from petlbench.models.method import Adapted, Inputs
-from petlbench.training.loss import Objective
-from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.optim import learning_rate
-from petlbench.training.step import build_step
+from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
 STEPS = 4
@@ -153,7 +151,8 @@ def trainer(logits: Sequence[Any], images: Images | None = None, labels: Any = L
     adapted = Adapted(Network(), frozenset({"head.weight", "head.bias"}))
     adapted.freeze_the_rest()
     made = config(epochs=len(logits), **changed)
-    step = build_step(adapted, NoFeatures(), Objective(CROSS_ENTROPY), made, "fp32")
+    run = RunConfig.model_construct(training=made, precision="fp32")
+    step = new_step(run, adapted, NoFeatures(), None)
     loader: Any = images or Images()
     predictor: Any = Verdicts(adapted, list(logits), labels)
     return Trainer(adapted=adapted, step=step, predictor=predictor, train=loader, val=loader, config=made, seed=3)
@@ -201,6 +200,11 @@ class TestSelection:
         selected = fit(trainer([WRONG, RIGHT + np.float32([3, 0]), HALF], labels=one_class), file)
         assert selected.epoch == 2
         assert "val_auc" not in selected.curve[0]
+
+    def test_the_task_type_names_the_score_that_is_selected_by(self, file: Path) -> None:
+        made = trainer([RIGHT, WRONG, 3 * RIGHT])
+        made.selection = "loss"
+        assert fit(made, file).epoch == 3, "of two epochs with an AUC of 1, that of the smaller loss"
 
     def test_the_curve_tells_loss_rate_and_every_score(self, file: Path) -> None:
         made = trainer([RIGHT, HALF])

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from petlbench.cli.commands.bench_options import BenchOptions
-from petlbench.cli.options import executor_options, json_option, run_options
+from petlbench.cli.options import (
+    PRESETS,
+    executor_options,
+    json_option,
+    parse_assignments,
+    parse_list,
+    request_values,
+    run_options,
+)
 from petlbench.cli.output import print_json
+from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from petlbench.report.spec import Preset
-    from petlbench.run.image_cache import ImageCache
-    from petlbench.run.options import RunOptions
-    from petlbench.study.grid import PlannedRun
+    from petlbench.study.forecast.preview import Preview
     from petlbench.study.summary import Summary
 
 __all__ = ["command"]
@@ -31,8 +34,6 @@ EPILOG = (
 )
 
 _ARGUMENTS = "petlbench.arguments"
-
-_PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
 
 class _Command(click.Command):
@@ -51,13 +52,9 @@ class _Command(click.Command):
     "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."
 )
 @click.option(
-    "--preset",
-    type=_PRESETS,
-    default="any",
-    show_default=True,
-    help="Precision and attention kernel of --report.",
+    "--preset", type=PRESETS, default="any", show_default=True, help="Precision and attention kernel of --report."
 )
-@click.option("--setting", "old_preset", type=_PRESETS, hidden=True)
+@click.option("--setting", "old_preset", type=PRESETS, hidden=True)
 @click.option("--study", help="The study's name: its file, and MLflow's experiment.  [default: the report's, or bench]")
 @run_options
 @executor_options
@@ -74,70 +71,35 @@ def command(
     methods: str | None,
     datasets: str | None,
     seeds: str | None,
-    report: str | None,
-    preset: Preset,
-    old_preset: Preset | None,
-    study: str | None,
     settings: tuple[str, ...],
-    data_root: Path,
-    cache_dir: Path,
-    cache_size: int | None,
-    cache_images: ImageCache,
-    output: Path,
-    tracking_uri: str | None,
-    catalog: tuple[Path, ...],
-    executor: str,
-    workers: int,
-    ray_address: str | None,
-    cpus_per_run: float,
-    gpus_per_run: float,
-    timeout: float | None,
-    from_sweep: str | None,
-    retry_failed: bool,
-    rerun: bool,
-    accept: bool,
     dry_run: bool,
     json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> int:
     """Carry out every combination of methods, datasets and seeds; what is finished is left alone.
 
     The groups of --set are those of petlbench run, for all methods and all datasets, and also the names of methods and
     datasets, such as --set fpt.num_prompts=8.
     """
-    from petlbench.core.catalog import Catalog
-    from petlbench.run.options import RunOptions
-    from petlbench.study.carry_out import carry_out, plan_runs
-    from petlbench.study.executors.base import ExecutorOptions
-    from petlbench.study.live_table import LiveTable
-    from petlbench.study.runner import Study
+    import petlbench as pb
 
-    if old_preset is not None:
-        click.echo("--setting is called --preset now", err=True)
-    name = study or report or "bench"
-    found = Catalog(catalog)
-    found.find("executor", executor)
-    choices = BenchOptions(methods, datasets, seeds, settings, asked, frozenset(_given(context)), from_sweep, output)
-    grids = [choices.grid(found)] if report is None else choices.grids_for(report, old_preset or preset, found)
-    options = RunOptions(
-        output,
-        data_root,
-        cache_dir,
-        catalog,
-        tracking_uri,
-        rerun=rerun,
-        accept=accept,
-        cache_size=cache_size,
-        cache_images=cache_images,
+    named = (
+        None if methods is None else parse_list(methods, "--method", str),
+        None if datasets is None else parse_list(datasets, "--dataset", str),
+        None if seeds is None else parse_list(seeds, "--seed", _whole),
     )
-    plans = plan_runs(name, grids, options)
+    if (old_preset := options.pop("old_preset")) is not None:
+        click.echo("--setting is called --preset now", err=True)
+        options["preset"] = old_preset
+    options = {**request_values(options, {}), "settings": parse_assignments(settings)}
+    name = options.get("study") or options.get("report") or "bench"
     if dry_run:
-        return _show_preview(name, [one for some in plans.values() for one in some], options, json)
-    studies = [Study(title, some, options, timeout, retry_failed, max(1, workers)) for title, some in plans.items()]
+        from petlbench.core.environment import usable_cores
+
+        return _show_previews(name, pb.preview_bench(*named, **{**options, "workers": usable_cores()}), json)
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
-    with redirect_stdout(sys.stderr), LiveTable() as live:
-        opening = ExecutorOptions(workers, address=ray_address, cpus=cpus_per_run, gpus=gpus_per_run)
-        summaries = carry_out(studies, executor, opening, live)
+    with redirect_stdout(sys.stderr):
+        summaries = pb.bench(*named, **options).summaries
     if json:
         print_json(_document(name, summaries))
     else:
@@ -149,35 +111,27 @@ def command(
 
 
 def _document(name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
-    if len(summaries) == 1:
-        return summaries[0].document()
     documents = [summary.document() for summary in summaries]
-    return {"study": name, "runs": [run for one in documents for run in one["runs"]], "studies": documents}
+    if len(documents) == 1:
+        return documents[0]
+    return {"study": name, "runs": [run for part in documents for run in part["runs"]], "studies": documents}
 
 
-def _given(context: click.Context) -> Iterator[str]:
-    """Name the options that were given, as against those that have their default."""
-    for name in context.params:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            yield name
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise InputError(f"--seed: '{text}' is no whole number", hint="for example --seed 0,1,2", kind="usage")
+    return int(text)
 
 
 def _retry(context: click.Context) -> str:
-    arguments = [one for one in context.meta[_ARGUMENTS] if one not in ("--retry-failed", "--rerun")]
+    arguments = [argument for argument in context.meta[_ARGUMENTS] if argument not in ("--retry-failed", "--rerun")]
     return shlex.join(["petlbench", "bench", *arguments, "--retry-failed"])
 
 
-def _show_preview(name: str, plans: Sequence[PlannedRun], options: RunOptions, json: bool) -> int:
-    from petlbench.core.environment import usable_cores
-    from petlbench.core.process_pool import open_workers
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.run.options import RunContext
-    from petlbench.study.forecast.preview import preview_grid
-
-    with open_workers(usable_cores()) as workers, ShownProgress() as progress:
-        previews = preview_grid(plans, RunContext(options, progress), workers=workers)
+def _show_previews(name: str, previews: Sequence[Preview], json: bool) -> int:
     if json:
-        print_json({"study": name, "runs": len(plans), "cells": [one.document() for one in previews]})
+        cells = [preview.document() for preview in previews]
+        print_json({"study": name, "runs": sum(preview.runs for preview in previews), "cells": cells})
     else:
         from petlbench.cli.study_tables import print_previews
 

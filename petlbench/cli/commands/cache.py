@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_COLUMNS = [
-    "key", "backbone", "features", "view>", "precision", "images>", "size>", "last used", "in use",
-]  # fmt: skip
+_COLUMNS = ["key", "backbone", "features", "view>", "precision", "images>", "size>", "last used", "in use"]
 _NOTHING = "no features are kept here"
 # As many characters of a key as tell sets apart.
 _SHORT = 8
@@ -38,10 +36,10 @@ def command() -> None:
 @json_option
 def info(cache_dir: Path, json: bool) -> None:
     """Show what is in the cache: one row for each kind of features."""
-    from petlbench.features.maintenance import list_sets
+    import petlbench as pb
 
-    sets, leftovers = list_sets(cache_dir)
-    rows = [_described(one) for one in reversed(sets)]
+    sets, leftovers = pb.cache_info(cache_dir)
+    rows = [_described(each) for each in reversed(sets)]
     if json:
         print_json(
             {
@@ -55,7 +53,12 @@ def info(cache_dir: Path, json: bool) -> None:
     if not sets:
         print(f"{cache_dir}: {_NOTHING}")
     else:
-        print_table(f"features in {cache_dir}", _COLUMNS, map(_row, rows), caption=_in_all(sets))
+        print_table(
+            f"features in {cache_dir}",
+            _COLUMNS,
+            map(_row, rows),
+            caption=f"{len(sets)} feature set{'s' if len(sets) > 1 else ''}, {_size(sets)} in all",
+        )
     if leftovers:
         print(f"killed processes left {_files(leftovers)}: petlbench cache prune removes them")
 
@@ -66,23 +69,14 @@ def info(cache_dir: Path, json: bool) -> None:
 @json_option
 def verify(keep: bool, cache_dir: Path, json: bool) -> int:
     """Check every byte of the cache; what is damaged is taken away, and the next run makes it again."""
-    from petlbench.core.environment import usable_cores
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.features.maintenance import verify as check
+    import petlbench as pb
 
-    with ShownProgress() as progress:
-        found = check(
-            cache_dir,
-            usable_cores(),
-            keep=keep,
-            on_start=lambda total: progress.phase("checking features", total),
-            on_shard=progress.advance,
-        )
+    checked = pb.verify_cache(cache_dir, keep=keep, progress=True)
     if json:
-        print_json(_verified(found, cache_dir))
+        print_json(_verified(checked, cache_dir))
     else:
-        _print_verified(found, cache_dir)
-    return 1 if found.unreadable or any(not damage.removed for damage in found.damaged) else 0
+        _print_verified(checked, cache_dir)
+    return 1 if checked.unreadable or any(not damage.removed for damage in checked.damaged) else 0
 
 
 @command.command("prune", epilog="Example: petlbench cache prune --cache-size 50GB --dry-run")
@@ -110,32 +104,26 @@ def prune(
         if cache_size and context.get_parameter_source("cache_size") is ParameterSource.COMMANDLINE:
             raise InputError("--all and --cache-size say different things", hint="give one of them", kind="usage")
         cache_size = 0
-    from petlbench.features.maintenance import prune as delete
+    import petlbench as pb
 
-    done = delete(cache_dir, cache_size, dry_run=dry_run)
+    done = pb.prune_cache(cache_dir, cache_size=cache_size, dry_run=dry_run)
     if json:
         print_json(_pruned(done, cache_dir, dry_run))
     else:
         _print_pruned(done, cache_dir, dry_run)
 
 
-def _described(one: FeatureSet) -> dict[str, Any]:
+def _described(features: FeatureSet) -> dict[str, Any]:
     """A feature set as plain values; None where its description is damaged."""
-    about = one.about()
+    about = features.about()
+    names = ("backbone", "weights", "features", "view", "image_size", "precision", "cache_precision", "device")
     return {
-        "key": one.key,
-        "backbone": about.get("backbone"),
-        "weights": about.get("weights"),
-        "features": about.get("features"),
-        "view": about.get("view"),
-        "image_size": about.get("image_size"),
-        "precision": about.get("precision"),
-        "cache_precision": about.get("cache_precision"),
-        "device": about.get("device"),
-        "images": one.count_images(),
-        "bytes": one.bytes,
-        "last_used": datetime.fromtimestamp(one.last_used, UTC).isoformat(timespec="seconds"),
-        "in_use": one.in_use,
+        "key": features.key,
+        **{name: about.get(name) for name in names},
+        "images": features.count_images(),
+        "bytes": features.bytes,
+        "last_used": datetime.fromtimestamp(features.last_used, UTC).isoformat(timespec="seconds"),
+        "in_use": features.in_use,
     }
 
 
@@ -176,24 +164,24 @@ def _ranges(numbers: str) -> str:
     return ",".join("-".join(map(str, ends)) for ends in ranges)
 
 
-def _verified(found: Verified, cache_dir: Path) -> dict[str, Any]:
+def _verified(checked: Verified, cache_dir: Path) -> dict[str, Any]:
     return {
         "folder": str(cache_dir),
-        "good": found.good,
+        "good": checked.good,
         "damaged": [
-            {"file": str(damage.file), "reason": damage.reason, "removed": damage.removed} for damage in found.damaged
+            {"file": str(damage.file), "reason": damage.reason, "removed": damage.removed} for damage in checked.damaged
         ],
-        "unreadable": [{"file": str(file), "reason": reason} for file, reason in found.unreadable],
+        "unreadable": [{"file": str(file), "reason": reason} for file, reason in checked.unreadable],
     }
 
 
-def _print_verified(found: Verified, cache_dir: Path) -> None:
-    total = found.good + len(found.damaged) + len(found.unreadable)
-    print(f"{cache_dir}: " + (f"{found.good} of {total} files are good" if total else _NOTHING))
-    for damage in found.damaged:
-        told = "taken away, the next run makes it again" if damage.removed else "left where it is"
-        print(f"  {damage.file}: {damage.reason}; {told}")
-    for file, reason in found.unreadable:
+def _print_verified(checked: Verified, cache_dir: Path) -> None:
+    total = checked.good + len(checked.damaged) + len(checked.unreadable)
+    print(f"{cache_dir}: " + (f"{checked.good} of {total} files are good" if total else _NOTHING))
+    for damage in checked.damaged:
+        fate = "taken away, the next run makes it again" if damage.removed else "left where it is"
+        print(f"  {damage.file}: {damage.reason}; {fate}")
+    for file, reason in checked.unreadable:
         print(f"  {file}: it cannot be read: {reason}")
 
 
@@ -201,9 +189,9 @@ def _pruned(done: Pruned, cache_dir: Path, dry_run: bool) -> dict[str, Any]:
     return {
         "folder": str(cache_dir),
         "dry_run": dry_run,
-        "removed": [{"key": one.key, "bytes": one.bytes} for one in done.sets],
-        "leftovers": [{"file": str(one.path), "bytes": one.bytes} for one in done.leftovers],
-        "stayed": [{"key": one.key, "bytes": one.bytes} for one in done.stayed],
+        "removed": [{"key": each.key, "bytes": each.bytes} for each in done.sets],
+        "leftovers": [{"file": str(each.path), "bytes": each.bytes} for each in done.leftovers],
+        "stayed": [{"key": each.key, "bytes": each.bytes} for each in done.stayed],
         "bytes_freed": done.bytes_freed,
         "bytes_left": done.bytes_left,
     }
@@ -224,7 +212,7 @@ def _print_pruned(done: Pruned, cache_dir: Path, dry_run: bool) -> None:
 
 
 def _keys(sets: Sequence[FeatureSet]) -> str:
-    return ", ".join(one.key[:_SHORT] for one in sets) or "no feature set"
+    return ", ".join(each.key[:_SHORT] for each in sets) or "no feature set"
 
 
 def _files(leftovers: Sequence[Leftover]) -> str:

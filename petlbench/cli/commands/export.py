@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +32,6 @@ _MEANING = {
 )
 @click.option(
     "--format",
-    "wanted",
     type=click.Choice(["all", "onnx", "timm"]),
     default="all",
     show_default=True,
@@ -40,21 +39,16 @@ _MEANING = {
 )
 @catalog_option
 @json_option
-def command(run: str, output: Path, to: Path | None, wanted: str, catalog: tuple[Path, ...], json: bool) -> None:
+def command(run: str, output: Path, json: bool, **options: Any) -> None:
     """Write a finished run as files that need no petlbench: for ONNX runtimes and for timm.
 
     RUN is a run's id, the beginning of one, or the folder of a finished run. What was learned is folded into the
     backbone where that can be. The files are run once and compared with the run's own module before they are put in
     place.
     """
-    from petlbench.core.catalog import Catalog
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.results.lookup import find_run
-    from petlbench.run.export import export_run
+    import petlbench as pb
 
-    place = find_run(run, output).final
-    with ShownProgress() as progress:
-        exported = export_run(place, to or place / "export", wanted, Catalog(catalog), progress)
+    exported = pb.export(run, output, progress=True, **options)
     if json:
         print_json(exported.document())
         return

@@ -16,7 +16,7 @@ from petlbench.core.units import MISSING, percent
 
 if TYPE_CHECKING:
     from petlbench.core.entry import Entry
-    from petlbench.models.compatibility import Compatibility
+    from petlbench.models.build import Compatibility
 
 __all__ = ["command"]
 
@@ -47,7 +47,7 @@ def command(
     json: bool,
 ) -> None:
     """List what the catalogues hold of a kind, such as methods or datasets: the shipped ones and your own."""
-    found = Catalog(catalog)
+    catalogs = Catalog(catalog)
     if (method is not None or backbone is not None) and what != "methods":
         raise InputError(
             f"--method and --backbone go with petlbench list methods, not with petlbench list {what}",
@@ -55,13 +55,13 @@ def command(
             kind="usage",
         )
     if backbone is not None:
-        _on_backbone(found, backbone, image_size, classes, json)
+        _on_backbone(catalogs, backbone, image_size, classes, json)
         return
     if method is not None:
-        _settings(found.find("method", method), json)
+        _settings(catalogs.find("method", method), json)
         return
     kind = _KINDS[what]
-    entries = list(found.entries(kind).values())
+    entries = list(catalogs.entries(kind).values())
     if json:
         print_json({"items": [_item(entry) for entry in entries]})
         return
@@ -78,7 +78,7 @@ def command(
 
 def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.models.compatibility import check_compatibility
+    from petlbench.models.build import check_compatibility
     from petlbench.models.registry import probe_backbone, resolve_backbone
 
     info = probe_backbone(resolve_backbone(backbone), image_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,34 +31,18 @@ _SHOWN = 50
 @output_option
 @catalog_option
 @json_option
-def command(
-    run: str,
-    images: tuple[Path, ...],
-    batch_size: int,
-    image_column: str,
-    save: Path | None,
-    merge: bool,
-    output: Path,
-    catalog: tuple[Path, ...],
-    json: bool,
-) -> None:
+def command(run: str, images: tuple[Path, ...], save: Path | None, output: Path, json: bool, **options: Any) -> None:
     """Print class probabilities of images, from what a run has learned.
 
     RUN is a run's id, the beginning of one, or the folder of a finished run. IMAGES are image files, folders (all
     images below them) and CSV files with a column of paths, relative to the CSV file.
     """
-    from petlbench.api import load
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.run.predict import check_table, find_images, write_table
+    import petlbench as pb
+    from petlbench.run.predict import check_table, write_table
 
     if save is not None:
         check_table(save)
-    files = find_images(images, image_column)
-    trained = load(run, output, catalog=catalog)
-    if merge:
-        trained = trained.merged()
-    with ShownProgress() as progress:
-        predictions = trained.probabilities(files, batch_size, progress)
+    predictions = pb.predict(run, images, output, progress=True, **options)
     if save is not None:
         write_table(save, predictions)
     if json:
@@ -79,8 +63,8 @@ def _print(predictions: Predictions, save: Path | None) -> None:
         [row["image"], row["class"], *(percent(value, 1) for value in row["probabilities"])]
         for row in predictions.rows()
     ]
-    left = len(rows) - _SHOWN
-    notes = [f"{left} more images; --save FILE and --json give them all."] if left > 0 and save is None else []
+    more = len(rows) - _SHOWN
+    notes = [f"{more} more images; --save FILE and --json give them all."] if more > 0 and save is None else []
     notes += [f"All {len(rows)} images are in {save}."] if save is not None else []
     columns = ["image", "class", *(f"{name}, %>" for name in predictions.classes)]
     caption = " ".join([*notes, "Not a diagnosis."])

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import click
 
-from petlbench.cli.options import catalog_option, json_option
+from petlbench.cli.options import PRESETS, catalog_option, json_option
 from petlbench.cli.output import Target, print_document, print_json
 from petlbench.core.catalog import Catalog
 
-if TYPE_CHECKING:
-    from petlbench.report.spec import Preset
-
 __all__ = ["command"]
-
-_PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
 
 @click.command("report", epilog="Example: petlbench report table1 --results results --format md,latex --output tables")
@@ -31,12 +26,12 @@ _PRESETS = click.Choice(["as-published", "best-practice", "any"])
 @click.option("--study", help="Only what this study ran.  [default: all results]")
 @click.option(
     "--preset",
-    type=_PRESETS,
+    type=PRESETS,
     default="any",
     show_default=True,
     help="fp16 with eager attention, bf16 with fused attention, or what all results have in common.",
 )
-@click.option("--setting", "old_preset", type=_PRESETS, hidden=True)
+@click.option("--setting", "old_preset", type=PRESETS, hidden=True)
 @click.option(
     "--where", multiple=True, metavar="KEY=VALUE", help="Only runs with this in their config, such as precision=fp32."
 )
@@ -75,46 +70,24 @@ _PRESETS = click.Choice(["as-published", "best-practice", "any"])
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Where files go.")
 @catalog_option
 @json_option
-def command(
-    name: str,
-    results: str,
-    where: tuple[str, ...],
-    compare: str | None,
-    columns: str,
-    formats: str | None,
-    standalone: bool,
-    output: Path | None,
-    catalog: tuple[Path, ...],
-    json: bool,
-    preset: str,
-    old_preset: str | None,
-    **options: Any,
-) -> None:
+def command(name: str, formats: str | None, standalone: bool, output: Path | None, json: bool, **options: Any) -> None:
     """Make a table or figure of stored results: NAME is one of petlbench list reports.
 
     Without --format and --output it is printed. Nothing is run: empty cells say why, and notes name the commands.
     """
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.report.build import build_report
+    import petlbench as pb
     from petlbench.report.selection import parse_where
-    from petlbench.report.spec import ReportRequest, load_report
 
-    if old_preset is not None:
+    if (old_preset := options.pop("old_preset")) is not None:
         click.echo("--setting is called --preset now", err=True)
-    catalogue = Catalog(catalog)
-    target = Target.parse(_whole_documents(formats, output) if standalone else formats, output, catalogue)
-    card = load_report(catalogue, name)
-    request = ReportRequest(
-        results,
-        preset=cast("Preset", old_preset or preset),
-        where=parse_where(where),
-        compare=compare is not None,
-        columns=tuple(key for column in columns.split(",") if (key := column.strip())),
-        **options,
-    )
-    with ShownProgress() as progress:
-        document = build_report(card, request, catalogue, progress)
-        files = target.write(document)
+        options["preset"] = old_preset
+    formats = _whole_documents(formats, output) if standalone else formats
+    target = Target.parse(formats, output, Catalog(options["catalog"]))
+    options["where"] = parse_where(options["where"])
+    options["compare"] = options["compare"] is not None
+    options["columns"] = tuple(column.strip() for column in options["columns"].split(",") if column.strip())
+    document = pb.report(name, progress=True, **options)
+    files = target.write(document)
     text = target.text(document)
     if json:
         print_json({**document.plain(), "files": [str(file) for file in files]})

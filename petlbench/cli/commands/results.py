@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,18 +16,17 @@ from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, mebibytes, percent, seconds
 
 if TYPE_CHECKING:
-    from petlbench.results.folder import RunFolder
-    from petlbench.results.result import Result
+    from petlbench.results.stored import Stored
 
 __all__ = ["command"]
 
 _TRIALS = "trials"
-_SORTS: dict[str, Callable[[Result], Any]] = {
-    "name": lambda result: (result.config.method, result.config.dataset, result.config.seed, result.run_id),
-    "auc": lambda result: -(_auc(result, "test") or -1.0),
-    "val-auc": lambda result: -(_auc(result, "val") or -1.0),
-    "time": lambda result: -result.timing.get("total", 0.0),
-    "memory": lambda result: -((result.memory.allocated or 0) if result.memory is not None else 0),
+_SORTS: dict[str, Callable[[Stored], Any]] = {
+    "name": lambda run: (run.method, run.value("dataset"), run.seed, run.run_id),
+    "auc": lambda run: -(run.score("auc") or -1.0),
+    "val-auc": lambda run: -(run.score("auc", "val") or -1.0),
+    "time": lambda run: -run.seconds("total"),
+    "memory": lambda run: -(run.memory("allocated") or 0),
 }
 
 _trials_option = click.option("--trials", is_flag=True, help="Look among the trials of sweeps instead.")
@@ -50,17 +49,25 @@ def list_results(
     method: str | None, dataset: str | None, status: str | None, sort: str, trials: bool, output: Path, json: bool
 ) -> None:
     """List the runs that have a result."""
-    from petlbench.results.result import iter_results
-    from petlbench.results.table import with_scores
+    import petlbench as pb
+    from petlbench.api.results import check_statuses
+    from petlbench.results.table import load_trials
 
-    folder = _folder(output, trials)
-    matching = filter(_filter(method, dataset, status), iter_results(folder))
-    results = sorted(with_scores(matching, folder), key=_SORTS[sort])
+    methods, datasets, statuses = map(_names, (method, dataset, status))
+    check_statuses(statuses or ())
+    runs = [
+        run
+        for run in (load_trials(output) if trials else pb.load_results(output)).runs
+        if (methods is None or run.method in methods)
+        and (datasets is None or bool({run.value("dataset"), run.dataset} & datasets))
+        and (statuses is None or run.status in statuses)
+    ]
+    runs.sort(key=_SORTS[sort])
     if json:
-        print_json({"items": [_item(result) for result in results]})
+        print_json({"items": [_item(run) for run in runs]})
         return
     headings = ["run", "status", "test AUC, %>", "val AUC, %>", "learnable, %>", "memory, MiB>", "time>"]
-    print_table(f"{len(results)} runs in {folder}", headings, [_row(result) for result in results])
+    print_table(f"{len(runs)} runs in {_folder(output, trials)}", headings, [_row(run) for run in runs])
 
 
 @command.command("show", epilog="Example: petlbench results show fpt-digits-s0")
@@ -70,12 +77,12 @@ def list_results(
 @json_option
 def show(run: str, trials: bool, output: Path, json: bool) -> None:
     """Show one run."""
+    import petlbench as pb
     from petlbench.cli.commands.run import show_result
-    from petlbench.results.result import read_result
 
-    folder = _find(run, output, trials)
-    result = read_result(folder.final)
-    show_result(result, folder.output, json)
+    folder = pb.find_run(run, _folder(output, trials))
+    result = pb.load_result(folder)
+    show_result(result, folder.parent, json)
     if not json and result.error is not None and "traceback" in result.error:
         print(result.error["traceback"])
 
@@ -87,18 +94,18 @@ def show(run: str, trials: bool, output: Path, json: bool) -> None:
 @json_option
 def diff(runs: tuple[str, str], trials: bool, output: Path, json: bool) -> None:
     """Show in what two runs differ: settings, data, code, packages, machine and figures."""
-    from petlbench.results.lookup import compare_results
-    from petlbench.results.result import read_result
+    import petlbench as pb
 
-    first, second = (read_result(_find(run, output, trials).final) for run in runs)
-    differences = compare_results(first, second)
+    folder = _folder(output, trials)
+    differences = pb.diff_results(*runs, folder)
+    ids = [pb.find_run(run, folder).name for run in runs]
     if json:
         items = [{"name": name, "values": list(values)} for name, values in differences.items()]
-        print_json({"runs": [first.run_id, second.run_id], "differences": items})
+        print_json({"runs": ids, "differences": items})
         return
     rows = [[name, *map(_shown, values)] for name, values in differences.items()]
     same = "" if rows else "nothing of what a result holds differs"
-    print_table("differences", ["what", first.run_id, second.run_id], rows, caption=same)
+    print_table("differences", ["what", *ids], rows, caption=same)
 
 
 @command.command("rm", epilog="Example: petlbench results rm --status failed --yes")
@@ -110,27 +117,19 @@ def diff(runs: tuple[str, str], trials: bool, output: Path, json: bool) -> None:
 @json_option
 def remove(runs: tuple[str, ...], status: str | None, yes: bool, trials: bool, output: Path, json: bool) -> int:
     """Remove runs: their results, and what is kept of unfinished ones. One that is being worked on stays."""
-    from petlbench.core.errors import RunError
+    import petlbench as pb
     from petlbench.core.units import readable_size
-    from petlbench.results.lookup import remove_run
 
-    folders = _folders(runs, status, _folder(output, trials))
-    if folders and not yes:
-        _ask(folders)
-    removed, freed, kept = [], 0, []
-    for folder in folders:
-        try:
-            freed += remove_run(folder)
-            removed.append(folder.run_id)
-        except RunError as error:
-            kept.append(error.message)
+    done = pb.remove_results(
+        runs, _folder(output, trials), statuses=_names(status) or (), confirm=None if yes else _ask
+    )
     if json:
-        print_json({"removed": removed, "kept": kept, "bytes": freed})
+        print_json({"removed": done.removed, "kept": done.kept, "bytes": done.bytes})
     else:
-        print(f"removed {len(removed)} runs, {readable_size(freed)}")
-        for message in kept:
+        print(f"removed {len(done.removed)} runs, {readable_size(done.bytes)}")
+        for message in done.kept:
             print(f"kept: {message}", file=sys.stderr)
-    return 1 if kept else 0
+    return 1 if done.kept else 0
 
 
 @command.command("track", epilog="Example: petlbench results track --tracking-uri http://HOST:5000")
@@ -140,12 +139,9 @@ def remove(runs: tuple[str, ...], status: str | None, yes: bool, trials: bool, o
 @json_option
 def track(runs: tuple[str, ...], tracking_uri: str | None, output: Path, json: bool) -> int:
     """Send results that an MLflow store lacks; all of them where no run is named."""
-    from petlbench.core.progress_bars import ShownProgress
-    from petlbench.results.tracking.backfill import track_results
+    import petlbench as pb
 
-    names = [_find(run, output, trials=False).run_id for run in runs]
-    with ShownProgress() as progress:
-        tracked = track_results(tracking_uri, output, names, progress=progress)
+    tracked = pb.track_results(runs, output, tracking_uri=tracking_uri, progress=True)
     if json:
         print_json(asdict(tracked))
     else:
@@ -153,27 +149,6 @@ def track(runs: tuple[str, ...], tracking_uri: str | None, output: Path, json: b
         if tracked.error is not None:
             print(f"{len(tracked.missing)} runs are still missing: {tracked.error}", file=sys.stderr)
     return 0 if tracked.error is None else 1
-
-
-def _filter(method: str | None, dataset: str | None, status: str | None) -> Callable[[Result], bool]:
-    """Whether a result is asked for."""
-    from petlbench.results.result import Status
-
-    methods, datasets, statuses = map(_names, (method, dataset, status))
-    for name in statuses or ():
-        if name not in get_args(Status):
-            hint = f"known: {', '.join(get_args(Status))}"
-            raise InputError(f"--status {name}: there is no such status", hint=hint, kind="unknown_status")
-
-    def matches(result: Result) -> bool:
-        config = result.config
-        return (
-            (methods is None or config.method in methods)
-            and (datasets is None or bool({config.dataset, config.dataset_name} & datasets))
-            and (statuses is None or result.status in statuses)
-        )
-
-    return matches
 
 
 def _names(text: str | None) -> set[str] | None:
@@ -184,58 +159,30 @@ def _folder(output: Path, trials: bool) -> Path:
     return output / _TRIALS if trials else output
 
 
-def _find(run: str, output: Path, trials: bool) -> RunFolder:
-    from petlbench.results.lookup import find_run
-
-    return find_run(run, _folder(output, trials))
-
-
-def _folders(runs: Sequence[str], status: str | None, output: Path) -> list[RunFolder]:
-    from petlbench.results.folder import RunFolder
-    from petlbench.results.lookup import find_run
-    from petlbench.results.result import iter_results
-
-    if not runs and status is None:
-        raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
-    matches = _filter(None, None, status)
-    folders = [find_run(run, output) for run in runs]
-    if status is not None:
-        folders += [RunFolder(output, result.run_id) for result in filter(matches, iter_results(output))]
-    return list({folder.final: folder for folder in folders}.values())
-
-
-def _ask(folders: Sequence[RunFolder]) -> None:
-    names = ", ".join(folder.run_id for folder in folders[:5]) + (", …" if len(folders) > 5 else "")
+def _ask(runs: Sequence[str]) -> None:
+    names = ", ".join(runs[:5]) + (", …" if len(runs) > 5 else "")
     if not sys.stdin.isatty():
-        raise InputError(
-            f"{len(folders)} runs would be removed: {names}", hint="give --yes to remove them", kind="not_confirmed"
-        )
-    click.confirm(f"remove {len(folders)} runs: {names}?", abort=True, err=True)
+        message, hint = f"{len(runs)} runs would be removed: {names}", "give --yes to remove them"
+        raise InputError(message, hint=hint, kind="not_confirmed")
+    click.confirm(f"remove {len(runs)} runs: {names}?", abort=True, err=True)
 
 
-def _row(result: Result) -> list[str]:
-    parameters, memory = result.parameters, result.memory
+def _row(run: Stored) -> list[str]:
     return [
-        result.run_id,
-        result.status,
-        percent(_auc(result, "test")),
-        percent(_auc(result, "val")),
-        percent(parameters.ratio, 3) if parameters is not None else MISSING,
-        mebibytes(memory.allocated) if memory is not None else MISSING,
-        seconds(result.timing.get("total")),
+        run.run_id,
+        run.status,
+        percent(run.score("auc")),
+        percent(run.score("auc", "val")),
+        percent(run.figures.get("learnable_ratio"), 3),
+        mebibytes(run.memory("allocated")),
+        seconds(run.figures.get("seconds_total")),
     ]
 
 
-def _item(result: Result) -> dict[str, Any]:
-    document = result.document()
-    config = {name: document["config"][name] for name in ("method", "dataset", "backbone", "seed")}
+def _item(run: Stored) -> dict[str, Any]:
+    config = {name: run.config[name] for name in ("method", "dataset", "backbone", "seed")}
     kept = ("run_id", "status", "metrics", "parameters", "memory", "timing", "scores", "error")
-    return {**{name: document[name] for name in kept}, **config}
-
-
-def _auc(result: Result, split: str) -> float | None:
-    value = result.metrics.get(split, {}).get("auc")
-    return None if value is None else float(value)
+    return {**{name: run.document.get(name) for name in kept}, **config}
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.results.result import Inference, Memory, Parameters, Result
-    from petlbench.study.forecast.dry_run import DryRun, PreloadedBytes
+    from petlbench.study.forecast.preview import DryRun, PreloadedBytes
 
 __all__ = ["command", "show_result"]
 
@@ -38,7 +38,7 @@ EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlb
 @json_option
 def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any) -> int:
     """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
-    from petlbench import api
+    import petlbench as pb
 
     assignments = parse_assignments(settings, ("method", "dataset", "training"))
     values = {**request_values(options, assignments["training"])}
@@ -49,18 +49,12 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
     if absent and "config" not in values:
         raise InputError(f"Missing option '--{absent[0]}'.", hint="see petlbench run --help", kind="usage")
     if dry_run:
-        return _show_dry_run(api.dry_run(**values), options["cache_dir"], json)
-    return show_result(api.run(**values), options["output"], json)
+        return _show_dry_run(pb.dry_run(**values), options["cache_dir"], json)
+    return show_result(pb.run(**values), options["output"], json)
 
 
 def show_result(result: Result, output: Path, json: bool) -> int:
-    """Print a result, and return the exit status of a run that ended so.
-
-    Args:
-        result: The result.
-        output: Folder of all results.
-        json: Whether as one JSON document.
-    """
+    """Print a result, and return the exit status of a run that ended so."""
     from petlbench.results.table import with_scores
 
     folder = output / result.run_id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,10 +21,7 @@ from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import MISSING, number, params_text, seconds, value_text
 
 if TYPE_CHECKING:
-    from petlbench.core.catalog import Catalog
-    from petlbench.core.request import Request
-    from petlbench.run.image_cache import ImageCache
-    from petlbench.sweep.outcome import SearchOutcome
+    from petlbench.sweep.sweep import SearchOutcome
 
 __all__ = ["command"]
 
@@ -59,31 +55,11 @@ def command(
     sweep: str,
     methods: str,
     datasets: str,
-    trials: int | None,
-    search_sizes: bool | None,
-    track: str | None,
-    study: str | None,
-    storage: str | None,
     settings: tuple[str, ...],
-    data_root: Path,
-    cache_dir: Path,
-    cache_size: int | None,
-    cache_images: ImageCache,
-    output: Path,
-    tracking_uri: str | None,
-    catalog: tuple[Path, ...],
-    executor: str,
-    workers: int,
-    ray_address: str | None,
-    cpus_per_run: float,
-    gpus_per_run: float,
-    timeout: float | None,
     no_final: bool,
-    retry_failed: bool,
-    accept: bool,
     dry_run: bool,
     json: bool,
-    **asked: Any,
+    **options: Any,
 ) -> int:
     """Search settings for each method on each dataset, with the same number of trials for all.
 
@@ -92,73 +68,22 @@ def command(
 
     Several processes may work on one sweep at the same time; a stopped one goes on where it was.
     """
-    from petlbench.core.catalog import Catalog
-    from petlbench.run.options import RunOptions
-    from petlbench.study.executors.base import ExecutorOptions
-    from petlbench.sweep.spec import load_sweep
-    from petlbench.sweep.sweep import SweepOptions, carry_out, plan_searches
-    from petlbench.sweep.trial_lines import TrialLines
+    import petlbench as pb
 
-    found = Catalog(catalog)
-    found.find("executor", executor)
-    changes = {"trials": trials, "track": _track(search_sizes, track)}
-    card = load_sweep(
-        found.find("sweep", sweep), **{name: value for name, value in changes.items() if value is not None}
-    )
-    options = RunOptions(
-        output,
-        data_root,
-        cache_dir,
-        catalog,
-        tracking_uri,
-        accept=accept,
-        cache_size=cache_size,
-        cache_images=cache_images,
-    )
-    requests = _requests(methods, datasets, settings, asked, found)
-    searches = plan_searches(sweep, card, requests, options, study_name=study, timeout=timeout)
-    if dry_run:
-        _show_plans(searches, json)
-        return 0
-    opening = ExecutorOptions(workers, address=ray_address, cpus=cpus_per_run, gpus=gpus_per_run)
-    doing = SweepOptions(storage, executor, opening, is_final=not no_final, retry_failed=retry_failed)
-    # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
-    with redirect_stdout(sys.stderr), TrialLines() as lines:
-        outcomes = carry_out(searches, doing, lines)
-    _show(sweep, outcomes, json)
-    return 0 if all(_is_done(outcome) for outcome in outcomes) else 1
-
-
-def _track(search_sizes: bool | None, track: str | None) -> str | None:
-    """The track as a sweep file has it; None for the sweep's own."""
-    if track is not None:
+    if (track := options.pop("track")) is not None:
         new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
         print(f"note: --track {track} is called {new} now, and goes with the next version", file=sys.stderr)
-    if search_sizes is None:
-        return track
-    return "tuned" if search_sizes else "matched"
-
-
-def _requests(
-    methods: str, datasets: str, settings: Sequence[str], asked: Mapping[str, Any], catalog: Catalog
-) -> list[Request]:
-    from petlbench.core.request import Request
-
-    named = parse_list(methods, "--method", str)
-    names = list(catalog.entries("method")) if named == ["all"] else [catalog.find("method", one).name for one in named]
-    given = parse_assignments(settings, ("method", "dataset", "training", *names))
-    values = request_values(asked, given["training"])
-    return [
-        Request(
-            method=method,
-            dataset=dataset,
-            method_settings={**given["method"], **given[method]},
-            dataset_settings=given["dataset"],
-            **values,
-        )
-        for dataset in parse_list(datasets, "--dataset", str)
-        for method in names
-    ]
+        options["search_sizes"] = track == "tuned" if options["search_sizes"] is None else options["search_sizes"]
+    options = {**request_values(options, {}), "settings": parse_assignments(settings), "test": not no_final}
+    named = parse_list(methods, "--method", str), parse_list(datasets, "--dataset", str)
+    if dry_run:
+        _show_plans(pb.preview_sweep(sweep, *named, **options), json)
+        return 0
+    # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
+    with redirect_stdout(sys.stderr):
+        outcomes = pb.sweep(sweep, *named, **options).outcomes
+    _show(sweep, outcomes, json)
+    return 0 if all(_is_done(outcome) for outcome in outcomes) else 1
 
 
 def _is_done(outcome: SearchOutcome) -> bool:
@@ -184,14 +109,14 @@ def _show_one(outcome: SearchOutcome) -> None:
     card = outcome.search.card
     rows = [
         [
-            str(one.number),
-            params_text(one.params),
-            one.status,
-            number(one.value, 4),
-            seconds(one.seconds),
-            one.run_id or "",
+            str(trial.number),
+            params_text(trial.params),
+            trial.status,
+            number(trial.value, 4),
+            seconds(trial.seconds),
+            trial.run_id or "",
         ]
-        for one in outcome.trials
+        for trial in outcome.trials
     ]
     columns = ["trial>", "settings", "status", f"{card.objective}>", "time>", "run"]
     print_table(f"{outcome.search.title}, track {card.track}", columns, rows, caption=_caption(outcome))
@@ -213,7 +138,7 @@ def _caption(outcome: SearchOutcome) -> str:
         lines.append("no winner")
     else:
         lines.append(f"winner: trial {outcome.winner['number']}, {params_text(outcome.winner['params'])}")
-        lines += [f"on the {one['end']} edge of its range: {one['name']}" for one in outcome.winner["edge"]]
+        lines += [f"on the {edge['end']} edge of its range: {edge['name']}" for edge in outcome.winner["edge"]]
     return "\n".join(lines)
 
 
@@ -222,13 +147,13 @@ def _metric(run: Mapping[str, Any], split: str) -> str:
 
 
 def _show_plans(plans: Sequence[SearchOutcome], json: bool) -> None:
-    documents = [one.preview() for one in plans]
+    documents = [plan.preview() for plan in plans]
     if json:
-        print_json({"searches": documents, "trials": sum(one["trials"] for one in documents)})
+        print_json({"searches": documents, "trials": sum(document["trials"] for document in documents)})
         return
     rows = [
-        [one["method"], one["dataset"], str(one["trials"]), _space(one["space"]), one["error"] or ""]
-        for one in documents
+        [search["method"], search["dataset"], str(search["trials"]), _space(search["space"]), search["error"] or ""]
+        for search in documents
     ]
     print_table("searches", ["method", "dataset", "trials>", "searched", "why not"], rows)
 

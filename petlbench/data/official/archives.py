@@ -21,6 +21,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.files import existing_part
 from petlbench.core.progress import Progress
 from petlbench.core.units import readable_size
+from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import NOT_DATA
 
 if TYPE_CHECKING:
@@ -71,12 +72,9 @@ def archive_parts(archive: Path) -> tuple[Path, ...]:
     """
     if not archive.name.lower().endswith(".zip.001"):
         return (archive,)
-    stem = archive.name.removesuffix(".001")
-    numbered = {
-        int(file.suffix[1:]): file
-        for file in archive.parent.iterdir()
-        if file.name.startswith(stem + ".") and file.stem == stem and file.suffix[1:].isdecimal()
-    }
+    stem = archive.name[: -len(".001")]
+    files = (file for file in archive.parent.iterdir() if file.stem == stem and file.suffix[1:].isdecimal())
+    numbered = {int(file.suffix[1:]): file for file in files}
     absent = [number for number in range(1, max(numbered) + 1) if number not in numbered]
     if absent:
         raise InputError(
@@ -93,8 +91,8 @@ class JoinedFile(io.RawIOBase):
     def __init__(self, files: Sequence[Path]) -> None:
         self._streams: list[IO[bytes]] = []
         try:
-            self._streams += (file.open("rb") for file in files)
-        except OSError:
+            self._streams += (open_file(file, what="archive") for file in files)
+        except InputError:
             self.close()
             raise
         ends = list(accumulate(file.stat().st_size for file in files))
@@ -109,10 +107,6 @@ class JoinedFile(io.RawIOBase):
         """It is."""
         return True
 
-    def tell(self) -> int:
-        """Return the position in bytes from the start of the first file."""
-        return self._position
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a position."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
@@ -124,11 +118,9 @@ class JoinedFile(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read from the piece that holds the position, at most to its end."""
         part = bisect_right(self._starts, self._position) - 1
-        stream = self._streams[part]
-        stream.seek(self._position - self._starts[part])
-        end = self._starts[part + 1] if part + 1 < len(self._starts) else self._size
-        count = max(0, min(memoryview(buffer).nbytes, end - self._position))
-        content = stream.read(count)
+        self._streams[part].seek(self._position - self._starts[part])
+        # A stream ends with its piece: what is read behind the last one is nothing.
+        content = self._streams[part].read(memoryview(buffer).nbytes)
         memoryview(buffer).cast("B")[: len(content)] = content
         self._position += len(content)
         return len(content)
@@ -243,15 +235,12 @@ def _write(
     progress: Progress,
 ) -> None:
     for info, path in entries:
-        file, rest = folder / path, info.file_size
+        file = folder / path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            # An entry gives no more bytes than it declares, against which the bounds were checked.
             with package.open(info) as source, file.open("xb") as target:
-                while block := source.read(_BLOCK):
-                    rest -= len(block)
-                    if rest < 0:  # the bounds were checked against what an entry says that it has
-                        raise _too_much(archive, "more bytes than an entry declares", f"{info.file_size:,}")
-                    target.write(block)
+                shutil.copyfileobj(source, target, _BLOCK)
         except (FileExistsError, NotADirectoryError) as error:
             raise _refused(archive, info.filename, "is a file and a folder at once") from error
         progress.advance()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +52,10 @@ def download(
     from requests import RequestException
 
     pooch.get_logger().setLevel(logging.WARNING)
-    partial = _Partial(file)
-    partial.clean()
+    resuming = _Resuming(file, progress, size, waits)
+    resuming.clean()
     try:
-        pooch.retrieve(url, checksum, file.name, file.parent, downloader=_Resuming(partial, progress, size, waits))
+        pooch.retrieve(url, checksum, file.name, file.parent, downloader=resuming)
     except RequestException as error:
         raise InputError(
             f"{url} cannot be downloaded: {_reason(error)}",
@@ -64,68 +63,26 @@ def download(
             kind="download_failed",
         ) from error
     except ValueError as error:
-        partial.forget()
+        resuming.forget()
         raise InputError(
             f"what {url} gives is another file: {str(error).partition('. ')[0]}",
             hint=f"try once more; if it stays so, the file was changed or damaged on the way: {_OTHER_WAY}",
             kind="wrong_checksum",
         ) from error
-    partial.forget()
+    resuming.forget()
 
 
-class _Partial:
-    """What has arrived of a file, under a name that nothing takes for the file itself."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file.with_name(f".{file.name}.part")
-        self._state = file.with_name(f".{file.name}.part.state")
-
-    @property
-    def size(self) -> int:
-        """Bytes that have arrived."""
-        return self.file.stat().st_size if self.file.exists() else 0
-
-    @property
-    def state(self) -> str:
-        """What the server called the file's state when it sent the first byte; empty where it did not say."""
-        return self._state.read_text(encoding="utf-8") if self._state.exists() else ""
-
-    def begin(self, response: Response) -> None:
-        """Start from the first byte."""
-        self.file.unlink(missing_ok=True)
-        tag = response.headers.get("ETag", "")
-        # A weak tag says that the content means the same, not that its bytes are the same.
-        state = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
-        self._state.write_text(state, encoding="utf-8")
-
-    def hand_over(self, file: Path) -> None:
-        """Be that file too, so that a kill in the next moment loses nothing."""
-        try:
-            file.hardlink_to(self.file)
-        except OSError:  # not every file system has two names for one file
-            self.file.replace(file)
-
-    def clean(self) -> None:
-        """Remove the second name that a killed process has left."""
-        if self.file.exists():
-            for other in self.file.parent.iterdir():
-                if other.name != self.file.name and other.is_file() and other.samefile(self.file):
-                    other.unlink()
-
-    def forget(self) -> None:
-        """Remove all of it."""
-        self.file.unlink(missing_ok=True)
-        self._state.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
 class _Resuming:
-    """Fetches a file for pooch by HTTP, piece after piece where the connection breaks off."""
+    """Fetches a file for pooch by HTTP, piece after piece where the connection breaks off.
 
-    partial: _Partial
-    progress: Progress
-    size: int | None
-    waits: tuple[float, ...]
+    What has arrived has a name that nothing takes for the file itself; beside it stands what the server called the
+    file's state when it sent the first byte, empty where it did not say.
+    """
+
+    def __init__(self, file: Path, progress: Progress, size: int | None, waits: tuple[float, ...]) -> None:
+        self._name, self._progress, self._size, self._waits = file.name, progress, size, waits
+        self._partial = file.with_name(f".{file.name}.part")
+        self._state = file.with_name(f".{file.name}.part.state")
 
     def __call__(self, url: str, output_file: str, _pooch: object) -> None:
         """Fetch what is missing, with as many attempts as it takes while something arrives.
@@ -137,79 +94,93 @@ class _Resuming:
         from requests.exceptions import ChunkedEncodingError, Timeout
         from requests.exceptions import ConnectionError as Broken
 
-        Path(output_file).unlink()  # made by pooch, and left empty by a kill before the end
+        output = Path(output_file)
+        output.unlink()  # made by pooch, and left empty by a kill before the end
         failures = 0
         while True:
-            before = self.partial.size
+            before = self._arrived()
             try:
                 self._fetch(url)
                 break
             except (ChunkedEncodingError, Broken, Timeout) as error:  # what may be over in a moment
-                failures = 1 if self.partial.size > before else failures + 1
-                if failures > len(self.waits):
+                failures = 1 if self._arrived() > before else failures + 1
+                if failures > len(self._waits):
                     raise
-                self.progress.say(f"{url}: {_reason(error)}; trying again")
-                time.sleep(self.waits[failures - 1])
-        self._require_size(url)
-        self.partial.hand_over(Path(output_file))
+                self._progress.say(f"{url}: {_reason(error)}; trying again")
+                time.sleep(self._waits[failures - 1])
+        size = self._arrived()
+        if self._size is not None and size != self._size:
+            self.forget()
+            message = f"what {url} gives is another file: it has {size} bytes, not {self._size}"
+            raise InputError(message, hint=_OTHER_WAY, kind="wrong_checksum")
+        try:
+            output.hardlink_to(self._partial)  # two names, so that a kill in the next moment loses nothing
+        except OSError:  # not every file system has two names for one file
+            self._partial.replace(output)
+
+    def clean(self) -> None:
+        """Remove the second name that a killed process has left."""
+        if self._partial.exists():
+            for other in self._partial.parent.iterdir():
+                if other.name != self._partial.name and other.is_file() and other.samefile(self._partial):
+                    other.unlink()
+
+    def forget(self) -> None:
+        """Remove what has arrived."""
+        self._partial.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+
+    def _arrived(self) -> int:
+        """Bytes that have arrived."""
+        return self._partial.stat().st_size if self._partial.exists() else 0
 
     def _fetch(self, url: str) -> None:
         """Make one request, for what is missing where something is there."""
         import requests
 
         headers = {"Accept-Encoding": "identity"}
-        if have := self.partial.size:
+        if have := self._arrived():
             headers["Range"] = f"bytes={have}-"
-            if self.partial.state:
-                headers["If-Range"] = self.partial.state
+            if state := self._state.read_text(encoding="utf-8") if self._state.exists() else "":
+                headers["If-Range"] = state
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUTS) as response:
+            sent = response.headers.get("Content-Range", "")
             if response.status_code == requests.codes.requested_range_not_satisfiable and have:
                 # There is nothing behind what has arrived: either it is all, or it is of another file.
-                total = response.headers.get("Content-Range", "").rpartition("/")[2]
-                return None if total == str(have) else self._anew(url)
-            _require_success(url, response)
-            if response.status_code != requests.codes.partial_content:
-                self.partial.begin(response)
-            elif _start(response) != have:
-                return self._anew(url)
-            self._store(response)
-        return None
-
-    def _anew(self, url: str) -> None:
-        self.partial.forget()
+                if sent.rpartition("/")[2] == str(have):
+                    return
+            else:
+                _require_success(url, response)
+                if response.status_code != requests.codes.partial_content:
+                    self._begin(response)
+                if response.status_code != requests.codes.partial_content or re.match(f"bytes {have}-", sent):
+                    self._store(response)
+                    return
+        self.forget()
         self._fetch(url)
+
+    def _begin(self, response: Response) -> None:
+        """Start from the first byte."""
+        self._partial.unlink(missing_ok=True)
+        tag = response.headers.get("ETag", "")
+        # A weak tag says that the content means the same, not that its bytes are the same.
+        state = response.headers.get("Last-Modified", "") if tag.startswith("W/") or not tag else tag
+        self._state.write_text(state, encoding="utf-8")
 
     def _store(self, response: Response) -> None:
         from requests import ConnectionError as Broken
 
-        have, coming = self.partial.size, response.headers.get("Content-Length")
-        name = self.partial.file.name.removeprefix(".").removesuffix(".part")
-        total = have + int(coming) if coming is not None else self.size or 0
-        self.progress.phase(f"downloading {name} (MiB)", -(-total // _MIB))
-        self.progress.advance(have // _MIB)
-        with self.partial.file.open("ab") as written:
+        have, coming = self._arrived(), response.headers.get("Content-Length")
+        total = have + int(coming) if coming is not None else self._size or 0
+        self._progress.phase(f"downloading {self._name} (MiB)", -(-total // _MIB))
+        self._progress.advance(have // _MIB)
+        with self._partial.open("ab") as written:
             for block in response.iter_content(_BLOCK):
                 written.write(block)
-                self.progress.advance((have + len(block)) // _MIB - have // _MIB)
+                self._progress.advance((have + len(block)) // _MIB - have // _MIB)
                 have += len(block)
         if coming is not None and have != total:
             raise Broken(f"the connection broke off after {have} of {total} bytes")
-
-    def _require_size(self, url: str) -> None:
-        size = self.partial.size
-        if self.size is not None and size != self.size:
-            self.partial.forget()
-            raise InputError(
-                f"what {url} gives is another file: it has {size} bytes, not {self.size}",
-                hint=_OTHER_WAY,
-                kind="wrong_checksum",
-            )
-
-
-def _start(response: Response) -> int:
-    """The position of the first byte that a part brings."""
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else -1
 
 
 def _require_success(url: str, response: Response) -> None:

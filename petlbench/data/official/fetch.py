@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
+from petlbench.core.user_files import read_json
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.official.archives import archive_parts, is_archive, is_piece, unpack
 from petlbench.data.official.download import download
@@ -127,7 +129,7 @@ def fetch(sources: Sources, files: Sequence[OfficialFile], folder: Path) -> list
         else:
             path = folder / file.name
             folder.mkdir(parents=True, exist_ok=True)
-            download(address, path, sources.progress, checksum=_checksum(file), size=file.bytes)
+            download(address, path, sources.progress, checksum=file.checksum, size=file.bytes)
         paths.append(path)
     return paths
 
@@ -190,10 +192,9 @@ class _Unpacked:
 
     def _sizes(self) -> Mapping[str, list[int]]:
         """The archives that are unpacked, with the sizes of their pieces in bytes."""
-        if not self._state.is_file():
-            return {}
-        sizes: dict[str, list[int]] = json.loads(self._state.read_text(encoding="utf-8"))
-        return sizes
+        with suppress(InputError):  # what cannot be read is unpacked again
+            return read_json(self._state)
+        return {}
 
 
 def _merge(fresh: Path, folder: Path, archive: Path) -> None:
@@ -213,20 +214,13 @@ def _merge(fresh: Path, folder: Path, archive: Path) -> None:
     shutil.rmtree(fresh)
 
 
-def _checksum(file: OfficialFile) -> str | None:
-    """Return the checksum that a card knows, with its kind in front."""
-    if file.sha256 is not None:
-        return f"sha256:{file.sha256}"
-    return f"md5:{file.md5}" if file.md5 is not None else None
-
-
 def require_official(path: Path, file: OfficialFile, progress: Progress) -> None:
     """Compare a file's size and checksum, which takes time, with what the card knows of it.
 
     Raises:
         InputError: When one is another.
     """
-    size, checksum = path.stat().st_size, _checksum(file)
+    size, checksum = path.stat().st_size, file.checksum
     if file.bytes is not None and size != file.bytes:
         raise _other_file(path, f"{size} bytes", f"{file.bytes} bytes", file)
     if checksum is None:

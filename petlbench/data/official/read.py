@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
+from petlbench.core.user_files import open_file
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import require_pydicom
-from petlbench.data.images.walk import files_below
-from petlbench.data.layout import Layout, ends_with, fill, names_in
-from petlbench.data.official.join import ImageEntry, join
-from petlbench.data.official.tables import read_header
+from petlbench.data.images.files import files_below
+from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
+from petlbench.data.official.tables import ImageEntry, join, read_header
 from petlbench.data.record import Record
 
 __all__ = ["OfficialImages", "read_official"]
@@ -126,13 +126,13 @@ def _has_image_suffix(path: str) -> bool:
 
 
 def _reason_to_leave(layout: Layout, official: str) -> str:
-    return next((skip.reason for skip in layout.leave if re.fullmatch(skip.pattern, official)), "")
+    return next((skip.reason for skip in layout.leave if match_pattern(skip.pattern, official)), "")
 
 
-def _place(layout: Layout, official: str) -> tuple[int, re.Match[str] | None]:
+def _place(layout: Layout, official: str) -> tuple[int, Any]:
     """Return which part of the layout an image belongs to, and how it matches; None for what is no image."""
     for position, source in enumerate(layout.images):
-        match = re.fullmatch(source.pattern, official)
+        match = match_pattern(source.pattern, official)
         if match is not None and not _reason_to_leave(layout, official):
             return position, match
     return -1, None
@@ -197,7 +197,8 @@ def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
     from pydicom.errors import InvalidDicomError
 
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(tags.values()))
+        with open_file(file, what="image") as stream:
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags.values()))
         values = {name: header.get(keyword) for name, keyword in tags.items()}
         return {name: "" if value is None else str(value).strip() for name, value in values.items()}
     except (InvalidDicomError, OSError, EOFError, ValueError) as error:

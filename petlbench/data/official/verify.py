@@ -11,17 +11,18 @@ from typing import Literal
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
+from petlbench.core.user_files import inside
+from petlbench.core.user_files import read_bytes as read_file
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import find_card
 from petlbench.data.images.decode import decode_image, read_bytes
-from petlbench.data.images.facts import ImageFacts
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.fetch import require_official
 from petlbench.data.readers.base import Source
-from petlbench.data.readers.prepared import PreparedReader
-from petlbench.data.reading import map_images
-from petlbench.data.record import Record
+from petlbench.data.readers.prepared import PREPARED_FILE, PreparedReader
+from petlbench.data.record import Record, map_images
 
-__all__ = ["Fault", "Verified", "verify_dataset", "verify_prepared"]
+__all__ = ["Fault", "Verified", "verify_dataset"]
 
 FaultKind = Literal["count", "missing", "size", "checksum", "unreadable", "manifest"]
 
@@ -52,7 +53,7 @@ class Verified:
     what: str = "images"
 
 
-def verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress: Progress) -> Verified:
+def _verify_prepared(reader: PreparedReader, folder: Path, workers: int, progress: Progress) -> Verified:
     """Read every image of a prepared dataset, and every manifest in its folder, and return what differs."""
 
     def check(record: Record) -> Fault | None:
@@ -76,8 +77,8 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
     name, card = find_card(reference, catalog=catalog)
     folder = data_root / name
     if card is not None and card.layout is not None:
-        return verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
-    if card is not None and any(file.sha256 or file.md5 for file in card.files):
+        return _verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
+    if card is not None and any(file.checksum for file in card.files):
         return _verify_files(name, card, folder, progress)
     raise InputError(
         f"nothing was written down of the files of '{name}' that they could be compared with",
@@ -121,8 +122,8 @@ def _image_fault(file: Path, expected: ImageFacts) -> Fault | None:
 
 def _manifest_faults(reader: PreparedReader, folder: Path) -> Iterator[Fault]:
     for scheme, split in reader.prepared.splits.items():
-        file = folder / split.file
-        digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "none"
+        file = inside(folder, split.file, what=f"splits.{scheme}.file of {folder / PREPARED_FILE}")
+        digest = hashlib.sha256(read_file(file)).hexdigest() if file.is_file() else "none"
         if digest != split.sha256:
             message = f"the manifest {file} of the split {scheme} has the checksum {digest}, not {split.sha256}"
             yield Fault("manifest", str(file), message)

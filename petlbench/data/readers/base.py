@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard, OfficialFile
@@ -25,7 +26,19 @@ from petlbench.data.tasks.base import Labels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ImageFiles", "Reader", "ReaderCard", "ReaderSettings", "Source", "choose_classes", "ordered_classes"]
+__all__ = [
+    "ImageFiles",
+    "Reader",
+    "ReaderCard",
+    "ReaderSettings",
+    "Source",
+    "UnavailableReader",
+    "check_settings",
+    "choose_classes",
+    "load_reader",
+    "ordered_classes",
+    "recognise",
+]
 
 
 @dataclass(frozen=True)
@@ -82,13 +95,14 @@ class Source:
             InputError: When it is not there.
         """
         if not self.path.is_dir():
-            home = f"; official page: {self.home}" if self.home else ""
-            raise InputError(
-                f"the images of '{self.name}' are missing: there is no folder {self.path}",
-                hint=f"put them there, or name another place with --data-root{home}",
-                kind="data_missing",
-            )
+            hint = "put them there, or name another place with --data-root"
+            raise self.missing(f"the images of '{self.name}' are missing: there is no folder {self.path}", hint)
         return self.path
+
+    def missing(self, message: str, hint: str) -> InputError:
+        """Return the error for images that are not there; the hint ends with the address of the official page."""
+        home = f"; official page: {self.home}" if self.home else ""
+        return InputError(message, hint=hint + home, kind="data_missing")
 
 
 class Reader(ABC):
@@ -160,6 +174,23 @@ class ImageFiles(Reader):
         return hashlib.sha256(read_bytes(self.file(record))).hexdigest()
 
 
+class UnavailableReader(Reader):
+    """Refuses every dataset, so that a card may be written before its reader."""
+
+    card = ReaderCard(name="unavailable", title="no reader yet")
+
+    def __init__(self, source: Source) -> None:
+        raise source.missing(
+            f"the images of '{source.name}' cannot be read: petlbench has no reader for its official files yet; they "
+            f"would lie in {source.path}",
+            "arrange them as class folders or with a CSV file and give that path",
+        )
+
+    def open(self, record: Record) -> Image:
+        """There is nothing to open."""
+        raise NotImplementedError
+
+
 def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Order class names: by number where all are whole numbers, else by code point, in any locale."""
     unique = set(names)
@@ -199,3 +230,73 @@ def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place:
             kind="class_mismatch",
         )
     return tuple(declared)
+
+
+def load_reader(kind: str, catalog: Catalog) -> type[Reader]:
+    """Return the reader of that name in the catalogues.
+
+    Raises:
+        InputError: When nothing has that name, or its file cannot be imported.
+    """
+    return cast("type[Reader]", catalog.load("reader", kind, Reader))  # type: ignore[type-abstract]
+
+
+def recognise(path: Path, catalog: Catalog) -> type[Reader]:
+    """Return the reader of an existing file or folder that has no card.
+
+    Raises:
+        InputError: When no reader knows it, or two readers of one rank claim it.
+    """
+    readers = [load_reader(name, catalog) for name in catalog.entries("reader")]
+    claims = sorted((each for each in readers if each.recognises(path)), key=lambda each: -each.card.rank)
+    if not claims:
+        raise InputError(
+            f"the dataset {path} is a file of an unknown kind",
+            hint="give a catalogue name, a folder of class folders, a .csv file or a card (.toml)",
+            kind="unknown_dataset",
+        )
+    if len(claims) > 1 and claims[0].card.rank == claims[1].card.rank:
+        names = " and ".join(each.card.name for each in claims[:2])
+        raise InputError(
+            f"the readers {names} both claim {path}",
+            hint="write a card whose [reader] names one of them",
+            kind="ambiguous_dataset",
+        )
+    return claims[0]
+
+
+def check_settings(name: str, reader: type[Reader], settings: Mapping[str, Any]) -> BaseModel:
+    """Return all settings of a reader: those that are given, over its defaults.
+
+    Args:
+        name: The dataset's short name.
+        reader: The reader.
+        settings: The card's, and over them the user's, by name.
+
+    Raises:
+        InputError: When a setting is unknown or out of bounds.
+    """
+    model = reader.Settings
+    hint = f"settings: {_in_words(model)}"
+    for key in settings:
+        if key not in model.model_fields:
+            raise InputError(f"the dataset '{name}' has no setting '{key}'", hint=hint, kind="unknown_setting")
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            key = str(first["loc"][0])
+            fault = f"{key} = {settings[key]!r} is wrong: {fault[0].lower()}{fault[1:]}"
+        raise InputError(f"the dataset '{name}': {fault}", hint=hint, kind="bad_setting") from error
+
+
+def _in_words(model: type[BaseModel]) -> str:
+    """Return every setting with its bounds and default, for example ``image_count (60 to 100000, default 600)``."""
+    words: list[str] = []
+    for name, info in model.model_fields.items():
+        limits = {key: getattr(bound, key) for bound in info.metadata for key in ("ge", "le") if hasattr(bound, key)}
+        bounds = "{ge} to {le}, ".format(**limits) if len(limits) == 2 else ""
+        words.append(f"{name} ({bounds}default {info.default})")
+    return ", ".join(words) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.readers.base import ImageFiles, ReaderCard, ReaderSettings, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 
@@ -50,7 +52,12 @@ class CsvReader(ImageFiles):
     Settings = CsvSettings
 
     def __init__(self, source: Source) -> None:
-        self._file = source.path if source.card is None else source.folder() / source.card.reader.file
+        self._file = source.path
+        if source.card is not None:
+            what = f"[reader] file of the card of '{source.name}'"
+            self._file = inside(source.folder(), source.card.reader.file, what=what)
+            if not self._file.exists():
+                raise source.missing(f"the table of '{source.name}' is missing: {self._file}", "put it there")
         self.root = self._file.parent
         self._settings: CsvSettings = source.settings
         rows = list(self._rows())
@@ -115,14 +122,15 @@ class CsvReader(ImageFiles):
     def _inside(self, line: int, text: str, root: Path) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
         windows = PureWindowsPath(text)
+        hint = f"give paths relative to {self.root} that stay in it"
         if PurePosixPath(text).is_absolute() or windows.drive or windows.root:
-            raise self._outside(line, text, "is absolute")
+            raise self._wrong(line, f"names '{text}', which is absolute", kind="path_outside", hint=hint)
         try:
             file = (root / text).resolve()
         except (OSError, RuntimeError, ValueError) as error:
             raise self._wrong(line, f"names '{text}', which is no path: {error}", kind="missing_image") from error
         if not file.is_relative_to(root):
-            raise self._outside(line, text, f"leads out of {root}")
+            raise self._wrong(line, f"names '{text}', which leads out of {root}", kind="path_outside", hint=hint)
         # Only a path without ".." may be tidied as text: behind a link, "link/.." is not the folder it seems.
         return file.relative_to(root).as_posix() if ".." in PurePosixPath(text).parts else posixpath.normpath(text)
 
@@ -133,12 +141,8 @@ class CsvReader(ImageFiles):
             for what in ("label", "split", "group"):
                 ours, theirs = getattr(earlier.record, what), getattr(row.record, what)
                 if ours != theirs:
-                    raise self._wrong(
-                        row.line,
-                        f"gives '{row.record.path}' the {what} '{theirs or ''}', "
-                        f"but line {earlier.line} gives it '{ours or ''}'",
-                        kind="duplicate_image",
-                    )
+                    fault = f"gives '{row.record.path}' the {what} '{theirs or ''}', but line {earlier.line} gives it"
+                    raise self._wrong(row.line, f"{fault} '{ours or ''}'", kind="duplicate_image")
         return list(first.values())
 
     def _require_images(self, rows: Sequence[_Row]) -> None:
@@ -153,10 +157,6 @@ class CsvReader(ImageFiles):
             hint=f"paths are relative to {self.root}, with forward slashes and suffix",
         )
 
-    def _outside(self, line: int, text: str, why: str) -> InputError:
-        hint = f"give paths relative to {self.root} that stay in it"
-        return self._wrong(line, f"names '{text}', which {why}", kind="path_outside", hint=hint)
-
     def _wrong(self, line: int, what: str, *, kind: str, hint: str = "correct or remove the row") -> InputError:
         return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)
 
@@ -168,7 +168,7 @@ def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str
         InputError: When the file cannot be read, is not UTF-8 or no CSV; the line is named.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
+        with io.TextIOWrapper(open_file(file, what="table", limit=TEXT_LIMIT), "utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=separator, strict=True)
             for cells in reader:
                 yield reader.line_num, cells
@@ -177,5 +177,3 @@ def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str
     except csv.Error as error:
         message = f"{file}, line {reader.line_num}: {error}"
         raise InputError(message, hint="correct or remove the row", kind="bad_csv") from error
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}", kind="data_missing") from error

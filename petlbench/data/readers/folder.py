@@ -8,7 +8,7 @@ from pathlib import Path
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.images.walk import files_below, sorted_entries
+from petlbench.data.images.files import files_below, sorted_entries
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
@@ -35,21 +35,16 @@ class FolderReader(ImageFiles):
         self.records = tuple(
             Record(path, path, source.labels.parse(name, self.classes), split=split) for path, split, name in images
         )
-        self.notes = self._notes()
+        if self._ignored:
+            count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
+            more = f" and {count - len(names)} more" if count > len(names) else ""
+            what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
+            self.notes = (f"{what} left out: {', '.join(names)}{more}",)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether it is a folder: any, so that every other reader comes first."""
         return path.is_dir()
-
-    def _notes(self) -> tuple[str, ...]:
-        """Say which files were left out because they are no images."""
-        if not self._ignored:
-            return ()
-        count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
-        more = f" and {count - len(names)} more" if count > len(names) else ""
-        what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
-        return (f"{what} left out: {', '.join(names)}{more}",)
 
     def _find(self) -> Iterator[tuple[str, Split | None, str]]:
         """Yield (path relative to the root, split, class name) of every image."""

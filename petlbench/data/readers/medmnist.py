@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import open_file
 from petlbench.data.card import OfficialFile
 from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source
 from petlbench.data.record import SPLITS, Record, Split
@@ -127,7 +128,7 @@ class MedMnistReader(Reader):
     def _stream(self, key: str) -> Iterator[IO[bytes]]:
         """Open one array of the archive; what goes wrong while it is read becomes an error that names the archive."""
         try:
-            with zipfile.ZipFile(self._file) as archive:
+            with open_file(self._file, what="archive") as file, zipfile.ZipFile(file) as archive:
                 present = [member.removesuffix(".npy") for member in archive.namelist()]
                 if key not in present:
                     raise self._wrong(f"the array {key} is missing; there are: {', '.join(present) or 'none'}")

@@ -13,8 +13,9 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import inside, read_bytes
 from petlbench.data.card import DatasetCard
-from petlbench.data.images.facts import ImageFacts
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.record import Record, Split
 
@@ -33,6 +34,7 @@ __all__ = [
 
 PREPARED_FILE = "prepared.json"
 TABLE_FILE = "images.csv"
+_AGAIN = "prepare it again: petlbench data prepare {} --again"
 _COLUMNS = ("image_id", "path", "label", "split", "group", "sha256", "bytes", "width", "height", "format")
 
 
@@ -72,8 +74,8 @@ class Prepared(BaseModel):
     form: Literal[1] = Field(alias="schema", description="Version of this form.")
 
     def root_in(self, folder: Path) -> Path:
-        """Return the folder of the images, given the dataset's folder."""
-        return folder / self.root
+        """Return the folder of the images, given the dataset's folder: in it, or where the user's files were left."""
+        return Path(self.root) if Path(self.root).is_absolute() else inside(folder, self.root, what="root")
 
     def document(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -102,10 +104,10 @@ def read_prepared(folder: Path) -> Prepared | None:
         InputError: When the file is not of the expected form.
     """
     file = folder / PREPARED_FILE
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        return Prepared.model_validate_json(file.read_bytes())
+        return Prepared.model_validate_json(read_bytes(file, what="description"))
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(
@@ -134,7 +136,10 @@ def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record,
     """Yield each image of a table that `table_bytes` wrote, and what its file says of it."""
     label = {name: position for position, name in enumerate(classes)}
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
-    extra = next(rows)[len(_COLUMNS) :]
+    header = next(rows, [])
+    if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
+        raise ValueError(f"its columns are {', '.join(header)}")
+    extra = header[len(_COLUMNS) :]
     for image_id, path, name, split, group, sha256, size, width, height, kind, *more in rows:
         others = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
         record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), others)
@@ -158,12 +163,10 @@ class PreparedReader(ImageFiles):
         folder, card = source.path, source.card
         prepared = read_prepared(folder)
         if prepared is None or card is None:
-            home = f"; official page: {source.home}" if source.home else ""
-            raise InputError(
+            raise source.missing(
                 f"the dataset '{source.name}' is not prepared: there is no {folder / PREPARED_FILE}",
-                hint=f"petlbench data prepare {source.name}, with --from DIR where you have the official files already"
-                f"; another folder of datasets is named with --data-root{home}",
-                kind="data_missing",
+                f"petlbench data prepare {source.name}, with --from DIR where you have the official files already; "
+                "another folder of datasets is named with --data-root",
             )
         if prepared.card_version != card.version:
             raise other_card(prepared, card)
@@ -174,10 +177,16 @@ class PreparedReader(ImageFiles):
                 hint=f"prepare it from their new place: petlbench data prepare {folder.name} --from DIR --again",
                 kind="data_missing",
             )
-        rows = list(read_table(_checked_table(folder, prepared), card.classes))
+        try:
+            rows = list(read_table(_checked_table(folder, prepared), card.classes))
+        except (LookupError, ValueError, csv.Error) as error:
+            message = f"{folder / TABLE_FILE} is no table of images: {type(error).__name__}: {error}"
+            raise InputError(message, hint=_AGAIN.format(prepared.name), kind="bad_prepared") from error
         self.prepared = prepared
         self.classes = card.classes
         self.records = tuple(record for record, _ in rows)
+        for record in self.records:
+            inside(self.root, record.path, what=f"a path in {folder / TABLE_FILE}")
         self.facts: Mapping[str, ImageFacts] = {record.image_id: facts for record, facts in rows}
         self.notes = prepared.notes()
 
@@ -202,18 +211,18 @@ def other_card(prepared: Prepared, card: DatasetCard) -> InputError:
     return InputError(
         f"'{prepared.name}' was prepared by version {prepared.card_version} of its card, which is now at version "
         f"{card.version}: images, labels or splits may be others",
-        hint=f"prepare it again: petlbench data prepare {prepared.name} --again",
+        hint=_AGAIN.format(prepared.name),
         kind="other_card",
     )
 
 
 def _checked_table(folder: Path, prepared: Prepared) -> bytes:
     file = folder / TABLE_FILE
-    content = file.read_bytes() if file.is_file() else b""
+    content = read_bytes(file, what="table") if file.exists() else b""
     if hashlib.sha256(content).hexdigest() != prepared.table_sha256:
         raise InputError(
             f"{file} is not the table that was written when '{prepared.name}' was prepared",
-            hint=f"prepare it again: petlbench data prepare {prepared.name} --again",
+            hint=_AGAIN.format(prepared.name),
             kind="bad_prepared",
         )
     return content

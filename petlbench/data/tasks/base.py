@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from petlbench.data.card import DatasetCard
 
-__all__ = ["NOT_YET", "Label", "Labels", "TaskType", "class_strata", "softmax", "task_of"]
+__all__ = ["NOT_YET", "Label", "Labels", "TaskType", "class_strata", "task_of"]
 
 Label = Any
 """The label of one image as its task type stores it: the position of its class; several of 0, 1, None; or a number."""
@@ -94,11 +94,6 @@ class Labels:
         return order[label]
 
 
-def softmax(logits: Tensor) -> Tensor:
-    """Return the probability of each class, (B, C), of logits (B, C)."""
-    return logits.softmax(dim=-1)
-
-
 def class_strata(labels: Sequence[int]) -> NDArray[Any]:
     """Return which class each of N images has, (N, C): the strata of what has one class an image."""
     import numpy as np
@@ -117,6 +112,7 @@ class TaskType(Card):
         activation: From logits (B, C) to the probabilities or values (B, C) that predictions show.
         metrics: Names of the metrics that apply, in the order of tables.
         selection: Name of the metric by which the best epoch is chosen.
+        ordered: Whether the classes stand in an order, as grades do: kappa then has quadratic weights.
         strata: From the labels of N images to what a split balances: (N, K), whether image n counts in stratum k.
             Where every image counts in one, splits are stratified by it; where in several, iteratively.
     """
@@ -125,9 +121,10 @@ class TaskType(Card):
 
     labels: Labels = field(default_factory=Labels)
     loss: str = "cross_entropy"
-    activation: Callable[[Tensor], Tensor] = softmax
-    metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa")
+    activation: Callable[[Tensor], Tensor] = lambda logits: logits.softmax(dim=-1)
+    metrics: tuple[str, ...] = ("auc", "auc_logits", "accuracy", "balanced_accuracy", "f1", "kappa", "loss")
     selection: str = "auc"
+    ordered: bool = False
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
 
 

@@ -4,4 +4,4 @@ from petlbench.data.tasks.base import TaskType
 
 __all__ = ["ORDINAL"]
 
-ORDINAL = TaskType(name="ordinal", title="ordinal")
+ORDINAL = TaskType(name="ordinal", title="ordinal", ordered=True)

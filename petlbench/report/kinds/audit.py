@@ -7,9 +7,8 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from petlbench.audit.audit import Audit
+from petlbench.audit.audit import TOO_EASY, Audit
 from petlbench.audit.confounders import WEAK, Confound
-from petlbench.audit.findings import TOO_EASY
 from petlbench.audit.leaks import DuplicatePair, Leaks
 from petlbench.data.dataset import Dataset
 from petlbench.report.cells import number_cell

@@ -85,17 +85,12 @@ def _rows(line: Line, by_run: list[list[ClassMetrics]], classes: Sequence[str]) 
         cells = {"positives": Cell(first.positives, str(first.positives), flags=flags)}
         for column in _MEASURES:
             factor = 100.0 if column.unit == "%" else 1.0
-            cells[column.key] = _cell([_estimate(metrics[position], column.key) for metrics in by_run], factor)
+            cells[column.key] = _cell([getattr(metrics[position], column.key) for metrics in by_run], factor)
         yield Row(f"{line.key} {name}", f"{line.title}, {name}", cells)
 
 
 def _class_name(metrics: ClassMetrics, classes: Sequence[str]) -> str:
     return classes[metrics.index] if metrics.index < len(classes) else str(metrics.index)
-
-
-def _estimate(metrics: ClassMetrics, key: str) -> Estimate:
-    estimate: Estimate = metrics.calibration.ece if key == "ece" else getattr(metrics, key)
-    return estimate
 
 
 def _cell(estimates: Sequence[Estimate], factor: float) -> Cell:
@@ -122,7 +117,7 @@ def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) ->
 
 
 def _calibration(line: Line, metrics: ClassMetrics) -> Series:
-    bins = [bin_ for bin_ in metrics.calibration.bins if bin_.count]
+    bins = metrics.bins
     values: dict[str, list[float | None]] = {
         "predicted": [bin_.predicted for bin_ in bins],
         "observed": [bin_.observed for bin_ in bins],

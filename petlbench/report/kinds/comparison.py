@@ -161,7 +161,12 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
     tests = rank_tests(scores, base.key, direction=context.metric.direction)
     if tests is None:
         return [], []
-    return ([_diagram(tests, {line.key: line.title for line in lines})] if tests.diagram else []), [tests.text]
+    titles = {line.key: line.title for line in lines}
+    notes = [tests.text]
+    if tests.can_say:
+        p_values = ", ".join(f"{titles[key]} {p:.2g}" for key, p in tests.p_values.items())
+        notes = [f"{tests.text}; each row's p against {base.title}, after that correction: {p_values}"]
+    return ([_diagram(tests, titles)] if tests.diagram else []), notes
 
 
 def _diagram(tests: RankTests, titles: dict[str, str]) -> Figure:

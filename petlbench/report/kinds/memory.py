@@ -13,11 +13,10 @@ from petlbench.core.errors import InputError
 from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
 from petlbench.report.formats import Document
-from petlbench.study.forecast.batch_size import LARGEST
-from petlbench.study.forecast.memory import SAVINGS, Extras, Row
+from petlbench.study.forecast.memory import LARGEST, SAVINGS, Extras, Row
 
 if TYPE_CHECKING:
-    from petlbench.study.vary import Vary
+    from petlbench.study.grid import Vary
     from tools.published_memory import Comparison
 
 __all__ = ["Forecast", "memory_document", "memory_figure"]

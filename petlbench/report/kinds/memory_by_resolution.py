@@ -49,8 +49,7 @@ def _predicted_report(inputs: ReportInputs) -> Document:
     from petlbench.core.request import Request
     from petlbench.study.forecast.memory import Extras, predict_rows
     from petlbench.study.forecast.memory import common_settings as predicted_settings
-    from petlbench.study.grid import Grid
-    from petlbench.study.vary import Vary
+    from petlbench.study.grid import Grid, Vary
 
     card, request, catalog = inputs.card, inputs.request, inputs.catalog
     settings = _predicted_settings(card, request)

@@ -1,51 +1,52 @@
-"""Results on the disk that MLflow does not have, sent to it."""
+"""What MLflow is told of runs that have ended and are on the disk, and of a whole study.
+
+A study is an experiment there, with a parent run for each method on each dataset, and its table in a run of its own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from petlbench.core.config import RunConfig
 from petlbench.core.progress import Progress
 from petlbench.results.result import FILE, Result, iter_results, read_result
-from petlbench.results.stored import final_metrics
-from petlbench.results.table import with_scores
-from petlbench.results.tracking.run_record import WHOLE_TAG, Record, content_of
+from petlbench.results.stored import Stored, dataset_names, final_metrics
+from petlbench.results.table import Repeats, Results, with_scores
 from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
-from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store
+from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
+from petlbench.results.tracking.tracker import WHOLE_TAG, Record, content_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["Ended", "Tracked", "group_of", "send_missing", "track_results"]
+__all__ = ["Tracked", "track_results", "track_study"]
 
-_OWN_EXPERIMENT = "petlbench"
+_NO_STUDY = "petlbench"
+_PATIENCE = 45.0
+_TABLE = "table"
+_NOTE_TAG = "mlflow.note.content"  # MLflow's pages show it as Markdown
+# Figures of the table, and whether their deviation stands beside them.
+_FIGURES = {
+    "test_auc": True,
+    "test_accuracy": True,
+    "learnable_parameters": False,
+    "learnable_ratio": False,
+    "memory_allocated": False,
+    "ppe": True,
+    "pme": True,
+    "seconds_total": False,
+}
 
-
-@dataclass(frozen=True)
-class Ended:
-    """A run that has ended, and where MLflow is to show it.
-
-    Args:
-        result: Its result.
-        folder: The result's folder.
-        study: The study's name; empty for a run of none.
-        kind: ``run`` or ``trial``.
-    """
-
-    result: Result
-    folder: Path
-    study: str
-    kind: str = "run"
-
-    @property
-    def experiment(self) -> str:
-        """The name under which MLflow keeps it."""
-        return self.study or _OWN_EXPERIMENT
+_logger = logging.getLogger("petlbench")
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Tracked:
 
 
 def track_results(
-    uri: str | None, output: Path, runs: Iterable[str] = (), *, patience: float = 0.0, progress: Progress | None = None
+    uri: str | None, output: Path, runs: Iterable[str] = (), *, progress: Progress | None = None
 ) -> Tracked:
     """Send every result that the store lacks, each to the studies that it belongs to.
 
@@ -76,67 +77,97 @@ def track_results(
         uri: The store's address as `petlbench.results.tracking.send_queue.open_queue` takes it.
         output: Folder of all results.
         runs: Run ids; none for all.
-        patience: Seconds for which a store that is away is waited for.
         progress: Told how far it is.
-
-    Returns:
-        What was sent, what was there, and what could not be sent and why.
 
     Raises:
         InputError: When MLflow knows no such address, or a run has no result.
     """
     stored = [read_result(output / run_id) for run_id in runs] or list(iter_results(output))
-    queue = open_queue(uri, output, patience=patience)
-    if queue is None:
+    queue = open_queue(uri, output)
+    if queue.is_off:
         return Tracked("none", missing=[result.run_id for result in stored], error="tracking is turned off")
-    by_run, ended = _studies(output), []
-    for result in with_scores(stored, output):
-        studies = by_run.get(result.run_id, [""])
-        ended += [Ended(result, output / result.run_id, study) for study in studies]
-    return send_missing(queue, ended, progress or Progress())
+    studies = _studies(output)
+    ended = [(result, study) for result in with_scores(stored, output) for study in studies.get(result.run_id, [""])]
+    return _send_missing(queue, output, ended, progress or Progress())
 
 
-def group_of(config: RunConfig) -> str:
-    """The name of the parent below which MLflow shows the runs of one method on one dataset."""
-    return f"{config.method} on {config.dataset_name}"
+def track_study(
+    uri: str | None,
+    output: Path,
+    study_name: str,
+    results: Sequence[Result],
+    *,
+    patience: float = _PATIENCE,
+    progress: Progress | None = None,
+) -> Tracked:
+    """Bring the experiment of a study up to date when the study has ended; doing it again changes nothing.
+
+    Runs that the experiment lacks, because they were finished before or the store was away, are sent; each parent gets
+    mean and standard deviation over its seeds; and the study's table stands in a run named ``table``, as CSV, Markdown,
+    JSON and a table of MLflow's. A store that stays away costs a warning and raises nothing.
+
+    Args:
+        uri: The store's address as `petlbench.results.tracking.send_queue.open_queue` takes it.
+        output: Folder of all results.
+        study_name: The study, and the experiment.
+        results: Its runs.
+        patience: Seconds for which a store that is away is waited for.
+        progress: Told how far it is.
+
+    Raises:
+        InputError: When MLflow knows no such address.
+    """
+    queue = open_queue(uri, output, patience=patience)
+    if queue.is_off:
+        return Tracked("none")
+    scored = with_scores(results, output)
+    tracked = _send_missing(queue, output, [(result, study_name) for result in scored], progress or Progress())
+    if tracked.error is None:
+        tracked.error = _summarise(queue, study_name, scored)
+    if tracked.error is not None:
+        _logger.warning(
+            "the MLflow store %s does not have all of study '%s' (%s); the results on disk are complete, and the same "
+            "command, or `petlbench results track`, sends what it lacks",
+            queue.place,
+            study_name,
+            tracked.error,
+        )
+    return tracked
 
 
-def send_missing(queue: SendQueue, ended: Sequence[Ended], progress: Progress) -> Tracked:
-    """Send what the store lacks."""
-    rest = [run for run in ended if run.result.status != "interrupted"]
+def _send_missing(queue: SendQueue, output: Path, ended: Sequence[tuple[Result, str]], progress: Progress) -> Tracked:
+    """Send those results that the store lacks, each with its study's name; empty for a run of none."""
+    rest = [(result, study) for result, study in ended if result.status != "interrupted"]
     tracked = Tracked(queue.place)
     progress.phase("sending to MLflow", len(rest))
     try:
-        records = {name: _records(queue, name) for name in {run.experiment for run in rest}}
+        records = {study: _records(queue, study or _NO_STUDY) for study in {study for _, study in rest}}
         while rest:
-            versions = records[rest[0].experiment].get((rest[0].kind, rest[0].result.run_id), [])
-            _send(queue, rest[0], versions, tracked)
+            result, study = rest[0]
+            content = content_of(output / result.run_id)
+            versions = records[study].get(result.run_id, [])
+            if any(_is_current(version, content, result) for version in versions):
+                tracked.present.append(result.run_id)
+            else:
+                record = partial(_record, queue.store, result, output / result.run_id, study, content)
+                is_sent = queue.carry_out(record, otherwise=False)
+                (tracked.sent if is_sent else tracked.missing).append(result.run_id)
             rest.pop(0)
             progress.advance()
     except StoreAwayError as error:
-        tracked.missing += [run.result.run_id for run in rest]
+        tracked.missing += [result.run_id for result, _ in rest]
         tracked.error = str(error)
-    return replace(tracked, error=tracked.error or queue.reason)
+    tracked.error = tracked.error or queue.reason
+    return tracked
 
 
-def _send(queue: SendQueue, run: Ended, versions: Sequence[Run], tracked: Tracked) -> None:
-    content = content_of(run.folder)
-    if any(_is_current(version, content, run.result) for version in versions):
-        tracked.present.append(run.result.run_id)
-        return
-    is_sent = queue.carry_out(lambda: _record(queue.store, run, content), otherwise=False)
-    (tracked.sent if is_sent else tracked.missing).append(run.result.run_id)
-
-
-def _records(queue: SendQueue, experiment: str) -> dict[tuple[str, str], list[Run]]:
-    """The records of an experiment by kind and run id."""
-    store = queue.store
-    nothing: list[Run] = []
-    records: dict[tuple[str, str], list[Run]] = {}
-    runs = queue.carry_out(lambda: store.runs(store.experiment(experiment)), otherwise=nothing)
-    for run in runs:
-        key = run.data.tags.get(KIND_TAG, "run"), run.data.tags.get(RUN_ID_TAG, "")
-        records.setdefault(key, []).append(run)
+def _records(queue: SendQueue, experiment: str) -> dict[str, list[Run]]:
+    """The records that an experiment has of runs, by run id."""
+    store, nothing = queue.store, list["Run"]()
+    records: dict[str, list[Run]] = {}
+    for run in queue.carry_out(lambda: store.runs(store.experiment(experiment)), otherwise=nothing):
+        if run.data.tags.get(KIND_TAG, "run") == "run":
+            records.setdefault(run.data.tags.get(RUN_ID_TAG, ""), []).append(run)
     return records
 
 
@@ -148,21 +179,21 @@ def _is_current(run: Run, content: str, result: Result) -> bool:
     )
 
 
-def _record(store: Store, run: Ended, content: str) -> bool:
-    result = run.result
-    ended = int((run.folder / FILE).stat().st_mtime * 1000)
+def _record(store: Store, result: Result, folder: Path, study: str, content: str) -> bool:
+    ended = int((folder / FILE).stat().st_mtime * 1000)
     began = ended - int(result.timing.get("total", 0.0) * 1000)
-    group = group_of(result.config) if run.study else ""
-    record = Record(store, result.run_id, run.experiment, kind=run.kind, group=group)
+    group = _group_of(result.config) if study else ""
+    record = Record(store, result.run_id, study or _NO_STUDY, kind="run", group=group)
     title, synthetic = result.data.get("title", result.config.dataset_name), result.data.get("synthetic", False)
     tags = {"method": result.config.method, "dataset": str(title), "synthetic": str(synthetic).lower()}
     record.open(result.config.model_dump(mode="json"), tags, began=began, content=content)
-    record.fill(result.curve, when=ended)
-    last = max((int(entry["epoch"]) for entry in result.curve), default=0)
-    record.add(final_metrics(result), step=last, when=ended)
-    record.finish(result.status, when=ended)
-    record.keep(run.folder)
+    record.close(result.status, final_metrics(result), result.curve, folder, ended)
     return True
+
+
+def _group_of(config: RunConfig) -> str:
+    """The name of the parent below which MLflow shows the runs of one method on one dataset."""
+    return f"{config.method} on {config.dataset_name}"
 
 
 def _studies(output: Path) -> dict[str, list[str]]:
@@ -174,3 +205,113 @@ def _studies(output: Path) -> dict[str, list[str]]:
                 if run_id := run.get("run_id"):
                     studies.setdefault(run_id, []).append(file.stem)
     return studies
+
+
+def _summarise(queue: SendQueue, name: str, results: Sequence[Result]) -> str | None:
+    """Fill the parents and write the table; returns what went wrong."""
+    store = queue.store
+    try:
+        experiment_id = queue.carry_out(lambda: store.experiment(name), otherwise="")
+        for group in dict.fromkeys(_group_of(run.config) for run in results):
+            figures = _figures([run for run in results if _group_of(run.config) == group])
+            queue.carry_out(partial(_fill, store, experiment_id, group, figures), otherwise=None)
+        if rows := _study_rows(results):
+            queue.carry_out(lambda: _write_table(store, experiment_id, name, rows), otherwise=None)
+    except StoreAwayError as error:
+        return str(error)
+    return queue.reason
+
+
+def _figures(results: Sequence[Result]) -> dict[str, float]:
+    """How the runs of a group ended, and mean and deviation of what the finished ones reached."""
+    counts = Counter(run.status for run in results)
+    figures = {f"runs_{status}": float(count) for status, count in counts.items()}
+    cells = Results([Stored(run.document()) for run in results if run.status == "finished"]).cells()
+    if len(cells) != 1:  # a mean over runs that differ in more than seed and split would mean nothing
+        return figures
+    for name, spread in cells[0].spreads().items():
+        shown = f"best_{name}" if name.startswith("val_") else name
+        figures[f"{shown}_mean"] = spread.mean
+        if spread.std is not None:
+            figures[f"{shown}_std"] = spread.std
+    return figures
+
+
+def _study_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The table's rows: one a cell of which a run has finished.
+
+    Memory of several sources has no mean.
+
+    Returns:
+        Values by column, the same columns in every row: ``method``, ``dataset``, ``seeds`` (finished runs),
+        ``unfinished`` (other ones), ``memory_source``, and mean (and ``…_std``) of figures: scores are fractions,
+        memory is bytes, time seconds.
+    """
+    names = dataset_names(result.config.dataset for result in results)
+    stored = [Stored(result.document(), name=names[result.config.dataset]) for result in results]
+    return [_row(cell) for cell in Results(stored).cells() if cell.finished]
+
+
+def _row(cell: Repeats) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": cell.method, "dataset": cell.dataset, "seeds": len(cell.finished)}
+    row["unfinished"] = len(cell.runs) - len(cell.finished)
+    for figure, with_deviation in _FIGURES.items():
+        is_mixed = figure.startswith("memory") and len(cell.memory_sources) != 1
+        spread = None if is_mixed else cell.spread(figure)
+        column = figure.removesuffix("_total")
+        row[column] = None if spread is None else spread.mean
+        if with_deviation:
+            row[f"{column}_std"] = None if spread is None else spread.std
+    return {**row, "memory_source": " ".join(cell.memory_sources)}
+
+
+def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float]) -> None:
+    """Give a parent its figures, and bring together what a race has made two parents of."""
+    method, _, dataset = group.partition(" on ")
+    parent = store.parent(experiment_id, group, {"method": method, "dataset": dataset})
+    for other in store.parents(experiment_id, group)[1:]:
+        for run in store.runs(experiment_id):
+            if run.data.tags.get(PARENT_TAG) == other.info.run_id:
+                store.set_tags(run.info.run_id, {PARENT_TAG: parent})
+        store.client.delete_run(other.info.run_id)
+    run = store.client.get_run(parent)
+    news = {name: value for name, value in figures.items() if run.data.metrics.get(name) != value}
+    store.add_metrics(parent, {0: news}, when=int(time.time() * 1000))
+    _close(store, run)
+
+
+def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[str, object]]) -> None:
+    import pandas as pd
+
+    tables = store.runs(experiment_id, kind=_TABLE)
+    run = tables[0] if tables else store.create(experiment_id, name=_TABLE, tags={KIND_TAG: _TABLE})
+    mlflow_run_id, markdown = run.info.run_id, _markdown(rows)
+    store.put_table(mlflow_run_id, rows, "table.json")
+    texts = {
+        "csv": pd.DataFrame(rows).to_csv(index=False),
+        "md": markdown,
+        "json": json.dumps(rows, indent=1, allow_nan=False) + "\n",
+    }
+    for ending, text in texts.items():
+        store.client.log_text(mlflow_run_id, text, f"study/{name}.{ending}")
+    store.set_tags(mlflow_run_id, {_NOTE_TAG: markdown})
+    _close(store, run)
+
+
+def _close(store: Store, run: Run) -> None:
+    if run.info.status != "FINISHED":
+        store.client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table, with a dash where there is no value."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value).replace("|", "\\|")

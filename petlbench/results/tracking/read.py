@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.results.tracking.address import check_address, sqlite_file, without_password
-from petlbench.results.tracking.run_record import RESULT_FOLDER, WHOLE_TAG
-from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store, explain, quiet
+from petlbench.core.text import without_password
+from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store, check_address, explain, quiet, sqlite_file
+from petlbench.results.tracking.tracker import RESULT_FOLDER, WHOLE_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from petlbench.results.tracking.address import check_address, choose_address, without_password
-from petlbench.results.tracking.store import Store, explain, is_refusal, quiet
+from petlbench.core.text import without_password
+from petlbench.results.tracking.store import Store, check_address, choose_address, explain, is_refusal, quiet
 
 __all__ = ["SendQueue", "StoreAwayError", "open_queue"]
 
@@ -37,7 +37,6 @@ class SendQueue:
 
     Args:
         store: The store.
-        refused: Whether an error means that the store will never take this task; it is dropped then.
         patience: Seconds for which `carry_out` waits for a store that is away, each time it goes away.
 
     Attributes:
@@ -46,14 +45,11 @@ class SendQueue:
         refusal: The first error for which a task was dropped.
     """
 
-    def __init__(
-        self, store: Store, refused: Callable[[Exception], bool] = is_refusal, *, patience: float = 0.0
-    ) -> None:
+    def __init__(self, store: Store, *, patience: float = 0.0) -> None:
         self.store = store
         self._patience = patience
         self.error: Exception | None = None
         self.refusal: Exception | None = None
-        self._refused = refused
         self._tasks: deque[Callable[[], object]] = deque()
         self._thread: threading.Thread | None = None
         self._pause = 0.0
@@ -63,6 +59,11 @@ class SendQueue:
     def empty(self) -> bool:
         """Whether everything has been sent or refused."""
         return not self._tasks
+
+    @property
+    def is_off(self) -> bool:
+        """Whether tracking is turned off, so that every task is dropped."""
+        return self.store.uri == "none"
 
     @property
     def place(self) -> str:
@@ -77,20 +78,18 @@ class SendQueue:
 
     def put(self, task: Callable[[], object]) -> None:
         """Add a task behind those that wait; it is done again after a failure half way, which must do no harm."""
-        self._tasks.append(task)
+        if not self.is_off:
+            self._tasks.append(task)
 
     def send(self, within: float) -> bool:
-        """Carry out what waits, in its order, up to the first failure.
-
-        Args:
-            within: Seconds to wait for that; what takes longer goes on by itself.
+        """Carry out what waits, in its order, up to the first failure; what takes more seconds goes on by itself.
 
         Returns:
             Whether everything has been sent.
         """
         began = time.monotonic()
         with quiet():
-            if not self._at_work():
+            if self._tasks and not self._at_work():
                 self._begin()
             self._wait(began + within)
             while self._tasks and self.error is None and not self._at_work():  # put there while the thread ended
@@ -101,9 +100,6 @@ class SendQueue:
 
     def send_if_due(self, within: float) -> bool:
         """Do as `send` does, unless the store failed a short while ago; the pauses grow with every failure.
-
-        Args:
-            within: Seconds to wait.
 
         Returns:
             Whether everything has been sent.
@@ -164,15 +160,15 @@ class SendQueue:
                 with self.store.lock():
                     self._tasks[0]()
             except Exception as error:
-                if not self._refused(error):
+                if not is_refusal(error):
                     self.error = error
                     return
                 self.refusal = self.refusal or error
             self._tasks.popleft()
 
 
-def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQueue | None:
-    """Make the queue of a store; nothing is opened or imported before its first use.
+def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQueue:
+    """The queue of a store; nothing is opened or imported before its first use.
 
     Args:
         uri: An MLflow tracking URI; ``None`` or empty takes the environment's ``MLFLOW_TRACKING_URI``, else the SQLite
@@ -180,15 +176,11 @@ def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQ
         output: The folder of all results. Files go to ``mlartifacts`` in it, unless the store is a server.
         patience: As of `SendQueue`.
 
-    Returns:
-        The queue; None where tracking is turned off.
-
     Raises:
         InputError: The URI's scheme is none that MLflow knows (kind ``bad_tracking_uri``), or the driver of a
             PostgreSQL database is missing (``missing_extra``).
     """
     address = choose_address(uri, output)
-    if address == "none":
-        return None
-    check_address(address)
+    if address != "none":
+        check_address(address)
     return SendQueue(Store(address, output / "mlartifacts"), patience=patience)

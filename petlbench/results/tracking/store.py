@@ -1,4 +1,4 @@
-"""An MLflow store: how it is opened and kept quiet, and the experiments, runs and values in it."""
+"""An MLflow store: its address, how it is opened and kept quiet, and the experiments, runs and values in it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ import re
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from petlbench.core.errors import RunError
+from petlbench.core.errors import InputError, RunError
+from petlbench.core.text import without_password
 from petlbench.results.stored import flat
-from petlbench.results.tracking.address import is_server, network_place, sqlite_file, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-__all__ = ["GROUP_TAG", "KIND_TAG", "PARENT_TAG", "RUN_ID_TAG", "Store", "explain", "is_refusal", "quiet"]
+__all__ = [
+    "GROUP_TAG",
+    "KIND_TAG",
+    "PARENT_TAG",
+    "RUN_ID_TAG",
+    "Store",
+    "check_address",
+    "choose_address",
+    "explain",
+    "is_refusal",
+    "quiet",
+    "sqlite_file",
+]
 
 RUN_ID_TAG = "petlbench.run_id"
 KIND_TAG = "petlbench.kind"
@@ -34,6 +49,9 @@ _ITEMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 _FIRST_LOCK_SECONDS, _LOCK_SECONDS, _PROBE_SECONDS = 60.0, 10.0, 3.0
 _NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3", "git")
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+_SCHEMES = ("databricks", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite")
+_SERVERS = ("databricks", "http", "https")
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _Item = TypeVar("_Item")
 
@@ -59,9 +77,10 @@ class Store:
         """MLflow's own client of this store."""
         if self._client is None:
             _configure_mlflow()
-            if (place := network_place(self.uri)) is not None:
+            place = urlsplit(self.uri)
+            if place.hostname and (port := _PORTS.get(_scheme(self.uri))):
                 # Fail at once where no database answers: MLflow itself would try for a hundred seconds to open it.
-                socket.create_connection(place, timeout=_PROBE_SECONDS).close()
+                socket.create_connection((place.hostname, place.port or port), timeout=_PROBE_SECONDS).close()
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.uri)
@@ -95,7 +114,7 @@ class Store:
         if experiment is None:
             place = (self._artifacts / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
             try:
-                location = None if is_server(self.uri) else place
+                location = None if _scheme(self.uri) in _SERVERS else place
                 return str(self.client.create_experiment(name, artifact_location=location))
             except MlflowException:
                 experiment = self.client.get_experiment_by_name(name)  # another process was quicker
@@ -128,11 +147,6 @@ class Store:
 
         Several processes may do this at once. Where two have made one each, all take the oldest, and whoever made
         another one removes it.
-
-        Args:
-            experiment_id: MLflow's identifier of the experiment.
-            group: What the runs have in common, for example ``fpt on digits``.
-            tags: Text of a new one.
 
         Returns:
             MLflow's identifier of the run.
@@ -189,23 +203,15 @@ class Store:
         return list(self.client.get_metric_history(mlflow_run_id, _key(name)))
 
     def put_table(self, mlflow_run_id: str, rows: Sequence[Mapping[str, Any]], file: str) -> None:
-        """Log rows as a table that MLflow's pages show, in the place of an older one.
+        """Log rows as a table that MLflow's pages show, in the place of an older one, to a file ending in ``.json``.
 
-        `MlflowClient.log_table` appends to a table that is there; so it is asked for the first one only.
-
-        Args:
-            mlflow_run_id: The run.
-            rows: Values by column, the same columns in each.
-            file: The table's name, ending in ``.json``.
+        `MlflowClient.log_table` would append to an older one; the tag is the one that it sets.
         """
         import pandas as pd
 
         frame = pd.DataFrame.from_records(list(rows))
-        logged = json.loads(self.client.get_run(mlflow_run_id).data.tags.get(_LOGGED_TAG, "[]"))
-        if {"path": file, "type": "table"} in logged:
-            self.client.log_text(mlflow_run_id, frame.to_json(orient="split", index=False), file)
-        else:
-            self.client.log_table(mlflow_run_id, frame, file)
+        self.client.log_text(mlflow_run_id, frame.to_json(orient="split", index=False), file)
+        self.set_tags(mlflow_run_id, {_LOGGED_TAG: json.dumps([{"path": file, "type": "table"}])})
 
 
 @contextlib.contextmanager
@@ -222,6 +228,39 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def choose_address(uri: str | None, output: Path) -> str:
+    """The store's address, or ``none``: as asked for, else the environment's, else a file in the output folder."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+
+
+def check_address(uri: str) -> None:
+    """Check that MLflow knows this kind of address, without going there.
+
+    Raises:
+        InputError: When it knows none such (kind ``bad_tracking_uri``), or a PostgreSQL driver is missing
+            (``missing_extra``).
+    """
+    scheme = _scheme(uri)
+    plugins = {point.name for point in entry_points(group="mlflow.tracking_store")}
+    if scheme not in _SCHEMES and scheme not in plugins:
+        hint = "give http://HOST:PORT of a server, sqlite:////FOLDER/mlflow.db, or none"
+        if re.match(r"^[\w.-]+:\d+(/|$)", uri):
+            hint = f"did you mean http://{uri}?"
+        message = f"tracking URI '{without_password(uri)}' is not one MLflow knows"
+        raise InputError(message, hint=hint, kind="bad_tracking_uri")
+    if scheme == "postgresql" and not any(find_spec(name) for name in ("psycopg", "psycopg2")):
+        message = f"tracking URI '{without_password(uri)}' needs a driver for PostgreSQL, and none is installed"
+        raise InputError(message, hint="install the extra: pip install 'petlbench[postgres]'", kind="missing_extra")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for every other store."""
+    if not uri.startswith("sqlite"):
+        return None
+    name = unquote(uri.partition(":///")[2].partition("?")[0])
+    return Path(name) if name and name != ":memory:" else None
 
 
 def is_refusal(error: Exception) -> bool:
@@ -265,3 +304,7 @@ def _shorten(text: str, length: int) -> str:
 def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]
+
+
+def _scheme(uri: str) -> str:
+    return "databricks" if uri == "databricks" else urlsplit(uri).scheme.partition("+")[0]

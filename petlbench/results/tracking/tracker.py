@@ -1,64 +1,126 @@
-"""What a run tells MLflow while it is under way."""
+"""What a run tells MLflow: a record in the store, made by steps that may each be done twice."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import numbers
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from petlbench.results.tracking.run_record import Record, points_of
+from petlbench.results.result import FILE
 from petlbench.results.tracking.send_queue import SendQueue, open_queue
-from petlbench.results.tracking.store import KIND_TAG
+from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
 
-__all__ = ["MlflowTracker", "Tracker", "open_tracker"]
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
+__all__ = ["RESULT_FOLDER", "WHOLE_TAG", "Record", "Tracker", "content_of", "open_tracker"]
+
+STATUS_TAG = "petlbench.status"
+WHOLE_TAG = "petlbench.whole"
+RESULT_FOLDER = "result"
+
+_MLFLOW_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "killed": "KILLED", "pruned": "KILLED"}
+_CONTINUED = ("RUNNING", "KILLED")
 # The first opening may make the tables of a new database, in turn with other processes.
 _START_SECONDS, _EPOCH_SECONDS, _FINISH_SECONDS = 60.0, 10.0, 60.0
 
 _logger = logging.getLogger("petlbench")
 
 
-class Tracker:
-    """Where a run reports to, calling the three methods in their order; this one keeps nothing."""
+class Record:
+    """What a store keeps of one run.
 
-    def start(
-        self, run_id: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], *, group: str = ""
+    Args:
+        store: The store.
+        run_id: The run's own identifier.
+        experiment: The name under which runs are kept together.
+        kind: ``run``, or ``trial`` for a run that never sees the test split; the two may share an identifier.
+        group: The run's parent, for example ``fpt on digits``; empty for none.
+
+    Attributes:
+        mlflow_run_id: MLflow's identifier; empty until `open` has worked.
+    """
+
+    def __init__(self, store: Store, run_id: str, experiment: str, *, kind: str, group: str) -> None:
+        self.mlflow_run_id = ""
+        self._store = store
+        self._run_id = run_id
+        self._experiment = experiment
+        self._kind = kind
+        self._group = group
+        self._is_new = True
+        self._last = 0
+
+    def open(
+        self, params: Mapping[str, Any], tags: Mapping[str, str], *, began: int | None = None, content: str = ""
     ) -> None:
-        """Open the record of a run, or go on with the one that an interrupted attempt left.
+        """Make the record, or go on with one that an earlier attempt left unfinished or without its files.
 
         Args:
-            run_id: The run's own identifier, the hash of its configuration.
-            experiment: The name under which runs are kept together, a study's.
             params: The configuration; nested mappings are flattened, their keys joined by dots.
-            tags: Further text to find the run by; ``petlbench.kind`` is ``trial`` for a trial of a search.
-            group: The parent below which the run is shown, for example ``fpt on digits``; empty for none.
+            tags: Further text to find the run by.
+            began: When the run began, in milliseconds of the epoch; None for now.
+            content: What `content_of` says of the result, for a run that has ended; a record of it, or one that ended
+                and lacks its files, is gone on with then.
         """
+        store, experiment_id = self._store, self._store.experiment(self._experiment)
+        own = {**tags, RUN_ID_TAG: self._run_id, KIND_TAG: self._kind, STATUS_TAG: "running"}
+        if self._group:
+            shared = {name: text for name, text in tags.items() if name in ("method", "dataset")}
+            own[PARENT_TAG] = store.parent(experiment_id, self._group, shared)
+        versions = reversed(store.runs(experiment_id, run_id=self._run_id))  # the newest first
+        own_kind = (run for run in versions if run.data.tags.get(KIND_TAG, "run") == self._kind)
+        run = next((run for run in own_kind if _may_go_on(run, content)), None)
+        self._is_new = run is None
+        if run is None:
+            run = store.create(experiment_id, name=self._run_id, tags=own, began=began)
+        else:
+            store.client.update_run(run.info.run_id, status="RUNNING")
+            store.set_tags(run.info.run_id, own)
+        self.mlflow_run_id = run.info.run_id
+        store.add_params(run, params)
 
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one epoch; recording an epoch again is harmless.
+    def add(self, values: Mapping[str, float], *, step: int, when: int) -> None:
+        """Add a point to each metric, at a millisecond of the epoch; adding it again changes nothing."""
+        self._last = max(self._last, step)
+        self._store.add_metrics(self.mlflow_run_id, {step: values}, when=when)
 
-        Args:
-            epoch: The step of the curve.
-            metrics: Values by name; what is no number (``None``, text) is left out.
-        """
-
-    def finish(
-        self, status: str, metrics: Mapping[str, float], folder: Path | None, *, curve: Sequence[Mapping[str, Any]] = ()
+    def close(
+        self, status: str, values: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], folder: Path | None, when: int
     ) -> None:
-        """Close the record.
+        """Say how the run ended, and keep its files: the record is whole then.
 
         Args:
-            status: The run's status as in ``result.json``, for example ``"finished"``.
-            metrics: Final values by name.
-            folder: The result's folder, kept as artifacts under ``result``; ``None`` keeps no files.
-            curve: Every epoch's figures; those of earlier attempts that the record lacks are added.
+            status: As in ``result.json``.
+            values: Final values by name.
+            curve: One mapping an epoch, with ``epoch`` beside the figures; those that the record lacks are added.
+            folder: The result's folder; None keeps no files.
+            when: The end, in milliseconds of the epoch.
         """
+        store, points = self._store, {int(entry["epoch"]): points_of(entry) for entry in curve}
+        names = () if self._is_new else {name for entry in points.values() for name in entry}
+        steps = {name: {point.step for point in store.history(self.mlflow_run_id, name)} for name in names}
+        lacking = {
+            step: {name: value for name, value in entry.items() if step not in steps.get(name, ())}
+            for step, entry in points.items()
+        }
+        store.add_metrics(self.mlflow_run_id, lacking, when=when)
+        self._last = max([self._last, *points])
+        self.add(points_of(values), step=self._last, when=when)
+        store.set_tags(self.mlflow_run_id, {STATUS_TAG: status})
+        store.client.set_terminated(self.mlflow_run_id, _MLFLOW_STATUS.get(status, "FAILED"), end_time=when)
+        if folder is not None:  # last: a store that takes no files still shows how the run ended
+            store.client.log_artifacts(self.mlflow_run_id, str(folder), RESULT_FOLDER)
+            store.set_tags(self.mlflow_run_id, {WHOLE_TAG: content_of(folder)})
 
 
-class MlflowTracker(Tracker):
-    """A tracker that writes to an MLflow store; made by `open_tracker`.
+class Tracker:
+    """Where a run reports to, calling the three methods in their order; made by `open_tracker`.
 
     What the store does not take, because it is away, is kept and sent at a later call. Nothing is raised: a store that
     is still away when the run ends costs one warning, and `petlbench.results.tracking.track_results` makes the record
@@ -85,12 +147,20 @@ class MlflowTracker(Tracker):
     @property
     def mlflow_run_id(self) -> str | None:
         """MLflow's identifier of the run; ``None`` before the store has given one."""
-        return None if self._record is None else self._record.mlflow_run_id
+        return None if self._record is None else self._record.mlflow_run_id or None
 
     def start(
         self, run_id: str, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str], *, group: str = ""
     ) -> None:
-        """Open the record of a run, or go on with the one that an interrupted attempt left; see `Tracker.start`."""
+        """Open the record of a run, or go on with the one that an interrupted attempt left.
+
+        Args:
+            run_id: The run's own identifier, the hash of its configuration.
+            experiment: The name under which runs are kept together, a study's.
+            params: The configuration; nested mappings are flattened, their keys joined by dots.
+            tags: Further text to find the run by; ``petlbench.kind`` is ``trial`` for a trial of a search.
+            group: The parent below which the run is shown, for example ``fpt on digits``; empty for none.
+        """
         record = Record(self._queue.store, run_id, experiment, kind=tags.get(KIND_TAG, "run"), group=group)
         self._record, self._run_id, began = record, run_id, _now()
         self._queue.put(lambda: record.open(params, tags, began=began))
@@ -99,7 +169,12 @@ class MlflowTracker(Tracker):
             self._warn("what it misses is kept and sent when it answers; if it does not before the run ends,")
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one epoch; see `Tracker.log_epoch`."""
+        """Record the metrics of one epoch; recording an epoch again is harmless.
+
+        Args:
+            epoch: The step of the curve.
+            metrics: Values by name; what is no number (``None``, text) is left out.
+        """
         values, when = points_of(metrics), _now()
         self._sent_epochs.add(epoch)
         self._queue.put(lambda: self._opened.add(values, step=epoch, when=when))
@@ -108,26 +183,23 @@ class MlflowTracker(Tracker):
     def finish(
         self, status: str, metrics: Mapping[str, float], folder: Path | None, *, curve: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Close the record; see `Tracker.finish`."""
-        values, when = points_of(metrics), _now()
-        last = max(self._sent_epochs.union(entry["epoch"] for entry in curve), default=0)
-        unsent = [entry for entry in curve if entry["epoch"] not in self._sent_epochs]
-        if unsent:
-            self._queue.put(lambda: self._opened.fill(unsent, when=when))
-        self._queue.put(lambda: self._opened.add(values, step=last, when=when))
-        self._queue.put(lambda: self._opened.finish(status, when=when))
-        if folder is not None:
-            # Last: a store that takes no files still shows how the run ended.
-            self._queue.put(lambda: self._opened.keep(folder))
+        """Close the record.
+
+        Args:
+            status: The run's status as in ``result.json``, for example ``"finished"``.
+            metrics: Final values by name.
+            folder: The result's folder, kept as artifacts under ``result``; ``None`` keeps no files.
+            curve: Every epoch's figures; those of earlier attempts that the record lacks are added.
+        """
+        when, unsent = _now(), [entry for entry in curve if entry["epoch"] not in self._sent_epochs]
+        self._queue.put(lambda: self._opened.close(status, metrics, unsent, folder, when))
         self._queue.send(_FINISH_SECONDS)
         if not self.delivered:
             self._warn("the result on disk is complete;")
 
     @property
     def _opened(self) -> Record:
-        if self._record is None:
-            raise RuntimeError("the run has not been started")
-        return self._record
+        return cast("Record", self._record)
 
     def _warn(self, consequence: str) -> None:
         """Say once, and no more than once a run, what is wrong and how the record is made later."""
@@ -145,25 +217,35 @@ class MlflowTracker(Tracker):
 
 
 def open_tracker(uri: str | None, *, output: Path) -> Tracker:
-    """Choose the tracker of a run; nothing is opened or imported before the tracker's first use.
-
-    Args:
-        uri: The store's address, as `petlbench.results.tracking.send_queue.open_queue` takes it.
-        output: The folder of all results.
-
-    Returns:
-        A tracker that never raises.
+    """The tracker of a run, which never raises; nothing is opened or imported before its first use.
 
     Raises:
         InputError: As `open_queue` raises it.
-
-    Example:
-        >>> open_tracker("none", output=Path("results"))  # doctest: +ELLIPSIS
-        <petlbench.results.tracking.tracker.Tracker object at ...>
     """
-    queue = open_queue(uri, output)
-    return Tracker() if queue is None else MlflowTracker(queue)
+    return Tracker(open_queue(uri, output))
 
 
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an epoch; what a method reports may be anything, and what is no number is left out."""
+    return {
+        name: float(value)
+        for name, value in entry.items()
+        if name != "epoch" and isinstance(cast("object", value), numbers.Real)
+    }
+
+
+def content_of(folder: Path) -> str:
+    """A digest of a result but for its scores, which are those of the time when its run ended."""
+    document = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    document.pop("scores", None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _may_go_on(run: Run, content: str) -> bool:
+    if run.info.status in _CONTINUED:
+        return True
+    return bool(content) and run.data.tags.get(WHOLE_TAG, content) == content

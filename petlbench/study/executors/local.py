@@ -1,91 +1,99 @@
-"""The local executor: worker processes on this machine."""
+"""The executors of this machine: worker processes, or no process but this one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
-from petlbench.core.errors import InputError, RunError
-from petlbench.study.executors.base import Executor, ExecutorCard, ExecutorOptions
-from petlbench.study.executors.in_process import InProcessExecutor
-from petlbench.study.executors.job import Action, Event, Started
-from petlbench.study.executors.pool import Pool, Work
-from petlbench.study.executors.process import LostWorker, WorkerProcess
-from petlbench.study.executors.retries import Attempts
+from petlbench.core.errors import InputError, RunError, Stopped
+from petlbench.core.interrupt import check_interrupt
+from petlbench.study.executors.job import Action, Event, Executor, ExecutorCard, ExecutorOptions, Job, On, Started
+from petlbench.study.executors.pool import Attempts, Pool, Source, Work
+from petlbench.study.executors.run_job import perform
+from petlbench.study.executors.worker import WorkerProcess, clean_up
 
-__all__ = ["LocalExecutor"]
+__all__ = ["InProcessExecutor", "LocalExecutor"]
 
 
-@dataclass
-class _Slot:
-    """Room for one worker process, which is None before its first job, and when it was lost."""
+class InProcessExecutor(Executor):
+    """Carries out one job after the other in this process."""
 
-    name: str
-    cores: tuple[int, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    process: WorkerProcess | None = None
+    card = ExecutorCard(name="in_process", title="this process")
 
-    def open(self, attempts: Attempts) -> WorkerProcess:
-        """The worker, which is started where there is none."""
-        if self.process is None:
-            folder = attempts.job.options.output / ".work"
-            folder.mkdir(parents=True, exist_ok=True)
-            log = folder / f"{self.name}-of-{os.getpid()}.log"
-            self.process = WorkerProcess(self.name, log, cores=self.cores, environment=self.environment)
-        return self.process
+    def run(self, jobs: Iterator[Job | None], on: On) -> None:
+        """Carry out jobs until there are no more; see `Executor.run`."""
+        source = Source(jobs)
+        while not source.exhausted:
+            check_interrupt()
+            job = source.take()
+            if job is not None:
+                _carry_out(job, on)
+            elif not source.exhausted:
+                time.sleep(source.wait)
 
-    def kill(self) -> None:
-        """End the worker at once."""
-        if self.process is not None:
-            self.process.kill()
-            self.process = None
+
+def _carry_out(job: Job, on: On) -> None:
+    raised: list[Exception] = []
+
+    def tell(event: Event) -> Action:
+        try:
+            return on(job, event)
+        except Exception as error:  # a fault of whoever watches is none of the run, and is not recorded as one
+            raised.append(error)
+            raise Stopped("interrupted", "stopped together with its study") from error
+
+    attempts = Attempts(job)
+    on(job, Started("this process"))
+    attempts.begin()
+    ended = attempts.ended(perform(job, tell))
+    clean_up()
+    if raised:
+        raise raised[0]
+    on(job, ended)
+    if ended.status == "interrupted":
+        raise KeyboardInterrupt
 
 
 @dataclass(eq=False, kw_only=True)
 class _Work(Work):
     start_limit = 600.0  # importing torch is slow on a busy machine that has its packages on a network
-    slot: _Slot
-    process: WorkerProcess
+    worker: WorkerProcess
     is_interrupted: bool = False
 
     def answer(self, action: Action) -> None:
-        self.process.send(action)
+        self.worker.send(action)
 
     def interrupt(self) -> bool:
         self.is_interrupted = True
-        if not self.process.is_gone:
-            self.process.interrupt()
-        return not self.process.is_gone
+        return self.worker.interrupt()
 
     def kill(self) -> None:
-        self.slot.kill()
+        self.worker.kill()
 
     let_go = kill
 
     def explain(self, reason: str) -> tuple[str, RunError]:
-        log, words = f"its log is {self.process.log}", self.process.last_words()
-        message = f"{self.slot.name} cannot be started: it {reason}"
+        log, words = f"its log is {self.worker.log}", self.worker.last_words()
+        message = f"{self.worker.name} cannot be started: it {reason}"
         hint = f"fewer --workers or a smaller --batch-size take less memory; {log}"
         return hint, RunError(message, hint=words or log, kind="worker_died")
 
     def receive(self) -> Event | str:
         """Take one message, so that no worker keeps the others waiting; of one that is gone how it ended."""
-        try:
-            message: Event = self.process.receive()
-        except LostWorker:
-            return self.process.explain_end()
+        message = self.worker.receive()
         if isinstance(message, Started) and self.is_interrupted:  # it was still starting when it was told to stop
-            self.process.interrupt()
+            self.worker.interrupt()
         return message
 
 
 class LocalExecutor(Pool[_Work]):
     """Carries out jobs in worker processes; each is kept for many runs, and replaced when it dies.
 
-    Workers take CUDA devices in turn, as CUDA_VISIBLE_DEVICES names them; without any names, those that are there.
+    Workers take the CUDA devices that are there in turn.
     """
 
     card = ExecutorCard(name="local", title="worker processes")
@@ -93,39 +101,36 @@ class LocalExecutor(Pool[_Work]):
     @classmethod
     def open(cls, options: ExecutorOptions) -> Executor:
         """Return an executor with so many workers; with none of them, this process does the work."""
-        return cls(options.workers, options.devices) if options.workers else InProcessExecutor()
+        return cls(options.workers) if options.workers else InProcessExecutor()
 
-    def __init__(self, workers: int = 1, devices: Sequence[str] = ()) -> None:
+    def __init__(self, workers: int = 1) -> None:
         if os.name != "posix":
             message = f"--workers {workers}: worker processes need Linux or macOS"
             raise InputError(message, hint="use --workers 0, which works in this process", kind="unsupported")
         super().__init__()
-        devices = devices or _cuda_devices()
+        devices = _cuda_devices()
         shares = [()] * workers if devices else _shares_of_cores(workers)
-        self._slots = [
-            _Slot(
-                name=f"worker-{number}",
-                cores=shares[number],
-                environment={"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {},
-            )
-            for number in range(workers)
+        turns = [{"CUDA_VISIBLE_DEVICES": name} for name in devices] or [{}]
+        self._workers = [
+            WorkerProcess(f"worker-{number}", share, turns[number % len(turns)]) for number, share in enumerate(shares)
         ]
 
-    def _idle(self) -> list[_Slot]:
-        busy = [work.slot.name for work in self._busy]
-        return [slot for slot in self._slots if slot.name not in busy]
+    def _idle(self) -> list[WorkerProcess]:
+        busy = [work.worker for work in self._busy]
+        return [worker for worker in self._workers if worker not in busy]
 
     def _has_room(self) -> bool:
         return bool(self._idle())
 
     def _begin(self, attempts: Attempts) -> None:
-        slot = self._idle()[0]
-        process = slot.open(attempts)
-        self._busy.append(_Work(attempts=attempts, slot=slot, process=process))
-        process.send((attempts.next_job, attempts.spent))
+        worker, folder = self._idle()[0], attempts.job.options.output / ".work"
+        folder.mkdir(parents=True, exist_ok=True)
+        worker.start(folder / f"{worker.name}-of-{os.getpid()}.log")
+        self._busy.append(_Work(attempts=attempts, worker=worker))
+        worker.send((attempts.next_job, attempts.spent))
 
     def _news(self, timeout: float) -> Iterator[tuple[_Work, Event | str]]:
-        by_pipe: dict[Any, _Work] = {work.process.pipe: work for work in self._busy}
+        by_pipe: dict[Any, _Work] = {work.worker.pipe: work for work in self._busy}
         for pipe in wait(list(by_pipe), max(timeout, 0.0)):
             yield by_pipe[pipe], by_pipe[pipe].receive()
 
@@ -134,10 +139,8 @@ class LocalExecutor(Pool[_Work]):
         for work in self._busy:
             work.kill()
         self._busy = []
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.finish()
-                slot.process = None
+        for worker in self._workers:
+            worker.finish()
 
 
 def _cuda_devices() -> list[str]:

@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import pickle
-import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +15,9 @@ from typing import Any
 
 from petlbench.core.errors import InputError, RunError
 from petlbench.results.result import FILE
-from petlbench.study.executors.base import Executor, ExecutorCard, ExecutorOptions
-from petlbench.study.executors.job import Action, Ended, Event, Job
-from petlbench.study.executors.pool import LOOK_UP, Pool, Work
-from petlbench.study.executors.ray_worker import EventQueue, Message, TaskInput, carry_out
-from petlbench.study.executors.retries import Attempts, On
+from petlbench.study.executors.job import Action, Ended, Event, Executor, ExecutorCard, ExecutorOptions, Job, On
+from petlbench.study.executors.pool import LOOK_UP, Attempts, Pool, Work
+from petlbench.study.executors.ray_worker import EventQueue, Message, TaskInput, carry_out, same_handlers
 
 __all__ = ["RayExecutor"]
 
@@ -117,7 +114,8 @@ class RayExecutor(Pool[_Flight]):
             self._check_device(attempts.job)
         attempt_id = next(self._attempt_ids)
         job = pickle.dumps(_with_whole_paths(attempts.next_job))
-        task_input = TaskInput(attempt_id, job, attempts.spent, os.getcwd(), _environment())
+        environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+        task_input = TaskInput(attempt_id, job, attempts.spent, os.getcwd(), environment)
         task = self._task.remote(task_input, self._events)
         self._busy.append(_Flight(attempts=attempts, attempt_id=attempt_id, task=task, events=self._events))
 
@@ -149,12 +147,8 @@ class RayExecutor(Pool[_Flight]):
         return messages
 
     def _has_room(self) -> bool:
-        return len(self._busy) < self._most_at_once()
-
-    def _most_at_once(self) -> int:
-        """How many runs Ray is given: what the living nodes have room for, and one that lets a cluster grow."""
-        room = max(_room(self._needs), 1)
-        return min(room, self._workers) if self._workers else room
+        room = max(_room(self._needs), 1)  # what the living nodes have room for, and one that lets a cluster grow
+        return len(self._busy) < (min(room, self._workers) if self._workers else room)
 
     def _check_device(self, job: Job) -> None:
         if job.config.device == "cuda" and "GPU" not in self._needs:
@@ -192,18 +186,16 @@ def _cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if address is None:
-            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
-        else:
-            _check_address(address)
-            ray.init(address, **quiet)
+        with same_handlers():
+            if address is None:
+                ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
+            else:
+                _check_address(address)
+                ray.init(address, **quiet)
     except Exception as error:  # of many kinds
         raise _no_cluster(address, error) from error
-    for number, handler in handlers.items():  # Ray puts its own in the place of ours
-        signal.signal(number, handler)
     try:
         yield
     finally:
@@ -226,10 +218,6 @@ def _no_cluster(address: str | None, error: Exception) -> RunError | InputError:
         hint="start one with 'ray start --head', and give its HOST:PORT with --ray-address",
         kind="no_cluster",
     )
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
 
 
 def _open_queue() -> Any:

@@ -13,13 +13,14 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from petlbench.study.executors.job import Action, Event
+from petlbench.core.interrupt import install_handlers
+from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
-__all__ = ["EventQueue", "Message", "TaskInput", "carry_out"]
+__all__ = ["EventQueue", "Message", "TaskInput", "carry_out", "same_handlers"]
 
 Message = tuple[str, bytes]
 """The id of an attempt and a pickled event."""
@@ -87,48 +88,38 @@ def carry_out(task_input: TaskInput, events: Any) -> None:
     os.environ.update(task_input.environment)  # before torch is imported, which reads some of it
     if Path(task_input.folder).is_dir():
         os.chdir(task_input.folder)
-    from petlbench.study.executors.job import Started
     from petlbench.study.executors.run_job import perform
     from petlbench.study.executors.worker import clean_up
 
-    post = _Post(task_input.attempt_id, events)
-    with _signals_remembered():
-        post(Started(f"{socket.gethostname()}, process {os.getpid()}"))
+    tell = partial(_tell, task_input.attempt_id, events)
+    with same_handlers():
+        install_handlers()  # a request to stop is remembered while the run is under way
+        tell(Started(f"{socket.gethostname()}, process {os.getpid()}"))
         job = pickle.loads(task_input.job)  # noqa: S301 - the driver's own
-        ended = perform(job, post, spent=task_input.spent)
-        post(ended)
+        ended = perform(job, tell, spent=task_input.spent)
+        tell(ended)
         if ended.status == "interrupted":
             os._exit(1)  # this process remembers that it was asked to stop: no other run can use it
     clean_up()
 
 
-class _Post:
-    def __init__(self, attempt_id: str, events: Any) -> None:
-        self._attempt_id = attempt_id
-        self._events = events
+def _tell(attempt_id: str, events: Any, event: Event) -> Action:
+    import ray
 
-    def __call__(self, event: Event) -> Action:
-        import ray
-
-        from petlbench.study.executors.job import Action, EpochDone
-
-        message = (self._attempt_id, pickle.dumps(event))
-        try:
-            if isinstance(event, EpochDone):
-                return Action(ray.get(self._events.ask.remote(message)))
-            ray.get(self._events.put.remote(message))
-        except ray.exceptions.RayActorError:  # the driver is gone, and nobody waits for this run any more
-            os._exit(1)
-        return Action.GO_ON
+    message = (attempt_id, pickle.dumps(event))
+    try:
+        if isinstance(event, EpochDone):
+            return Action(ray.get(events.ask.remote(message)))
+        ray.get(events.put.remote(message))
+    except ray.exceptions.RayActorError:  # the driver is gone, and nobody waits for this run any more
+        os._exit(1)
+    return Action.GO_ON
 
 
 @contextmanager
-def _signals_remembered() -> Iterator[None]:
-    """Let a request to stop be remembered while a run is under way, and leave Ray its own handlers before and after."""
-    from petlbench.core.interrupt import install_handlers
-
+def same_handlers() -> Iterator[None]:
+    """Put back what handled SIGINT and SIGTERM before the block: Ray has handlers of its own, and so have we."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    install_handlers()
     try:
         yield
     finally:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from petlbench.core.errors import RunError, Stopped
 from petlbench.core.progress import Progress
-from petlbench.results.result import Status
 from petlbench.run.execute import execute
 from petlbench.run.failure import describe_failure, record_ending
 from petlbench.run.options import RunContext
@@ -36,10 +35,8 @@ def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> E
         context = RunContext(job.options, _EventProgress(on, job.timeout, spent))
         result = execute(resolve_config(job.config, context.catalog, job.options.data_root), context)
         ended = Ended(result.status, result.error)
-    except Stopped as stopped:  # before the run could say so itself
-        ended = _record(job, stopped)
     except (Exception, KeyboardInterrupt) as error:
-        ended = _explain(job, error)
+        ended = _ending(job, error)
     return Ended(ended.status, ended.error, time.perf_counter() - began)
 
 
@@ -80,18 +77,14 @@ class _EventProgress(Progress):
             raise Stopped("timeout", timeout_error(self._timeout)["message"])
 
 
-def _record(job: Job, stopped: Stopped) -> Ended:
-    error = {"kind": stopped.status, "message": stopped.message, "hint": "the same command goes on from here"}
-    try:
-        result = record_ending(job.config, job.options.output, cast("Status", stopped.status), error)
-    except (Exception, KeyboardInterrupt) as failure:
-        return _explain(job, failure)
-    return Ended(result.status, result.error)
-
-
-def _explain(job: Job, error: BaseException) -> Ended:
+def _ending(job: Job, error: BaseException) -> Ended:
     ending = describe_failure(error, job.config)
-    if isinstance(error, RunError):
-        status = {"already_running": "busy", "oom": "oom"}.get(error.kind, "failed")
-        return Ended(status, ending.error)  # type: ignore[arg-type]
+    if isinstance(error, Stopped):  # before the run could say so itself
+        try:
+            result = record_ending(job.config, job.options.output, ending.status, ending.error or {})
+            return Ended(result.status, result.error)
+        except (Exception, KeyboardInterrupt) as failure:
+            return _ending(job, failure)
+    if isinstance(error, RunError) and error.kind in ("already_running", "oom"):
+        return Ended("oom" if error.kind == "oom" else "busy", ending.error)
     return Ended(ending.status, ending.error)

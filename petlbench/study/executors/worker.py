@@ -1,4 +1,4 @@
-"""A worker process, from the inside: it takes one job after the other from its driver, and ends when that is gone.
+"""A worker process: from the outside, as its driver has it, and from the inside, one job after the other.
 
 Nothing heavy is imported at the top: what must be told to the user's terminal or to torch comes first.
 """
@@ -7,22 +7,132 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import multiprocessing
 import os
+import pickle
+import signal
+import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from petlbench.core.interrupt import install_handlers
+from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
-if TYPE_CHECKING:
-    from petlbench.study.executors.job import Action, Event, Job
+__all__ = ["WorkerProcess", "clean_up", "main"]
 
-__all__ = ["clean_up", "main", "pin"]
+_LOG_LINES = 5
+# Seconds in which a process must end that has nothing left to do, or was killed.
+_END = 10.0
+
+
+class WorkerProcess:
+    """One worker: no process before its first job, nor when its process was lost.
+
+    A process is started anew, not forked, so that nothing of this one is in it: no threads, no locks, no CUDA context.
+    It has a session of its own, so that a Ctrl-C in the terminal reaches the driver alone. What it prints goes to a
+    log, since the terminal belongs to the driver.
+
+    Args:
+        name: The worker's name.
+        cores: The worker's share of the cores; empty for no share.
+        environment: Variables that are set for it beside those of this process.
+    """
+
+    log: Path
+    pipe: Connection
+
+    def __init__(self, name: str, cores: tuple[int, ...] = (), environment: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._cores = cores
+        self._environment = environment or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, log: Path) -> None:
+        """Start its process, unless there is one; output is appended to a file in a folder that exists."""
+        if self._process is not None:
+            return
+        self.log = log
+        self.pipe, theirs = multiprocessing.Pipe()
+        # The interpreter finds modules where this one does, and not first in the folder that it happens to start in.
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from petlbench.study.executors.worker import main; "
+            f"main({theirs.fileno()}, {self.name!r}, {self._cores!r})"
+        )
+        with theirs, log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={**os.environ, **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+    def send(self, message: object) -> None:
+        """Send a message; whether the worker is there to read it is found out by `receive`."""
+        with suppress(OSError):
+            self.pipe.send(message)
+
+    def receive(self) -> Event | str:
+        """Return the next message; of a process that is gone, how it ended."""
+        try:
+            event: Event = self.pipe.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return self.explain_end()
+        return event
+
+    def interrupt(self) -> bool:
+        """Ask it to stop what it does, as Ctrl-C would; false where it was ended before."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+        return self._process is not None
+
+    def kill(self) -> None:
+        """End it at once, and wait until it is gone, so that nothing that it held is held any more."""
+        if self._process is not None:
+            self.pipe.close()
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def finish(self) -> None:
+        """End it when it has nothing to do; an empty log goes with it."""
+        if self._process is None:
+            return
+        self.pipe.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END)
+        self.kill()
+        if self.log.exists() and self.log.stat().st_size == 0:
+            self.log.unlink(missing_ok=True)
+
+    def explain_end(self) -> str:
+        """Wait for the end of a process that closed its pipe, and say how it ended."""
+        try:
+            status = self._process.wait(_END) if self._process is not None else -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "closed its pipe and went on"
+        if status >= 0:
+            return f"ended by itself with exit status {status}"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
+        words = f"was ended by signal {-status} ({name})"
+        return words + ": often the kernel, for lack of memory" if -status == signal.SIGKILL else words
+
+    def last_words(self) -> str:
+        """The last lines of its log; empty where there are none."""
+        with suppress(OSError):
+            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return "\n".join(lines[-_LOG_LINES:])
+        return ""
 
 
 def main(handle: int, name: str, cores: tuple[int, ...]) -> None:
@@ -46,13 +156,13 @@ class _Worker:
 
     def serve(self) -> None:
         """Carry out jobs until a run is interrupted or the driver closes the pipe."""
-        from petlbench.study.executors.job import Started
         from petlbench.study.executors.run_job import perform
 
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             job, spent = self._inbox.get()
-            self._pin(job)
+            if self._cores:  # keep to the share of the cores, unless the run's threads need more than that
+                _pin(self._cores if len(self._cores) >= job.config.threads else self._all_cores)
             self._tell(Started(self._name))
             ended = perform(job, self._ask, spent=spent)
             clean_up()
@@ -72,8 +182,6 @@ class _Worker:
                 os._exit(1)
 
     def _ask(self, event: Event) -> Action:
-        from petlbench.study.executors.job import Action, EpochDone
-
         self._tell(event)
         if not isinstance(event, EpochDone):
             return Action.GO_ON
@@ -86,13 +194,8 @@ class _Worker:
         except OSError:  # inside a run this would be taken for a fault of the run
             os._exit(0)
 
-    def _pin(self, job: Job) -> None:
-        """Keep to the worker's share of the cores, unless the run's threads need more than that."""
-        if self._cores:
-            pin(self._cores if len(self._cores) >= job.config.threads else self._all_cores)
 
-
-def pin(cores: Iterable[int]) -> None:
+def _pin(cores: Iterable[int]) -> None:
     """Keep every thread of this process to some cores, where the system can do that."""
     if not hasattr(os, "sched_setaffinity"):
         return

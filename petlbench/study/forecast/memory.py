@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -11,29 +11,41 @@ from typing import Any, cast
 import torch
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, TrainingConfig
+from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.errors import InputError
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.process_pool import Workers
 from petlbench.core.progress import Progress
-from petlbench.core.request import Request
-from petlbench.core.validation import validate_settings
-from petlbench.features.precision import DEFAULT_CACHE_PRECISION
+from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.memory.predict import CONTEXT, predict_inference, predict_training
 from petlbench.memory.shape_cache import shared_shapes
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import configured_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.results.result import InferenceMemory, Memory
-from petlbench.study.forecast.batch_size import largest_batch_size
 from petlbench.study.forecast.papers import printed_figures
 from petlbench.study.grid import PlannedRun
 
-__all__ = ["SAVINGS", "Extras", "Row", "common_settings", "peak_bytes", "predict_rows", "shared_catalog"]
+__all__ = [
+    "LARGEST",
+    "SAVINGS",
+    "Extras",
+    "Row",
+    "common_settings",
+    "largest_batch_size",
+    "peak_bytes",
+    "predict_rows",
+    "shared_catalog",
+]
+
+LARGEST = 4096
+"""Batch sizes above this one are not looked at."""
 
 SAVINGS = ("attention-kernel=fused", "precision=bf16", "checkpointing", "preload")
 """What could be switched to take less memory."""
 
+# Every so many predictions the range is cut in half, whatever the line through two of its points says.
+_HALVED = 3
 _META = torch.device("meta")
 _FIGURES = ("allocated", "reserved", "process")
 
@@ -63,7 +75,6 @@ class Row:
     """What was predicted for a run.
 
     Args:
-        run: The run.
         memory: The peak of a training step; None where there is none.
         inference: The peak of predicting one batch, where it was asked for.
         fits: Whether the run's batch size fits the budget, where there is one.
@@ -85,7 +96,7 @@ class Row:
     @property
     def printed(self) -> dict[str, int] | None:
         """Bytes that the papers print, by paper; None where something was asked for that they did not do either."""
-        request, settings = _request(self.run), _settings(self.run)
+        request, settings = self.run.request, _settings(self.run)
         is_usual = (settings["optimizer"], settings["accumulate"], settings["checkpointing"]) == ("adamw", 1, False)
         if not is_usual or request.method_settings or request.preload is False or request.device != "cuda":
             return None
@@ -153,7 +164,7 @@ def common_settings(runs: Sequence[PlannedRun]) -> dict[str, Any]:
 
 
 def _settings(run: PlannedRun) -> dict[str, Any]:
-    request = _request(run)
+    request = run.request
     backbone = probe_backbone(resolve_backbone(request.backbone), request.image_size)
     values = {"lr": 1.0, "weight_decay": 0.0, **request.training}
     training = validate_settings(TrainingConfig, values, "training")
@@ -169,12 +180,6 @@ def _settings(run: PlannedRun) -> dict[str, Any]:
         "device": request.device,
         "preload": request.preload,
     }
-
-
-def _request(run: PlannedRun) -> Request:
-    if run.request is None:
-        raise ValueError(f"nobody knows what was asked for of {run.method}")
-    return run.request
 
 
 def _predict(run: PlannedRun, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
@@ -204,14 +209,13 @@ class _Prediction:
         memory = self._training(config, self._assembled)
         peak = peak_bytes(memory)
         largest = None if extras.budget is None else self._largest(peak, extras.budget)
-        changes = self._changes() if extras.savings else {}
         return Row(
             run,
             memory,
             inference=predict_inference(config, self._assembled, context=extras.context) if extras.inference else None,
             fits=None if extras.budget is None else peak <= extras.budget,
             max_batch_size=largest,
-            savings={name: self._saving(peak, change) for name, change in changes.items()} if extras.savings else None,
+            savings=self._savings(peak) if extras.savings else None,
         )
 
     def _assemble(self, config: RunConfig) -> Assembled:
@@ -226,15 +230,16 @@ class _Prediction:
 
     def _largest(self, peak: int, budget: int) -> int:
         training = self._config.training
+
+        def need(size: int) -> int:
+            changed = {"training": training.model_copy(update={"batch_size": size})}
+            return peak_bytes(self._training(self._config.model_copy(update=changed), self._assembled))
+
         points = {training.batch_size: peak}
-        return largest_batch_size(self._at_batch_size, budget, predictions=points, smallest=training.accumulate)
+        return largest_batch_size(need, budget, predictions=points, smallest=training.accumulate)
 
-    def _at_batch_size(self, size: int) -> int:
-        training = self._config.training.model_copy(update={"batch_size": size})
-        return peak_bytes(self._training(self._config.model_copy(update={"training": training}), self._assembled))
-
-    def _changes(self) -> dict[str, dict[str, Any] | None]:
-        """What is changed in the config by each of `SAVINGS`; None for what is on already or cannot be had."""
+    def _savings(self, peak: int) -> dict[str, int | None]:
+        """Bytes that each of `SAVINGS` would save; None for what is on already or cannot be had."""
         config = self._config
         could_preload = self._assembled.frozen is not None and not config.preload
         changes: tuple[dict[str, Any] | None, ...] = (
@@ -243,15 +248,67 @@ class _Prediction:
             {"checkpointing": True} if not config.checkpointing else None,
             {"preload": True, "cache_precision": DEFAULT_CACHE_PRECISION} if could_preload else None,
         )
-        return dict(zip(SAVINGS, changes, strict=True))
-
-    def _saving(self, now: int, change: dict[str, Any] | None) -> int | None:
-        if change is None:
-            return None
-        config = self._config.model_copy(update=change)
-        return now - peak_bytes(self._training(config, self._assemble(config)))
+        savings: dict[str, int | None] = dict.fromkeys(SAVINGS)
+        for name, change in zip(SAVINGS, changes, strict=True):
+            if change is not None:
+                other = config.model_copy(update=change)
+                savings[name] = peak - peak_bytes(self._training(other, self._assemble(other)))
+        return savings
 
 
 def peak_bytes(memory: Memory) -> int:
     """Return the bytes that decide what fits: the process's on CUDA, what is allocated elsewhere."""
     return cast("int", memory.process if memory.process is not None else memory.allocated)
+
+
+def largest_batch_size(
+    need: Callable[[int], int],
+    budget: int,
+    *,
+    predictions: Mapping[int, int],
+    smallest: int = 1,
+) -> int:
+    """Return a batch size that fits while the next larger one does not: 0 where none fits, `LARGEST` where that does.
+
+    Memory is close to linear in the batch size, so the next size to look at is where the line through two known ones
+    meets the budget. Allocated memory rises with the batch size, and the answer is the largest that fits. Reserved
+    memory rises too, but for steps: the allocator takes it in large pieces, so that one image more may happen to take a
+    piece less. A larger batch size may then fit as well; none below the answer that was looked at did not.
+
+    Args:
+        need: Predicts the memory in bytes at a batch size.
+        budget: Memory in bytes.
+        predictions: Bytes by batch size, as they were predicted before.
+        smallest: The smallest batch size there can be.
+    """
+    points = dict(predictions)
+
+    def fits(size: int) -> bool:
+        if size not in points:
+            points[size] = need(size)
+        return points[size] <= budget
+
+    if not fits(smallest):
+        return 0
+    high = min((size for size, taken in points.items() if taken > budget), default=LARGEST + 1)
+    low = max(size for size, taken in points.items() if taken <= budget and size < high)
+    looks = 0
+    while high - low > 1:
+        looks += 1
+        guess = (low + high) // 2 if looks % _HALVED == 0 else _crossing(points, low, high, budget)
+        if fits(guess):
+            low = guess
+        else:
+            high = guess
+    return low
+
+
+def _crossing(points: Mapping[int, int], low: int, high: int, budget: int) -> int:
+    """A size between two others at which the line through known points meets the budget."""
+    # Above every known point, the line is that through the two largest that fit.
+    first, second = (low, high) if high in points else (max((size for size in points if size < low), default=0), low)
+    if first not in points:
+        return min(2 * low, high - 1)
+    rise = (points[second] - points[first]) / (second - first)
+    crossing = first + int((budget - points[first]) / rise) if rise > 0 else high
+    return max(low + 1, min(crossing, high - 1))

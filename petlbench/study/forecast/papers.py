@@ -34,7 +34,6 @@ class PaperRow:
     Args:
         table: The file of the table in ``reports/published``.
         row: The row's label there.
-        method: Name of the method.
         preload: Whether frozen features are preloaded; None for the method's default.
         fit: Whether the paper's constant is fitted on this row.
         settings: Settings that are not the method's defaults.

@@ -1,4 +1,4 @@
-"""What a study would take, run by run, before any of it is carried out."""
+"""What a run or a study would take, before any of it is carried out: no images, weights or training."""
 
 from __future__ import annotations
 
@@ -16,20 +16,74 @@ from petlbench.core.environment import free_memory
 from petlbench.core.errors import InputError
 from petlbench.core.process_pool import Workers
 from petlbench.core.units import readable_size
+from petlbench.features.maintenance import CacheConfig, check_quota, free_bytes
 from petlbench.memory.predict import predict_training
-from petlbench.models.build import assemble
-from petlbench.results.result import Memory, iter_results
+from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import Memory, Parameters, iter_results
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import resolve_config
-from petlbench.study.existing import stored_result
-from petlbench.study.forecast.dry_run import PreloadedBytes, dry_run
+from petlbench.run.preload import plan_features
+from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.forecast.memory import peak_bytes, shared_catalog
 from petlbench.study.grid import PlannedRun
 
-__all__ = ["Preview", "preview_grid"]
+__all__ = ["DryRun", "PreloadedBytes", "Preview", "dry_run", "preview_grid"]
 
-# What `petlbench.features.quota` says where features find no room.
+# What `petlbench.features.maintenance` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
+
+
+@dataclass(frozen=True)
+class PreloadedBytes:
+    """What preloaded features would take, in bytes; None where nothing is preloaded.
+
+    Args:
+        bytes_per_image: Size of one image's features.
+        bytes: Size of all of them; None where the number of images is not known.
+        free: Free bytes of the disk that the feature cache is on.
+    """
+
+    bytes_per_image: int | None = None
+    bytes: int | None = None
+    free: int | None = None
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would take: exact counts, the predicted peak of its training step, and its preloaded features."""
+
+    config: RunConfig
+    parameters: Parameters
+    memory: Memory
+    preloaded: PreloadedBytes
+
+    def document(self) -> dict[str, Any]:
+        """The dry run as plain values."""
+        parts = {name: getattr(self, name).model_dump(mode="json") for name in ("config", "parameters", "memory")}
+        return {"run_id": self.config.run_id, **parts, "feature_cache": asdict(self.preloaded)}
+
+
+def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
+    """Return what a run would take, built on device ``meta``; its images need not be there.
+
+    Raises:
+        InputError: When preloaded features would find no room, as far as that can be said without the images.
+    """
+    assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
+    preloaded = _preloaded(run, assembled, cache)
+    return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled), preloaded)
+
+
+def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CacheConfig) -> PreloadedBytes:
+    store = plan_features(run.config, assembled, run.views, cache.folder)
+    if store is None:
+        return PreloadedBytes()
+    each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
+    if images is not None:
+        # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
+        folder, cached = store.alike()
+        check_quota(cache, folder, store.bytes_of(max(0, images - cached), spread_over=images))
+    return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))
 
 
 @dataclass(frozen=True)
@@ -37,8 +91,6 @@ class Preview:
     """What the runs of one method on one dataset would take, each.
 
     Args:
-        method: Name of the method.
-        dataset: The dataset.
         runs: How many there are.
         finished: How many of them are finished already.
         memory: The predicted peak of a training step.
@@ -81,14 +133,8 @@ class Preview:
         }
 
 
-def preview_grid(plans: Sequence[PlannedRun], context: RunContext, *, workers: Workers | None = None) -> list[Preview]:
-    """Return what each method on each dataset would take, in the order of the combinations.
-
-    Args:
-        plans: The combinations.
-        context: Where the runs would read and write, and who is told what goes on.
-        workers: Who predicts; None for this process.
-    """
+def preview_grid(plans: Sequence[PlannedRun], context: RunContext, workers: Workers) -> list[Preview]:
+    """Return what each method on each dataset would take, in the order of the combinations; the workers predict it."""
     by_cell: dict[tuple[str, str], list[PlannedRun]] = {}
     for planned in plans:
         by_cell.setdefault((planned.method, planned.dataset), []).append(planned)
@@ -99,7 +145,7 @@ def preview_grid(plans: Sequence[PlannedRun], context: RunContext, *, workers: W
     devices = {str(run.config.device) for run in plans if run.config is not None}
     memory = {device: _available(device) for device in devices}
     preview = partial(_preview, options=options, seconds=seconds, available=memory)
-    return (workers or Workers()).map(preview, cells, progress.advance)
+    return workers.map(preview, cells, progress.advance)
 
 
 def _preview(
@@ -125,7 +171,7 @@ def _preview(
     except Exception as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
-    results = [stored_result(options.output, run.config.run_id) for run in plans if run.config is not None]
+    results = [RunFolder(options.output, run.config.run_id).result() for run in plans if run.config is not None]
     preview = Preview(
         first.method,
         first.dataset,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from petlbench.core.request import Request
 from petlbench.results.journal import read_journal
 from petlbench.study.grid import PlannedRun
 from petlbench.study.live_table import LiveTable
@@ -204,7 +205,7 @@ def test_the_time_of_a_run_is_that_of_earlier_ones_alike(cli: Cli, bench: Bench)
 
 
 MINE = """
-from petlbench.study.executors.base import Executor, ExecutorCard
+from petlbench.study.executors.job import Executor, ExecutorCard
 from petlbench.study.executors.job import Started
 from petlbench.study.executors.run_job import perform
 
@@ -265,8 +266,8 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 
 
 def test_the_live_table_counts_what_is_done_and_names_what_is_under_way() -> None:
-    states = [RunState(PlannedRun("fpt", "digits", seed)) for seed in range(4)]
-    states += [RunState(PlannedRun("choosy", "digits", 0), "unsupported")]
+    states = [RunState(PlannedRun("fpt", "digits", seed, Request("fpt"))) for seed in range(4)]
+    states += [RunState(PlannedRun("choosy", "digits", 0, Request("choosy")), "unsupported")]
     board = StudyStatus(states)
     console = Console(force_terminal=True, width=100, height=30, record=True, color_system=None)
     states[0].status, states[1].status, states[1].phase = "finished", "running", "preloading"

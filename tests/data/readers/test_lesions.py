@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from petlbench.data.readers.base import Source
-from petlbench.data.readers.lesion_images import LesionSettings, draw, grade_of, lesion_count, patient_of
-from petlbench.data.readers.lesions import LesionReader
+from petlbench.data.readers.lesions import LesionReader, LesionSettings, draw, grade_of, lesion_count, patient_of
 
 SMALL = LesionSettings(image_size=160, image_count=60)
 

@@ -123,7 +123,7 @@ class TestRefusals:
             assert said in error.message
         assert "https://zenodo.org/records/10519652/files/pathmnist_64.npz" in error.hint
         info = describe_dataset("pathmnist", catalog=CATALOG, data_root=tmp_path, settings={})
-        assert (info.images, info.readable) == (107_180, False)
+        assert (info.images, info.dataset) == (107_180, None)
 
     @pytest.mark.parametrize("size", ["32", "x"])
     def test_an_unknown_size(self, tmp_path: Path, size: str) -> None:

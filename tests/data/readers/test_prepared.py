@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import string
 from dataclasses import replace
@@ -15,8 +16,9 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, load_card
-from petlbench.data.images.facts import ImageFacts
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare_dataset
+from petlbench.data.official.verify import verify_dataset
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.prepared import PreparedReader, read_prepared, read_table, table_bytes
 from petlbench.data.record import SPLITS, Record
@@ -155,3 +157,48 @@ def test_a_table_that_was_changed_or_is_gone(folder: Path, card: DatasetCard) ->
             opened(folder, card)
         assert caught.value.kind == "bad_prepared"
         table.unlink(missing_ok=True)
+
+
+def _rewrite(folder: Path, old: str, new: str) -> None:
+    """Change the table and what is written down of it, as somebody who hands a prepared dataset on could."""
+    table, file = folder / "images.csv", folder / "prepared.json"
+    content = table.read_text()
+    assert old in content
+    table.write_text(content.replace(old, new, 1))
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"table_sha256": digest}))
+
+
+@pytest.mark.parametrize("path", ["../../secret.png", "/etc/passwd", "a/../../secret.png"])
+def test_a_table_whose_path_leaves_the_folder(folder: Path, card: DatasetCard, path: str) -> None:
+    _rewrite(folder, f",{opened(folder, card).records[0].path},", f",{path},")
+    with pytest.raises(InputError, match=r"images\.csv") as caught:
+        opened(folder, card)
+    assert caught.value.kind == "path_outside"
+
+
+@pytest.mark.parametrize(("old", "new"), [(",benign,", ",unheard of,"), ("JPEG", "JPEG,more"), ("image_id", '"')])
+def test_a_table_of_another_form(folder: Path, card: DatasetCard, old: str, new: str) -> None:
+    _rewrite(folder, old, new)
+    with pytest.raises(InputError, match="no table of images") as caught:
+        opened(folder, card)
+    assert caught.value.kind == "bad_prepared"
+
+
+def test_a_root_that_leaves_the_folder(folder: Path, card: DatasetCard) -> None:
+    file = folder / "prepared.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"root": "../.."}))
+    with pytest.raises(InputError) as caught:
+        opened(folder, card)
+    assert caught.value.kind == "path_outside"
+
+
+def test_a_manifest_that_lies_elsewhere_is_not_read(folder: Path, prepared: Preparation) -> None:
+    file = folder / "prepared.json"
+    document = json.loads(file.read_text())
+    for split in document["splits"].values():
+        split["file"] = "../../../etc/passwd"
+    file.write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        verify_dataset("isic2016", Catalog(), folder.parent, 1, Progress())
+    assert caught.value.kind == "path_outside"

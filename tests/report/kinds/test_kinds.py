@@ -17,7 +17,7 @@ from petlbench.report.build import build_report
 from petlbench.report.formats import Document
 from petlbench.report.kinds.budget import expected_best
 from petlbench.report.spec import PRESETS, ReportRequest, load_report, required_study
-from petlbench.statistics.pareto import fronts
+from petlbench.statistics.ranks import fronts
 from tests.report.stored import store, store_predicted
 
 REPORTS = ("ablation", "budget", "clinical", "curves", "memory_vs_resolution", "table1", "token_ratio", "tradeoff")

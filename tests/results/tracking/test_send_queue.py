@@ -20,7 +20,7 @@ NOWHERE = Store("https://mlflow.example.org", Path())
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_everything_is_done_once_and_in_order_however_often_it_fails(failures: list[int]) -> None:
-    queue, done = SendQueue(NOWHERE, lambda error: False), []
+    queue, done = SendQueue(NOWHERE), []
     left = list(failures)
 
     def act(number: int) -> None:
@@ -40,7 +40,7 @@ def test_everything_is_done_once_and_in_order_however_often_it_fails(failures: l
 
 
 def test_an_action_that_hangs_is_left_alone_and_finished_by_itself() -> None:
-    queue, release, done = SendQueue(NOWHERE, lambda error: False), threading.Event(), []
+    queue, release, done = SendQueue(NOWHERE), threading.Event(), []
 
     def hang() -> None:
         release.wait(30)
@@ -61,7 +61,7 @@ def test_an_action_that_hangs_is_left_alone_and_finished_by_itself() -> None:
 def test_a_store_that_fails_is_left_alone_for_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    queue, tried = SendQueue(NOWHERE, lambda error: False), []
+    queue, tried = SendQueue(NOWHERE), []
 
     def fail() -> None:
         tried.append(now[0])
@@ -80,7 +80,7 @@ def test_a_store_that_fails_is_left_alone_for_growing_pauses(monkeypatch: pytest
 def test_waiting_costs_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    queue, waited = SendQueue(NOWHERE, lambda error: False), []
+    queue, waited = SendQueue(NOWHERE), []
 
     def time_out() -> None:
         now[0] += 8
@@ -95,10 +95,12 @@ def test_waiting_costs_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_a_store_refuses_is_dropped_and_said() -> None:
-    queue, done = SendQueue(NOWHERE, lambda error: isinstance(error, ValueError)), []
+    from mlflow.exceptions import MlflowException
+
+    queue, done = SendQueue(NOWHERE), []
 
     def refuse() -> None:
-        raise ValueError("too long")
+        raise MlflowException.invalid_parameter_value("too long")
 
     queue.put(refuse)
     queue.put(lambda: done.append("next"))

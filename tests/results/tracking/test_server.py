@@ -14,10 +14,9 @@ import pytest
 import requests
 
 from petlbench.core.errors import InputError
-from petlbench.results.tracking.backfill import track_results
+from petlbench.results.tracking.backfill import track_results, track_study
 from petlbench.results.tracking.read import read_tracked
-from petlbench.results.tracking.study import track_study
-from petlbench.results.tracking.tracker import MlflowTracker
+from petlbench.results.tracking.tracker import Tracker
 from tests.results.tracking.results import make, store
 from tests.results.tracking.servers import MlflowServer, PostgresServer
 from tests.results.tracking.test_study_tracking import check_study, client_of, runs_of
@@ -48,7 +47,7 @@ def test_a_study_is_shown_and_read_again(server: MlflowServer, tmp_path: Path) -
     assert len(runs) == 5
 
 
-def report_a_run(tracker: MlflowTracker, run_id: str, seconds: float, folder: Path) -> float:
+def report_a_run(tracker: Tracker, run_id: str, seconds: float, folder: Path) -> float:
     """Report an epoch every half second; returns the longest that one report took."""
     tracker.start(run_id, "outages", {"a": 1}, {}, group="fpt on digits")
     longest, deadline, epoch = 0.0, time.monotonic() + seconds, 0
@@ -62,7 +61,7 @@ def report_a_run(tracker: MlflowTracker, run_id: str, seconds: float, folder: Pa
     return longest
 
 
-def check_nothing_is_lost(uri: str, tracker: MlflowTracker, run_id: str) -> None:
+def check_nothing_is_lost(uri: str, tracker: Tracker, run_id: str) -> None:
     assert tracker.delivered
     client, run = client_of(uri), runs_of(uri, "outages")[run_id]
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "val_auc")]
@@ -140,7 +139,7 @@ def test_a_study_that_ends_while_the_server_is_away_waits_for_it(server: MlflowS
 
 RACER = (
     "import sys, time; from pathlib import Path; from petlbench.results.tracking.tracker import open_tracker\n"
-    "t = open_tracker(sys.argv[1], output=Path('.')); t._store.client.search_experiments()\n"
+    "t = open_tracker(sys.argv[1], output=Path('.')); t._queue.store.client.search_experiments()\n"
     "print('ready', flush=True); sys.stdin.readline()\n"
     "t.start(sys.argv[2], 'race', {}, {}, group='fpt on digits'); t.finish('finished', {}, None)\n"
     "sys.exit(0 if t.delivered else 1)"

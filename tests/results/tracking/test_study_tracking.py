@@ -14,10 +14,9 @@ from petlbench.metrics.efficiency import pme, ppe
 from petlbench.results.result import write_result
 from petlbench.results.stored import Stored
 from petlbench.results.table import Results
-from petlbench.results.tracking.backfill import track_results
+from petlbench.results.tracking.backfill import track_results, track_study
 from petlbench.results.tracking.read import read_tracked
 from petlbench.results.tracking.store import Store
-from petlbench.results.tracking.study import track_study
 from tests.results.tracking.results import AUC, make, store, write_study
 
 
@@ -137,22 +136,6 @@ def test_results_go_to_the_studies_that_want_them(output: Path) -> None:
     assert set(runs_of(uri_of(output), "figure-3")) == {"fpt on digits", one.run_id}
     assert set(runs_of(uri_of(output), "petlbench")) == {lone.run_id}
     assert track_results(None, output, [one.run_id]).present == [one.run_id, one.run_id]
-
-
-def test_a_trial_stands_beside_a_run_of_the_same_config(output: Path) -> None:
-    run = make()
-    trial = run.model_copy(update={"metrics": {"val": {"auc": 0.75}}})
-    store(output, run)
-    store(output / "trials", trial)
-    tracked = track_study(None, output, "lr_wd", [run], trials=[trial])
-    assert tracked.sent == [run.run_id, run.run_id]
-    client = client_of(uri_of(output))
-    experiment = client.get_experiment_by_name("lr_wd").experiment_id
-    [parent] = client.search_runs([experiment], "tags.`petlbench.kind` = 'group'")
-    assert parent.data.metrics["trials_best_val_auc"] == 0.75
-    [found] = client.search_runs([experiment], "tags.`petlbench.kind` = 'trial'")
-    assert "test_auc" not in found.data.metrics
-    assert [document["metrics"].keys() for document in read_tracked(uri_of(output), "lr_wd")] == [{"val", "test"}]
 
 
 @pytest.mark.slow

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from petlbench.core.catalog import Catalog
-from petlbench.study.executors.base import ExecutorOptions, open_executor
-from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
+from petlbench.study.executors.job import Ended, EpochDone, Event, ExecutorOptions, Job, Started, open_executor
 from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
 

@@ -16,10 +16,9 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError
 from petlbench.results.folder import RunFolder
-from petlbench.study.executors.base import ExecutorOptions, open_executor
-from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
+from petlbench.study.executors.job import Ended, EpochDone, Event, ExecutorOptions, Job, Started, open_executor
 from petlbench.study.executors.local import LocalExecutor
-from petlbench.study.executors.process import WorkerProcess
+from petlbench.study.executors.worker import WorkerProcess
 from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
 
@@ -129,7 +128,7 @@ def test_a_run_that_kills_its_worker_again_and_again_is_given_up(make_job: MakeJ
 def test_a_run_that_hangs_is_killed_and_the_next_one_is_not_kept(
     make_job: MakeJob, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("petlbench.study.executors.retries.GRACE", 1.0)
+    monkeypatch.setattr("petlbench.study.executors.pool._GRACE", 1.0)
     hanging, good = make_job(trouble="hang", timeout=15.0), make_job(timeout=600.0)
     LocalExecutor(1).run(iter([hanging, good]), watcher)
     late, finished = watcher.endings()
@@ -187,7 +186,7 @@ DRIVER = """
 import pickle, sys
 from pathlib import Path
 from petlbench.core.catalog import Catalog
-from petlbench.study.executors.base import ExecutorOptions, open_executor
+from petlbench.study.executors.job import ExecutorOptions, open_executor
 from petlbench.study.executors.job import Action
 from petlbench.core.interrupt import install_handlers
 
@@ -237,8 +236,9 @@ def test_a_signal_to_the_driver_ends_the_runs_in_order(
 
 
 def test_how_a_process_ended_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petlbench.study.executors.process.sys.executable", "/bin/false")
-    process = WorkerProcess("worker-0", tmp_path / "log", cores=(), environment={})
+    monkeypatch.setattr("petlbench.study.executors.worker.sys.executable", "/bin/false")
+    process = WorkerProcess("worker-0")
+    process.start(tmp_path / "log")
     assert process.explain_end() == "ended by itself with exit status 1"
     assert process.last_words() == ""
     process.finish()

@@ -13,8 +13,7 @@ import pytest
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.study.executors.base import ExecutorOptions, open_executor
-from petlbench.study.executors.job import Ended, EpochDone, Event, Job, Started
+from petlbench.study.executors.job import Ended, EpochDone, Event, ExecutorOptions, Job, Started, open_executor
 from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
 
@@ -95,7 +94,7 @@ def local_cluster() -> Iterator[None]:
 def test_what_goes_wrong_on_a_cluster_is_what_goes_wrong_here(
     local_cluster: None, make_job: MakeJob, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("petlbench.study.executors.retries.GRACE", 1.0)
+    monkeypatch.setattr("petlbench.study.executors.pool._GRACE", 1.0)
     oom, pruned, killed = make_job(trouble="memory"), make_job(1, epochs=3), make_job(2, epochs=4)
     deadly, hanging = make_job(trouble="die"), make_job(trouble="hang", timeout=20.0)
     watcher.prune = {pruned.config.run_id: 1}

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
@@ -15,9 +17,8 @@ from petlbench.core.request import Request
 from petlbench.memory import predict
 from petlbench.models.build import assemble
 from petlbench.models.method import configured_method
-from petlbench.study.forecast.memory import Extras, Row, common_settings, predict_rows
-from petlbench.study.grid import Grid, PlannedRun
-from petlbench.study.vary import Vary
+from petlbench.study.forecast.memory import LARGEST, Extras, Row, common_settings, largest_batch_size, predict_rows
+from petlbench.study.grid import Grid, PlannedRun, Vary
 
 TINY = Request(
     method="", backbone="vit_tiny_patch16_224", image_size=64, device="cuda", training={"batch_size": 4}, weights="none"
@@ -169,3 +170,23 @@ class TestRows:
         with open_workers(2) as workers:
             spread = predict_rows(runs, 3, Extras(inference=True), workers=workers)
         assert spread == predict_rows(runs, 3, Extras(inference=True))
+
+
+@given(base=st.integers(0, 500), rise=st.integers(1, 50), budget=st.integers(1, 2000), known=st.integers(1, 64))
+def test_the_answer_fits_and_one_more_does_not(base: int, rise: int, budget: int, known: int) -> None:
+    def need(size: int) -> int:
+        return base + rise * size
+
+    fitting = [size for size in range(1, LARGEST + 1) if need(size) <= budget]
+    assert largest_batch_size(need, budget, predictions={known: need(known)}) == max(fitting, default=0)
+
+
+def test_few_predictions_are_needed() -> None:
+    asked: list[int] = []
+
+    def need(size: int) -> int:
+        asked.append(size)
+        return 1000 + 37 * size
+
+    assert largest_batch_size(need, 30_000, predictions={16: 1000 + 37 * 16}) == (30_000 - 1000) // 37
+    assert len(asked) <= 6

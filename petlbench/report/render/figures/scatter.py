@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from petlbench.core.plotting import plain
 from petlbench.report.document import Figure
 from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
-from petlbench.statistics.pareto import fronts
+from petlbench.statistics.ranks import fronts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

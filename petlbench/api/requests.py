@@ -1,0 +1,311 @@
+"""From keywords to the runs, searches and forecasts that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.request import Request, request_of
+from petlbench.data.dataset import describe_dataset, find_card
+from petlbench.report.spec import Preset, load_report, required_study
+from petlbench.run.keywords import dataset_names, sort_options, take
+from petlbench.run.options import RunOptions
+from petlbench.study.executors.job import ExecutorOptions
+from petlbench.study.grid import Grid, PlannedRun, Tuned
+from petlbench.study.runner import plan_runs
+
+if TYPE_CHECKING:
+    from petlbench.report.kinds.memory import Forecast
+    from petlbench.study.forecast.memory import Extras, Row
+    from petlbench.study.grid import Vary
+    from petlbench.sweep.sweep import SearchOutcome, SweepOptions
+    from tools.published_memory import Comparison
+
+__all__ = ["Execution", "StudyPlan", "StudyRequest", "SweepRequest", "plan_forecast", "plan_study", "plan_sweep"]
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+_TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
+# Classes of the data where none are named: as many as in the papers.
+_CLASSES = 7
+
+
+@dataclass(frozen=True)
+class Named:
+    """Methods, datasets and seeds, each once; None for those that a report names."""
+
+    methods: list[str] | None
+    datasets: list[str] | None
+    seeds: list[int] | None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How many runs are carried out.
+
+    Args:
+        executor: Where: ``local``, ``ray`` or one of your own.
+        workers: How many at once, each in a process of its own; 0 for this process.
+        ray_address: Of a Ray cluster; None for one of this machine.
+        cpus_per_run: CPUs of a run on a cluster.
+        gpus_per_run: GPUs of a run on a cluster.
+        timeout: Seconds after which a run is stopped.
+        retry_failed: Whether failed runs are tried again.
+    """
+
+    executor: str = "local"
+    workers: int = 0
+    ray_address: str | None = None
+    cpus_per_run: float = 1
+    gpus_per_run: float = 0
+    timeout: float | None = None
+    retry_failed: bool = False
+
+    @property
+    def limits(self) -> ExecutorOptions:
+        """How much the executor may use."""
+        return ExecutorOptions(self.workers, address=self.ray_address, cpus=self.cpus_per_run, gpus=self.gpus_per_run)
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """What a study is of, beside its methods, datasets and seeds.
+
+    Args:
+        study: The study's name; None for the report's, or ``bench``.
+        report: A report whose runs these are; what is named beside it takes the place of its own choices.
+        preset: Precision and attention kernel of the report.
+        from_sweep: A sweep whose best settings are taken where none are given here.
+        settings: Settings of the groups ``method``, ``dataset`` and ``training``, and of single methods and datasets by
+            their names.
+    """
+
+    study: str | None = None
+    report: str | None = None
+    preset: Preset = "any"
+    from_sweep: str | None = None
+    settings: Settings = field(default_factory=dict)
+
+    def grids(self, named: Named, values: Mapping[str, Any], options: RunOptions) -> list[Grid]:
+        """The grids that are meant: one of what is named, or those of the report."""
+        grids = []
+        for matrix in self._matrices(named, Catalog(options.catalogs)):
+            methods = [name for name in matrix["methods"] if named.methods is None or name in named.methods]
+            if methods:
+                own = Named(methods, named.datasets or matrix["datasets"], named.seeds or matrix["seeds"])
+                grids.append(self._grid(own, matrix, values, options))
+        if not grids:
+            which = "" if named.methods is None else f" of {', '.join(named.methods)}"
+            message = f"report {self.report} needs no run{which}"
+            raise InputError(message, hint="see petlbench report --help", kind="usage")
+        return grids
+
+    def _matrices(self, named: Named, catalog: Catalog) -> Sequence[Mapping[str, Any]]:
+        if self.report is not None:
+            matrices: Sequence[Mapping[str, Any]] = required_study(load_report(catalog, self.report), self.preset)[
+                "matrices"
+            ]
+            return matrices
+        if named.methods is None or named.datasets is None:
+            message, hint = "bench needs --method and --dataset, or --report", "see petlbench bench --help"
+            raise InputError(message, hint=hint, kind="usage")
+        return [{"methods": named.methods, "datasets": named.datasets, "seeds": [0], "settings": {}, "request": {}}]
+
+    def _grid(self, named: Named, matrix: Mapping[str, Any], values: Mapping[str, Any], options: RunOptions) -> Grid:
+        methods, datasets = named.methods or [], named.datasets or []
+        catalog = Catalog(options.catalogs)
+        names = (*methods, *(find_card(each, catalog=catalog)[0] for each in datasets))
+        groups = _by_group(self.settings, names)
+        request = _request(values, matrix["request"], groups, "bench()")
+        settings = {name: {**matrix["settings"].get(name, {}), **groups[name]} for name in names}
+        tuned = {} if self.from_sweep is None else _tuned(options.output, self.from_sweep, methods, datasets)
+        return Grid(methods, datasets, named.seeds or [], request, {n: s for n, s in settings.items() if s}, tuned)
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What a sweep is of, beside its methods and datasets.
+
+    Args:
+        trials: Trials of every method; None for the sweep's own number.
+        search_sizes: Whether the methods' sizes are searched, too; None for the sweep's own choice.
+        test: Whether the winner is run on the sweep's seeds, and tested once on each.
+        study: The study of the winners' runs; None for the sweep's name.
+        storage: Address of the database of trials; None for a file in the output folder.
+        settings: Settings of the groups ``method``, ``dataset`` and ``training``, and of single methods by their names;
+            what is given is not searched.
+    """
+
+    trials: int | None = None
+    search_sizes: bool | None = None
+    test: bool = True
+    study: str | None = None
+    storage: str | None = None
+    settings: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """Runs by study, and how they are carried out."""
+
+    name: str
+    runs: Mapping[str, list[PlannedRun]]
+    options: RunOptions
+    execution: Execution
+
+
+def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
+    """The runs that the keywords of `bench` mean."""
+    request, options = take(StudyRequest, options)
+    execution, options = take(Execution, options)
+    run_options, values = sort_options(options)
+    catalog = Catalog(run_options.catalogs)
+    catalog.find("executor", execution.executor)
+    named = Named(
+        None if methods is None else _method_names(methods, catalog),
+        None if datasets is None else dataset_names(datasets, run_options),
+        None if seeds is None else list(dict.fromkeys(seeds)),
+    )
+    name = request.study or request.report or "bench"
+    return StudyPlan(
+        name, plan_runs(name, request.grids(named, values, run_options), run_options), run_options, execution
+    )
+
+
+def plan_sweep(
+    sweep: str, methods: Any, datasets: Any, options: Mapping[str, Any]
+) -> tuple[list[SearchOutcome], SweepOptions]:
+    """The searches that the keywords of `sweep` mean, and how they are carried out."""
+    from petlbench.sweep.spec import load_sweep
+    from petlbench.sweep.sweep import SweepOptions, plan_searches
+
+    request, options = take(SweepRequest, options)
+    execution, options = take(Execution, options)
+    run_options, values = sort_options(options)
+    catalog = Catalog(run_options.catalogs)
+    catalog.find("executor", execution.executor)
+    track = None if request.search_sizes is None else "tuned" if request.search_sizes else "matched"
+    changes = {name: value for name, value in (("trials", request.trials), ("track", track)) if value is not None}
+    card = load_sweep(catalog.find("sweep", sweep), **changes)
+    names = _method_names(methods, catalog)
+    groups = _by_group(request.settings, names)
+    shared = _request(values, {}, groups, "sweep()")
+    requests = [
+        replace(shared, method=name, dataset=dataset, method_settings={**shared.method_settings, **groups[name]})
+        for dataset in dataset_names(datasets, run_options)
+        for name in names
+    ]
+    searches = plan_searches(sweep, card, requests, run_options, study_name=request.study, timeout=execution.timeout)
+    how = SweepOptions(request.storage, execution.executor, execution.limits, request.test, execution.retry_failed)
+    return searches, how
+
+
+def _method_names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
+    """The names of methods that stand for one, several or all; each once."""
+    names = methods.split(",") if isinstance(methods, str) else list(methods)
+    if names == ["all"]:
+        return list(catalog.entries("method"))
+    return list(dict.fromkeys(catalog.find("method", name.strip()).name for name in names))
+
+
+def _by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Settings of every group: methods, datasets and the training, and single names; there are no others."""
+    groups = (*_TABLES, *names)
+    for group in settings:
+        if group not in groups:
+            raise unknown_name("setting group", group, groups)
+    return {group: dict(settings.get(group, {})) for group in groups}
+
+
+def _request(
+    values: Mapping[str, Any], own: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], origin: str
+) -> Request:
+    """What holds for all runs: values go before settings, and these before what a report has of its own."""
+    tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in _TABLES.items()}
+    return request_of({"method": "", **own, **values, **tables}, origin)
+
+
+def _tuned(output: Path, sweep: str, methods: Sequence[str], datasets: Sequence[str]) -> dict[tuple[str, str], Tuned]:
+    """What a sweep found best for each method on each dataset."""
+    from petlbench.sweep.winner import read_winner
+
+    tuned = {}
+    for method, dataset in product(methods, datasets):
+        name = RunConfig.model_construct(dataset=dataset).dataset_name
+        best = read_winner(output, sweep, method, name)["best"]
+        tuned[method, dataset] = Tuned(best["training"], best["method"])
+    return tuned
+
+
+@dataclass(frozen=True)
+class ForecastPlan:
+    """The steps whose memory is predicted."""
+
+    runs: Sequence[PlannedRun]
+    classes: int
+    extras: Extras
+    folders: tuple[Path, ...]
+    varied: Vary | None
+    task: Mapping[str, Any]
+
+    def forecast(self, rows: Sequence[Row], comparison: Comparison | None) -> Forecast:
+        """What was predicted, with what holds for all of it."""
+        from petlbench.report.kinds.memory import Forecast
+        from petlbench.study.forecast.memory import LARGEST, common_settings
+
+        config = common_settings(self.runs)
+        config |= {
+            **self.task,
+            "context": self.extras.context if config["device"] == "cuda" else None,
+            "budget": self.extras.budget,
+            "largest_batch_size": LARGEST,
+            "vary": {self.varied.name: list(self.varied.values)} if self.varied is not None else None,
+        }
+        return Forecast(rows, self.extras, config, self.varied, comparison)
+
+
+def plan_forecast(
+    methods: Any, dataset: str | None, classes: int | None, vary: str | None, options: Mapping[str, Any]
+) -> ForecastPlan:
+    """The steps that the keywords of `forecast_memory` mean."""
+    from petlbench.study.forecast.memory import Extras
+    from petlbench.study.grid import Vary
+
+    run_options, values = sort_options(options)
+    extras, values = take(Extras, values)
+    catalog = Catalog(run_options.catalogs)
+    names = _method_names(methods, catalog)
+    varied = Vary.parse(vary) if vary is not None else None
+    settings = {name: values.get(key, {}) for name, key in _TABLES.items()}
+    _check_given_once(varied, values, settings["method"])
+    sized = {}
+    if dataset is not None:
+        if classes is not None:
+            message = "--dataset and --classes exclude each other: a dataset has its own classes"
+            raise InputError(message, hint="leave one of them out", kind="usage")
+        info = describe_dataset(dataset, catalog=catalog, data_root=run_options.data_root, settings=settings["dataset"])
+        classes, sized = len(info.card.classes), {"image_size": info.card.image_size}
+    elif settings["dataset"]:
+        message = "--set dataset.… goes with --dataset, which is not given"
+        raise InputError(message, hint="add --dataset NAME", kind="usage")
+    number = _CLASSES if classes is None else classes
+    fixed = {"method": "", "weights": "random", "device": "cuda", **sized}
+    request = request_of({**fixed, **values, "dataset_settings": {}}, "forecast_memory()")
+    runs = Grid(names, (), (0,), request, vary=varied).plans(catalog, run_options.data_root)
+    task = {"classes": number, "dataset": dataset, "settings": settings}
+    return ForecastPlan(runs, number, extras, run_options.catalogs, varied, task)
+
+
+def _check_given_once(varied: Vary | None, values: Mapping[str, Any], method_settings: Mapping[str, Any]) -> None:
+    if varied is None:
+        return
+    twice = values.get(varied.name.replace("-", "_")) is not None
+    if twice or varied.name.removeprefix("method.") in method_settings:
+        option = f"--set {varied.name}" if varied.name.startswith("method.") else f"--{varied.name}"
+        raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")

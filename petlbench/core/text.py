@@ -1,0 +1,55 @@
+"""Text of other people's, made fit for a terminal, a table and a log."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["csv_cell", "printable", "without_password"]
+
+# Marks that turn the direction of the text behind them, so that a line reads otherwise than it is.
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_ADDRESS = re.compile(r"(?<=://)\S+|(?<!\S)[^\s:/@]+:[^\s/@]+@\S+")
+_SECRET = re.compile(
+    r"([?&;][^=&;\s]*(?:pass|pwd|token|secret|key|sig|auth|credential)[^=&;\s]*=)[^&;#\s]+?(?=[&;#]|['\")\],.]*(?:\s|$))",
+    re.IGNORECASE,
+)
+
+
+def printable(text: str) -> str:
+    r"""The text with what would steer a terminal made visible: ``\x1b`` for ESC, ``\n`` for a line's end.
+
+    Args:
+        text: Any text, for example a file's or a class's name. Letters of every script stay as they are.
+    """
+    return "".join(map(_visible, text))
+
+
+def csv_cell(value: object) -> object:
+    """The value as a table's cell: text that a spreadsheet would take for a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def without_password(text: str) -> str:
+    """The text with the passwords, tokens and keys of the addresses in it left out."""
+    return _SECRET.sub(r"\1***", _ADDRESS.sub(lambda match: _without_user(match[0]), text))
+
+
+def _without_user(address: str) -> str:
+    """Leave the password out of what follows ``://``; what cannot be told from a password counts as one."""
+    place = re.split(r"[?#]", address)[0]
+    authority = place.split("/")[0]
+    # A password may hold @ and /: its end is the last @ of the address, before the query if there is one.
+    user, mark, _ = address.rpartition("@") if ":" in authority and "@" not in place else place.rpartition("@")
+    if not mark or ("@" not in authority and ":" not in authority):
+        return address
+    name, colon, _ = user.partition(":")
+    return (f"{name}:" if colon else "") + "***@" + address[len(user) + 1 :]
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) in _UNSEEN or character in _TURNING:
+        return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return character

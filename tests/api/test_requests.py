@@ -1,0 +1,69 @@
+"""What `bench` makes of its keywords, with a report's own choices or without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from petlbench.api.requests import Named, StudyRequest
+from petlbench.core.errors import InputError
+from petlbench.run.keywords import sort_options, take
+from petlbench.study.grid import Grid
+
+
+def grids(
+    methods: list[str] | None = None, datasets: list[str] | None = None, seeds: list[int] | None = None, **options: Any
+) -> list[Grid]:
+    asked, rest = take(StudyRequest, options)
+    run_options, values = sort_options(rest)
+    return asked.grids(Named(methods, datasets, seeds), values, run_options)
+
+
+def test_without_a_report_methods_and_datasets_are_named() -> None:
+    (matrix,) = grids(["linear", "lora"], ["digits"], [0, 2], settings={"lora": {"rank": "4"}})
+    assert (matrix.methods, matrix.datasets, matrix.seeds) == (["linear", "lora"], ["digits"], [0, 2])
+    assert matrix.settings == {"lora": {"rank": "4"}}
+    with pytest.raises(InputError, match="--method"):
+        grids(datasets=["digits"])
+
+
+def test_a_report_brings_its_own_study() -> None:
+    (matrix,) = grids(report="table1")
+    assert "fpt_plus" in matrix.methods
+    assert matrix.request.image_size == 512
+    assert matrix.request.training["epochs"] == 20
+    assert list(matrix.seeds) == [0, 1, 2]
+
+
+def test_what_is_given_goes_before_a_reports_choice() -> None:
+    (matrix,) = grids(["linear"], ["digits"], [7], report="table1", preset="as-published", epochs=1)
+    assert (matrix.methods, matrix.datasets, matrix.seeds) == (["linear"], ["digits"], [7])
+    assert matrix.request.training["epochs"] == 1
+    assert (matrix.request.precision, matrix.request.attention_kernel) == ("fp16", "eager")
+    (matrix,) = grids(["linear"], report="table1", preset="as-published", precision="fp32")
+    assert matrix.request.precision == "fp32"
+
+
+def test_a_setting_goes_before_a_reports_choice_and_an_option_before_it() -> None:
+    settings = {"training": {"epochs": "3"}}
+    (matrix,) = grids(report="table1", settings=settings)
+    assert matrix.request.training["epochs"] == "3"
+    (matrix,) = grids(report="table1", settings=settings, epochs=1)
+    assert matrix.request.training["epochs"] == 1
+
+
+def test_every_variant_of_a_report_is_a_matrix_of_its_own() -> None:
+    matrices = grids(datasets=["digits"], report="ablation")
+    assert len(matrices) == 5
+    assert len({str(matrix.settings["fpt"]) + str(matrix.request.preload) for matrix in matrices}) == 5
+
+
+def test_a_report_that_needs_none_of_the_named_methods_says_so() -> None:
+    with pytest.raises(InputError, match="no run of bitfit"):
+        grids(["bitfit"], report="ablation")
+
+
+def test_a_group_of_settings_that_is_no_method_here_is_refused() -> None:
+    with pytest.raises(InputError, match="setting group"):
+        grids(["linear"], ["digits"], settings={"lora": {"rank": "4"}})

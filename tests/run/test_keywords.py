@@ -1,0 +1,31 @@
+"""From keywords and a run file to a request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from petlbench.run.keywords import resolve_keywords
+from petlbench.run.options import RunOptions
+
+FILE = """
+method = "lora"
+dataset = "digits"
+backbone = "petlbench_micro"
+image_size = 32
+threads = 1
+[method_settings]
+rank = 2
+alpha = 6
+[training]
+epochs = 3
+lr = 0.5
+"""
+
+
+def test_what_is_set_joins_the_tables_of_a_run_file_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(FILE)
+    options = RunOptions(tmp_path, tmp_path, tmp_path)
+    values = {"method_settings": {"rank": 3}, "training": {"epochs": 1}}
+    run, _ = resolve_keywords(None, None, tmp_path / "run.toml", options, values)
+    assert (run.config.method_settings["rank"], run.config.method_settings["alpha"]) == (3, 6)
+    assert (run.config.training.epochs, run.config.training.lr) == (1, 0.5)
