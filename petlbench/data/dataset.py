@@ -6,8 +6,10 @@ import copy
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,15 @@ from pydantic import BaseModel
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.progress import Progress
 from petlbench.core.text import printable
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
-from petlbench.data.images.decode import to_rgb
+from petlbench.data.images.decode import Decoding, to_rgb
+from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
-from petlbench.data.readers.base import Reader, Source, check_settings, load_reader, recognise
-from petlbench.data.record import Record, images_by_class
+from petlbench.data.order import ONE_CLASS, order_of, task_name
+from petlbench.data.readers.base import Reader, ReaderSettings, Source, check_settings, load_reader, recognise
+from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
 if TYPE_CHECKING:
@@ -71,8 +76,36 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out or put together while reading, in words."""
-        return self.reader.notes
+        """What was left out or put together while reading, in words; and of greys, once they were measured."""
+        return (*self.reader.notes, *self.greys.notes())
+
+    @property
+    def greys(self) -> Greys:
+        """What is white where greys have more than 8 bits."""
+        return self.reader.decoding.greys or Greys.recorded({})
+
+    def measure_greys(self, workers: int, progress: Progress) -> None:
+        """See over all images what is white where greys have more than 8 bits; an image that is opened first does, too.
+
+        Args:
+            workers: Threads that decode.
+            progress: Told of every image with such greys.
+        """
+        reader = self.reader
+
+        def measure() -> Iterable[GreyRange]:
+            heads, _ = map_images(reader.records, reader.has_deep_greys, workers, Progress())
+            deep = [record for record in reader.records if heads.get(record.image_id)]
+            if not deep:
+                return ()
+            return map_images(deep, reader.grey_range, workers, progress, "measuring greys")[0].values()
+
+        self.greys.measure(measure)
+
+    def pixel_key(self, digest: str) -> str:
+        """Return what names the pixels of an image with that content: another white makes others of the same file."""
+        tag = self.greys.tag()
+        return hashlib.sha256(f"{digest}, {tag}".encode()).hexdigest() if tag else digest
 
     def by_class(self, records: Iterable[Record] | None = None) -> dict[str, int]:
         """Return the number of images of each class, of all records or of some."""
@@ -178,10 +211,33 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
         card = _card_for(match.name, opened)
-        return Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        return _as_set(dataset, values, catalog)
     task = task_of(match.name, match.card, catalog)
     opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
-    return Dataset(match.name, match.card, opened, values.model_dump(), task)
+    return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
+
+
+def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
+    """The dataset as the settings that every reader has say: how images are decoded, and the classes' order."""
+    # A user's reader may have settings that are none of ours.
+    common = values if isinstance(values, ReaderSettings) else ReaderSettings()
+    reader = dataset.reader
+    reader.decoding = Decoding(Greys(partial(_ranges, reader, reader.records), common.grey_maximum), common.most_pixels)
+    order = dataset.settings.get("order", "")
+    if not order:
+        return dataset
+    classes = order_of(order, dataset.classes, dataset.name)
+    task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
+    card = dataset.card.model_copy(update={"classes": classes, "task": task})
+    return replace(dataset.labelled_as(classes), card=card, task=task_of(dataset.name, card, catalog))
+
+
+def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
+    for record in records:
+        with suppress(InputError):  # whoever reads the image is told what is wrong with it
+            if reader.has_deep_greys(record):
+                yield reader.grey_range(record)
 
 
 def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> DatasetInfo:
@@ -243,7 +299,7 @@ def _find(reference: str, catalog: Catalog) -> _Match:
         return _Match(reference, file, load_card(file, catalog))
     path = existing_path(reference)
     if path is None:
-        place = f" (none at {Path(reference).absolute()})" if reference.strip() else ""
+        place = f" (none at {Path(reference).absolute()})" if reference.strip() and "://" not in reference else ""
         names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card{place}"
         raise unknown_name("dataset", reference, entries, hint=names)
     if path.is_dir():
@@ -294,7 +350,7 @@ def _card_for(name: str, reader: Reader) -> DatasetCard:
     return DatasetCard(
         title=name,
         modality="unknown",
-        task="binary" if len(reader.classes) == 2 else "multiclass",
+        task=task_name(reader.classes),
         classes=reader.classes,
         licence="unknown",
         version=1,

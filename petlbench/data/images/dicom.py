@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-__all__ = ["DICOM_SUFFIXES", "decode_dicom", "is_dicom", "read_dataset", "require_pydicom"]
+__all__ = ["DICOM_SUFFIXES", "HEAD_BYTES", "decode_dicom", "is_dicom", "read_dataset", "require_pydicom"]
 
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 """Suffixes, in lower case, that DICOM files usually have; many have none."""
@@ -24,13 +24,16 @@ DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
+HEAD_BYTES = 132
+"""So many of a file's first bytes tell whether it is DICOM."""
+
 # Old exports begin with the data set itself: an element of group 8 or 2, with its type or with a short length.
 _BARE = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|.[\x00-\x04]\x00\x00)", re.DOTALL)
 
 
 def is_dicom(content: bytes) -> bool:
     """Say by the mark after the first 128 bytes, or without them by its first element, whether a file is DICOM."""
-    return content[128:132] == b"DICM" or _BARE.match(content) is not None
+    return content[128:HEAD_BYTES] == b"DICM" or _BARE.match(content) is not None
 
 
 def read_dataset(stream: BinaryIO, **options: Any) -> Any:

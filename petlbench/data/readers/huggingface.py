@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +16,9 @@ from pydantic import Field
 from petlbench.core.errors import InputError
 from petlbench.core.units import readable_size
 from petlbench.core.user_files import open_file
-from petlbench.data.images.decode import decode_image
+from petlbench.data.images.decode import decode_image, grey_range, has_deep_greys
 from petlbench.data.images.files import files_below
+from petlbench.data.images.greys import GreyRange
 from petlbench.data.readers.base import LabelSettings, Reader, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 
@@ -81,7 +83,15 @@ class HuggingFaceReader(Reader):
 
     def open(self, record: Record) -> PIL.Image.Image:
         """Return the image, decoded anew, as `Reader.open` does."""
-        return decode_image(self._content(record), f"{record.path} of {self._folder}")
+        return decode_image(self._content(record), f"{record.path} of {self._folder}", self.decoding)
+
+    def has_deep_greys(self, record: Record) -> bool:
+        """Whether the encoded image's head says so."""
+        return has_deep_greys(io.BytesIO(self._content(record)))
+
+    def grey_range(self, record: Record) -> GreyRange:
+        """Return the range of the encoded image's greys."""
+        return grey_range(io.BytesIO(self._content(record)), f"{record.path} of {self._folder}", self.decoding)
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the encoded image's bytes."""
