@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
 from petlbench.data.notes import group_columns, option
-from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
+from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes, silent
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
@@ -29,11 +29,9 @@ __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
 class CsvSettings(LabelSettings):
     """How the columns of the table are called."""
 
-    described: ClassVar[frozenset[str]] = frozenset(("image_column", "label_column", "split_column", "group_column"))
-
     image_column: str = Field(default="image", min_length=1, description="Column of the image's path.")
-    image_path: str = Field(
-        default="{image}",
+    image_path: str = silent(
+        "{image}",
         pattern=r"\{[^{}]+\}",
         description="Where the image lies, with {image} for the column's cell and the names of other columns likewise: "
         "train/{image}.jpeg",
