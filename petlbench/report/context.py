@@ -14,7 +14,7 @@ from petlbench.metrics.classification import AUC
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
-from petlbench.report.document import Cell
+from petlbench.report.document import Cell, Row
 from petlbench.report.spec import ReportCard, Variant
 from petlbench.results.stored import Stored
 from petlbench.results.table import PlannedRuns, reason_of, searches
@@ -68,12 +68,16 @@ class Line:
         Runs share preloaded features, so that only the first of them shows what they cost: it counts for each run.
         """
         by_dataset = [
-            fmean(run.seconds("total") - run.seconds("preload") for run in runs)
+            fmean(run.seconds("run") - run.seconds("preload") for run in runs)
             + max(run.seconds("preload") for run in runs)
             for runs in self.runs.values()
             if runs
         ]
         return fmean(by_dataset) if by_dataset else None
+
+    def row(self, cells: Mapping[str, Cell]) -> Row:
+        """The row with its cells."""
+        return Row(self.key, self.title, cells, runs=tuple(run.run_id for run in self.all_runs))
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """The most that its runs took, in bytes."""
