@@ -12,7 +12,7 @@ from pydantic import Field
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.images.files import files_below, sorted_entries
+from petlbench.data.images.files import files_below, is_folder, sorted_entries
 from petlbench.data.notes import named_side
 from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
@@ -157,7 +157,7 @@ class FolderReader(ImageFiles):
         folders: list[Path] = []
         for entry in sorted_entries(folder):
             path = Path(entry.path).relative_to(self.root).as_posix()
-            if not entry.is_dir():
+            if not is_folder(entry):
                 self._ignored.append(path)
             elif not self._is_skipped(path):
                 folders.append(Path(entry.path))
@@ -174,7 +174,7 @@ _MOST_NAMED = 20
 
 
 def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() for entry in sorted_entries(folder))
+    return any(is_folder(entry) for entry in sorted_entries(folder))
 
 
 def _holds_image(file: Path) -> bool:
