@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from petlbench.core.catalog import Folder, Folders, catalog_of
 from petlbench.core.errors import InputError, RunError, unknown_name
 from petlbench.core.progress_bars import shown_progress
+from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +56,7 @@ def load_results(folder: Folder = "results", study: str | None = None) -> Result
     """
     from petlbench.results.table import load_results
 
-    return load_results(folder, study)
+    return load_results(user_path(folder, what="--output"), study)
 
 
 @dataclass
@@ -85,7 +86,7 @@ def find_run(run: Folder, results: Folder = "results") -> Path:
     """
     from petlbench.results.folder import find_run
 
-    return find_run(str(run), Path(results)).final
+    return find_run(str(run), user_path(results, what="--output")).final
 
 
 def load_result(run: Folder, results: Folder = "results") -> Result:
@@ -150,7 +151,7 @@ def remove_results(
     from petlbench.results.folder import RunFolder, remove_run
     from petlbench.results.folder import find_run as locate
 
-    output = Path(results)
+    output = user_path(results, what="--output")
     check_statuses(statuses)
     if not (names := list(runs)) and not statuses:
         raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
@@ -184,7 +185,7 @@ def track_results(
 
     names = [find_run(run, results).name for run in runs]
     with shown_progress(progress) as shown:
-        return track_results(tracking_uri, Path(results), names, progress=shown)
+        return track_results(tracking_uri, user_path(results, what="--output"), names, progress=shown)
 
 
 def report(
@@ -287,7 +288,14 @@ def adapt(
     return adapt_model(model, method if isinstance(method, Method) else with_card(method)(**settings), num_classes)
 
 
-def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Restored:
+def load(
+    run: Folder,
+    results: Folder = "results",
+    *,
+    catalog: Folders = (),
+    device: str | None = None,
+    download: bool = False,
+) -> Restored:
     """A finished run's model, with what it learned, ready to predict.
 
     Args:
@@ -295,13 +303,15 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
         results: Folder of all results.
         catalog: Folders with methods of your own.
         device: Where to compute; None for the run's own device where it is there, else the CPU.
+        download: Whether the backbone's weights may be fetched where they are not on this machine.
 
     Raises:
         InputError: When there is no such run, it is not finished, or what it depends on has changed.
+        RunError: When the backbone's weights are not on this machine.
     """
     from petlbench.run.load import restore
 
-    return restore(find_run(run, results), catalog_of(catalog), device=device)
+    return restore(find_run(run, results), catalog_of(catalog), device=device, download=download)
 
 
 def predict(
@@ -312,6 +322,7 @@ def predict(
     batch_size: int | None = None,
     image_column: str = "image",
     merge: bool = False,
+    download: bool = False,
     catalog: Folders = (),
     progress: bool = False,
 ) -> Predictions:
@@ -324,6 +335,7 @@ def predict(
         batch_size: Images at once; None for the run's own.
         image_column: Column of a CSV file that names the images.
         merge: Whether what was learned is folded into the backbone first.
+        download: As for `load`.
         catalog: Folders with methods of your own.
         progress: Whether a bar shows what goes on.
 
@@ -334,7 +346,7 @@ def predict(
 
     several = [images] if isinstance(images, str | Path) else images
     files = find_images([Path(each) for each in several], image_column)
-    trained = load(run, results, catalog=catalog)
+    trained = load(run, results, catalog=catalog, download=download)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
 
@@ -345,6 +357,7 @@ def export(
     *,
     to: Folder | None = None,
     format: str = "all",  # noqa: A002 - the option's name
+    download: bool = False,
     catalog: Folders = (),
     progress: bool = False,
 ) -> Exported:
@@ -355,6 +368,7 @@ def export(
         results: Folder of all results.
         to: Folder to write; None for ``export`` in the run's.
         format: ``onnx``, ``timm``, or ``all``, which leaves timm out where the method cannot be merged.
+        download: As for `load`.
         catalog: Folders with methods of your own.
         progress: Whether a bar shows what goes on.
 
@@ -366,4 +380,4 @@ def export(
 
     folder = find_run(run, results)
     with shown_progress(progress) as shown:
-        return export_run(folder, Path(to or folder / "export"), format, catalog_of(catalog), shown)
+        return export_run(folder, Path(to or folder / "export"), format, catalog_of(catalog), shown, download=download)

@@ -33,6 +33,10 @@ from petlbench.run.load import Restored, read_finished, restore
 
 __all__ = ["DOCUMENT", "FORMATS", "ONNX_FILE", "TIMM_FILE", "Exported", "export_run"]
 
+# Its makers' builds keep a number of this machine on the disk and send what they do with models, unless they are told
+# not to before they are loaded; the function does so where the system has that built in.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 FORMATS = ("all", "onnx", "timm")
 TIMM_FILE, ONNX_FILE, DOCUMENT = "model.safetensors", "model.onnx", "preprocessing.json"
 # The second file of a graph whose tensors are too many for one.
@@ -69,7 +73,9 @@ class Exported:
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Progress) -> Exported:
+def export_run(
+    run: Path, to: Path, which: str, catalog: Catalog, progress: Progress, *, download: bool = False
+) -> Exported:
     """Write a finished run as files that need no petlbench, and check that they give the same probabilities.
 
     Args:
@@ -78,6 +84,7 @@ def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Prog
         which: One of `FORMATS`; ``all`` leaves timm's file out where the method cannot be merged.
         catalog: The catalogues, in which the run's method is found.
         progress: Told what goes on.
+        download: As of `restore`.
 
     Raises:
         InputError: When the run cannot be exported, a package is missing, or the folder holds something else.
@@ -89,7 +96,7 @@ def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Prog
         _require_packages()
     progress.phase("build the run's module", 1)
     # Other programs get plain 32-bit numbers, whatever the run computed with.
-    restored = restore(run, catalog, device="cpu", precision="fp32")
+    restored = restore(run, catalog, device="cpu", precision="fp32", download=download)
     reference = _Reference.of(restored)
     if restored.can_be_merged or which == "timm":
         restored = restored.merged("timm knows its own layers alone; use --format onnx")
@@ -271,6 +278,7 @@ def _dynamic(example: tuple[Tensor, ...]) -> tuple[tuple[dict[int, torch.export.
 def _onnx_probabilities(file: Path, restored: Restored, images: Mapping[str, Tensor]) -> Tensor:
     """Run a file by ONNX Runtime and return probabilities, (B, C)."""
     runtime: Any = importlib.import_module("onnxruntime")
+    runtime.disable_telemetry_events()
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {name: images[name].numpy() for name in restored.views})
     return torch.from_numpy(probabilities)
@@ -344,7 +352,9 @@ def _whole_or_absent(folder: Path) -> Iterator[Path]:
         if final.exists():
             final.rename(old)
         draft.rename(final)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(folder)
         shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):  # something else came to lie there
             for parent in absent:

@@ -220,7 +220,7 @@ class Checkpoint:
         companion = trainer.adapted.companion
         state = {
             "identity": self.identity,
-            "learned": {name: tensor.detach() for name, tensor in trainer.adapted.parameters().items()},
+            "learned": {name: tensor.detach() for name, tensor in trainer.adapted.kept().items()},
             "optimizer": trainer.step.optimizer.state_dict(),
             "scaler": trainer.step.scaler.state_dict(),
             "average": trainer.average.tensors,
@@ -234,14 +234,20 @@ class Checkpoint:
             torch.save(state, temporary)
 
     def load(self, trainer: Trainer, selected: Selected) -> None:
-        """Put the state back, or leave everything as it is where there is none."""
+        """Put the state back, or leave everything as it is where there is none, or a damaged one."""
         if not self.file.is_file():
             return
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            is_same = state["identity"] == self.identity
+        except Exception as error:  # a file that was cut off makes torch's reader raise almost anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            trainer.progress.say(f"{self.file} is damaged ({reason}), so the training starts anew")
+            return
+        if not is_same:
             return
         with torch.no_grad():
-            for name, tensor in trainer.adapted.parameters().items():
+            for name, tensor in trainer.adapted.kept().items():
                 tensor.copy_(state["learned"][name])
         trainer.step.optimizer.load_state_dict(state["optimizer"])
         trainer.step.scaler.load_state_dict(state["scaler"])
