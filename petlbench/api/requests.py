@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,6 +67,19 @@ class Execution:
     gpus_per_run: float = 0
     timeout: float | None = None
     retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that mean nothing.
+
+        Raises:
+            InputError: When a number is negative, infinite or none.
+        """
+        for name in ("timeout", "workers", "cpus_per_run", "gpus_per_run"):
+            amount = getattr(self, name)
+            if amount is not None and not (0 <= amount < math.inf and (amount or name != "timeout")):
+                message = f"--{name.replace('_', '-')} {amount}: not an amount"
+                hint = "give seconds above 0" if name == "timeout" else "give a number from 0 on"
+                raise InputError(message, hint=hint, kind="usage")
 
     @property
     def limits(self) -> ExecutorOptions:
