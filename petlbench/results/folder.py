@@ -6,23 +6,36 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
+from petlbench.core.text import printable
 from petlbench.results.result import FILE, Result, read_result
 
-__all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
+__all__ = ["RunFolder", "find_run", "readable_result", "remove_run", "run_ids"]
 
 _UNFINISHED = ".work"
 _logger = logging.getLogger("petlbench")
 
 
 class RunFolder:
-    """Where a run's result stands, and where its unfinished state is kept until then."""
+    """Where a run's result stands, and where its unfinished state is kept until then.
+
+    The one place where the name of a run becomes a path.
+
+    Raises:
+        InputError: When it is no name of a run, as a file of somebody else's may say.
+    """
 
     def __init__(self, output: Path, run_id: str) -> None:
+        if not run_id or run_id.startswith(".") or PurePath(run_id).name != run_id or "\0" in run_id:
+            raise InputError(
+                f"'{printable(run_id)}' is no name of a run",
+                hint=f"see petlbench results list --output {output}",
+                kind="bad_run_id",
+            )
         self.output = output
         self.run_id = run_id
         self.final = output / run_id
@@ -38,7 +51,7 @@ class RunFolder:
             RunError: When another process works on the run.
         """
         self.work.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work.with_suffix(".lock"), timeout=0)
+        lock = FileLock(self.work.with_name(f"{self.run_id}.lock"), timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
@@ -61,14 +74,6 @@ class RunFolder:
             InputError: When it is damaged, or newer than this petlbench.
         """
         return read_result(self.final) if (self.final / FILE).exists() else None
-
-    def readable_result(self) -> Result | None:
-        """The result that stands; None where there is none, or none that can be read, which a warning says."""
-        try:
-            return self.result()
-        except InputError as error:
-            _logger.warning("passed over: %s", error.message)
-            return None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
@@ -99,6 +104,15 @@ class RunFolder:
     def clear(self) -> None:
         """Remove the unfinished state."""
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def readable_result(output: Path, run_id: str) -> Result | None:
+    """The result of a run; None where there is none, or none that can be read, which a warning says."""
+    try:
+        return RunFolder(output, run_id).result()
+    except InputError as error:
+        _logger.warning("passed over: %s", error.message)
+        return None
 
 
 def run_ids(output: Path) -> list[str]:

@@ -15,10 +15,11 @@ from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.files import check_writable
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import RunFolder, readable_result
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
+from petlbench.run.data import check_apart
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.record import code_digests, differences
 from petlbench.study.executors.job import (
@@ -106,8 +107,11 @@ def check_data(runs: Sequence[PlannedRun], context: RunContext) -> None:
     """Open each dataset once: a study of days should not learn on its last day that one is not there.
 
     Raises:
-        InputError: When a dataset is not there or wrong.
+        InputError: When a dataset is not there or wrong, or results would go into its folder.
     """
+    for run in runs:
+        if run.config is not None:
+            check_apart(run.config, context.options)
     settings = {run.dataset: run.config.dataset_settings for run in runs if run.config is not None}
     for dataset, values in settings.items():
         open_dataset(dataset, catalog=context.catalog, data_root=context.options.data_root, settings=values)
@@ -120,8 +124,8 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         notes = run_study(study, status, executor, observer)
         output = study.options.output
         runs = read_study(study_file(output, study.name))["runs"]
-        run_ids = dict.fromkeys(run["run_id"] for run in runs if run["run_id"] is not None)
-        results = [RunFolder(output, run_id).readable_result() for run_id in run_ids]
+        run_ids = dict.fromkeys(run["run_id"] for run in runs if run.get("run_id") is not None)
+        results = [readable_result(output, run_id) for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
         track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
@@ -293,7 +297,7 @@ class _Driver:
         self.observer.changed(state)
 
     def _stored(self, state: RunState) -> Result | None:
-        return RunFolder(self.study.options.output, state.run_id).readable_result() if state.run_id else None
+        return readable_result(self.study.options.output, state.run_id) if state.run_id else None
 
     def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])

@@ -19,7 +19,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import load_method
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
@@ -324,7 +324,7 @@ class _TrialLoop:
             return
         status, value, seconds, error = str(ended.status), None, ended.seconds, (ended.error or {}).get("message")
         if status == "finished":
-            result = RunFolder(job.options.output, job.config.run_id).readable_result()
+            result = readable_result(job.options.output, job.config.run_id)
             if result is not None:
                 value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
             if value is None:

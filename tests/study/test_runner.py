@@ -239,7 +239,7 @@ def test_results_of_other_code_are_refused_unless_they_are_accepted(
     assert sorted(again.began) == sorted(ids(plans))
 
 
-@pytest.mark.parametrize("text", ["{", ""])
+@pytest.mark.parametrize("text", ["{", "", "null", "[]"])
 def test_a_damaged_result_is_one_failed_run_and_the_others_are_carried_out(
     make_study: MakeStudy, plans: list[PlannedRun], text: str
 ) -> None:
