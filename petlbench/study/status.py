@@ -12,9 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from petlbench.core.errors import InputError
+from petlbench.core.file_lock import locked
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
@@ -197,7 +196,7 @@ def record_runs(
     """
     file = study_file(output, name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f".{file.name}.lock")):
+    with locked(file.with_name(f".{file.name}.lock")):
         created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         document: dict[str, Any] = {"schema": STUDY_SCHEMA, "name": name, "kind": kind, "created": created}
         document |= {f"{axis}s": [] for axis in (*_CELL, "run")}

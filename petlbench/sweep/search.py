@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import optuna
-from filelock import FileLock
 
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.core.errors import InputError
@@ -261,7 +260,7 @@ def run_search(
     """
     folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "sweeps.lock")
+    lock = folder / "sweeps.lock"
     with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as queue:
         run = _TrialLoop(search, study, queue, on_trial)
         run_with_retries(executor, run.jobs(), run.on_event)
