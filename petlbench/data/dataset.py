@@ -297,7 +297,7 @@ def _find(reference: str, catalog: Catalog) -> _Match:
         return _Match(reference, file, load_card(file, catalog))
     path = existing_path(reference)
     if path is None:
-        place = f" (none at {Path(reference).absolute()})" if reference.strip() else ""
+        place = f" (none at {Path(reference).absolute()})" if reference.strip() and "://" not in reference else ""
         names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card{place}"
         raise unknown_name("dataset", reference, entries, hint=names)
     if path.is_dir():

@@ -13,6 +13,7 @@ from filelock import Timeout
 from petlbench.core.errors import InputError, RunError, unknown_name
 from petlbench.core.file_lock import is_held, locked, remove_unheld
 from petlbench.core.text import printable
+from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
 
 __all__ = ["RunFolder", "find_run", "readable_result", "remove_leftovers", "remove_run", "run_ids"]
@@ -129,7 +130,7 @@ def find_run(name: str, output: Path) -> RunFolder:
     Raises:
         InputError: When no run, or more than one, is meant.
     """
-    folder = Path(name).expanduser()
+    folder = user_path(name, what="RUN")
     if (folder / FILE).is_file():
         resolved = folder.resolve()
         return RunFolder(resolved.parent, resolved.name)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
+from petlbench.core.text import csv_cell
 from petlbench.data.images.decode import (
     IMAGE_SUFFIXES,
     MOST_PIXELS,
@@ -154,7 +155,7 @@ def write_table(file: Path, predictions: Predictions) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
         if file.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False)
+            table.rename(columns=csv_cell).map(csv_cell).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
 

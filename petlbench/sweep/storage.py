@@ -132,7 +132,7 @@ def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -
             hint = "for postgresql:// addresses: pip install 'petlbench[postgres]'"
         elif isinstance(error, sqlalchemy.exc.ArgumentError):
             reason = "no address of a database"
-            hint = "for example postgresql://user@host/database, or sqlite:////folder/sweeps.db"
+            hint = "for example postgresql://host/database, or sqlite:////folder/sweeps.db"
         message = f"--storage {without_password(address)}: {reason}"
         raise InputError(message, hint=hint, kind="bad_storage") from error
 

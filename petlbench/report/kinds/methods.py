@@ -73,16 +73,10 @@ def main_table(inputs: ReportInputs) -> Table:
     check_cells(runs, lambda run: titles[run.run_id])
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
     columns = [column for column, _ in makers]
-    rows = [
-        Row(
-            line.key,
-            line.title,
-            {column.key: make(line, context) for column, make in makers},
-            runs=tuple(run.run_id for run in line.all_runs),
-        )
-        for line in context.grid.lines
-    ]
-    rows = mark_rows(rows, columns)
+    lines = context.grid.lines
+    rows = mark_rows(
+        [line.row({column.key: make(line, context) for column, make in makers}) for line in lines], columns
+    )
     commands = _missing_commands(inputs, _has_pme(columns))
     caption, notes = _caption(columns, context), _notes(columns, rows, context)
     row_title = "variant" if card.variants else "method"

@@ -75,10 +75,7 @@ class PaperTable:
 
 
 def paper_table(name: str, report: str) -> PaperTable | None:
-    """Read the printed table that stands for a report.
-
-    Returns:
-        The table; None where the paper prints none of that kind.
+    """The printed table that stands for a report; None where the paper prints none of that kind.
 
     Raises:
         InputError: When no such paper is known.
@@ -141,13 +138,9 @@ def printed_report(inputs: ReportInputs, name: str, kind: ReportKind) -> Documen
 
 
 def recomputed(row: PaperRow, table: PaperTable) -> dict[str, float]:
-    """What follows from a row's printed figures, unrounded.
+    """What follows from a row's printed figures, unrounded: ``average`` in percent, ``ppe`` and ``pme``, where it can.
 
     PPE and PME are those of the printed average, which is the mean over datasets of figures that nobody printed.
-
-    Returns:
-        ``average``: of the printed cells, where there are any, in percent. ``ppe`` and ``pme``, where the row prints
-        what they depend on.
     """
     figures = {"average": fmean(row.scores.values())} if row.scores else {}
     score = row.printed["avg_auc"]

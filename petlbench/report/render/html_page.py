@@ -86,7 +86,7 @@ def _text(value: Any) -> str:
 
 def _table(table: Table) -> Iterator[str]:
     """Write a table, which can be read without any script, with what stands above and below it."""
-    reasons = _Reasons()
+    reasons: dict[str, int] = {}  # why cells are empty: each reason once, by number
     title = html.escape(table.title)
     yield f'<section class="table" id="{html.escape(f"table-{table.key}")}"><h2>{title}</h2>'
     yield f'<p class="caption">{html.escape(table.caption)}</p>'
@@ -102,27 +102,14 @@ def _table(table: Table) -> Iterator[str]:
             yield from (_row(table, row, reasons) for row in rows)
             yield "</tbody>"
     yield "</table></div>"
-    yield from reasons.parts()
+    if reasons:
+        items = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+        yield f'<p class="note">Empty cells:</p><ol class="note reasons">{items}</ol>'
     yield from (f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
     if table.commands:
         lines = "\n".join(map(html.escape, table.commands))
         yield f'<p class="note">What fills the empty cells:</p><pre class="note"><code>{lines}</code></pre>'
     yield "</section>"
-
-
-class _Reasons:
-    """Why cells are empty: each reason once, by number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, reason: str) -> int:
-        return self._numbers.setdefault(reason, len(self._numbers) + 1)
-
-    def parts(self) -> Iterator[str]:
-        if self._numbers:
-            items = "".join(f"<li>{html.escape(reason)}</li>" for reason in self._numbers)
-            yield f'<p class="note">Empty cells:</p><ol class="note reasons">{items}</ol>'
 
 
 def _groups(columns: Sequence[Column]) -> str:
@@ -142,21 +129,22 @@ def _heading(column: Column) -> str:
     return f'<th scope="col"{kind}{better}>{html.escape(column.heading)}</th>'
 
 
-def _row(table: Table, row: Row, reasons: _Reasons) -> str:
+def _row(table: Table, row: Row, reasons: dict[str, int]) -> str:
     cells = "".join(_cell(table.cell(row, column), column, reasons) for column in table.columns)
     return f'<tr><th scope="row">{html.escape(row.title)}</th>{cells}</tr>'
 
 
-def _cell(cell: Cell, column: Column, reasons: _Reasons) -> str:
+def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
     kind = " ".join(filter(None, ["number" if column.numeric else "", cell.mark]))
     name = f' class="{kind}"' if kind else ""
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
     return f"<td{name}{value}>{_content(cell, reasons)}</td>"
 
 
-def _content(cell: Cell, reasons: _Reasons) -> str:
+def _content(cell: Cell, reasons: dict[str, int]) -> str:
     if cell.reason and not cell.text:
-        return f'<abbr title="{html.escape(cell.reason)}">–</abbr><sup>{reasons.number(cell.reason)}</sup>'
+        number = reasons.setdefault(cell.reason, len(reasons) + 1)
+        return f'<abbr title="{html.escape(cell.reason)}">–</abbr><sup>{number}</sup>'
     text = html.escape(cell.text) or "–"
     if cell.picture:
         picture = f'<img alt="" src="data:image/jpeg;base64,{html.escape(cell.picture)}">'

@@ -319,9 +319,9 @@ def test_what_will_not_fit_is_said(cli: Cli, bench: Bench, monkeypatch: pytest.M
         ({"more": ("--study", "a/b")}, "bad_study", "a/b"),
         ({"more": ("--executor", "lcoal")}, "unknown_executor", "lcoal"),
         ({"more": ("--from-sweep", "fiar")}, "unknown_winner", "fiar"),
-        ({"more": ("--timeout", "nan")}, "usage", "--timeout nan"),
-        ({"more": ("--timeout", "inf")}, "usage", "--timeout inf"),
-        ({"more": ("--cpus-per-run", "nan")}, "usage", "--cpus-per-run nan"),
+        ({"more": ("--timeout", "nan")}, "bad_setting", "--timeout nan"),
+        ({"more": ("--timeout", "inf")}, "bad_setting", "--timeout inf"),
+        ({"more": ("--cpus-per-run", "nan")}, "bad_setting", "--cpus-per-run nan"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(
