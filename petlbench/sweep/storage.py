@@ -16,6 +16,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 
 from petlbench.core.errors import InputError, RunError
+from petlbench.results.tracking.store import sqlite_address
 
 __all__ = ["GRACE", "HEARTBEAT", "RetryingStorage", "default_address", "describe_address", "open_storage"]
 
@@ -105,7 +106,7 @@ class _Connection(sqlite3.Connection):
 
 def default_address(output: Path) -> str:
     """The SQLite file of an output folder."""
-    return f"sqlite:///{output.absolute() / 'sweeps.db'}"
+    return sqlite_address(output / "sweeps.db")
 
 
 def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> RetryingStorage:

@@ -35,6 +35,7 @@ __all__ = [
     "explain",
     "is_refusal",
     "quiet",
+    "sqlite_address",
     "sqlite_file",
 ]
 
@@ -51,6 +52,8 @@ _NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3", "git")
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _SCHEMES = ("databricks", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite")
 _SERVERS = ("databricks", "http", "https")
+# A path, and no HOST:PORT.
+_FOLDER = re.compile(r"[^:]*")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _Item = TypeVar("_Item")
@@ -84,7 +87,16 @@ class Store:
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.uri)
+            self._remove_stray_folders()
         return self._client
+
+    def _remove_stray_folders(self) -> None:
+        """Remove the empty folders that MLflow makes of an address whose ``%`` it takes for itself."""
+        stray = Path(self.uri.partition(":///")[2].partition("?")[0])
+        if self._database is not None and stray != self._database:
+            with contextlib.suppress(OSError):  # one that is not empty is none of them, nor are those above it
+                for folder in stray.parents:
+                    folder.rmdir()
 
     def lock(self) -> contextlib.AbstractContextManager[Any]:
         """Let one process at a time into an SQLite file: MLflow makes its tables unguarded, SQLite waits 5 s."""
@@ -232,7 +244,17 @@ def quiet() -> Iterator[None]:
 
 def choose_address(uri: str | None, output: Path) -> str:
     """The store's address, or ``none``: as asked for, else the environment's, else a file in the output folder."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(output / "mlflow.db")
+
+
+def sqlite_address(file: Path) -> str:
+    """The address of an SQLite database, in which ``%``, ``?`` and ``#`` of the file's name mean nothing else."""
+    address = f"sqlite:///{file.absolute()}"
+    if not re.search("[%?#]", address):
+        return address
+    from sqlalchemy.engine import URL  # which knows how its own version reads them
+
+    return URL.create("sqlite", database=str(file.absolute())).render_as_string()
 
 
 def check_address(uri: str) -> None:
@@ -244,6 +266,14 @@ def check_address(uri: str) -> None:
     """
     scheme = _scheme(uri)
     plugins = {point.name for point in entry_points(group="mlflow.tracking_store")}
+    if (scheme == "file" and "MLFLOW_ALLOW_FILE_STORE" not in os.environ) or _FOLDER.fullmatch(uri):
+        folder = Path(unquote(urlsplit(uri).path)).absolute()
+        raise InputError(
+            f"tracking URI '{uri}' is a folder, which MLflow takes no more runs into",
+            hint=f"give {sqlite_address(folder / 'mlflow.db')}, http://HOST:PORT of a server, or none; "
+            "mlflow migrate-filestore takes along what a folder such as mlruns holds",
+            kind="bad_tracking_uri",
+        )
     if scheme not in _SCHEMES and scheme not in plugins:
         hint = "give http://HOST:PORT of a server, sqlite:////FOLDER/mlflow.db, or none"
         if re.match(r"^[\w.-]+:\d+(/|$)", uri):
@@ -259,7 +289,11 @@ def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for every other store."""
     if not uri.startswith("sqlite"):
         return None
-    name = unquote(uri.partition(":///")[2].partition("?")[0])
+    name = uri.partition(":///")[2].partition("?")[0]
+    if "%" in name:
+        from sqlalchemy.engine import make_url
+
+        name = make_url(uri).database or ""
     return Path(name) if name and name != ":memory:" else None
 
 

@@ -206,6 +206,32 @@ def test_an_unknown_scheme_is_bad_input(uri: str, tmp_path: Path) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "/tmp/mlruns", "file:///tmp/mlruns"])
+def test_a_folder_is_no_store_and_the_error_says_what_is(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder") as caught:
+        open_tracker(uri, output=tmp_path)
+    assert "/mlruns/mlflow.db" in caught.value.hint
+    assert "migrate-filestore" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["My%20Drive", "a?b#c", "100 %"])
+def test_the_store_lies_in_the_output_folder_whatever_that_is_called(
+    tmp_path: Path, new_database: Path, name: str
+) -> None:
+    output = tmp_path / name
+    output.mkdir()
+    shutil.copy(new_database, output)
+    before = sorted(tmp_path.iterdir())
+    tracker = open_mlflow(None, output)
+    tracker.start("odd", "study", {}, {})
+    tracker.finish("finished", {}, result_folder(tmp_path / name))
+    assert tracker.delivered
+    assert sorted(tmp_path.iterdir()) == before
+    assert len(list((output / "mlartifacts").rglob("result.json"))) == 1
+    [run] = read(tracker)[0].search_runs([read(tracker)[1].info.experiment_id])
+    assert run.info.status == "FINISHED"
+
+
 def test_importing_the_module_is_light() -> None:
     program = """
 import sys, petlbench.results.tracking.tracker
