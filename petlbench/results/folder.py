@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
@@ -13,7 +14,9 @@ from petlbench.core.errors import InputError, RunError, unknown_name
 from petlbench.core.text import printable
 from petlbench.results.result import FILE, Result, read_result
 
-__all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
+__all__ = ["RunFolder", "find_run", "only_run", "remove_run", "run_ids"]
+
+_logger = logging.getLogger("petlbench")
 
 _UNFINISHED = ".work"
 
@@ -73,6 +76,16 @@ class RunFolder:
         """
         return read_result(self.final) if (self.final / FILE).exists() else None
 
+    @property
+    def ended(self) -> float | None:
+        """When its finished result was written, in seconds of the epoch; None where there is none that can be read."""
+        try:
+            result = self.result()
+        except InputError:
+            return None
+        is_finished = result is not None and result.status == "finished"
+        return (self.final / FILE).stat().st_mtime if is_finished else None
+
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
         shutil.rmtree(self.draft, ignore_errors=True)
@@ -108,36 +121,65 @@ def run_ids(output: Path) -> list[str]:
     """Names of all runs in an output folder, finished or not, in alphabetical order."""
     finished = {file.parent.name for file in output.glob(f"*/{FILE}")}
     begun = {folder.name for folder in (output / _UNFINISHED).glob("*") if folder.is_dir()}
-    return sorted(finished | begun)
+    return sorted(name for name in finished | begun if not name.startswith("."))
 
 
 def find_run(name: str, output: Path) -> RunFolder:
-    """Find the run that a name means.
+    """Find the run that a name means: of several whose ids begin so, the newest that is finished, which is said.
 
     Args:
-        name: A run id, the beginning of one that no other has, or the folder of a result.
+        name: A run id, the beginning of one, or the folder of a result.
         output: Folder of all results.
+
+    Raises:
+        InputError: When no run is meant, or several of which none is finished.
+    """
+    runs = _matching_runs(name, output)
+    if len(runs) > 1:
+        ended = {run: run.ended for run in runs}
+        finished = [run for run, when in ended.items() if when is not None]
+        if not finished:
+            raise _ambiguous(name, runs)
+        newest = max(finished, key=lambda run: ended[run] or 0.0)
+        _logger.warning("'%s' begins %d runs: %s is the newest finished one", name, len(runs), newest.run_id)
+        return newest
+    return runs[0]
+
+
+def only_run(name: str, output: Path) -> RunFolder:
+    """Find the one run that a name means, as for `find_run`.
 
     Raises:
         InputError: When no run, or more than one, is meant.
     """
-    folder = Path(name).expanduser()
-    if (folder / FILE).is_file():
-        resolved = folder.resolve()
-        return RunFolder(resolved.parent, resolved.name)
+    runs = _matching_runs(name, output)
+    if len(runs) > 1:
+        raise _ambiguous(name, runs)
+    return runs[0]
+
+
+def _matching_runs(name: str, output: Path) -> list[RunFolder]:
+    with suppress(OSError, RuntimeError, ValueError):  # what cannot be a path may still be a name
+        folder = Path(name or "/").expanduser()
+        if (folder / FILE).is_file():
+            resolved = folder.resolve()
+            return [RunFolder(resolved.parent, resolved.name)]
     runs = run_ids(output)
-    matching = [name] if name in runs else [run for run in runs if run.startswith(name)]
-    if len(matching) > 1:
-        raise InputError(
-            f"'{name}' is the beginning of {len(matching)} runs in {output}: {', '.join(matching[:4])}"
-            + (", …" if len(matching) > 4 else ""),
-            hint="give more of the run's id",
-            kind="ambiguous_run",
-        )
+    matching = [name] if name in runs else [run for run in runs if name and run.startswith(name)]
     if not matching:
         hint = f"see petlbench results list --output {output}; there are {len(runs)} runs"
         raise unknown_name("run", name, runs, hint=hint)
-    return RunFolder(output, matching[0])
+    return [RunFolder(output, run) for run in matching]
+
+
+def _ambiguous(name: str, runs: Sequence[RunFolder]) -> InputError:
+    more = ", …" if len(runs) > 4 else ""
+    return InputError(
+        f"'{name}' is the beginning of {len(runs)} runs in {runs[0].output}: "
+        f"{', '.join(run.run_id for run in runs[:4])}{more}",
+        hint="give more of the run's id",
+        kind="ambiguous_run",
+    )
 
 
 def remove_run(folder: RunFolder) -> int:
