@@ -53,8 +53,12 @@ class RunFolder:
         """
         self.work.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.work.with_name(f"{self.run_id}.lock"), timeout=0)
+        # Whoever opens or removes the file of a lock does so alone: were it removed between another one's opening and
+        # locking, that one and whoever makes it anew would both hold the lock.
+        alone = FileLock(self.work.parent / ".lock")
         try:
-            lock.acquire()
+            with alone:
+                lock.acquire()
         except Timeout as error:
             raise RunError(
                 f"run {self.run_id} is being worked on by another process",
@@ -64,9 +68,9 @@ class RunFolder:
         try:
             yield
         finally:
-            # The empty file stays: were it removed, a process that waits for it and one that makes it anew would both
-            # hold the lock.
-            lock.release()
+            with alone:
+                Path(lock.lock_file).unlink(missing_ok=True)
+                lock.release()
 
     def result(self) -> Result | None:
         """The result that stands; None where there is none.

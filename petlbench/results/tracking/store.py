@@ -43,6 +43,7 @@ RUN_ID_TAG = "petlbench.run_id"
 KIND_TAG = "petlbench.kind"
 GROUP_TAG = "petlbench.group"
 PARENT_TAG = "mlflow.parentRunId"
+_PLACE_TAG = "petlbench.place"
 _LOGGED_TAG = "mlflow.loggedArtifacts"
 
 _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH = 6000, 8000, 250
@@ -66,12 +67,14 @@ class Store:
 
     Args:
         uri: An SQLite file, another database, or a server.
-        artifacts: Folder for artifacts of a store that is a database; a server keeps its own.
+        output: The folder of all results. Artifacts of a store that is a database go to ``mlartifacts`` in it; a server
+            keeps its own.
     """
 
-    def __init__(self, uri: str, artifacts: Path) -> None:
+    def __init__(self, uri: str, output: Path) -> None:
         self.uri = uri
-        self._artifacts = artifacts
+        self.output = output
+        self._place = f"{socket.gethostname()}:{output.absolute()}"
         self._database = sqlite_file(uri)
         self._client: MlflowClient | None = None
 
@@ -124,7 +127,7 @@ class Store:
 
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            place = (self._artifacts / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
+            place = (self.output / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
             try:
                 location = None if _scheme(self.uri) in _SERVERS else place
                 return str(self.client.create_experiment(name, artifact_location=location))
@@ -143,7 +146,15 @@ class Store:
             experiment_id: MLflow's identifier.
             tags: Values by the last part of the tag's name: ``kind="trial"`` for ``petlbench.kind``.
         """
-        query = " and ".join(f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items())
+        return self._search(experiment_id, [f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items()])
+
+    def running(self, experiment_id: str) -> list[Run]:
+        """The runs of an experiment that nobody has closed, made from this output folder on this machine."""
+        runs = self._search(experiment_id, ["attributes.status = 'RUNNING'"])
+        return [run for run in runs if run.data.tags.get(_PLACE_TAG) == self._place]
+
+    def _search(self, experiment_id: str, conditions: Sequence[str]) -> list[Run]:
+        query = " and ".join(conditions)
         runs: list[Run] = []
         token = None
         while True:
@@ -178,6 +189,7 @@ class Store:
 
     def create(self, experiment_id: str, *, name: str, tags: Mapping[str, str], began: int | None = None) -> Run:
         """Make a run that began at a millisecond of the epoch, None for now; a tag's text that is too long is cut."""
+        tags = {**tags, _PLACE_TAG: self._place}
         return self.client.create_run(experiment_id, start_time=began, tags=_tags(tags), run_name=name)
 
     def set_tags(self, mlflow_run_id: str, tags: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from petlbench.core.errors import InputError
+from petlbench.results.folder import RunFolder
 from petlbench.results.tracking.tracker import Tracker, open_tracker
 from tests.results.tracking.servers import free_port
 
@@ -230,6 +231,33 @@ def test_the_store_lies_in_the_output_folder_whatever_that_is_called(
     assert len(list((output / "mlartifacts").rglob("result.json"))) == 1
     [run] = read(tracker)[0].search_runs([read(tracker)[1].info.experiment_id])
     assert run.info.status == "FINISHED"
+
+
+def test_what_killed_runs_left_open_is_closed_by_the_next_command(output: Path) -> None:
+    killed, alive, away, last = (open_mlflow(None, output) for _ in range(4))
+    killed.start("killed", "study", {}, {}, group="fpt on digits")
+    alive.start("alive", "study", {}, {}, group="lora on digits")
+    away.start("away", "study", {}, {})
+    read(away)[0].set_tag(away.mlflow_run_id, "petlbench.place", "elsewhere:/results")
+    with RunFolder(output, "alive").locked():
+        last.start("last", "study", {}, {})
+        last.finish("finished", {}, None)
+    assert last.delivered
+    client, run = read(last)
+    runs = {each.info.run_name: each for each in client.search_runs([run.info.experiment_id])}
+    statuses = {name: each.info.status for name, each in runs.items()}
+    assert statuses == {
+        "killed": "KILLED",
+        "fpt on digits": "KILLED",
+        "alive": "RUNNING",
+        "lora on digits": "RUNNING",
+        "away": "RUNNING",
+        "last": "FINISHED",
+    }
+    assert runs["killed"].data.tags["petlbench.status"] == "killed"
+    again = open_mlflow(None, output)
+    again.start("killed", "study", {}, {})
+    assert again.mlflow_run_id == killed.mlflow_run_id
 
 
 def test_importing_the_module_is_light() -> None:
