@@ -53,7 +53,8 @@ class LayerMethod(Method[S]):
     def wrap(self, backbone: Backbone, names: list[str]) -> Companion | None:
         """Put a layer in the place of each target, with ``merge`` and ``get_base_layer`` as peft's layers have them.
 
-        Afterwards exactly the parameters of the backbone that are learned require gradients.
+        As theirs it declares by ``adapter_layer_names`` which of its parameters are learned, or what holds them.
+        Whether a tensor requires gradients says nothing: peft lets constants do so where a layer moves.
 
         Args:
             backbone: The backbone, its queries, keys and values in layers of their own.
@@ -85,7 +86,9 @@ class LayerMethod(Method[S]):
         names = [name for block in backbone.linears(*self.parts()) for name in block]
         companion = self.wrap(backbone, names)
         module = Classifier(backbone, num_classes)
-        learned = {f"backbone.{name}" for name, tensor in backbone.module.named_parameters() if tensor.requires_grad}
+        learned = {
+            f"backbone.{name}.{part}" for name in names for part in _learned(backbone.module.get_submodule(name))
+        }
         return Adapted(
             module,
             frozenset(learned | {"head.weight", "head.bias"}),
@@ -120,6 +123,14 @@ class PeftMethod(LayerMethod[S]):
         peft's own function for this refuses tuners whose layers share a projection; calling the tuner does the same.
         """
         return PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](module, config, _ADAPTER)
+
+
+def _learned(layer: Any) -> list[str]:
+    """The names inside a layer of the parameters that it declares as learned."""
+    parts: tuple[str, ...] = layer.adapter_layer_names
+    return [
+        name for name, _ in layer.named_parameters() if name in parts or name.startswith(tuple(f"{p}." for p in parts))
+    ]
 
 
 def cannot_cut(width: int, what: str, size: int) -> str | None:

@@ -8,7 +8,17 @@ from typing import Any, Literal, cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
+from petlbench import (
+    Adapted,
+    Backbone,
+    BackboneInfo,
+    Classifier,
+    Inputs,
+    Method,
+    MethodCard,
+    MethodSettings,
+    TrainingDefaults,
+)
 from petlbench.methods._branches import learned_names, norms_elsewhere, take_layer_scale
 
 __all__ = ["AdaptFormer", "AdaptFormerSettings"]
@@ -32,6 +42,11 @@ class AdaptFormerSettings(MethodSettings):
         "none",
         description="a learned layer norm in front of every adapter (in), as the paper's equation has it, or none, as "
         "in the authors' runs",
+    )
+    batch_norm: bool = Field(
+        False,
+        description="a batch norm without learned parameters in front of the head, as in the authors' runs; its mean "
+        "and variance are kept with what is learned",
     )
 
 
@@ -66,8 +81,12 @@ class AdaptFormer(Method[AdaptFormerSettings]):
             block.mlp = _Tail(block, _Parallel(width, self.settings))
             # The tail holds all that stands between the two residual sums.
             block.norm2, block.drop_path2 = nn.Identity(), nn.Identity()
-        module = Classifier(backbone, num_classes)
-        return Adapted(module, learned_names(module, ".adapter."))
+        if not self.settings.batch_norm:
+            module = Classifier(backbone, num_classes)
+            return Adapted(module, learned_names(module, ".adapter."))
+        module = _NormedClassifier(backbone, num_classes)
+        statistics = frozenset(f"batch_norm.{name}" for name, _ in module.batch_norm.named_buffers())
+        return Adapted(module, learned_names(module, ".adapter."), chosen=statistics)
 
 
 class _Parallel(nn.Module):
@@ -91,6 +110,23 @@ class _Parallel(nn.Module):
         """Map tokens (B, N, D) to what is added to them, (B, N, D)."""
         middle = self.dropout(nn.functional.relu(self.down(self.norm(x))))
         return self.scale * cast("Tensor", self.up(middle))
+
+
+class _NormedClassifier(Classifier):
+    """A classifier that norms the final feature over the batch in front of its head, by eps 1e-6 as the authors do."""
+
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes)
+        self.batch_norm = nn.BatchNorm1d(backbone.info.width, affine=False, eps=1e-6)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        feature = self._pooled(inputs.views["fine"])
+        if self.training and feature.shape[0] == 1:  # an image alone has no variance: it is normed as in evaluation
+            norm = self.batch_norm
+            normed = nn.functional.batch_norm(feature, norm.running_mean, norm.running_var, eps=norm.eps)
+        else:
+            normed = self.batch_norm(feature)
+        return cast("Tensor", self.head(normed))
 
 
 class _Tail(nn.Module):

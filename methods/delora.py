@@ -5,7 +5,7 @@ from __future__ import annotations
 import peft
 from pydantic import Field
 
-from petlbench import MethodCard
+from petlbench import MethodCard, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, TargetSettings
 
 __all__ = ["DeLoRA", "DeLoRASettings"]
@@ -33,6 +33,7 @@ class DeLoRA(PeftMethod[DeLoRASettings]):
         summary="Learns directions of a low-rank update and one bound on its norm.",
     )
     Settings = DeLoRASettings
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
     def config(self, names: list[str]) -> peft.PeftConfig:
         """Rank and bound as set."""

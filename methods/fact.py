@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -41,6 +41,12 @@ class FacTTTSettings(MethodSettings):
 class FacTTKSettings(FacTTTSettings):
     """Settings of Tucker's form."""
 
+    layout: Literal["blocks", "authors"] = Field(
+        "blocks",
+        description="where the parts of an MLP's core stand: blocks, each in its own rows and columns, as in the "
+        "paper's formula; authors, in the order in which their code cuts the core",
+    )
+
     rank: int = Field(
         32,
         ge=1,
@@ -58,7 +64,7 @@ class _FacT(Method[Any]):
     added, where U (r x D) and V (D x r) are the same everywhere. V is zero at the start.
     """
 
-    defaults = TrainingDefaults(lr=1e-3, weight_decay=1e-4)
+    defaults = TrainingDefaults(lr=1e-3, weight_decay=1e-4, published_rates=(1e-3,))
     starts_at_backbone = True
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
@@ -101,8 +107,9 @@ class FacTTT(_FacT):
 class FacTTK(_FacT):
     """Updates matrix j by s · V Σ_j U, where Σ_j = Σ_t P_tj C_t has one core C for all matrices (FacT, Tucker format).
 
-    C holds r matrices of r x r, and P one column of r numbers for each D x D matrix. The authors lay out the r x r
-    parts of an MLP's Σ in an order of their own, which mixes the indices of the core with those of the parts.
+    C holds r matrices of r x r, and P one column of r numbers for each D x D matrix. The authors' code lays out the
+    r x r parts of an MLP's Σ in an order of its own, which mixes the indices of the core with those of the parts; that
+    is the layout ``authors``.
     """
 
     card = MethodCard(
@@ -187,14 +194,20 @@ class _TensorTrain(_Factors):
 class _Tucker(_Factors):
     """A core C (r, r, r) whose first axis is mixed by the columns of P (r, number of D x D matrices)."""
 
-    def __init__(self, places: Sequence[_Place], width: int, settings: FacTTTSettings) -> None:
+    def __init__(self, places: Sequence[_Place], width: int, settings: FacTTKSettings) -> None:
         super().__init__(width, settings)
         rank, matrices = settings.rank, sum(place.matrices for place in places)
         self.core = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rank, rank, rank)))
         self.p = nn.Parameter(nn.init.xavier_uniform_(torch.empty(rank, matrices)))
+        self._as_authors = settings.layout == "authors"
 
     def sigma(self, place: _Place) -> Tensor:
-        mixture = self.p[:, place.first : place.first + place.matrices].reshape(-1, place.rows, place.columns)
+        mixture = self.p[:, place.first : place.first + place.matrices]
+        if self._as_authors:
+            # The r x r x (a b) product of the core and the mixture, its rows cut as they lie in memory.
+            full = torch.einsum("tij,tk->jik", self.core, mixture).flatten(1)
+            return full.T if place.columns == 1 else full
+        mixture = mixture.reshape(-1, place.rows, place.columns)
         return torch.einsum("tab,tij->aibj", mixture, self.core).flatten(2).flatten(0, 1)
 
 

@@ -32,7 +32,7 @@ class GPSSettings(MethodSettings):
     """How much is learned; the temperature is that of the supervised contrastive loss's authors."""
 
     connections: int = Field(
-        1, ge=1, le=96, description="learned weights of a neuron, K", json_schema_extra={"search": [1, 2, 4, 8]}
+        1, ge=1, le=96, description="learned weights of a neuron, K", json_schema_extra={"search": [1, 2, 15, 20]}
     )
     temperature: float = Field(0.07, gt=0, le=100, description="temperature of the loss that chooses them")
 
@@ -56,8 +56,8 @@ class GPS(Method[GPSSettings]):
         summary="Learns, of every neuron, the incoming weights with the largest gradients, and the biases.",
     )
     Settings = GPSSettings
-    # The smaller one of the authors' two rates; they use no weight decay.
-    defaults = TrainingDefaults(lr=3e-3, weight_decay=0.0)
+    # Of the twelve rates of the authors' 24 scripts the one that most of them have; they use no weight decay.
+    defaults = TrainingDefaults(lr=2e-3, weight_decay=0.0, published_rates=(1e-4, 1e-2))
     starts_at_backbone = True
 
     def refuse(self, backbone: BackboneInfo) -> str | None:

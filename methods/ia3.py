@@ -34,7 +34,7 @@ class IA3(PeftMethod[IA3Settings]):
     )
     Settings = IA3Settings
     # The paper's rate.
-    defaults = TrainingDefaults(lr=3e-3)
+    defaults = TrainingDefaults(lr=3e-3, decay="matrices", published_rates=(3e-3,))
 
     def config(self, names: list[str]) -> peft.PeftConfig:
         """The inputs are scaled of the MLPs' last layers, the outputs of the others."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import peft
+import torch
+from peft.tuners.lora.dora import DoraLinearLayer
 from pydantic import Field
+from torch import Tensor
 
-from petlbench import LinearShape, MethodCard, MethodSettings
+from petlbench import Backbone, Companion, LinearShape, MethodCard, MethodSettings, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, Targets, too_large
 
 __all__ = ["DoRA", "LoRA", "LoRASettings", "PiSSA", "PiSSASettings", "RsLoRA", "RsLoRASettings"]
@@ -101,7 +104,8 @@ class DoRA(_LowRank[LoRASettings]):
     """Learns the length m of each output's weights apart from their direction.
 
     The weights are m · (W + s B A) / ‖W + s B A‖ (DoRA, eq. 5). The norm is over an output's weights and carries no
-    gradient (section 4.3); m starts at that of W.
+    gradient (section 4.3); m starts at that of W. An output whose weights are all zero, as behind a pruned head, has
+    no direction: it stays zero until it has one.
     """
 
     card = MethodCard(
@@ -113,7 +117,23 @@ class DoRA(_LowRank[LoRASettings]):
         summary="Learns a low-rank update of the weights' directions, and their lengths.",
     )
     Settings = LoRASettings
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
     decomposed = True
+
+    def wrap(self, backbone: Backbone, names: list[str]) -> Companion | None:
+        """Inject the layers, which divide by no norm of zero from then on."""
+        companion = super().wrap(backbone, names)
+        for layer in map(backbone.module.get_submodule, names):
+            layer.get_submodule("lora_magnitude_vector.default").__class__ = _Lengths
+        return companion
+
+
+class _Lengths(DoraLinearLayer):  # type: ignore[misc, unused-ignore]  # peft is not typed
+    """peft's lengths, over norms that are never zero."""
+
+    def get_weight_norm(self, *args: Any, **kwargs: Any) -> Tensor:
+        norm: Tensor = super().get_weight_norm(*args, **kwargs)
+        return norm.clamp(min=torch.finfo(norm.dtype).tiny)
 
 
 class PiSSA(PeftMethod[PiSSASettings]):

@@ -57,7 +57,7 @@ class LST(Method[LSTSettings]):
     )
     Settings = LSTSettings
     # The authors' rate for the side network.
-    defaults = TrainingDefaults(lr=3e-3, lr_range=(5e-5, 5e-3))
+    defaults = TrainingDefaults(lr=3e-3, lr_range=(5e-5, 5e-3), published_rates=(3e-3,))
     preloads_by_default = False
 
     def refuse(self, backbone: BackboneInfo) -> str | None:

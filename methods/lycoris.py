@@ -51,7 +51,11 @@ class _Lycoris(PeftMethod[S]):
 
 
 class LoHa(_Lycoris[LoHaSettings]):
-    """Adds (B₁ A₁) ⊙ (B₂ A₂), whose rank can reach r²; one factor starts at zero (FedPara, proposition 1)."""
+    """Adds (B₁ A₁) ⊙ (B₂ A₂), whose rank can reach r² (FedPara, proposition 1).
+
+    It starts as in LyCORIS: A₁ and A₂ from N(0, 1), B₁ from N(0, 0.1²), B₂ at zero. peft's own start, He's, is so small
+    that the update grows a hundred times more slowly.
+    """
 
     card = MethodCard(
         name="loha",
@@ -67,6 +71,14 @@ class LoHa(_Lycoris[LoHaSettings]):
         """Rank and scale as set."""
         rank, alpha = self.settings.rank, self.settings.alpha or self.settings.rank
         return peft.LoHaConfig(r=rank, alpha=alpha, target_modules=names)
+
+    def wrap(self, backbone: Backbone, names: list[str]) -> Companion | None:
+        """Inject the layers and draw their factors anew."""
+        companion = super().wrap(backbone, names)
+        for layer in map(backbone.module.get_submodule, names):
+            for factor, deviation in {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_a": 0.0, "hada_w2_b": 1.0}.items():
+                nn.init.normal_(layer.get_parameter(f"{factor}.default"), std=deviation)
+        return companion
 
 
 class LoKr(_Lycoris[LoKrSettings]):

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from petlbench import Backbone, Companion, LinearShape, MethodCard
+from petlbench import Backbone, Companion, LinearShape, MethodCard, TrainingDefaults
 from petlbench.methods._peft import LayerMethod, PeftMethod, Targets, TargetSettings, cannot_cut
 
 __all__ = ["BOFT", "OFT", "BOFTSettings", "ButterflyLinear", "OFTSettings"]
@@ -90,6 +90,7 @@ class BOFT(LayerMethod[BOFTSettings]):
         summary="Learns a rotation of the weights' input space as a product of sparse rotations, and output scales.",
     )
     Settings = BOFTSettings
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
     def misfit(self, target: LinearShape) -> str | None:
         """The last factor mixes blocks across 2ᵐ⁻¹ of them."""
@@ -99,12 +100,11 @@ class BOFT(LayerMethod[BOFTSettings]):
 
     def wrap(self, backbone: Backbone, names: list[str]) -> Companion | None:
         """Put a butterfly around each target."""
-        backbone.module.requires_grad_(False)
         for name in names:
             base = cast("nn.Linear", backbone.module.get_submodule(name))
             layer = ButterflyLinear(base, self.settings.block_size, self.settings.factors)
-            if self.settings.biases and base.bias is not None:
-                base.bias.requires_grad_(True)
+            if self.settings.biases:
+                layer.adapter_layer_names = (*layer.adapter_layer_names, "base.bias")
             backbone.replace(name, layer)
         return None
 
@@ -119,6 +119,8 @@ class ButterflyLinear(nn.Module):
         block: Width of a block, b.
         factors: Number of factors, m.
     """
+
+    adapter_layer_names: tuple[str, ...] = ("angles", "scale")
 
     def __init__(self, base: nn.Linear, block: int, factors: int) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ class NormTuning(_PartTuning[MethodSettings]):
         paper="https://arxiv.org/abs/2304.01917",
         summary="Learns scale and shift of the layer norms.",
     )
-    defaults = TrainingDefaults(lr=1e-3)
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
     def _part(self, module: Classifier, backbone: Backbone) -> Iterable[str]:
         norms = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.LayerNorm)]

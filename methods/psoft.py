@@ -5,7 +5,7 @@ from __future__ import annotations
 import peft
 from pydantic import Field
 
-from petlbench import LinearShape, MethodCard
+from petlbench import LinearShape, MethodCard, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, TargetSettings, too_large
 
 __all__ = ["PSOFT", "PSOFTSettings"]
@@ -39,6 +39,7 @@ class PSOFT(PeftMethod[PSOFTSettings]):
         summary="Learns a rotation inside the leading singular subspace of the query and value projections.",
     )
     Settings = PSOFTSettings
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
     def misfit(self, target: LinearShape) -> str | None:
         """A matrix has no more singular values than rows or columns."""

@@ -7,7 +7,7 @@ from typing import Literal
 import peft
 from pydantic import Field
 
-from petlbench import LinearShape, MethodCard
+from petlbench import LinearShape, MethodCard, TrainingDefaults
 from petlbench.methods._peft import PeftMethod, TargetSettings, cannot_cut
 
 __all__ = ["RoAd", "RoAdSettings"]
@@ -41,6 +41,7 @@ class RoAd(PeftMethod[RoAdSettings]):
         summary="Learns rotations and lengths of pairs of output channels.",
     )
     Settings = RoAdSettings
+    defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
     def misfit(self, target: LinearShape) -> str | None:
         """The output channels are cut into groups."""

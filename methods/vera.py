@@ -35,7 +35,7 @@ class VeRA(PeftMethod[VeRASettings]):
     )
     Settings = VeRASettings
     # Vectors on small projections need larger steps than LoRA's matrices; the paper's rates for GLUE are about these.
-    defaults = TrainingDefaults(lr=5e-3)
+    defaults = TrainingDefaults(lr=5e-3, decay="matrices")
 
     def config(self, names: list[str]) -> peft.PeftConfig:
         """The projections are as large as the largest target; smaller targets use a part of them."""
@@ -63,7 +63,7 @@ class PVeRA(PeftMethod[VeRASettings]):
         summary="Learns scaling vectors that give the mean and the variance of a random projection of the input.",
     )
     Settings = VeRASettings
-    defaults = TrainingDefaults(lr=5e-3)
+    defaults = TrainingDefaults(lr=5e-3, decay="matrices")
 
     def config(self, names: list[str]) -> peft.PeftConfig:
         """As for VeRA; the noise comes from torch's generator."""

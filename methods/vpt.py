@@ -18,7 +18,6 @@ from petlbench import (
     MethodCard,
     MethodSettings,
     TrainingDefaults,
-    new_head,
 )
 
 __all__ = ["VPT", "VPTSettings"]
@@ -35,7 +34,10 @@ class VPTSettings(MethodSettings):
 
 
 class VPT(Method[VPTSettings]):
-    """Puts learned prompts between the class token and the patches (VPT, eq. 4 shallow, eq. 5 deep)."""
+    """Puts learned prompts between the class token and the patches (VPT, eq. 4 shallow, eq. 5 deep).
+
+    As in the authors' code the head's weights have a deviation of sqrt(2 / C), and each image has dropouts of its own.
+    """
 
     card = MethodCard(
         name="vpt",
@@ -46,7 +48,7 @@ class VPT(Method[VPTSettings]):
         summary="Learns prompt tokens that every block reads beside the image's.",
     )
     Settings = VPTSettings
-    defaults = TrainingDefaults(lr=1e-3, lr_range=(1e-4, 1e-1), sgd_lr_range=(0.1, 50))
+    defaults = TrainingDefaults(lr=1e-3, lr_range=(1e-4, 1e-1), sgd_lr_range=(0.05, 50))
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs plain blocks, which take any number of tokens."""
@@ -72,7 +74,9 @@ class _Prompted(nn.Module):
         bound = math.sqrt(6 / (3 * info.patch**2 + info.width))
         nn.init.uniform_(self.prompts, -bound, bound)
         self.dropout = nn.Dropout(settings.dropout)
-        self.head = new_head(info.width, num_classes)
+        # The authors' head: prompts are moved by what comes through it, fifty times as much as through a ViT's own.
+        self.head = nn.Linear(info.width, num_classes)
+        nn.init.kaiming_normal_(self.head.weight, mode="fan_out")
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the fine view (B, 3, H, W) to logits (B, C)."""
@@ -82,7 +86,7 @@ class _Prompted(nn.Module):
         """Put the prompts of a block in, in the place of those of the block before."""
         if layer >= len(self.prompts):
             return tokens
-        prompts = self.dropout(self.prompts[layer]).expand(len(tokens), -1, -1)
+        prompts = self.dropout(self.prompts[layer].expand(len(tokens), -1, -1))
         patches = tokens[:, self._prefix :] if layer == 0 else tokens[:, self._prefix + self._tokens :]
         return torch.cat([tokens[:, : self._prefix], prompts.to(tokens.dtype), patches], dim=1)
 

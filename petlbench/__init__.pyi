@@ -78,9 +78,9 @@ from .models.method import TrainingDefaults as TrainingDefaults
 from .models.method import ViewSpec as ViewSpec
 from .models.method import new_head as new_head
 from .models.method import nothing_to_merge as nothing_to_merge
-from .report.document import Document as Document
-from .report.registry import ReportFormat as ReportFormat
-from .report.registry import ReportKind as ReportKind
+from .report.formats import Document as Document
+from .report.formats import ReportFormat as ReportFormat
+from .report.spec import ReportKind as ReportKind
 from .study.executors.job import Executor as Executor
 from .study.executors.job import ExecutorCard as ExecutorCard
 from .training.loss import Loss as Loss

@@ -14,8 +14,8 @@ import petlbench as pb
 from petlbench.core.catalog import Catalog
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.classification import evaluate, load_metrics
-from petlbench.report.document import Document
-from petlbench.report.registry import ReportFormat, ReportKind
+from petlbench.report.formats import Document, ReportFormat
+from petlbench.report.spec import ReportKind
 from petlbench.study.executors.job import Event, ExecutorOptions, Job, open_executor
 
 ROOT = Path(__file__).resolve().parents[1]

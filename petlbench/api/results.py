@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from petlbench.core.catalog import Folder, Folders, catalog_of
 from petlbench.core.errors import InputError, RunError, unknown_name
 from petlbench.core.progress_bars import shown_progress
+from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
     from torch import nn
 
     from petlbench.models.adapted_model import AdaptedModel
     from petlbench.models.method import Method
-    from petlbench.report.document import Document
+    from petlbench.report.formats import Document
     from petlbench.results.result import Result
     from petlbench.results.table import Results
     from petlbench.results.tracking.backfill import Tracked
@@ -55,7 +56,7 @@ def load_results(folder: Folder = "results", study: str | None = None) -> Result
     """
     from petlbench.results.table import load_results
 
-    return load_results(folder, study)
+    return load_results(user_path(folder, what="--output"), study)
 
 
 @dataclass
@@ -85,7 +86,7 @@ def find_run(run: Folder, results: Folder = "results") -> Path:
     """
     from petlbench.results.folder import find_run
 
-    return find_run(str(run), Path(results)).final
+    return find_run(str(run), user_path(results, what="--output")).final
 
 
 def load_result(run: Folder, results: Folder = "results") -> Result:
@@ -149,7 +150,7 @@ def remove_results(
     """
     from petlbench.results.folder import RunFolder, only_run, remove_run
 
-    output = Path(results)
+    output = user_path(results, what="--output")
     check_statuses(statuses)
     if not (names := list(runs)) and not statuses:
         raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
@@ -183,7 +184,7 @@ def track_results(
 
     names = [find_run(run, results).name for run in runs]
     with shown_progress(progress) as shown:
-        return track_results(tracking_uri, Path(results), names, progress=shown)
+        return track_results(tracking_uri, user_path(results, what="--output"), names, progress=shown)
 
 
 def report(
@@ -243,7 +244,7 @@ def compare(
         InputError: When one of them has no finished run there, or the runs are not comparable.
     """
     from petlbench.metrics.metric import Metric
-    from petlbench.report.compare import compare_methods
+    from petlbench.report.build import compare_methods
     from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())

@@ -19,6 +19,12 @@ __all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings"]
 M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
+# Settings of the training that came later, and what held before them: runs of then keep their names.
+_LATER = {"decay": "all"}
+
+
+# Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
+_LONGEST_NAME = 120
 
 
 class TrainingConfig(BaseModel):
@@ -37,7 +43,10 @@ class TrainingConfig(BaseModel):
     loss: str = Field("cross_entropy", description="a loss of the catalogue; the task's own where none is named")
     lr: float = Field(gt=0, le=1e6, description="peak learning rate")
     weight_decay: float = Field(
-        ge=0, le=1e3, description="on every learnable parameter; adamw decays apart from the gradient, sgd with it"
+        ge=0, le=1e3, description="on what decay names; adamw decays apart from the gradient, sgd with it"
+    )
+    decay: Literal["all", "matrices"] = Field(
+        "all", description="what weight_decay acts on: all that is learned, or matrices alone"
     )
     schedule: Literal["cosine", "constant", "step", "multistep", "poly", "tanh"] = Field(
         "cosine", description="learning rate over the steps; step: a tenth after every third of the epochs"
@@ -46,7 +55,7 @@ class TrainingConfig(BaseModel):
     layer_decay: float = Field(1, gt=0, le=1, description="factor of the rate with every block towards the image")
     drop_path: float = Field(0, ge=0, lt=1, description="stochastic depth of the backbone's last block")
     ema_decay: float = Field(0, ge=0, lt=1, description="of the average of weights that is evaluated and kept; 0: none")
-    warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up, fractions allowed")
+    warmup_epochs: float = Field(0, ge=0, le=10_000, description="epochs of linear warm-up, fractions allowed")
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
     clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
@@ -95,7 +104,7 @@ class RunConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial values, order, augmentation and dropout")
     device: Literal["cpu", "cuda", "mps"] = Field(description="where the run computes")
-    threads: int = Field(gt=0, description="threads of one operator; sums depend on it")
+    threads: int = Field(gt=0, le=1024, description="threads of one operator; sums depend on it")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of products: full, or by autocast")
     attention_kernel: Literal["auto", "eager", "fused"] = Field(
         "auto", description="explicit attention or torch's fused kernels"
@@ -105,18 +114,24 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this config."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json")
+        for name, earlier in _LATER.items():
+            if values["training"][name] == earlier:
+                del values["training"][name]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def dataset_name(self) -> str:
-        """A short name of the dataset for titles and run ids."""
-        return re.sub(r"[^A-Za-z0-9]+", "_", self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]).strip("_")
+        """A short name of the dataset for titles and run ids, which are names of folders and have their bounds."""
+        name = self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]
+        return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:100]
 
     @property
     def run_id(self) -> str:
         """The name of the run: readable in front, its digest behind."""
-        return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
+        name = self.dataset_name[:_LONGEST_NAME] or "dataset"
+        return f"{self.method}-{name}-s{self.seed}-{self.digest[:12]}"
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +36,19 @@ def write_atomically(file: Path) -> Iterator[Path]:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file that others may read where they may read other files."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # The library makes its files for their owner alone, whatever the user's mask says.
     file.touch()
     mode = file.stat().st_mode
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=dict(metadata))
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata=dict(metadata))
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))  # of a full disk, say: the library keeps it in its words
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
     file.chmod(mode)
 
 

@@ -25,7 +25,7 @@ class FinalFeature:
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
         """The final feature, from one pass through the whole backbone."""
-        return {"final": backbone.pooled(image).float()}
+        return {"final": backbone.pooled(image)}
 
 
 @dataclass(frozen=True)

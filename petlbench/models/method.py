@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -60,18 +60,22 @@ class TrainingDefaults:
 
     Args:
         lr: Learning rate of AdamW.
-        weight_decay: Decoupled weight decay, on every learnable parameter.
+        weight_decay: Decoupled weight decay.
+        decay: What it acts on: ``all`` that is learned, or ``matrices`` alone, where vectors start at one, say.
         lr_range: Lowest and highest learning rate of AdamW that a search tries; holds ``lr``.
         sgd_lr_range: The same for SGD with a batch of 256 images, scaled with the batch; None where a search keeps to
             AdamW.
         published_lr: The authors' own learning rate by dataset, where they print one; a search's first trial takes it.
+        published_rates: Lowest and highest rate of AdamW in the authors' own scripts; ``lr_range`` holds them.
     """
 
     lr: float
     weight_decay: float = 1e-4
+    decay: Literal["all", "matrices"] = "all"
     lr_range: tuple[float, float] = (1e-5, 1e-2)
     sgd_lr_range: tuple[float, float] | None = None
     published_lr: Mapping[str, float] = field(default_factory=dict, hash=False)
+    published_rates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from petlbench.core.errors import InputError
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Row, Table
 
-__all__ = ["StoredAudit", "add_baselines", "marks_of", "read_audit", "read_audits"]
+__all__ = ["StoredAudit", "add_baselines", "read_audit", "read_audits"]
 
 
 _NOTE = (
@@ -21,17 +21,25 @@ _NOTE = (
 )
 
 
+@dataclass(frozen=True)
+class StoredAudit:
+    """What a report needs of an audit.
+
+    Args:
+        dataset: The dataset's name.
+        marks: ``shortcut``, where the class can be told without a look at the picture; ``easy``, where plain pixels of
+            32x32 tell it.
+        baselines: The trivial classifiers, each cross-validated over all images.
+    """
+
+    dataset: str
+    marks: tuple[str, ...]
+    baselines: tuple[Baseline, ...]
+
+
 def read_audits(folder: Path) -> dict[str, StoredAudit]:
     """The audits of a folder by dataset: files NAME.json, as ``petlbench data audit NAME --json`` prints them."""
     return {file.stem: read_audit(file) for file in sorted(folder.glob("*.json"))}
-
-
-def marks_of(audits: Mapping[str, StoredAudit]) -> dict[str, tuple[str, ...]]:
-    """What audits marked the datasets with: ``shortcut``, ``easy``."""
-    return {
-        name: tuple(mark for mark, holds in (("shortcut", audit.shortcut), ("easy", audit.easy)) if holds)
-        for name, audit in audits.items()
-    }
 
 
 def add_baselines(table: Table, audits: Mapping[str, StoredAudit], context: Context) -> Table:
@@ -44,6 +52,23 @@ def add_baselines(table: Table, audits: Mapping[str, StoredAudit], context: Cont
     return replace(table, rows=[*table.rows, *rows], notes=[*table.notes, _NOTE])
 
 
+def read_audit(file: Path) -> StoredAudit:
+    """Read what ``petlbench data audit NAME --json`` printed into a file.
+
+    Raises:
+        InputError: When there is no such file, or it is no audit.
+    """
+    remedy = "petlbench data audit NAME --json > FILE writes it"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        marks = tuple(mark for mark in ("shortcut", "easy") if mark in document["verdicts"])
+        return StoredAudit(document["dataset"], marks, tuple(map(Baseline.from_document, document["baselines"])))
+    except OSError as error:
+        raise InputError(f"the audit {file} cannot be read: {error.strerror}", hint=remedy, kind="bad_audit") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is no audit of a dataset", hint=remedy, kind="bad_audit") from error
+
+
 def _cells(name: str, audits: Mapping[str, StoredAudit], table: Table) -> dict[str, Cell]:
     cells = {column.key: Cell(text="–", reason="a trivial classifier has none") for column in table.columns}
     for dataset, audit in audits.items():
@@ -54,38 +79,3 @@ def _cells(name: str, audits: Mapping[str, StoredAudit], table: Table) -> dict[s
             auc, low, high = (None if x is None else 100 * x for x in (baseline.auc, baseline.low, baseline.high))
             cells[dataset] = Cell(auc, f"{auc:.1f}", low, high)
     return cells
-
-
-@dataclass(frozen=True)
-class StoredAudit:
-    """What a report needs of an audit.
-
-    Args:
-        dataset: The dataset's name.
-        shortcut: Whether the class can be told without a look at the picture.
-        easy: Whether plain pixels of 32x32 tell the class.
-        baselines: The trivial classifiers, each cross-validated over all images.
-    """
-
-    dataset: str
-    shortcut: bool
-    easy: bool
-    baselines: tuple[Baseline, ...]
-
-
-def read_audit(file: Path) -> StoredAudit:
-    """Read what ``petlbench data audit NAME --json`` printed into a file.
-
-    Raises:
-        InputError: When there is no such file, or it is no audit.
-    """
-    remedy = "petlbench data audit NAME --json > FILE writes it"
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        verdicts = document["verdicts"]
-        baselines = tuple(Baseline.from_document(baseline) for baseline in document["baselines"])
-        return StoredAudit(document["dataset"], "shortcut" in verdicts, "easy" in verdicts, baselines)
-    except OSError as error:
-        raise InputError(f"the audit {file} cannot be read: {error.strerror}", hint=remedy, kind="bad_audit") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no audit of a dataset", hint=remedy, kind="bad_audit") from error

@@ -1,16 +1,24 @@
-"""From a report's file and stored results to the report."""
+"""From stored results to a report, or to two methods compared: the effect, its interval and the verdict."""
 
 from __future__ import annotations
 
-from petlbench.core.catalog import Catalog
-from petlbench.core.progress import Progress
-from petlbench.report.document import Document
-from petlbench.report.inputs import ReportInputs
-from petlbench.report.kinds.papers_recomputed import printed_report
-from petlbench.report.registry import ReportKind
-from petlbench.report.spec import ReportCard, ReportRequest
+from collections.abc import Sequence
 
-__all__ = ["build_report"]
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.progress import Progress
+from petlbench.metrics.metric import Metric
+from petlbench.report.context import scored
+from petlbench.report.formats import Document
+from petlbench.report.inputs import ReportInputs
+from petlbench.report.kinds.papers import printed_report
+from petlbench.report.selection import check_alike, check_cells
+from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
+from petlbench.results.table import Results
+from petlbench.statistics.comparison import Evidence
+from petlbench.statistics.verdict import Comparison
+
+__all__ = ["build_report", "compare_methods"]
 
 
 def build_report(
@@ -24,3 +32,40 @@ def build_report(
     inputs = ReportInputs(card, request, catalog, progress or Progress())
     kind = catalog.load("report_kind", card.kind, ReportKind)
     return kind.build(inputs) if request.paper is None else printed_report(inputs, request.paper, kind)
+
+
+def compare_methods(results: Results, methods: tuple[str, str], datasets: Sequence[str], metric: Metric) -> Comparison:
+    """The difference of two methods' scores; over several datasets the mean of their differences.
+
+    Args:
+        results: The results.
+        methods: The method a, and the method b that it is compared with.
+        datasets: Names of datasets; empty for all that both methods were run on.
+        metric: The score.
+
+    Returns:
+        Score of a minus score of b as a fraction, with the interval that images, seeds and splits give it
+        (`petlbench.statistics.comparison`).
+
+    Raises:
+        InputError: When a method has no finished run there, the runs are not comparable, or no split has both.
+    """
+    runs = [run for run in results.runs if run.finished and (not datasets or run.dataset in datasets)]
+    for name in methods:
+        if all(run.method != name for run in runs):
+            raise unknown_name("finished run of", name, {run.method for run in runs})
+    runs = [run for run in runs if run.method in methods]
+    check_alike(runs)
+    check_cells(runs, lambda run: run.method)
+    records = [record for run in runs if (record := scored(run, run.method, run.dataset, metric)) is not None]
+    evidence = Evidence(records, metric)
+    shared = [name for name in evidence.datasets if evidence.compare(*methods, name) is not None]
+    if not shared:
+        raise InputError(
+            f"{methods[0]} and {methods[1]} share no split of a dataset, so nothing can be compared",
+            hint="run both with the same --split and --split-seed",
+            kind="nothing_shared",
+        )
+    comparison = evidence.compare(*methods, shared[0])
+    average = evidence.average(*methods, shared) if len(shared) > 1 else None
+    return average.here if average is not None else comparison  # type: ignore[return-value]  # it was seen to be there

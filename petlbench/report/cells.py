@@ -13,7 +13,7 @@ from petlbench.report.document import Cell, Column, Mark, Row
 if TYPE_CHECKING:
     from petlbench.statistics.verdict import Cell as Judged
 
-__all__ = ["FEW_POSITIVES", "MIB", "average_cell", "mark_rows", "number_cell", "rounded", "score_cell"]
+__all__ = ["FEW_POSITIVES", "MIB", "average_cell", "mark_rows", "mebibytes", "number_cell", "rounded", "score_cell"]
 
 MIB = 2**20
 FEW_POSITIVES = "too few positives for the interval to hold"
@@ -22,13 +22,7 @@ _NORMAL = 1.96
 
 
 def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> Cell:
-    """The cell of a row on a dataset, in percent.
-
-    Args:
-        judged: What the statistics say of its runs; None where there are none.
-        expected: How many runs it should have; None where nobody said.
-        reason: Why runs are missing, where they are.
-    """
+    """The cell of a row on a dataset, in percent: what the statistics say of its runs, or why there are none."""
     if judged is None:
         return Cell(text=reason.partition(":")[0], reason=reason)
     std, low, high = (None if x is None else 100 * x for x in (judged.std, judged.low, judged.high))
@@ -41,10 +35,7 @@ def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> C
 def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequence[str]) -> Cell:
     """The mean of a row over datasets, in percent; empty where a dataset has no figure.
 
-    Args:
-        cells: The row's cells.
-        by_repeat: The mean over datasets of each seed and split that all of them have, in percent.
-        titles: Names of the datasets.
+    Its deviation is that of ``by_repeat``: the mean over datasets of each seed and split that all of them have.
     """
     missing = [title for cell, title in zip(cells, titles, strict=True) if cell.value is None]
     if missing or not cells:
@@ -61,6 +52,11 @@ def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequ
 def number_cell(value: float | None, digits: int = 2, reason: str = "") -> Cell:
     """A number with so many decimals, or an empty cell with its reason."""
     return Cell(text="–", reason=reason) if value is None else Cell(value, f"{value:,.{digits}f}")
+
+
+def mebibytes(size: int | None, reason: str = "") -> Cell:
+    """A number of bytes in MiB, or an empty cell with its reason."""
+    return number_cell(None if size is None else size / MIB, 1, reason)
 
 
 def _mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 from typing import Literal
 
@@ -12,10 +10,9 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
-from petlbench.report.cells import MIB, number_cell
-from petlbench.report.context import Context
+from petlbench.report.cells import mebibytes, number_cell
+from petlbench.report.context import Context, Line
 from petlbench.report.document import Cell, Column
-from petlbench.report.grid import Line
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 
@@ -33,15 +30,13 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 }
 """What `--columns` takes, and the columns that each stands for."""
 
+_MEMORY_FIGURES = {"reserved": "reserved", "process": "process", "resident": "resident, host"}
+
 _Make = Callable[[Line, Context], Cell]
 
 
-@dataclass(frozen=True)
-class Maker:
-    """A column and how its cells are made."""
-
-    column: Column
-    make: _Make
+Maker = tuple[Column, _Make]
+"""A column and how its cells are made."""
 
 
 def find_metric(catalog: Catalog, name: str) -> Metric:
@@ -78,25 +73,21 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
 
 
 def _datasets(context: Context) -> list[Maker]:
-    makers = []
+    makers: list[Maker] = []
     for name in context.grid.datasets:
         title, marks = context.grid.titles[name], context.flagged.get(name)
         heading = f"{title} ({', '.join(marks)})" if marks else title
         column = Column(name, heading, "%", context.metric.direction)
-        makers.append(Maker(column, partial(_score, name)))
+        makers.append((column, lambda line, each, name=name: each.cell(line, name)))  # type: ignore[misc]
     return makers
 
 
-def _score(dataset: str, line: Line, context: Context) -> Cell:
-    return context.cell(line, dataset)
-
-
 def _averages(context: Context) -> list[Maker]:
-    makers = [Maker(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
+    makers = [(Column("average", "average", "%", context.metric.direction), lambda line, c: c.averages[line.key])]
     clean = context.clean_datasets
     if clean and len(clean) < len(context.grid.datasets):
         column = Column("average_without_shortcuts", "average without shortcuts", "%", context.metric.direction)
-        makers.append(Maker(column, lambda line, c: c.average_of(line, c.clean_datasets)))
+        makers.append((column, lambda line, c: c.average_of(line, c.clean_datasets)))
     return makers
 
 
@@ -105,7 +96,7 @@ def _memory(context: Context) -> list[Maker]:
     makers = [_bytes_column("memory", "memory", context.figure)]
     if any(run.config["preload"] for line in context.grid.lines for run in line.all_runs):
         makers.append(_bytes_column("preloading_memory", "memory, preloading", context.figure, "preload"))
-        makers.append(Maker(Column("cache", "feature cache", "MiB"), _cache))
+        makers.append((Column("cache", "feature cache", "MiB"), _cache))
     return makers
 
 
@@ -122,17 +113,16 @@ def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -
         if not line.all_runs:
             return Cell(text="–", reason="no finished run")
         reason = f"'{figure}' is not measured on {line.all_runs[0].config['device']}"
-        return number_cell(None if size is None else size / MIB, 1, "nothing is preloaded" if phase else reason)
+        return mebibytes(size, "nothing is preloaded" if phase else reason)
 
-    return Maker(Column(key, title, "MiB", "lower" if phase is None else None), make)
+    return (Column(key, title, "MiB", "lower" if phase is None else None), make)
 
 
 def _cache(line: Line, _context: Context) -> Cell:
     runs = [run for run in line.all_runs if run.config["preload"]]
     if not runs:
         return Cell(text="–", reason="nothing is preloaded" if line.all_runs else "no finished run")
-    size = _cache_bytes(runs)
-    return number_cell(None if size is None else size / MIB, 1, "its size is not known")
+    return mebibytes(_cache_bytes(runs), "its size is not known")
 
 
 def _cache_bytes(runs: Iterable[Stored]) -> int | None:
@@ -151,7 +141,7 @@ def _learnable(name: str) -> _Make:
 
 
 def _ppe(line: Line, context: Context) -> Cell:
-    average, ratios = context.averages[line.key], line.ratios
+    average, ratios = context.averages[line.key], line.figures("learnable_ratio")
     if average.value is None or not ratios:
         return Cell(text="–", reason="it depends on the average, which is missing")
     return number_cell(ppe(average.value, 100 * fmean(ratios) / 100))
@@ -167,10 +157,7 @@ def _pme(line: Line, context: Context) -> Cell:
 
 
 def _front(line: Line, context: Context) -> Cell:
-    rank = context.fronts.get(line.key)
-    if rank is None:
-        return Cell(text="–", reason="average, memory, parameters or time is missing")
-    return Cell(rank, str(rank))
+    return number_cell(context.fronts.get(line.key), 0, "average, memory, parameters or time is missing")
 
 
 def _mean(values: Iterable[float | None], factor: float, reason: str) -> Cell:
@@ -206,15 +193,10 @@ def _search_hours(line: Line, context: Context) -> Cell:
     return number_cell(seconds / 3600, 3)
 
 
-def _trials(line: Line, context: Context) -> Cell:
-    count = context.tried.get(line.method, 0)
-    return Cell(count, str(count))
-
-
 def _test_reads(line: Line, context: Context) -> Cell:
     mine = {run.run_id for run in line.all_runs}
-    count = sum(read.get("run_id") in mine for read in context.reads)
-    return Cell(count, str(count)) if context.reads else Cell(text="–", reason="there is no log of test reads")
+    count = sum(read.get("run_id") in mine for read in context.reads) if context.reads else None
+    return number_cell(count, 0, "there is no log of test reads")
 
 
 def _disk(line: Line, _context: Context) -> Cell:
@@ -226,37 +208,42 @@ def _disk(line: Line, _context: Context) -> Cell:
     if cache is None or not folders:
         return Cell(text="–", reason="the size of the cache or of the run's folder is not known")
     sizes = [sum(file.stat().st_size for file in files if file.is_file()) for files in folders]
-    return number_cell((cache + max(sizes)) / MIB, 1)
+    return mebibytes(cache + max(sizes))
+
+
+def _parameters(line: Line, _context: Context) -> Cell:
+    return number_cell(line.parameters, 0, "no finished run")
 
 
 def _latency(line: Line, _context: Context) -> Cell:
-    return _mean((run.figures.get("inference_latency") for run in line.all_runs), 1000, "not measured")
+    return _mean(line.figures("inference_latency"), 1000, "not measured")
 
 
 _MAKERS: Mapping[str, Maker] = {
-    maker.column.key: maker
+    maker[0].key: maker
     for maker in (
-        Maker(Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
-        Maker(Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
-        Maker(
+        (Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
+        (Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
+        (
             Column("parameters", "learnable parameters", "", "lower"),
-            lambda line, _: number_cell(line.parameters, 0, "no finished run"),
+            _parameters,
         ),
-        Maker(Column("ppe", "PPE", "", "higher"), _ppe),
-        Maker(Column("pme", "PME", "", "higher"), _pme),
-        Maker(Column("front", "front"), _front),
-        Maker(Column("gap", "validation less test", "points"), _gap),
-        Maker(Column("best_val", "validation, best epoch", "%"), _validation("best")),
-        Maker(Column("last_val", "validation, last epoch", "%"), _validation("last")),
-        Maker(Column("time", "time of a run", "s", "lower"), _time(1, 1)),
-        Maker(Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
-        Maker(Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
-        Maker(Column("trials", "trials"), _trials),
-        Maker(Column("test_reads", "test reads"), _test_reads),
-        Maker(Column("disk", "disk", "MiB", "lower"), _disk),
-        Maker(Column("latency", "latency", "ms", "lower"), _latency),
-        _bytes_column("reserved", "reserved", "reserved"),
-        _bytes_column("process", "process", "process"),
-        _bytes_column("resident", "resident, host", "resident"),
+        (Column("ppe", "PPE", "", "higher"), _ppe),
+        (Column("pme", "PME", "", "higher"), _pme),
+        (Column("front", "front"), _front),
+        (Column("gap", "validation less test", "points"), _gap),
+        (Column("best_val", "validation, best epoch", "%"), _validation("best")),
+        (Column("last_val", "validation, last epoch", "%"), _validation("last")),
+        (Column("time", "time of a run", "s", "lower"), _time(1, 1)),
+        (Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
+        (Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
+        (Column("trials", "trials"), lambda line, context: number_cell(context.tried.get(line.method, 0), 0)),
+        (Column("test_reads", "test reads"), _test_reads),
+        (Column("disk", "disk", "MiB", "lower"), _disk),
+        (
+            Column("latency", "latency", "ms", "lower"),
+            _latency,
+        ),
+        *(_bytes_column(name, title, name) for name, title in _MEMORY_FIGURES.items()),
     )
 }

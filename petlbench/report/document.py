@@ -1,4 +1,4 @@
-"""A report before it takes a form: tables, figures and notes as plain data, which every format draws from.
+"""The parts of a report before it takes a form: tables and figures as plain data, which every format draws from.
 
 Nothing here knows Markdown, LaTeX, HTML or matplotlib. Numbers are numbers, and every cell carries beside its number
 the text that all formats show, so that no two formats round differently.
@@ -6,15 +6,11 @@ the text that all formats show, so that no two formats round differently.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Axis", "Cell", "Column", "Document", "Figure", "FigureKind", "Mark", "Row", "Series", "Table", "table_of"]
+__all__ = ["Axis", "Cell", "Column", "Figure", "FigureKind", "Mark", "Row", "Series", "Table", "table_of"]
 
 Mark = Literal["", "best", "second"]
 FigureKind = Literal["scatter", "lines", "bars", "matrix", "ranks", "intervals"]
@@ -45,6 +41,16 @@ class Cell:
     reason: str = ""
     flags: tuple[str, ...] = ()
     picture: str = ""
+
+
+_PARTS: Sequence[tuple[str, Callable[[Cell], object]]] = (
+    ("", lambda cell: cell.value),
+    ("_std", lambda cell: cell.std),
+    ("_low", lambda cell: cell.low),
+    ("_high", lambda cell: cell.high),
+    ("_reason", lambda cell: cell.reason),
+    ("_flags", lambda cell: "; ".join(cell.flags)),
+)
 
 
 @dataclass(frozen=True)
@@ -123,19 +129,28 @@ class Table:
         """The cell of a row and a column; an empty one where there is none."""
         return row.cells.get(column.key, Cell())
 
+    def records(self) -> tuple[list[str], list[list[object]]]:
+        """The headings and the rows as plain values.
+
+        Every column has its number under its key; standard deviation, interval, the reason of empty cells and flags
+        stand under KEY_std, KEY_low, KEY_high, KEY_reason and KEY_flags where some row has one.
+        """
+        columns = [part for column in self.columns for part in self._parts(column)]
+        rows = [[row.key, row.title, row.kind, *(read(row) for _, read in columns)] for row in self.rows]
+        return [self.row_title, "title", "kind", *(name for name, _ in columns)], rows
+
+    def _parts(self, column: Column) -> Iterator[tuple[str, Callable[[Row], object]]]:
+        for suffix, read in _PARTS:
+            if suffix == "" and not column.numeric:
+                yield column.key, lambda row: self.cell(row, column).text
+            elif suffix == "" or any(read(self.cell(row, column)) not in (None, "") for row in self.rows):
+                yield column.key + suffix, lambda row, read=read: read(self.cell(row, column))  # type: ignore[misc]
+
 
 def table_of(
     key: str, title: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]], caption: str = ""
 ) -> Table:
-    """A table of rows that are given in the order of their columns.
-
-    Args:
-        key: Its stable name.
-        title: Stands above it.
-        columns: Its columns; the first is that of the rows' titles.
-        rows: One cell or text a column.
-        caption: What holds for all of it.
-    """
+    """A table of rows that are given in the order of their columns, of which the first is that of the rows' titles."""
     first, *others = columns
     keys = [column.key for column in others]
     cells = [[Cell(text=cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
@@ -217,83 +232,3 @@ class Figure:
     def axis(self, key: str) -> Axis:
         """The axis of a key."""
         return next(axis for axis in self.axes if axis.key == key)
-
-
-@dataclass(frozen=True)
-class Document:
-    """A report.
-
-    Args:
-        name: Its name in the catalogue.
-        title: What stands above it.
-        tables: Its tables; the first is the main one.
-        figures: Its figures.
-        notes: Sentences on the whole: what is missing and the command that would make it, what differs from print.
-        runs: Every run that went into it as its ``result.json`` has it (config, metrics with confusion matrices,
-            curve, memory, timing, environment, error), and ``folder``, where the results are files.
-        source: Where the results came from, in words.
-        settings: What all of it holds for: setting, study, options of the command.
-    """
-
-    name: str
-    title: str
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    notes: Sequence[str] = ()
-    runs: Sequence[Mapping[str, Any]] = ()
-    source: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """Everything as plain values, fit for JSON."""
-        return asdict(self)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""
-        import pandas as pd
-
-        from petlbench.report.render.csv_file import records
-
-        if not self.tables:
-            return pd.DataFrame()
-        headings, rows = records(self.tables[0])
-        return pd.DataFrame(rows, columns=headings)
-
-    def to_markdown(self) -> str:
-        """All tables in Markdown."""
-        from petlbench.report.render.markdown import render
-
-        return render(self)
-
-    def to_latex(self) -> str:
-        r"""All tables in LaTeX, to be taken in with ``\input``; comments on top say what the preamble needs."""
-        from petlbench.report.render.latex import render
-
-        return render(self)
-
-    def to_html(self) -> str:
-        """A page that needs no other file, with tables to sort and plots to explore."""
-        from petlbench.report.render.html_page import render
-
-        return render(self)
-
-    def save(self, path: str | Path) -> list[Path]:
-        """Write the report to a file in the format of its ending, such as ``.md``, ``.tex``, ``.html`` or ``.png``.
-
-        Args:
-            path: The file. A format of several files names the others after it.
-
-        Returns:
-            The files.
-
-        Raises:
-            InputError: When no format has that ending, or it has nothing to show of this report.
-        """
-        from petlbench.core.catalog import Catalog
-        from petlbench.core.errors import InputError
-        from petlbench.report.render.write import parse_formats, write_report
-
-        formats = parse_formats(None, Path(path), Catalog())
-        if not formats:
-            raise InputError(f"{path}: the name has no ending that tells the format", hint="such as report.md")
-        return write_report(self, formats, Path(path))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
-from petlbench.metrics.efficiency import REFERENCE
-from petlbench.report.audits import StoredAudit, marks_of, read_audits
+from petlbench.report.audits import StoredAudit, read_audits
 from petlbench.report.columns import OPTIONAL, find_metric
-from petlbench.report.commands import reference_command
-from petlbench.report.context import Context
-from petlbench.report.document import Document, Figure, Table
-from petlbench.report.grid import build_grid
+from petlbench.report.context import Context, build_grid
+from petlbench.report.document import Figure, Table
+from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
 from petlbench.results.journal import read_reads
@@ -79,20 +77,15 @@ class ReportInputs:
         grid = build_grid(self.card, self.results, self.planned, self.catalog)
         runs = grid.all_runs
         columns = {name for key in request.columns for name in OPTIONAL.get(key, (key,))}
-        context = Context(
+        return Context(
             grid,
             [run for run in self._stored.references if runs and run.alike == runs[0].alike],
             find_metric(self.catalog, request.metric),
             request.figure,
-            marks_of(self.audits),
+            {name: audit.marks for name, audit in self.audits.items()},
             trials=self.trials if columns & {"trials", "search_hours"} else (),
             reads=read_reads(output) if output is not None and "test_reads" in columns else (),
         )
-        if context.reference is not None or not runs:
-            return context
-        reason = f"there is no run of {REFERENCE} in this setting"
-        command = reference_command(runs, str(output or ""))
-        return replace(context, missing_reference=reason, reference_command=command)
 
     @property
     def source(self) -> str:

@@ -35,13 +35,7 @@ def parse_where(texts: Iterable[str]) -> dict[str, str]:
 
 
 def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], place: str) -> list[Stored]:
-    """Take the results of a standard setting that have what was asked for.
-
-    Args:
-        results: All of them.
-        preset: The standard setting; ``any`` for whichever there is.
-        where: Values by key, as `parse_where` gives them.
-        place: Where the results lie, in words.
+    """The results of a standard setting that have the values of ``where`` by key; ``place`` says where they lie.
 
     Raises:
         InputError: When none is left.
@@ -65,11 +59,7 @@ def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], 
 
 
 def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
-    """Check that no two results differ in what a table must have in common.
-
-    Args:
-        results: The results.
-        but: Keys of `ALIKE` that may differ.
+    """Check that no two results differ in what a table must have in common, `ALIKE` but for some keys.
 
     Raises:
         InputError: When they do; every setting is listed with the number of its results.
@@ -78,13 +68,10 @@ def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
     columns = zip(*{tuple(map(str, run.alike)) for run in results}, strict=True)
     differing = [key for key, values in zip(ALIKE, columns, strict=True) if key not in exempt and len(set(values)) > 1]
     if differing:
-        settings, first = len(_counts(results, differing)), differing[0]
-        standard = " or --preset as-published|best-practice" if first in PRESETS["as-published"] else ""
-        raise InputError(
-            f"the results are of {settings} settings that no table may mix: {_settings_of(results, differing)}",
-            hint=f"choose one, for example --where {first}={_plain(results[0].value(first))}{standard}",
-            kind="mixed_settings",
-        )
+        settings = len(_counts(results, differing))
+        standard = " or --preset as-published|best-practice" if differing[0] in PRESETS["as-published"] else ""
+        subject, advice = f"the results are of {settings} settings that no table may mix", "choose one, "
+        raise _mixed(subject, advice, results, differing, standard)
 
 
 def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> None:
@@ -99,12 +86,8 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
     for (row, dataset), runs in cells.items():
         keys = dict.fromkeys(key for run in runs for key in run.setting)
         if differing := [key for key in keys if len({run.setting.get(key) for run in runs}) > 1]:
-            first = differing[0]
-            raise InputError(
-                f"{row} has runs of several configurations on {dataset}: {_settings_of(runs, differing)}",
-                hint=f"choose with --study NAME, or for example --where {first}={_plain(runs[0].value(first))}",
-                kind="mixed_settings",
-            )
+            subject = f"{row} has runs of several configurations on {dataset}"
+            raise _mixed(subject, "choose with --study NAME, or ", runs, differing)
 
 
 def common_settings(results: Sequence[Stored]) -> dict[str, Any]:
@@ -114,6 +97,14 @@ def common_settings(results: Sequence[Stored]) -> dict[str, Any]:
         key: values[0] if len(set(map(str, values))) == 1 else None
         for key, values in zip(ALIKE, zip(*settings.values(), strict=True), strict=True)
     }
+
+
+def _mixed(subject: str, advice: str, runs: Sequence[Stored], keys: Sequence[str], more: str = "") -> InputError:
+    return InputError(
+        f"{subject}: {_settings_of(runs, keys)}",
+        hint=f"{advice}for example --where {keys[0]}={_plain(runs[0].value(keys[0]))}{more}",
+        kind="mixed_settings",
+    )
 
 
 def _settings_of(results: Sequence[Stored], keys: Sequence[str]) -> str:

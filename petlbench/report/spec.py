@@ -1,18 +1,35 @@
-"""Reports as files: which study a report needs, and what it shows; and what a user asks of one."""
+"""Reports as files: which study a report needs, and what it shows; the kinds they are of; what a user asks of one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.entry import Entry
+from petlbench.core.entry import Card, Entry, Kind
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.report.registry import ReportKind
 
-__all__ = ["PRESETS", "Preset", "ReportCard", "ReportRequest", "StudyCard", "Variant", "load_report", "required_study"]
+if TYPE_CHECKING:
+    from petlbench.report.document import Figure
+    from petlbench.report.formats import Document
+    from petlbench.report.inputs import ReportInputs
+    from petlbench.report.kinds.papers import PaperTable
+
+__all__ = [
+    "PRESETS",
+    "Preset",
+    "ReportCard",
+    "ReportKind",
+    "ReportRequest",
+    "StudyCard",
+    "Variant",
+    "load_report",
+    "required_study",
+]
 
 Preset = Literal["as-published", "best-practice", "any"]
 
@@ -24,70 +41,59 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A row of a report that compares settings of methods.
+class ReportKind(Card):
+    """A kind of report: what ``kind`` in a report's file names.
 
     Args:
-        title: What stands in front of the row.
-        method: Name of the method.
-        settings: Settings of the method that tell the rows apart; every row of a method names all of them.
-        preload: Whether frozen features are preloaded; None where it does not matter.
-        published: The row's label in the papers' table; empty for the title.
+        build: Makes the report of its inputs.
+        needs: Fields of the report's file that must not be empty.
+        printed_figure: Draws a paper's printed table, with the names of tables by name; None where nothing is drawn.
     """
 
-    title: str
-    method: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    preload: bool | None = None
-    published: str = ""
+    kind: ClassVar[Kind] = "report_kind"
+
+    build: Callable[[ReportInputs], Document]
+    needs: tuple[str, ...] = ()
+    printed_figure: Callable[[PaperTable, Mapping[str, str]], Figure] | None = None
 
 
-@dataclass(frozen=True)
-class StudyCard:
-    """The study that a report needs.
-
-    Args:
-        methods: Names of methods, in the order of the rows.
-        datasets: Names of datasets, in the order of the columns.
-        seeds: Seeds.
-        request: What holds for all runs, by the names of `petlbench.run.resolve.Request`.
-        settings: Further settings of one method or dataset, by its name.
-    """
-
-    methods: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0, 1, 2)
-    request: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True)
-class ReportCard:
-    """A report as its file describes it.
+class Variant(_Part):
+    """A row of a report that compares settings of methods."""
 
-    Args:
-        name: Its name in the catalogue.
-        title: What stands above it.
-        kind: Name of the `petlbench.report.registry.ReportKind` that makes it.
-        summary: What it shows, in a sentence.
-        columns: Keys of the columns, in their order.
-        against: The method that the others are compared with; empty for none.
-        study: What it needs.
-        variants: Its rows, where they are settings of methods.
-        sizes: Image sizes in pixels, where these are what is varied.
-        specificity: At which thresholds are chosen, where they are.
-    """
+    title: str = Field(description="what stands in front of the row")
+    method: str = Field(description="name of the method")
+    settings: Mapping[str, Any] = Field(default={}, description="what tells rows of a method apart; each names all")
+    preload: bool | None = Field(default=None, description="whether features are preloaded; None: does not matter")
+    published: str = Field(default="", description="the row's label in the papers' table; empty for the title")
 
-    name: str
-    title: str
-    kind: str
-    summary: str = ""
-    columns: tuple[str, ...] = ()
-    against: str = ""
-    study: StudyCard = field(default_factory=StudyCard)
-    variants: tuple[Variant, ...] = ()
-    sizes: tuple[int, ...] = ()
-    specificity: float = 0.9
+
+class StudyCard(_Part):
+    """The study that a report needs."""
+
+    methods: tuple[str, ...] = Field(default=(), description="names of methods, in the order of the rows")
+    datasets: tuple[str, ...] = Field(default=(), description="names of datasets, in the order of the columns")
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="seeds")
+    request: Mapping[str, Any] = Field(default={}, description="of all runs, as petlbench.run.resolve.Request names it")
+    settings: Mapping[str, Mapping[str, Any]] = Field(default={}, description="of single methods or datasets, by name")
+
+
+class ReportCard(_Part):
+    """A report as its file describes it."""
+
+    name: str = Field(description="its name in the catalogue")
+    title: str = Field(description="what stands above it")
+    kind: str = Field(description="name of the report kind that makes it")
+    summary: str = Field(default="", description="what it shows, in a sentence")
+    columns: tuple[str, ...] = Field(default=(), description="keys of the columns, in their order")
+    against: str = Field(default="", description="the method that the others are compared with; empty for none")
+    study: StudyCard = Field(default=StudyCard(), description="what it needs")
+    variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
+    sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
+    specificity: float = Field(default=0.9, description="at which thresholds are chosen, where they are")
 
 
 @dataclass(frozen=True)
@@ -140,10 +146,10 @@ def load_report(catalog: Catalog, name: str) -> ReportCard:
         InputError: When nothing has that name, or the file is wrong.
     """
     entry = catalog.find("report", name)
-    fields_ = dict(entry.card)
-    study = _build(StudyCard, fields_.pop("study", {}), entry, "study.")
-    variants = tuple(_build(Variant, variant, entry, "variants.") for variant in fields_.pop("variants", ()))
-    card: ReportCard = _build(ReportCard, {**fields_, "name": name}, entry, "", study=study, variants=variants)
+    try:
+        card = ReportCard.model_validate({**entry.card, "name": name})
+    except ValidationError as error:
+        raise _broken(entry, _first(error)) from error
     kinds = catalog.entries("report_kind")
     if card.kind not in kinds:
         raise _broken(entry, f"kind = '{card.kind}' is none of {', '.join(kinds)}")
@@ -184,20 +190,19 @@ def required_study(card: ReportCard, preset: Preset = "any") -> dict[str, Any]:
     return {"name": card.name, "title": card.title, "matrices": matrices}
 
 
-def _build(cls: type[Any], values: Any, entry: Entry, where: str, **parts: Any) -> Any:
-    if not isinstance(values, Mapping):
-        raise _broken(entry, f"'{where.rstrip('.')}' is no table")
-    names = {field_.name for field_ in fields(cls)}
-    for name in values:
-        if name not in names:
-            error = unknown_name("field", f"{where}{name}", [f"{where}{field_name}" for field_name in names])
-            raise _broken(entry, f"{error.message}; {error.hint}")
-    try:
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}, **parts
-        )
-    except TypeError as error:
-        raise _broken(entry, str(error)) from error
+def _first(error: ValidationError) -> str:
+    """What is wrong first, with the place in the file."""
+    first = error.errors()[0]
+    *group, _ = first["loc"]
+    place = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        parts: Mapping[str, type[BaseModel]] = {"study": StudyCard, "variants": Variant}
+        model = parts[str(group[0])] if group else ReportCard
+        unknown = unknown_name("field", place, [".".join(map(str, (*group, name))) for name in model.model_fields])
+        return f"{unknown.message}; {unknown.hint}"
+    refusal = f"= {first['input']!r}: {first['msg']}"
+    text = {"missing": "is missing", "model_type": "is no table"}.get(first["type"], refusal)
+    return f"'{place}' {text}"
 
 
 def _broken(entry: Entry, why: str) -> InputError:

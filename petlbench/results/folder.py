@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
 from petlbench.core.text import printable
+from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
 
 __all__ = ["RunFolder", "find_run", "only_run", "remove_run", "run_ids"]
@@ -83,12 +84,17 @@ class RunFolder:
     @property
     def ended(self) -> float | None:
         """When its finished result was written, in seconds of the epoch; None where there is none that can be read."""
-        try:
-            result = self.result()
-        except InputError:
-            return None
+        result = self.readable_result()
         is_finished = result is not None and result.status == "finished"
         return (self.final / FILE).stat().st_mtime if is_finished else None
+
+    def readable_result(self) -> Result | None:
+        """The result that stands; None where there is none, or none that can be read, which a warning says."""
+        try:
+            return self.result()
+        except InputError as error:
+            _logger.warning("passed over: %s", error.message)
+            return None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
@@ -163,11 +169,10 @@ def only_run(name: str, output: Path) -> RunFolder:
 
 
 def _matching_runs(name: str, output: Path) -> list[RunFolder]:
-    with suppress(OSError, RuntimeError, ValueError):  # what cannot be a path may still be a name
-        folder = Path(name or "/").expanduser()
-        if (folder / FILE).is_file():
-            resolved = folder.resolve()
-            return [RunFolder(resolved.parent, resolved.name)]
+    folder = user_path(name or "/", what="RUN")
+    if (folder / FILE).is_file():
+        resolved = folder.resolve()
+        return [RunFolder(resolved.parent, resolved.name)]
     runs = run_ids(output)
     matching = [name] if name in runs else [run for run in runs if name and run.startswith(name)]
     if not matching:

@@ -135,6 +135,7 @@ def _read_all(
     dataset = images.dataset
     splits = split(dataset)
     side = {record.image_id: name for record, name in zip(dataset.records, splits, strict=True)}
+    dataset.measure_greys(context.options.workers, context.progress)
     digests, errors = map_images(
         dataset.records,
         lambda record: images.read(record, side[record.image_id]),

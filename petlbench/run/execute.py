@@ -80,7 +80,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     folder = RunFolder(options.output, config.run_id)
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
-        metrics = load_metrics(context.catalog, dataset.task.metrics)
+        metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
         if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
@@ -293,7 +293,8 @@ class _Run:
         readings: dict[str, Callable[[], tuple[Labels, Logits]]] = {"val": partial(self._read_val, predictor)}
         if self.options.reveal_test:
             loader = self._loader("test")
-            readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
+            if loader.indices:  # a dataset's own parts may be for training and validation alone
+                readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
             if self.external is not None and self.external_source is not None:
                 loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
                 predictor = self._predictor(self.external_source)
@@ -360,7 +361,7 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing=self.watch.timing(self.earlier),
-            data=describe_data(self.data, self.run.normalization, self.external, self.source),
+            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),

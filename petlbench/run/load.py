@@ -30,7 +30,7 @@ from petlbench.models.precision import autocast
 from petlbench.models.registry import resolve_backbone
 from petlbench.models.weights import without_network
 from petlbench.results.result import Result, read_result
-from petlbench.run.predict import FoundImage, Predictions, decoded_batches, find_images
+from petlbench.run.predict import FoundImage, Predictions, decoded_batches, decoding_of, find_images
 from petlbench.run.record import ARTIFACTS
 from petlbench.run.resolve import build_views
 
@@ -104,7 +104,8 @@ class Restored:
         progress = progress or Progress()
         progress.phase("predict", len(images))
         logits = []
-        for views in decoded_batches(images, self.views, batch_size or self.result.config.training.batch_size):
+        size, decoding = batch_size or self.result.config.training.batch_size, decoding_of(self.result, images)
+        for views in decoded_batches(images, self.views, size, decoding):
             moved = {name: view.to(self.device) for name, view in views.items()}
             logits.append(self(moved).to(torch.float32).cpu().numpy())
             progress.advance(len(logits[-1]))

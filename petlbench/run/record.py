@@ -132,6 +132,7 @@ def identify(
         "weights": assembled.weights_digest,
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
+        "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
     }
 
 
@@ -148,8 +149,8 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "weights", "method", "external")
-        if stored.get(name) != now[name]
+        for name in ("data", "split", "weights", "method", "external", "greys")
+        if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:
         changes.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
@@ -201,10 +202,15 @@ def describe_memory(meter: MemoryMeter) -> Memory:
 
 
 def describe_data(
-    data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
+    data: RunData,
+    normalization: Normalization,
+    external: RunData | None,
+    source: FeatureSource,
+    metrics: Sequence[Metric],
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images."""
-    description = {**_describe_images(data), "normalization": asdict(normalization)}
+    forms = {metric.name: metric.form for metric in metrics if metric.form}
+    description = {**_describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
@@ -220,10 +226,12 @@ def _describe_images(data: RunData) -> dict[str, Any]:
         "title": card.title,
         "card_version": card.version,
         "synthetic": card.synthetic,
+        "task": data.dataset.task.name,
         "classes": list(classes),
         "images": {side: counts[side].total() for side in SPLITS},
         "images_by_class": {side: dict(counts[side]) for side in SPLITS},
         "grouping": card.grouping,
+        "greys": data.dataset.greys.whites(),
         "skipped": list(data.skipped),
         "notes": list(data.dataset.notes),
     }

@@ -13,8 +13,9 @@ from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
+from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
-from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
+from petlbench.data.dataset import DatasetInfo, describe_dataset, existing_path, require_same_classes
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import task_of
@@ -166,7 +167,7 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     if request.dataset is None:
         return None
     # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
-    is_there = Path(request.dataset).expanduser().exists()
+    is_there = existing_path(request.dataset) is not None
     name = _reference(request.dataset, catalog) if is_there else request.dataset
     info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
     task_of(info.name, info.card, catalog)
@@ -184,13 +185,13 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
 def _reference(dataset: str | None, catalog: Catalog) -> str:
     if dataset is None:
         return ""
-    return dataset if dataset in catalog.entries("dataset") else str(Path(dataset).expanduser().resolve())
+    return dataset if dataset in catalog.entries("dataset") else str(user_path(dataset, what="--dataset").resolve())
 
 
 def _weights(weights: str) -> str:
     if weights in ("default", "random", "none"):
         return "random" if weights == "none" else weights
-    file = Path(weights).expanduser().resolve()
+    file = user_path(weights, what="--weights").resolve()
     check_weights_file(file)
     return str(file)
 
@@ -208,7 +209,7 @@ def _normalize(normalize: str, dataset: DatasetInfo | None) -> str:
 def _training(
     method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
 ) -> TrainingConfig:
-    defaults: dict[str, Any] = {"lr": method.defaults.lr, "weight_decay": method.defaults.weight_decay}
+    defaults: dict[str, Any] = {name: getattr(method.defaults, name) for name in ("lr", "weight_decay", "decay")}
     if dataset is not None:
         defaults["loss"] = task_of(dataset.name, dataset.card, catalog).loss
     training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")

@@ -125,7 +125,7 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         output = study.options.output
         runs = read_study(study_file(output, study.name))["runs"]
         run_ids = dict.fromkeys(run["run_id"] for run in runs if run["run_id"] is not None)
-        results = [RunFolder(output, run_id).result() for run_id in run_ids]
+        results = [RunFolder(output, run_id).readable_result() for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
         track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
@@ -135,11 +135,7 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
 
 
 def open_status(study: Study) -> StudyStatus:
-    """Return how far a study is, as its results on the disk say.
-
-    Raises:
-        InputError: When a result is damaged.
-    """
+    """Return how far a study is, as its results on the disk say; a run whose result is damaged counts as failed."""
     return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
 
 
@@ -165,7 +161,11 @@ def _state_of(planned: PlannedRun, output: Path) -> RunState:
         kind = "exception" if planned.is_defect else "unsupported"
         error = {"kind": kind, "message": planned.refusal or "", "hint": ""}
         return RunState(planned, "failed" if planned.is_defect else "unsupported", error=error)
-    result = RunFolder(output, planned.config.run_id).result()
+    try:
+        result = RunFolder(output, planned.config.run_id).result()
+    except InputError as damage:  # the others are not to go down with it
+        error = {"kind": damage.kind, "message": damage.message, "hint": damage.hint}
+        return RunState(planned, "failed", error=error)
     if result is None:
         return RunState(planned)
     return RunState(planned, result.status, result, result.error)
@@ -291,13 +291,13 @@ class _Driver:
                 other.status, other.result, other.error = state.status, state.result, state.error
         try:
             self._record([state])
-        except OSError as error:  # the runs go on; the file is written anew when the study ends
+        except (OSError, InputError) as error:  # the runs go on; the file is written anew when the study ends
             file = study_file(self.study.options.output, self.study.name)
             self.observer.say(f"{file} cannot be written now: {error}")
         self.observer.changed(state)
 
     def _stored(self, state: RunState) -> Result | None:
-        return RunFolder(self.study.options.output, state.run_id).result() if state.run_id is not None else None
+        return RunFolder(self.study.options.output, state.run_id).readable_result() if state.run_id else None
 
     def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])

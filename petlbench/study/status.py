@@ -199,8 +199,8 @@ def record_runs(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
         created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        new_study: dict[str, Any] = {"schema": STUDY_SCHEMA, "name": name, "kind": kind, "created": created, "runs": []}
-        document = read_study(file) if file.exists() else new_study | {f"{axis}s": [] for axis in _CELL}
+        new_study: dict[str, Any] = {"schema": STUDY_SCHEMA, "name": name, "kind": kind, "created": created}
+        document = read_study(file) if file.exists() else new_study | {f"{axis}s": [] for axis in (*_CELL, "run")}
         before, new = ({tuple(run[name] for name in _CELL): run for run in each} for each in (document["runs"], runs))
         shared = [(old, new[cell]) for cell, old in before.items() if cell in new]
         replaced = [old for old, new in shared if old["run_id"] is not None and new["run_id"] != old["run_id"]]

@@ -41,7 +41,8 @@ def check_optimizer(name: str) -> None:
 def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser that a config names, as timm builds it, of what is learned, by name."""
     name = _NAMES.get(training.optimizer, training.optimizer)
-    tensors: Any = _by_depth(parameters, training.layer_decay) if training.layer_decay < 1 else [*parameters.values()]
+    is_plain = training.layer_decay == 1 and training.decay == "all"
+    tensors: Any = [*parameters.values()] if is_plain else _groups(parameters, training)
     # One kernel for many tensors, where the optimiser has that.
     has_foreach = "foreach" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
     return create_optimizer_v2(
@@ -54,21 +55,28 @@ def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConf
     )
 
 
-def _by_depth(parameters: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Groups whose rate falls by a factor with every block towards the image (H. Bao et al., BEiT, appendix).
+def _groups(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> list[dict[str, Any]]:
+    """Groups of one rate and one decay.
 
-    What belongs to no block counts as in front of the first one where it embeds patches, and else as behind the last.
+    The rate falls by a factor with every block towards the image (H. Bao et al., BEiT, appendix). What belongs to no
+    block counts as in front of the first one where it embeds patches, and else as behind the last.
     """
     blocks = sorted({match[0] for match in map(_block, parameters) if match is not None}, key=_numbers)
     depth = {block: number for number, block in enumerate(blocks, start=1)}
-    groups: dict[int, list[nn.Parameter]] = {}
+    groups: dict[tuple[int, float], list[nn.Parameter]] = {}
     for name, tensor in parameters.items():
         match = _block(name)
         embeds = any(part in name for part in ("patch_embed", "pos_embed", "cls_token", "reg_token"))
         level = depth[match[0]] if match is not None else 0 if embeds else len(blocks) + 1
-        groups.setdefault(level, []).append(tensor)
+        # A vector may be written with axes of length one, as peft writes those of (IA)³.
+        is_spared = training.decay == "matrices" and sum(side > 1 for side in tensor.shape) <= 1
+        group = (level if training.layer_decay < 1 else len(blocks) + 1, 0.0 if is_spared else training.weight_decay)
+        groups.setdefault(group, []).append(tensor)
     last = len(blocks) + 1
-    return [{"params": tensors, "lr_scale": decay ** (last - level)} for level, tensors in sorted(groups.items())]
+    return [
+        {"params": tensors, "lr_scale": training.layer_decay ** (last - level), "weight_decay": decay}
+        for (level, decay), tensors in sorted(groups.items())
+    ]
 
 
 def _block(name: str) -> re.Match[str] | None:

@@ -220,7 +220,7 @@ class Checkpoint:
         companion = trainer.adapted.companion
         state = {
             "identity": self.identity,
-            "learned": {name: tensor.detach() for name, tensor in trainer.adapted.parameters().items()},
+            "learned": {name: tensor.detach() for name, tensor in trainer.adapted.kept().items()},
             "optimizer": trainer.step.optimizer.state_dict(),
             "scaler": trainer.step.scaler.state_dict(),
             "average": trainer.average.tensors,
@@ -247,7 +247,7 @@ class Checkpoint:
         if not is_same:
             return
         with torch.no_grad():
-            for name, tensor in trainer.adapted.parameters().items():
+            for name, tensor in trainer.adapted.kept().items():
                 tensor.copy_(state["learned"][name])
         trainer.step.optimizer.load_state_dict(state["optimizer"])
         trainer.step.scaler.load_state_dict(state["scaler"])

@@ -21,6 +21,7 @@ TRAINING: dict[str, Any] = {
     "optimizer": "adamw",
     "lr": 1e-3,
     "weight_decay": 1e-4,
+    "decay": "all",
     "loss": "cross_entropy",
     "schedule": "cosine",
     "min_lr": 0.0,
@@ -64,6 +65,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "optimizer": "sgd",
     "lr": 2e-3,
     "weight_decay": 0.0,
+    "decay": "matrices",
     "loss": "focal",
     "schedule": "constant",
     "min_lr": 1e-6,
@@ -105,6 +107,11 @@ def config(**changed: Any) -> RunConfig:
 
 
 class TestRunId:
+    def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
+        earlier = {**RUN, "training": {name: value for name, value in TRAINING.items() if name != "decay"}}
+        text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
+        assert config().digest == hashlib.sha256(text.encode()).hexdigest()
+
     def test_every_field_has_another_value_here(self) -> None:
         assert set(OTHER) | {"training"} == set(RunConfig.model_fields) == set(RUN)
         assert set(OTHER_TRAINING) == set(TrainingConfig.model_fields) == set(TRAINING)
@@ -130,8 +137,9 @@ class TestRunId:
             assert changed(chosen[1:]).run_id != changed(chosen).run_id
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
-        text = json.dumps(RUN, sort_keys=True, separators=(",", ":"))
-        assert config().digest == hashlib.sha256(text.encode()).hexdigest()
+        training = {**TRAINING, "decay": "matrices"}
+        text = json.dumps({**RUN, "training": training}, sort_keys=True, separators=(",", ":"))
+        assert config(training=training).digest == hashlib.sha256(text.encode()).hexdigest()
 
     def test_a_default_that_is_spelled_out_changes_nothing(self) -> None:
         short = {"lr": 1e-3, "weight_decay": 1e-4}

@@ -92,3 +92,20 @@ def test_it_is_for_processors_whose_avx_512_mkl_leaves_unused(monkeypatch: pytes
 
 def test_a_gpu_computes_as_ever(slow_mkl: None) -> None:
     assert isinstance(fast_linear(torch.device("cuda")), nullcontext)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_graph_holds_the_product_itself(slow_mkl: None, strict: bool) -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(384, 100)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad(), fast_linear(CPU):
+                return self.layer(tokens)
+
+    module, tokens = Frozen(), torch.randn(64, 384)
+    exported = torch.export.export(module, (tokens,), strict=strict)
+    assert "mkldnn" not in str(exported.graph)
+    torch.testing.assert_close(exported.module()(tokens), module(tokens))

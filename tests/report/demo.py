@@ -6,7 +6,8 @@ import math
 import random
 from typing import Any
 
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
+from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 
 METHODS = {  # learnable %, memory MiB at 224 pixels, AUC in percent
     "full": (100.0, 23128, 91.2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_a_line_cut_off_by_a_full_disk_costs_no_other(tmp_path: Path) -> None:
         file.write('{"time": "2026-01-01T00:00:00+0000", "event": "epo')
     write_event(tmp_path, "ended", "a", status="finished")
     assert [line["event"] for line in read_journal(tmp_path)] == ["started", "ended"]
+
+
+def test_damaged_lines_are_counted_and_cost_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_event(tmp_path, "started", "a", error={"kind": "none", "message": "{"})
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'[]\nnull\n{}\n{"event": 1, "run_id": "a"}\n\xff\n' + b"[" * 9999 + b"\n")
+    write_event(tmp_path, "ended", "a", status="finished")
+    assert [line["event"] for line in read_journal(tmp_path)] == ["started", "ended"]
+    assert "6 damaged lines" in caplog.text
+
+
+def test_a_journal_that_is_no_file_keeps_nobody_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(tmp_path / FILE)
+    assert read_journal(tmp_path) == []
+    assert "a pipe" in caplog.text
 
 
 def test_no_journal_has_no_lines(tmp_path: Path) -> None:

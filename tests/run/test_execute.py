@@ -365,6 +365,37 @@ def test_the_test_split_is_read_once_and_the_reading_is_logged(run: Run, tmp_pat
     assert [json.loads(line)["run_id"] for line in lines] == [result["run_id"]]
 
 
+@pytest.fixture(scope="session")
+def divided(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images in folders to train and to validate on, and in none to test on."""
+    folder = tmp_path_factory.mktemp("divided")
+    for file in images.rglob("*.png"):
+        copy = folder / ("val" if int(file.stem) % 3 == 0 else "train") / file.parent.name / file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return folder
+
+
+def test_parts_to_train_and_to_validate_on_are_used_and_nothing_is_tested(run: Run, divided: Path) -> None:
+    result = run("--method", "linear", "--epochs", "1", dataset=divided)
+    assert (result["exit_status"], result["status"]) == (0, "finished")
+    assert result["data"]["images"] == {"train": 39, "val": 21, "test": 0}
+    assert list(result["metrics"]) == ["val"]
+    assert "no test scores are reported" in result["data"]["notes"][0]
+    rows = predictions(result)
+    assert set(rows["split"]) == {"val"}
+    assert all(image.startswith("val/") for image in rows["image_id"])
+
+
+def test_a_run_without_a_test_split_says_so(divided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ("--dataset", str(divided), "--output", str(tmp_path / "results"), "--tracking-uri", "none")
+    assert run_command(["run", "--method", "linear", "--epochs", "1", *TINY, *place]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "test AUC none: the dataset has no test split" in shown
+    assert "note its own split has parts to train and to validate on" in shown
+    assert not (tmp_path / "results/test_reads.jsonl").exists()
+
+
 @pytest.mark.parametrize("command", ["run", "bench"])
 @pytest.mark.parametrize("place", [".", "red", "new", ".."])
 def test_results_in_at_or_around_the_images_are_refused_before_anything_is_written(

@@ -55,7 +55,7 @@ def test_a_stored_audit(tmp_path: Path) -> None:
     file = tmp_path / "audit.json"
     file.write_text(json.dumps(document))
     found = read_audit(file)
-    assert (found.dataset, found.shortcut, found.easy) == ("x", True, False)
+    assert (found.dataset, found.marks) == ("x", ("shortcut",))
     assert [one.auc for one in found.baselines] == [0.95, None]
     file.write_text("[]")
     with pytest.raises(InputError, match="is no audit"):

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from petlbench.results.planned import read_study
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import Status, iter_results
-from petlbench.results.table import load_results
+from petlbench.results.table import load_results, read_study
 from petlbench.study.executors.job import Ended, Job, Started
 from petlbench.study.grid import PlannedRun
 from petlbench.study.runner import Study, open_status, run_study
@@ -238,6 +237,42 @@ def test_results_of_other_code_are_refused_unless_they_are_accepted(
     assert config.run_id not in accepted.began
     again, _ = carry_out(make_study(options=replace(study.options, rerun=True)))
     assert sorted(again.began) == sorted(ids(plans))
+
+
+@pytest.mark.parametrize("text", ["{", ""])
+def test_a_damaged_result_is_one_failed_run_and_the_others_are_carried_out(
+    make_study: MakeStudy, plans: list[PlannedRun], text: str
+) -> None:
+    study = make_study()
+    broken, neighbour = study.options.output / ids(plans)[0], study.options.output / "linear-other-s0-000000000000"
+    for folder in (broken, neighbour):
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(text)
+    executor, board = carry_out(study)
+    assert sorted(executor.began) == sorted(ids(plans)[1:])
+    assert board.counts() == {"finished": len(plans) - 1, "failed": 1}
+    (failed,) = (state for state in board.states if state.status == "failed")
+    assert failed.run_id == broken.name
+    assert failed.error is not None
+    assert str(broken) in failed.error["message"]
+    runs = read_study(study_file(study.options.output, "table"))["runs"]
+    assert [run["run_id"] for run in runs if run["status"] == "failed"] == [broken.name]
+    assert len(summarize("table", board, study.options.output).results) == len(plans) - 1
+
+
+def test_a_study_whose_file_is_damaged_on_the_way_loses_no_run(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
+    study, notes = make_study(), Notes()
+    file = study_file(study.options.output, "table")
+    texts: list[str] = []
+
+    def damage(job: Job) -> None:
+        texts.append(file.read_text() if len(texts) == 0 else texts[0])
+        file.write_text("{" if len(texts) < len(plans) else texts[0])
+
+    _, board = carry_out(study, Actor(before=damage), watch=notes)
+    assert board.counts() == {"finished": len(plans)}
+    assert any("table.json cannot be written now" in text for text in notes.said)
+    assert all(run["status"] == "finished" for run in read_study(file)["runs"])
 
 
 def test_results_on_other_data_are_noted(make_study: MakeStudy, plans: list[PlannedRun]) -> None:

@@ -308,7 +308,8 @@ class TestFinals:
         assert Counter(executor.trained).total() == 6 + 4 + 2
         assert [run["status"] for run in outcome.runs] == ["finished"] * 2
         assert all(run["metrics"]["test"]["auc"] == 0.7 for run in outcome.runs)
-        assert read_winner(search.options.output, search.name, "linear", "digits") == outcome.winner
+        best = read_winner(search.options.output, search.name, search.config, None)
+        assert {"training": best.training, "method": best.method} == outcome.winner["best"]
         again = Scripted(before=pytest.fail)
         assert self.sweep(search, storage, again).document() == outcome.document()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -82,6 +83,43 @@ def test_the_rate_falls_with_every_block_towards_the_image() -> None:
     parameters = {name: nn.Parameter(torch.ones(1)) for name in names}
     groups = new_optimizer(parameters, training(layer_decay=0.5)).param_groups
     assert [group["lr_scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
+
+
+class TestDecay:
+    parameters: ClassVar = {
+        "head.weight": nn.Parameter(torch.ones(3, 4)),
+        "head.bias": nn.Parameter(torch.ones(3)),
+        "backbone.blocks.0.row": nn.Parameter(torch.ones(1, 4)),
+        "backbone.blocks.0.weight": nn.Parameter(torch.ones(4, 4)),
+    }
+
+    def decays(self, **changes: Any) -> dict[str, float]:
+        groups = new_optimizer(self.parameters, training(weight_decay=0.1, **changes)).param_groups
+        return {
+            name: group["weight_decay"]
+            for group in groups
+            for name, tensor in self.parameters.items()
+            if any(tensor is each for each in group["params"])
+        }
+
+    @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+    def test_matrices_alone_are_decayed(self, layer_decay: float) -> None:
+        assert self.decays(layer_decay=layer_decay) == dict.fromkeys(self.parameters, 0.1)
+        spared = self.decays(layer_decay=layer_decay, decay="matrices")
+        assert {name for name, decay in spared.items() if decay} == {"head.weight", "backbone.blocks.0.weight"}
+
+    def test_a_scale_of_one_stays_where_nothing_else_moves_it(self) -> None:
+        for decay, value in (("matrices", 1.0), ("all", 0.99)):
+            scale, matrix = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, 3))
+            optimizer = new_optimizer({"scale": scale, "matrix": matrix}, training(weight_decay=0.1, decay=decay))
+            (0 * scale.sum() + 0 * matrix.sum()).backward()
+            optimizer.step()
+            assert scale.tolist() == pytest.approx([value] * 3)
+            assert matrix.detach().flatten().tolist() == pytest.approx([0.99] * 9)
+
+    def test_the_last_group_has_the_rate_of_the_curve(self) -> None:
+        for changes in ({"decay": "matrices"}, {"decay": "matrices", "layer_decay": 0.5}):
+            assert new_optimizer(self.parameters, training(**changes)).param_groups[-1]["lr_scale"] == 1
 
 
 def test_the_average_lags_and_is_put_back() -> None:

@@ -92,6 +92,17 @@ class Network(nn.Module):
         return self.head(self.dropout(self.body(inputs.views["fine"])))
 
 
+class NormedNetwork(Network):
+    """Has statistics of its batches beside what it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3, affine=False)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return super().forward(Inputs({"fine": self.norm(inputs.views["fine"])}))
+
+
 @dataclass
 class Images:
     """Stands for an image loader: batches that the seed alone decides."""
@@ -146,9 +157,17 @@ class Verdicts:
         return self.labels, self.logits.pop(0)
 
 
-def trainer(logits: Sequence[Any], images: Images | None = None, labels: Any = LABELS, **changed: Any) -> Trainer:
+def trainer(
+    logits: Sequence[Any],
+    images: Images | None = None,
+    labels: Any = LABELS,
+    network: type[Network] = Network,
+    **changed: Any,
+) -> Trainer:
     torch.manual_seed(0)
-    adapted = Adapted(Network(), frozenset({"head.weight", "head.bias"}))
+    module = network()
+    statistics = frozenset(name for name, _ in module.named_buffers())
+    adapted = Adapted(module, frozenset({"head.weight", "head.bias"}), chosen=statistics)
     adapted.freeze_the_rest()
     made = config(epochs=len(logits), **changed)
     run = RunConfig.model_construct(training=made, precision="fp32")
@@ -262,7 +281,9 @@ class TestBadNumbers:
 
 
 class TestCheckpoint:
-    @pytest.mark.parametrize("chosen", [{}, {"optimizer": "sgd"}, {"optimizer": "sgd", "accumulate": 2}])
+    @pytest.mark.parametrize(
+        "chosen", [{}, {"network": NormedNetwork}, {"optimizer": "sgd"}, {"optimizer": "sgd", "accumulate": 2}]
+    )
     def test_a_training_that_was_stopped_ends_like_one_that_was_not(self, chosen: Any, tmp_path: Path) -> None:
         logits = [WRONG, RIGHT, HALF, WRONG]
         whole = trainer(logits, **chosen)
@@ -285,8 +306,8 @@ class TestCheckpoint:
         assert (found.epoch, found.key) == (expected.epoch, expected.key) == (2, found.key)
         for name, tensor in expected.learned.items():
             assert torch.equal(found.learned[name], tensor)
-        for name, tensor in whole.adapted.parameters().items():
-            assert torch.equal(resumed.adapted.parameters()[name], tensor)
+        for name, tensor in whole.adapted.kept().items():
+            assert torch.equal(resumed.adapted.kept()[name], tensor)
 
     def test_the_time_of_the_first_attempt_is_counted_once(self, file: Path) -> None:
         first = trainer([RIGHT, RIGHT])

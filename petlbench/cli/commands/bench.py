@@ -19,7 +19,7 @@ from petlbench.cli.options import (
     request_values,
     run_options,
 )
-from petlbench.cli.output import print_json
+from petlbench.cli.output import print_json, say
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ def command(
         None if seeds is None else parse_list(seeds, "--seed", _whole),
     )
     if (old_preset := options.pop("old_preset")) is not None:
-        click.echo("--setting is called --preset now", err=True)
+        say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
-    options = {**request_values(options, {}), "settings": parse_assignments(settings)}
+    groups = parse_assignments(settings)
+    options = {**request_values(options, groups.pop("training", {})), "settings": groups}
     name = options.get("study") or options.get("report") or "bench"
     if dry_run:
         from petlbench.core.environment import usable_cores

@@ -17,7 +17,7 @@ from petlbench.cli.options import (
     request_values,
     run_options,
 )
-from petlbench.cli.output import print_json, print_table
+from petlbench.cli.output import print_json, print_table, say
 from petlbench.core.units import MISSING, number, params_text, seconds, value_text
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ def command(
 
     if (track := options.pop("track")) is not None:
         new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
-        print(f"note: --track {track} is called {new} now, and goes with the next version", file=sys.stderr)
+        say(f"note: --track {track} is called {new} now, and goes with the next version", err=True)
         options["search_sizes"] = track == "tuned" if options["search_sizes"] is None else options["search_sizes"]
-    options = {**request_values(options, {}), "settings": parse_assignments(settings), "test": not no_final}
+    groups = parse_assignments(settings)
+    options = {**request_values(options, groups.pop("training", {})), "settings": groups, "test": not no_final}
     named = parse_list(methods, "--method", str), parse_list(datasets, "--dataset", str)
     if dry_run:
         _show_plans(pb.preview_sweep(sweep, *named, **options), json)
@@ -104,7 +105,7 @@ def _show(sweep: str, outcomes: Sequence[SearchOutcome], json: bool) -> None:
 
 def _show_one(outcome: SearchOutcome) -> None:
     if outcome.search is None:
-        print(f"{outcome.method} on {outcome.dataset}: {outcome.refusal}")
+        say(f"{outcome.method} on {outcome.dataset}: {outcome.refusal}")
         return
     card = outcome.search.card
     rows = [

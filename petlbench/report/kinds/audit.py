@@ -12,7 +12,8 @@ from petlbench.audit.confounders import WEAK, Confound
 from petlbench.audit.leaks import DuplicatePair, Leaks
 from petlbench.data.dataset import Dataset
 from petlbench.report.cells import number_cell
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Series, Table, table_of
+from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
+from petlbench.report.formats import Document
 
 __all__ = ["audit_document"]
 

@@ -14,9 +14,10 @@ from math import comb
 from petlbench.core.errors import InputError
 from petlbench.report.cells import number_cell
 from petlbench.report.columns import find_metric
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
+from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.registry import ReportKind
+from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 from petlbench.results.table import searches
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.report.cells import FEW_POSITIVES, rounded
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Row, Series, Table
-from petlbench.report.grid import Line
+from petlbench.report.context import Line
+from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, check_cells
+from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 

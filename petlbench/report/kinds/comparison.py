@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
 from petlbench.report.cells import FEW_POSITIVES
-from petlbench.report.context import Context
+from petlbench.report.context import Context, Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
-from petlbench.report.grid import Line
 from petlbench.report.inputs import ReportInputs
 
 if TYPE_CHECKING:
@@ -34,10 +33,7 @@ _COLUMNS = (
 
 
 def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
-    """Compare every row with one of them.
-
-    Returns:
-        Tables, figures and notes: none where there is nothing to compare.
+    """Tables, figures and notes that compare every row with one of them: none where there is nothing to compare.
 
     Raises:
         InputError: When the row to compare with is not there.
@@ -56,7 +52,7 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
         if line.key != base.key:
             average = context.evidence.average(line.key, base.key)
             if average is not None:
-                rows.append(Row(line.key, line.title, _cells(average), runs=tuple(run.run_id for run in line.all_runs)))
+                rows.append(line.row(_cells(average)))
             inputs.progress.advance()
     ranks, notes = _ranks(context, lines, base)
     if not rows:
@@ -127,7 +123,7 @@ def _points(value: float | None, comparison: Comparison, sign: str = "+") -> Cel
 
 def _caption(base: Line, context: Context) -> str:
     return (
-        f"{context.metric.title} of a row less that of {base.title}, mean over the datasets that both have. "
+        f"{context.metric_title} of a row less that of {base.title}, mean over the datasets that both have. "
         "The variance adds up that of images (groups where there are some), seeds and splits; on other datasets that "
         "of datasets too. P(better): probability that the row is the better one. Smallest separable: a smaller effect "
         "could not have been told from none with so many runs. 'too few': nothing says what another seed or dataset "

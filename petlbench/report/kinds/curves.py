@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from petlbench.report.context import Context
-from petlbench.report.document import Axis, Document, Figure, Series
-from petlbench.report.grid import Line
+from petlbench.report.context import Context, Line
+from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, check_cells
+from petlbench.report.spec import ReportKind
 from petlbench.results.table import mean_curve
 
 __all__ = ["CURVES"]
@@ -29,7 +29,7 @@ def _figures(context: Context) -> list[Figure]:
     figures = []
     for name in context.grid.datasets:
         for key, title, unit, factor in (
-            (f"val_{context.metric.name}", f"validation {context.metric.title}", "%", 100.0),
+            (f"val_{context.metric.name}", f"validation {context.metric_title}", "%", 100.0),
             ("train_loss", "training loss", "nats", 1.0),
         ):
             series = [curve for line in context.grid.lines if (curve := _series(line, name, key, factor)) is not None]

@@ -10,11 +10,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.report.cells import MIB, number_cell
-from petlbench.report.document import Axis, Cell, Column, Document, Figure, Series, Table, table_of
+from petlbench.report.cells import mebibytes, number_cell
+from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
+from petlbench.report.formats import Document
+from petlbench.study.forecast.memory import LARGEST, SAVINGS, Extras, Row
 
 if TYPE_CHECKING:
-    from petlbench.study.forecast.memory import Extras, Row
     from petlbench.study.grid import Vary
     from tools.published_memory import Comparison
 
@@ -131,13 +132,13 @@ def _peaks(forecast: Forecast) -> Iterator[Table]:
         *(_bytes(f"printed, {paper}", partial(_of, attrgetter("printed"), paper)) for paper in papers),
     ]
     makers += [_prediction(forecast)] if extras.inference else []
-    makers += [_fits(), _largest()] if extras.budget is not None else []
+    makers += _BUDGET if extras.budget is not None else []
     sentences = [_settings(forecast.config), *_explained(forecast), *([_PRINTED] if papers else [])]
     title = f"peak memory of a training step: MiB, predicted for {device}"
     yield from _table("main", title, makers, forecast.rows, ". ".join(sentences) + ".")
     if extras.savings:
         caption = "A dash: on already, or not for this method. Below zero: costs."
-        yield from _table("savings", "would save, MiB", _savings(), forecast.rows, caption)
+        yield from _table("savings", "would save, MiB", _SAVINGS, forecast.rows, caption)
 
 
 def _table(key: str, title: str, makers: Sequence[_Maker], rows: Sequence[Row], caption: str) -> Iterator[Table]:
@@ -149,7 +150,7 @@ def _table(key: str, title: str, makers: Sequence[_Maker], rows: Sequence[Row], 
 
 
 def _bytes(title: str, size: Callable[[Row], int | None]) -> _Maker:
-    return Column(title.replace(", ", "_").replace(" ", "_"), title), lambda row: _mebibytes(size(row))
+    return Column(title.replace(", ", "_").replace(" ", "_"), title), lambda row: mebibytes(size(row))
 
 
 def _of(figures: Callable[[Row], Mapping[str, int | None] | None], name: str, row: Row) -> int | None:
@@ -157,33 +158,21 @@ def _of(figures: Callable[[Row], Mapping[str, int | None] | None], name: str, ro
     return (figures(row) or {}).get(name)
 
 
-def _mebibytes(size: int | None) -> Cell:
-    return number_cell(None if size is None else size / MIB, 1)
-
-
 def _prediction(forecast: Forecast) -> _Maker:
     name = forecast.deciding
     return _bytes(f"prediction, {name}", lambda row: getattr(row.inference, name, None))
 
 
-def _fits() -> _Maker:
-    return Column("fits", "fits", numeric=False), lambda row: Cell(text="yes" if row.fits else "no")
+def _largest(row: Row) -> Cell:
+    size = row.max_batch_size
+    return number_cell(size, 0) if size is None or size < LARGEST else Cell(size, f">= {LARGEST:,}")
 
 
-def _largest() -> _Maker:
-    from petlbench.study.forecast.memory import LARGEST
-
-    def make(row: Row) -> Cell:
-        size = row.max_batch_size
-        return number_cell(size, 0) if size is None or size < LARGEST else Cell(size, f">= {LARGEST:,}")
-
-    return Column("largest_batch", "largest batch"), make
-
-
-def _savings() -> list[_Maker]:
-    from petlbench.study.forecast.memory import SAVINGS
-
-    return [_bytes(name, partial(_of, attrgetter("savings"), name)) for name in SAVINGS]
+_BUDGET: list[_Maker] = [
+    (Column("fits", "fits", numeric=False), lambda row: Cell(text="yes" if row.fits else "no")),
+    (Column("largest_batch", "largest batch"), _largest),
+]
+_SAVINGS = [_bytes(name, partial(_of, attrgetter("savings"), name)) for name in SAVINGS]
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -208,10 +197,10 @@ def _explained(forecast: Forecast) -> list[str]:
     context, budget = forecast.extras.context, forecast.extras.budget
     sentences = []
     if forecast.device == "cuda":
-        size = _mebibytes(context).text
+        size = mebibytes(context).text
         sentences.append(f"Process: reserved and {size} MiB for the CUDA context (--context-mib)")
     if budget is not None:
-        sentences.append(f"Fits: {forecast.deciding} within {_mebibytes(budget).text} MiB")
+        sentences.append(f"Fits: {forecast.deciding} within {mebibytes(budget).text} MiB")
     return sentences
 
 
@@ -219,14 +208,14 @@ def _by_value(forecast: Forecast, varied: Vary) -> Iterator[Table]:
     name, device, extras = forecast.deciding, forecast.device, forecast.extras
     title = f"{name} memory of a training step by {varied.name}: MiB, predicted for {device}"
     caption = ". ".join([_settings(forecast.config), *_explained(forecast)]) + "."
-    yield _grid("main", title, forecast, varied, lambda row: _mebibytes(row.figure), caption=caption)
+    yield _grid("main", title, forecast, varied, lambda row: mebibytes(row.figure), caption=caption)
     if extras.inference:
         title = f"{name} memory of predicting one batch by {varied.name}: MiB, predicted for {device}"
         yield _grid("inference", title, forecast, varied, _prediction(forecast)[1])
     if extras.budget is not None:
-        yield _grid("batch", f"largest batch size that fits, by {varied.name}", forecast, varied, _largest()[1])
+        yield _grid("batch", f"largest batch size that fits, by {varied.name}", forecast, varied, _largest)
     if extras.savings:
-        for column, make in _savings():
+        for column, make in _SAVINGS:
             title = f"{column.title} would save, by {varied.name}: MiB"
             yield _grid(f"savings-{column.key}", title, forecast, varied, make)
 
@@ -244,15 +233,15 @@ def _grid(
 
 def _refused(rows: Sequence[Row]) -> Iterator[Table]:
     refused = [row for row in rows if row.refused is not None]
+    texts = {
+        "method": [row.run.method for row in refused],
+        "at": [", ".join(f"{name} {value}" for name, value in row.run.varied.items()) for row in refused],
+        "why": [row.refused or "" for row in refused],
+    }
     if refused:
-        names = ["method", *(["at"] if any(row.run.varied for row in refused) else []), "why"]
-        cells = []
-        for row in refused:
-            place = ", ".join(f"{name} {value}" for name, value in row.run.varied.items())
-            texts = {"method": row.run.method, "at": place, "why": row.refused or ""}
-            cells.append([texts[name] for name in names])
-        columns = [Column(name, name, numeric=name == "method") for name in names]
-        yield table_of("refused", "not predicted", columns, cells)
+        shown = {name: values for name, values in texts.items() if any(values)}
+        columns = [Column(name, name, numeric=name == "method") for name in shown]
+        yield table_of("refused", "not predicted", columns, list(zip(*shown.values(), strict=True)))
 
 
 def _papers(comparison: Comparison) -> Iterator[Table]:
@@ -269,11 +258,11 @@ def _papers(comparison: Comparison) -> Iterator[Table]:
             row.paper,
             row.row,
             row.method,
-            _mebibytes(row.printed),
-            _mebibytes(row.predicted),
+            mebibytes(row.printed),
+            mebibytes(row.predicted),
             number_cell(100 * row.error, 1),
             "fitted on" if row.fitted else "predicted",
-            _mebibytes(row.allocated_fp32),
+            mebibytes(row.allocated_fp32),
         ]
         for row in comparison.rows
     ]
@@ -285,7 +274,7 @@ def _papers(comparison: Comparison) -> Iterator[Table]:
 def _summary(comparison: Comparison, paper: str) -> str:
     """What was fitted for a paper, and how well the rest is predicted."""
     errors = [100 * abs(row.error) for row in comparison.rows if row.paper == paper and not row.fitted]
-    constant = _mebibytes(comparison.constants[paper]).text
+    constant = mebibytes(comparison.constants[paper]).text
     sentence = f"{paper}: a constant of {constant} MiB, fitted on the rows marked so"
     if not errors:
         return f"{sentence}."

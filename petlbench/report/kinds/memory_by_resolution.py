@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.report.cells import MIB, mark_rows, number_cell
-from petlbench.report.document import Axis, Column, Document, Figure, Row, Series, Table
-from petlbench.report.grid import peak
+from petlbench.report.cells import mark_rows, mebibytes
+from petlbench.report.context import peak
+from petlbench.report.document import Axis, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.methods import describe_settings
-from petlbench.report.registry import ReportKind
 from petlbench.report.selection import check_alike, common_settings
-from petlbench.report.spec import PRESETS, ReportCard, ReportRequest
+from petlbench.report.spec import PRESETS, ReportCard, ReportKind, ReportRequest
 from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ def _document(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[st
     axes = (Axis("pixels", "image size", "pixels"), Axis("memory", "peak memory of a training step", "GiB"))
     rows, series = [], []
     for method, by_size in bytes_.items():
-        cells = {
-            f"size_{size}": number_cell(None if value is None else value / MIB, 1, reason)
-            for size, (value, reason) in by_size.items()
-        }
+        cells = {f"size_{size}": mebibytes(value, reason) for size, (value, reason) in by_size.items()}
         rows.append(Row(method, titles.get(method, method), cells))
         points = [(float(size), value / 2**30) for size, (value, _) in sorted(by_size.items()) if value is not None]
         if points:

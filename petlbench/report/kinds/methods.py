@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.audits import add_baselines
 from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
-from petlbench.report.commands import fill_command
 from petlbench.report.context import Context
-from petlbench.report.document import Cell, Column, Document, Row, Table
+from petlbench.report.document import Cell, Column, Row, Table
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
-from petlbench.report.kinds.beside_papers import compare_with_papers
 from petlbench.report.kinds.comparison import compare_lines
-from petlbench.report.registry import ReportKind
+from petlbench.report.kinds.papers import compare_with_papers
 from petlbench.report.selection import check_alike, check_cells, common_settings
+from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 
 __all__ = ["METHODS", "VARIANTS", "describe_settings", "main_table"]
@@ -27,6 +29,19 @@ _FRONT = (
     "Front 1: no other row is at least as good in average, memory, learnable parameters and time of a run at once; "
     "front 2: only rows of front 1 are; and so on."
 )
+# Each stands behind the option of its name.
+_OPTIONS = (
+    *("backbone", "weights", "image_size", "normalize", "training.epochs", "training.batch_size"),
+    *("training.accumulate", "training.optimizer", "precision", "attention_kernel", "device"),
+)
+_DEFAULTS = {
+    "weights": "default",
+    "normalize": "backbone",
+    "training.accumulate": 1,
+    "training.optimizer": "adamw",
+    "precision": "fp32",
+    "attention_kernel": "auto",
+}
 
 
 def build(inputs: ReportInputs) -> Document:
@@ -57,14 +72,12 @@ def main_table(inputs: ReportInputs) -> Table:
     titles = {run.run_id: line.title for line in context.grid.lines for run in line.all_runs}
     check_cells(runs, lambda run: titles[run.run_id])
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
-    columns = [maker.column for maker in makers]
-    cells = [{maker.column.key: maker.make(line, context) for maker in makers} for line in context.grid.lines]
-    rows = [
-        Row(line.key, line.title, by_column, runs=tuple(run.run_id for run in line.all_runs))
-        for line, by_column in zip(context.grid.lines, cells, strict=True)
-    ]
-    rows = mark_rows(rows, columns)
-    commands = _commands(columns, context, str(inputs.request.output or ""), card.name if card.variants else "")
+    columns = [column for column, _ in makers]
+    lines = context.grid.lines
+    rows = mark_rows(
+        [line.row({column.key: make(line, context) for column, make in makers}) for line in lines], columns
+    )
+    commands = _missing_commands(inputs, _has_pme(columns))
     caption, notes = _caption(columns, context), _notes(columns, rows, context)
     row_title = "variant" if card.variants else "method"
     table = Table("main", card.title, columns, rows, caption, notes, row_title, commands)
@@ -100,7 +113,7 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
     keys = {column.key for column in columns}
     sentences = []
     if keys & {*context.grid.datasets, "average"}:
-        sentences.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
+        sentences.append(f"{_capital(context.metric_title)} of the test split, mean ± standard deviation over runs.")
     if runs:
         sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:
@@ -109,18 +122,6 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
         if "cache" in keys:
             sentences.append(_PRELOADING)
     return " ".join([*sentences, _MARKED, _FRONT] if "front" in keys else [*sentences, _MARKED])
-
-
-def _commands(columns: Sequence[Column], context: Context, output: str, report: str) -> list[str]:
-    """What would fill the empty cells; the report is named where its rows are variants."""
-    missing = [
-        (line.method, name) for line in context.grid.lines for name in context.grid.datasets if not line.runs.get(name)
-    ]
-    commands = [context.reference_command] if context.reference_command and _has_pme(columns) else []
-    if missing and context.grid.all_runs:
-        methods, datasets = ([pair[side] for pair in missing] for side in (0, 1))
-        commands.append(fill_command(methods, datasets, context.grid.all_runs, output, report))
-    return commands
 
 
 def _has_pme(columns: Sequence[Column]) -> bool:
@@ -165,3 +166,42 @@ def _hardware(runs: Sequence[Stored]) -> list[str]:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
+    """The commands that fill the empty cells of a table, in the settings of its other runs.
+
+    Args:
+        inputs: What the table is made from. Where its rows are more than methods, the command names the report.
+        has_pme: Whether the table needs the run that PME refers to.
+    """
+    context, card = inputs.context, inputs.card
+    runs, lines = context.grid.all_runs, context.grid.lines
+    missing = [(line.method, name) for line in lines for name in context.grid.datasets if not line.runs.get(name)]
+    commands = []
+    if has_pme and context.missing_reference:
+        commands.append(["run", "--method", REFERENCE, "--dataset", str(runs[0].config["dataset"])])
+    if missing and runs:
+        paths = {run.dataset: str(run.config["dataset"]) for run in runs}
+        rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in missing)]
+        seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
+        commands.append(["bench", *rows, "--dataset", _listed(paths.get(name, name) for _, name in missing), *seeds])
+    output = [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
+    return [shlex.join(["petlbench", *words, *_settings(runs), *output]) for words in commands]
+
+
+def _settings(runs: Sequence[Stored]) -> list[str]:
+    common = common_settings(runs)
+    words = [
+        word
+        for key in _OPTIONS
+        if common[key] is not None and common[key] != _DEFAULTS.get(key)
+        for word in (f"--{key.removeprefix('training.').replace('_', '-')}", str(common[key]))
+    ]
+    threads = {run.value("threads") for run in runs}
+    words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
+    return [*words, "--checkpointing"] if common["checkpointing"] else words
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(names))

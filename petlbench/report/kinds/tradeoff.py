@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from petlbench.report.cells import MIB
-from petlbench.report.context import Context
-from petlbench.report.document import Axis, Document, Figure, Series
-from petlbench.report.grid import Line
+from petlbench.report.context import Context, Line
+from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.methods import main_table
 from petlbench.report.kinds.papers import PaperTable
-from petlbench.report.registry import ReportKind
+from petlbench.report.spec import ReportKind
 
 __all__ = ["TRADEOFF"]
 
@@ -30,7 +30,7 @@ def build(inputs: ReportInputs) -> Document:
 
 
 def _figure(context: Context, x: str, caption: str) -> Figure:
-    score = Axis("score", f"{context.metric.title}, average", "%", "linear", context.metric.direction)
+    score = Axis("score", f"{context.metric_title}, average", "%", "linear", context.metric.direction)
     series = [point for line in context.grid.lines if (point := _point(line, context)) is not None]
     return _scatter((score, *_AXES), x, series, caption)
 
@@ -44,7 +44,7 @@ def _paper_figure(table: PaperTable, titles: Mapping[str, str]) -> Figure:
         title = titles.get(row.key, row.key)
         values = {axis: [row.printed.get(name)] for axis, name in names.items()}
         series.append(Series(row.key, title, values, (title,)))
-    caption = f"{table.title}: {table.description}. All figures are printed ones."
+    caption = f"{table.paper.title}: {table.description}. All figures are printed ones."
     return _scatter((score, memory, _AXES[1]), "memory", series, caption)
 
 
@@ -57,7 +57,7 @@ TRADEOFF = ReportKind(name="tradeoff", title="Score against cost", build=build, 
 
 
 def _point(line: Line, context: Context) -> Series | None:
-    average, memory, ratios = context.averages[line.key], line.memory(context.figure), line.ratios
+    average, memory, ratios = context.averages[line.key], line.memory(context.figure), line.figures("learnable_ratio")
     if average.value is None or not ratios:
         return None
     spread = average.std or 0.0

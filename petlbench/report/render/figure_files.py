@@ -6,16 +6,13 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
 from petlbench.core.plotting import figure_file
-from petlbench.report.document import Document, Figure
-from petlbench.report.registry import ReportFormat
-from petlbench.report.render.figures.bars import draw_bars, draw_intervals
-from petlbench.report.render.figures.lines import draw_lines
-from petlbench.report.render.figures.matrix import draw_matrix
-from petlbench.report.render.figures.ranks import draw_ranks
+from petlbench.report.document import Figure
+from petlbench.report.formats import Document, ReportFormat
+from petlbench.report.render.figures.painters import draw_bars, draw_intervals, draw_lines, draw_matrix, draw_ranks
 from petlbench.report.render.figures.scatter import draw_scatter
 
 if TYPE_CHECKING:
@@ -31,8 +28,7 @@ _PAINTERS: Mapping[str, Callable[[Axes, Figure], None]] = {
     "matrix": draw_matrix,
     "ranks": draw_ranks,
 }
-# Inches. A column of IEEE's journals is 3.5 wide and the page 7.16; Springer's page is 4.8.
-_WIDTHS = {1: 3.4, 2: 7.0}
+_WIDTH = 7.0  # inches: the page of IEEE's journals is 7.16 wide
 _STYLE: Any = {
     "font.size": 8,
     "axes.linewidth": 0.6,
@@ -53,18 +49,13 @@ _STYLE: Any = {
 }
 
 
-def draw(figure: Figure, file: Path, *, columns: Literal[1, 2] = 2) -> None:
+def draw(figure: Figure, file: Path) -> None:
     """Draw a figure to a file, whole or not at all; the same figure makes the same file.
 
-    A paper's caption stands below its figure, so title and caption are not drawn.
-
-    Args:
-        figure: What is drawn.
-        file: Where to; its ending, ``.png``, ``.pdf`` or ``.svg``, decides the format. Its folder exists.
-        columns: Columns of a paper's page that it is wide: 3.4 or 7.0 inches.
+    The file's ending, ``.png``, ``.pdf`` or ``.svg``, decides the format; its folder exists. A paper's caption stands
+    below its figure, so title and caption are not drawn.
     """
-    width = _WIDTHS[columns]
-    with figure_file(file, (width, _height(figure, width)), _STYLE) as sheet:
+    with figure_file(file, (_WIDTH, _height(figure)), _STYLE) as sheet:
         axes = sheet.add_subplot()
         if any(value is not None for series in figure.series for values in series.values.values() for value in values):
             _PAINTERS[figure.kind](axes, figure)
@@ -97,11 +88,11 @@ PDF = ReportFormat(name="pdf", title="PDF", suffix=".pdf", render=partial(_rende
 SVG = ReportFormat(name="svg", title="SVG", suffix=".svg", render=partial(_render, suffix=".svg"), is_text=False)
 
 
-def _height(figure: Figure, width: float) -> float:
-    """Inches that a figure of this width needs."""
+def _height(figure: Figure) -> float:
+    """Inches that a figure needs."""
     points = sum(max(1, len(series.labels)) for series in figure.series)
     if figure.kind == "matrix":
         return 0.8 + 0.22 * max(5, points)
     if figure.kind in {"intervals", "ranks"}:
         return 0.6 + 0.17 * max(3, points)
-    return 2.7 if width < 5 else 3.4
+    return 3.4

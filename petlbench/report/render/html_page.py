@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import html
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
-from petlbench.report.document import Document, Figure
-from petlbench.report.registry import ReportFormat
+from petlbench.report.document import Cell, Column, Figure, Row, Table
+from petlbench.report.formats import Document, ReportFormat
 from petlbench.report.render.figure_files import drawn
-from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
-from petlbench.report.render.html.packing import as_json, pack, rounded
-from petlbench.report.render.html.runs import describe_runs, group_runs
-from petlbench.report.render.html.tables import table_parts
+from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 
-__all__ = ["HTML", "render"]
+__all__ = ["HTML", "as_json", "pack", "rounded"]
 
 # Nothing is fetched, whatever a page's data or code would like.
 _POLICY = (
@@ -53,7 +54,7 @@ def _parts(document: Document) -> Iterator[str]:
     yield f'<header><h1>{title}</h1><div id="page-tools"></div></header><main id="content">'
     yield from _about(document)
     for table in document.tables:
-        yield from table_parts(table)
+        yield from _table(table)
     yield from _places(document)
     yield "<noscript><p>Plots, sorting, filters and the details of runs need JavaScript.</p></noscript></main>"
     yield f'<script type="application/json" id="data">{as_json(rounded(_data(document)))}</script>'
@@ -81,6 +82,86 @@ def _text(value: Any) -> str:
     if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _table(table: Table) -> Iterator[str]:
+    """Write a table, which can be read without any script, with what stands above and below it."""
+    reasons: dict[str, int] = {}  # why cells are empty: each reason once, by number
+    title = html.escape(table.title)
+    yield f'<section class="table" id="{html.escape(f"table-{table.key}")}"><h2>{title}</h2>'
+    yield f'<p class="caption">{html.escape(table.caption)}</p>'
+    yield f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table class="sortable">'
+    yield f"<thead>{_groups(table.columns)}<tr>"
+    yield f'<th scope="col">{html.escape(table.row_title)}</th>'
+    yield from (_heading(column) for column in table.columns)
+    yield "</tr></thead>"
+    for kind in ("method", "baseline"):
+        rows = [row for row in table.rows if row.kind == kind]
+        if rows:
+            yield f'<tbody class="{kind}">'
+            yield from (_row(table, row, reasons) for row in rows)
+            yield "</tbody>"
+    yield "</table></div>"
+    if reasons:
+        items = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+        yield f'<p class="note">Empty cells:</p><ol class="note reasons">{items}</ol>'
+    yield from (f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
+    if table.commands:
+        lines = "\n".join(map(html.escape, table.commands))
+        yield f'<p class="note">What fills the empty cells:</p><pre class="note"><code>{lines}</code></pre>'
+    yield "</section>"
+
+
+def _groups(columns: Sequence[Column]) -> str:
+    """The row of headings that span columns, where there are any."""
+    if not any(column.group for column in columns):
+        return ""
+    spans = []
+    for group, members in groupby(columns, key=lambda column: column.group):
+        name = ' class="group"' if group else ""
+        spans.append(f'<th colspan="{len(list(members))}"{name} scope="colgroup">{html.escape(group)}</th>')
+    return f'<tr class="groups"><td></td>{"".join(spans)}</tr>'
+
+
+def _heading(column: Column) -> str:
+    kind = ' class="number"' if column.numeric else ""
+    better = f' data-better="{column.better}"' if column.better else ""
+    return f'<th scope="col"{kind}{better}>{html.escape(column.heading)}</th>'
+
+
+def _row(table: Table, row: Row, reasons: dict[str, int]) -> str:
+    cells = "".join(_cell(table.cell(row, column), column, reasons) for column in table.columns)
+    return f'<tr><th scope="row">{html.escape(row.title)}</th>{cells}</tr>'
+
+
+def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
+    kind = " ".join(filter(None, ["number" if column.numeric else "", cell.mark]))
+    name = f' class="{kind}"' if kind else ""
+    value = "" if cell.value is None else f' data-value="{cell.value!r}"'
+    return f"<td{name}{value}>{_content(cell, reasons)}</td>"
+
+
+def _content(cell: Cell, reasons: dict[str, int]) -> str:
+    if cell.reason and not cell.text:
+        number = reasons.setdefault(cell.reason, len(reasons) + 1)
+        return f'<abbr title="{html.escape(cell.reason)}">–</abbr><sup>{number}</sup>'
+    text = html.escape(cell.text) or "–"
+    if cell.picture:
+        picture = f'<img alt="" src="data:image/jpeg;base64,{html.escape(cell.picture)}">'
+        text = f"{picture}<br>{text}" if cell.text else picture
+    text = {"best": f"<strong>{text}</strong>", "second": f"<u>{text}</u>"}.get(cell.mark, text)
+    flags = "".join(f' <span class="flag">{html.escape(flag)}</span>' for flag in cell.flags)
+    if cell.low is None or cell.high is None:
+        return text + flags
+    places = _digits(cell.text)
+    ends = f"{cell.low:.{places}f} to {cell.high:.{places}f}"
+    return f'{text}{flags} <small class="interval">{ends}</small>'
+
+
+def _digits(text: str) -> int:
+    """Digits behind the point of the first number in a text: an interval is rounded as its value is."""
+    match = re.search(r"\d+(?:\.(\d+))?", text)
+    return len(match.group(1) or "") if match else 2
 
 
 def _places(document: Document) -> Iterator[str]:
@@ -143,3 +224,29 @@ def _plotly() -> str:
 
 def _asset(name: str) -> str:
     return files("petlbench.report.render.html").joinpath(name).read_text(encoding="utf-8")
+
+
+_DIGITS = 6
+# What would end the script element, start a comment in it, or end a line of JavaScript that older readers take it for.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def as_json(value: Any) -> str:
+    """JSON that can stand in a script element, whatever its texts are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)
+
+
+def pack(text: str) -> str:
+    """Compress a text to base64 of gzip, which browsers unpack themselves; the same text gives the same characters."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+
+
+def rounded(value: Any) -> Any:
+    """Plain values with six significant digits, which is more than a page shows; no NaN and no infinity."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [rounded(item) for item in value]
+    return value if value is None or isinstance(value, int | str) else str(value)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import groupby
 from textwrap import wrap
 
-from petlbench.report.document import Cell, Column, Document, Row, Table
-from petlbench.report.registry import ReportFormat
+from petlbench.report.document import Cell, Column, Row, Table
+from petlbench.report.formats import Document, ReportFormat
 
 __all__ = ["LATEX", "LATEX_DOCUMENT", "PREAMBLE", "escape", "render", "render_document", "render_table"]
 
@@ -24,42 +24,16 @@ PREAMBLE = (
 )
 """What a document needs that takes in a fragment."""
 
+_COMMANDS = (
+    r"\textbackslash \textasciitilde \textasciicircum \textless \textgreater \textbar \textquotedbl \textasciigrave "
+    r"\textendash \textemdash \textdagger \ldots"
+)
+_SYMBOLS = r"\pm \times \cdot \geq \leq \approx \rightarrow \mu \kappa - ^2 ^3"
 _ESCAPED = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "·": r"$\cdot$",
-    "−": "$-$",
-    "–": r"\textendash{}",
-    "—": r"\textemdash{}",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "≈": r"$\approx$",
-    "→": r"$\rightarrow$",
-    "²": r"$^2$",
-    "³": r"$^3$",
-    "µ": r"$\mu$",
-    "κ": r"$\kappa$",
-    "†": r"\textdagger{}",
-    "…": r"\ldots{}",
-    "“": "``",
-    "”": "''",
-    "’": "'",
-    "‘": "`",
+    **{char: rf"\{char}" for char in "{}$&%#_"},
+    **{char: f"{command}{{}}" for char, command in zip('\\~^<>|"`–—†…', _COMMANDS.split(), strict=True)},
+    **{char: f"${symbol}$" for char, symbol in zip("±×·≥≤≈→µκ−²³", _SYMBOLS.split(), strict=True)},
+    **dict(zip("“”’‘", ("``", "''", "'", "`"), strict=True)),
 }
 # Two hyphens would become a dash.
 _DASHES = re.compile(r"-(?=-)")

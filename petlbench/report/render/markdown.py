@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from petlbench.report.document import Cell, Document, Row, Table
-from petlbench.report.registry import ReportFormat
+from petlbench.report.document import Cell, Row, Table
+from petlbench.report.formats import Document, ReportFormat
 
 __all__ = ["MARKDOWN", "escape", "render", "render_table"]
 

@@ -20,7 +20,7 @@ from petlbench.core.entry import shipped_folder
 from petlbench.core.errors import InputError
 from petlbench.models.registry import resolve_backbone
 
-__all__ = ["Paper", "PaperRow", "papers", "printed_figures", "published_memory"]
+__all__ = ["Paper", "PaperRow", "papers", "printed_figures", "printed_lines", "published_memory"]
 
 _FOLDER = "published"
 _MIB = 2**20
@@ -48,8 +48,9 @@ class PaperRow:
 
     @property
     def printed(self) -> int:
-        """The printed figure in bytes."""
-        return _table(self.table)[self.row]
+        """The printed figure in bytes; the papers' MB are MiB."""
+        lines = printed_lines(self.table)
+        return next(int(line["memory"]) * _MIB for line in lines if next(iter(line.values())) == self.row)
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,15 @@ class Paper:
     Args:
         key: The paper's name on the command line.
         title: Its title in tables.
+        tables: The files of its tables in ``reports/published``, by the reports that they stand for.
+        datasets: Names of the datasets that its average is over.
         evaluates: Whether the figure was read while an evaluation held batches of its own.
     """
 
     key: str
     title: str
+    tables: Mapping[str, str]
+    datasets: Sequence[str]
     backbone: str
     image_size: int
     batch_size: int
@@ -119,7 +124,7 @@ def published_memory() -> ModuleType:
 
 
 @cache
-def _table(name: str) -> Mapping[str, int]:
-    """A table's memory column in bytes, by the label in its first column; the papers' MB are MiB."""
+def printed_lines(name: str) -> Sequence[Mapping[str, str]]:
+    """The lines of a printed table, by the columns of its file in ``reports/published``."""
     with (shipped_folder("report") / _FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return {next(iter(line.values())): int(line["memory"]) * _MIB for line in csv.DictReader(file)}
+        return list(csv.DictReader(file))

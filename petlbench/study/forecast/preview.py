@@ -168,10 +168,12 @@ def _preview(
         problems.append(error.message)
         if error.kind in _NO_ROOM:
             memory = predict_training(config, assemble(config, run.method, len(run.card.classes), torch.device("meta")))
-    except Exception as error:  # one method's defect is a line of the table, and the others stand
+    except (Exception, SystemExit) as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
-    results = [RunFolder(options.output, run.config.run_id).result() for run in plans if run.config is not None]
+    results = [
+        RunFolder(options.output, run.config.run_id).readable_result() for run in plans if run.config is not None
+    ]
     preview = Preview(
         first.method,
         first.dataset,

@@ -15,7 +15,6 @@ from petlbench.results.journal import read_journal
 from petlbench.study.grid import PlannedRun
 from petlbench.study.live_table import LiveTable
 from petlbench.study.status import RunState, StudyStatus
-from petlbench.sweep.winner import write_winner
 
 Cli = Callable[..., Any]
 Refused = Callable[..., dict[str, str]]
@@ -170,8 +169,14 @@ def test_combinations_that_cannot_be_had_are_no_failure(cli: Cli, bench: Bench, 
 
 
 def test_settings_of_one_method_and_a_sweeps_winner(cli: Cli, bench: Bench) -> None:
-    best = {"training": {"lr": 0.125, "epochs": 5}, "method": {"rank": 2}}
-    write_winner(Path("results"), {"sweep": "fair", "method": "lora", "dataset": "pictures", "best": best})
+    planned = stored(cli(*bench("lora", "--json")).document["runs"][0]["run_id"])["config"]
+    folder = Path("results/sweeps/fair")
+    folder.mkdir(parents=True)
+    others = {**planned, "dataset": "/others/pictures"}
+    for name, config, lr in (("a", planned, 0.125), ("b", others, 0.5), ("c", {**planned, "image_size": 64}, 0.25)):
+        best = {"training": {"lr": lr, "epochs": 5}, "method": {"rank": 2}}
+        document = {"method": "lora", "dataset": "pictures", "best": best, "config": config}
+        (folder / f"{name}.json").write_text(json.dumps(document))
     outcome = cli(*bench("lora", "--from-sweep", "fair", "--set", "lora.rank=3", "--json"))
     config = stored(outcome.document["runs"][0]["run_id"])["config"]
     assert (config["training"]["lr"], config["training"]["epochs"], config["method_settings"]["rank"]) == (0.125, 1, 3)

@@ -60,7 +60,8 @@ def test_figures_and_pages_are_written(cli: Cli, here: Path) -> None:
 
 MINE = """
 from petlbench.report.document import Cell, Column, table_of
-from petlbench.report.registry import ReportFormat, ReportKind
+from petlbench.report.formats import ReportFormat
+from petlbench.report.spec import ReportKind
 
 def shout(document):
     return "".join(f"{row.title.upper()}!\\n" for table in document.tables for row in table.rows)

@@ -15,7 +15,7 @@ from petlbench.audit.audit import audit
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import open_dataset
-from petlbench.report.document import Document
+from petlbench.report.formats import Document
 from petlbench.report.kinds.audit import audit_document
 from tests.audit.conftest import draw, save  # noqa: F401 - fixtures
 

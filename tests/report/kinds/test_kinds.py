@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.report.build import build_report
-from petlbench.report.document import Document
+from petlbench.report.formats import Document
 from petlbench.report.kinds.budget import expected_best
 from petlbench.report.spec import PRESETS, ReportRequest, load_report, required_study
 from petlbench.statistics.ranks import fronts

@@ -7,10 +7,11 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.report.build import build_report
-from petlbench.report.document import Document, Table
-from petlbench.report.kinds.papers import PAPERS, paper_table
-from petlbench.report.kinds.papers_recomputed import recomputed
+from petlbench.report.document import Table
+from petlbench.report.formats import Document
+from petlbench.report.kinds.papers import paper_table, recomputed
 from petlbench.report.spec import ReportRequest, load_report
+from petlbench.study.forecast.papers import papers
 
 
 def made(report: str, paper: str) -> Document:
@@ -73,7 +74,7 @@ def test_the_second_papers_figures_are_those_that_follow_from_its_summary() -> N
     assert [rows[key].cells["ppe"].text for key in ("full", "lora", "fpt_plus")] == ["65.73", "85.69", "86.73"]
 
 
-@pytest.mark.parametrize(("paper", "report"), [(paper, report) for paper, files in PAPERS.items() for report in files])
+@pytest.mark.parametrize(("paper", "report"), [(paper.key, report) for paper in papers() for report in paper.tables])
 def test_every_printed_table_can_be_shown(paper: str, report: str) -> None:
     table = paper_table(paper, report)
     assert table is not None

@@ -13,9 +13,8 @@ from PIL import Image
 from petlbench.core.errors import InputError
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.report.render.figure_files import draw
-from petlbench.report.render.figures.bars import draw_bars
-from petlbench.report.render.figures.names import Dot, place_names
-from petlbench.report.render.figures.scatter import pareto_front
+from petlbench.report.render.figures.painters import draw_bars
+from petlbench.report.render.figures.scatter import Dot, pareto_front, place_names
 from petlbench.report.render.figures.styles import styles
 from tests.report.demo import HOSTILE, demo_document
 
@@ -36,18 +35,17 @@ def test_every_kind_is_drawn_with_its_names_whatever_they_are(kind: str, tmp_pat
 
 
 def test_a_pdf_holds_its_fonts_and_no_outlines_of_type_3(tmp_path: Path) -> None:
-    draw(FIGURES["budget"], tmp_path / "figure.pdf", columns=1)
+    draw(FIGURES["budget"], tmp_path / "figure.pdf")
     pdf = (tmp_path / "figure.pdf").read_bytes()
     assert b"/FontFile2" in pdf
     assert b"/Type3" not in pdf
     assert b"CreationDate" not in pdf
 
 
-@pytest.mark.parametrize("columns", [1, 2])
-def test_a_figure_is_exactly_as_wide_as_its_columns(columns: int, tmp_path: Path) -> None:
-    draw(BY_KIND["intervals"], tmp_path / "figure.png", columns=columns)  # type: ignore[arg-type]
+def test_a_figure_is_exactly_as_wide_as_a_page(tmp_path: Path) -> None:
+    draw(BY_KIND["intervals"], tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
-        assert image.width == {1: 1020, 2: 2100}[columns]
+        assert image.width == 2100
         assert image.convert("L").getextrema()[0] < 60
 
 

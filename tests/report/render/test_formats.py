@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.report.document import Cell, Column, Document, Row, Table
-from petlbench.report.registry import ReportFormat
-from petlbench.report.render import csv_file, latex, markdown
-from petlbench.report.render.write import check_output, parse_formats, write_report
+from petlbench.report.document import Cell, Column, Row, Table
+from petlbench.report.formats import Document, ReportFormat, check_output, parse_formats, write_report
+from petlbench.report.render import data_files, latex, markdown
 
 HOSTILE = r"a|b*_`<script>alert(1)</script> \input{/etc/passwd} 50% $x^2$ #1 & ~ -- 'q' " + '"'
 
@@ -83,7 +81,7 @@ def test_any_text_keeps_to_its_markdown_cell(text: str) -> None:
 
 
 def test_csv_has_numbers_unrounded_and_reasons() -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_file.render_table(document().tables[0]))))
+    rows = list(csv.DictReader(io.StringIO(data_files.render_table(document().tables[0]))))
     assert [row["auc"] for row in rows] == ["90.5", "-1.25", "50"]
     assert (rows[0]["auc_std"], rows[0]["auc_low"], rows[0]["auc_high"]) == ("0.5", "90", "91")
     assert (rows[1]["memory"], rows[1]["memory_reason"], rows[1]["auc_flags"]) == ("", "oom", "few")
@@ -92,7 +90,7 @@ def test_csv_has_numbers_unrounded_and_reasons() -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-cmd", "@x"])
 def test_csv_holds_no_formula(text: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_file.render_table(document(text).tables[0]))))
+    rows = list(csv.DictReader(io.StringIO(data_files.render_table(document(text).tables[0]))))
     assert rows[0]["title"] == f"'{text}"
 
 
@@ -139,8 +137,8 @@ def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-@pytest.mark.parametrize("text", ["plain", HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
+@pytest.mark.needs("latex")
+@pytest.mark.parametrize("text", [pytest.param("plain", marks=pytest.mark.short), HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
 def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
     write_report(document(text), formats("latex_document"), tmp_path / "whole.tex")
     fragment = document(text).to_latex()

@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.report.document import Document
+from petlbench.report.formats import Document
 from petlbench.report.render import html_page
-from petlbench.report.render.html.exploring import confusion_figures, curve_figures, run_figures
-from petlbench.report.render.html.packing import as_json, pack, rounded
-from petlbench.report.render.html.runs import describe_runs, group_runs
+from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
+from petlbench.report.render.html_page import as_json, pack, rounded
 from tests.report.demo import DATASETS, HOSTILE, METHODS, demo_document, demo_run
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "use", "path"}
@@ -195,7 +194,7 @@ def test_curves_have_a_band_over_seeds_and_matrices_are_summed() -> None:
         for low, mean, high in zip(curve["val_auc_low"], curve["val_auc"], curve["val_auc_high"], strict=True)
     )  # type: ignore[operator]
     matrix = confusion_figures(groups)[0].series[0]
-    wanted = sum(run["metrics"]["test"]["confusion_matrix"][0][0] for group in groups for run in group.runs)
+    wanted = sum(run.document["metrics"]["test"]["confusion_matrix"][0][0] for group in groups for run in group.runs)
     assert matrix.values["0"][0] == wanted
     assert list(matrix.labels) == ["benign", "malignant", "normal"]
 

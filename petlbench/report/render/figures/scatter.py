@@ -1,31 +1,43 @@
-"""Points of two quantities, a third as their size, and those that no other point beats."""
+"""Points of two quantities, a third as their size, those that no other point beats, and names beside them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from petlbench.core.plotting import plain
-from petlbench.report.document import Axis, Figure
-from petlbench.report.render.figures.names import Dot, place_names
+from petlbench.report.document import Figure
 from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
 from petlbench.statistics.ranks import fronts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
-__all__ = ["draw_scatter", "pareto_front"]
+__all__ = ["Dot", "draw_scatter", "pareto_front", "place_names"]
 
 _SMALLEST, _LARGEST, _EQUAL = 14.0, 190.0, 34.0  # areas of dots, in square points
-_NARROW = 5  # inches; a legend has no room beside a figure that is narrower
+_SIZE = 7  # points
+_DISTANCES = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0)  # points from the dot's edge
+_DIRECTIONS = 16
+_COVERED = 10.0
+_LEAD = 10.0  # points from which on a thin line joins name and dot
+
+# A rectangle: its lower left and its upper right corner, in points from the lower left corner of the figure.
+_Box = list[float]
 
 
 def draw_scatter(axes: Axes, figure: Figure) -> None:
     """Draw points with their names, the front of the best, and a legend of sizes."""
-    areas = Areas(figure)
-    points = _points(figure, areas)
+    sizes = _sizes(figure)
+    points = _points(figure, sizes)
     whiskers = _draw_intervals(axes, figure)
     for dot, style, _ in points:
         axes.scatter(
@@ -43,21 +55,15 @@ def draw_scatter(axes: Axes, figure: Figure) -> None:
     prepare_axis(axes, "y", figure.axis(figure.y))
     axes.margins(0.12)
     front = _draw_front(axes, figure, [dot for dot, _, role in points if role == "data"])
-    _draw_legend(axes, figure, areas, front)
+    _draw_legend(axes, figure, sizes, front)
     place_names(axes, [dot for dot, *_ in points], [*front, *whiskers])
 
 
 def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y_better: str | None) -> list[int]:
-    """Find the points that no other point beats in one direction without losing in the other.
+    """Positions of the points, (N,), that no other point beats in one direction without losing in the other.
 
-    Args:
-        x: Values, (N,).
-        y: Values, (N,).
-        x_better: Which end is good, ``higher`` or ``lower``; None where neither is.
-        y_better: The same of ``y``.
-
-    Returns:
-        Positions in the order of ``x``; none where a direction has no good end.
+    They are in the order of ``x``. ``x_better`` and ``y_better`` say which end is good, ``higher`` or ``lower``; where
+    one is None, there is no front.
     """
     if x_better is None or y_better is None:
         return []
@@ -68,62 +74,46 @@ def pareto_front(x: Sequence[float], y: Sequence[float], x_better: str | None, y
     return sorted(distinct.values(), key=lambda place: x[place])
 
 
-class Areas:
-    """Areas of dots by the figure's ``size``: they grow with its logarithm on a logarithmic axis, else with itself."""
+def _sizes(figure: Figure) -> Normalize | None:
+    """Where values of the figure's ``size`` lie between the smallest, 0, and the largest, 1; None where all are one."""
+    from matplotlib.colors import LogNorm, Normalize
 
-    def __init__(self, figure: Figure) -> None:
-        self.axis: Axis | None = figure.axis(figure.size) if figure.size else None
-        self._is_log = self.axis is not None and self.axis.scale == "log"
-        key = figure.size or ""
-        values = [value for each in figure.series for value in numbers(each.values.get(key, ())) if self._fits(value)]
-        self._low, self._high = (min(values), max(values)) if values else (0.0, 0.0)
-
-    def of(self, value: float | None) -> float:
-        """The area of a value in square points; that of a plain dot where there is none."""
-        if value is None or self._high <= self._low or not self._fits(value):
-            return _EQUAL
-        low, high, here = (math.log(end) if self._is_log else end for end in (self._low, self._high, value))
-        return _SMALLEST + (_LARGEST - _SMALLEST) * (here - low) / (high - low)
-
-    def examples(self) -> list[float]:
-        """The smallest value, the largest and one between them; none where all dots are of one size."""
-        if self._high <= self._low:
-            return []
-        middle = math.sqrt(self._low * self._high) if self._is_log else (self._low + self._high) / 2
-        return [self._low, middle, self._high]
-
-    def _fits(self, value: float) -> bool:
-        return not math.isnan(value) and (value > 0 or not self._is_log)
+    if figure.size is None:
+        return None
+    is_log = figure.axis(figure.size).scale == "log"
+    values = [value for series in figure.series for value in numbers(series.values.get(figure.size, ()))]
+    ends = [value for value in values if value > 0 or (value <= 0 and not is_log)]  # none of NaN
+    return (LogNorm if is_log else Normalize)(min(ends), max(ends)) if len(set(ends)) > 1 else None
 
 
-def _draw_legend(axes: Axes, figure: Figure, areas: Areas, front: list[Line2D]) -> None:
-    sheet = sheet_of(axes)
-    examples = areas.examples()
-    dots = [axes.scatter([], [], s=areas.of(size), color="0.75", edgecolor="black", linewidth=0.6) for size in examples]
+def _area(value: float | None, sizes: Normalize | None) -> float:
+    """The area of a dot in square points; that of a plain one where there is no value."""
+    share = math.nan if value is None or sizes is None else float(np.ma.filled(sizes(value), math.nan))
+    return _EQUAL if math.isnan(share) else _SMALLEST + (_LARGEST - _SMALLEST) * share
+
+
+def _draw_legend(axes: Axes, figure: Figure, sizes: Normalize | None, front: list[Line2D]) -> None:
+    """Explain the smallest dot, the largest and one between them, and the front."""
+    examples = [] if sizes is None else [float(sizes.inverse(share)) for share in (0, 0.5, 1)]
+    dots = [
+        axes.scatter([], [], s=_area(size, sizes), color="0.75", edgecolor="black", linewidth=0.6) for size in examples
+    ]
     texts = [f"{size:,.0f}" if size >= 1000 else f"{size:.3g}" for size in examples] + ["Pareto front"] * len(front)
-    if not texts:
-        return
-    is_wide = sheet.get_figwidth() > _NARROW
-    sheet.legend(
-        [*dots, *front],
-        texts,
-        title=plain(areas.axis.heading) if areas.axis and examples else None,
-        loc="outside right upper" if is_wide else "outside lower center",
-        ncols=1 if is_wide else len(texts),
-        labelspacing=1.2,
-    )
+    if texts:
+        title = plain(figure.axis(figure.size).heading) if figure.size and examples else None
+        sheet_of(axes).legend([*dots, *front], texts, title=title, loc="outside right upper", labelspacing=1.2)
 
 
-def _points(figure: Figure, areas: Areas) -> list[tuple[Dot, Style, str]]:
+def _points(figure: Figure, sizes: Normalize | None) -> list[tuple[Dot, Style, str]]:
     """The dots with their styles and roles."""
     points: list[tuple[Dot, Style, str]] = []
     for series, style in styles(figure):
-        sizes = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
-        places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), sizes, strict=True)
+        others = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
+        places = zip(numbers(series.values[figure.x]), numbers(series.values[figure.y]), others, strict=True)
         for number, (x, y, size) in enumerate(places):
             if not (math.isnan(x) or math.isnan(y)):
                 name = series.labels[number] if series.labels else series.title
-                points.append((Dot(plain(name, 28), x, y, areas.of(size)), style, series.role))
+                points.append((Dot(plain(name, 28), x, y, _area(size, sizes)), style, series.role))
     return points
 
 
@@ -157,3 +147,92 @@ def _draw_front(axes: Axes, figure: Figure, dots: Sequence[Dot]) -> list[Line2D]
             zorder=1,
         )
     )
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A dot and its name; its place is in data units, its area in square points."""
+
+    name: str
+    x: float
+    y: float
+    area: float
+
+    @property
+    def radius(self) -> float:
+        """In points."""
+        return math.sqrt(self.area) / 2
+
+
+def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -> None:
+    """Write the name of each dot at the nearest place that no dot and no line covers, or at the least crowded one.
+
+    Packages that place labels either stop after a time, and draw another figure each time, or keep their distance in
+    data units, which logarithmic axes distort; this one looks at places in points. The axes' limits are final.
+    """
+    sheet = sheet_of(axes)
+    sheet.draw_without_rendering()  # only now the axes are in their place
+    scale = sheet.dpi / 72
+    centres = [_centre(axes, dot, scale) for dot in dots]
+    covered = [_around(*centre, 2 * dot.radius, 2 * dot.radius) for centre, dot in zip(centres, dots, strict=True)]
+    covered += [segment for line in lines for segment in _segments(line, scale)]
+    inside = [float(end) / scale for end in axes.get_window_extent().extents]
+    for dot, centre in zip(dots, centres, strict=True):
+        name = axes.annotate(
+            dot.name,
+            (dot.x, dot.y),
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=_SIZE,
+            zorder=4,
+        )
+        extent = name.get_window_extent()
+        width, height = extent.width / scale, extent.height / scale
+        places = list(_places(dot, width, height))
+        boxes = [_around(centre[0] + x, centre[1] + y, width, height) for x, y, _ in places]
+        # Square points that are covered, or outside, weigh far more than points of distance.
+        outside = _overlaps(boxes, boxes).diagonal() - _overlaps(boxes, [inside])[:, 0]
+        costs = _COVERED * (_overlaps(boxes, covered).sum(axis=1) + 4 * outside) + [distance for *_, distance in places]
+        nearest = int(costs.argmin())
+        x, y, distance = places[nearest]
+        covered.append(boxes[nearest])
+        name.set_position((x, y))
+        if distance > _LEAD:
+            # A thin line joins the dot with the nearest edge of its name.
+            edge = math.copysign(max(abs(x) - width / 2, 0.0), x), math.copysign(max(abs(y) - height / 2, 0.0), y)
+            arrow = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": dot.radius}
+            axes.annotate("", (dot.x, dot.y), edge, textcoords="offset points", arrowprops=arrow)
+
+
+def _around(x: float, y: float, width: float, height: float) -> _Box:
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
+def _overlaps(boxes: Sequence[_Box], others: Sequence[_Box]) -> NDArray[np.float64]:
+    """Square points that each box (rows) has in common with each other one (columns)."""
+    first, second = np.array(boxes)[:, None], np.array(others)[None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    return np.asarray(sides.clip(0).prod(axis=-1))
+
+
+def _places(dot: Dot, width: float, height: float) -> Iterator[tuple[float, float, float]]:
+    """Where a name could stand: its centre relative to the dot's, and its distance; the nearest first."""
+    for distance in _DISTANCES:
+        for step in range(_DIRECTIONS):
+            angle = 2 * math.pi * step / _DIRECTIONS
+            away = dot.radius + distance
+            yield math.cos(angle) * (away + width / 2), math.sin(angle) * (away + height / 2), distance
+
+
+def _centre(axes: Axes, dot: Dot, scale: float) -> tuple[float, float]:
+    x, y = axes.transData.transform((dot.x, dot.y))
+    return float(x) / scale, float(y) / scale
+
+
+def _segments(line: Line2D, scale: float) -> Iterator[_Box]:
+    """The parts of a line as boxes two points thick."""
+    corners = np.asarray(line.get_transform().transform_path(line.get_path()).vertices) / scale
+    for (x0, y0), (x1, y1) in pairwise(corners.tolist()):
+        yield [min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1]

@@ -45,14 +45,9 @@ def numbers(values: Sequence[float | None]) -> list[float]:
 
 
 def spread(series: Series, key: str) -> tuple[list[float], list[float], list[float]]:
-    """Values on an axis with the ends of their intervals; without an interval the ends are the values themselves.
+    """Values on an axis, their lower and their upper ends, each (N,); NaN where there is none.
 
-    Args:
-        series: The series.
-        key: The axis.
-
-    Returns:
-        Values, lower ends and upper ends, all of the same length (N,); NaN where there is none.
+    Without an interval the ends are the values themselves.
     """
     values = numbers(series.values[key])
     low, high = (
@@ -99,20 +94,12 @@ def sheet_of(axes: Axes) -> Sheet:
 
 
 def place_legend(axes: Axes, few: int = 4) -> None:
-    """Put the legend where it covers no data: inside while it is short, else beside a wide figure, below a narrow one.
-
-    Args:
-        axes: Their artists have labels.
-        few: Entries that find room inside the axes.
-    """
+    """Put the legend where it covers no data: inside the axes while it has few entries, else beside them."""
     handles, labels = axes.get_legend_handles_labels()
-    sheet = sheet_of(axes)
     if len(labels) <= few:
         axes.legend(loc="best")
-    elif sheet.get_figwidth() > 5:
-        sheet.legend(handles, labels, loc="outside right upper")
     else:
-        sheet.legend(handles, labels, loc="outside lower center", ncols=3, columnspacing=1.0)
+        sheet_of(axes).legend(handles, labels, loc="outside right upper")
 
 
 def _short(value: float, _position: int | None = None) -> str:

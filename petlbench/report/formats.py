@@ -1,0 +1,214 @@
+"""A report as a whole, and the formats of the catalogue that it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Card, Kind
+from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.files import check_writable, write_atomically
+from petlbench.report.document import Figure, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Content", "Document", "ReportFormat", "check_output", "parse_formats", "write_report"]
+
+Content = str | bytes
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report.
+
+    Args:
+        name: Its name in the catalogue.
+        title: What stands above it.
+        tables: Its tables; the first is the main one.
+        figures: Its figures.
+        notes: Sentences on the whole: what is missing and the command that would make it, what differs from print.
+        runs: Every run that went into it as its ``result.json`` has it (config, metrics with confusion matrices,
+            curve, memory, timing, environment, error), and ``folder``, where the results are files.
+        source: Where the results came from, in words.
+        settings: What all of it holds for: setting, study, options of the command.
+    """
+
+    name: str
+    title: str
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
+    runs: Sequence[Mapping[str, Any]] = ()
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain values, fit for JSON."""
+        return asdict(self)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""
+        import pandas as pd
+
+        if not self.tables:
+            return pd.DataFrame()
+        headings, rows = self.tables[0].records()
+        return pd.DataFrame(rows, columns=headings)
+
+    def to_markdown(self) -> str:
+        """All tables in Markdown."""
+        return _format("md", Catalog()).text(self)
+
+    def to_latex(self) -> str:
+        r"""All tables in LaTeX, to be taken in with ``\input``; comments on top say what the preamble needs."""
+        return _format("latex", Catalog()).text(self)
+
+    def to_html(self) -> str:
+        """A page that needs no other file, with tables to sort and plots to explore."""
+        return _format("html", Catalog()).text(self)
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the report to a file in the format of its ending, such as ``.md``, ``.tex``, ``.html`` or ``.png``.
+
+        Args:
+            path: The file. A format of several files names the others after it.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputError: When no format has that ending, or it has nothing to show of this report.
+        """
+        formats = parse_formats(None, Path(path), Catalog())
+        if not formats:
+            raise InputError(f"{path}: the name has no ending that tells the format", hint="such as report.md")
+        return write_report(self, formats, Path(path))
+
+
+@dataclass(frozen=True)
+class ReportFormat(Card):
+    """A format that a report is written in.
+
+    Args:
+        suffix: What the names of its files end in, such as ``.md``.
+        render: Makes the report's text or bytes. A format of several files gives each under what stands behind the
+            report's name in the file's: ``""`` for the main one, ``comparison`` for ``NAME-comparison.csv``.
+        is_text: Whether the main one can go to standard output.
+    """
+
+    kind: ClassVar[Kind] = "format"
+
+    suffix: str
+    render: Callable[[Document], Content | Mapping[str, Content]]
+    is_text: bool = True
+
+    @property
+    def ending(self) -> str:
+        """What stands behind the last point of its files' names, and the point."""
+        return f".{self.suffix.rpartition('.')[2]}"
+
+    def parts(self, document: Document) -> Mapping[str, Content]:
+        """The contents of its files, by what stands behind the report's name."""
+        content = self.render(document)
+        return {"": content} if isinstance(content, str | bytes) else content
+
+    def text(self, document: Document) -> str:
+        """What goes to standard output; empty for a report that has nothing to show in this format."""
+        content = self.parts(document).get("", "")
+        return content if isinstance(content, str) else content.decode()
+
+
+def parse_formats(text: str | None, output: Path | None, catalog: Catalog) -> list[ReportFormat]:
+    """The formats that a text names with commas between them, each once, or else the one of the output file's ending.
+
+    A format is named by its name, its title, or the ending of its files, such as ``tex``. Nothing stands for tables on
+    the terminal.
+
+    Raises:
+        InputError: When a format is unknown, or no format has the file's ending.
+    """
+    entries = catalog.entries("format")
+    # Shipped ones come last, and take the place of a user's with the same ending.
+    by_ending = {
+        str(entry.card.get("suffix", "")).removeprefix("."): entry.name
+        for entry in sorted(entries.values(), key=lambda entry: entry.shipped)
+    }
+    if text is not None:
+        by_title = {entry.title.lower(): entry.name for entry in entries.values()}
+        by_key = by_ending | by_title | {name: name for name in entries}
+        keys = [key for part in text.split(",") if (key := part.strip().lower())]
+        for key in keys:
+            if key not in by_key:
+                raise unknown_name("format", key, entries, hint=f"known: {', '.join(entries)}")
+        return [_format(name, catalog) for name in dict.fromkeys(by_key[key] for key in keys)]
+    if output is None or not _is_file(output):
+        return []
+    ending = output.suffix.lower().removeprefix(".")
+    if ending not in by_ending:
+        raise InputError(
+            f"--output {output}: no format of reports ends in '{output.suffix}'",
+            hint=f"choose one with --format: {', '.join(entries)}",
+            kind="bad_setting",
+        )
+    return [_format(by_ending[ending], catalog)]
+
+
+def check_output(formats: Sequence[ReportFormat], output: Path | None) -> None:
+    """Check before anything is computed that the formats can go to a file, a folder or, with None, standard output.
+
+    Raises:
+        InputError: When they cannot.
+    """
+    if output is None:
+        if len(formats) > 1 or not all(each.is_text for each in formats):
+            raise InputError(
+                f"--format {','.join(each.name for each in formats)}: this goes to files, and there is no --output",
+                hint="name a folder with --output, or a file with the format's ending",
+                kind="usage",
+            )
+        return
+    if _is_file(output) and len(formats) > 1:
+        raise InputError(
+            f"--output {output} is one file, but {len(formats)} formats are to go there",
+            hint="name a folder",
+            kind="usage",
+        )
+    check_writable(output.parent if _is_file(output) else output, what="folder of reports")
+
+
+def write_report(document: Document, formats: Sequence[ReportFormat], output: Path) -> list[Path]:
+    """Write a report to files, each as a whole.
+
+    One format goes to the file that is named; several, or a folder, to the report's name with each format's suffix,
+    such as NAME.md. A format of several files names them NAME-PART, such as NAME-TABLE.csv and NAME-FIGURE.png.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: When a format has nothing to show.
+    """
+    folder = output.parent if _is_file(output) else output
+    folder.mkdir(parents=True, exist_ok=True)
+    return [file for each in formats for file in _write(document, each, output)]
+
+
+def _write(document: Document, each: ReportFormat, output: Path) -> Iterator[Path]:
+    main = output.with_suffix(each.ending) if _is_file(output) else output / f"{document.name}{each.suffix}"
+    for part, content in each.parts(document).items():
+        file = main.with_name(f"{main.stem}-{part}{main.suffix}") if part else main
+        with write_atomically(file) as temporary:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield file
+
+
+def _format(name: str, catalog: Catalog) -> ReportFormat:
+    return catalog.load("format", name, ReportFormat)
+
+
+def _is_file(output: Path) -> bool:
+    return bool(output.suffix) and not output.is_dir()
