@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["check_writable", "existing_part", "write_atomically", "write_tensors"]
 
 
+_STALE_SECONDS = 3600
+
+
 @contextmanager
 def write_atomically(file: Path) -> Iterator[Path]:
     """Give a temporary name to write to; it takes the file's place when the block ends well and goes when it fails.
 
+    What a process that was killed has left of writing the same file goes, too.
+
     Args:
         file: The file to write; its folder exists.
     """
+    for stale in _temporaries(file.parent):
+        if stale.name.startswith(f".{file.name}.") and stale.name.count(".") == file.name.count(".") + 3:
+            stale.unlink(missing_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -32,6 +42,18 @@ def write_atomically(file: Path) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@cache
+def _temporaries(folder: Path) -> tuple[Path, ...]:
+    """The temporary files that nobody has touched for an hour, as this process found them when it first wrote there."""
+    stale = []
+    for path in folder.glob(".*.tmp"):
+        with suppress(FileNotFoundError):  # its writer was quicker
+            is_old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+            if is_old and re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+                stale.append(path)
+    return tuple(stale)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
