@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PARTS := $(VENV)/.parts
 OUTPUT ?= results
 # Threads that wait, as the command line has them wait.
 WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 # One process a core; threads that wait must not take the cores from those that work.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
-.PHONY: help install demo test test-all check format figures bench gpu-check pretrain build clean
+.PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench gpu-check pretrain build clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +24,12 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP) ## Make .venv and install petlbench with what its developers need.
 
+install-parts: $(PARTS) ## Install what only some tests take, too: Ray, PostgreSQL's driver, a mutation tool.
+
+$(PARTS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,mutants,postgres,ray]'
+	touch $(PARTS)
+
 demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with the backbone that travels with petlbench.
 	$(BIN)/petlbench run --method full $(DEMO)
 	$(BIN)/petlbench run --method fpt $(DEMO)
@@ -30,7 +37,10 @@ demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with th
 test: $(STAMP) ## Run the tests, but for those marked slow.
 	$(PYTEST) -m 'not slow and not gpu and not network' $(ARGS)
 
-test-all: $(STAMP) ## Run every test that this machine can run.
+test-parts: $(PARTS) ## Run the short form of the tests with Ray, PostgreSQL, Chromium, LaTeX and MLflow's server.
+	$(BIN)/python -m pytest -m short $(ARGS)
+
+test-all: $(PARTS) ## Run every test that this machine can run, in hours: the nightly list.
 	$(PYTEST) -m 'not network' $(ARGS)
 
 check: $(STAMP) ## Lint, format, types and the direction of imports.

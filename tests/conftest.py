@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
+
+from tests.parts import need, required
+
+
+def pytest_configure() -> None:
+    """Refuse at once what ``PETLBENCH_REQUIRE`` names and is no part."""
+    required()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Look whether the parts are there that a test needs: ``@pytest.mark.needs("ray")``."""
+    for mark in item.iter_markers("needs"):
+        for name in mark.args:
+            need(name)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what imports have made out of garbage collection: runs collect often, and it is there until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -287,7 +287,14 @@ def adapt(
     return adapt_model(model, method if isinstance(method, Method) else with_card(method)(**settings), num_classes)
 
 
-def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), device: str | None = None) -> Restored:
+def load(
+    run: Folder,
+    results: Folder = "results",
+    *,
+    catalog: Folders = (),
+    device: str | None = None,
+    download: bool = False,
+) -> Restored:
     """A finished run's model, with what it learned, ready to predict.
 
     Args:
@@ -295,13 +302,15 @@ def load(run: Folder, results: Folder = "results", *, catalog: Folders = (), dev
         results: Folder of all results.
         catalog: Folders with methods of your own.
         device: Where to compute; None for the run's own device where it is there, else the CPU.
+        download: Whether the backbone's weights may be fetched where they are not on this machine.
 
     Raises:
         InputError: When there is no such run, it is not finished, or what it depends on has changed.
+        RunError: When the backbone's weights are not on this machine.
     """
     from petlbench.run.load import restore
 
-    return restore(find_run(run, results), catalog_of(catalog), device=device)
+    return restore(find_run(run, results), catalog_of(catalog), device=device, download=download)
 
 
 def predict(
@@ -312,6 +321,7 @@ def predict(
     batch_size: int | None = None,
     image_column: str = "image",
     merge: bool = False,
+    download: bool = False,
     catalog: Folders = (),
     progress: bool = False,
 ) -> Predictions:
@@ -324,6 +334,7 @@ def predict(
         batch_size: Images at once; None for the run's own.
         image_column: Column of a CSV file that names the images.
         merge: Whether what was learned is folded into the backbone first.
+        download: As for `load`.
         catalog: Folders with methods of your own.
         progress: Whether a bar shows what goes on.
 
@@ -334,7 +345,7 @@ def predict(
 
     several = [images] if isinstance(images, str | Path) else images
     files = find_images([Path(each) for each in several], image_column)
-    trained = load(run, results, catalog=catalog)
+    trained = load(run, results, catalog=catalog, download=download)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
 
@@ -345,6 +356,7 @@ def export(
     *,
     to: Folder | None = None,
     format: str = "all",  # noqa: A002 - the option's name
+    download: bool = False,
     catalog: Folders = (),
     progress: bool = False,
 ) -> Exported:
@@ -355,6 +367,7 @@ def export(
         results: Folder of all results.
         to: Folder to write; None for ``export`` in the run's.
         format: ``onnx``, ``timm``, or ``all``, which leaves timm out where the method cannot be merged.
+        download: As for `load`.
         catalog: Folders with methods of your own.
         progress: Whether a bar shows what goes on.
 
@@ -366,4 +379,4 @@ def export(
 
     folder = find_run(run, results)
     with shown_progress(progress) as shown:
-        return export_run(folder, Path(to or folder / "export"), format, catalog_of(catalog), shown)
+        return export_run(folder, Path(to or folder / "export"), format, catalog_of(catalog), shown, download=download)

@@ -135,7 +135,7 @@ def bench(
     with LiveTable() if progress else nullcontext(StudyObserver()) as observer:
         summaries = carry_out(studies, how.executor, how.limits, observer)
     results = load_results(plan.options.output, plan.name)
-    return StudyResults(results.runs, results.references, results.planned, plan.name, summaries)
+    return StudyResults(**vars(results), name=plan.name, summaries=summaries)
 
 
 def preview_bench(

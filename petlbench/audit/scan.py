@@ -82,6 +82,7 @@ def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
             mark, image.width, image.height, _levels(image), None if file is None else read_header(file)
         )
 
+    dataset.measure_greys(workers, progress)
     images, errors = map_images(dataset.records, examine, workers, progress)
     records = tuple(record for record in dataset.records if record.image_id in images)
     unreadable = {name: error.message for name, error in errors.items()}

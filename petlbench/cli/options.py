@@ -25,6 +25,7 @@ __all__ = [
     "cache_size_option",
     "catalog_option",
     "data_root_option",
+    "download_option",
     "executor_options",
     "json_option",
     "output_option",
@@ -106,6 +107,9 @@ data_root_option = click.option(
     default=default_data_root,
     metavar="DIR",
     help="Folder below which datasets lie.  [default: $PETLBENCH_DATA or ./data]",
+)
+download_option = click.option(
+    "--download", is_flag=True, help="Fetch the backbone's weights from the hub where they are not on this machine."
 )
 json_option = click.option("--json", is_flag=True, help="One JSON document on standard output.")
 output_option = click.option(

@@ -119,8 +119,9 @@ class RunConfig(BaseModel):
 
     @property
     def dataset_name(self) -> str:
-        """A short name of the dataset for titles and run ids."""
-        return re.sub(r"[^A-Za-z0-9]+", "_", self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]).strip("_")
+        """A short name of the dataset for titles and run ids, which are names of folders and have their bounds."""
+        name = self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]
+        return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:100]
 
     @property
     def run_id(self) -> str:

@@ -135,7 +135,7 @@ class Entry:
         """
         try:
             value = getattr(_import(self), self.attribute) if self.value is None else self.value
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             fault = f"{self.file} cannot be imported: {type(error).__name__}: {error}"
             raise InputError(f"{self.kind} '{self.name}': {fault}", kind="broken_catalog") from error
         if not (isinstance(value, expected) or (isinstance(value, type) and issubclass(value, expected))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -36,7 +37,7 @@ class ShownProgress(Progress):
     """Draws one bar for the phase under way on a terminal, and one line an epoch everywhere."""
 
     def __init__(self) -> None:
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = _Console(file=sys.stderr, highlight=False)
         self._bars = Bars(
             TextColumn("{task.description:<22}"),
             BarColumn(),
@@ -79,6 +80,16 @@ class ShownProgress(Progress):
     def say(self, text: str) -> None:
         """Print one line."""
         self._console.print(text, markup=False, soft_wrap=True)
+
+
+class _Console(Console):
+    """A console whose reader may leave: what goes on then goes on unseen."""
+
+    def on_broken_pipe(self) -> None:
+        """Keep silent from now on, instead of ending the program."""
+        self.quiet = True
+        # What is still in the stream's buffer goes nowhere, and later errors too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class _SpeedColumn(ProgressColumn):

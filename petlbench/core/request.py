@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.user_files import read_toml
 
-__all__ = ["DEFAULT_BACKBONE", "Request", "read_request", "request_of"]
+__all__ = ["DEFAULT_BACKBONE", "SETTINGS", "Request", "read_request", "request_of", "with_training"]
+
+SETTINGS = ("training", "method_settings", "dataset_settings")
+"""The fields of a request that are tables."""
 
 # ViT-B/16 of ImageNet-21k, fine-tuned at 384: the checkpoint that the FPT papers adapt. timm's own default for the
 # bare name is the AugReg recipe, which is another model.
@@ -59,23 +62,41 @@ def request_of(values: Mapping[str, Any], origin: str) -> Request:
     Raises:
         InputError: When a name is unknown, or a table is none.
     """
-    from petlbench.core.config import TrainingConfig
-
-    names, training = {each.name for each in fields(Request)}, set(TrainingConfig.model_fields)
-    values = {name: value for name, value in values.items() if value is not None}
+    values = with_training(values, origin)
+    names = {each.name for each in fields(Request)}
     for name in values:
-        if name not in names | training:
-            hint = unknown_name("setting", name, names | training).hint
+        if name not in names:
+            hint = unknown_name("setting", name, names | _training_names()).hint
             raise InputError(f"{origin} has no setting '{name}'", hint=hint, kind="unknown_setting")
-    for name in ("training", "method_settings", "dataset_settings"):
-        if not isinstance(values.get(name, {}), Mapping):
-            raise InputError(f"{origin}: {name} is no table of settings", kind="bad_setting")
-    settings = {name: value for name, value in values.items() if name in training}
-    rest = {name: value for name, value in values.items() if name not in training}
-    if "method" not in rest:
+    if "method" not in values:
         hint = "see petlbench list methods"
         raise InputError(f"{origin} names no method", hint=hint, kind="unknown_method")
-    return Request(**{**rest, "training": {**rest.get("training", {}), **settings}})
+    return Request(**values)
+
+
+def with_training(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The values without those that are None, and all settings of the training in their table.
+
+    Raises:
+        InputError: When a setting stands in the table and beside it, with two values, or the table is none.
+    """
+    values = {name: value for name, value in values.items() if value is not None}
+    for name in SETTINGS:
+        if not isinstance(values.get(name, {}), Mapping):
+            raise InputError(f"{origin}: {name} is no table of settings", kind="bad_setting")
+    table = values.get("training", {})
+    settings = {name: values.pop(name) for name in _training_names() & set(values)}
+    for name, value in settings.items():
+        if str(table.get(name, value)) != str(value):
+            message = f"{origin} gives {name} twice: {value} and, as training.{name}, {table[name]}"
+            raise InputError(message, hint="give it once", kind="bad_setting")
+    return {**values, "training": {**table, **settings}}
+
+
+def _training_names() -> set[str]:
+    from petlbench.core.config import TrainingConfig
+
+    return set(TrainingConfig.model_fields)
 
 
 def read_request(file: Path) -> dict[str, Any]:
@@ -89,8 +110,6 @@ def read_request(file: Path) -> dict[str, Any]:
         InputError: When it cannot be read.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the run file {file} cannot be read: {error.strerror}", kind="bad_run_file") from error
-    except ValueError as error:
-        raise InputError(f"the run file {file} is no TOML: {error}", kind="bad_run_file") from error
+        return read_toml(file, what="run file")
+    except InputError as error:
+        raise InputError(error.message, hint=error.hint, kind="bad_run_file") from error

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.text import printable
 from petlbench.core.user_files import inside, read_text
 from petlbench.data.layout import Layout
 from petlbench.data.tasks.base import NOT_YET, TaskType
@@ -33,8 +34,14 @@ def _stays_inside(part: str) -> str:
     return part
 
 
+def _plain(name: str) -> str:
+    if name.startswith(".") or set(name) & set("/\\"):
+        raise ValueError(f"'{printable(name)}' is no plain name of a file")
+    return name
+
+
 Part = Annotated[str, Field(min_length=1), AfterValidator(_stays_inside)]
-FileName = Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$"), AfterValidator(_stays_inside)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_stays_inside), AfterValidator(_plain)]
 
 _SPLIT_PATTERN = r"^(official|random|kfold:\d+/\d+|repeat:\d+/\d+)$"
 

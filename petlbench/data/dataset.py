@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +17,15 @@ from pydantic import BaseModel
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
-from petlbench.data.images.decode import to_rgb
-from petlbench.data.readers.base import Reader, Source, check_settings, load_reader, recognise
-from petlbench.data.record import Record, images_by_class
-from petlbench.data.tasks.base import TaskType, task_of
+from petlbench.data.images.decode import Decoding, to_rgb
+from petlbench.data.images.greys import GreyRange, Greys
+from petlbench.data.notes import notes_on_classes, notes_on_sides
+from petlbench.data.order import ONE_CLASS, order_of, task_name
+from petlbench.data.readers.base import Reader, ReaderSettings, Source, check_settings, load_reader, recognise
+from petlbench.data.record import Record, images_by_class, map_images
+from petlbench.data.tasks.base import Labels, TaskType, task_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,11 +35,14 @@ __all__ = [
     "DatasetInfo",
     "Record",
     "describe_dataset",
+    "existing_path",
     "find_card",
     "official_files",
     "open_dataset",
     "require_same_classes",
 ]
+
+_LONGEST_NAME = 100
 
 
 @dataclass(eq=False)
@@ -64,8 +75,36 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was left out or put together while reading, in words."""
-        return self.reader.notes
+        """What was left out or put together while reading, in words; and of greys, once they were measured."""
+        return (*self.reader.notes, *self.greys.notes())
+
+    @property
+    def greys(self) -> Greys:
+        """What is white where greys have more than 8 bits."""
+        return self.reader.decoding.greys or Greys.recorded({})
+
+    def measure_greys(self, workers: int, progress: Progress) -> None:
+        """See over all images what is white where greys have more than 8 bits; an image that is opened first does, too.
+
+        Args:
+            workers: Threads that decode.
+            progress: Told of every image with such greys.
+        """
+        reader = self.reader
+
+        def measure() -> Iterable[GreyRange]:
+            heads, _ = map_images(reader.records, reader.has_deep_greys, workers, Progress())
+            deep = [record for record in reader.records if heads.get(record.image_id)]
+            if not deep:
+                return ()
+            return map_images(deep, reader.grey_range, workers, progress, "measuring greys")[0].values()
+
+        self.greys.measure(measure)
+
+    def pixel_key(self, digest: str) -> str:
+        """Return what names the pixels of an image with that content: another white makes others of the same file."""
+        tag = self.greys.tag()
+        return hashlib.sha256(f"{digest}, {tag}".encode()).hexdigest() if tag else digest
 
     def by_class(self, records: Iterable[Record] | None = None) -> dict[str, int]:
         """Return the number of images of each class, of all records or of some."""
@@ -167,11 +206,36 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
         opened = reader(Source(match.name, match.path, values))
+        counts = images_by_class(opened.records, opened.classes, Labels())
+        opened.notes = (*opened.notes, *notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         card = _card_for(match.name, opened)
-        return Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        return _as_set(dataset, values, catalog)
     task = task_of(match.name, match.card, catalog)
     opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
-    return Dataset(match.name, match.card, opened, values.model_dump(), task)
+    return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
+
+
+def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
+    """The dataset as the settings that every reader has say: how images are decoded, and the classes' order."""
+    # A user's reader may have settings that are none of ours.
+    common = values if isinstance(values, ReaderSettings) else ReaderSettings()
+    reader = dataset.reader
+    reader.decoding = Decoding(Greys(partial(_ranges, reader, reader.records), common.grey_maximum), common.most_pixels)
+    order = dataset.settings.get("order", "")
+    if not order:
+        return dataset
+    classes = order_of(order, dataset.classes, dataset.name)
+    task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
+    card = dataset.card.model_copy(update={"classes": classes, "task": task})
+    return replace(dataset.labelled_as(classes), card=card, task=task_of(dataset.name, card, catalog))
+
+
+def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
+    for record in records:
+        with suppress(InputError):  # whoever reads the image is told what is wrong with it
+            if reader.has_deep_greys(record):
+                yield reader.grey_range(record)
 
 
 def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> DatasetInfo:
@@ -231,16 +295,28 @@ def _find(reference: str, catalog: Catalog) -> _Match:
     if reference in entries:
         file = entries[reference].file
         return _Match(reference, file, load_card(file, catalog))
-    path = Path(reference).expanduser()
-    if path.is_file() and path.suffix.lower() == ".toml":
-        return _Match(_short_name(path.stem), path, load_card(path, catalog))
+    path = existing_path(reference)
+    if path is None:
+        place = f" (none at {Path(reference).absolute()})" if reference.strip() else ""
+        names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card{place}"
+        raise unknown_name("dataset", reference, entries, hint=names)
     if path.is_dir():
         return _Match(_short_name(path.resolve().name), path)
-    if path.is_file():
-        recognise(path, catalog)
-        return _Match(_short_name(path.stem), path)
-    names = f"known: {', '.join(entries)}; or give an existing folder, CSV file or card (none at {path.absolute()})"
-    raise unknown_name("dataset", reference, entries, hint=names)
+    if path.suffix.lower() == ".toml":
+        return _Match(_short_name(path.stem), path, load_card(path, catalog))
+    recognise(path, catalog)
+    return _Match(_short_name(path.stem), path)
+
+
+def existing_path(reference: str) -> Path | None:
+    """Return the file or folder that a dataset's reference names; None where there is none, whatever the text is."""
+    if not reference.strip():
+        return None
+    try:
+        path = Path(reference).expanduser()
+        return path if path.is_file() or path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, of nobody, or with a zero byte in it
+        return None
 
 
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
@@ -253,8 +329,16 @@ def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> 
 
 
 def _short_name(text: str) -> str:
-    """Keep what is safe in a run id and in a file name on any system."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "dataset"
+    """Keep what is safe in a run id and in a file name on any system.
+
+    Where little of the text stays, as of names in other scripts, or it is too long, a digest tells it from others.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+    lost = sum(character.isalnum() and not character.isascii() for character in text)
+    if name and lost <= len(name) and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name[:_LONGEST_NAME] or 'dataset'}-{digest[:8]}"
 
 
 def _card_for(name: str, reader: Reader) -> DatasetCard:
@@ -264,11 +348,11 @@ def _card_for(name: str, reader: Reader) -> DatasetCard:
     return DatasetCard(
         title=name,
         modality="unknown",
-        task="binary" if len(reader.classes) == 2 else "multiclass",
+        task=task_name(reader.classes),
         classes=reader.classes,
         licence="unknown",
         version=1,
         reader=ReaderSpec(kind=reader.card.name),
-        split="official" if {"train", "test"} <= splits else "random",
+        split="official" if {"train", "test"} <= splits or {"train", "val"} <= splits else "random",
         grouping="group" if grouped else "unavailable",
     )

@@ -85,9 +85,9 @@ class ImageStore:
             # Decoded before it is hashed: a reader that makes its images knows the digest by then.
             self._make_ahead(record, views)
         digest = self.dataset.content_hash(record)
-        if cache is not None and digest not in cache:
+        self._digests[record.image_id] = key = self.dataset.pixel_key(digest)
+        if cache is not None and key not in cache:
             self._make_ahead(record, views)
-        self._digests[record.image_id] = digest
         return digest
 
     def get(self, record: Record, views: Mapping[str, View]) -> dict[str, RGB]:
@@ -113,7 +113,7 @@ class ImageStore:
         return {form: self._memory.keep(record, form, view.store(image)) for form, view in forms.items()}
 
     def digest(self, record: Record) -> str:
-        """The digest of the content of an image that was looked at."""
+        """What names the pixels of an image that was looked at."""
         return self._digests[record.image_id]
 
     def forget(self) -> None:

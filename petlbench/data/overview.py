@@ -66,6 +66,7 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
         progress: Told of every image that is read.
     """
     by_split, refused = _by_split(dataset)
+    dataset.measure_greys(workers, progress)
     images: Sequence[ImageFacts | Header] = list(facts.values()) or _measure(dataset, workers, progress)
     return Overview(
         by_split,

@@ -100,7 +100,8 @@ def assign_splits(
         strata: From labels to what is balanced, (N, K): the task type's `strata`.
 
     Returns:
-        One of ``train``, ``val`` and ``test`` for every record, in the given order.
+        One of ``train``, ``val`` and ``test`` for every record, in the given order; no ``test`` where an official
+        split has parts to train and to validate on only.
 
     Raises:
         InputError: When there is no official split, a class is too small, there are too few groups, or the
@@ -114,7 +115,7 @@ def assign_splits(
     else:
         _require_sizes(table, scheme)
         sides = _drawn(table, scheme, seed)
-    _require_all_sides(table, sides)
+    _require_all_sides(table, sides, SPLITS if scheme.kind != "official" else ("train", "val"))
     by_id = dict(zip((record.image_id for record in table.records), sides, strict=True))
     return [by_id[record.image_id] for record in records]
 
@@ -219,7 +220,8 @@ def _official(table: _Table, seed: int) -> list[Split]:
 
 def _require_official(records: Sequence[Record], official: Sequence[Split | None]) -> None:
     others = "choose --split random, kfold:5/0 or repeat:5/0"
-    absent = [side for side in ("train", "test") if side not in official]
+    # Parts to train and to validate on are used as they are: nothing is cut from them to be tested on.
+    absent = [side for side in ("train", "test") if side not in official and not (side == "test" and "val" in official)]
     if absent:
         text = f"the official split has no {absent[0]} part" if any(official) else "the dataset has no official split"
         raise InputError(text, hint=others, kind="no_official_split")
@@ -321,13 +323,14 @@ def _sides(count: int, val: np.ndarray, test: np.ndarray) -> list[Split]:
     return list(sides)
 
 
-def _require_all_sides(table: _Table, sides: Sequence[Split]) -> None:
-    """Refuse a split with an empty side, or one in which a class is evaluated but never trained on."""
-    empty = [side for side in SPLITS if side not in sides]
+def _require_all_sides(table: _Table, sides: Sequence[Split], needed: Sequence[Split]) -> None:
+    """Refuse a split that lacks a side, or one in which a class is evaluated but never trained on."""
+    empty = [side for side in needed if side not in sides]
     if empty:
+        because = ", since groups stay together" if table.grouped else f": there are {len(sides)} images"
         raise InputError(
-            f"no image is left for the {empty[0]} split, since groups stay together",
-            hint="add images of other groups, or choose fewer folds",
+            f"no image is left for the {empty[0]} split{because}",
+            hint=f"add images{' of other groups' if table.grouped else ''}, or choose fewer folds",
             kind="too_few_groups",
         )
     trained = np.flatnonzero(table.strata[[side == "train" for side in sides]].any(axis=0))

@@ -13,13 +13,16 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, validate_settings
 from petlbench.core.entry import Entry, MethodCard
-from petlbench.core.errors import InputError
+from petlbench.core.errors import InputError, RunError
+from petlbench.core.text import printable
+from petlbench.core.user_files import open_file
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
 
@@ -200,7 +203,7 @@ class Adapted:
         return {**self.parameters(), **chosen}
 
     def load(self, file: Path, owner: str, hint: str) -> None:
-        """Put back what a safetensors file keeps of it.
+        """Put back what a safetensors file keeps of it; nothing is changed where the file is not good.
 
         Args:
             file: The file.
@@ -208,16 +211,52 @@ class Adapted:
             hint: The next step where it does not.
 
         Raises:
-            InputError: When the file holds other tensors (kind ``bad_weights``).
+            InputError: When the file cannot be read (kind ``bad_result``), or holds other tensors by name, shape or
+                type, or numbers that are not finite (``bad_weights``).
         """
-        stored, own = load_file(file), self.kept()
-        if {name: tensor.shape for name, tensor in stored.items()} != {n: t.shape for n, t in own.items()}:
-            names = sorted(set(stored) ^ set(own)) or ["tensors of another shape"]
-            message = f"{file} is not what {owner} learns: {', '.join(names[:3])}"
+        try:
+            open_file(file, what="file of what was learned").close()
+            stored, own = load_file(file), self.kept()
+        except (InputError, OSError, SafetensorError) as error:
+            raise InputError(f"{file} cannot be read: {error}", hint=hint, kind="bad_result") from error
+        faults = [printable(name) for name in sorted(set(stored) ^ set(own))]
+        faults += [
+            f"{name} is {stored[name].dtype} {tuple(stored[name].shape)} for {tensor.dtype} {tuple(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in stored and (stored[name].shape, stored[name].dtype) != (tensor.shape, tensor.dtype)
+        ]
+        if faults:
+            message = f"{file} is not what {owner} learns: {', '.join(faults[:3])}"
+            raise InputError(message, hint=hint, kind="bad_weights")
+        if wrong := next((name for name, tensor in stored.items() if not torch.isfinite(tensor).all()), None):
+            message = f"{file} holds numbers in {printable(wrong)} that are not finite"
             raise InputError(message, hint=hint, kind="bad_weights")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(stored[name])
+
+    def check(self, inputs: Inputs, labels: Tensor, num_classes: int) -> None:
+        """Check once what the module says of a few images (B, ...) with labels (B,), in evaluation mode.
+
+        Raises:
+            RunError: When it is no logits (B, C), they are not finite, or what is learned has no part in them (kind
+                ``bad_module``).
+        """
+        self.module.eval()
+        devices = [labels.device] if labels.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            logits = self.module(inputs)
+            if not isinstance(logits, Tensor) or logits.shape != (len(labels), num_classes):
+                shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise _bad_module(f"gives {shape} for {len(labels)} images of {num_classes} classes")
+            if not torch.isfinite(logits).all():
+                raise _bad_module("gives logits that are not finite, before any training")
+            learnable = list(self.parameters().values())
+            is_used = logits.requires_grad and any(
+                gradient is not None for gradient in torch.autograd.grad(logits.sum(), learnable, allow_unused=True)
+            )
+        if not is_used:
+            raise _bad_module("gives logits in which nothing that is learned has a part")
 
     def freeze_the_rest(self) -> None:
         """Let gradients reach the learnable parameters and nothing else.
@@ -230,6 +269,11 @@ class Adapted:
             raise ValueError(f"declared learnable but not in the module: {', '.join(absent[:5])}")
         for name, tensor in self.module.named_parameters():
             tensor.requires_grad_(name in self.learnable)
+
+
+def _bad_module(fault: str) -> RunError:
+    hint = "adapt() has to return a module that maps Inputs to logits (B, C); see docs/adding_a_method.md"
+    return RunError(f"the method's module {fault}", hint=hint, kind="bad_module")
 
 
 class Method(ABC, Generic[S]):

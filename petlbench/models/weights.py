@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from petlbench.core.errors import InputError, PetlbenchError, RunError
 
-__all__ = ["check_weights_file", "classifier_names", "load_weights"]
+__all__ = ["check_weights_file", "classifier_names", "load_weights", "without_network"]
 
 _SHOWN = 5
 
@@ -38,6 +39,18 @@ def load_weights(module: nn.Module, name: str, weights: str) -> None:
     state = _published(name) if weights == "default" else _from_file(Path(weights))
     origin = f"timm's weights for {name}" if weights == "default" else f"weights file {weights}"
     _fill(module, _converted(module, _unwrapped(state), origin), name, origin)
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Let the hub be asked nothing in the block; what was fetched from it before is found."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def classifier_names(module: nn.Module) -> tuple[str, ...]:

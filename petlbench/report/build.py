@@ -57,7 +57,7 @@ def compare_methods(results: Results, methods: tuple[str, str], datasets: Sequen
     runs = [run for run in runs if run.method in methods]
     check_alike(runs)
     check_cells(runs, lambda run: run.method)
-    records = [record for run in runs if (record := scored(run, run.method, run.dataset, metric.name)) is not None]
+    records = [record for run in runs if (record := scored(run, run.method, run.dataset, metric)) is not None]
     evidence = Evidence(records, metric)
     shared = [name for name in evidence.datasets if evidence.compare(*methods, name) is not None]
     if not shared:

@@ -68,7 +68,7 @@ class Line:
         Runs share preloaded features, so that only the first of them shows what they cost: it counts for each run.
         """
         by_dataset = [
-            fmean(run.seconds("total") - run.seconds("preload") for run in runs)
+            fmean(run.seconds("run") - run.seconds("preload") for run in runs)
             + max(run.seconds("preload") for run in runs)
             for runs in self.runs.values()
             if runs
@@ -155,9 +155,23 @@ class Context:
             for line in self.grid.lines
             for name, runs in line.runs.items()
             for run in runs
-            if (record := scored(run, line.key, name, self.metric.name)) is not None
+            if (record := scored(run, line.key, name, self.metric)) is not None
         ]
         return Evidence(records, self.metric)
+
+    @cached_property
+    def metric_title(self) -> str:
+        """The score's title, and which form of it the runs have, where there are several."""
+        if not self.metric.form:
+            return self.metric.title
+        forms: dict[str, set[str]] = {}
+        for line in self.grid.lines:
+            for name, runs in line.runs.items():
+                for run in runs:
+                    forms.setdefault(score_form(run, self.metric), set()).add(self.grid.titles[name])
+        several = len(forms) > 1
+        texts = [f"{form} on {', '.join(sorted(titles))}" if several else form for form, titles in forms.items()]
+        return f"{self.metric.title} ({'; '.join(texts)})" if texts else self.metric.title
 
     def cell(self, line: Line, dataset: str) -> Cell:
         """A row's score on a dataset, in percent."""
@@ -205,18 +219,26 @@ class Context:
         return (-score if self.metric.direction == "higher" else score, *others)
 
 
-def scored(run: Stored, row: str, dataset: str, metric: str) -> Scored | None:
+def scored(run: Stored, row: str, dataset: str, metric: Metric) -> Scored | None:
     """A finished run as the statistics see it; None where it has no such score."""
     from petlbench.statistics.runs import Scored
 
-    score = run.score(metric)
+    score = run.score(metric.name)
     if score is None:
         return None
     images = run.document.get("data", {}).get("images") or {}
     test_to_train = images["test"] / images["train"] if images.get("test") and images.get("train") else None
-    interval = (run.document.get("intervals") or {}).get("test", {}).get(metric)
+    interval = (run.document.get("intervals") or {}).get("test", {}).get(metric.name)
     read = partial(run.predictions, "test")
-    return Scored(row, dataset, run.seed, run.split, score, read, test_to_train, interval)
+    return Scored(row, dataset, run.seed, run.split, score, read, test_to_train, interval, score_form(run, metric))
+
+
+def score_form(run: Stored, metric: Metric) -> str:
+    """Which form of a score a run has, in words; empty where there is one form only."""
+    forms = run.document.get("data", {}).get("score_forms")
+    if forms is None and metric.ordered is not None:
+        return metric.ordered.form  # as all runs had it before there were two
+    return metric.form if forms is None else str(forms.get(metric.name, ""))
 
 
 def peak(runs: Iterable[Stored], figure: str, phase: str | None = None) -> int | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from filelock import FileLock, Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
+from petlbench.core.text import printable
 from petlbench.results.result import FILE, Result, read_result
 
 __all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
@@ -18,9 +19,21 @@ _UNFINISHED = ".work"
 
 
 class RunFolder:
-    """Where a run's result stands, and where its unfinished state is kept until then."""
+    """Where a run's result stands, and where its unfinished state is kept until then.
+
+    The one place where the name of a run becomes a path.
+
+    Raises:
+        InputError: When it is no name of a run, as a file of somebody else's may say.
+    """
 
     def __init__(self, output: Path, run_id: str) -> None:
+        if not run_id or run_id.startswith(".") or PurePath(run_id).name != run_id or "\0" in run_id:
+            raise InputError(
+                f"'{printable(run_id)}' is no name of a run",
+                hint=f"see petlbench results list --output {output}",
+                kind="bad_run_id",
+            )
         self.output = output
         self.run_id = run_id
         self.final = output / run_id
@@ -36,7 +49,7 @@ class RunFolder:
             RunError: When another process works on the run.
         """
         self.work.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work.with_suffix(".lock"), timeout=0)
+        lock = FileLock(self.work.with_name(f"{self.run_id}.lock"), timeout=0)
         try:
             lock.acquire()
         except Timeout as error:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
+from petlbench.core.text import printable
+from petlbench.core.user_files import read_bytes
 
 __all__ = [
     "FILE",
@@ -26,6 +31,7 @@ __all__ = [
     "Scores",
     "Status",
     "iter_results",
+    "parse_result",
     "read_result",
     "write_result",
 ]
@@ -37,8 +43,75 @@ FILE = "result.json"
 Status = Literal["finished", "failed", "oom", "interrupted", "pruned", "timeout", "unsupported"]
 
 
+_NEWER = "newer_schema"
+_LISTS = ("confusion_matrix", "support", "classes_absent")
+
+
+def _check_schema(schema: int) -> int:
+    if schema > SCHEMA:
+        raise PydanticCustomError(_NEWER, "was written by a newer petlbench (schema {schema})", {"schema": schema})
+    return schema
+
+
+def _check_scores(scores: dict[str, Any]) -> dict[str, Any]:
+    for name, value in scores.items():
+        if value is None or (name in _LISTS and isinstance(value, list)):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise PydanticCustomError("no_score", "{name} is no finite number", {"name": name})
+    return scores
+
+
+def _check_epoch(entry: dict[str, Any]) -> dict[str, Any]:
+    if type(entry.get("epoch")) is not int:
+        raise PydanticCustomError("no_epoch", "an entry of the curve has no epoch that is a number")
+    return entry
+
+
+def _like(shape: Any) -> AfterValidator:
+    """Check what is read of a mapping, which is kept as it is, with whatever else it holds."""
+    adapter = TypeAdapter(shape)
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        adapter.validate_python(value, strict=True)
+        return value
+
+    return AfterValidator(check)
+
+
+class _Normalization(TypedDict):
+    mean: Sequence[float]
+    std: Sequence[float]
+    origin: str
+
+
+class Data(TypedDict, total=False):
+    """What is read of ``data``."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    title: str
+    synthetic: bool
+    classes: Sequence[str]
+    images: dict[str, int]
+    images_by_class: dict[str, dict[str, int]]
+    normalization: _Normalization
+    features: dict[str, int | float]
+    external: dict[str, Any]
+    notes: Sequence[Any]
+
+
+class Environment(TypedDict, total=False):
+    """What is read of ``environment``."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    hardware: dict[str, Any]
+    packages: dict[str, str | None]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Parameters(_Part):
@@ -95,25 +168,27 @@ class Inference(_Part):
 class Result(_Part):
     """All that is kept of a run."""
 
-    model_config = ConfigDict(extra="forbid", validate_by_name=True)
+    model_config = ConfigDict(extra="forbid", validate_by_name=True, allow_inf_nan=False)
 
-    schema_: int = Field(default=SCHEMA, serialization_alias="schema", validation_alias="schema")
+    schema_: Annotated[int, AfterValidator(_check_schema)] = Field(
+        default=SCHEMA, serialization_alias="schema", validation_alias="schema"
+    )
     run_id: str
     status: Status
     config: RunConfig
     best_epoch: int | None = None
-    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    curve: list[dict[str, Any]] = Field(default_factory=list)
+    metrics: dict[str, Annotated[dict[str, Any], AfterValidator(_check_scores)]] = Field(default_factory=dict)
+    curve: list[Annotated[dict[str, Any], AfterValidator(_check_epoch)]] = Field(default_factory=list)
     parameters: Parameters | None = None
     scores: Scores = Field(default_factory=Scores)
-    intervals: dict[str, Any] = Field(default_factory=dict)
+    intervals: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
     memory: Memory | None = None
     inference: Inference | None = None
     timing: dict[str, float] = Field(default_factory=dict)
-    data: dict[str, Any] = Field(default_factory=dict)
+    data: Annotated[dict[str, Any], _like(Data)] = Field(default_factory=dict)
     preprocessing: dict[str, str] = Field(default_factory=dict)
-    digests: dict[str, Any] = Field(default_factory=dict)
-    environment: dict[str, Any] = Field(default_factory=dict)
+    digests: dict[str, str | dict[str, str | None]] = Field(default_factory=dict)
+    environment: Annotated[dict[str, Any], _like(Environment)] = Field(default_factory=dict)
     artifacts: dict[str, str] = Field(default_factory=dict)
     error: dict[str, str] | None = None
 
@@ -129,37 +204,67 @@ def write_result(folder: Path, result: Result) -> None:
 
 
 def read_result(folder: Path) -> Result:
-    """Read a stored result.
+    """Read a stored result, of which nothing is believed unchecked: others may have written it.
 
     Raises:
-        InputError: When there is none, or it is newer than this petlbench or damaged.
+        InputError: When there is none (kind ``unknown_run``), or it is damaged, newer than this petlbench, or another
+            run's than the folder says (``bad_result``).
     """
     file = folder / FILE
+    hint = f"remove it (petlbench results rm {printable(folder.name)}) and run again"
     try:
-        document = json.loads(file.read_bytes())
-        if (schema := document.get("schema", 0)) <= SCHEMA:
-            return Result.model_validate(document)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"there is no result in {folder}",
-            hint="give a run id together with its --output, or the run's folder",
-            kind="unknown_run",
-        ) from error
-    except (ValueError, ValidationError) as error:
-        raise InputError(
-            f"{file} is damaged: {str(error).splitlines()[0]}", hint="remove it and run again", kind="bad_result"
-        ) from error
-    message = f"{file} was written by a newer petlbench (schema {schema})"
-    raise InputError(message, hint="update petlbench", kind="bad_result")
+        result = parse_result(read_bytes(file, what="result"), str(file))
+    except InputError as error:
+        if error.kind == "missing_file":
+            raise InputError(
+                f"there is no result in {folder}",
+                hint="give a run id together with its --output, or the run's folder",
+                kind="unknown_run",
+            ) from error
+        raise InputError(error.message, hint=error.hint or hint, kind="bad_result") from error
+    if result.run_id != folder.absolute().name:
+        message = f"{file} is damaged: it is the result of '{printable(result.run_id)}', which its folder is not called"
+        raise InputError(message, hint=hint, kind="bad_result")
+    return result
 
 
-def iter_results(output: Path, method: str = "*") -> Iterator[Result]:
-    """Yield every readable result below an output folder, in the order of their names."""
-    for file in sorted(output.glob(f"{method}-*/{FILE}")):
-        try:
-            yield read_result(file.parent)
-        except InputError:
-            continue
+def parse_result(content: bytes, name: str) -> Result:
+    """The result that a JSON document holds.
+
+    Args:
+        content: The document.
+        name: What it is called, for the error.
+
+    Raises:
+        InputError: When it is damaged or newer than this petlbench (kind ``bad_result``).
+    """
+    try:
+        return Result.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        if fault["type"] == _NEWER:
+            raise InputError(f"{name} {fault['msg']}", hint="update petlbench", kind="bad_result") from error
+        place = ".".join(map(str, fault["loc"]))
+        message = f"{name} is damaged: {printable(f'{place}: ' if place else '')}{printable(fault['msg'])}"
+        raise InputError(message, kind="bad_result") from error
+
+
+def iter_results(
+    output: Path, method: str = "", on_damage: Callable[[InputError], None] = lambda error: None
+) -> Iterator[Result]:
+    """Yield the results right below an output folder, in the order of their names.
+
+    Args:
+        output: Folder of all results.
+        method: The method whose results alone are read; empty for all.
+        on_damage: Told of each result that is damaged and passed over.
+    """
+    for file in sorted(output.glob(f"{method}-*/{FILE}" if method else f"*/{FILE}")):
+        if not file.parent.name.startswith("."):
+            try:
+                yield read_result(file.parent)
+            except InputError as error:
+                on_damage(error)
 
 
 @dataclass(frozen=True)

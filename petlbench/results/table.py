@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, get_args
 
-from pydantic_core import from_json  # three times as fast as json
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
+from petlbench.core.user_files import read_json
 from petlbench.metrics.efficiency import REFERENCE, References
-from petlbench.results.result import FILE, SCHEMA, Result, Scores, iter_results, read_result
+from petlbench.results.result import Result, Scores, iter_results
 from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
 
 if TYPE_CHECKING:
@@ -35,8 +38,33 @@ __all__ = [
     "with_scores",
 ]
 
+_logger = logging.getLogger("petlbench")
+
 STUDY_SCHEMA = 1
 """The version of a study's file."""
+
+
+class _StudyRun(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    method: str
+    dataset: str
+    seed: int
+    run_id: NotRequired[str | None]
+    status: NotRequired[str | None]
+    error: NotRequired[str | dict[str, Any] | None]
+
+
+class _Study(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    methods: list[str]
+    datasets: list[str]
+    seeds: list[int]
+    runs: list[_StudyRun]
+
+
+_STUDY = TypeAdapter(_Study)
 
 Level = Literal["run", "cell", "epoch", "image"]
 _REASONS = {"oom": "out of memory", "already_running": "being worked on", None: "not run"}
@@ -126,11 +154,13 @@ class Results:
         runs: The results, unfinished ones too, in the order of their names.
         references: Finished runs of full fine-tuning, of other studies too.
         planned: What studies plan.
+        damaged: What is wrong with each result that was passed over.
     """
 
     runs: Sequence[Stored]
     references: Sequence[Stored] = ()
     planned: PlannedRuns = field(default_factory=PlannedRuns)
+    damaged: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, runs: Iterable[Stored], studies: Sequence[Mapping[str, Any]] = ()) -> Results:
@@ -179,7 +209,7 @@ class Results:
 
 
 def load_results(folder: Path | str, study: str | None = None) -> Results:
-    """Read the results right below a folder, with their scores.
+    """Read the results right below a folder, with their scores; a damaged one is named in a warning and passed over.
 
     Args:
         folder: Folder of all results.
@@ -187,7 +217,7 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
             None for all results.
 
     Raises:
-        InputError: When there is no such folder or study, or a result is damaged or newer than this petlbench.
+        InputError: When there is no such folder or study.
     """
     output = Path(folder)
     if not output.is_dir():
@@ -196,7 +226,7 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
             hint="give the folder that --output of run and bench named",
             kind="no_results",
         )
-    results = Results.of(_read(output), read_studies(output, study))
+    results = _read(output, list(read_studies(output, study).values()))
     if study is None:
         return results
     return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
@@ -204,19 +234,18 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
 
 def load_trials(output: Path) -> Results:
     """Read the trials of all searches that wrote to a folder; none where there are none."""
-    folder = output / "trials"
-    return Results.of(_read(folder) if folder.is_dir() else ())
+    return _read(output / "trials")
 
 
-def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
-    """Read the files of studies.
+def read_studies(output: Path, name: str | None) -> dict[str, dict[str, Any]]:
+    """The documents of studies by name.
 
     Args:
         output: Folder of all results.
         name: Name of one study, which takes in those that begin with it and a dot; None for all.
 
     Raises:
-        InputError: When there is no such study, or a file is damaged.
+        InputError: When there is no such study, or its file is damaged; of all, a damaged one is passed over.
     """
     files = sorted((output / "studies").glob("*.json"))
     matching = [file for file in files if name is None or file.stem == name or file.stem.startswith(f"{name}.")]
@@ -225,7 +254,15 @@ def read_studies(output: Path, name: str | None) -> list[dict[str, Any]]:
         raise InputError(
             f"--study {name}: {output / 'studies'} has no such study", hint=f"known: {names}", kind="unknown_study"
         )
-    return [read_study(file) for file in matching]
+    if name is not None:
+        return {file.stem: read_study(file) for file in matching}
+    documents = {}
+    for file in matching:
+        try:
+            documents[file.stem] = read_study(file)
+        except InputError as error:
+            _logger.warning("passed over: %s", error.message)
+    return documents
 
 
 def planned_runs(studies: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> PlannedRuns:
@@ -257,13 +294,19 @@ def read_study(file: Path) -> dict[str, Any]:
     Raises:
         InputError: When it is damaged or newer than this petlbench.
     """
+    hint = "remove it and give the command that made it again; no run is lost"
     try:
-        document: dict[str, Any] = json.loads(file.read_bytes())
-    except ValueError as error:
-        hint = "remove it and give the command that made it again; no run is lost"
-        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_study") from error
-    if document.get("schema", 0) > STUDY_SCHEMA:
-        raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
+        document = read_json(file, what="study")
+        if isinstance(schema := document.get("schema"), int) and schema > STUDY_SCHEMA:
+            raise InputError(f"{file} was written by a newer petlbench", hint="update petlbench", kind="bad_study")
+        _STUDY.validate_python(document, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        message = f"{file} is damaged: {printable(place)}: {printable(fault['msg'])}"
+        raise InputError(message, hint=hint, kind="bad_study") from error
+    except InputError as error:
+        raise InputError(error.message, hint=error.hint or hint, kind="bad_study") from error
     return document
 
 
@@ -303,19 +346,13 @@ def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
     return [result.model_copy(update={"scores": Scores(**references.scores(result.document()))}) for result in results]
 
 
-def _read(folder: Path) -> Iterator[Stored]:
-    for place in sorted(place for place in folder.iterdir() if not place.name.startswith(".")):
-        try:
-            document = from_json((place / FILE).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except ValueError as error:
-            raise InputError(
-                f"{place / FILE} is damaged: {error}", hint="remove it and run again", kind="bad_result"
-            ) from error
-        if document.get("schema") != SCHEMA:
-            document = read_result(place).document()
-        yield Stored(document, place)
+def _read(folder: Path, studies: Sequence[Mapping[str, Any]] = ()) -> Results:
+    damaged: list[str] = []
+    results = iter_results(folder, on_damage=lambda error: damaged.append(error.message))
+    stored = [Stored(result.document(), folder / result.run_id) for result in results]
+    for message in damaged:
+        _logger.warning("passed over: %s", message)
+    return replace(Results.of(stored, studies), damaged=tuple(damaged))
 
 
 def _identity(run: Stored) -> dict[str, Any]:

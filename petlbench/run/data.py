@@ -7,22 +7,29 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, open_dataset
 from petlbench.data.loader import ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.record import SPLITS, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
-from petlbench.run.options import RunContext
+from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun
 
 __all__ = [
+    "KEPT",
     "RunData",
+    "check_apart",
     "load_external_data",
     "load_run_data",
     "opened_dataset",
     "shared_images",
 ]
+
+
+KEPT = "datasets"
+"""The folder, in that of the results, of data that came from Python."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,24 @@ class RunData:
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
         return [self.dataset.records[index] for index in self.indices[split]]
+
+
+def check_apart(config: RunConfig, options: RunOptions) -> None:
+    """Check that results go neither into a folder of images nor around it, where readers take folders for classes.
+
+    Raises:
+        InputError: When they would (kind ``output_in_dataset``); nothing is written then.
+    """
+    output = options.output.resolve()
+    for dataset in filter(None, (config.dataset, config.test_on)):
+        folder = (options.data_root / dataset).resolve()  # a path of a config is absolute
+        is_kept = folder.parent == output / KEPT  # what was made of Python's own data
+        if folder.is_dir() and not is_kept and (output.is_relative_to(folder) or folder.is_relative_to(output)):
+            raise InputError(
+                f"the output folder {options.output} is, holds or lies in the folder of the dataset, {folder}",
+                hint="give another one with --output, apart from the images",
+                kind="output_in_dataset",
+            )
 
 
 def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
@@ -110,6 +135,7 @@ def _read_all(
     dataset = images.dataset
     splits = split(dataset)
     side = {record.image_id: name for record, name in zip(dataset.records, splits, strict=True)}
+    dataset.measure_greys(context.options.workers, context.progress)
     digests, errors = map_images(
         dataset.records,
         lambda record: images.read(record, side[record.image_id]),

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from petlbench.core.config import derive_seed
-from petlbench.core.environment import choose_device, describe_environment, make_repeatable
-from petlbench.core.errors import InputError
+from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
+from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
@@ -27,13 +27,14 @@ from petlbench.metrics.classification import evaluate, load_metrics
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
+from petlbench.models.precision import autocast
 from petlbench.results.folder import RunFolder
 from petlbench.results.journal import write_event
 from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.tracker import Tracker, open_tracker
-from petlbench.run.data import RunData, load_external_data, load_run_data, opened_dataset
+from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
@@ -41,6 +42,8 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
+    KeptOutputs,
+    Stopwatch,
     describe_data,
     describe_intervals,
     describe_memory,
@@ -69,25 +72,29 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     """
     config, options = run.config, context.options
     check_writable(options.output)
+    check_apart(config, options)
     tracker = open_tracker(options.tracking_uri, output=options.output)
     make_repeatable(config.threads)
-    device, started = choose_device(config.device), time.perf_counter()
+    device, watch = choose_device(config.device), Stopwatch()
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
-    dataset = opened_dataset(run, context)
-    metrics = load_metrics(context.catalog, dataset.task.metrics)
-    if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
-        images = ImageStore(dataset)
-    else:
-        images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
-    data = load_run_data(run, context, images)
-    assembled = _build(run, len(data.dataset.classes), device, meter)
-    external = load_external_data(run, context, data)
+    with watch.phase("read"):
+        dataset = opened_dataset(run, context)
+        metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
+        if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
+            images = ImageStore(dataset)
+        else:
+            images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
+        data = load_run_data(run, context, images)
+    with watch.phase("build"):
+        assembled = _build(run, len(data.dataset.classes), device, meter)
+    with watch.phase("read"):
+        external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
     if (stored := _stored(folder, digests, options)) is not None:
         context.progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
-    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, started, metrics)
+    work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, watch, metrics)
     with folder.locked():
         if (stored := _stored(folder, digests, options)) is not None:
             return stored  # another process has finished it meanwhile
@@ -100,6 +107,12 @@ def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: Memo
     try:
         with meter.phase("build"):
             return assemble(run.config, run.method, num_classes, device)
+    except SystemExit as error:  # of a user's method: it would end the program as if all were done
+        raise RunError(
+            f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",
+            hint="take sys.exit() out of it",
+            kind="exception",
+        ) from error
     except Exception as error:
         if is_shortage(error):
             raise shortage_while_building(error, run.config) from error
@@ -140,9 +153,8 @@ class _Run:
     folder: RunFolder
     tracker: Tracker
     device: torch.device
-    started: float
+    watch: Stopwatch
     metrics: Sequence[Metric]
-    seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
     earlier: float = 0.0
     selected: Selected = field(default_factory=Selected)
     inference: Inference | None = None
@@ -161,39 +173,34 @@ class _Run:
     def carry_out(self) -> Result:
         """Preload, train, test and record."""
         config, options = self.config.model_dump(mode="json"), self.options
-        self.tracker.start(self.config.run_id, options.experiment, config, self._tags(), group=options.group)
+        with self.watch.phase("tracking"):
+            self.tracker.start(self.config.run_id, options.experiment, config, self._tags(), group=options.group)
         try:
             self._store_images()
             self._preload(self.source, self.data)
             if self.external is not None:
                 self._preload(self.external_source, self.external)
             self._prepare()
+            self._check_module()
             predictor = self._predictor(self.source)
             self._train(predictor)
             ending = self._test(predictor)
             if self.options.reveal_test:
                 self.inference = self._measure_inference()
-        except (Exception, KeyboardInterrupt) as error:  # whatever happens to a run, its result says so
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
         return self._record(ending)
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds of a block that ends well to a phase."""
-        began = time.perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
     def _store_images(self) -> None:
         """Put the images on the disk, where the run keeps them there."""
         if self.options.cache_images == "disk":
-            with self._timed("store_images"):
+            with self.watch.phase("store_images"):
                 fill_disk(self.data.images, self.data.indices, self.options.cache, self.options.workers, self.progress)
 
     def _preload(self, source: FeatureSource | None, data: RunData) -> None:
         """Compute the frozen features of all images once, where the run wants that."""
         if isinstance(source, CachedFeatures):
-            with self._timed("preload"):
+            with self.watch.phase("preload"):
                 preload(source, data, self.views, meter=self.meter, context=self.context)
 
     def _prepare(self) -> None:
@@ -202,8 +209,16 @@ class _Run:
         if prepare is None:
             return
         self.progress.phase("choosing what is learned", len(self.data.indices["train"]))
-        with self._timed("prepare"), self.meter.phase("prepare", (self.assembled.adapted.module,)):
+        with self.watch.phase("prepare"), self.meter.phase("prepare", (self.assembled.adapted.module,)):
             prepare(self._shown_once())
+
+    def _check_module(self) -> None:
+        """See once, on two images, that what is trained gives logits that depend on what it learns."""
+        loader = self._loader("val")
+        batch = next(iter(replace(loader, indices=loader.indices[:2]).in_order())).to(self.device)
+        inputs, classes = self.source(batch), len(self.data.dataset.classes)
+        with autocast(self.device, self.config.precision):
+            self.assembled.adapted.check(inputs, batch.labels, classes)
 
     def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
@@ -237,7 +252,7 @@ class _Run:
         try:
             trainer.fit(checkpoint, self.selected)
         finally:
-            self.seconds |= trainer.seconds
+            self.watch.seconds |= trainer.seconds
             self.earlier = trainer.earlier
 
     def _tags(self) -> dict[str, str]:
@@ -255,25 +270,40 @@ class _Run:
         return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
-        """Read the test split, once and where it is revealed, with the epoch that validation chose."""
-        with self._timed("evaluate"):
+        """Read the test split, once and where it is revealed, with the epoch that validation chose.
+
+        What was read is kept until the result stands: an attempt that is killed in between reads nothing again.
+        """
+        identity = json.dumps([self.digests, self.selected.epoch, self.selected.curve], sort_keys=True)
+        kept = KeptOutputs(self.folder.work / "outputs.safetensors", identity)
+        with self.watch.phase("evaluate"):
             with torch.no_grad():
                 for name, tensor in self.assembled.adapted.kept().items():
                     tensor.copy_(self.selected.learned[name])
-            self.progress.phase("validation", len(self.data.indices["val"]))
-            outputs = {"val": predictor(self._loader("val"), self.progress.advance)}
-            if self.options.reveal_test:
-                outputs |= self._read_tests(predictor)
-        return Ending("finished", outputs=outputs)
+            readings, outputs = self._readings(predictor), kept.read()
+            for split, read in readings.items():
+                if split not in outputs:
+                    outputs[split] = read()
+                    kept.write(outputs)
+        return Ending("finished", outputs={split: outputs[split] for split in readings})
 
-    def _read_tests(self, predictor: Predictor) -> dict[str, tuple[Labels, Logits]]:
-        loader, digests = self._loader("test"), self.digests
-        outputs = {"test": self._read_test(predictor, loader, self.config.dataset, digests["split"])}
-        if self.external is not None and self.external_source is not None:
-            loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
-            predictor = self._predictor(self.external_source)
-            outputs["external"] = self._read_test(predictor, loader, self.config.test_on, digests["external"])
-        return outputs
+    def _readings(self, predictor: Predictor) -> dict[str, Callable[[], tuple[Labels, Logits]]]:
+        """How the labels and logits of each split are had that belongs into the result."""
+        config, digests = self.config, self.digests
+        readings: dict[str, Callable[[], tuple[Labels, Logits]]] = {"val": partial(self._read_val, predictor)}
+        if self.options.reveal_test:
+            loader = self._loader("test")
+            if loader.indices:  # a dataset's own parts may be for training and validation alone
+                readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
+            if self.external is not None and self.external_source is not None:
+                loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
+                predictor = self._predictor(self.external_source)
+                readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
+        return readings
+
+    def _read_val(self, predictor: Predictor) -> tuple[Labels, Logits]:
+        self.progress.phase("validation", len(self.data.indices["val"]))
+        return predictor(self._loader("val"), self.progress.advance)
 
     def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
@@ -290,7 +320,7 @@ class _Run:
         self.progress.phase("measuring prediction", 1)
         source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
         sizes = {name: view.size for name, view in self.views.items()}
-        with self._timed("inference"):
+        with self.watch.phase("inference"):
             return measure_inference(self._predictor(source), sizes, self.config.training.batch_size, self.meter)
 
     def _record(self, ending: Ending) -> Result:
@@ -302,7 +332,9 @@ class _Run:
         draft = self.folder.new_draft()
         if ending.status == "finished":
             write_predictions(draft / ARTIFACTS["predictions"], self.data, self.external, ending.outputs)
-            write_tensors(draft / ARTIFACTS["learned"], self.selected.learned, {"run_id": self.config.run_id})
+            learned = draft / ARTIFACTS["learned"]
+            write_tensors(learned, self.selected.learned, {"run_id": self.config.run_id})
+            result.digests["learned"] = file_digest(learned)
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
@@ -328,10 +360,10 @@ class _Run:
             parameters=self.parameters,
             memory=describe_memory(self.meter),
             inference=self.inference,
-            timing={"total": time.perf_counter() - self.started + self.earlier, **self.seconds},
-            data=describe_data(self.data, self.run.normalization, self.external, self.source),
+            timing=self.watch.timing(self.earlier),
+            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
             preprocessing={name: view.describe() for name, view in self.views.items()},
-            digests=self.digests,
+            digests=dict(self.digests),
             environment=describe_environment(),
             artifacts=dict(ARTIFACTS) if ending.status == "finished" else {},
             error=ending.error,
@@ -343,7 +375,8 @@ class _Run:
     def _report(self, entry: Mapping[str, Any]) -> None:
         write_event(self.options.output, "epoch", self.config.run_id, epoch=entry["epoch"])
         self.progress.epoch(entry)
-        self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
+        with self.watch.phase("tracking"):
+            self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
 
     def _watch(self, phase: str, live: Sequence[object]) -> AbstractContextManager[None]:
         """Measure a phase; a backbone that works in every step lives beside what the step names."""

@@ -69,7 +69,9 @@ class Exported:
         return {**asdict(self), "folder": str(self.folder), "files": list(self.files)}
 
 
-def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Progress) -> Exported:
+def export_run(
+    run: Path, to: Path, which: str, catalog: Catalog, progress: Progress, *, download: bool = False
+) -> Exported:
     """Write a finished run as files that need no petlbench, and check that they give the same probabilities.
 
     Args:
@@ -78,6 +80,7 @@ def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Prog
         which: One of `FORMATS`; ``all`` leaves timm's file out where the method cannot be merged.
         catalog: The catalogues, in which the run's method is found.
         progress: Told what goes on.
+        download: As of `restore`.
 
     Raises:
         InputError: When the run cannot be exported, a package is missing, or the folder holds something else.
@@ -89,7 +92,7 @@ def export_run(run: Path, to: Path, which: str, catalog: Catalog, progress: Prog
         _require_packages()
     progress.phase("build the run's module", 1)
     # Other programs get plain 32-bit numbers, whatever the run computed with.
-    restored = restore(run, catalog, device="cpu", precision="fp32")
+    restored = restore(run, catalog, device="cpu", precision="fp32", download=download)
     reference = _Reference.of(restored)
     if restored.can_be_merged or which == "timm":
         restored = restored.merged("timm knows its own layers alone; use --format onnx")

@@ -13,7 +13,7 @@ from petlbench.core.catalog import Folder, folders_of, register
 from petlbench.core.entry import MethodCard
 from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError
-from petlbench.core.request import read_request, request_of
+from petlbench.core.request import SETTINGS, read_request, request_of, with_training
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["dataset_names", "resolve_keywords", "sort_options", "take", "with_card"]
 
 T = TypeVar("T")
-
-_TABLES = ("training", "method_settings", "dataset_settings")
 
 
 def take(kind: type[T], options: Mapping[str, Any], but: Sequence[str] = ()) -> tuple[T, dict[str, Any]]:
@@ -66,8 +64,9 @@ def _named(method: str | Method[Any] | None, dataset: Any, options: RunOptions) 
         values["dataset"] = str(dataset)
     elif dataset is not None:
         from petlbench.data.from_python import keep_dataset
+        from petlbench.run.data import KEPT
 
-        values["dataset"] = str(keep_dataset(dataset, options.output / "datasets"))
+        values["dataset"] = str(keep_dataset(dataset, options.output / KEPT))
     return values
 
 
@@ -100,9 +99,8 @@ def resolve_keywords(
 ) -> tuple[ResolvedRun, RunContext]:
     """The run that keywords mean, and what goes along with it."""
     context = RunContext(options)
-    own = values.get("training", {})  # goes before what a run file writes flat, outside its training table
-    stored = {name: value for name, value in _values_of(config).items() if name not in own}
-    tables = {name: {**stored[name], **values[name]} for name in _TABLES if name in stored and name in values}
+    stored, values = with_training(_values_of(config), str(config)), with_training(values, "the command")
+    tables = {name: {**stored[name], **values[name]} for name in SETTINGS if name in stored and name in values}
     request = request_of({**stored, **values, **tables, **_named(method, dataset, options)}, "run()")
     if request.dataset is None:
         raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.environment import available_devices
-from petlbench.core.errors import InputError
+from petlbench.core.environment import available_devices, file_digest
+from petlbench.core.errors import InputError, RunError
 from petlbench.core.progress import Progress
+from petlbench.core.text import printable
+from petlbench.core.user_files import open_file
 from petlbench.data.loader import Batch
 from petlbench.data.views import Normalization, View
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
@@ -24,8 +27,10 @@ from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import Adapted, Inputs, configured_method
 from petlbench.models.precision import autocast
+from petlbench.models.registry import resolve_backbone
+from petlbench.models.weights import without_network
 from petlbench.results.result import Result, read_result
-from petlbench.run.predict import FoundImage, Predictions, decoded_batches, find_images
+from petlbench.run.predict import FoundImage, Predictions, decoded_batches, decoding_of, find_images
 from petlbench.run.record import ARTIFACTS
 from petlbench.run.resolve import build_views
 
@@ -99,7 +104,8 @@ class Restored:
         progress = progress or Progress()
         progress.phase("predict", len(images))
         logits = []
-        for views in decoded_batches(images, self.views, batch_size or self.result.config.training.batch_size):
+        size, decoding = batch_size or self.result.config.training.batch_size, decoding_of(self.result, images)
+        for views in decoded_batches(images, self.views, size, decoding):
             moved = {name: view.to(self.device) for name, view in views.items()}
             logits.append(self(moved).to(torch.float32).cpu().numpy())
             progress.advance(len(logits[-1]))
@@ -172,31 +178,51 @@ def read_finished(folder: Path) -> Result:
     return result
 
 
-def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precision: str | None = None) -> Restored:
+def restore(
+    folder: Path,
+    catalog: Catalog,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    download: bool = False,
+) -> Restored:
     """Build a finished run's module again and give it what was learned.
+
+    A result may be somebody else's: it cannot make the hub be asked for anything that it names.
 
     Args:
         folder: The run's folder.
         catalog: The catalogues, in which the run's method is found.
         device: Where to build; None for the run's own device where it is there, else the CPU.
         precision: ``fp32``, ``bf16`` or ``fp16``; None for the run's own.
+        download: Whether the backbone's weights may be fetched where they are not on this machine.
 
     Raises:
-        InputError: When the run is not there or not finished, or what it rests on has changed.
+        InputError: When the run is not there or not finished, what it rests on has changed, or its files are not its
+            own.
+        RunError: When the backbone's weights are not on this machine.
     """
     result = read_finished(folder)
     config = result.config
     own = config.device if config.device in available_devices() else "cpu"
     place, precision = torch.device(device or own), precision or config.precision
-    assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place)
-    _check_weights(result, assembled)
-    file = folder / ARTIFACTS["learned"]
-    hint = "the method's code has changed since; run again with --rerun"
+    if "classes" not in result.data or "normalization" not in result.data:
+        message = f"{folder} says neither its classes nor how its images are normalised"
+        raise InputError(message, hint="run it again with --rerun", kind="bad_result")
+    _check_learned(folder, result)
+    resolve_backbone(config.backbone)
+    method = configured_method(config, catalog)
     try:
-        assembled.adapted.load(file, f"{config.method} on {config.backbone}", hint)
-    except (OSError, SafetensorError) as error:
-        hint = "run it again with --rerun"
-        raise InputError(f"{file} cannot be read: {error}", hint=hint, kind="bad_result") from error
+        with nullcontext() if download else without_network():
+            assembled = assemble(config, method, len(result.data["classes"]), place)
+    except RunError as error:
+        if download:
+            raise
+        message = f"the weights of {config.backbone} are not on this machine"
+        raise RunError(message, hint="--download fetches them from the hub", kind=error.kind) from error
+    _check_weights(result, assembled)
+    hint = "the method's code or the file has changed since; run again with --rerun"
+    assembled.adapted.load(folder / ARTIFACTS["learned"], f"{config.method} on {config.backbone}", hint)
     stored = result.data["normalization"]
     normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
     source = LiveFeatures(assembled.backbone, assembled.frozen, precision) if assembled.frozen is not None else None
@@ -209,6 +235,23 @@ def restore(folder: Path, catalog: Catalog, *, device: str | None = None, precis
         module=assembled.adapted.module.eval(),
         source=source or NoFeatures(),
     )
+
+
+def _check_learned(folder: Path, result: Result) -> None:
+    """Another run's tensors of the same shapes give probabilities that look right and mean nothing."""
+    file, hint = folder / ARTIFACTS["learned"], "put the run's own file back, or run it again with --rerun"
+    try:
+        open_file(file, what="file of what was learned").close()
+        with safe_open(file, "pt") as opened:
+            owner = (opened.metadata() or {}).get("run_id")
+    except (InputError, OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read: {error}", hint=hint, kind="bad_result") from error
+    if owner != result.run_id:
+        message = f"{file} is not of run {result.run_id}, but of {printable(owner) if owner else 'none that it names'}"
+        raise InputError(message, hint=hint, kind="bad_result")
+    digest = result.digests.get("learned")
+    if digest is not None and digest != file_digest(file):
+        raise InputError(f"{file} has changed since run {result.run_id} wrote it", hint=hint, kind="bad_result")
 
 
 def _check_weights(result: Result, assembled: Assembled) -> None:

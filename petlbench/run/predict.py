@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,21 @@ from torch import Tensor
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
-from petlbench.data.images.decode import IMAGE_SUFFIXES, decode_image, read_bytes
+from petlbench.data.images.decode import (
+    IMAGE_SUFFIXES,
+    MOST_PIXELS,
+    Decoding,
+    decode_image,
+    grey_range,
+    has_deep_greys,
+    read_bytes,
+)
 from petlbench.data.images.files import files_below
+from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.loader import Pixels, decode_ahead
 from petlbench.data.readers.csv_file import CsvSettings, read_lines
 from petlbench.data.views import View
+from petlbench.results.result import Result
 
 if TYPE_CHECKING:
     import pandas
@@ -28,6 +40,7 @@ __all__ = [
     "Predictions",
     "check_table",
     "decoded_batches",
+    "decoding_of",
     "find_images",
     "write_table",
 ]
@@ -192,17 +205,38 @@ def _cells(file: Path, column: str) -> Iterator[tuple[int, str]]:
             raise InputError(message, hint="correct or remove the row", kind="empty_image")
 
 
-def decoded_batches(images: Sequence[FoundImage], views: Mapping[str, View], size: int) -> Iterator[dict[str, Tensor]]:
+def decoding_of(result: Result, images: Sequence[FoundImage]) -> Decoding:
+    """Return how images are decoded for a run: with the white that it was trained with.
+
+    Where it saw no deep greys, the images' own range says what is white.
+    """
+    settings, whites = result.config.dataset_settings, result.data.get("greys")
+    most, maximum = settings.get("most_pixels", MOST_PIXELS), settings.get("grey_maximum")
+    if maximum is not None or whites == {}:
+        return Decoding(Greys(partial(_ranges, images, Decoding(most_pixels=most)), maximum), most)
+    return Decoding(None if whites is None else Greys.recorded(whites), most)
+
+
+def _ranges(images: Sequence[FoundImage], decoding: Decoding) -> Iterator[GreyRange]:
+    for image in images:
+        content = read_bytes(image.file, decoding)
+        if has_deep_greys(io.BytesIO(content)):
+            yield grey_range(io.BytesIO(content), image.name, decoding)
+
+
+def decoded_batches(
+    images: Sequence[FoundImage], views: Mapping[str, View], size: int, decoding: Decoding
+) -> Iterator[dict[str, Tensor]]:
     """Yield normalised images by view name, each (B, 3, H, W), in order; threads decode ahead."""
     batches = [images[start : start + size] for start in range(0, len(images), size)]
-    for _, pixels in decode_ahead(batches, lambda image: _pixels(image, views), _WORKERS):
+    for _, pixels in decode_ahead(batches, lambda image: _pixels(image, views, decoding), _WORKERS):
         yield {name: view.batch([each[name] for each in pixels]) for name, view in views.items()}
 
 
-def _pixels(image: FoundImage, views: Mapping[str, View]) -> Pixels:
+def _pixels(image: FoundImage, views: Mapping[str, View], decoding: Decoding) -> Pixels:
     """Decode one image and show it in every view, each (size, size, 3)."""
     try:
-        opened = decode_image(read_bytes(image.file), image.name)
+        opened = decode_image(read_bytes(image.file, decoding), image.name, decoding)
     except InputError as error:
         hint = "replace the image or leave it out; nothing was written"
         raise InputError(error.message, hint=hint, kind=error.kind) from error

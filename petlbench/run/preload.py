@@ -63,8 +63,7 @@ def open_source(
     store = plan_features(config, assembled, run.views, cache.folder)
     if store is None or config.cache_precision is None:
         return live
-    digests = dict(zip(data.manifest["image_id"], data.manifest["sha256"], strict=True))
-    images = [digests[record.image_id] for record in data.dataset.records]
+    images = [data.images.digest(record) for record in data.dataset.records]
     check_quota(cache, store.folder, store.missing_bytes(images))
     return CachedFeatures(live, store.open(), images, config.cache_precision, device)
 

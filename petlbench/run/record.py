@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
+from safetensors import SafetensorError, safe_open
 
 import petlbench
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
+from petlbench.core.files import write_atomically, write_tensors
 from petlbench.data.manifest import manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.views import Normalization
@@ -29,6 +34,8 @@ from petlbench.training.evaluation import Labels, Logits
 
 __all__ = [
     "ARTIFACTS",
+    "KeptOutputs",
+    "Stopwatch",
     "code_digests",
     "describe_data",
     "describe_intervals",
@@ -58,6 +65,63 @@ _PREDICTIONS = _arrow.schema(
 )
 
 
+@dataclass
+class Stopwatch:
+    """The seconds of a run by phase, from when this is made."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
+    began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block that ends well to a phase."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def timing(self, earlier: float) -> dict[str, float]:
+        """Seconds of each phase, and ``other``: what they leave of ``total``.
+
+        Args:
+            earlier: Seconds that earlier attempts have added to the phases.
+        """
+        total = time.perf_counter() - self.began + earlier
+        return {"total": total, **self.seconds, "other": max(total - sum(self.seconds.values()), 0.0)}
+
+
+@dataclass(frozen=True)
+class KeptOutputs:
+    """What a run has read of its splits, on the disk until its result stands.
+
+    Args:
+        file: A safetensors file.
+        identity: What made it; of another identity there is nothing.
+    """
+
+    file: Path
+    identity: str
+
+    def write(self, outputs: Mapping[str, tuple[Labels, Logits]]) -> None:
+        """Keep labels (N,) and logits (N, C) by split, whole or not at all."""
+        tensors: dict[str, torch.Tensor] = {}
+        for split, (labels, logits) in outputs.items():
+            tensors |= {f"labels/{split}": torch.from_numpy(labels), f"logits/{split}": torch.from_numpy(logits)}
+        with write_atomically(self.file) as temporary:
+            write_tensors(temporary, tensors, {"identity": self.identity})
+
+    def read(self) -> dict[str, tuple[Labels, Logits]]:
+        """Labels (N,) and logits (N, C) by split; none where there is no whole file of this identity."""
+        try:
+            with safe_open(self.file, "np") as opened:
+                if (opened.metadata() or {}).get("identity") != self.identity:
+                    return {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
+        except (OSError, SafetensorError):
+            return {}
+        splits = [name.partition("/")[2] for name in tensors if name.startswith("labels/")]
+        return {split: (tensors[f"labels/{split}"], tensors[f"logits/{split}"]) for split in splits}
+
+
 def identify(
     config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
 ) -> dict[str, Any]:
@@ -68,6 +132,7 @@ def identify(
         "weights": assembled.weights_digest,
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
+        "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
     }
 
 
@@ -84,8 +149,8 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "weights", "method", "external")
-        if stored.get(name) != now[name]
+        for name in ("data", "split", "weights", "method", "external", "greys")
+        if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:
         changes.append(f"petlbench was {stored.get('petlbench')} and is {now['petlbench']}")
@@ -137,10 +202,15 @@ def describe_memory(meter: MemoryMeter) -> Memory:
 
 
 def describe_data(
-    data: RunData, normalization: Normalization, external: RunData | None, source: FeatureSource
+    data: RunData,
+    normalization: Normalization,
+    external: RunData | None,
+    source: FeatureSource,
+    metrics: Sequence[Metric],
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images."""
-    description = {**_describe_images(data), "normalization": asdict(normalization)}
+    forms = {metric.name: metric.form for metric in metrics if metric.form}
+    description = {**_describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
@@ -156,10 +226,12 @@ def _describe_images(data: RunData) -> dict[str, Any]:
         "title": card.title,
         "card_version": card.version,
         "synthetic": card.synthetic,
+        "task": data.dataset.task.name,
         "classes": list(classes),
         "images": {side: counts[side].total() for side in SPLITS},
         "images_by_class": {side: dict(counts[side]) for side in SPLITS},
         "grouping": card.grouping,
+        "greys": data.dataset.greys.whites(),
         "skipped": list(data.skipped),
         "notes": list(data.dataset.notes),
     }

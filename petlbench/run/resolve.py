@@ -14,7 +14,7 @@ from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.card import DatasetCard
-from petlbench.data.dataset import DatasetInfo, describe_dataset, require_same_classes
+from petlbench.data.dataset import DatasetInfo, describe_dataset, existing_path, require_same_classes
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import task_of
@@ -166,7 +166,7 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     if request.dataset is None:
         return None
     # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
-    is_there = Path(request.dataset).expanduser().exists()
+    is_there = existing_path(request.dataset) is not None
     name = _reference(request.dataset, catalog) if is_there else request.dataset
     info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
     task_of(info.name, info.card, catalog)

@@ -67,7 +67,11 @@ def influence_reader(metric: Metric) -> Callable[[Scored], Influence | None]:
     @cache
     def read(record: Scored) -> Influence | None:
         predictions = record.predictions()
-        values = None if predictions is None else metric.influence(predictions.labels, predictions.logits)
+        values = (
+            None
+            if predictions is None
+            else metric.in_form(record.form).influence(predictions.labels, predictions.logits)
+        )
         if predictions is None or values is None:
             return None
         by_unit = numbers[record.dataset]
@@ -158,6 +162,7 @@ class Scored:
         test_to_train: Test images / training images; None where it is not known.
         interval: The score's interval as `petlbench.metrics.classification.compute_intervals` gave it; None where
             it is not kept.
+        form: Which of a score's several forms it is; empty where there is one only.
     """
 
     method: str
@@ -168,3 +173,4 @@ class Scored:
     predictions: Callable[[], Predictions | None]
     test_to_train: float | None = None
     interval: Mapping[str, Any] | None = None
+    form: str = ""

@@ -19,6 +19,7 @@ from petlbench.results.folder import RunFolder
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
+from petlbench.run.data import check_apart
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.record import code_digests, differences
 from petlbench.study.executors.job import (
@@ -106,8 +107,11 @@ def check_data(runs: Sequence[PlannedRun], context: RunContext) -> None:
     """Open each dataset once: a study of days should not learn on its last day that one is not there.
 
     Raises:
-        InputError: When a dataset is not there or wrong.
+        InputError: When a dataset is not there or wrong, or results would go into its folder.
     """
+    for run in runs:
+        if run.config is not None:
+            check_apart(run.config, context.options)
     settings = {run.dataset: run.config.dataset_settings for run in runs if run.config is not None}
     for dataset, values in settings.items():
         open_dataset(dataset, catalog=context.catalog, data_root=context.options.data_root, settings=values)

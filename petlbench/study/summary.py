@@ -134,7 +134,7 @@ def _cell(method: str, dataset: str, status: StudyStatus, results: Mapping[str, 
         memory_sources=cell.memory_sources,
         ppe=cell.spread("ppe"),
         pme=cell.spread("pme"),
-        seconds=cell.spread("seconds_total"),
+        seconds=cell.spread("seconds_run"),
         refusal=next((state.planned.refusal for state in states if state.planned.refusal is not None), None),
     )
 

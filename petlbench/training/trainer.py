@@ -234,11 +234,17 @@ class Checkpoint:
             torch.save(state, temporary)
 
     def load(self, trainer: Trainer, selected: Selected) -> None:
-        """Put the state back, or leave everything as it is where there is none."""
+        """Put the state back, or leave everything as it is where there is none, or a damaged one."""
         if not self.file.is_file():
             return
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            is_same = state["identity"] == self.identity
+        except Exception as error:  # a file that was cut off makes torch's reader raise almost anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            trainer.progress.say(f"{self.file} is damaged ({reason}), so the training starts anew")
+            return
+        if not is_same:
             return
         with torch.no_grad():
             for name, tensor in trainer.adapted.kept().items():

@@ -92,10 +92,16 @@ def test_a_wrong_run_file_is_named(tmp_path: Path, text: str, kind: str) -> None
     assert caught.value.kind == kind
 
 
-@pytest.mark.parametrize("name", sorted(pb.list_methods()))
-def test_every_method_adapts_a_model_that_somebody_made(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def made() -> torch.nn.Module:
+    """A model that somebody made."""
     torch.manual_seed(0)
-    made = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2)
+    return timm.create_model("vit_tiny_patch16_224", img_size=64, depth=2)
+
+
+@pytest.mark.parametrize("name", sorted(pb.list_methods()))
+def test_every_method_adapts_a_model_that_somebody_made(name: str, made: torch.nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(0)
     model = pb.adapt(copy.deepcopy(made), name, num_classes=7)
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 6])
     model.prepare([(images, labels)])

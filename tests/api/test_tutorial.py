@@ -7,12 +7,28 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 
 FILE = Path(__file__).parents[2] / "docs" / "tutorials" / "python.ipynb"
 
 
 def test_every_cell_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fewer digits and in this process; as a reader runs it, below."""
+    digits = load_digits()
+    few = Bunch(images=digits.images[:200], target=digits.target[:200])
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
+    monkeypatch.chdir(tmp_path)
+    shell = InteractiveShell()
+    for cell in nbformat.read(FILE, as_version=4).cells:
+        if cell.cell_type == "code":
+            shell.run_cell(cell.source).raise_error()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_in_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.read(FILE, as_version=4)
     # What a session of the command line has, too: threads that wait do not take the cores from those that work.

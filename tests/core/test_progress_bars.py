@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +34,18 @@ def test_nothing_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str])
         progress.advance()
         progress.say("one line")
     assert capsys.readouterr().err == "one line\n"
+
+
+def test_a_reader_who_leaves_ends_nothing(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from petlbench.core.progress_bars import ShownProgress\n"
+        "with ShownProgress() as progress:\n"
+        "    for _ in range(200): progress.say('x' * 1000)\n"
+        "print('x' * 100_000, file=sys.stderr)\n"
+        "Path(sys.argv[1]).touch()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "end")], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert (tmp_path / "end").exists()

@@ -167,6 +167,14 @@ class TestOfficial:
         assert said in error.message
         assert "random" in error.hint
 
+    def test_parts_to_train_and_to_validate_on_are_kept_and_nothing_is_cut_from_them(self) -> None:
+        sides: list[Split | None] = ["train", "train", "val", "train", "val"]
+        assert split(official(sides), "official") == sides
+
+    def test_groups_are_named_only_where_there_are_some(self) -> None:
+        rows = [Record(side, side, 0, None, side) for side in ("train", "test")]
+        assert "group" not in refused(rows, "official").message + refused(rows, "official").hint
+
     def test_a_group_on_two_sides_is_refused(self) -> None:
         rows = official(["train", "train", "test", "test"], ["p", "q", "p", "r"])
         error = refused(rows, "official")

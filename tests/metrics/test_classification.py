@@ -29,6 +29,8 @@ TABLE_1 = {
     "fpt": (1.81, 3182, 92.26, 91.54, 87.42),
 }
 
+ORDERED = load_metrics(Catalog(), ordered=True)
+
 Split = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
@@ -59,9 +61,11 @@ def test_scores_equal_those_of_scikit_learn(split: Split) -> None:
     assert ours["accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted), abs=1e-12)
     assert ours["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, predicted), abs=1e-12)
     assert ours["f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"), abs=1e-12)
-    assert ours["kappa"] == pytest.approx(
-        reference.cohen_kappa_score(labels, predicted, weights="quadratic"), abs=1e-12
-    )
+    in_order = evaluate(labels, logits, ORDERED)
+    for scores, weights in ((ours, None), (in_order, "quadratic")):
+        expected = reference.cohen_kappa_score(labels, predicted, weights=weights)
+        assert scores["kappa"] == pytest.approx(expected, abs=1e-12)
+    assert {**ours, "kappa": 0} == {**in_order, "kappa": 0}
     probabilities = softmax(logits)
     inside = np.clip(probabilities, np.finfo(np.float64).eps, 1)
     if (inside == probabilities).all():  # log_loss clips, the cross-entropy of logits has no need to

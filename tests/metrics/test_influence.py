@@ -10,17 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petlbench.metrics.classification import METRICS, evaluate
+from petlbench.core.catalog import Catalog
+from petlbench.metrics.classification import METRICS, evaluate, load_metrics
 from petlbench.metrics.influence import (
     auc_influences,
     f1_influences,
     kappa_influences,
     number_groups,
+    plain_disagreement,
+    quadratic_disagreement,
     recall_influences,
     sum_by_group,
 )
 
-ROWS = {row.name: row for row in METRICS}
+ROWS = {row.name: row for row in METRICS} | {"ordered kappa": load_metrics(Catalog(), ("kappa",), ordered=True)[0]}
 
 
 def draw(count: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,18 +54,21 @@ def test_influences_are_about_their_score_and_sum_to_nothing(count: int, classes
     scores = evaluate(labels, logits)
     assert aucs.mean() == pytest.approx(scores["auc_logits"])
     assert f1_influences(labels, logits)[0].mean() == pytest.approx(scores["f1"])
-    assert kappa_influences(labels, logits)[0] == pytest.approx([scores["kappa"]])
+    assert kappa_influences(labels, logits, plain_disagreement)[0] == pytest.approx([scores["kappa"]])
+    in_order = ROWS["ordered kappa"].score(labels, logits)
+    assert kappa_influences(labels, logits, quadratic_disagreement)[0] == pytest.approx([in_order])
 
 
 def test_the_variance_is_that_of_the_bootstrap() -> None:
     labels, logits = draw(400, 3, seed=4)
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(labels), len(labels)) for _ in range(300)]
-    scores: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    scores: dict[str, Callable[[np.ndarray, np.ndarray], float | None]] = {
         "auc_logits": lambda labels, logits: auc_influences(labels, logits)[0].mean(),
         "balanced_accuracy": lambda labels, logits: recall_influences(labels, logits)[0].mean(),
-        "f1": lambda labels, logits: evaluate(labels, logits)["f1"],
-        "kappa": lambda labels, logits: evaluate(labels, logits)["kappa"],
+        "f1": ROWS["f1"].compute,
+        "kappa": ROWS["kappa"].compute,
+        "ordered kappa": ROWS["ordered kappa"].compute,
     }
     for metric, score in scores.items():
         influences = ROWS[metric].influence(labels, logits)
@@ -86,6 +92,7 @@ def test_undefined_scores_and_unknown_ones() -> None:
     assert ROWS["auc"].influence(labels, np.zeros((3, 2))) is None
     assert ROWS["loss"].influence(labels, np.full((3, 2), np.nan)) is None
     assert ROWS["kappa"].influence(labels, np.zeros((3, 2))) is None
+    assert ROWS["ordered kappa"].influence(labels, np.zeros((3, 2))) is None
     unknown = replace(ROWS["auc"], contribution=None)
     assert unknown.influence(np.array([0, 1, 1]), np.zeros((3, 2))) is None
 

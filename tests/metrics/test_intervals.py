@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy.special import ndtri
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from petlbench.metrics.classification import compute_intervals, evaluate
+from petlbench.metrics.classification import F1, KAPPA, compute_intervals, evaluate
 from petlbench.metrics.influence import auc_influences
 from petlbench.metrics.intervals import FEW, auc_interval, combine, design_effect, newcombe, share_interval, wilson
 
@@ -259,7 +260,7 @@ def test_coverage_of_f1_and_kappa() -> None:
     """Ordered grades, most images of the first, predictions that miss mostly by one grade."""
     outside = []
     shares = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
-    print("\ncoverage in %, five grades: f1 (its true value), kappa (its true value)")
+    print("\ncoverage in %, five grades: f1, kappa of both forms (their true values)")
     for count in (80, 300, 1200):
         line = f"{count:6d} images"
         for noise in (0.3, 0.6, 1.0):
@@ -270,12 +271,15 @@ def test_coverage_of_f1_and_kappa() -> None:
                 return 10 * np.eye(5)[said]
 
             big = rng.choice(5, 200_000, p=shares)
-            true, held, trials = evaluate(big, graded(big)), {"f1": 0, "kappa": 0}, 500
+            rows: dict[str, Any] = {"f1": F1, "kappa": KAPPA, "quadratic": KAPPA.ordered}
+            true, trials = {name: row.score(big, graded(big)) for name, row in rows.items()}, 500
+            held = dict.fromkeys(rows, 0)
             for _ in range(trials):
                 labels = rng.choice(5, count, p=shares)
-                found = compute_intervals(labels, graded(labels))
-                for name in held:
-                    held[name] += found[name]["low"] <= true[name] <= found[name]["high"]  # type: ignore[index, operator]
+                logits = graded(labels)
+                for name, row in rows.items():
+                    ends = row.interval(labels, logits, np.arange(count), 0.95)
+                    held[name] += ends["low"] <= true[name] <= ends["high"]
             for name, inside in held.items():
                 line += f"  {name} {100 * inside / trials:5.1f} ({true[name]:.3f})"
                 outside += [] if 0.92 * trials <= inside <= 0.995 * trials else [(count, noise, name, inside)]

@@ -44,6 +44,7 @@ def store(
     seconds: float = 100.0,
     curve: Sequence[float] = (0.5, 0.6),
     features: int | None = None,
+    score_forms: Mapping[str, str] | None = None,
     **config: Any,
 ) -> Result:
     """Write one result; its scores are what they are told to be."""
@@ -72,6 +73,9 @@ def store(
     if preload:
         data["features"] = {"bytes": features or 5 * MIB}
     scores = {"auc": auc, "auc_logits": auc, "accuracy": auc, "confusion_matrix": [[10, 0], [0, 10]]}
+    if score_forms is not None:
+        data["score_forms"] = score_forms
+        scores |= dict.fromkeys(score_forms, auc)
     result = Result(
         run_id=described.run_id,
         status=status,  # type: ignore[arg-type]

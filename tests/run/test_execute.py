@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -362,6 +363,98 @@ def test_the_test_split_is_read_once_and_the_reading_is_logged(run: Run, tmp_pat
     result = run("--method", "linear", "--epochs", "3")
     lines = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()
     assert [json.loads(line)["run_id"] for line in lines] == [result["run_id"]]
+
+
+@pytest.fixture(scope="session")
+def divided(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images in folders to train and to validate on, and in none to test on."""
+    folder = tmp_path_factory.mktemp("divided")
+    for file in images.rglob("*.png"):
+        copy = folder / ("val" if int(file.stem) % 3 == 0 else "train") / file.parent.name / file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return folder
+
+
+def test_parts_to_train_and_to_validate_on_are_used_and_nothing_is_tested(run: Run, divided: Path) -> None:
+    result = run("--method", "linear", "--epochs", "1", dataset=divided)
+    assert (result["exit_status"], result["status"]) == (0, "finished")
+    assert result["data"]["images"] == {"train": 39, "val": 21, "test": 0}
+    assert list(result["metrics"]) == ["val"]
+    assert "no test scores are reported" in result["data"]["notes"][0]
+    rows = predictions(result)
+    assert set(rows["split"]) == {"val"}
+    assert all(image.startswith("val/") for image in rows["image_id"])
+
+
+def test_a_run_without_a_test_split_says_so(divided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = ("--dataset", str(divided), "--output", str(tmp_path / "results"), "--tracking-uri", "none")
+    assert run_command(["run", "--method", "linear", "--epochs", "1", *TINY, *place]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "test AUC none: the dataset has no test split" in shown
+    assert "note its own split has parts to train and to validate on" in shown
+    assert not (tmp_path / "results/test_reads.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+@pytest.mark.parametrize("place", [".", "red", "new", ".."])
+def test_results_in_at_or_around_the_images_are_refused_before_anything_is_written(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, command: str
+) -> None:
+    folder = tmp_path / "data" / "images"
+    shutil.copytree(images, folder)
+    before = sorted(tmp_path.rglob("*"))
+    output = ("--output", str(folder / place), "--tracking-uri", "none", "--json")
+    assert run_command([command, "--method", "linear", "--dataset", str(folder), *TINY, *output]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "output_in_dataset"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+KILLED = """
+import os, sys
+from petlbench.cli.app import run_command
+from petlbench.run import execute
+execute.measure_inference = lambda *_: os.kill(os.getpid(), 9)
+run_command(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_behind_its_reading_reads_the_test_split_no_second_time(
+    run: Run, images: Path, tmp_path: Path
+) -> None:
+    options = ("--method", "linear", "--epochs", "2", "--test-on", str(images))
+    whole = run(*options, output=tmp_path / "whole")
+    command = ["run", *options, *TINY, "--dataset", str(images), "--tracking-uri", "none"]
+    command += ["--output", str(tmp_path / "results")]
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", KILLED, *command], check=False).returncode == -signal.SIGKILL
+    resumed = run(*options)
+    assert (resumed["status"], resumed["metrics"]) == ("finished", whole["metrics"])
+    assert predictions(resumed).equals(predictions(whole))
+    lines = (tmp_path / "results" / "test_reads.jsonl").read_text().splitlines()
+    assert [json.loads(line)["dataset"] for line in lines] == [resumed["config"]["dataset"], str(images)]
+    assert not list((tmp_path / "results" / ".work").glob("*/*"))
+
+
+def test_a_checkpoint_that_was_cut_off_is_said_and_the_training_starts_anew(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--method", "linear", "--epochs", "2")
+    whole = run(*options, output=tmp_path / "whole")
+    monkeypatch.setattr("petlbench.training.evaluation.TestSplit.read", interrupt)
+    assert run(*options)["status"] == "interrupted"
+    monkeypatch.undo()
+    [checkpoint] = (tmp_path / "results" / ".work").glob("*/checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    said: list[str] = []
+    monkeypatch.setattr("petlbench.core.progress_bars.ShownProgress.say", lambda self, text: said.append(text))
+    resumed = run(*options)
+    assert (resumed["status"], resumed["metrics"]) == ("finished", whole["metrics"])
+    assert any(f"{checkpoint} is damaged" in text for text in said)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def start(images: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:

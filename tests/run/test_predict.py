@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,62 @@ class TestBadInput:
         error = refused(folder, pictures)
         assert error["kind"] == "bad_result"
         assert "learned.safetensors" in error["message"]
+
+    @pytest.mark.parametrize(
+        ("change", "kind", "words"),
+        [
+            (lambda tensors: {**tensors, "head.bias": torch.full((3,), float("nan"))}, "bad_weights", "not finite"),
+            (
+                lambda tensors: {name: each.to(torch.int8) for name, each in tensors.items()},
+                "bad_weights",
+                "torch.int8",
+            ),
+            (lambda tensors: {name: each[:1] for name, each in tensors.items()}, "bad_weights", "(1,"),
+            (lambda tensors: {**tensors, "\x1b[31m": torch.zeros(1)}, "bad_weights", "\\x1b[31m"),
+        ],
+    )
+    def test_learned_tensors_of_another_kind(
+        self, tmp_path: Path, pictures: Path, refused: Refused, change: Callable[..., Any], kind: str, words: str
+    ) -> None:
+        folder = finished_run(tmp_path / "results", "linear")
+        file = folder / "learned.safetensors"
+        write_tensors(file, change(load_file(file)), {"run_id": folder.name})
+        error = refused(folder, pictures)
+        assert error["kind"] == kind
+        assert words in error["message"]
+
+    def test_learned_tensors_of_another_run_or_changed(self, tmp_path: Path, pictures: Path, refused: Refused) -> None:
+        folder = finished_run(tmp_path / "results", "linear")
+        file = folder / "learned.safetensors"
+        tensors = load_file(file)
+        for owner in ({"run_id": "linear-digits-s1-0123456789ab"}, {}):
+            write_tensors(file, tensors, owner)
+            error = refused(folder, pictures)
+            assert error["kind"] == "bad_result"
+            assert f"is not of run {folder.name}" in error["message"]
+        write_tensors(file, tensors, {"run_id": folder.name})
+        document = json.loads((folder / "result.json").read_text())
+        document["digests"]["learned"] = "0" * 64
+        (folder / "result.json").write_text(json.dumps(document))
+        assert "has changed since" in refused(folder, pictures)["message"]
+
+    def test_a_pipe_in_the_place_of_learned_tensors(self, tmp_path: Path, pictures: Path, refused: Refused) -> None:
+        folder = finished_run(tmp_path / "results", "linear")
+        (folder / "learned.safetensors").unlink()
+        os.mkfifo(folder / "learned.safetensors")
+        assert refused(folder, pictures)["kind"] == "bad_result"
+
+    def test_a_received_result_asks_no_hub(
+        self, tmp_path: Path, pictures: Path, refused: Refused, predict: Callable[..., Any], monkeypatch: Any
+    ) -> None:
+        asked = []
+        monkeypatch.setattr("socket.socket.connect", lambda self, address: asked.append(address))
+        folder = finished_run(tmp_path / "results", "linear")
+        text = (folder / "result.json").read_text()
+        (folder / "result.json").write_text(text.replace("test_vit.r160_in1k", "hf-hub:any/repo"))
+        assert refused(folder, pictures)["kind"] == "unknown_backbone"
+        (folder / "result.json").write_text(text.replace('"weights": "none"', '"weights": "default"'))
+        error = predict(folder, pictures, status=1)["error"]
+        assert error["kind"] == "weights_unavailable"
+        assert "--download" in error["hint"]
+        assert asked == []

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from petlbench.results.table import read_study
 
 from petlbench.core.errors import InputError
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import Status, iter_results
-from petlbench.results.table import load_results
+from petlbench.results.table import load_results, read_study
 from petlbench.study.executors.job import Ended, Job, Started
 from petlbench.study.grid import PlannedRun
 from petlbench.study.runner import Study, open_status, run_study

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from petlbench.results.table import read_study
 
 from petlbench.core.errors import InputError
 from petlbench.results.result import Result
+from petlbench.results.table import read_study
 from petlbench.study.grid import PlannedRun
 from petlbench.study.status import RunState, StudyStatus, record_runs, study_file
 from tests.study.acting import acted_result, at_once

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +21,7 @@ from PIL import Image
 
 from petlbench.results.journal import read_journal
 from petlbench.sweep.storage import open_storage
+from tests.results.tracking.servers import PostgresServer
 
 pytestmark = pytest.mark.slow
 
@@ -39,61 +37,12 @@ weight_decay = [0, 1e-4, 1e-2, 1e-1]
 TRIALS = 24
 
 
-@dataclass
-class Server:
-    """A PostgreSQL cluster on loopback, which can be stopped and started."""
-
-    folder: Path
-    port: int
-    user: str
-
-    @property
-    def address(self) -> str:
-        return f"postgresql://petlbench@127.0.0.1:{self.port}/postgres"
-
-    def control(self, *arguments: str) -> None:
-        command = ["pg_ctl", "-D", self.folder / "data", "-w", "-l", self.folder / "log", *arguments]
-        self.call(*map(str, command))
-
-    def call(self, *command: str) -> None:
-        demoted: dict[str, Any] = {"user": self.user} if os.geteuid() == 0 else {}
-        environment = {**os.environ, "PATH": f"{_programs()}:{os.environ['PATH']}"}
-        subprocess.run(
-            command, check=True, capture_output=True, cwd=self.folder, env=environment, timeout=120, **demoted
-        )
-
-    def start(self) -> None:
-        self.control("-o", f"-p {self.port} -h 127.0.0.1 -k {self.folder}", "start")
-
-    def stop(self) -> None:
-        self.control("-m", "immediate", "stop")
-
-
-def _programs() -> str | None:
-    found = shutil.which("initdb")
-    there = [Path(found).resolve().parent] if found else []
-    return next((str(path) for path in [*there, *Path("/usr/lib/postgresql").glob("*/bin")] if path.is_dir()), None)
-
-
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if _programs() is None:
-        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    user = "postgres" if "postgres" in names else "nobody"
-    # Another user must be able to reach it, which pytest's own folders do not allow.
-    folder = Path("/tmp") / f"petlbench-postgres-{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir()
-    if os.geteuid() == 0:
-        shutil.chown(folder, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        server = Server(folder, free.getsockname()[1], user)
-    server.call("initdb", "-D", str(folder / "data"), "-U", "petlbench", "-A", "trust", "--no-sync")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
     server.start()
     yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    server.kill()
 
 
 @dataclass
@@ -178,14 +127,25 @@ def test_a_driver_that_is_killed_and_started_again(here: Here) -> None:
     check(here, "last", f"sqlite:///{here.folder}/results/sweeps.db")
 
 
-def test_two_drivers_share_postgresql(here: Here, postgres: Server) -> None:
+@pytest.mark.short
+@pytest.mark.needs("postgres")
+def test_a_search_is_kept_in_postgresql(here: Here, postgres: PostgresServer) -> None:
+    finish(here.start("one", "--workers", "0", "--trials", "3", "--storage", postgres.address))
+    study = optuna.load_study(study_name=here.found("one")["search"], storage=open_storage(postgres.address))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert [trial.params for trial in study.trials] == [trial["params"] for trial in here.found("one")["trials"]]
+
+
+@pytest.mark.needs("postgres")
+def test_two_drivers_share_postgresql(here: Here, postgres: PostgresServer) -> None:
     finish(*[here.start(name, "--workers", "0", "--storage", postgres.address) for name in ("one", "two")])
     assert here.found("one")["trials"] == here.found("two")["trials"]
     assert all("trial " in here.said(name) for name in ("one", "two")), "both had a share"
     check(here, "one", postgres.address)
 
 
-def test_one_of_two_drivers_is_killed(here: Here, postgres: Server) -> None:
+@pytest.mark.needs("postgres")
+def test_one_of_two_drivers_is_killed(here: Here, postgres: PostgresServer) -> None:
     one, two = (here.start(name, "--workers", "0", "--storage", postgres.address) for name in ("one", "two"))
     here.wait_for(TRIALS // 2, one, two)
     two.send_signal(signal.SIGKILL)
@@ -194,10 +154,11 @@ def test_one_of_two_drivers_is_killed(here: Here, postgres: Server) -> None:
     check(here, "one", postgres.address)
 
 
-def test_postgresql_is_gone_for_half_a_minute(here: Here, postgres: Server) -> None:
+@pytest.mark.needs("postgres")
+def test_postgresql_is_gone_for_half_a_minute(here: Here, postgres: PostgresServer) -> None:
     drivers = [here.start(name, "--workers", "0", "--storage", postgres.address) for name in ("one", "two")]
     here.wait_for(4, *drivers)
-    postgres.stop()
+    postgres.kill()
     time.sleep(30)
     postgres.start()
     finish(*drivers)
@@ -207,9 +168,11 @@ def test_postgresql_is_gone_for_half_a_minute(here: Here, postgres: Server) -> N
         assert here.said(name).count("answers again") == 1
 
 
+@pytest.mark.needs("ray")
 def test_two_ray_nodes_of_which_one_dies(here: Here) -> None:
-    ray_cluster = pytest.importorskip("ray.cluster_utils")
-    cluster = ray_cluster.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         second = cluster.add_node(num_cpus=1)
         options = ("--executor", "ray", "--ray-address", cluster.address, "--workers", "2")

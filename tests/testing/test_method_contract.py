@@ -168,31 +168,8 @@ BROKEN = {
 }
 
 
-USUAL = (
-    "-p",
-    "petlbench.testing.plugin",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:xdist",
-    "--import-mode=importlib",
-    "-rfE",
-)
 SMALL = ("--petlbench-backbone", "petlbench_micro@32")
 Run = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a session in the test's folder, in this process: torch takes seconds to import."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.chdir(tmp_path)
-        status = pytest.main([*USUAL, "-s", "--rootdir", str(tmp_path), *arguments])
-        captured = capsys.readouterr()
-        return int(status), captured.out + captured.err
-
-    return run
 
 
 def write(file: Path, text: str) -> None:

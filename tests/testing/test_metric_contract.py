@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,28 +84,21 @@ BROKEN = {
 }
 
 
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str) -> str:
-    (folder / "my_metric.py").write_text(text, encoding="utf-8")
-    monkeypatch.chdir(folder)
-    plugins = ["-p", "petlbench.testing.plugin", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    pytest.main([*plugins, "-s", "-rf", "--rootdir", str(folder), "--petlbench-metric", "my_metric.py"])
-    return capsys.readouterr().out
+Run = Callable[..., tuple[int, str]]
 
 
-def test_a_right_metric_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = run(tmp_path, monkeypatch, capsys, GOOD)
+def test_a_right_metric_passes(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "my_metric.py").write_text(GOOD, encoding="utf-8")
+    _, output = run("--petlbench-metric", "my_metric.py")
     assert "failed" not in output
     assert re.search(r"11 passed, 2 skipped", output), output
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_wrong_metric_fails_at_its_rule_in_words(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_metric_fails_at_its_rule_in_words(fault: str, tmp_path: Path, run: Run) -> None:
     text, replacement, rule, words = BROKEN[fault]
     assert text in GOOD
-    output = run(tmp_path, monkeypatch, capsys, GOOD.replace(text, replacement, 1))
+    (tmp_path / "my_metric.py").write_text(GOOD.replace(text, replacement, 1), encoding="utf-8")
+    _, output = run("--petlbench-metric", "my_metric.py")
     assert f"FAILED my_metric.py::MINE::{rule}[" in output, output
     assert words in output, output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,38 +79,26 @@ BROKEN = {
 }
 
 
-def run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, *rest: str
-) -> str:
-    (folder / "test_mine.py").write_text(text, encoding="utf-8")
-    monkeypatch.chdir(folder)
-    monkeypatch.delitem(sys.modules, "test_mine", raising=False)
-    plugins = ["-p", "petlbench.testing.plugin", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib"]
-    pytest.main([*plugins, "-s", "-rfE", "--rootdir", str(folder), *rest])
-    return capsys.readouterr().out
+Run = Callable[..., tuple[int, str]]
 
 
-def test_a_right_reader_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = run(tmp_path, monkeypatch, capsys, GOOD)
+def test_a_right_reader_passes(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "test_mine.py").write_text(GOOD, encoding="utf-8")
+    _, output = run()
     assert "8 passed" in output, output
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_wrong_reader_fails_at_its_rule_in_words(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_reader_fails_at_its_rule_in_words(fault: str, tmp_path: Path, run: Run) -> None:
     text, replacement, rule, words = BROKEN[fault]
     assert text in GOOD
-    output = run(tmp_path, monkeypatch, capsys, GOOD.replace(text, replacement, 1), "-k", rule)
+    (tmp_path / "test_mine.py").write_text(GOOD.replace(text, replacement, 1), encoding="utf-8")
+    _, output = run("-k", rule)
     assert f"::TestMine::{rule}" in output, output
     assert words in output, output
 
 
-def test_a_file_of_a_reader_needs_no_test_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_a_reader_needs_no_test_file(tmp_path: Path, run: Run) -> None:
     (tmp_path / "my_reader.py").write_text(GOOD.partition("\n\nclass TestMine")[0], encoding="utf-8")
-    output = run(tmp_path, monkeypatch, capsys, "", "--petlbench-reader", "my_reader.py")
+    _, output = run("--petlbench-reader", "my_reader.py")
     assert "8 passed" in output, output

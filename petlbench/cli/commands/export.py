@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import catalog_option, json_option, output_option
+from petlbench.cli.options import catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import mebibytes
 
@@ -37,6 +37,7 @@ _MEANING = {
     show_default=True,
     help="What to write; all leaves timm out where the method cannot be folded into the backbone.",
 )
+@download_option
 @catalog_option
 @json_option
 def command(run: str, output: Path, json: bool, **options: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import catalog_option, json_option, output_option
+from petlbench.cli.options import catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import percent
 
@@ -28,6 +28,7 @@ _SHOWN = 50
 @click.option("--image-column", default="image", show_default=True, help="Column of a CSV file that names the images.")
 @click.option("--save", type=_PATH, metavar="FILE", help="Write a table to FILE: .csv or .parquet.")
 @click.option("--merge", is_flag=True, help="Fold what was learned into the backbone first.")
+@download_option
 @output_option
 @catalog_option
 @json_option

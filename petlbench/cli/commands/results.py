@@ -25,7 +25,7 @@ _SORTS: dict[str, Callable[[Stored], Any]] = {
     "name": lambda run: (run.method, run.value("dataset"), run.seed, run.run_id),
     "auc": lambda run: -(run.score("auc") or -1.0),
     "val-auc": lambda run: -(run.score("auc", "val") or -1.0),
-    "time": lambda run: -run.seconds("total"),
+    "time": lambda run: -run.seconds("run"),
     "memory": lambda run: -(run.memory("allocated") or 0),
 }
 
@@ -175,7 +175,7 @@ def _row(run: Stored) -> list[str]:
         percent(run.score("auc", "val")),
         percent(run.figures.get("learnable_ratio"), 3),
         mebibytes(run.memory("allocated")),
-        seconds(run.figures.get("seconds_total")),
+        seconds(run.figures.get("seconds_run")),
     ]
 
 

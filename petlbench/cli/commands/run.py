@@ -11,6 +11,7 @@ import click
 from petlbench.cli.options import json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
 from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
 
 if TYPE_CHECKING:
@@ -77,11 +78,15 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         if split in result.metrics:
             metrics = result.metrics[split]
             facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+    if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
+        facts["test AUC"] = "none: the dataset has no test split"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
+    notes = result.data.get("notes", [])
+    facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
 
 
@@ -132,7 +137,8 @@ def _score(value: float | None) -> str:
 
 
 def _title(config: RunConfig) -> str:
-    return f"{config.method} on {config.dataset_name}, seed {config.seed}"
+    dataset = config.dataset_name or printable(Path(config.dataset).name)
+    return f"{config.method} on {dataset}, seed {config.seed}"
 
 
 def _backbone(config: RunConfig) -> str:

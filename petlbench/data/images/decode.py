@@ -8,54 +8,85 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
+from petlbench.core import user_files
 from petlbench.core.errors import InputError
-from petlbench.data.images.dicom import DICOM_SUFFIXES, decode_dicom, is_dicom, require_pydicom
+from petlbench.core.units import readable_size
+from petlbench.data.images.dicom import DICOM_SUFFIXES, HEAD_BYTES, decode_dicom, is_dicom, require_pydicom
+from petlbench.data.images.greys import FULL, GreyRange, Greys, is_deep, range_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "NOT_DATA", "decode_image", "is_image", "read_bytes", "read_image", "to_rgb"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MOST_PIXELS",
+    "NOT_DATA",
+    "Decoding",
+    "decode_image",
+    "grey_range",
+    "has_deep_greys",
+    "is_image",
+    "open_image",
+    "read_bytes",
+    "read_image",
+    "to_rgb",
+]
 
 IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
     (".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
 """Suffixes, in lower case, of files that are surely meant as images; how they are decoded, the content decides."""
 
-NOT_DATA = frozenset(("__MACOSX", "__pycache__"))
-"""Folders that systems leave beside images, and that hold none."""
+NOT_DATA = frozenset(
+    ("__MACOSX", "__pycache__", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information")
+)
+"""Folders that systems and network disks leave beside images, and that hold none, or thumbnails of them."""
 
 # Named one by one: Pillow would also run Ghostscript for an EPS file. Its JPEG reader takes MPO files too.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-_FULL_16_BIT = 65535
+
+MOST_PIXELS = 178_956_970
+"""Most pixels of one image where nothing else is said: what Pillow bears before it suspects an attack."""
+
+# Four channels of 32 bits, as they lie in a file that is not compressed.
+_BYTES_A_PIXEL = 16
+
+_LOCK = threading.Lock()
 
 # What Pillow's decoders let through on broken files; anything else is a defect of ours.
 _BROKEN = (OSError, EOFError, IndexError, KeyError, OverflowError, SyntaxError, TypeError, ValueError, struct.error)
 
 
-def read_image(file: Path) -> Image:
+def read_image(file: Path, decoding: Decoding | None = None) -> Image:
     """Return the image of a file, as `decode_image` does; of several frames or pages the first.
 
     Raises:
-        InputError: When the file is absent, empty, cut off, broken or of another format.
+        InputError: When the file is absent, empty, cut off, broken, too large or of another format.
     """
-    return decode_image(read_bytes(file), str(file))
+    return decode_image(read_bytes(file, decoding), str(file), decoding)
 
 
-def read_bytes(file: Path) -> bytes:
-    """Read a whole file.
+def read_bytes(file: Path, decoding: Decoding | None = None) -> bytes:
+    """Return the bytes of an image file.
 
     Raises:
-        InputError: When the file is absent or cannot be read.
+        InputError: When it is absent, no regular file, too large for so many pixels, or cannot be read.
     """
+    limit = _BYTES_A_PIXEL * (decoding or Decoding()).most_pixels
     try:
-        return file.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"the image {file} does not exist any more", kind="missing_image") from error
-    except OSError as error:
-        raise InputError(f"the image {file} cannot be read: {error.strerror}", kind="missing_image") from error
+        return user_files.read_bytes(file, what="image", limit=limit)
+    except InputError as error:
+        if error.kind == "missing_file":
+            raise InputError(f"the image {file} does not exist any more", kind="missing_image") from error
+        hint = "--set dataset.most_pixels=NUMBER reads larger ones" if error.kind == "too_large" else error.hint
+        raise InputError(error.message, hint=hint, kind=error.kind) from error
 
 
 def is_image(file: Path) -> bool:
@@ -64,52 +95,88 @@ def is_image(file: Path) -> bool:
     Raises:
         InputError: When it is a DICOM file and pydicom is not installed.
     """
-    from PIL import Image
-
     try:
-        with file.open("rb") as stream:
-            if is_dicom(stream.read(132)):
+        with user_files.open_file(file, what="image") as stream:
+            if is_dicom(stream.read(HEAD_BYTES)):
                 require_pydicom(str(file))
                 return file.name != "DICOMDIR"
             stream.seek(0)
-            with Image.open(stream, formats=_FORMATS):
+            with open_image(stream):
                 return True
-    except Image.DecompressionBombError:
-        return True
+    except InputError as error:
+        if error.kind == "missing_package":
+            raise
+        return False
     except _BROKEN:
         return False
 
 
-def decode_image(content: bytes, name: str) -> Image:
+@dataclass(frozen=True)
+class Decoding:
+    """How the images of a dataset are decoded, beside what each file says itself.
+
+    Args:
+        greys: What is white among deep greys; None for an image alone: all bits of its numbers, or 1.
+        most_pixels: Most pixels of an image, which bounds the memory that a file can take.
+    """
+
+    greys: Greys | None = None
+    most_pixels: int = MOST_PIXELS
+
+
+def has_deep_greys(stream: BinaryIO) -> bool:
+    """Return by the head of a file whether its greys have more than 8 bits; not of DICOM, which says what is white."""
+    try:
+        if is_dicom(stream.read(HEAD_BYTES)):
+            return False
+        stream.seek(0)
+        with open_image(stream) as opened:
+            return is_deep(opened.mode)
+    except _BROKEN:
+        return False
+
+
+def grey_range(stream: BinaryIO, name: str, decoding: Decoding) -> GreyRange:
+    """Return the range of an image that has deep greys.
+
+    Raises:
+        InputError: As for `decode_image`.
+    """
+    with _opened(stream, name, decoding) as opened:
+        opened.load()
+        return range_of(opened)
+
+
+def decode_image(content: bytes, name: str, decoding: Decoding | None = None) -> Image:
     """Decode the bytes of one image.
 
     Args:
         content: The file's bytes.
         name: What the error calls the image.
+        decoding: How the images of its dataset are decoded; DICOM files say themselves what is white.
 
     Returns:
         The image, turned as its EXIF orientation says: in RGB, 8 bits a channel, or in mode F, with greys from 0 to
         255, where its greys have more than 8 bits.
 
     Raises:
-        InputError: When the bytes are no whole image, the pixel values have no known range, or a package that
-            decodes them is not installed.
+        InputError: When the bytes are no whole image, it has too many pixels, the pixel values have no known range, or
+            a package that decodes them is not installed.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
 
+    decoding = decoding or Decoding()
     if not content:
         raise _corrupt(name, "the file is empty")
-    try:
-        if is_dicom(content):
+    if is_dicom(content):
+        try:
             return decode_dicom(content, name)
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            return _plain(opened, name)
-    except UnidentifiedImageError as error:
-        raise _corrupt(name, "it is no image in a known format") from error
-    except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise _corrupt(name, str(error) or type(error).__name__) from error
+        except ValueError as error:
+            raise _corrupt(name, str(error)) from error
+    with _opened(io.BytesIO(content), name, decoding) as opened:
+        opened.load()
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _plain(opened, name, decoding)
 
 
 def to_rgb(image: Image) -> Image:
@@ -126,33 +193,71 @@ def to_rgb(image: Image) -> Image:
     return Image.fromarray(levels).convert("RGB")
 
 
-def _plain(image: Image, name: str) -> Image:
+@contextmanager
+def _opened(stream: BinaryIO, name: str, decoding: Decoding) -> Iterator[Image]:
+    """Open an image, of which Pillow decodes nothing before it is asked to, with errors of ours."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        with open_image(stream) as image:
+            _check_pixels(image, name, decoding.most_pixels)
+            yield image
+    except UnidentifiedImageError as error:
+        raise _corrupt(name, "it is no image in a known format") from error
+    except _BROKEN as error:
+        raise _corrupt(name, str(error) or type(error).__name__) from error
+
+
+def open_image(stream: BinaryIO) -> Image:
+    """Return an image in one of our formats, not yet decoded, however many pixels it has: whoever decodes it asks."""
+    from PIL import Image
+
+    with _LOCK:
+        allowed, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(stream, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = allowed
+
+
+def _check_pixels(image: Image, name: str, most: int) -> None:
+    pixels = image.width * image.height
+    if pixels > most:
+        raise InputError(
+            f"the image {name} has {image.width:,} x {image.height:,} pixels, and {most:,} are read of one at most",
+            hint=f"--set dataset.most_pixels={pixels} reads it, in {readable_size(3 * pixels)} of memory",
+            kind="too_many_pixels",
+        )
+
+
+def _plain(image: Image, name: str, decoding: Decoding) -> Image:
     """Bring an image of any mode to RGB or, where its greys are deep, to F; transparent parts become black."""
     from PIL import Image
 
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scaled(image, name)
+    if is_deep(image.mode):
+        return _scaled(image, name, decoding.greys)
     if image.mode != "RGB" and image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _scaled(image: Image, name: str) -> Image:
-    """Spread deep greys over 0 to 255 by their full range, the same for every image, so that brightness compares."""
+def _scaled(image: Image, name: str, greys: Greys | None) -> Image:
+    """Spread deep greys over 0 to 255, the same for every image of a dataset, so that brightness compares."""
     import numpy as np
     from PIL import Image
 
-    values = np.asarray(image, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
-    limit = 1.0 if image.mode == "F" and high <= 1.0 else float(_FULL_16_BIT)
-    if not (low >= 0.0 and high <= limit):
+    own = range_of(image)
+    alone = Greys.recorded({"floating": 1.0 if own.high <= 1.0 else float(FULL)})
+    levels = (greys or alone).scaled(np.asarray(image, dtype=np.float64), own)
+    if levels is None:
         raise InputError(
-            f"the image {name} has pixel values from {low:g} to {high:g}, a range that no format fixes",
-            hint="convert it to 8 or 16 bits (0 to 65535), or to floats from 0 to 1",
+            f"the image {name} has pixel values from {own.low:g} to {own.high:g}, where "
+            f"{(greys or alone).white(own.floating):g} is white",
+            hint="say what is white with --set dataset.grey_maximum=NUMBER, or convert it to 8 or 16 bits",
             kind="corrupt_image",
         )
-    return Image.fromarray((values * (255.0 / limit)).astype(np.float32))
+    return Image.fromarray(levels.astype(np.float32))
 
 
 def _corrupt(name: str, why: str) -> InputError:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from petlbench.core.errors import InputError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-__all__ = ["DICOM_SUFFIXES", "decode_dicom", "is_dicom", "require_pydicom"]
+__all__ = ["DICOM_SUFFIXES", "HEAD_BYTES", "decode_dicom", "is_dicom", "read_dataset", "require_pydicom"]
 
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 """Suffixes, in lower case, that DICOM files usually have; many have none."""
@@ -23,9 +24,33 @@ DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 _BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
+HEAD_BYTES = 132
+"""So many of a file's first bytes tell whether it is DICOM."""
+
+# Old exports begin with the data set itself: an element of group 8 or 2, with its type or with a short length.
+_BARE = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|.[\x00-\x04]\x00\x00)", re.DOTALL)
+
+
 def is_dicom(content: bytes) -> bool:
-    """Say by the mark after the first 128 bytes whether a file is DICOM."""
-    return content[128:132] == b"DICM"
+    """Say by the mark after the first 128 bytes, or without them by its first element, whether a file is DICOM."""
+    return content[128:HEAD_BYTES] == b"DICM" or _BARE.match(content) is not None
+
+
+def read_dataset(stream: BinaryIO, **options: Any) -> Any:
+    """Return pydicom's data set of a DICOM file, which may lack the first 128 bytes, the mark and its own header.
+
+    Args:
+        stream: The file, at its start.
+        options: Those of ``pydicom.dcmread``.
+    """
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset = dcmread(stream, force=True, **options)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        is_implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+    return dataset
 
 
 def require_pydicom(name: str) -> None:
@@ -58,11 +83,10 @@ def decode_dicom(content: bytes, name: str) -> Image:
         InputError: When pydicom, or the plugin that the file's compression needs, is not installed.
     """
     require_pydicom(name)
-    from pydicom import dcmread
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
-        dataset = dcmread(io.BytesIO(content))
+        dataset = read_dataset(io.BytesIO(content))
         frame = _first_frame(dataset, name)
         grey = str(dataset.PhotometricInterpretation).startswith("MONOCHROME")
         return _greys(dataset, frame) if grey else _colours(dataset, frame)

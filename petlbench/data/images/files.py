@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
+from typing import BinaryIO
 
 from petlbench.core.errors import InputError
-from petlbench.data.images.decode import NOT_DATA, decode_image, read_bytes
-from petlbench.data.images.dicom import is_dicom, require_pydicom
+from petlbench.core.user_files import open_file
+from petlbench.data.images.decode import NOT_DATA, decode_image, open_image, read_bytes
+from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, read_dataset, require_pydicom
 
 __all__ = ["Header", "ImageFacts", "files_below", "read_facts", "read_header", "sorted_entries"]
 
@@ -83,23 +83,29 @@ def read_facts(file: Path) -> ImageFacts:
 def read_header(file: Path) -> Header | None:
     """Return what a file's head says; None where it cannot be read."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            if is_dicom(stream.read(132)):
-                return _dicom_header(file, size)
-        with Image.open(file) as opened:
-            depth = "grey, 16 bits" if opened.mode.startswith("I;16") else _DEPTHS.get(opened.mode, opened.mode)
-            return Header(opened.width, opened.height, opened.format or "unknown", depth, size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with open_file(file, what="image") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            has_tags = is_dicom(stream.read(HEAD_BYTES))
+            stream.seek(0)
+            return _dicom_header(stream, file, size) if has_tags else _header(stream, size)
+    except InputError as error:
+        if error.kind == "missing_package":
+            raise
+        return None
+    except (OSError, ValueError, SyntaxError):
         return None
 
 
-def _dicom_header(file: Path, size: int) -> Header:
-    require_pydicom(str(file))
-    from pydicom import dcmread
+def _header(stream: BinaryIO, size: int) -> Header:
+    with open_image(stream) as opened:
+        depth = "grey, 16 bits" if opened.mode.startswith("I;16") else _DEPTHS.get(opened.mode, opened.mode)
+        return Header(opened.width, opened.height, opened.format or "unknown", depth, size)
 
+
+def _dicom_header(stream: BinaryIO, file: Path, size: int) -> Header:
+    require_pydicom(str(file))
     tags = ["Rows", "Columns", "SamplesPerPixel", "BitsStored"]
-    header = dcmread(file, stop_before_pixels=True, specific_tags=tags)
+    header = read_dataset(stream, stop_before_pixels=True, specific_tags=tags)
     channels = "colour" if header.get("SamplesPerPixel", 1) > 1 else "grey"
     depth = f"{channels}, {header.get('BitsStored', '?')} bits"
     return Header(int(header.Columns), int(header.Rows), "DICOM", depth, size)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
+from petlbench.core.text import without_password
 
 if TYPE_CHECKING:
     from requests import Response
@@ -58,14 +59,14 @@ def download(
         pooch.retrieve(url, checksum, file.name, file.parent, downloader=resuming)
     except RequestException as error:
         raise InputError(
-            f"{url} cannot be downloaded: {_reason(error)}",
+            f"{without_password(url)} cannot be downloaded: {_reason(error, url)}",
             hint=f"the same command goes on where it stopped; or {_OTHER_WAY}",
             kind="download_failed",
         ) from error
     except ValueError as error:
         resuming.forget()
         raise InputError(
-            f"what {url} gives is another file: {str(error).partition('. ')[0]}",
+            f"what {without_password(url)} gives is another file: {str(error).partition('. ')[0]}",
             hint=f"try once more; if it stays so, the file was changed or damaged on the way: {_OTHER_WAY}",
             kind="wrong_checksum",
         ) from error
@@ -106,12 +107,12 @@ class _Resuming:
                 failures = 1 if self._arrived() > before else failures + 1
                 if failures > len(self._waits):
                     raise
-                self._progress.say(f"{url}: {_reason(error)}; trying again")
+                self._progress.say(f"{without_password(url)}: {_reason(error, url)}; trying again")
                 time.sleep(self._waits[failures - 1])
         size = self._arrived()
         if self._size is not None and size != self._size:
             self.forget()
-            message = f"what {url} gives is another file: it has {size} bytes, not {self._size}"
+            message = f"what {without_password(url)} gives is another file: it has {size} bytes, not {self._size}"
             raise InputError(message, hint=_OTHER_WAY, kind="wrong_checksum")
         try:
             output.hardlink_to(self._partial)  # two names, so that a kill in the next moment loses nothing
@@ -137,6 +138,7 @@ class _Resuming:
     def _fetch(self, url: str) -> None:
         """Make one request, for what is missing where something is there."""
         import requests
+        from requests.exceptions import ConnectionError as Broken
 
         headers = {"Accept-Encoding": "identity"}
         if have := self._arrived():
@@ -157,7 +159,7 @@ class _Resuming:
                     self._store(response)
                     return
         self.forget()
-        self._fetch(url)
+        raise Broken("what had arrived is of another file")
 
     def _begin(self, response: Response) -> None:
         """Start from the first byte."""
@@ -192,17 +194,19 @@ def _require_success(url: str, response: Response) -> None:
     if response.status_code == 429 or response.status_code >= 500:
         raise Broken(f"the server says {status}")
     raise InputError(
-        f"{url} cannot be downloaded: the server says {status}",
+        f"{without_password(url)} cannot be downloaded: the server says {status}",
         hint=f"look whether the page was moved, or asks for a login; {_OTHER_WAY}",
         kind="download_failed",
     )
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, url: str) -> str:
     """The innermost cause in words: requests wraps it several times."""
     cause = getattr(error, "args", ())
     while cause and isinstance(cause[-1], BaseException):
         error = getattr(cause[-1], "reason", None) or cause[-1]
         cause = error.args if isinstance(error, BaseException) else ()
     text = str(error)
-    return re.sub(r"^<[^>]*>:? ?", "", text) or type(error).__name__
+    # What others say of an address with a password may hold a part of it.
+    is_secret = without_password(url) != url
+    return type(error).__name__ if is_secret else re.sub(r"^<[^>]*>:? ?", "", text) or type(error).__name__

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
+from petlbench.core.text import without_password
 from petlbench.core.user_files import read_json
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.official.archives import archive_parts, is_archive, is_piece, unpack
@@ -235,7 +236,7 @@ def require_official(path: Path, file: OfficialFile, progress: Progress) -> None
 
 
 def _other_file(path: Path, actual: str, expected: str, file: OfficialFile) -> InputError:
-    source = f" from {file.url}" if file.url else ""
+    source = f" from {without_password(file.url)}" if file.url else ""
     return InputError(
         f"{path} is not the official file: it has {actual}, not {expected}",
         hint=f"get it again{source}; if the official file has changed, so must the card",

@@ -16,7 +16,7 @@ from petlbench.core.progress import Progress
 from petlbench.core.user_files import open_file
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
-from petlbench.data.images.dicom import require_pydicom
+from petlbench.data.images.dicom import is_dicom, read_dataset, require_pydicom
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
 from petlbench.data.official.tables import ImageEntry, join, read_header
@@ -193,15 +193,15 @@ def _read_tags(layout: Layout, root: Path, images: Sequence[ImageEntry], progres
 
 
 def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
     try:
         with open_file(file, what="image") as stream:
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(tags.values()))
+            if not is_dicom(stream.read(132)):
+                raise ValueError("it is no DICOM file")
+            stream.seek(0)
+            header = read_dataset(stream, stop_before_pixels=True, specific_tags=list(tags.values()))
         values = {name: header.get(keyword) for name, keyword in tags.items()}
         return {name: "" if value is None else str(value).strip() for name, value in values.items()}
-    except (InvalidDicomError, OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise InputError(f"the DICOM header of {file} cannot be read: {error}", kind="corrupt_image") from error
 
 

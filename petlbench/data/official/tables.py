@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -16,7 +15,7 @@ import regex
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import read_bytes
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, match_pattern, names_in
-from petlbench.data.readers.csv_file import read_lines
+from petlbench.data.readers.csv_file import hot_column, read_lines
 
 __all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
 
@@ -149,14 +148,10 @@ def _text_row(file: Path, pattern: str) -> Row:
 
 
 def _hot(row: Row, columns: Sequence[str]) -> str:
-    """Return the one column that holds a 1."""
-    for column in columns:
-        if not re.fullmatch(r"[01](\.0*)?", row.cells[column]):
-            raise row.wrong(f"the column {column} holds '{row.cells[column]}', which is neither 0 nor 1")
-    hot = [column for column in columns if row.cells[column].startswith("1")]
-    if len(hot) != 1:
-        raise row.wrong(f"{len(hot)} of the columns {', '.join(columns)} hold a 1; it must be one")
-    return hot[0]
+    try:
+        return hot_column({column: row.cells[column] for column in columns})
+    except ValueError as error:
+        raise row.wrong(str(error)) from error
 
 
 def _is_whole(template: str, values: Mapping[str, str]) -> bool:

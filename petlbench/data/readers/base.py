@@ -6,20 +6,34 @@ user's own in a folder that ``--catalog`` names.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import open_file
 from petlbench.data.card import DatasetCard, OfficialFile
-from petlbench.data.images.decode import read_bytes, read_image
+from petlbench.data.images.decode import MOST_PIXELS, Decoding, grey_range, has_deep_greys, read_bytes, read_image
+from petlbench.data.images.greys import GREY_HELP, GreyRange
+from petlbench.data.notes import refuse_twins
+from petlbench.data.order import ORDER_HELP
 from petlbench.data.record import Record
 from petlbench.data.tasks.base import Labels
 
@@ -28,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImageFiles",
+    "LabelSettings",
     "Reader",
     "ReaderCard",
     "ReaderSettings",
@@ -55,9 +70,66 @@ class ReaderCard(Card):
 
 
 class ReaderSettings(BaseModel):
-    """A reader's settings, which ``--set dataset.NAME=VALUE`` changes; none unless a reader adds some."""
+    """Settings that every reader has, which ``--set dataset.NAME=VALUE`` changes; a reader may add some."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    order: str = Field(default="", description=ORDER_HELP)
+    grey_maximum: float | None = Field(default=None, gt=0, allow_inf_nan=False, description=GREY_HELP)
+    most_pixels: int = Field(default=MOST_PIXELS, ge=1, description="Most pixels of an image; larger ones are refused.")
+
+    @model_serializer(mode="wrap")
+    def _without_silent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Those that decide nothing are no part of a run's description, so that they could be added."""
+        silent = {name for name, info in ReaderSettings.model_fields.items() if info.default == getattr(self, name)}
+        return {name: value for name, value in handler(self).items() if name not in silent}
+
+
+class LabelSettings(ReaderSettings):
+    """What settles doubts about labels that the files themselves hold."""
+
+    rename: str = Field(default="", description="Labels that are written otherwise: OLD=NEW, with commas between.")
+    leave_out: str = Field(default="", description="Labels whose images are left out, with commas between.")
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Settings that decide nothing are no part of a run's description, so that they can be added."""
+        silent = {name for name, info in type(self).model_fields.items() if info.default == getattr(self, name)}
+        return {name: value for name, value in handler(self).items() if name not in silent - self.described}
+
+    described: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are part of it in any case."""
+
+    @model_validator(mode="after")
+    def _parses(self) -> Self:
+        if any("=" not in item for item in _items(self.rename)):
+            raise ValueError(f"rename {self.rename} is not of the form OLD=NEW,OLD=NEW")
+        return self
+
+    def relabelled(self, labels: Sequence[str], place: str) -> tuple[list[str | None], tuple[str, ...]]:
+        """Return the labels as these settings want them, None for one that is left out, and what was done in words.
+
+        Raises:
+            InputError: When a setting names a label that no image has.
+        """
+        names = dict(item.rpartition("=")[::2] for item in _items(self.rename))
+        dropped = set(_items(self.leave_out))
+        counts = Counter(labels)
+        for name in (*names, *dropped):
+            if name not in counts:
+                raise InputError(
+                    f"{place}: no image has the label '{name}', which dataset.rename or dataset.leave_out names",
+                    hint=f"the labels are: {', '.join(ordered_classes(counts))}",
+                    kind="unknown_label",
+                )
+        notes = [f"{counts[old]} images of '{old}' are taken as '{new}' (dataset.rename)" for old, new in names.items()]
+        notes += [f"{counts[name]} images of '{name}' are left out (dataset.leave_out)" for name in sorted(dropped)]
+        return [None if label in dropped else names.get(label, label) for label in labels], tuple(notes)
+
+
+def _items(text: str) -> list[str]:
+    """What stands between commas; what holds one stands in quotes."""
+    return [item.strip() for row in csv.reader([text], skipinitialspace=True) for item in row if item.strip()]
 
 
 @dataclass(frozen=True)
@@ -117,6 +189,7 @@ class Reader(ABC):
         classes: Class names; a label refers to positions in it.
         records: Every image, in an order that does not depend on the file system or the locale.
         notes: What was left out or put together while reading, in words.
+        decoding: How image files are decoded; set once the reader is made.
     """
 
     card: ClassVar[ReaderCard]
@@ -125,6 +198,7 @@ class Reader(ABC):
     classes: tuple[str, ...]
     records: tuple[Record, ...]
     notes: tuple[str, ...] = ()
+    decoding: Decoding = Decoding()
 
     @abstractmethod
     def __init__(self, source: Source) -> None: ...
@@ -155,6 +229,18 @@ class Reader(ABC):
         """Return the SHA-256, in hexadecimal, of the file's bytes or, without a file, of the pixels' bytes."""
         return hashlib.sha256(self.open(record).tobytes()).hexdigest()
 
+    def has_deep_greys(self, record: Record) -> bool:
+        """Whether an image's file has greys of more than 8 bits, what is white among which the whole dataset says."""
+        return False
+
+    def grey_range(self, record: Record) -> GreyRange:
+        """Return the range of an image that has deep greys.
+
+        Raises:
+            InputError: When the image is absent or corrupt.
+        """
+        raise NotImplementedError
+
 
 class ImageFiles(Reader):
     """What readers share whose images are files below one folder, ``root``, which the records' paths start from."""
@@ -167,11 +253,22 @@ class ImageFiles(Reader):
 
     def open(self, record: Record) -> Image:
         """Return the image of the record's file, as `Reader.open` does."""
-        return read_image(self.file(record))
+        return read_image(self.file(record), self.decoding)
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the file's bytes."""
-        return hashlib.sha256(read_bytes(self.file(record))).hexdigest()
+        return hashlib.sha256(read_bytes(self.file(record), self.decoding)).hexdigest()
+
+    def has_deep_greys(self, record: Record) -> bool:
+        """Whether the file's head says so."""
+        with open_file(self.file(record), what="image") as stream:
+            return has_deep_greys(stream)
+
+    def grey_range(self, record: Record) -> GreyRange:
+        """Return the range of the file's greys."""
+        file = self.file(record)
+        with open_file(file, what="image") as stream:
+            return grey_range(stream, str(file), self.decoding)
 
 
 class UnavailableReader(Reader):
@@ -208,10 +305,12 @@ def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place:
         place: What the error calls the files.
 
     Raises:
-        InputError: When there are fewer than two classes, or the files and the card disagree.
+        InputError: When there are fewer than two classes, two names can only be one, or the files and the card
+            disagree.
     """
     names = ordered_classes(labels)
     if declared is None:
+        refuse_twins(names, place)
         if len(names) < 2:
             raise InputError(
                 f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",

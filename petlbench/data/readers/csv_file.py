@@ -5,26 +5,45 @@ from __future__ import annotations
 import csv
 import io
 import posixpath
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
-from petlbench.data.readers.base import ImageFiles, ReaderCard, ReaderSettings, Source, choose_classes
+from petlbench.data.images.files import files_below
+from petlbench.data.layout import fill, names_in
+from petlbench.data.notes import group_columns
+from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 
-__all__ = ["CsvReader", "CsvSettings", "read_lines"]
+__all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
 
 
-class CsvSettings(ReaderSettings):
+class CsvSettings(LabelSettings):
     """How the columns of the table are called."""
 
+    described: ClassVar[frozenset[str]] = frozenset(("image_column", "label_column", "split_column", "group_column"))
+
     image_column: str = Field(default="image", min_length=1, description="Column of the image's path.")
-    label_column: str = Field(default="label", min_length=1, description="Column of the class name.")
+    image_path: str = Field(
+        default="{image}",
+        pattern=r"\{[^{}]+\}",
+        description="Where the image lies, with {image} for the column's cell and the names of other columns likewise: "
+        "train/{image}.jpeg",
+    )
+    label_column: str = Field(
+        default="label",
+        min_length=1,
+        description="Column of the class name; or columns that are called like the classes, with commas between, one "
+        "of which holds a 1.",
+    )
     split_column: str = Field(default="split", min_length=1, description="Column of train, val or test; may lack.")
     group_column: str = Field(default="group", min_length=1, description="Column of the group; may lack.")
 
@@ -39,7 +58,8 @@ class _Row(NamedTuple):
 class CsvReader(ImageFiles):
     """Reads images named by a CSV file, whose paths are relative to the file's own folder.
 
-    Columns that have no role, such as site or age, become what else is known of an image.
+    Columns that have no role, such as site or age, become what else is known of an image. Links to images are
+    followed, wherever they lead: the table cannot make any.
 
     Args:
         source: The CSV file, UTF-8, separated by commas, with a header; or the folder that holds it.
@@ -60,17 +80,22 @@ class CsvReader(ImageFiles):
                 raise source.missing(f"the table of '{source.name}' is missing: {self._file}", "put it there")
         self.root = self._file.parent
         self._settings: CsvSettings = source.settings
+        self._header: list[str] = []
         rows = list(self._rows())
-        first = self._without_repeats(rows)
         if not rows:
             raise InputError(f"{self._file} has a header but no rows", kind="bad_csv")
-        self._require_images(first)
+        first, notes = self._with_images(rows)
         if len(first) < len(rows):
-            self.notes = (f"{len(rows) - len(first)} rows repeat an earlier one and are left out",)
+            notes += (f"{len(rows) - len(first)} rows repeat an earlier one and are left out",)
+        if source.card is None and self._settings.group_column not in self._header:
+            notes += group_columns(name for name in self._header if name != self._settings.image_column)
         records = sorted((row.record for row in first), key=lambda record: record.path)
-        labels, names = source.labels, (name for record in records for name in source.labels.names(record.label))
+        labels, changes = self._settings.relabelled([record.label for record in records], str(self._file))
+        records = [replace(each, label=label) for each, label in zip(records, labels, strict=True) if label is not None]
+        names = (name for record in records for name in source.labels.names(record.label))
         self.classes = choose_classes(names, source.classes, str(self._file))
-        self.records = tuple(replace(each, label=labels.parse(each.label, self.classes)) for each in records)
+        self.records = tuple(replace(each, label=source.labels.parse(each.label, self.classes)) for each in records)
+        self.notes = (*notes, *changes)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -79,60 +104,113 @@ class CsvReader(ImageFiles):
 
     def _rows(self) -> Iterator[_Row]:
         lines = read_lines(self._file)
-        _, header = next(lines, (1, []))
-        names = [name.strip() for name in header]
-        columns = self._columns(names)
-        others = {name: place for place, name in enumerate(names) if name and place not in columns.values()}
-        root = self.root.resolve()
+        self._header = header = [name.strip() for name in next(lines, (1, []))[1]]
+        columns = self._columns(header, lines)
+        # Columns that decide the label are no further knowledge of an image, and neither is what has a role.
+        hot = [] if self._settings.label_column in header else _several(self._settings.label_column)
+        used = {*columns.values(), *(header.index(name) for name in hot)}
+        others = {name: place for place, name in enumerate(header) if name and place not in used}
         for line, cells in lines:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
                 raise self._wrong(line, f"has {len(cells)} cells; the header has {len(header)}", kind="bad_csv")
+            every = {name: cells[place].strip() for place, name in enumerate(header)}
             cell = {name: cells[position].strip() for name, position in columns.items()}
+            if hot:
+                try:
+                    cell["label"] = hot_column({name: every[name] for name in hot})
+                except ValueError as error:
+                    raise self._wrong(line, f"is of no class: {error}", kind="bad_csv") from error
             extra = tuple((name, cells[place].strip()) for name, place in others.items() if cells[place].strip())
-            yield self._row(line, cell, extra, root)
+            yield self._row(line, cell, every, extra)
 
-    def _columns(self, header: Sequence[str]) -> Mapping[str, int]:
+    def _columns(self, header: Sequence[str], lines: Iterator[tuple[int, list[str]]]) -> Mapping[str, int]:
+        """Return the position of each role's column; a label that is spread over several has none."""
         names = {role: getattr(self._settings, f"{role}_column") for role in ("image", "label", "split", "group")}
+        hot = _several(names["label"])
+        if names["label"] not in header and len(hot) > 1 and set(hot) <= set(header):
+            del names["label"]
+        strange = [name for name in names_in(self._settings.image_path) if name not in (*header, "image")]
+        if strange:
+            message = f"{self._file} has no column '{strange[0]}', which dataset.image_path names"
+            raise InputError(message, hint=f"it has: {', '.join(header)}", kind="missing_column")
         for role in ("image", "label"):
-            if names[role] not in header:
+            if names.get(role, "") not in header and role in names:
                 raise InputError(
                     f"{self._file} has no column '{names[role]}'; it has: {', '.join(header) or 'no header'}",
                     hint="the first line names the columns, separated by commas: image,label[,split][,group]; "
-                    f"other names go with --set dataset.{role}_column=NAME",
+                    + _other_column(role, header, [cells for _, cells in lines]),
                     kind="missing_column",
                 )
-        twice = [name for name in names.values() if header.count(name) > 1]
+        twice = [name for name in (*names.values(), *hot) if header.count(name) > 1]
         if twice:
             raise InputError(f"{self._file} has the column '{twice[0]}' twice", kind="bad_csv")
         return {role: header.index(name) for role, name in names.items() if name in header}
 
-    def _row(self, line: int, cell: Mapping[str, str], extra: tuple[tuple[str, str], ...], root: Path) -> _Row:
+    def _row(
+        self, line: int, cell: Mapping[str, str], every: Mapping[str, str], extra: tuple[tuple[str, str], ...]
+    ) -> _Row:
         for role in ("image", "label"):
             if not cell[role]:
                 raise self._wrong(line, f"has an empty {role}", kind=f"empty_{role}")
         split = cell.get("split", "")
         if split and split.lower() not in SPLIT_ALIASES:
             raise self._wrong(line, f"has the split '{split}'; train, val and test are known", kind="bad_split_value")
-        path = self._inside(line, cell["image"], root)
+        path = self._inside(line, fill(self._settings.image_path, {**every, "image": cell["image"]}))
         side, group = SPLIT_ALIASES.get(split.lower()), cell.get("group") or None
         return _Row(line, Record(path, path, cell["label"], group, side, extra))
 
-    def _inside(self, line: int, text: str, root: Path) -> str:
+    def _inside(self, line: int, text: str) -> str:
         """Return the path in its plain relative form, or refuse one that does not stay in the CSV's folder."""
         windows = PureWindowsPath(text)
         hint = f"give paths relative to {self.root} that stay in it"
         if PurePosixPath(text).is_absolute() or windows.drive or windows.root:
             raise self._wrong(line, f"names '{text}', which is absolute", kind="path_outside", hint=hint)
         try:
-            file = (root / text).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise self._wrong(line, f"names '{text}', which is no path: {error}", kind="missing_image") from error
-        if not file.is_relative_to(root):
-            raise self._wrong(line, f"names '{text}', which leads out of {root}", kind="path_outside", hint=hint)
-        # Only a path without ".." may be tidied as text: behind a link, "link/.." is not the folder it seems.
-        return file.relative_to(root).as_posix() if ".." in PurePosixPath(text).parts else posixpath.normpath(text)
+            inside(self.root, text, what="the image")
+        except InputError as error:
+            message = f"names '{text}', which leads out of {self.root}"
+            raise self._wrong(line, message, kind=error.kind, hint=hint) from error
+        return posixpath.normpath(text)
+
+    def _with_images(self, rows: Sequence[_Row]) -> tuple[list[_Row], tuple[str, ...]]:
+        """Return the first row of each image, with its path as the disk has it, and in words where that is another."""
+        there = {path: (self.root / path).is_file() for path in dict.fromkeys(row.record.path for row in rows)}
+        names = self._names_on_disk([path for path, is_there in there.items() if not is_there])
+        rows = [row._replace(record=_called(row.record, names)) for row in rows]
+        absent = [row for row in rows if not there.get(row.record.path, True)]
+        if absent:
+            raise self._absent(absent)
+        notes = tuple(
+            f"{len(names)} images are written otherwise in the table than on the disk (capitals, backslashes or "
+            f"another Unicode form): '{path}' is taken as {name}"
+            for path, name in list(names.items())[:1]
+        )
+        return self._without_repeats(rows), notes
+
+    def _names_on_disk(self, paths: Sequence[str]) -> dict[str, str]:
+        """Return the one file that each path means, however it is written; paths with none or several are not in it."""
+        files: defaultdict[str, list[str]] = defaultdict(list)
+        for path in files_below(self.root) if paths else ():
+            files[_folded(path)].append(path)
+        alike = {path: files.get(_folded(path), []) for path in paths}
+        return {path: names[0] for path, names in alike.items() if len(names) == 1}
+
+    def _absent(self, absent: Sequence[_Row]) -> InputError:
+        """Build the error for images that are not there; where one of that name lies elsewhere, it says so."""
+        path = absent[0].record.path
+        stem = posixpath.basename(_folded(path))
+        near = [file for file in files_below(self.root) if stem in (_folded(Path(file).name), _folded(Path(file).stem))]
+        hint = f"paths are relative to {self.root}, with forward slashes and suffix"
+        if len(near) == 1 and self._settings.image_path == "{image}" and path in near[0]:
+            template = near[0].replace(path, "{image}")
+            hint = f"there is {near[0]}: --set 'dataset.image_path={template}'"
+        elif near:
+            hint = f"there is {near[0]}; {hint}"
+        more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
+        message = f"names '{path}', which does not exist{more}"
+        return self._wrong(absent[0].line, message, kind="missing_image", hint=hint)
 
     def _without_repeats(self, rows: Sequence[_Row]) -> list[_Row]:
         first: dict[str, _Row] = {}
@@ -145,20 +223,71 @@ class CsvReader(ImageFiles):
                     raise self._wrong(row.line, f"{fault} '{ours or ''}'", kind="duplicate_image")
         return list(first.values())
 
-    def _require_images(self, rows: Sequence[_Row]) -> None:
-        absent = [row for row in rows if not (self.root / row.record.path).is_file()]
-        if not absent:
-            return
-        more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
-        raise self._wrong(
-            absent[0].line,
-            f"names '{absent[0].record.path}', which does not exist{more}",
-            kind="missing_image",
-            hint=f"paths are relative to {self.root}, with forward slashes and suffix",
-        )
-
     def _wrong(self, line: int, what: str, *, kind: str, hint: str = "correct or remove the row") -> InputError:
         return InputError(f"{self._file}, line {line}: the row {what}", hint=hint, kind=kind)
+
+
+def _called(record: Record, names: Mapping[str, str]) -> Record:
+    name = names.get(record.path, record.path)
+    return replace(record, path=name, image_id=name)
+
+
+_LIKELY = {
+    "image": ("image_id", "image_name", "image index", "id_code", "filename", "file_name", "file", "path", "img", "id"),
+    "label": ("diagnosis", "dx", "level", "grade", "class", "target", "finding labels", "finding", "category"),
+}
+"""What tables of the field call the column of a role, in lower case, the likeliest first."""
+
+
+def _other_column(role: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the setting that names the column of a role, with the column where one is likely."""
+    if role == "label" and (hot := _hot_columns(header, rows)):
+        return (
+            f"one of the columns {', '.join(hot)} holds a 1 in every row: --set 'dataset.label_column={','.join(hot)}'"
+        )
+    names = {name.lower(): name for name in reversed(header)}
+    likely = next((names[name] for name in _LIKELY[role] if name in names), "NAME")
+    return f"other names go with --set 'dataset.{role}_column={likely}'"
+
+
+def _hot_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the columns that are called like classes, one of which holds a 1 in every row; none where they do not."""
+    whole = [cells for cells in rows if len(cells) == len(header)]
+    names = [
+        name
+        for place, name in enumerate(header)
+        if name and whole and all(_HOT.fullmatch(cells[place].strip()) for cells in whole)
+    ]
+    places = [header.index(name) for name in names]
+    sums = {sum(cells[place].strip().startswith("1") for place in places) for cells in whole}
+    return names if len(names) > 1 and sums == {1} else []
+
+
+_HOT = re.compile(r"[01](\.0*)?")
+
+
+def hot_column(cells: Mapping[str, str]) -> str:
+    """Return the one column, of some given with their cells, that holds a 1.
+
+    Raises:
+        ValueError: When a cell is neither 0 nor 1, or another number of them than one is 1.
+    """
+    for name, cell in cells.items():
+        if not _HOT.fullmatch(cell):
+            raise ValueError(f"the column {name} holds '{cell}', which is neither 0 nor 1")
+    hot = [name for name, cell in cells.items() if cell.startswith("1")]
+    if len(hot) != 1:
+        raise ValueError(f"{len(hot)} of the columns {', '.join(cells)} hold a 1; it must be one")
+    return hot[0]
+
+
+def _several(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _folded(path: str) -> str:
+    """Return a path in the one form of all its spellings: Unicode form, capitals and the kind of slash aside."""
+    return posixpath.normpath(unicodedata.normalize("NFC", path).replace("\\", "/")).casefold()
 
 
 def read_lines(file: Path, separator: str = ",") -> Iterator[tuple[int, list[str]]]:

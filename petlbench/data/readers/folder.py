@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
 from petlbench.data.images.files import files_below, sorted_entries
-from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
+from petlbench.data.notes import named_side
+from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
-__all__ = ["FolderReader"]
+__all__ = ["FolderReader", "FolderSettings"]
+
+
+class FolderSettings(LabelSettings):
+    """What the folders are."""
+
+    layout: Literal["auto", "classes", "sides"] = Field(
+        default="auto",
+        description="Whether the folders at the top are classes, or sides of a split such as train_images; of itself, "
+        "folders called train, val and test that hold class folders are sides.",
+    )
+    skip: str = Field(default="", description="Paths that are passed over, with * for any characters: test, *_mask.png")
 
 
 class FolderReader(ImageFiles):
@@ -26,37 +42,96 @@ class FolderReader(ImageFiles):
     """
 
     card = ReaderCard(name="folder", title="a folder of class folders", rank=-1)
+    Settings: ClassVar[type[FolderSettings]] = FolderSettings
 
     def __init__(self, source: Source) -> None:
         self.root = source.folder()
+        self._settings: FolderSettings = source.settings
         self._ignored: list[str] = []
+        self._skipped = 0
         images = sorted(self._find(), key=lambda image: image[0])
-        self.classes = choose_classes((name for _, _, name in images), source.classes, f"the folder {self.root}")
+        labels, notes = self._settings.relabelled([name for _, _, name in images], f"the folder {self.root}")
+        place = f"the folder {self.root}"
+        self.classes = choose_classes((label for label in labels if label is not None), source.classes, place)
         self.records = tuple(
-            Record(path, path, source.labels.parse(name, self.classes), split=split) for path, split, name in images
+            Record(path, path, source.labels.parse(label, self.classes), split=split)
+            for (path, split, _), label in zip(images, labels, strict=True)
+            if label is not None
         )
-        if self._ignored:
-            count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
-            more = f" and {count - len(names)} more" if count > len(names) else ""
-            what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
-            self.notes = (f"{what} left out: {', '.join(names)}{more}",)
+        self.notes = (*self._left_out(), *notes)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Whether it is a folder: any, so that every other reader comes first."""
         return path.is_dir()
 
+    def _left_out(self) -> Iterator[str]:
+        """Say which files were left out."""
+        if self._ignored:
+            count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
+            more = f" and {count - len(names)} more" if count > len(names) else ""
+            what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
+            yield f"{what} left out: {', '.join(names)}{more}"
+        if self._skipped:
+            yield f"{self._skipped} files or folders like '{self._settings.skip}' are left out (dataset.skip)"
+
     def _find(self) -> Iterator[tuple[str, Split | None, str]]:
         """Yield (path relative to the root, split, class name) of every image."""
         top = self._subfolders(self.root)
-        splits = _split_folders(top, self.root)
+        splits = self._sides(top)
         if not splits:
+            self._require_classes(top)
             yield from self._classes(top, None)
         for split, folder in splits.items():
             inside = self._subfolders(folder)
             if not inside:
-                raise InputError(f"the folder {folder} has no class folders", hint=_LAYOUT_HINT, kind="too_few_classes")
+                name = folder.name
+                raise InputError(
+                    f"the folder {folder} has no class folders: what lies in it has no label",
+                    hint=f"{_LAYOUT_HINT}; without it: --set 'dataset.skip={name}'; where {name} is a class: "
+                    "--set dataset.layout=classes",
+                    kind="too_few_classes",
+                )
             yield from self._classes(inside, split)
+
+    def _sides(self, top: Sequence[Path]) -> dict[Split, Path]:
+        """Recognise train, val and test folders; an empty mapping where the folders are classes."""
+        layout = self._settings.layout
+        if layout == "classes":
+            return {}
+        splits: dict[Split, Path] = {}
+        others: list[str] = []
+        for folder in top:
+            split = named_side(folder.name) if layout == "sides" else SPLIT_ALIASES.get(folder.name.lower())
+            if split is None:
+                others.append(folder.name)
+            elif split in splits:
+                raise InputError(
+                    f"the folder {self.root} has two folders for '{split}': {splits[split].name} and {folder.name}",
+                    hint="keep one of the two",
+                    kind="bad_layout",
+                )
+            else:
+                splits[split] = folder
+        if layout == "auto" and others and not any(map(_has_folders, splits.values())):
+            return {}  # images of a class that is called 'valid', or 'train'
+        if others and (splits or layout == "sides"):
+            names = ", ".join(folder.name for folder in splits.values()) or "none"
+            raise InputError(
+                f"the folder {self.root} mixes split folders ({names}) with other folders ({', '.join(others)})",
+                hint=f"{_LAYOUT_HINT}; where all of them are classes: --set dataset.layout=classes",
+                kind="bad_layout",
+            )
+        return splits
+
+    def _require_classes(self, folders: Sequence[Path]) -> None:
+        """Refuse a single folder, or none; where a table lies beside it, it is what was meant."""
+        if len(folders) < 2 and (tables := sorted(self.root.glob("*.csv"))):
+            raise InputError(
+                f"the folder {self.root} has {len(folders) or 'no'} class folder, and the table {tables[0].name}",
+                hint=f"give the table: --dataset '{tables[0]}'",
+                kind="too_few_classes",
+            )
 
     def _classes(self, folders: Sequence[Path], split: Split | None) -> Iterator[tuple[str, Split | None, str]]:
         for folder in folders:
@@ -74,17 +149,32 @@ class FolderReader(ImageFiles):
         """Return the paths of the images below a folder, and put what is none aside."""
         images: list[str] = []
         for path in files_below(folder, f"{folder.relative_to(self.root).as_posix()}/"):
-            (images if _holds_image(self.root / path) else self._ignored).append(path)
+            if not self._is_skipped(path):
+                (images if _holds_image(self.root / path) else self._ignored).append(path)
         return images
 
     def _subfolders(self, folder: Path) -> list[Path]:
-        entries = sorted_entries(folder)
-        self._ignored += [Path(entry.path).relative_to(self.root).as_posix() for entry in entries if not entry.is_dir()]
-        return [Path(entry.path) for entry in entries if entry.is_dir()]
+        folders: list[Path] = []
+        for entry in sorted_entries(folder):
+            path = Path(entry.path).relative_to(self.root).as_posix()
+            if not entry.is_dir():
+                self._ignored.append(path)
+            elif not self._is_skipped(path):
+                folders.append(Path(entry.path))
+        return folders
+
+    def _is_skipped(self, path: str) -> bool:
+        is_skipped = bool(self._settings.skip) and fnmatchcase(path, self._settings.skip)
+        self._skipped += is_skipped
+        return is_skipped
 
 
 _LAYOUT_HINT = "the layout is CLASS/image or train|val|test/CLASS/image"
 _MOST_NAMED = 20
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(entry.is_dir() for entry in sorted_entries(folder))
 
 
 def _holds_image(file: Path) -> bool:
@@ -93,29 +183,3 @@ def _holds_image(file: Path) -> bool:
         require_pydicom(str(file))
     # Only a plain file may be looked into: reading from a pipe would wait for ever.
     return suffix in IMAGE_SUFFIXES or (file.is_file() and is_image(file))
-
-
-def _split_folders(top: Sequence[Path], root: Path) -> dict[Split, Path]:
-    """Recognise train, val and test folders; an empty mapping where none of the folders is one."""
-    splits: dict[Split, Path] = {}
-    others: list[str] = []
-    for folder in top:
-        split = SPLIT_ALIASES.get(folder.name.lower())
-        if split is None:
-            others.append(folder.name)
-        elif split in splits:
-            raise InputError(
-                f"the folder {root} has two folders for '{split}': {splits[split].name} and {folder.name}",
-                hint="keep one of the two",
-                kind="bad_layout",
-            )
-        else:
-            splits[split] = folder
-    if splits and others:
-        raise InputError(
-            f"the folder {root} mixes split folders ({', '.join(f.name for f in splits.values())}) with "
-            f"other folders ({', '.join(others)})",
-            hint=_LAYOUT_HINT,
-            kind="bad_layout",
-        )
-    return splits

@@ -1,20 +1,25 @@
-"""The reader for a folder that Hugging Face's ``datasets`` wrote with ``save_to_disk``."""
+"""The reader for a folder of Hugging Face's: what ``save_to_disk`` wrote, or parquet files as the hub has them."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import PIL.Image
 from pydantic import Field
 
 from petlbench.core.errors import InputError
-from petlbench.data.images.decode import decode_image
-from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source, choose_classes
+from petlbench.core.units import readable_size
+from petlbench.core.user_files import open_file
+from petlbench.data.images.decode import decode_image, grey_range, has_deep_greys
+from petlbench.data.images.files import files_below
+from petlbench.data.images.greys import GreyRange
+from petlbench.data.readers.base import LabelSettings, Reader, ReaderCard, Source, choose_classes
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["HuggingFaceReader"]
@@ -23,15 +28,21 @@ __all__ = ["HuggingFaceReader"]
 _WHOLE = "all"
 
 
-class HuggingFaceSettings(ReaderSettings):
+_MOST_BYTES = 8 << 30
+"""Of parquet files, which are held in memory; what ``save_to_disk`` writes is not."""
+
+
+class HuggingFaceSettings(LabelSettings):
     """How the columns are called."""
+
+    described: ClassVar[frozenset[str]] = frozenset(("image_column", "label_column"))
 
     image_column: str = Field(default="image", min_length=1, description="Column of the images.")
     label_column: str = Field(default="label", min_length=1, description="Column of the class.")
 
 
 class HuggingFaceReader(Reader):
-    """Reads a saved ``Dataset``, or a ``DatasetDict`` whose keys are the parts of a split.
+    """Reads a saved ``Dataset``, a ``DatasetDict`` whose keys are the parts of a split, or parquet files of the hub.
 
     Raises:
         InputError: When ``datasets`` is not installed, the folder cannot be read, a column is missing or of a wrong
@@ -46,31 +57,41 @@ class HuggingFaceReader(Reader):
         self._settings: HuggingFaceSettings = source.settings
         _require_datasets(self._folder)
         parts = self._load()
+        place = str(self._folder)
         own = {part: self._class_names(part, dataset) for part, dataset in sorted(parts.items())}
         labels = {part: self._labels(part, parts[part], names) for part, names in own.items()}
         self._encoded = {part: self._images(part, dataset) for part, dataset in parts.items()}
         if len(set(own.values())) > 1:
             raise self._wrong("its parts do not have the same classes", kind="class_mismatch")
         declared = next(iter(own.values()))
-        names = declared or chain.from_iterable(labels.values())
-        self.classes = choose_classes(names, source.classes, str(self._folder))
-        if declared and source.classes is None:
-            self.classes = declared
-        self.records = tuple(
-            _record(part, position, source.labels.parse(name, self.classes))
-            for part, names in labels.items()
-            for position, name in enumerate(names)
+        places = [(part, position) for part, values in labels.items() for position in range(len(values))]
+        names, self.notes = self._settings.relabelled([name for values in labels.values() for name in values], place)
+        kept = [(each, name) for each, name in zip(places, names, strict=True) if name is not None]
+        # What is renamed or left out is no longer as it was declared.
+        self.classes = choose_classes(
+            declared if declared and not self.notes else [name for _, name in kept], source.classes, place
         )
+        if declared and not self.notes and source.classes is None:
+            self.classes = declared
+        self.records = tuple(_record(*each, source.labels.parse(name, self.classes)) for each, name in kept)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether the files at its top say that ``save_to_disk`` wrote it."""
+        """Whether the files at its top say that ``save_to_disk`` wrote it, or it holds parquet files."""
         single = (path / "dataset_info.json").is_file() and (path / "state.json").is_file()
-        return single or (path / "dataset_dict.json").is_file()
+        return single or (path / "dataset_dict.json").is_file() or bool(_parquet_files(path))
 
     def open(self, record: Record) -> PIL.Image.Image:
         """Return the image, decoded anew, as `Reader.open` does."""
-        return decode_image(self._content(record), f"{record.path} of {self._folder}")
+        return decode_image(self._content(record), f"{record.path} of {self._folder}", self.decoding)
+
+    def has_deep_greys(self, record: Record) -> bool:
+        """Whether the encoded image's head says so."""
+        return has_deep_greys(io.BytesIO(self._content(record)))
+
+    def grey_range(self, record: Record) -> GreyRange:
+        """Return the range of the encoded image's greys."""
+        return grey_range(io.BytesIO(self._content(record)), f"{record.path} of {self._folder}", self.decoding)
 
     def content_hash(self, record: Record) -> str:
         """Return the SHA-256 of the encoded image's bytes."""
@@ -93,14 +114,39 @@ class HuggingFaceReader(Reader):
         from datasets import DatasetDict, load_from_disk
         from pyarrow import ArrowException
 
+        for path in files_below(self._folder):
+            open_file(self._folder / path).close()  # a pipe among them would keep everybody waiting
         try:
-            dataset = load_from_disk(str(self._folder))
+            parts = {part: self._read_parquet(files) for part, files in _parquet_files(self._folder).items()}
+            dataset = DatasetDict(parts) if parts else load_from_disk(str(self._folder))
         except (ArrowException, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
             raise self._wrong(f"it cannot be loaded: {str(error) or type(error).__name__}") from error
         if not isinstance(dataset, DatasetDict):
             return {_WHOLE: dataset.with_format(None)}
+        if list(dataset) == [_WHOLE]:
+            return dict(dataset.with_format(None))
         self._check_sides(list(dataset))
         return dict(dataset.with_format(None))
+
+    def _read_parquet(self, files: Sequence[Path]) -> Any:
+        from datasets import Dataset, Image
+        from pyarrow import concat_tables, parquet
+
+        if sum(file.stat().st_size for file in files) > _MOST_BYTES:
+            raise InputError(
+                f"the parquet files in {self._folder} hold more than {readable_size(_MOST_BYTES)}",
+                hint="load them with datasets.load_dataset and give the folder that save_to_disk writes",
+                kind="too_large",
+            )
+        tables = []
+        for file in files:
+            with open_file(file, what="parquet file") as stream:
+                tables.append(parquet.read_table(stream))
+        dataset, name = Dataset(concat_tables(tables)), self._settings.image_column
+        # Without the hub's own description, an image is a pair of bytes and a path.
+        if name in dataset.features and isinstance(dataset.features[name], dict):
+            return dataset.cast_column(name, Image())
+        return dataset
 
     def _check_sides(self, parts: Sequence[str]) -> None:
         sides = [SPLIT_ALIASES.get(part.lower()) for part in parts]
@@ -158,7 +204,16 @@ class HuggingFaceReader(Reader):
         )
 
     def _wrong(self, what: str, *, kind: str = "bad_layout") -> InputError:
-        return InputError(f"{self._folder}: {what}", hint="save the dataset again with save_to_disk", kind=kind)
+        return InputError(f"{self._folder}: {what}", hint="save or download the dataset again", kind=kind)
+
+
+def _parquet_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the parquet files at the top of a folder, or in the folder ``data`` in it, by the part that they are."""
+    files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")])
+    parts: dict[str, list[Path]] = {}
+    for file in files:
+        parts.setdefault(re.sub(r"-[0-9]+-of-[0-9]+.*$", "", file.stem), []).append(file)
+    return parts if len(parts) > 1 or parts.keys() <= SPLIT_ALIASES.keys() else {_WHOLE: files}
 
 
 def _record(part: str, position: int, label: int) -> Record:

@@ -126,7 +126,7 @@ def _points(value: float | None, comparison: Comparison, sign: str = "+") -> Cel
 
 def _caption(base: Line, context: Context) -> str:
     return (
-        f"{context.metric.title} of a row less that of {base.title}, mean over the datasets that both have. "
+        f"{context.metric_title} of a row less that of {base.title}, mean over the datasets that both have. "
         "The variance adds up that of images (groups where there are some), seeds and splits; on other datasets that "
         "of datasets too. P(better): probability that the row is the better one. Smallest separable: a smaller effect "
         "could not have been told from none with so many runs. 'too few': nothing says what another seed or dataset "

@@ -29,7 +29,7 @@ def _figures(context: Context) -> list[Figure]:
     figures = []
     for name in context.grid.datasets:
         for key, title, unit, factor in (
-            (f"val_{context.metric.name}", f"validation {context.metric.title}", "%", 100.0),
+            (f"val_{context.metric.name}", f"validation {context.metric_title}", "%", 100.0),
             ("train_loss", "training loss", "nats", 1.0),
         ):
             series = [curve for line in context.grid.lines if (curve := _series(line, name, key, factor)) is not None]

@@ -119,7 +119,7 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
     keys = {column.key for column in columns}
     sentences = []
     if keys & {*context.grid.datasets, "average"}:
-        sentences.append(f"{_capital(context.metric.title)} of the test split, mean ± standard deviation over runs.")
+        sentences.append(f"{_capital(context.metric_title)} of the test split, mean ± standard deviation over runs.")
     if runs:
         sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:

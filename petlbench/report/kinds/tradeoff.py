@@ -30,7 +30,7 @@ def build(inputs: ReportInputs) -> Document:
 
 
 def _figure(context: Context, x: str, caption: str) -> Figure:
-    score = Axis("score", f"{context.metric.title}, average", "%", "linear", context.metric.direction)
+    score = Axis("score", f"{context.metric_title}, average", "%", "linear", context.metric.direction)
     series = [point for line in context.grid.lines if (point := _point(line, context)) is not None]
     return _scatter((score, *_AXES), x, series, caption)
 

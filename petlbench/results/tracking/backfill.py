@@ -10,7 +10,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.progress import Progress
 from petlbench.results.result import FILE, Result, iter_results, read_result
 from petlbench.results.stored import Stored, dataset_names, final_metrics
-from petlbench.results.table import Repeats, Results, with_scores
+from petlbench.results.table import Repeats, Results, read_studies, with_scores
 from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
 from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
 from petlbench.results.tracking.tracker import WHOLE_TAG, Record, content_of
@@ -43,7 +42,7 @@ _FIGURES = {
     "memory_allocated": False,
     "ppe": True,
     "pme": True,
-    "seconds_total": False,
+    "seconds_run": False,
 }
 
 _logger = logging.getLogger("petlbench")
@@ -199,11 +198,10 @@ def _group_of(config: RunConfig) -> str:
 def _studies(output: Path) -> dict[str, list[str]]:
     """The studies that a run belongs to, by its id."""
     studies: dict[str, list[str]] = {}
-    for file in sorted((output / "studies").glob("*.json")):
-        with suppress(OSError, ValueError, AttributeError):  # whoever reads the study says so; its runs are sent anyway
-            for run in json.loads(file.read_text(encoding="utf-8")).get("runs", []):
-                if run_id := run.get("run_id"):
-                    studies.setdefault(run_id, []).append(file.stem)
+    for name, document in read_studies(output, None).items():
+        for run in document.get("runs", []):
+            if run_id := run.get("run_id"):
+                studies.setdefault(run_id, []).append(name)
     return studies
 
 
@@ -258,7 +256,7 @@ def _row(cell: Repeats) -> dict[str, Any]:
     for figure, with_deviation in _FIGURES.items():
         is_mixed = figure.startswith("memory") and len(cell.memory_sources) != 1
         spread = None if is_mixed else cell.spread(figure)
-        column = figure.removesuffix("_total")
+        column = figure.removesuffix("_run")
         row[column] = None if spread is None else spread.mean
         if with_deviation:
             row[f"{column}_std"] = None if spread is None else spread.std

@@ -17,6 +17,8 @@ from PIL import Image
 
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import decode_image, is_image, read_image, to_rgb
+from petlbench.data.images.dicom import is_dicom
+from petlbench.data.images.files import read_header
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -246,3 +248,25 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
             read(tmp_path / "scan")
         assert caught.value.kind == "missing_package"
         assert "petlbench[dicom]" in caught.value.hint
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_file_without_preamble_and_header(tmp_path: Path, implicit: bool) -> None:
+    stream, bare = io.BytesIO(), dataset_of(RAMP)
+    bare.file_meta = pydicom.dataset.FileMetaDataset()
+    bare["PixelData"].VR = "OW"
+    bare.save_as(stream, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    content = stream.getvalue()
+    assert content[128:132] != b"DICM"
+    file = tmp_path / "old_export"
+    file.write_bytes(content)
+    assert is_image(file)
+    assert np.array_equal(levels(content), levels(dicom(RAMP)))
+    header = read_header(file)
+    assert header is not None
+    assert (header.format, header.width, header.height) == ("DICOM", RAMP.shape[1], RAMP.shape[0])
+
+
+def test_what_is_no_dicom_file() -> None:
+    for content in (b"", b"\x08\x00", b"\x89PNG\r\n" + bytes(200), b"\x08\x00\x01\x00" + b"\xff" * 200, bytes(132)):
+        assert not is_dicom(content)

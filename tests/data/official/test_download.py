@@ -190,6 +190,13 @@ class TestRefused:
         assert url in caught.value.message
         assert not target.exists()
 
+    @pytest.mark.parametrize("secret", ["user:s3cret@", "s3cret@", "user:p@s3cret/x@"])
+    def test_passwords_of_an_address_are_not_shown(self, target: Path, secret: str) -> None:
+        with pytest.raises(InputError) as caught:
+            download(f"http://{secret}127.0.0.1:9/x.zip?token=s3cret", target, Progress(), waits=QUICK)
+        assert "s3cret" not in caught.value.message + caught.value.hint
+        assert "127.0.0.1" in caught.value.message
+
     def test_what_is_no_address(self, target: Path) -> None:
         with pytest.raises(InputError) as caught:
             download("no-address", target, Progress(), waits=QUICK)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +28,7 @@ except PackageNotFoundError:
     pytest.skip("the extra huggingface is not installed", allow_module_level=True)
 
 import datasets as hf
+import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[3]
 CATALOG = Catalog()
@@ -114,6 +117,40 @@ class TestReading:
             read = list(pool.map(dataset.open, dataset.records * 5))
         assert [image.getpixel((0, 0)) for image in read] == [(number, 0, 0) for number in range(100)] * 5
 
+    @pytest.mark.parametrize("described", [True, False])
+    @pytest.mark.parametrize("below", ["", "data"])
+    def test_parquet_files_as_the_hub_hands_them_out(self, tmp_path: Path, described: bool, below: str) -> None:
+        (tmp_path / below).mkdir(exist_ok=True)
+        (tmp_path / "README.md").write_text("---\nlicense: cc0-1.0\n---\n")
+        names = ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001-ab12", "test")
+        for name in names:
+            content = table([0, 1, 1]).data.table
+            if not described:
+                content = content.replace_schema_metadata(None)
+            pq.write_table(content, tmp_path / below / f"{name}.parquet")
+        dataset = opened(tmp_path)
+        assert dataset.classes == (("well", "ill") if described else ("0", "1"))
+        assert Counter(record.split for record in dataset.records) == {"train": 6, "val": 3, "test": 3}
+        assert [record.label for record in dataset.records] == [0, 1, 1] * 4
+        assert dataset.open(dataset.records[5]).getpixel((0, 0)) == (2, 0, 0)
+
+    def test_parquet_files_of_no_part(self, tmp_path: Path) -> None:
+        pq.write_table(table([0, 1, 0]).data.table, tmp_path / "0000.parquet")
+        assert [record.image_id for record in opened(tmp_path).records] == [f"all/{i:06d}" for i in range(3)]
+
+    def test_labels_are_renamed_and_left_out(self, tmp_path: Path) -> None:
+        saved(tmp_path, table(["a", "b", "c", "A"], hf.Value("string")))
+        dataset = opened(tmp_path, leave_out="c", rename="A=a")
+        assert [(r.image_id, r.label) for r in dataset.records] == [
+            ("all/000000", 0),
+            ("all/000001", 1),
+            ("all/000003", 0),
+        ]
+
+    def test_parts_to_train_and_to_validate_on_alone(self, tmp_path: Path) -> None:
+        dataset = opened(saved(tmp_path, hf.DatasetDict(train=table([0, 1]), validation=table([0, 1]))))
+        assert (dataset.card.split, "no test scores" in dataset.notes[0]) == ("official", True)
+
     def test_a_card_reads_it_below_the_data_root(self, tmp_path: Path) -> None:
         text = CATALOG.find("dataset", "digits").file.read_text(encoding="utf-8").split("[counts")[0]
         (tmp_path / "mine.toml").write_text(text.replace("sklearn_digits", "huggingface"), encoding="utf-8")
@@ -128,6 +165,18 @@ class TestReading:
 
 
 class TestRefusals:
+    def test_a_pipe_among_the_files(self, tmp_path: Path) -> None:
+        saved(tmp_path, table([0, 1]))
+        (file,) = tmp_path.glob("*.arrow")
+        file.unlink()
+        os.mkfifo(file)
+        assert refused(tmp_path).kind == "not_a_file"
+
+    @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1"])
+    def test_a_parquet_file_that_is_none(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "train.parquet").write_bytes(content)
+        assert refused(tmp_path).kind == "bad_layout"
+
     @pytest.mark.parametrize("names", [("train", "unsupervised"), ("val", "validation")])
     def test_parts_of_other_names(self, tmp_path: Path, names: tuple[str, str]) -> None:
         error = refused(saved(tmp_path, hf.DatasetDict({name: table([0, 1]) for name in names})))

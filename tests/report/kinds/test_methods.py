@@ -273,6 +273,24 @@ def test_methods_are_compared_where_predictions_are_kept(tmp_path: Path) -> None
     assert cell(document, "full", "digits").low is not None
 
 
+def test_signed_ranks_are_shown_where_they_can_say_something(tmp_path: Path) -> None:
+    for number in range(6):
+        for seed in range(2):
+            store_predicted(tmp_path, "full", f"d{number}", seed, 3.0)
+            store_predicted(tmp_path, "linear", f"d{number}", seed, 0.1)
+    notes = made(tmp_path).notes
+    assert any("0.031; each row's p against" in note and note.endswith(": Linear probing 0.031") for note in notes), (
+        notes
+    )
+
+
+def test_a_table_says_which_kappa_it_shows(tmp_path: Path) -> None:
+    for dataset, form in (("isic2018", "unweighted"), ("covid", "with quadratic weights")):
+        store(tmp_path, "full", dataset, score_forms={"kappa": form})
+    caption = made(tmp_path, metric="kappa").tables[0].caption
+    assert "Kappa (unweighted on isic2018; with quadratic weights on covid) of the test split" in caption, caption
+
+
 def test_one_seed_is_too_few(tmp_path: Path) -> None:
     store_predicted(tmp_path, "full", "digits", 0, 3.0)
     store_predicted(tmp_path, "linear", "digits", 0, 0.5)

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -138,8 +137,8 @@ def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-@pytest.mark.parametrize("text", ["plain", HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
+@pytest.mark.needs("latex")
+@pytest.mark.parametrize("text", [pytest.param("plain", marks=pytest.mark.short), HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
 def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
     write_report(document(text), formats("latex_document"), tmp_path / "whole.tex")
     fragment = document(text).to_latex()

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from playwright import sync_api as playwright
+from playwright.sync_api import expect
 
+from tests.parts import find_program
 from tests.report.demo import HOSTILE, demo_document
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no chromium"),
-]
-playwright = pytest.importorskip("playwright.sync_api")
-
-expect = playwright.expect
 expect.set_options(timeout=240_000)  # milliseconds; a busy machine is no failure
 
 
@@ -41,7 +36,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
     with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=find_program("chromium"), args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -81,6 +76,7 @@ def see(opened: Opened, section: str) -> None:
     opened.page.wait_for_selector(f"{section} .main-svg .cartesianlayer", state="attached")
 
 
+@pytest.mark.short
 def test_a_click_on_a_heading_sorts_best_first_and_empty_last(opened: Opened) -> None:
     before = opened.column("#table-main", 0)
     ddsm = opened.page.locator("#table-main thead th", has_text="ddsm")
@@ -189,6 +185,7 @@ def test_colours_follow_the_system_and_the_switch(browser: playwright.Browser, f
     opened.page.context.close()
 
 
+@pytest.mark.needs("pdftotext")
 def test_print_has_every_row_and_figure_on_white(browser: playwright.Browser, file: Path, tmp_path: Path) -> None:
     import subprocess
 
@@ -198,8 +195,6 @@ def test_print_has_every_row_and_figure_on_white(browser: playwright.Browser, fi
     assert len(opened.column("#runs table", 0)) == 100  # as before on the screen
     assert opened.said == []
     opened.page.context.close()
-    if shutil.which("pdftotext") is None:
-        pytest.skip("there is no pdftotext")
     command = ["pdftotext", "-layout", str(tmp_path / "page.pdf"), "-"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert text.count("fpt_plus") > 24

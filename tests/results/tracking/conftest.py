@@ -54,9 +54,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, new_database: Path) -> Iter
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A PostgreSQL server; a test that kills it starts it again."""
-    pytest.importorskip("psycopg")
-    if shutil.which("postgres") is None or shutil.which("initdb") is None:
-        pytest.skip("PostgreSQL is not installed")
     running = PostgresServer(tmp_path_factory.mktemp("postgres"))
     try:
         running.start()

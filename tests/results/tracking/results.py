@@ -47,6 +47,9 @@ def store(output: Path, *results: Result) -> None:
 
 
 def write_study(output: Path, name: str, *results: Result) -> None:
-    runs = [{"method": one.config.method, "dataset": one.config.dataset, "run_id": one.run_id} for one in results]
+    runs = [
+        {"method": one.config.method, "dataset": one.config.dataset, "seed": one.config.seed, "run_id": one.run_id}
+        for one in results
+    ]
     (output / "studies").mkdir(exist_ok=True)
     (output / "studies" / f"{name}.json").write_text(json.dumps({"schema": 1, "name": name, "runs": runs}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -15,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.parts import find_program
 
 DEADLINE = 120.0
 
@@ -100,18 +103,25 @@ class PostgresServer(_Server):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._user = "postgres" if os.getuid() == 0 else None
+        names = {entry.pw_name for entry in pwd.getpwall()}
+        self._user = ("postgres" if "postgres" in names else "nobody") if os.getuid() == 0 else None
         if self._user:
             shutil.chown(folder, self._user)
             for parent in folder.parents:  # pytest's folders are for their owner alone
                 if parent.stat().st_mode & 0o001 == 0:
                     parent.chmod(parent.stat().st_mode | 0o011)
-        command = ["initdb", "--auth=trust", "--username=petlbench", "--no-sync", "-D", str(folder / "data")]
+        command = [_program("initdb"), "--auth=trust", "--username=petlbench", "--no-sync", "-D", str(folder / "data")]
         subprocess.run(command, check=True, user=self._user, cwd=folder, stdout=subprocess.DEVNULL)
 
     @property
     def uri(self) -> str:
-        return f"postgresql+psycopg://petlbench@127.0.0.1:{self.port}/postgres"
+        """As SQLAlchemy names it, with its driver."""
+        return self.address.replace("://", "+psycopg://")
+
+    @property
+    def address(self) -> str:
+        """As users name it."""
+        return f"postgresql://petlbench@127.0.0.1:{self.port}/postgres"
 
     def command(self) -> Sequence[str]:
         options = [
@@ -122,10 +132,10 @@ class PostgresServer(_Server):
             "-c",
             f"unix_socket_directories={self.folder}",
         ]
-        return ["postgres", "-D", str(self.folder / "data"), "-p", str(self.port), *options]
+        return [_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port), *options]
 
     def answer(self) -> None:
-        ready = ["pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         if subprocess.run(ready, check=False).returncode:
             raise OSError("not yet")
 
@@ -138,3 +148,9 @@ class PostgresServer(_Server):
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(timeout=30)
             self._process = None
+
+
+def _program(name: str) -> str:
+    path = find_program(name)
+    assert path is not None, name
+    return path

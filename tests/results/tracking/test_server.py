@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 OUTAGE = 30.0
 
 
+@pytest.mark.short
 def test_a_run_is_kept_and_nothing_is_printed(
     server: MlflowServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,10 +167,12 @@ def test_processes_that_start_at_once_make_one_parent(server: MlflowServer) -> N
     assert parents == {runs["fpt on digits"].info.run_id}
 
 
+@pytest.mark.needs("postgres")
 def test_a_study_is_kept_by_postgres(postgres: PostgresServer, tmp_path: Path) -> None:
     check_study(postgres.uri, tmp_path / "results", tmp_path)
 
 
+@pytest.mark.needs("postgres")
 def test_a_postgres_that_is_killed_within_a_run(postgres: PostgresServer, tmp_path: Path) -> None:
     def fail() -> None:
         time.sleep(3)
@@ -187,6 +190,7 @@ def test_a_postgres_that_is_killed_within_a_run(postgres: PostgresServer, tmp_pa
     check_nothing_is_lost(postgres.uri, tracker, "killed")
 
 
+@pytest.mark.needs("postgres")
 def test_a_postgres_that_hangs_stops_a_run_for_a_moment_only(postgres: PostgresServer, tmp_path: Path) -> None:
     def every(number: signal.Signals) -> None:
         children = subprocess.run(["pgrep", "-P", str(postgres._process.pid)], stdout=subprocess.PIPE, check=False)
@@ -204,6 +208,7 @@ def test_a_postgres_that_hangs_stops_a_run_for_a_moment_only(postgres: PostgresS
     check_nothing_is_lost(postgres.uri, tracker, "hangs")
 
 
+@pytest.mark.needs("postgres")
 def test_an_mlflow_server_before_postgres(postgres: PostgresServer, tmp_path: Path) -> None:
     running = MlflowServer(tmp_path, postgres.uri)
     try:

@@ -18,8 +18,7 @@ from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
 
 os.environ.setdefault("RAY_worker_niceness", "0")
-ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ray")]
 
 T = TypeVar("T")
 
@@ -39,6 +38,7 @@ def patiently(start: Callable[[], T]) -> T:
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Two nodes that each have room for one run; the driver is on the first."""
+    import ray
     from ray.cluster_utils import Cluster
 
     size = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
@@ -48,6 +48,22 @@ def cluster() -> Iterator[Any]:
     yield found
     ray.shutdown()
     found.shutdown()
+
+
+@pytest.mark.short
+def test_two_nodes_have_a_job_each(cluster: Any, make_job: MakeJob, watcher: Watcher) -> None:
+    jobs, (node,) = [make_job(seed, trouble="slow") for seed in range(2)], cluster.worker_nodes
+    on_second = {}
+
+    def react(job: Job, event: Event) -> None:
+        if epoch(event) == 1:
+            on_second[job.config.seed] = _works_on(node, job)
+
+    watcher.react = react
+    open_executor("ray", ExecutorOptions(workers=2, address=cluster.address), Catalog()).run(iter(jobs), watcher)
+    assert [ended.status for ended in watcher.endings()] == ["finished"] * 2
+    assert sorted(on_second.values()) == [False, True]
+    assert [stored(job).status for job in jobs] == ["finished"] * 2
 
 
 def test_a_node_that_is_lost_costs_no_run_and_none_is_finished_twice(
@@ -85,6 +101,8 @@ def _works_on(node: Any, job: Job) -> bool:
 @pytest.fixture
 def local_cluster() -> Iterator[None]:
     """One that several executors use, because starting one takes long."""
+    import ray
+
     size = {"num_cpus": 2, "object_store_memory": 80_000_000, "include_dashboard": False}
     patiently(lambda: ray.init("local", log_to_driver=False, **size))
     yield

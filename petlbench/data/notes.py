@@ -1,0 +1,170 @@
+"""Notes about a dataset that came without a card: what its labels and names may mean other than they say.
+
+Nothing is changed on a suspicion. Each note names it and the setting that settles it; it is shown by ``petlbench data
+info`` and stands in the result of every run. What can only be an error is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from petlbench.core.errors import InputError
+from petlbench.core.text import printable
+from petlbench.data.record import SPLIT_ALIASES, Record, Split
+
+__all__ = ["group_columns", "named_side", "notes_on_classes", "notes_on_sides", "refuse_twins"]
+
+_MISSING = frozenset(
+    ("nan", "na", "n/a", "#n/a", "none", "null", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
+)
+"""What programs and people write where there is no value, in lower case."""
+_OTHER_FOLDERS = frozenset(
+    ("mask", "masks", "segmentation", "segmentations", "annotations", "thumbs", "thumbnails", "preview", "previews")
+)
+"""Folders of what is no image of the dataset, in lower case."""
+_GROUP_WORDS = frozenset(("patient", "patients", "subject", "case", "lesion", "study", "person", "participant"))
+
+
+def refuse_twins(names: Iterable[str], place: str) -> None:
+    """Refuse class names of which two can only be one: a number written in two ways, or a text in two Unicode forms.
+
+    Args:
+        names: The names, as the files have them.
+        place: What the error calls the files.
+
+    Raises:
+        InputError: When there are such names.
+    """
+    first: dict[float | str, str] = {}
+    twins: dict[str, str] = {}
+    for name in sorted(names):
+        number = _number(name)
+        twin = first.setdefault(unicodedata.normalize("NFC", name) if number is None else number, name)
+        if twin != name:
+            twins[name] = twin
+    for name, twin in twins.items():
+        what = "one name in two Unicode forms" if _number(name) is None else "one number, written in two ways"
+        raise InputError(
+            f"{place} has the classes '{printable(twin)}' and '{printable(name)}', which are {what}",
+            hint=f"write them alike, or --set 'dataset.rename={','.join(f'{a}={b}' for a, b in twins.items())}'",
+            kind="class_twice",
+        )
+
+
+def notes_on_classes(counts: Mapping[str, int], records: Sequence[Record]) -> tuple[str, ...]:
+    """Return what the names of classes, given with their numbers of images, may mean other than they say."""
+    sides = () if any(record.split for record in records) else _like_sides(counts)
+    return (*_alike(counts), *_missing(counts), *_combined(counts), *sides, *_no_classes(counts), *_identifiers(counts))
+
+
+def notes_on_sides(records: Sequence[Record]) -> tuple[str, ...]:
+    """Return what a dataset's own parts are not: used, or whole."""
+    parts = {record.split for record in records}
+    if {"train", "val"} <= parts and "test" not in parts:
+        return (
+            "its own split has parts to train and to validate on, and none to test on: with --split official none is "
+            "made, and no test scores are reported; --split random mixes the parts and divides all images anew",
+        )
+    named = sorted(part for part in parts if part is not None)
+    if named and not ("train" in parts and len(named) > 1):
+        return (f"of its own split there is {' and '.join(named)} only: all images are divided anew",)
+    return ()
+
+
+def group_columns(columns: Iterable[str]) -> tuple[str, ...]:
+    """Return a note on the columns of a table without groups that seem to say whose image it is."""
+    names = [name for name in columns if _GROUP_WORDS & set(_words(name)) and not {"age", "sex"} & set(_words(name))]
+    if not names:
+        return ()
+    listed = ", ".join(f"'{name}'" for name in names)
+    return (
+        f"no column says which images stay on one side, and {listed} may: where one patient has several images, "
+        f"--set 'dataset.group_column={names[0]}'",
+    )
+
+
+def named_side(name: str) -> Split | None:
+    """Return the side of a split that a name such as ``train_images`` speaks of; None where it is none, or several."""
+    sides = {SPLIT_ALIASES[word] for word in _words(name) if word in SPLIT_ALIASES}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _alike(counts: Mapping[str, int]) -> Iterable[str]:
+    first: dict[str, str] = {}
+    for name in (name for name in counts if _number(name) is None):
+        twin = first.setdefault(re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name, name)
+        if twin != name:
+            yield (
+                f"the classes '{twin}' and '{name}' differ in capitals, blanks or signs only: where they are one, "
+                f"--set 'dataset.rename={name}={twin}'"
+            )
+
+
+def _missing(counts: Mapping[str, int]) -> Iterable[str]:
+    others = [_number(name) for name in counts if name.casefold() not in _MISSING]
+    least = min((number for number in others if number is not None and number >= 0), default=None)
+    for name, count in counts.items():
+        number = _number(name)
+        below = number is not None and number < 0 and least is not None and None not in others
+        if name.casefold() in _MISSING or below:
+            yield (
+                f"the class '{name}' ({count} images) reads as if these had no label: where that is so, "
+                f"--set 'dataset.leave_out={name}'"
+            )
+
+
+def _combined(counts: Mapping[str, int]) -> Iterable[str]:
+    for separator in "|;/,+&":
+        several = [name for name in counts if _holds_several(name, separator, counts)]
+        if several:
+            images = sum(counts[name] for name in several)
+            yield (
+                f"labels such as '{several[0]}' ({images} images) hold several classes with '{separator}' between "
+                "them, and each such label is a class of its own here, since an image has one class: leave them out "
+                f"with --set 'dataset.leave_out={several[0]}', or --set 'dataset.rename={several[0]}=CLASS'"
+            )
+
+
+def _holds_several(name: str, separator: str, classes: Mapping[str, int]) -> bool:
+    parts = [part.strip() for part in name.split(separator)]
+    return len(parts) > 1 and all(parts) and (separator in "|;" or any(part in classes for part in parts))
+
+
+def _like_sides(counts: Mapping[str, int]) -> Iterable[str]:
+    names = [name for name in counts if named_side(name) is not None]
+    if names:
+        listed = ", ".join(f"'{name}'" for name in names)
+        yield (
+            f"classes named like sides of a split are taken as classes: {listed}; where they are sides, "
+            "--set dataset.layout=sides (a folder), or --set dataset.split_column=NAME (a table)"
+        )
+
+
+def _no_classes(counts: Mapping[str, int]) -> Iterable[str]:
+    for name, count in counts.items():
+        if name.casefold() in _OTHER_FOLDERS or name.startswith("@"):
+            yield (
+                f"the class '{name}' ({count} images) is named like what is kept beside images: where it is no class, "
+                f"--set 'dataset.leave_out={name}'"
+            )
+
+
+def _identifiers(counts: Mapping[str, int]) -> Iterable[str]:
+    images = sum(counts.values())
+    if len(counts) > 20 and len(counts) * 2 > images:
+        yield (
+            f"there are {len(counts)} classes of {images} images: where the labels are names of images or measured "
+            "values, --set dataset.label_column=NAME"
+        )
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+
+
+def _number(name: str) -> float | None:
+    """Return the number that a name is; None where it is none, or no finite one."""
+    is_number = re.fullmatch(r"[+-]?[0-9]{1,300}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", name)
+    return float(name) if is_number else None
