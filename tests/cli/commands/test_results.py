@@ -136,3 +136,23 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_named(refused: Refused, 
     assert error["kind"] == "ambiguous_run"
     assert results["linear 1"].run_id in error["message"]
     assert refused("results", "list", "--status", "gone")["kind"] == "unknown_status"
+
+
+def test_a_damaged_result_is_counted_and_passed_over(cli: Cli, results: dict[str, Result], here: Path) -> None:
+    (here / OUTPUT / "full-x-s0").mkdir()
+    (here / OUTPUT / "full-x-s0" / "result.json").write_text("[]")
+    outcome = cli("results", "list", "--json")
+    assert len(listed(outcome)) == len(results)
+    (message,) = outcome.document["damaged"]
+    assert "full-x-s0" in message
+    assert "1 damaged results are passed over" in cli("results", "list").out
+
+
+def test_no_text_in_a_result_names_the_folder_that_goes(cli: Cli, results: dict[str, Result], here: Path) -> None:
+    victim = here / "victim"
+    victim.mkdir()
+    (victim / "kept").write_text("kept")
+    file = here / OUTPUT / results["bitfit"].run_id / "result.json"
+    file.write_text(file.read_text().replace(results["bitfit"].run_id, "../victim"))
+    assert cli("results", "rm", "--status", "oom", "--yes").status == 0
+    assert (victim / "kept").read_text() == "kept"
