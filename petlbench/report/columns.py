@@ -194,7 +194,7 @@ def _search_hours(line: Line, context: Context) -> Cell:
     trials = [trial for trial in context.trials if trial.method == line.method]
     if not trials:
         return Cell(text="–", reason="no trial of a search is stored")
-    seconds = sum(run.seconds("total") for run in [*trials, *line.all_runs])
+    seconds = sum(run.seconds("run") for run in [*trials, *line.all_runs])
     return number_cell(seconds / 3600, 3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from petlbench.report.formats import Document
 from petlbench.report.kinds.budget import expected_best
 from petlbench.report.spec import PRESETS, ReportRequest, load_report, required_study
 from petlbench.statistics.ranks import fronts
-from tests.report.stored import store, store_predicted
+from tests.report.stored import store, store_predicted, store_study
 
 REPORTS = ("ablation", "budget", "clinical", "curves", "memory_vs_resolution", "table1", "token_ratio", "tradeoff")
 
@@ -120,6 +121,31 @@ def test_a_budget_is_of_the_trials_and_of_validation_alone(tmp_path: Path) -> No
     assert document.figures[0].series[0].values["score"][-1] == pytest.approx(80)
 
 
+ERROR_RATE = """
+from petlbench import Metric
+
+RATE = Metric(name="rate", title="error rate", direction="lower", compute=lambda scores: 0.5)
+"""
+
+
+def test_a_budget_takes_the_best_trial_of_a_score_that_is_better_low(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "rate.py").write_text(ERROR_RATE)
+    store(tmp_path / "results", "linear")
+    for lr, rate in ((0.1, 0.4), (0.01, 0.1), (0.001, 0.3)):
+        result = store(tmp_path / "results" / "trials", "linear", training={"lr": lr})
+        file = tmp_path / "results" / "trials" / result.run_id / "result.json"
+        document = json.loads(file.read_text())
+        document["curve"] = [{"epoch": 1, "val_rate": 0.5}, {"epoch": 2, "val_rate": rate}]
+        file.write_text(json.dumps(document))
+    store(tmp_path / "results" / "trials", "linear", training={"lr": 1.0}, status="failed", curve=())
+    document = made(tmp_path / "results", "budget", Catalog([tmp_path / "own"]), metric="rate")
+    (row,) = document.tables[0].rows
+    assert row.cells["best_of_4"].value == pytest.approx(10)
+    assert row.cells["best_of_1"].value == pytest.approx((40 + 10 + 30 + 40) / 4)
+    assert {column.better for column in document.tables[0].columns if column.key != "trials"} == {"lower"}
+
+
 def test_without_trials_there_is_no_budget(tmp_path: Path) -> None:
     store(tmp_path, "linear")
     with pytest.raises(InputError, match="no trials of a search") as caught:
@@ -152,6 +178,21 @@ def test_predicted_memory_grows_with_the_image(tmp_path: Path) -> None:
     assert rows["linear"][0] == rows["linear"][1], "its features are preloaded"
     assert "fp16, attention eager" in document.tables[0].caption
     assert "predicted" in document.tables[0].caption
+
+
+@pytest.mark.slow
+def test_the_predicted_memory_of_a_study_is_that_of_its_methods_and_says_predicted(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    text = 'title = "Mine"\nkind = "resolutions"\nsizes = [32]\n[study]\nmethods = ["full", "linear"]\n'
+    (tmp_path / "reports" / "mine.toml").write_text(text)
+    result = store(tmp_path, "bitfit", backbone="petlbench_micro.distilled", training={"batch_size": 4})
+    store_study(tmp_path, "own", [{"method": "bitfit", "dataset": "digits", "seed": 0, "run_id": result.run_id}])
+    document = made(tmp_path, "mine", Catalog([tmp_path]), study="own")
+    (table,) = document.tables
+    assert [row.key for row in table.rows] == ["bitfit"]
+    assert "petlbench_micro.distilled, batch size 4, adamw, fp32, attention auto" in table.caption
+    assert all(text.endswith(", predicted") for text in (document.title, table.title, document.figures[0].title))
+    assert document.figures[0].axis("memory").title.endswith(", predicted")
 
 
 @pytest.mark.slow
