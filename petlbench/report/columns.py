@@ -69,7 +69,7 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
         elif key in _MAKERS:
             makers.append(_MAKERS[key])
         else:
-            raise unknown_name("column", key, [*OPTIONAL, *_MAKERS, *_FAMILIES])
+            raise unknown_name("column", key, {*OPTIONAL, *_MAKERS, *_FAMILIES})
     return makers
 
 

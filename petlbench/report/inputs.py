@@ -9,6 +9,7 @@ from functools import cached_property
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
+from petlbench.core.text import printable
 from petlbench.report.audits import StoredAudit, read_audits
 from petlbench.report.columns import OPTIONAL, find_metric
 from petlbench.report.context import Context, build_grid
@@ -76,6 +77,12 @@ class ReportInputs:
         """Stored audits by dataset."""
         output = self.request.output
         folder = self.request.audits or (None if output is None else output / "audits")
+        if self.request.audits is not None and not self.request.audits.is_dir():
+            raise InputError(
+                f"--audits {printable(str(folder))}: there is no such folder",
+                hint="petlbench data audit NAME --json > DIR/NAME.json writes one",
+                kind="bad_audit",
+            )
         return {} if folder is None or not folder.is_dir() else read_audits(folder, self.damage.append)
 
     def predictions(self, run: Stored, split: str) -> Predictions | None:

@@ -89,6 +89,27 @@ def test_points_carry_score_and_every_cost(tmp_path: Path) -> None:
     assert (other.x, other.size) == ("parameters", "memory")
 
 
+def test_the_time_of_a_point_and_its_front_are_those_of_training_not_of_waiting(tmp_path: Path) -> None:
+    for method, train, other in (("full", 10.0, 0.0), ("linear", 5.0, 60.0)):
+        result = store(tmp_path, method, auc=0.9)
+        file = tmp_path / result.run_id / "result.json"
+        document = json.loads(file.read_text())
+        document["timing"] = {
+            "total": train + 1 + other,
+            "preload": 0.0,
+            "train": train,
+            "evaluate": 1.0,
+            "other": other,
+        }
+        file.write_text(json.dumps(document))
+    report = made(tmp_path, "tradeoff", x="time", columns=("hours",))
+    points = {series.key: series.values["time"] for series in report.figures[0].series}
+    assert points == {"full": [11.0], "linear": [6.0]}
+    rows = {row.key: row.cells for row in report.tables[0].rows}
+    assert (rows["linear"]["front"].value, rows["full"]["front"].value) == (1, 2)
+    assert rows["linear"]["hours"].value == pytest.approx(6 / 3600)
+
+
 def test_a_curve_is_the_mean_with_its_range(tmp_path: Path) -> None:
     store(tmp_path, "linear", seed=0, curve=(0.5, 0.6))
     store(tmp_path, "linear", seed=1, curve=(0.7, 0.7, 0.8))
