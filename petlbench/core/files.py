@@ -25,6 +25,8 @@ _ABANDONED = 600  # seconds since the last byte of a temporary file, which no wr
 def write_atomically(file: Path) -> Iterator[Path]:
     """Give a temporary name to write to; it takes the file's place when the block ends well and goes when it fails.
 
+    What a process that was killed has left of writing the same file goes, too.
+
     Args:
         file: The file to write; its folder exists.
     """
@@ -43,7 +45,8 @@ def _remove_abandoned(file: Path) -> None:
     """Remove what killed processes left of this file; other machines may be writing it, so that its age decides."""
     for leftover in file.parent.glob(f".{escape(file.name)}.*.tmp"):
         with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > _ABANDONED:
+            is_ours = re.fullmatch(r"\d+", leftover.name[len(file.name) + 2 : -len(".tmp")])
+            if is_ours and time.time() - leftover.lstat().st_mtime > _ABANDONED:
                 leftover.unlink()
 
 

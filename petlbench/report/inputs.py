@@ -121,7 +121,8 @@ class ReportInputs:
     def source(self) -> str:
         """Where the results came from, in words."""
         study = f", study {self.request.study}" if self.request.study else ""
-        return f"{self.request.results}{study}: {len(self.finished)} finished of {len(self.results)} results"
+        damaged = f"; {len(self.stored.damaged)} damaged ones are left out" if self.stored.damaged else ""
+        return f"{self.request.results}{study}: {len(self.finished)} finished of {len(self.results)} results{damaged}"
 
     def document(
         self, tables: Sequence[Table] = (), figures: Sequence[Figure] = (), notes: Sequence[str] = ()
