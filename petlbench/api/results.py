@@ -148,14 +148,13 @@ def remove_results(
     Raises:
         InputError: When nothing is named, a name means no run or more than one, or there is no such status.
     """
-    from petlbench.results.folder import RunFolder, remove_run
-    from petlbench.results.folder import find_run as locate
+    from petlbench.results.folder import RunFolder, only_run, remove_run
 
     output = user_path(results, what="--output")
     check_statuses(statuses)
     if not (names := list(runs)) and not statuses:
         raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
-    folders = [locate(str(run), output) for run in names]
+    folders = [only_run(str(run), output) for run in names]
     if statuses:
         folders += [RunFolder(output, run.run_id) for run in load_results(output).runs if run.status in statuses]
     folders = list({folder.final: folder for folder in folders}.values())
