@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_writable", "existing_part", "write_atomically", "write_tensors"]
 
-
-_STALE_SECONDS = 3600
+_ABANDONED = 600  # seconds since the last byte of a temporary file, which no writing pauses for
 
 
 @contextmanager
@@ -46,11 +45,11 @@ def write_atomically(file: Path) -> Iterator[Path]:
 
 @cache
 def _temporaries(folder: Path) -> tuple[Path, ...]:
-    """The temporary files that nobody has touched for an hour, as this process found them when it first wrote there."""
+    """The temporary files that nobody writes, as this process found them when it first wrote there."""
     stale = []
     for path in folder.glob(".*.tmp"):
         with suppress(FileNotFoundError):  # its writer was quicker
-            is_old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+            is_old = time.time() - path.lstat().st_mtime > _ABANDONED
             if is_old and re.fullmatch(r"\..+\.\d+\.tmp", path.name):
                 stale.append(path)
     return tuple(stale)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
+from petlbench.core.file_lock import is_held, locked, remove_unheld
 from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
 
-__all__ = ["RunFolder", "find_run", "only_run", "remove_run", "run_ids"]
+__all__ = ["RunFolder", "find_run", "only_run", "readable_result", "remove_leftovers", "remove_run", "run_ids"]
 
 _logger = logging.getLogger("petlbench")
 
@@ -43,6 +44,7 @@ class RunFolder:
         self.final = output / run_id
         self.work = output / _UNFINISHED / run_id
         self.draft = self.work / "draft"
+        self._lock = self.work.with_name(f"{run_id}.lock")
         self.checkpoint = self.work / "checkpoint.pt"  # holds the state of an unfinished training
 
     @contextmanager
@@ -53,25 +55,16 @@ class RunFolder:
             RunError: When another process works on the run.
         """
         self.work.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work.with_name(f"{self.run_id}.lock"), timeout=0)
-        # Whoever opens or removes the file of a lock does so alone: were it removed between another one's opening and
-        # locking, that one and whoever makes it anew would both hold the lock.
-        alone = FileLock(self.work.parent / ".lock")
-        try:
-            with alone:
-                lock.acquire()
-        except Timeout as error:
-            raise RunError(
-                f"run {self.run_id} is being worked on by another process",
-                hint=f"wait for it; it writes to {self.work}",
-                kind="already_running",
-            ) from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._lock, 0))
+            except Timeout as error:
+                raise RunError(
+                    f"run {self.run_id} is being worked on by another process",
+                    hint=f"wait for it; it writes to {self.work}",
+                    kind="already_running",
+                ) from error
             yield
-        finally:
-            with alone:
-                Path(lock.lock_file).unlink(missing_ok=True)
-                lock.release()
 
     def result(self) -> Result | None:
         """The result that stands; None where there is none.
@@ -84,17 +77,9 @@ class RunFolder:
     @property
     def ended(self) -> float | None:
         """When its finished result was written, in seconds of the epoch; None where there is none that can be read."""
-        result = self.readable_result()
+        result = readable_result(self.output, self.run_id)
         is_finished = result is not None and result.status == "finished"
         return (self.final / FILE).stat().st_mtime if is_finished else None
-
-    def readable_result(self) -> Result | None:
-        """The result that stands; None where there is none, or none that can be read, which a warning says."""
-        try:
-            return self.result()
-        except InputError as error:
-            _logger.warning("passed over: %s", error.message)
-            return None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
@@ -114,17 +99,26 @@ class RunFolder:
     @property
     def is_locked(self) -> bool:
         """Whether another process works on the run at this moment."""
-        if not self.work.parent.exists():
-            return False
-        try:
-            with self.locked():
-                return False
-        except RunError:
-            return True
+        return is_held(self._lock)
 
     def clear(self) -> None:
         """Remove the unfinished state."""
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def readable_result(output: Path, run_id: str) -> Result | None:
+    """The result of a run; None where there is none, or none that can be read, which a warning says."""
+    try:
+        return RunFolder(output, run_id).result()
+    except InputError as error:
+        _logger.warning("passed over: %s", error.message)
+        return None
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the locks that killed processes left in an output folder; what a run can go on from stays."""
+    for folder in (output / _UNFINISHED, output / _UNFINISHED / "drivers", output / "studies"):
+        remove_unheld(folder)
 
 
 def run_ids(output: Path) -> list[str]:
