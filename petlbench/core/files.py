@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,10 @@ def write_atomically(file: Path) -> Iterator[Path]:
     Args:
         file: The file to write; its folder exists.
     """
-    for stale in _temporaries(file.parent):
-        if stale.name.startswith(f".{file.name}.") and stale.name.count(".") == file.name.count(".") + 3:
-            stale.unlink(missing_ok=True)
+    for leftover in _temporaries(file.parent):
+        is_of_file = leftover.name.startswith(f".{file.name}.") and leftover.name.count(".") == file.name.count(".") + 3
+        if is_of_file and _is_abandoned(leftover):
+            leftover.unlink(missing_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -45,14 +46,17 @@ def write_atomically(file: Path) -> Iterator[Path]:
 
 @cache
 def _temporaries(folder: Path) -> tuple[Path, ...]:
-    """The temporary files that nobody writes, as this process found them when it first wrote there."""
-    stale = []
-    for path in folder.glob(".*.tmp"):
-        with suppress(FileNotFoundError):  # its writer was quicker
-            is_old = time.time() - path.lstat().st_mtime > _ABANDONED
-            if is_old and re.fullmatch(r"\..+\.\d+\.tmp", path.name):
-                stale.append(path)
-    return tuple(stale)
+    """The temporary files of killed processes, as this one found them when it first wrote there: once, not for each."""
+    names = (path for path in folder.glob(".*.tmp") if re.fullmatch(r"\..+\.\d+\.tmp", path.name))
+    return tuple(filter(_is_abandoned, names))
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether nobody writes a file any more; another machine may, so that its age decides."""
+    try:
+        return time.time() - temporary.lstat().st_mtime > _ABANDONED
+    except FileNotFoundError:
+        return False
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

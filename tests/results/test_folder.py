@@ -20,7 +20,7 @@ def test_a_lock_is_held_by_one_and_leaves_no_file_of_its_own(tmp_path: Path) -> 
         assert folder.is_locked
         assert not RunFolder(tmp_path, "other").is_locked
     assert not folder.is_locked
-    assert not any((tmp_path / ".work").iterdir())
+    assert not list((tmp_path / ".work").iterdir())
 
 
 def hold(output: Path) -> int:

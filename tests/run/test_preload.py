@@ -101,3 +101,35 @@ def test_nothing_is_kept_where_nothing_is_preloaded() -> None:
     for run in (config("full"), config(preload=False)):
         parts = assembled(run)
         assert plan_features(run, parts, {}, Path("cache")) is None
+
+
+# What decides a feature, by another value each. What comes from elsewhere is in the key by its content.
+DECIDING: dict[str, Any] = {
+    "backbone": "vit_small_patch16_224",
+    "image_size": 48,
+    "precision": "bf16",
+    "attention_kernel": "eager",
+    "cache_precision": "fp16",
+}
+FROM_ELSEWHERE = {
+    "weights",  # by the digest of what was loaded
+    "normalize",  # by mean and deviation
+    "device",  # by its name; see below
+    "method",  # by what the method declares
+    "method_settings",
+    "dataset",  # by the content of each image
+    "dataset_settings",
+    "test_on",
+}
+# Which images there are, what is learned from the features and in what order, and how it is carried out.
+BESIDE = {"split", "split_seed", "skip_corrupt", "training", "preload", "seed", "threads", "checkpointing"}
+
+
+def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> None:
+    assert {*DECIDING, *FROM_ELSEWHERE, *BESIDE} == set(RunConfig.model_fields)
+    plain = config()
+    keys = {key(plain), *(key(config(**{name: value})) for name, value in DECIDING.items())}
+    assert len(keys) == len(DECIDING) + 1
+    assert key(plain.model_copy(update={"device": "cuda"})) != key(plain)
+    shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True}
+    assert {key(plain.model_copy(update={name: value})) for name, value in shared.items()} == {key(plain)}
