@@ -12,6 +12,7 @@ from petlbench.core.catalog import Folder, Folders, catalog_of
 from petlbench.core.environment import default_cache_dir, default_data_root, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.progress_bars import shown_progress
+from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
     from petlbench.audit.audit import Audit
@@ -238,7 +239,7 @@ def doctor(
     from petlbench.core.environment import describe_environment, free_memory
     from petlbench.core.files import existing_part
 
-    environment, cache, results = describe_environment(), _cache(cache_dir), Path(output)
+    environment, cache, results = describe_environment(), _cache(cache_dir), user_path(output, what="--output")
     return {
         "versions": {**{name: environment[name] for name in ("petlbench", "python")}, **environment["packages"]},
         "devices": _devices(),
@@ -271,8 +272,8 @@ def _devices() -> dict[str, Any]:
 
 
 def _root(data_root: Folder | None) -> Path:
-    return default_data_root() if data_root is None else Path(data_root)
+    return default_data_root() if data_root is None else user_path(data_root, what="--data-root")
 
 
 def _cache(cache_dir: Folder | None) -> Path:
-    return default_cache_dir() if cache_dir is None else Path(cache_dir)
+    return default_cache_dir() if cache_dir is None else user_path(cache_dir, what="--cache-dir")

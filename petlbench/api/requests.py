@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import Request, request_of
-from petlbench.data.dataset import describe_dataset, find_card
+from petlbench.data.dataset import DatasetInfo, describe_dataset, find_card
 from petlbench.report.spec import Preset, load_report, required_study
 from petlbench.run.keywords import dataset_names, sort_options, take
 from petlbench.run.options import RunOptions
@@ -37,15 +38,6 @@ _CLASSES = 7
 
 
 @dataclass(frozen=True)
-class Named:
-    """Methods, datasets and seeds, each once; None for those that a report names."""
-
-    methods: list[str] | None
-    datasets: list[str] | None
-    seeds: list[int] | None
-
-
-@dataclass(frozen=True)
 class Execution:
     """How many runs are carried out.
 
@@ -67,6 +59,14 @@ class Execution:
     timeout: float | None = None
     retry_failed: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that are no amounts."""
+        for name in ("timeout", "cpus_per_run", "gpus_per_run", "workers"):
+            value = getattr(self, name)
+            if value is not None and not (0 <= value < math.inf and (value or name != "timeout")):
+                message = f"--{name.replace('_', '-')} {value}: not a finite number of that"
+                raise InputError(message, hint="leave it out, or give a number", kind="bad_setting")
+
     @property
     def limits(self) -> ExecutorOptions:
         """How much the executor may use."""
@@ -75,9 +75,12 @@ class Execution:
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What a study is of, beside its methods, datasets and seeds.
+    """What a study is of.
 
     Args:
+        methods: Names of methods, each once; None for those of a report, as with what follows.
+        datasets: Datasets, each once.
+        seeds: Seeds, each once.
         study: The study's name; None for the report's, or ``bench``.
         report: A report whose runs these are; what is named beside it takes the place of its own choices.
         preset: Precision and attention kernel of the report.
@@ -86,46 +89,45 @@ class StudyRequest:
             their names.
     """
 
+    methods: list[str] | None = None
+    datasets: list[str] | None = None
+    seeds: list[int] | None = None
     study: str | None = None
     report: str | None = None
     preset: Preset = "any"
     from_sweep: str | None = None
     settings: Settings = field(default_factory=dict)
 
-    def grids(self, named: Named, values: Mapping[str, Any], options: RunOptions) -> list[Grid]:
+    def grids(self, values: Mapping[str, Any], options: RunOptions) -> list[Grid]:
         """The grids that are meant: one of what is named, or those of the report."""
-        grids = []
-        for matrix in self._matrices(named, Catalog(options.catalogs)):
-            methods = [name for name in matrix["methods"] if named.methods is None or name in named.methods]
-            if methods:
-                own = Named(methods, named.datasets or matrix["datasets"], named.seeds or matrix["seeds"])
-                grids.append(self._grid(own, matrix, values, options))
-        if not grids:
-            which = "" if named.methods is None else f" of {', '.join(named.methods)}"
+        matrices = self._matrices(Catalog(options.catalogs))
+        if not matrices:
+            which = "" if self.methods is None else f" of {', '.join(self.methods)}"
             message = f"report {self.report} needs no run{which}"
             raise InputError(message, hint="see petlbench report --help", kind="usage")
-        return grids
+        return [self._grid(matrix, values, options) for matrix in matrices]
 
-    def _matrices(self, named: Named, catalog: Catalog) -> Sequence[Mapping[str, Any]]:
-        if self.report is not None:
-            matrices: Sequence[Mapping[str, Any]] = required_study(load_report(catalog, self.report), self.preset)[
-                "matrices"
-            ]
-            return matrices
-        if named.methods is None or named.datasets is None:
-            message, hint = "bench needs --method and --dataset, or --report", "see petlbench bench --help"
-            raise InputError(message, hint=hint, kind="usage")
-        return [{"methods": named.methods, "datasets": named.datasets, "seeds": [0], "settings": {}, "request": {}}]
+    def _matrices(self, catalog: Catalog) -> list[Mapping[str, Any]]:
+        """What is combined: ``methods``, ``datasets``, ``seeds``, and the report's own ``settings`` and ``request``."""
+        if self.report is None:
+            if not self.methods or not self.datasets:
+                message, hint = "bench needs --method and --dataset, or --report", "see petlbench bench --help"
+                raise InputError(message, hint=hint, kind="usage")
+            matrices: list[dict[str, Any]] = [{"methods": self.methods, "seeds": [0], "settings": {}, "request": {}}]
+        else:
+            matrices = required_study(load_report(catalog, self.report), self.preset)["matrices"]
+        named = {name: value for name in ("datasets", "seeds") if (value := getattr(self, name)) is not None}
+        methods = [[name for name in each["methods"] if name in (self.methods or [name])] for each in matrices]
+        return [{**each, "methods": own, **named} for each, own in zip(matrices, methods, strict=True) if own]
 
-    def _grid(self, named: Named, matrix: Mapping[str, Any], values: Mapping[str, Any], options: RunOptions) -> Grid:
-        methods, datasets = named.methods or [], named.datasets or []
-        catalog = Catalog(options.catalogs)
+    def _grid(self, matrix: Mapping[str, Any], values: Mapping[str, Any], options: RunOptions) -> Grid:
+        methods, datasets, catalog = matrix["methods"], matrix["datasets"], Catalog(options.catalogs)
         names = (*methods, *(find_card(each, catalog=catalog)[0] for each in datasets))
         groups = _by_group(self.settings, names)
         request = _request(values, matrix["request"], groups, "bench()")
         settings = {name: {**matrix["settings"].get(name, {}), **groups[name]} for name in names}
-        tuned = {} if self.from_sweep is None else _tuned(options.output, self.from_sweep, methods, datasets)
-        return Grid(methods, datasets, named.seeds or [], request, {n: s for n, s in settings.items() if s}, tuned)
+        tuned = None if self.from_sweep is None else _tuned_by(options.output, self.from_sweep)
+        return Grid(methods, datasets, matrix["seeds"], request, {n: s for n, s in settings.items() if s}, tuned)
 
 
 @dataclass(frozen=True)
@@ -162,20 +164,16 @@ class StudyPlan:
 
 def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
     """The runs that the keywords of `bench` mean."""
-    request, options = take(StudyRequest, options)
-    execution, options = take(Execution, options)
-    run_options, values = sort_options(options)
-    catalog = Catalog(run_options.catalogs)
-    catalog.find("executor", execution.executor)
-    named = Named(
-        None if methods is None else _method_names(methods, catalog),
-        None if datasets is None else dataset_names(datasets, run_options),
-        None if seeds is None else list(dict.fromkeys(seeds)),
+    execution, run_options, catalog, values = _carried_out(options)
+    request, values = take(StudyRequest, values)
+    request = replace(
+        request,
+        methods=None if methods is None else _method_names(methods, catalog),
+        datasets=None if datasets is None else dataset_names(datasets, run_options),
+        seeds=None if seeds is None else list(dict.fromkeys(seeds)),
     )
     name = request.study or request.report or "bench"
-    return StudyPlan(
-        name, plan_runs(name, request.grids(named, values, run_options), run_options), run_options, execution
-    )
+    return StudyPlan(name, plan_runs(name, request.grids(values, run_options), run_options), run_options, execution)
 
 
 def plan_sweep(
@@ -185,11 +183,8 @@ def plan_sweep(
     from petlbench.sweep.spec import load_sweep
     from petlbench.sweep.sweep import SweepOptions, plan_searches
 
-    request, options = take(SweepRequest, options)
-    execution, options = take(Execution, options)
-    run_options, values = sort_options(options)
-    catalog = Catalog(run_options.catalogs)
-    catalog.find("executor", execution.executor)
+    execution, run_options, catalog, values = _carried_out(options)
+    request, values = take(SweepRequest, values)
     track = None if request.search_sizes is None else "tuned" if request.search_sizes else "matched"
     changes = {name: value for name, value in (("trials", request.trials), ("track", track)) if value is not None}
     card = load_sweep(catalog.find("sweep", sweep), **changes)
@@ -204,6 +199,15 @@ def plan_sweep(
     searches = plan_searches(sweep, card, requests, run_options, study_name=request.study, timeout=execution.timeout)
     how = SweepOptions(request.storage, execution.executor, execution.limits, request.test, execution.retry_failed)
     return searches, how
+
+
+def _carried_out(options: Mapping[str, Any]) -> tuple[Execution, RunOptions, Catalog, dict[str, Any]]:
+    """How and where runs are carried out, apart from what they are of."""
+    execution, options = take(Execution, options)
+    run_options, values = sort_options(options)
+    catalog = Catalog(run_options.catalogs)
+    catalog.find("executor", execution.executor)
+    return execution, run_options, catalog, values
 
 
 def _method_names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
@@ -231,16 +235,10 @@ def _request(
     return request_of({"method": "", **own, **values, **tables}, origin)
 
 
-def _tuned(output: Path, sweep: str, methods: Sequence[str], datasets: Sequence[str]) -> dict[tuple[str, str], Tuned]:
-    """What a sweep found best for each method on each dataset."""
+def _tuned_by(output: Path, sweep: str) -> Callable[[RunConfig, DatasetInfo | None], Tuned]:
     from petlbench.sweep.winner import read_winner
 
-    tuned = {}
-    for method, dataset in product(methods, datasets):
-        name = RunConfig.model_construct(dataset=dataset).dataset_name
-        best = read_winner(output, sweep, method, name)["best"]
-        tuned[method, dataset] = Tuned(best["training"], best["method"])
-    return tuned
+    return partial(read_winner, output, sweep)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,49 @@ Every command imports what it needs when it is called, so that ``--help`` and ``
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Any, TextIO, cast
 
 from petlbench.core.environment import set_thread_defaults
 
 __all__ = ["main"]
 
 
+class _Unheard:
+    """A standard stream whose reader may go, as ``| head -1`` does: the command goes on to its end without it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write as the stream does; nowhere once nobody reads."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._turn_away()
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._turn_away()
+
+    def _turn_away(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
     set_thread_defaults()
+    sys.stdout, sys.stderr = (cast("TextIO", _Unheard(stream)) for stream in (sys.stdout, sys.stderr))
     from petlbench.cli.app import run_command
     from petlbench.core.interrupt import install_handlers
 

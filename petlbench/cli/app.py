@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
-import sys
 import traceback
 
 import click
 
+from petlbench.cli.output import say
 from petlbench.core.errors import InputError, PetlbenchError
 
 __all__ = ["app", "run_command"]
@@ -16,6 +17,9 @@ __all__ = ["app", "run_command"]
 # In the order of their use. A command's module, which has its name, is imported when it is called.
 _COMMANDS = ["run", "bench", "sweep", "report", "results", "predict", "export", "memory"]
 _COMMANDS += ["list", "data", "cache", "doctor"]
+
+# What the system says of a path that cannot be used, as against a disk that is full or fails.
+_BAD_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
 
 
 class _Commands(click.Group):
@@ -51,18 +55,16 @@ def run_command(arguments: list[str], command: click.Command = app, name: str = 
     try:
         status = command.main(rest or ["--help"], prog_name=name, standalone_mode=False)
         return status if isinstance(status, int) else 0
-    except BrokenPipeError:
-        return 0
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in arguments:
-            traceback.print_exc()
-        failure = _explain(error)
+            say(traceback.format_exc(), err=True)
+        failure = _explain(error, " ".join(rest[:1]))
         _report(failure, "--json" in rest)
         return failure.exit_status
 
 
-def _explain(error: BaseException) -> PetlbenchError:
-    """Turn any exception into one that says what to do."""
+def _explain(error: BaseException, command: str) -> PetlbenchError:
+    """Turn any exception of a command into one that says what to do."""
     if isinstance(error, PetlbenchError):
         return error
     if isinstance(error, click.ClickException):
@@ -71,9 +73,12 @@ def _explain(error: BaseException) -> PetlbenchError:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return PetlbenchError("stopped", kind="interrupted")
     if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        hint = "nothing half-written is left; once that is mended, the same command goes on from its last epoch"
-        return PetlbenchError(f"{error.strerror or error}{where}", hint=hint, kind="io")
+        message = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
+        if error.errno in _BAD_PATHS:
+            return InputError(message, hint="give a path that can be read and written", kind="bad_path")
+        hint = "nothing half-written is left; once that is mended, the same command "
+        hint += "goes on from its last epoch" if command in ("run", "bench", "sweep") else "does it anew"
+        return PetlbenchError(message, hint=hint, kind="io")
     return PetlbenchError(f"{type(error).__name__}: {error}", hint="add --debug to see where", kind="internal")
 
 
@@ -81,6 +86,6 @@ def _report(error: PetlbenchError, json_wanted: bool) -> None:
     if json_wanted:
         print(json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
         return
-    print(f"error: {error.message}", file=sys.stderr)
+    say(f"error: {error.message}", err=True)
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        say(f"  hint: {error.hint}", err=True)

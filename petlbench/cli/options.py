@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -12,8 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
+from petlbench.cli.output import say
 from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.user_files import user_path
 
 __all__ = [
     "CACHE_SIZE_VARIABLE",
@@ -28,6 +29,7 @@ __all__ = [
     "download_option",
     "executor_options",
     "json_option",
+    "list_option",
     "output_option",
     "parse_assignments",
     "parse_list",
@@ -68,19 +70,28 @@ SIZE_OR_NOTHING = _Size(0)
 CACHE_SIZE_VARIABLE = "PETLBENCH_CACHE_SIZE"
 PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
-_FOLDER = click.Path(path_type=Path)
+
+class _Place(click.Path):
+    """A path that something can lie at."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Read a path."""
+        return user_path(value, what=param.opts[-1] if param is not None and param.opts else "the path")
+
+
+PLACE = _Place()
 
 
 catalog_option = click.option(
     "--catalog",
-    type=_FOLDER,
+    type=PLACE,
     multiple=True,
     metavar="DIR",
     help="Folder with your own methods, datasets, sweeps and reports; may be given several times.",
 )
 cache_dir_option = click.option(
     "--cache-dir",
-    type=_FOLDER,
+    type=PLACE,
     default=default_cache_dir,
     metavar="DIR",
     help="Folder of preloaded features and stored images, which runs share.  "
@@ -103,7 +114,7 @@ cache_size_option = click.option(
 )
 data_root_option = click.option(
     "--data-root",
-    type=_FOLDER,
+    type=PLACE,
     default=default_data_root,
     metavar="DIR",
     help="Folder below which datasets lie.  [default: $PETLBENCH_DATA or ./data]",
@@ -113,7 +124,7 @@ download_option = click.option(
 )
 json_option = click.option("--json", is_flag=True, help="One JSON document on standard output.")
 output_option = click.option(
-    "--output", type=_FOLDER, default=Path("results"), show_default=True, metavar="DIR", help="Folder of the results."
+    "--output", type=PLACE, default=Path("results"), show_default=True, metavar="DIR", help="Folder of the results."
 )
 setting_option = click.option(
     "--set",
@@ -183,6 +194,15 @@ def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
     return entries
 
 
+def list_option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that may be given several times: its value is all of it, with commas between the entries."""
+
+    def join(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+        return ",".join(values) if values else None
+
+    return click.option(*names, multiple=True, callback=join, **attributes)
+
+
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"
 # Fields that commands take in another form, or that one of them alone has.
 _OTHERWISE = ("method", "method_settings", "dataset", "dataset_settings", "seed", "training")
@@ -216,10 +236,13 @@ def run_options(function: F) -> F:
 
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `petlbench.core.request.Request` that options name, which go before training settings of ``--set``."""
+    """Fields of `petlbench.core.request.Request` that options name, with training settings of ``--set`` among them."""
     fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
     names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
     settings = {name: fields.pop(name) for name in list(fields) if name in names}
+    for name in settings.keys() & training.keys():
+        message = f"--set training.{name} is given, and --{name.replace('_', '-')} too"
+        raise InputError(message, hint="leave one of them out", kind="usage")
     return {"training": {**training, **settings}, **fields}
 
 
@@ -228,7 +251,7 @@ def _renamed(name: str, value: Any) -> Any:
     new = _OLD_VALUES.get((name, value)) if isinstance(value, str) else None
     if new is None:
         return value
-    print(f"note: --{name} {value} is called {new} now, and goes with the next version", file=sys.stderr)
+    say(f"note: --{name} {value} is called {new} now, and goes with the next version", err=True)
     return new
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import shown
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -27,6 +28,7 @@ __all__ = [
     "print_json",
     "print_report_table",
     "print_table",
+    "say",
     "shortened",
 ]
 
@@ -74,6 +76,11 @@ class Target:
         return self.formats[0].text(document) if self.formats and self.output is None else None
 
 
+def say(text: str, *, err: bool = False, end: str = "\n") -> None:
+    """Print lines for people: what would steer the terminal is made visible, and passwords are left out."""
+    print(shown(text), file=sys.stderr if err else sys.stdout, end=end)
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document on standard output."""
     print(json.dumps(document, indent=1, allow_nan=False))
@@ -93,16 +100,17 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    heading = Text(shown(title))
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
     for column in columns:
         right = column.endswith(">")
-        table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(shown(column.rstrip(">"))), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row))
     console = Console(highlight=False, width=_width())
     console.print(table)
     if caption:
-        console.print(Text(caption, style="dim"))
+        console.print(Text(shown(caption), style="dim"))
 
 
 def print_document(document: Document) -> None:
@@ -110,11 +118,11 @@ def print_document(document: Document) -> None:
     for table in document.tables:
         print_report_table(table)
     if document.figures:
-        print(f"figures: {', '.join(figure.title for figure in document.figures)} (--format png --output DIR)")
+        say(f"figures: {', '.join(figure.title for figure in document.figures)} (--format png --output DIR)")
     for note in document.notes:
-        print(f"- {note}")
+        say(f"- {note}")
     if document.source:
-        print(f"source: {document.source}")
+        say(f"source: {document.source}")
 
 
 def print_report_table(table: Table) -> None:
@@ -132,7 +140,7 @@ def print_report_table(table: Table) -> None:
     print_table(table.title, [table.row_title, *_headings(table)], rows, caption=caption)
     if table.commands:
         # Not in the caption, which is folded: this is to be copied.
-        print("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
+        say("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
 
 
 def _headings(table: Table) -> list[str]:
@@ -177,9 +185,10 @@ def print_facts(title: str, facts: Mapping[str, str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
+    heading = Text(shown(title))
+    table = Table(title=heading, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
     for name, value in facts.items():
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(shown(name)), Text(shown(value)))
     Console(highlight=False, width=_width()).print(table)
 
 

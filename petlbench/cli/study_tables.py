@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from petlbench.cli.output import print_report_table
+from petlbench.cli.output import print_report_table, say
 from petlbench.core.units import MISSING, mebibytes, percent, readable_size, seconds
 from petlbench.report.document import Column, Table, table_of
 from petlbench.results.stored import dataset_names
@@ -24,14 +24,14 @@ def print_summary(summary: Summary, retry: str) -> None:
     names = dataset_names(summary.status.datasets)
     print_report_table(_scores(summary, names))
     for dataset, cell in summary.best.items():
-        print(f"best on {names[dataset]}, by validation AUC: {cell.method}")
+        say(f"best on {names[dataset]}, by validation AUC: {cell.method}")
     _print_states("cannot be had", summary.unsupported(), names)
     unfinished = summary.unfinished()
     _print_states("not finished", unfinished, names)
     for note in summary.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if unfinished:
-        print(f"to try them again: {retry}")
+        say(f"to try them again: {retry}")
 
 
 def print_previews(name: str, previews: Sequence[Preview]) -> None:

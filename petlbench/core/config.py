@@ -23,6 +23,10 @@ Positive = Annotated[float, Field(gt=0)]
 _LATER = {"decay": "all"}
 
 
+# Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
+_LONGEST_NAME = 120
+
+
 class TrainingConfig(BaseModel):
     """How a run trains.
 
@@ -51,7 +55,7 @@ class TrainingConfig(BaseModel):
     layer_decay: float = Field(1, gt=0, le=1, description="factor of the rate with every block towards the image")
     drop_path: float = Field(0, ge=0, lt=1, description="stochastic depth of the backbone's last block")
     ema_decay: float = Field(0, ge=0, lt=1, description="of the average of weights that is evaluated and kept; 0: none")
-    warmup_epochs: float = Field(0, ge=0, description="epochs of linear warm-up, fractions allowed")
+    warmup_epochs: float = Field(0, ge=0, le=10_000, description="epochs of linear warm-up, fractions allowed")
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
     clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
@@ -100,7 +104,7 @@ class RunConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial values, order, augmentation and dropout")
     device: Literal["cpu", "cuda", "mps"] = Field(description="where the run computes")
-    threads: int = Field(gt=0, description="threads of one operator; sums depend on it")
+    threads: int = Field(gt=0, le=1024, description="threads of one operator; sums depend on it")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of products: full, or by autocast")
     attention_kernel: Literal["auto", "eager", "fused"] = Field(
         "auto", description="explicit attention or torch's fused kernels"
@@ -126,7 +130,8 @@ class RunConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """The name of the run: readable in front, its digest behind."""
-        return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
+        name = self.dataset_name[:_LONGEST_NAME] or "dataset"
+        return f"{self.method}-{name}-s{self.seed}-{self.digest[:12]}"
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from functools import partial
 
+from petlbench.core.text import without_password
+
 __all__ = ["InputError", "PetlbenchError", "RunError", "Stopped", "unknown_name"]
 
 
@@ -21,9 +23,9 @@ class PetlbenchError(Exception):
     exit_status = 1
 
     def __init__(self, message: str, *, hint: str = "", kind: str = "error") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # Wherever it is shown or stored, an address has no password in it.
+        self.message, self.hint = without_password(message), without_password(hint)
+        super().__init__(self.message)
         self.kind = kind
 
     def __reduce__(self) -> tuple[object, ...]:

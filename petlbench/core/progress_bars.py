@@ -24,20 +24,34 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from petlbench.core.progress import Progress
+from petlbench.core.text import shown
 
-__all__ = ["ShownProgress", "shown_progress"]
+__all__ = ["ShownProgress", "StandardError", "shown_progress"]
 
 
-def shown_progress(shown: bool) -> AbstractContextManager[Progress]:
+class StandardError(Console):
+    """Standard error, to which nothing more is written once nobody reads it: who writes has work to end."""
+
+    def __init__(self) -> None:
+        super().__init__(file=sys.stderr, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent, where rich would end the process."""
+        self.quiet = True
+        # What is still in the stream's buffer goes nowhere, and what others write there too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def shown_progress(visible: bool) -> AbstractContextManager[Progress]:
     """Bars where they are to be shown, else nothing."""
-    return ShownProgress() if shown else nullcontext(Progress())
+    return ShownProgress() if visible else nullcontext(Progress())
 
 
 class ShownProgress(Progress):
     """Draws one bar for the phase under way on a terminal, and one line an epoch everywhere."""
 
     def __init__(self) -> None:
-        self._console = _Console(file=sys.stderr, highlight=False)
+        self._console = StandardError()
         self._bars = Bars(
             TextColumn("{task.description:<22}"),
             BarColumn(),
@@ -79,17 +93,7 @@ class ShownProgress(Progress):
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False, soft_wrap=True)
-
-
-class _Console(Console):
-    """A console whose reader may leave: what goes on then goes on unseen."""
-
-    def on_broken_pipe(self) -> None:
-        """Keep silent from now on, instead of ending the program."""
-        self.quiet = True
-        # What is still in the stream's buffer goes nowhere, and later errors too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        self._console.print(shown(text), markup=False, soft_wrap=True)
 
 
 class _SpeedColumn(ProgressColumn):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["csv_cell", "printable", "without_password"]
+__all__ = ["csv_cell", "plain_cell", "printable", "shown", "without_password"]
 
 # Marks that turn the direction of the text behind them, so that a line reads otherwise than it is.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
+_LAYOUT, _PARTS = ("\n", "\r\n", "\t"), re.compile(r"(\r?\n|\t)")
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _ADDRESS = re.compile(r"(?<=://)\S+|(?<!\S)[^\s:/@]+:[^\s/@]+@\S+")
 _SECRET = re.compile(
@@ -27,9 +28,19 @@ def printable(text: str) -> str:
     return "".join(map(_visible, text))
 
 
+def shown(text: str) -> str:
+    """The text as a terminal and a log get it: its lines stay, all else that would steer is visible, no passwords."""
+    return "".join(part if part in _LAYOUT else printable(part) for part in _PARTS.split(without_password(text)))
+
+
 def csv_cell(value: object) -> object:
     """The value as a table's cell: text that a spreadsheet would take for a formula begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA) else value
+
+
+def plain_cell(cell: str) -> str:
+    """The text that `csv_cell` made a table's cell of."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def without_password(text: str) -> str:

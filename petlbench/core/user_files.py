@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import posixpath
@@ -14,11 +15,13 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.units import readable_size
 
-__all__ = ["TEXT_LIMIT", "inside", "open_file", "read_bytes", "read_json", "read_text", "read_toml"]
+__all__ = ["TEXT_LIMIT", "inside", "open_file", "read_bytes", "read_json", "read_text", "read_toml", "user_path"]
 
 TEXT_LIMIT = 256 << 20
 """The most bytes of a file that is read as text; results, cards and tables are far smaller."""
 
+# Characters of a path that a message shows.
+_SHOWN = 80
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -126,6 +129,39 @@ def inside(root: Path, part: str, *, what: str) -> Path:
             kind="path_outside",
         )
     return root / native
+
+
+def user_path(text: str | Path, *, what: str) -> Path:
+    """The path that a user wrote, which need not be there, with ``~`` as a home folder.
+
+    Args:
+        text: The path.
+        what: Where it stands, for the message, for example ``"--output"``.
+
+    Raises:
+        InputError: When nothing can be there: it is empty, too long, an address, a loop of links, or the home of nobody
+            (kind ``bad_path``).
+    """
+    written = str(text)
+    reason = None if written.strip() else "nothing is named"
+    if "://" in written:
+        reason = "it is an address, from which nothing is fetched"
+    path = Path(written)
+    try:
+        path = path.expanduser()
+        path.stat()
+    except RuntimeError:
+        reason = "there is no such user"
+    except ValueError as error:
+        reason = str(error)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            reason = error.strerror
+    if reason is not None:
+        shortened = written if len(written) <= _SHOWN else f"{written[:_SHOWN]}…"
+        message = f"{what} '{printable(shortened)}' is no path: {reason}"
+        raise InputError(message, hint="give another path", kind="bad_path")
+    return path
 
 
 _JSON_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a truth value"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
+from petlbench.core.text import csv_cell
 from petlbench.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ def write_manifest(frame: pd.DataFrame, file: Path) -> None:
     """Write what `manifest_of` returned as CSV, whole or not at all; the file's folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
-        temporary.write_bytes(_canonical(frame, COLUMNS))
+        temporary.write_bytes(_canonical(frame, COLUMNS, csv_cell))
 
 
 def manifest_digest(frame: pd.DataFrame) -> str:
     """Return the SHA-256 of the manifest's CSV: it changes with any image, label, group or side."""
-    return hashlib.sha256(_canonical(frame, COLUMNS)).hexdigest()
+    return hashlib.sha256(_canonical(frame, COLUMNS, csv_cell)).hexdigest()
 
 
 def split_digest(frame: pd.DataFrame) -> str:
@@ -65,7 +66,8 @@ def split_digest(frame: pd.DataFrame) -> str:
     return hashlib.sha256(_canonical(frame, _SPLIT_COLUMNS)).hexdigest()
 
 
-def _canonical(frame: pd.DataFrame, columns: Sequence[str]) -> bytes:
+def _canonical(frame: pd.DataFrame, columns: Sequence[str], cell: Callable[[object], object] | None = None) -> bytes:
     """Write the rows in one order and one form, so that equal content has equal bytes."""
     ordered = frame.sort_values("image_id")[list(columns)]
+    ordered = ordered if cell is None else ordered.map(cell)
     return ordered.to_csv(index=False, lineterminator="\n").encode("utf-8")

@@ -14,7 +14,7 @@ from petlbench.metrics.classification import AUC
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
-from petlbench.report.document import Cell
+from petlbench.report.document import Cell, Row
 from petlbench.report.spec import ReportCard, Variant
 from petlbench.results.stored import Stored
 from petlbench.results.table import PlannedRuns, reason_of, searches
@@ -74,6 +74,10 @@ class Line:
             if runs
         ]
         return fmean(by_dataset) if by_dataset else None
+
+    def row(self, cells: Mapping[str, Cell]) -> Row:
+        """The row with its cells."""
+        return Row(self.key, self.title, cells, runs=tuple(run.run_id for run in self.all_runs))
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """The most that its runs took, in bytes."""

@@ -33,6 +33,10 @@ from petlbench.run.load import Restored, read_finished, restore
 
 __all__ = ["DOCUMENT", "FORMATS", "ONNX_FILE", "TIMM_FILE", "Exported", "export_run"]
 
+# Its makers' builds keep a number of this machine on the disk and send what they do with models, unless they are told
+# not to before they are loaded; the function does so where the system has that built in.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 FORMATS = ("all", "onnx", "timm")
 TIMM_FILE, ONNX_FILE, DOCUMENT = "model.safetensors", "model.onnx", "preprocessing.json"
 # The second file of a graph whose tensors are too many for one.
@@ -274,6 +278,7 @@ def _dynamic(example: tuple[Tensor, ...]) -> tuple[tuple[dict[int, torch.export.
 def _onnx_probabilities(file: Path, restored: Restored, images: Mapping[str, Tensor]) -> Tensor:
     """Run a file by ONNX Runtime and return probabilities, (B, C)."""
     runtime: Any = importlib.import_module("onnxruntime")
+    runtime.disable_telemetry_events()
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (probabilities,) = session.run(["probabilities"], {name: images[name].numpy() for name in restored.views})
     return torch.from_numpy(probabilities)
@@ -347,7 +352,9 @@ def _whole_or_absent(folder: Path) -> Iterator[Path]:
         if final.exists():
             final.rename(old)
         draft.rename(final)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(folder)
         shutil.rmtree(draft, ignore_errors=True)
         with suppress(OSError):  # something else came to lie there
             for parent in absent:

@@ -14,6 +14,7 @@ from petlbench.core.entry import MethodCard
 from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError
 from petlbench.core.request import SETTINGS, read_request, request_of, with_training
+from petlbench.core.user_files import user_path
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 
@@ -37,7 +38,7 @@ def sort_options(options: Mapping[str, Any]) -> tuple[RunOptions, dict[str, Any]
     """What says where runs read and write, apart from what says how they are to be; None is left out."""
     places = {"output": "results", "data_root": default_data_root(), "cache_dir": default_cache_dir()}
     values = {**places, **{name: value for name, value in options.items() if value is not None}}
-    values |= {name: Path(values[name]) for name in places}
+    values |= {name: user_path(values[name], what=f"--{name.replace('_', '-')}") for name in places}
     values["catalogs"] = folders_of(values.pop("catalog", ()))
     return take(RunOptions, values, but=("reveal_test", "experiment", "group"))
 

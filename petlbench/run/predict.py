@@ -15,6 +15,7 @@ from torch import Tensor
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
+from petlbench.core.text import csv_cell
 from petlbench.data.images.decode import (
     IMAGE_SUFFIXES,
     MOST_PIXELS,
@@ -117,7 +118,7 @@ def find_images(paths: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list
     for path in paths:
         if path.is_dir():
             images += _in_folder(path)
-        elif not path.is_file():
+        elif not path.exists():
             hint = "give image files, folders of images, or CSV files that name images"
             raise InputError(f"{path} does not exist", hint=hint, kind="missing_image")
         elif path.suffix.lower() == ".csv":
@@ -154,7 +155,7 @@ def write_table(file: Path, predictions: Predictions) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
         if file.suffix.lower() == ".csv":
-            table.to_csv(temporary, index=False)
+            table.rename(columns=csv_cell).map(csv_cell).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
 

@@ -13,6 +13,7 @@ from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
+from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import DatasetInfo, describe_dataset, existing_path, require_same_classes
 from petlbench.data.record import Split
@@ -184,13 +185,13 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
 def _reference(dataset: str | None, catalog: Catalog) -> str:
     if dataset is None:
         return ""
-    return dataset if dataset in catalog.entries("dataset") else str(Path(dataset).expanduser().resolve())
+    return dataset if dataset in catalog.entries("dataset") else str(user_path(dataset, what="--dataset").resolve())
 
 
 def _weights(weights: str) -> str:
     if weights in ("default", "random", "none"):
         return "random" if weights == "none" else weights
-    file = Path(weights).expanduser().resolve()
+    file = user_path(weights, what="--weights").resolve()
     check_weights_file(file)
     return str(file)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, PetlbenchError, unknown_name
 from petlbench.core.request import Request
-from petlbench.data.dataset import find_card
+from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
-from petlbench.run.resolve import resolve
+from petlbench.run.resolve import ResolvedRun, resolve
 
 __all__ = ["Grid", "PlannedRun", "Tuned", "Vary", "resolve_alike"]
 
@@ -139,7 +139,7 @@ class Grid:
         seeds: Seeds, each once.
         request: What holds for all runs; its method, dataset and seed are not looked at.
         settings: Further settings of one method or one dataset, by its name.
-        tuned: What a search found best, by method and dataset.
+        tuned: Gives what a search found best for a run at its method's defaults, whose dataset is the second argument.
         vary: A setting that takes several values; None for none.
     """
 
@@ -148,7 +148,7 @@ class Grid:
     seeds: Sequence[int]
     request: Request
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tuned: Mapping[tuple[str, str], Tuned] = field(default_factory=dict)
+    tuned: Callable[[RunConfig, DatasetInfo | None], Tuned] | None = None
     vary: Vary | None = None
 
     def plans(self, catalog: Catalog, data_root: Path) -> list[PlannedRun]:
@@ -206,7 +206,7 @@ class _Column:
     classes: Classes
     catalog: Catalog
     data_root: Path
-    first: RunConfig | None = None
+    first: ResolvedRun | None = None
 
     def __post_init__(self) -> None:
         dataset, size = self.request.dataset, self.request.image_size
@@ -220,28 +220,31 @@ class _Column:
         return [self._plan(name, settings[name]) for name in self.classes]
 
     def _plan(self, name: str, settings: Mapping[str, Any]) -> PlannedRun:
-        tuned = self.grid.tuned.get((name, self.request.dataset or ""), Tuned())
         own = {**settings, **self.grid.settings.get(name, {})}
-        request = tuned.below(replace(self.request, method=name, seed=self.grid.seeds[0], method_settings=own))
+        request = replace(self.request, method=name, seed=self.grid.seeds[0], method_settings=own)
         run = PlannedRun(name, request.dataset or "", request.seed, request, varied=self.varied)
         try:
             refusal = _refusal_of_settings(self.classes[name], settings)
             if refusal is not None and len(self.classes) > 1:
                 return replace(run, refusal=refusal.message)
-            method = self.classes[name].from_settings(request.method_settings)
-            if (reason := method.refuse(self.backbone)) is not None:
-                return replace(run, refusal=reason)
-            return replace(run, config=self._resolve(self._without_preloading(request, method)))
+            run = self._planned(run)
+            if self.grid.tuned is None or run.config is None or self.first is None:
+                return run
+            return self._planned(replace(run, request=self.grid.tuned(run.config, self.first.dataset).below(request)))
         except PetlbenchError:
             raise
-        except Exception as error:  # a method's own code: the others are not to go down with it
+        except (Exception, SystemExit) as error:  # a method's own code: the others are not to go down with it
             return replace(run, refusal=f"{type(error).__name__}: {error}", is_defect=True)
 
-    def _resolve(self, request: Request) -> RunConfig:
+    def _planned(self, run: PlannedRun) -> PlannedRun:
+        method = self.classes[run.method].from_settings(run.request.method_settings)
+        if (reason := method.refuse(self.backbone)) is not None:
+            return replace(run, refusal=reason)
+        request = self._without_preloading(run.request, method)
         if self.first is not None:
-            return resolve_alike(request, self.first, self.catalog, self.data_root)
-        self.first = resolve(request, self.catalog, self.data_root).config
-        return self.first
+            return replace(run, config=resolve_alike(request, self.first.config, self.catalog, self.data_root))
+        self.first = resolve(request, self.catalog, self.data_root)
+        return replace(run, config=self.first.config)
 
     def _without_preloading(self, request: Request, method: Method[Any]) -> Request:
         """Among several methods, preloading and its precision go to those that can preload."""

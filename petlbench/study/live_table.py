@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from petlbench.core.progress_bars import ShownProgress
+from petlbench.core.progress_bars import ShownProgress, StandardError
+from petlbench.core.text import printable, shown
 from petlbench.core.units import percent, seconds
 from petlbench.results.stored import dataset_names
 from petlbench.study.status import RunState, StudyObserver, StudyStatus
@@ -30,7 +30,7 @@ class LiveTable(StudyObserver):
     """Shows how far the runs of a study are, on standard error or another console."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._console = console or StandardError()
         self._status = StudyStatus([])
         self._at_once = 1
         self._shown = ExitStack()
@@ -72,7 +72,7 @@ class LiveTable(StudyObserver):
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(shown(text), markup=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
         return Group(self._table(), *self._running(), Text(self._last_line()))
@@ -81,10 +81,13 @@ class LiveTable(StudyObserver):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("method")
         for name in dataset_names(self._status.datasets).values():
-            table.add_column(name, justify="right")
+            table.add_column(Text(printable(name)), justify="right")
         rows = self._methods_shown()
         for method in rows:
-            table.add_row(method, *(_counted(self._status.cell(method, dataset)) for dataset in self._status.datasets))
+            table.add_row(
+                Text(printable(method)),
+                *(_counted(self._status.cell(method, dataset)) for dataset in self._status.datasets),
+            )
         if hidden := len(self._status.methods) - len(rows):
             table.caption = f"and {hidden} methods more"
         return table
@@ -105,7 +108,7 @@ class LiveTable(StudyObserver):
     def _running(self) -> list[Text]:
         running = [state for state in self._status.states if state.status == "running"]
         stages = [f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase for state in running]
-        lines = [Text(f"{state.title}: {stage}") for state, stage in zip(running, stages, strict=True)]
+        lines = [Text(printable(f"{state.title}: {stage}")) for state, stage in zip(running, stages, strict=True)]
         return [*lines[:_NAMED], Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
 
     def _last_line(self) -> str:

@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.files import check_writable
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import RunFolder, readable_result, remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
@@ -34,6 +34,7 @@ from petlbench.study.executors.job import (
     Started,
     open_executor,
 )
+from petlbench.study.executors.worker import remove_old_logs
 from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.status import (
     FAILED,
@@ -46,7 +47,7 @@ from petlbench.study.status import (
 )
 from petlbench.study.summary import Summary, summarize
 
-__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study"]
+__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study", "tidy_up"]
 
 # What two results of one dataset must depend on alike.
 _DATA = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}
@@ -124,8 +125,8 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         notes = run_study(study, status, executor, observer)
         output = study.options.output
         runs = read_study(study_file(output, study.name))["runs"]
-        run_ids = dict.fromkeys(run["run_id"] for run in runs if run["run_id"] is not None)
-        results = [RunFolder(output, run_id).result() for run_id in run_ids]
+        run_ids = dict.fromkeys(run["run_id"] for run in runs if run.get("run_id") is not None)
+        results = [readable_result(output, run_id) for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
         track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
@@ -134,12 +135,14 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
     return summarize(study.name, status, study.options.output, notes)
 
 
-def open_status(study: Study) -> StudyStatus:
-    """Return how far a study is, as its results on the disk say.
+def tidy_up(output: Path) -> None:
+    """Remove what killed processes left in an output folder; what a run can go on from stays."""
+    remove_leftovers(output)
+    remove_old_logs(output / ".work")
 
-    Raises:
-        InputError: When a result is damaged.
-    """
+
+def open_status(study: Study) -> StudyStatus:
+    """Return how far a study is, as its results on the disk say; a run whose result is damaged counts as failed."""
     return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
 
 
@@ -155,6 +158,7 @@ def run_study(study: Study, status: StudyStatus, executor: Executor, observer: S
     """
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
+    tidy_up(study.options.output)
     if not (study.options.rerun or study.options.accept):
         _check_code(status.states, Catalog(study.options.catalogs))
     return _Driver(study, status, executor, observer).carry_out()
@@ -165,7 +169,11 @@ def _state_of(planned: PlannedRun, output: Path) -> RunState:
         kind = "exception" if planned.is_defect else "unsupported"
         error = {"kind": kind, "message": planned.refusal or "", "hint": ""}
         return RunState(planned, "failed" if planned.is_defect else "unsupported", error=error)
-    result = RunFolder(output, planned.config.run_id).result()
+    try:
+        result = RunFolder(output, planned.config.run_id).result()
+    except InputError as damage:  # the others are not to go down with it
+        error = {"kind": damage.kind, "message": damage.message, "hint": damage.hint}
+        return RunState(planned, "failed", error=error)
     if result is None:
         return RunState(planned)
     return RunState(planned, result.status, result, result.error)
@@ -291,13 +299,13 @@ class _Driver:
                 other.status, other.result, other.error = state.status, state.result, state.error
         try:
             self._record([state])
-        except OSError as error:  # the runs go on; the file is written anew when the study ends
+        except (OSError, InputError) as error:  # the runs go on; the file is written anew when the study ends
             file = study_file(self.study.options.output, self.study.name)
             self.observer.say(f"{file} cannot be written now: {error}")
         self.observer.changed(state)
 
     def _stored(self, state: RunState) -> Result | None:
-        return RunFolder(self.study.options.output, state.run_id).result() if state.run_id is not None else None
+        return readable_result(self.study.options.output, state.run_id) if state.run_id else None
 
     def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])

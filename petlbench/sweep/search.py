@@ -8,19 +8,17 @@ import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import optuna
-from filelock import FileLock
 
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
-from petlbench.data.dataset import find_card
+from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import load_method
-from petlbench.results.folder import RunFolder
-from petlbench.results.result import read_result
+from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
@@ -33,6 +31,7 @@ __all__ = [
     "TRIALS",
     "Search",
     "TrialFacts",
+    "images_digest",
     "new_sampler",
     "open_study",
     "plan_search",
@@ -51,7 +50,9 @@ class Search:
 
     Args:
         request: What holds for all trials; method, dataset and the user's own settings are in it.
-        dataset: The dataset's short name.
+        dataset: The dataset's short name, which two datasets may share.
+        images: `images_digest` of the dataset.
+        label: What a person calls the dataset, beside the others of the sweep.
         config: The run at the method's defaults, from which trials differ by what is searched.
         space: What is searched.
         points: Values to begin with, one mapping a trial.
@@ -64,6 +65,8 @@ class Search:
     card: SweepCard
     request: Request
     dataset: str
+    images: str | None
+    label: str
     config: RunConfig
     space: Space
     points: Sequence[Mapping[str, Any]]
@@ -79,23 +82,29 @@ class Search:
     @property
     def title(self) -> str:
         """What a person calls the search."""
-        return f"{self.config.method} on {self.dataset}"
+        return f"{self.config.method} on {self.label}"
 
     @property
-    def key(self) -> str:
-        """The name of the search in the storage.
+    def digest(self) -> str:
+        """Digest of what two searches must share so that their trials may be compared.
 
-        What two searches must share so that their trials may be compared is in its digest; the number of trials is not,
-        so that a search can be made longer.
+        That is the images and how a run sees them, what is searched and how, and all that a run is beside. The number
+        of trials is not in it, so that a search can be made longer; nor is what is done with its best trials.
         """
         same = {
             "config": self.config.model_dump(mode="json"),
-            "space": self.space.document(),
+            "images": self.images,
+            "searched": {name: asdict(dimension) for name, dimension in self.space.dimensions.items()},
+            "fixed": dict(self.space.fixed),
             "published": dict(self.space.published),
             **{name: getattr(self.card, name) for name in ("sampler", "pruner", "objective", "track", "seed")},
         }
-        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.name}/{self.config.method}/{self.dataset}/{digest}"
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def key(self) -> str:
+        """The name of the search in the storage."""
+        return f"{self.name}/{self.config.method}/{self.dataset}/{self.digest}"
 
     def configure(self, settings: Tuned, seed: int) -> RunConfig:
         """Return the run with these settings; an InputError says that they do not go together."""
@@ -163,9 +172,23 @@ def plan_search(
     request = replace(request, seed=card.seed)
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
-    config = resolve(space.settings({}).below(request), catalog, context.options.data_root).config
-    points = _points(card, space, config)
-    return Search(name, card, request, dataset, config, space, points, context, study_name, timeout)
+    run = resolve(space.settings({}).below(request), catalog, context.options.data_root)
+    points, images = _points(card, space, run.config), images_digest(run.dataset)
+    return Search(
+        name, card, request, dataset, images, dataset, run.config, space, points, context, study_name, timeout
+    )
+
+
+def images_digest(info: DatasetInfo | None) -> str | None:
+    """A digest of a dataset's classes, and of its images with their labels, groups and sides; None without its images.
+
+    No image is opened for it.
+    """
+    if info is None or info.dataset is None:
+        return None
+    images = [(each.image_id, each.label, each.group, each.split) for each in info.dataset.records]
+    text = json.dumps([list(info.card.classes), images], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _points(card: SweepCard, space: Space, config: RunConfig) -> list[dict[str, Any]]:
@@ -237,7 +260,7 @@ def run_search(
     """
     folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "sweeps.lock")
+    lock = folder / "sweeps.lock"
     with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as queue:
         run = _TrialLoop(search, study, queue, on_trial)
         run_with_retries(executor, run.jobs(), run.on_event)
@@ -300,8 +323,9 @@ class _TrialLoop:
             return
         status, value, seconds, error = str(ended.status), None, ended.seconds, (ended.error or {}).get("message")
         if status == "finished":
-            result = read_result(job.options.output / job.config.run_id)
-            value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
+            result = readable_result(job.options.output, job.config.run_id)
+            if result is not None:
+                value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
             if value is None:
                 status, error = "failed", f"{self.search.card.objective} is undefined on the validation images"
         self._end(trial, status, None if value is None else float(value), error=error, seconds=seconds)

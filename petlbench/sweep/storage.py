@@ -16,8 +16,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 
 from petlbench.core.errors import InputError, RunError
+from petlbench.core.text import without_password
 
-__all__ = ["GRACE", "HEARTBEAT", "RetryingStorage", "default_address", "describe_address", "open_storage"]
+__all__ = ["GRACE", "HEARTBEAT", "RetryingStorage", "default_address", "open_storage"]
 
 # Seconds between two signs of life of a trial, and after how many without one it is given up. A database that is gone
 # for half a minute must not look like so many dead drivers.
@@ -56,7 +57,7 @@ class RetryingStorage(RDBStorage):
             try:
                 answer = ask()
             except (StorageInternalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as error:
-                name = f"the database {describe_address(self.url)}"
+                name = f"the database {without_password(self.url)}"
                 limit = f"{_PATIENCE / 60:.0f} minutes"
                 if time.monotonic() - began > _PATIENCE:
                     message = f"{name} did not answer for {limit}: {_reason(error)}"
@@ -70,7 +71,7 @@ class RetryingStorage(RDBStorage):
             else:
                 if self._is_gone:
                     self._is_gone = False
-                    self._say(f"the database {describe_address(self.url)} answers again")
+                    self._say(f"the database {without_password(self.url)} answers again")
                 return answer
 
 
@@ -104,8 +105,8 @@ class _Connection(sqlite3.Connection):
 
 
 def default_address(output: Path) -> str:
-    """The SQLite file of an output folder."""
-    return f"sqlite:///{output.absolute() / 'sweeps.db'}"
+    """The SQLite file of an output folder, whose name may have characters that mean something in an address."""
+    return sqlalchemy.engine.URL.create("sqlite", database=str(output.absolute() / "sweeps.db")).render_as_string()
 
 
 def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> RetryingStorage:
@@ -124,14 +125,15 @@ def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -
         if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
             url = url.set(drivername="postgresql+psycopg")
         return _open(url, say)
-    except (ModuleNotFoundError, StorageInternalError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+    except (ImportError, StorageInternalError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
         reason, hint = _reason(error), "is the database there, and may this user write to it?"
-        if isinstance(error, sqlalchemy.exc.ArgumentError):
+        if isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError):
+            reason = f"the package that speaks to it is not installed ({reason})"
+            hint = "for postgresql:// addresses: pip install 'petlbench[postgres]'"
+        elif isinstance(error, sqlalchemy.exc.ArgumentError):
             reason = "no address of a database"
-            hint = "for example postgresql://user@host/database, or sqlite:////folder/sweeps.db"
-        elif isinstance(error, ModuleNotFoundError):
-            reason, hint = f"the Python package '{error.name}' is not installed", "pip install 'petlbench[postgres]'"
-        message = f"--storage {describe_address(address)}: {reason}"
+            hint = "for example postgresql://host/database, or sqlite:////folder/sweeps.db"
+        message = f"--storage {without_password(address)}: {reason}"
         raise InputError(message, hint=hint, kind="bad_storage") from error
 
 
@@ -161,17 +163,9 @@ def _open(url: sqlalchemy.engine.URL, say: Callable[[str], None]) -> RetryingSto
     raise AssertionError("unreachable")
 
 
-def describe_address(address: str) -> str:
-    """An address without its password."""
-    try:
-        return sqlalchemy.engine.make_url(address).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return address
-
-
 def _reason(error: BaseException) -> str:
     """What the database itself said, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    message = str(getattr(error, "orig", None) or error).strip()
+    message = without_password(str(getattr(error, "orig", None) or error).strip())
     return message.splitlines()[0] if message else type(error).__name__

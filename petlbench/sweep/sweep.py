@@ -15,11 +15,13 @@ from petlbench.core.files import check_writable
 from petlbench.core.progress_bars import ShownProgress
 from petlbench.core.request import Request
 from petlbench.core.units import params_text
+from petlbench.results.stored import dataset_names
+from petlbench.results.table import read_study
 from petlbench.results.tracking.store import choose_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
-from petlbench.study.runner import Study, check_data, open_status, run_study
-from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs
+from petlbench.study.runner import Study, check_data, open_status, run_study, tidy_up
+from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs, study_file
 from petlbench.sweep.search import Search, TrialFacts, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.storage import default_address, open_storage
@@ -239,15 +241,16 @@ def plan_searches(
     study_name = check_study_name(study_name or sweep)
     # Trials lie in a folder of their own, and are tracked with all else.
     context = RunContext(replace(options, tracking_uri=choose_address(options.tracking_uri, options.output)))
-    searches = []
+    searches, labels = [], dataset_names(request.dataset or "" for request in requests)
     for request in requests:
+        label = labels[request.dataset or ""]
         try:
             search = plan_search(sweep, card, request, context, study_name=study_name, timeout=timeout)
-            searches.append(SearchOutcome(search, request.method, search.dataset))
+            searches.append(SearchOutcome(replace(search, label=label), request.method, label))
         except InputError as error:
             if error.kind != "unsupported":
                 raise
-            searches.append(SearchOutcome(None, request.method, request.dataset or "", refusal=error.message))
+            searches.append(SearchOutcome(None, request.method, label, refusal=error.message))
     if all(outcome.search is None for outcome in searches):
         raise InputError(str(searches[0].refusal), hint="choose another method or backbone", kind="unsupported")
     return searches
@@ -267,8 +270,12 @@ def carry_out(searches: Sequence[SearchOutcome], options: SweepOptions, observer
     if executor.is_local:
         check_data([search.final_run(search.config) for search in planned], context)
     check_writable(output)
+    tidy_up(output)
     if options.storage is None:
         output.mkdir(parents=True, exist_ok=True)
+    for file in {study_file(output, search.study_name) for search in planned}:
+        if file.exists():  # a damaged one is told now, and not when all trials are done
+            read_study(file)
     storage = open_storage(options.storage or default_address(output), observer.say)
     outcomes = []
     with Liveness(output) as liveness:
@@ -319,7 +326,7 @@ class SweepDriver:
 
     def _announce(self, search: Search, winner: dict[str, Any]) -> None:
         """Write the winner's file, and warn of settings on the edge of their range."""
-        file = write_winner(search.options.output, winner)
+        file = write_winner(search, winner)
         for edge in winner["edge"]:
             self.observer.say(
                 f"warning: {search.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} "
@@ -334,13 +341,26 @@ class SweepDriver:
         workers, retry = max(1, self.options.executor_options.workers), self.options.retry_failed
         study = Study(search.study_name, runs, search.options, search.timeout, retry, workers)
         status = open_status(study)
-        documents = iter_winners(output, search.name)
-        winners = {f"{document['method']} on {document['dataset']}": document for document in documents}
-        more = {"sweep": {"name": search.name, "title": search.card.title, "winners": winners}}
+        more = {"sweep": {"name": search.name, "title": search.card.title, "winners": self._winners(search)}}
         record_runs(output, search.study_name, [state.entry for state in status.states], kind="sweep", more=more)
         for sentence in run_study(study, status, self.executor, self.observer):
             self.observer.say(sentence)
         return [_run(state) for state in status.states]
+
+    def _winners(self, search: Search) -> dict[str, Any]:
+        """All winners of the sweep so far, by method and dataset; a damaged file is named and passed over."""
+        winners = []
+        for _, winner in iter_winners(search.options.output, search.name):
+            if isinstance(winner, InputError):
+                self.observer.say(f"warning: {winner.message}; it is left out of the study's file")
+            else:
+                winners.append(winner)
+        names = dataset_names(winner.place for winner in winners)
+        titles = [f"{winner.method} on {names[winner.place]}" for winner in winners]
+        return {
+            title if titles.count(title) == 1 else f"{title}, {winner.search.rpartition('/')[2]}": winner.model_dump()
+            for title, winner in zip(titles, winners, strict=True)
+        }
 
 
 def _run(state: RunState) -> dict[str, Any]:

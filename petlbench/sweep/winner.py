@@ -1,6 +1,6 @@
 """After the search: the best trials again on more seeds, the settings that win, and the file that keeps them.
 
-The file is ``sweeps/<sweep>/<method>-<dataset>.json``: written once, read by other commands.
+The file is ``sweeps/<sweep>/<method>-<dataset>-<digest of the search>.json``: written once, read by other commands.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
-from petlbench.results.folder import RunFolder
-from petlbench.results.result import read_result
+from petlbench.core.text import printable
+from petlbench.core.user_files import read_json
+from petlbench.data.dataset import DatasetInfo
+from petlbench.results.folder import readable_result
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
-from petlbench.sweep.search import TRIALS, Search, TrialFacts, run_with_retries
+from petlbench.study.grid import Tuned
+from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
 
 __all__ = [
     "Finalist",
@@ -26,11 +32,22 @@ __all__ = [
     "iter_winners",
     "read_winner",
     "run_finalists",
-    "winner_file",
     "write_winner",
 ]
 
 _FOLDER = "sweeps"
+# What a run's config says of the images and of how the backbone sees them: settings are good for that alone.
+_SEEN = (
+    "dataset",
+    "dataset_settings",
+    "split",
+    "split_seed",
+    "skip_corrupt",
+    "backbone",
+    "weights",
+    "image_size",
+    "normalize",
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ def run_finalists(
 
 
 def _value(search: Search, run_id: str) -> float | None:
-    result = RunFolder(search.options.output / TRIALS, run_id).result()
+    result = readable_result(search.options.output / TRIALS, run_id)
     if result is None or result.status != "finished":
         return None
     value = result.metrics["val"].get(search.card.metric)
@@ -110,8 +127,8 @@ def describe_winner(
 ) -> dict[str, Any]:
     """The winner as its file has it: settings, how they were found, and whether they lie on the edge of the space."""
     settings = search.space.settings(winner.trial.params)
-    first = read_result(search.options.output / TRIALS / next(iter(winner.runs.values())))
-    counts = first.parameters.model_dump(mode="json") if first.parameters is not None else None
+    first = readable_result(search.options.output / TRIALS, next(iter(winner.runs.values())))
+    counts = first.parameters.model_dump(mode="json") if first is not None and first.parameters is not None else None
     statuses = [trial.status for trial in trials]
     return {
         "schema": 1,
@@ -122,6 +139,8 @@ def describe_winner(
         "track": search.card.track,
         "objective": search.card.objective,
         "search": search.key,
+        "config": search.config.model_dump(mode="json"),
+        "images": search.images,
         "best": {"training": dict(settings.training), "method": dict(settings.method)},
         "params": dict(winner.trial.params),
         "number": winner.trial.number,
@@ -140,50 +159,108 @@ def _device_seconds(search: Search, trials: Sequence[TrialFacts], finalists: Seq
     """Seconds that the search's runs took together, each counted once, those that failed too."""
     runs = {trial.run_id or str(trial.number): trial.seconds or 0.0 for trial in trials}
     for run_id in {run_id for finalist in finalists for run_id in finalist.runs.values()} - set(runs):
-        result = RunFolder(search.options.output / TRIALS, run_id).result()
+        result = readable_result(search.options.output / TRIALS, run_id)
         runs[run_id] = result.timing.get("total", 0.0) if result is not None else 0.0
     return sum(runs.values())
 
 
-def winner_file(output: Path, sweep: str, method: str, dataset: str) -> Path:
-    """Where the winner of a search stands; the dataset has its short name, as in a run's id."""
-    return output / _FOLDER / sweep / f"{method}-{dataset}.json"
-
-
-def write_winner(output: Path, document: Mapping[str, Any]) -> Path:
-    """Write the winner of a search, with ``sweep``, ``method`` and ``dataset`` in it, and return the file."""
-    file = winner_file(output, document["sweep"], document["method"], document["dataset"])
-    file.parent.mkdir(parents=True, exist_ok=True)
+def write_winner(search: Search, document: Mapping[str, Any]) -> Path:
+    """Write what `describe_winner` says of a search, and return the file; each search has one of its own."""
+    folder = search.options.output / _FOLDER / search.name
+    file = folder / f"{search.config.method}-{search.config.dataset_name[:80] or 'dataset'}-{search.digest}.json"
+    folder.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as temporary:
         temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return file
 
 
-def read_winner(output: Path, sweep: str, method: str, dataset: str) -> dict[str, Any]:
-    """Return the document of a search's winner; ``best`` holds the settings: ``training`` and ``method``, by name.
+class _Settings(BaseModel):
+    training: dict[str, Any]
+    method: dict[str, Any]
+
+
+class _Winner(BaseModel):
+    """What others read of a winner's file; one of an older petlbench does not say what was searched on."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str
+    dataset: str
+    search: str = ""
+    best: _Settings
+    config: dict[str, Any] | None = None
+    images: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where its images are, as far as the file says."""
+        return str((self.config or {}).get("dataset", self.dataset))
+
+    def differences(self, config: RunConfig, images: str | None) -> list[str]:
+        """In what a run sees other images than the search's runs did, in words."""
+        mine, theirs = config.model_dump(mode="json"), self.config or {}
+        names = [name for name in _SEEN if theirs.get(name) != mine[name]]
+        if not names and None not in (images, self.images) and images != self.images:
+            return ["state of the images"]
+        return [f"{name.replace('_', ' ')} ({printable(str(theirs.get(name)))})" for name in names]
+
+    def is_alike(self, config: RunConfig) -> bool:
+        """Whether a run is the search's in all but its seed and what the search found best."""
+        mine, theirs = config.model_dump(mode="json"), dict(self.config or {})
+        for group, best in (("training", self.best.training), ("method_settings", self.best.method)):
+            for values in (mine, theirs):
+                values[group] = {name: value for name, value in values.get(group, {}).items() if name not in best}
+        return {**mine, "seed": 0} == {**theirs, "seed": 0}
+
+
+def read_winner(output: Path, sweep: str, config: RunConfig, info: DatasetInfo | None) -> Tuned:
+    """Return the settings that a sweep found best for a run's method on its images, as the run sees them.
+
+    Args:
+        output: Folder of all results.
+        sweep: Name of the sweep.
+        config: The run at its method's defaults.
+        info: Its dataset.
 
     Raises:
-        InputError: When the search has no winner yet, or its file is damaged.
+        InputError: When the sweep has no winner of that, or several.
     """
-    file = winner_file(output, sweep, method, dataset)
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(document["best"]["training"], dict) or not isinstance(document["best"]["method"], dict):
-            raise ValueError("its settings are no tables")
-    except FileNotFoundError as error:
-        message = f"sweep {sweep} has no winner of {method} on {dataset} in {output}"
-        hint = f"petlbench sweep {sweep} --method {method} --dataset {dataset} finds one"
-        raise InputError(message, hint=hint, kind="unknown_winner") from error
-    except (ValueError, KeyError, TypeError) as error:
-        hint = "remove it and sweep again; no trial is lost"
-        raise InputError(f"{file} is damaged: {error}", hint=hint, kind="bad_winner") from error
-    return dict(document)
+    images, winners, damaged = images_digest(info), [], []
+    for file, winner in iter_winners(output, sweep):
+        if isinstance(winner, InputError):
+            damaged.append(winner.message)
+        elif winner.method == config.method:
+            winners.append((file, winner))
+    alike = [(file, winner) for file, winner in winners if not winner.differences(config, images)]
+    if len(alike) > 1:
+        alike = [(file, winner) for file, winner in alike if winner.is_alike(config)] or alike
+    if len(alike) == 1:
+        best = alike[0][1].best
+        return Tuned(best.training, best.method)
+    title = f"{config.method} on {config.dataset} at {config.image_size} pixels"
+    if alike:
+        message = f"sweep {sweep} has {len(alike)} winners of {title}, of searches that differ in something else"
+        hint = f"remove those that are not meant: {', '.join(str(file) for file, _ in alike)}"
+        raise InputError(message, hint=hint, kind="ambiguous_winner")
+    others = [f"{file.name} {_why_not(winner, config, images)}" for file, winner in winners]
+    message = "; ".join([f"sweep {sweep} has no winner of {title} in {output}", *others[:3], *damaged])
+    hint = f"petlbench sweep {sweep} with the same --method, --dataset and --image-size finds one; no trial is lost"
+    raise InputError(message, hint=hint, kind="unknown_winner")
 
 
-def iter_winners(output: Path, sweep: str) -> Iterator[dict[str, Any]]:
-    """Yield the document of every winner of a sweep, in the order of their names."""
+def _why_not(winner: _Winner, config: RunConfig, images: str | None) -> str:
+    if winner.config is None:
+        return "is of an older petlbench and does not say on which images it was found"
+    return f"is of another {', '.join(winner.differences(config, images))}"
+
+
+def iter_winners(output: Path, sweep: str) -> Iterator[tuple[Path, _Winner | InputError]]:
+    """Yield every winner of a sweep with its file, in the order of their names; for a damaged one the error."""
     for file in sorted((output / _FOLDER / sweep).glob("*.json")):
         try:
-            yield dict(json.loads(file.read_text(encoding="utf-8")))
-        except ValueError:
-            continue
+            yield file, _Winner.model_validate(read_json(file, what="winner"))
+        except ValidationError as error:
+            reason = error.errors()[0]
+            yield file, InputError(f"the winner {file} is damaged: {reason['loc']}: {reason['msg']}", kind="bad_winner")
+        except InputError as error:
+            yield file, error

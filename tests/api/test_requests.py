@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from petlbench.api.requests import Named, StudyRequest
+from petlbench.api.requests import StudyRequest
 from petlbench.core.errors import InputError
 from petlbench.run.keywords import sort_options, take
 from petlbench.study.grid import Grid
@@ -15,9 +15,9 @@ from petlbench.study.grid import Grid
 def grids(
     methods: list[str] | None = None, datasets: list[str] | None = None, seeds: list[int] | None = None, **options: Any
 ) -> list[Grid]:
-    asked, rest = take(StudyRequest, options)
+    request, rest = take(StudyRequest, {"methods": methods, "datasets": datasets, "seeds": seeds, **options})
     run_options, values = sort_options(rest)
-    return asked.grids(Named(methods, datasets, seeds), values, run_options)
+    return request.grids(values, run_options)
 
 
 def test_without_a_report_methods_and_datasets_are_named() -> None:

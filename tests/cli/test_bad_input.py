@@ -154,7 +154,7 @@ class TestSettings:
                 "'lesions' has no setting 'image_c",
                 "image_count",
             ),
-            ({"set": "dataset.colour=3"}, "'pictures' has no setting 'colour'", "settings: none"),
+            ({"set": "dataset.colour=3"}, "'pictures' has no setting 'colour'", "layout (default auto)"),
         ],
     )
     def test_an_unknown_key_names_its_owner_and_the_known_keys(
@@ -318,6 +318,83 @@ class TestOptions:
         assert error["kind"] == "not_writable"
         assert "sealed/results" in error["message"]
         assert "read-only" in error["message"]
+
+    @pytest.mark.parametrize(("name", "value"), [("threads", "1000000000"), ("set", "training.warmup_epochs=1e300")])
+    def test_numbers_that_no_run_could_use_are_refused(
+        self, refused: Refused, quick: Quick, name: str, value: str
+    ) -> None:
+        error = refused(*quick(**{name: value}))
+        assert error["kind"] == "bad_setting"
+        assert value.rpartition("=")[2] in error["message"]
+
+    @pytest.mark.parametrize("command", ["run", "bench"])
+    def test_a_setting_that_is_given_twice_is_refused(self, refused: Refused, quick: Quick, command: str) -> None:
+        error = refused(command, *quick(set="training.epochs=abc")[1:])
+        assert error["kind"] == "usage"
+        assert error["message"] == "--set training.epochs is given, and --epochs too"
+
+    @pytest.mark.parametrize("option", ["--timeout", "--cpus-per-run", "--gpus-per-run"])
+    @pytest.mark.parametrize("value", ["nan", "inf"])
+    def test_what_is_no_number_is_refused(self, refused: Refused, option: str, value: str) -> None:
+        error = refused("bench", "--method", "linear", "--dataset", "digits", "--dry-run", option, value)
+        assert error["kind"] == "bad_setting"
+        assert error["message"].startswith(f"{option} {value}: ")
+
+
+NO_PATHS = {
+    "": "nothing is named",
+    "~nosuchuser/results": "no such user",
+    "loop": "symbolic link",
+    "x" * 300: "too long",
+    f"{'y' * 300}/results": "too long",
+}
+
+
+class TestPaths:
+    """A path at which nothing can be is refused by what reads it, whichever option names it."""
+
+    @pytest.mark.parametrize("option", ["output", "data_root", "cache_dir", "weights"])
+    @pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: path[:3])
+    def test_a_run_names_it(self, refused: Refused, quick: Quick, here: Path, option: str, path: str) -> None:
+        (here / "loop").symlink_to("loop")
+        error = refused(*quick(**{option: path}))
+        assert error["kind"] == "bad_path"
+        assert error["message"].startswith(f"--{option.replace('_', '-')} '{path[:80]}")
+        assert NO_PATHS[path] in error["message"]
+
+    @pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: path[:3])
+    def test_so_does_every_other_command(self, refused: Refused, here: Path, path: str) -> None:
+        (here / "loop").symlink_to("loop")
+        for arguments in (
+            ["results", "list", "--output", path],
+            ["results", "show", path],
+            ["predict", path, "."],
+            ["export", path],
+            ["bench", "--method", "linear", "--dataset", "digits", "--output", path],
+            ["memory", "--method", "linear", "--figure", path],
+            ["report", "table1", "--output", path],
+            ["cache", "info", "--cache-dir", path],
+            ["list", "methods", "--catalog", path],
+        ):
+            assert refused(*arguments)["kind"] == "bad_path", arguments
+
+    @pytest.mark.parametrize("path", NO_PATHS, ids=lambda path: path[:3])
+    def test_there_is_no_dataset_there(self, refused: Refused, quick: Quick, here: Path, path: str) -> None:
+        (here / "loop").symlink_to("loop")
+        for arguments in (quick(dataset=path), ["data", "info", path], ["data", "audit", path]):
+            assert refused(*arguments)["kind"] == "unknown_dataset", arguments
+
+    @pytest.mark.parametrize("trials", [[], ["--trials"]])
+    def test_a_folder_of_results_that_is_not_there_is_no_empty_one(self, refused: Refused, trials: list[str]) -> None:
+        error = refused("results", "list", "--output", "typo", *trials)
+        assert "typo" in error["message"]
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+    @pytest.mark.parametrize("command", ["run", "bench"])
+    def test_a_folder_of_the_system_is_no_place_for_results(self, refused: Refused, quick: Quick, command: str) -> None:
+        error = refused(command, *quick(output="/proc/results")[1:])
+        assert "/proc/results" in error["message"]
+        assert "epoch" not in error["hint"]
 
 
 class TestImages:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.core.text import csv_cell, printable, without_password
+from petlbench.core.text import csv_cell, plain_cell, printable, shown, without_password
 
 WORD = st.text("abcXYZ019._-", min_size=1, max_size=12)
 SECRET = st.text("abcXYZ019._-@/:!$", min_size=1, max_size=12).map(lambda text: f"S3{text}S3")
@@ -66,3 +66,14 @@ def test_tokens_in_front_of_a_host_are_secrets_too() -> None:
 )
 def test_addresses_without_a_password_are_left_as_they_are(text: str) -> None:
     assert without_password(text) == text
+
+
+@given(st.text(alphabet="'=+-@a1\t\n"))
+def test_a_cell_gives_its_text_back_and_is_no_formula(text: str) -> None:
+    cell = csv_cell(text)
+    assert plain_cell(str(cell)) == text
+    assert not str(cell).startswith(tuple("=+-@\t\r\n"))
+
+
+def test_a_log_keeps_its_lines_and_columns_and_no_password() -> None:
+    assert shown("a\tb\r\nc\x1b[2J\rd http://u:p@h/x") == "a\tb\r\nc\\x1b[2J\\rd http://u:***@h/x"

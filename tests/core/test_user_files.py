@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petlbench.core.errors import InputError
-from petlbench.core.user_files import inside, open_file, read_bytes, read_json, read_text, read_toml
+from petlbench.core.user_files import inside, open_file, read_bytes, read_json, read_text, read_toml, user_path
 
 
 def _socket(file: Path) -> None:
@@ -116,3 +116,34 @@ def test_a_path_is_inside_or_refused(part: str) -> None:
         return
     assert os.path.normpath(path) == str(path)
     assert path.is_relative_to(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "nothing is named"),
+        ("  ", "nothing is named"),
+        ("~nosuchuser/x", "there is no such user"),
+        ("loop/x", "Too many levels of symbolic links"),
+        ("x" * 256, "File name too long"),
+        ("http://host/file", "it is an address"),
+        ("a\0b", "null"),
+    ],
+)
+def test_what_can_be_no_path_is_refused(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    with pytest.raises(InputError) as caught:
+        user_path(text, what="--output")
+    assert caught.value.kind == "bad_path"
+    assert caught.value.message.startswith("--output '")
+    assert reason in caught.value.message
+    assert "\0" not in caught.value.message
+
+
+def test_a_path_need_not_be_there_and_begins_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/absent/x", what="--output") == tmp_path / "absent" / "x"
+    assert user_path("é" * 127, what="--output") == Path("é" * 127)

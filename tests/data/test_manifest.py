@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,16 @@ def test_the_file_reads_back_and_is_the_digest(dataset: Dataset, tmp_path: Path)
     back = pd.read_csv(file, keep_default_na=False)
     assert manifest_digest(back) == manifest_digest(frame)
     assert [path.name for path in file.parent.iterdir()] == ["manifest.csv"]
+
+
+def test_no_cell_is_a_formula_of_a_spreadsheet(dataset: Dataset, tmp_path: Path) -> None:
+    frame = built(dataset)
+    frame.loc[0, ["image_id", "group"]] = ['=HYPERLINK("http://evil")', "@p"]
+    write_manifest(frame, tmp_path / "manifest.csv")
+    back = pd.read_csv(tmp_path / "manifest.csv", keep_default_na=False)
+    assert '\'=HYPERLINK("http://evil")' in back["image_id"].tolist()
+    assert "'@p" in back["group"].tolist()
+    assert manifest_digest(frame) == hashlib.sha256((tmp_path / "manifest.csv").read_bytes()).hexdigest()
 
 
 def test_digests_do_not_depend_on_the_order(dataset: Dataset) -> None:

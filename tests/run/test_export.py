@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.models import deit, register_model, swin_transformer
 from timm.models import vision_transformer as vit
 
+import petlbench as pb
 from petlbench.cli.app import run_command
 from petlbench.cli.commands.export import command
 from petlbench.core.catalog import Catalog
@@ -153,7 +157,9 @@ def predicted(call: Export, run: Path, pictures: Path) -> np.ndarray[Any, Any]:
     return probabilities
 
 
-def by_onnx(folder: Path, pictures: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def by_onnx(
+    folder: Path, pictures: Path, classes: Sequence[str] = CLASSES
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Logits and probabilities, from the exported folder alone."""
     document = json.loads((folder / "preprocessing.json").read_text())
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
@@ -162,7 +168,7 @@ def by_onnx(folder: Path, pictures: Path) -> tuple[np.ndarray[Any, Any], np.ndar
         size = document["views"][entry.name]["size"]
         assert (entry.type, entry.shape[1:]) == ("tensor(float)", [3, size, size])
     kept = session.get_modelmeta().custom_metadata_map
-    assert json.loads(kept["labels"]) == document["labels"] == CLASSES
+    assert json.loads(kept["labels"]) == document["labels"] == list(classes)
     assert json.loads(kept["preprocessing"]) == document
     images = {name: prepared(pictures, view) for name, view in document["views"].items()}
     logits, probabilities = session.run(["logits", "probabilities"], images)
@@ -266,7 +272,52 @@ class TestSameProbabilities:
         np.testing.assert_allclose(by_onnx(run / "export", pictures)[1], predicted(call, run, pictures), atol=CLOSE)
 
 
+FAMILIES = {entry.card["family"]: name for name, entry in reversed(Catalog().entries("method").items())}
+
+
+# Where MKL is slow, products of frozen features take another way, which no graph may hold.
+@pytest.mark.parametrize(
+    ("method", "slow_mkl"),
+    [
+        ("fpt", True),
+        pytest.param("fpt", False, marks=pytest.mark.slow),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in sorted(FAMILIES.values())),
+    ],
+)
+def test_a_real_run_of_every_family_is_the_same_by_onnx(
+    method: str, slow_mkl: bool, call: Export, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petlbench.features.source.mkl_is_slow", lambda: slow_mkl)
+    options = "--dataset digits --backbone petlbench_micro --image-size 32 --epochs 1 --threads 1 --tracking-uri none"
+    run = call("run", "--method", method, *options.split())["run_id"]
+    beginning = run.partition("-s0")[0]
+    exported = call("export", beginning, "--format", "onnx")
+    logits = by_onnx(Path(exported["folder"]), pictures, [str(digit) for digit in range(10)])[0]
+    document = json.loads((Path(exported["folder"]) / "preprocessing.json").read_text())
+    views = {}
+    for name, view in document["views"].items():
+        mean, std = (torch.tensor(view[part])[:, None, None] for part in ("mean", "std"))
+        views[name] = (torch.from_numpy(prepared(pictures, view)) - mean) / std
+    np.testing.assert_allclose(logits, pb.load(beginning)(views).numpy(), atol=1e-4)
+
+
 class TestWholeOrAbsent:
+    def test_a_full_disk_is_named_and_nothing_stays(
+        self, call: Export, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = finished_run(here / "results", "linear")
+        before = sorted(here.rglob("*"))
+
+        def full(*_: Any, **__: Any) -> None:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+        error = call("export", run, "--format", "timm", status=1)["error"]
+        assert error["message"].startswith("No space left on device (")
+        assert "model.safetensors" in error["message"]
+        assert "epoch" not in error["hint"]
+        assert sorted(here.rglob("*")) == before
+
     def test_an_older_export_is_replaced_as_a_whole(self, call: Export, here: Path) -> None:
         run = finished_run(here / "results", "linear")
         call("export", run, "--format", "timm")
@@ -400,3 +451,12 @@ def test_an_empty_folder_is_taken_and_the_table_names_it(here: Path, capfd: pyte
 def test_the_formats_of_the_command_are_those_there_are() -> None:
     (option,) = [option for option in command.params if option.name == "format"]
     assert tuple(option.type.choices) == export.FORMATS  # type: ignore[attr-defined]
+
+
+def test_onnx_runtime_keeps_no_number_of_this_machine(here: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home, temporary = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("temporary")
+    program = "import petlbench.run.export, onnxruntime"
+    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary), "XDG_CACHE_HOME": str(home / "cache")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert [file for file in (*home.rglob("*"), *temporary.rglob("*")) if file.is_file()] == []

@@ -211,6 +211,14 @@ class TestSave:
             {"pictures"} if name == "table.csv" else set()
         )
 
+    def test_a_name_is_no_formula_of_a_spreadsheet(
+        self, runs: dict[str, Path], pictures: Path, predict: Callable[..., Any], here: Path
+    ) -> None:
+        (pictures / "c.png").rename(here / "=1+1.png")
+        told = predict(runs["linear"], "=1+1.png", "--save", "table.csv")
+        assert told["predictions"][0]["image"] == "=1+1.png"
+        assert pd.read_csv(here / "table.csv")["image"].tolist() == ["'=1+1.png"]
+
     def test_a_long_table_is_cut_for_people(
         self, runs: dict[str, Path], pictures: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -237,6 +238,64 @@ def test_results_of_other_code_are_refused_unless_they_are_accepted(
     assert config.run_id not in accepted.began
     again, _ = carry_out(make_study(options=replace(study.options, rerun=True)))
     assert sorted(again.began) == sorted(ids(plans))
+
+
+@pytest.mark.parametrize("text", ["{", "", "null", "[]"])
+def test_a_damaged_result_is_one_failed_run_and_the_others_are_carried_out(
+    make_study: MakeStudy, plans: list[PlannedRun], text: str
+) -> None:
+    study = make_study()
+    broken, neighbour = study.options.output / ids(plans)[0], study.options.output / "linear-other-s0-000000000000"
+    for folder in (broken, neighbour):
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text(text)
+    executor, board = carry_out(study)
+    assert sorted(executor.began) == sorted(ids(plans)[1:])
+    assert board.counts() == {"finished": len(plans) - 1, "failed": 1}
+    (failed,) = (state for state in board.states if state.status == "failed")
+    assert failed.run_id == broken.name
+    assert failed.error is not None
+    assert str(broken) in failed.error["message"]
+    runs = read_study(study_file(study.options.output, "table"))["runs"]
+    assert [run["run_id"] for run in runs if run["status"] == "failed"] == [broken.name]
+    assert len(summarize("table", board, study.options.output).results) == len(plans) - 1
+
+
+def test_what_killed_drivers_left_goes_with_the_next_study(make_study: MakeStudy) -> None:
+    study = make_study()
+    work = study.options.output / ".work"
+    (work / "drivers").mkdir(parents=True)
+    (study.options.output / "studies").mkdir()
+    left = [work / "a.lock", work / "drivers" / "b.lock", study.options.output / "studies" / ".c.json.lock"]
+    empty, fresh, old = (work / f"worker-{number}-of-1.log" for number in range(3))
+    for file in (*left, empty):
+        file.touch()
+    fresh.write_text("said")
+    old.write_text("said")
+    os.utime(old, (0, 0))
+    (work / "linear-x-s0-0" / "draft").mkdir(parents=True)
+    (work / "linear-x-s0-0" / "checkpoint.pt").touch()
+    carry_out(study)
+    assert sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()) == [
+        "linear-x-s0-0/checkpoint.pt",
+        fresh.name,
+    ]
+    assert [path.name for path in (study.options.output / "studies").iterdir()] == ["table.json"]
+
+
+def test_a_study_whose_file_is_damaged_on_the_way_loses_no_run(make_study: MakeStudy, plans: list[PlannedRun]) -> None:
+    study, notes = make_study(), Notes()
+    file = study_file(study.options.output, "table")
+    texts: list[str] = []
+
+    def damage(job: Job) -> None:
+        texts.append(file.read_text() if len(texts) == 0 else texts[0])
+        file.write_text("{" if len(texts) < len(plans) else texts[0])
+
+    _, board = carry_out(study, Actor(before=damage), watch=notes)
+    assert board.counts() == {"finished": len(plans)}
+    assert any("table.json cannot be written now" in text for text in notes.said)
+    assert all(run["status"] == "finished" for run in read_study(file)["runs"])
 
 
 def test_results_on_other_data_are_noted(make_study: MakeStudy, plans: list[PlannedRun]) -> None:

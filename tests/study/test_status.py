@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from petlbench.core.errors import InputError
 from petlbench.results.result import Result
-from petlbench.results.table import read_study
+from petlbench.results.table import read_studies, read_study
 from petlbench.study.grid import PlannedRun
 from petlbench.study.status import RunState, StudyStatus, record_runs, study_file
 from tests.study.acting import acted_result, at_once
@@ -106,8 +106,24 @@ def test_a_name_that_can_name_no_file_is_refused(tmp_path: Path, name: str) -> N
         record_runs(tmp_path, name, [recorded(("a", "x", 0))])
 
 
-def test_a_study_that_is_damaged_is_named(tmp_path: Path) -> None:
+DAMAGED = ("", "{", "[]", "null", '{"runs": 1}', '{"runs": [{}]}', '{"seeds": ["a"]}', '{"schema": 99}', "[" * 9999)
+
+
+def test_a_study_that_is_damaged_is_named_and_the_others_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     record_runs(tmp_path, "table", [recorded(("a", "x", 0))])
-    study_file(tmp_path, "table").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        read_study(study_file(tmp_path, "table"))
+    file = study_file(tmp_path, "broken")
+    for text in (*DAMAGED, None):
+        if text is None:
+            file.unlink()
+            file.mkdir()
+        else:
+            file.write_text(text)
+        for read in (lambda: read_study(file), lambda: read_studies(tmp_path, "broken")):
+            with pytest.raises(InputError, match=r"broken\.json") as caught:
+                read()
+            assert caught.value.kind == "bad_study"
+        caplog.clear()
+        assert list(read_studies(tmp_path, None)) == ["table"]
+        assert [record.getMessage().count("broken.json") for record in caplog.records] == [1]

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
-from filelock import FileLock
 from optuna.trial import TrialState
 
 from petlbench.results.folder import RunFolder
@@ -218,7 +217,7 @@ class TestTickets:
 
     @pytest.fixture
     def open_tickets(self, study: optuna.Study, tmp_path: Path) -> Callable[[Liveness], TrialQueue]:
-        return lambda liveness: TrialQueue(study, [{}] * 3, liveness, FileLock(tmp_path / "lock"))
+        return lambda liveness: TrialQueue(study, [{}] * 3, liveness, tmp_path / "lock")
 
     def test_those_of_a_dead_driver_are_used_again(
         self, open_tickets: Callable[[Liveness], TrialQueue], study: optuna.Study, tmp_path: Path
@@ -308,7 +307,8 @@ class TestFinals:
         assert Counter(executor.trained).total() == 6 + 4 + 2
         assert [run["status"] for run in outcome.runs] == ["finished"] * 2
         assert all(run["metrics"]["test"]["auc"] == 0.7 for run in outcome.runs)
-        assert read_winner(search.options.output, search.name, "linear", "digits") == outcome.winner
+        best = read_winner(search.options.output, search.name, search.config, None)
+        assert {"training": best.training, "method": best.method} == outcome.winner["best"]
         again = Scripted(before=pytest.fail)
         assert self.sweep(search, storage, again).document() == outcome.document()
 

@@ -14,12 +14,13 @@ from petlbench.cli.options import (
     PRESETS,
     executor_options,
     json_option,
+    list_option,
     parse_assignments,
     parse_list,
     request_values,
     run_options,
 )
-from petlbench.cli.output import print_json
+from petlbench.cli.output import print_json, say
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class _Command(click.Command):
 
 
 @click.command("bench", cls=_Command, epilog=EPILOG)
-@click.option("--method", "methods", help="Names of methods, with commas between them, or all.")
-@click.option("--dataset", "datasets", help="Names, folders, CSVs or cards, with commas between them.")
-@click.option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
+@list_option("--method", "methods", help="Names of methods, with commas between them, or all.")
+@list_option("--dataset", "datasets", help="Names, folders, CSVs or cards, with commas between them.")
+@list_option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
 @click.option(
     "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."
 )
@@ -89,9 +90,10 @@ def command(
         None if seeds is None else parse_list(seeds, "--seed", _whole),
     )
     if (old_preset := options.pop("old_preset")) is not None:
-        click.echo("--setting is called --preset now", err=True)
+        say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
-    options = {**request_values(options, {}), "settings": parse_assignments(settings)}
+    groups = parse_assignments(settings)
+    options = {**request_values(options, groups.pop("training", {})), "settings": groups}
     name = options.get("study") or options.get("report") or "bench"
     if dry_run:
         from petlbench.core.environment import usable_cores

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from petlbench.cli.options import CACHE_SIZE_VARIABLE, SIZE_OR_NOTHING, cache_dir_option, json_option
-from petlbench.cli.output import print_facts, print_json, print_table
+from petlbench.cli.output import print_facts, print_json, print_table, say
 from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, readable_size
 
@@ -51,7 +51,7 @@ def info(cache_dir: Path, json: bool) -> None:
         )
         return
     if not sets:
-        print(f"{cache_dir}: {_NOTHING}")
+        say(f"{cache_dir}: {_NOTHING}")
     else:
         print_table(
             f"features in {cache_dir}",
@@ -60,7 +60,7 @@ def info(cache_dir: Path, json: bool) -> None:
             caption=f"{len(sets)} feature set{'s' if len(sets) > 1 else ''}, {_size(sets)} in all",
         )
     if leftovers:
-        print(f"killed processes left {_files(leftovers)}: petlbench cache prune removes them")
+        say(f"killed processes left {_files(leftovers)}: petlbench cache prune removes them")
 
 
 @command.command("verify", epilog="Example: petlbench cache verify --keep")
@@ -177,12 +177,12 @@ def _verified(checked: Verified, cache_dir: Path) -> dict[str, Any]:
 
 def _print_verified(checked: Verified, cache_dir: Path) -> None:
     total = checked.good + len(checked.damaged) + len(checked.unreadable)
-    print(f"{cache_dir}: " + (f"{checked.good} of {total} files are good" if total else _NOTHING))
+    say(f"{cache_dir}: " + (f"{checked.good} of {total} files are good" if total else _NOTHING))
     for damage in checked.damaged:
         fate = "taken away, the next run makes it again" if damage.removed else "left where it is"
-        print(f"  {damage.file}: {damage.reason}; {fate}")
+        say(f"  {damage.file}: {damage.reason}; {fate}")
     for file, reason in checked.unreadable:
-        print(f"  {file}: it cannot be read: {reason}")
+        say(f"  {file}: it cannot be read: {reason}")
 
 
 def _pruned(done: Pruned, cache_dir: Path, dry_run: bool) -> dict[str, Any]:

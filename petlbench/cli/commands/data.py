@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import catalog_option, data_root_option, json_option, parse_assignments, setting_option
-from petlbench.cli.output import Target, check_file, print_document, print_facts, print_json, print_table
+from petlbench.cli.options import (
+    PLACE,
+    catalog_option,
+    data_root_option,
+    json_option,
+    parse_assignments,
+    setting_option,
+)
+from petlbench.cli.output import Target, check_file, print_document, print_facts, print_json, print_table, say
 from petlbench.core.catalog import Catalog
 from petlbench.core.units import readable_size
 
@@ -37,7 +44,7 @@ def command() -> None:
 @click.argument("dataset")
 @click.option(
     "--figure",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="FILE",
     help="Draw some images of each class on one page, as .png, .pdf or .svg.",
 )
@@ -73,7 +80,7 @@ def info(dataset: str, figure: Path | None, settings: tuple[str, ...], json: boo
 @click.option(
     "--from",
     "source",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="DIR",
     help="Folder that holds the official files, as archives or unpacked; unpacked images stay there.",
 )
@@ -136,7 +143,7 @@ def verify(dataset: str, data_root: Path, catalog: tuple[Path, ...], json: bool)
     metavar="NAMES",
     help="html, latex, csv, md, json, png, …, as of a report.  [default: by the ending of --output]",
 )
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Write FILE.html or others, too.")
+@click.option("--output", type=PLACE, metavar="FILE|DIR", help="Write FILE.html or others, too.")
 @click.option("--fail", is_flag=True, help="Exit with status 1 where something grave is found.")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
 @setting_option
@@ -169,7 +176,7 @@ def audit(
     if json:
         print_json({**result.audit.document(), "page": None if output is None else str(output), "files": files})
     elif text is not None:
-        click.echo(text, nl=False)
+        say(text, end="")
     else:
         print_facts(document.title, {**document.settings, **({"written": ", ".join(files)} if files else {})})
         print_document(document)
@@ -226,7 +233,7 @@ def _print_prepared(described: DatasetInfo, prepared: Prepared | None) -> None:
         rows = [[scheme, split.sha256] for scheme, split in prepared.splits.items()]
         print_table("manifests, to be cited", ["split", "SHA-256"], rows)
     elif described.card.layout is not None:
-        print(f"not prepared yet: petlbench data prepare {described.name}")
+        say(f"not prepared yet: petlbench data prepare {described.name}")
 
 
 def _print_warnings(described: DatasetInfo, figure: Path | None) -> None:
@@ -234,7 +241,7 @@ def _print_warnings(described: DatasetInfo, figure: Path | None) -> None:
     notes = () if dataset is None else dataset.notes
     _print_notes({_LEFT_OUT: notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
     if figure is not None:
-        print(f"drawn: {figure}")
+        say(f"drawn: {figure}")
 
 
 def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
@@ -277,12 +284,12 @@ def _print_preparation(result: Preparation) -> None:
 def _print_faults(name: str, outcome: Verified) -> None:
     size = readable_size(outcome.bytes)
     if not outcome.faults:
-        print(f"{name}: all {outcome.images} {outcome.what} ({size}) are as they should be")
+        say(f"{name}: all {outcome.images} {outcome.what} ({size}) are as they should be")
         return
     kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fault.kind for fault in outcome.faults).items())
-    print(f"{name}: of {outcome.images} {outcome.what} ({size}), not everything is as it should be: {kinds}")
+    say(f"{name}: of {outcome.images} {outcome.what} ({size}), not everything is as it should be: {kinds}")
     for fault in outcome.faults[:_MOST_NAMED]:
-        print(f"  {fault.message}")
+        say(f"  {fault.message}")
     if len(outcome.faults) > _MOST_NAMED:
-        print(f"  and {len(outcome.faults) - _MOST_NAMED} more, which --json names")
-    print(f"  hint: get the official files again, then petlbench data prepare {name} --again")
+        say(f"  and {len(outcome.faults) - _MOST_NAMED} more, which --json names")
+    say(f"  hint: get the official files again, then petlbench data prepare {name} --again")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import catalog_option, download_option, json_option, output_option
+from petlbench.cli.options import PLACE, catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import mebibytes
 
@@ -27,9 +27,7 @@ _MEANING = {
 @click.command("export", epilog="Example: petlbench export lora-lesions-s0-0123456789ab --to lesion_model")
 @click.argument("run")
 @output_option
-@click.option(
-    "--to", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder to write.  [default: export, in the run's]"
-)
+@click.option("--to", type=PLACE, metavar="FOLDER", help="Folder to write.  [default: export, in the run's]")
 @click.option(
     "--format",
     type=click.Choice(["all", "onnx", "timm"]),

@@ -65,12 +65,8 @@ def command(
     if json:
         print_json({"items": [_item(entry) for entry in entries]})
         return
-    columns = _COLUMNS.get(kind, ())
-    rows = [
-        [entry.name, entry.title, *(shortened(str(entry.card.get(column, ""))) for column in columns), _origin(entry)]
-        for entry in entries
-    ]
-    headings = ["name", "title", *columns, "file"]
+    rows = [[*_described(entry), "" if entry.shipped else str(entry.file)] for entry in entries]
+    headings = ["name", "title", *_COLUMNS.get(kind, ()), "file"]
     if all(entry.shipped for entry in entries):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     print_table(what, headings, rows)
@@ -92,10 +88,7 @@ def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classe
         items = [{**_item(answer.entry), **_suitability(answer)} for answer in answers]
         print_json({"items": items, "backbone": info.name, "image_size": info.image_size, "classes": classes})
         return
-    rows = [
-        [answer.entry.name, answer.entry.title, *_published(answer.entry), *_learned(answer, info.name)]
-        for answer in answers
-    ]
+    rows = [[*_described(answer.entry), *_learned(answer, info.name)] for answer in answers]
     title = f"methods on {info.name} at {info.image_size} pixels, {classes} classes"
     columns = ["name", "title", "family", "year", "paper", "learnable>", "of all, %>", "why not"]
     if all(answer.reason is None for answer in answers):
@@ -103,8 +96,9 @@ def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classe
     print_table(title, columns, rows)
 
 
-def _published(entry: Entry) -> list[str]:
-    return [shortened(str(entry.card.get(column, ""))) for column in _COLUMNS["method"]]
+def _described(entry: Entry) -> list[str]:
+    columns = _COLUMNS.get(entry.kind, ())
+    return [entry.name, entry.title, *(shortened(str(entry.card.get(column, ""))) for column in columns)]
 
 
 def _learned(answer: Compatibility, backbone: str) -> list[str]:
@@ -123,17 +117,11 @@ def _item(entry: Entry) -> dict[str, Any]:
     return {"name": entry.name, "title": entry.title, **shown, "file": str(entry.file)}
 
 
-def _origin(entry: Entry) -> str:
-    return "" if entry.shipped else str(entry.file)
-
-
 def _settings(entry: Entry, json: bool) -> None:
     from petlbench.models.method import load_method
 
     schema = load_method(entry).Settings.model_json_schema()
-    settings = (
-        [_setting(name, values) for name, values in schema["properties"].items()] if "properties" in schema else []
-    )
+    settings = [_setting(name, values) for name, values in schema.get("properties", {}).items()]
     if json:
         print_json({"items": [_item(entry)], "settings": settings})
         return

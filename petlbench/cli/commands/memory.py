@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import (
+    PLACE,
     SIZE,
     catalog_option,
     data_root_option,
     json_option,
+    list_option,
     parse_assignments,
     parse_list,
     setting_option,
 )
-from petlbench.cli.output import Target, check_file, print_json, print_report_table
+from petlbench.cli.output import Target, check_file, print_json, print_report_table, say
 from petlbench.core.catalog import Catalog
 from petlbench.core.plotting import FORMATS
 
@@ -30,7 +32,7 @@ _FEW = 4
 
 
 @click.command("memory", epilog="Example: petlbench memory --method fpt,lora --image-size 512 --budget 8GiB")
-@click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
+@list_option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
 @click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
 @click.option("--dataset", help="Name, folder, CSV or card: gives classes and image size; images need not be there.")
 @click.option(
@@ -70,9 +72,9 @@ _FEW = 4
     default=None,
     help="What other settings would save.  [default: with up to four methods, without --vary and --budget]",
 )
-@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw to FILE: .png, .pdf or .svg.")
+@click.option("--figure", type=PLACE, metavar="FILE", help="Draw to FILE: .png, .pdf or .svg.")
 @click.option("--format", "formats", metavar="NAMES", help="html, csv, latex, md, …, as of a report.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Where the files of --format go.")
+@click.option("--output", type=PLACE, metavar="FILE|DIR", help="Where the files of --format go.")
 @data_root_option
 @catalog_option
 @json_option
@@ -130,12 +132,12 @@ def _deliver(forecast: Forecast, target: Target, figure: Path | None, as_json: b
     if as_json:
         print_json(_document(forecast))
     elif text is not None:
-        click.echo(text, nl=False)
+        say(text, end="")
     else:
         for table in report.tables:
             print_report_table(table)
         if files:
-            click.echo(f"written: {', '.join(map(str, files))}")
+            say(f"written: {', '.join(map(str, files))}")
 
 
 def _document(forecast: Forecast) -> dict[str, Any]:

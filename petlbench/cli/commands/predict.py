@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import catalog_option, download_option, json_option, output_option
+from petlbench.cli.options import PLACE, catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import percent
 
@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_PATH = click.Path(path_type=Path)
 # More rows than this are no table that a person reads.
 _SHOWN = 50
 
 
 @click.command("predict", epilog="Example: petlbench predict fpt-lesions-s0-0123456789ab eyes/ --save eyes.csv")
 @click.argument("run")
-@click.argument("images", nargs=-1, required=True, type=_PATH)
+@click.argument("images", nargs=-1, required=True, type=PLACE)
 @click.option("--batch-size", type=click.IntRange(1, 65_536), default=16, show_default=True, help="Images at once.")
 @click.option("--image-column", default="image", show_default=True, help="Column of a CSV file that names the images.")
-@click.option("--save", type=_PATH, metavar="FILE", help="Write a table to FILE: .csv or .parquet.")
+@click.option("--save", type=PLACE, metavar="FILE", help="Write a table to FILE: .csv or .parquet.")
 @click.option("--merge", is_flag=True, help="Fold what was learned into the backbone first.")
 @download_option
 @output_option

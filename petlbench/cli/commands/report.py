@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from petlbench.cli.options import PRESETS, catalog_option, json_option
-from petlbench.cli.output import Target, print_document, print_json
+from petlbench.cli.options import PLACE, PRESETS, catalog_option, json_option
+from petlbench.cli.output import Target, print_document, print_json, say
 from petlbench.core.catalog import Catalog
 
 __all__ = ["command"]
@@ -56,7 +56,7 @@ __all__ = ["command"]
 @click.option("--against", metavar="METHOD", help="Compare every method with this one.  [default: the report's own]")
 @click.option(
     "--audits",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     metavar="DIR",
     help="NAME.json of petlbench data audit NAME --json.  [default: audits in the folder of the results]",
 )
@@ -67,7 +67,7 @@ __all__ = ["command"]
     help="md, csv, latex, json, html, png, pdf, svg or your own; with commas between them.",
 )
 @click.option("--standalone", is_flag=True, help="LaTeX as a whole document.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE|DIR", help="Where files go.")
+@click.option("--output", type=PLACE, metavar="FILE|DIR", help="Where files go.")
 @catalog_option
 @json_option
 def command(name: str, formats: str | None, standalone: bool, output: Path | None, json: bool, **options: Any) -> None:
@@ -79,7 +79,7 @@ def command(name: str, formats: str | None, standalone: bool, output: Path | Non
     from petlbench.report.selection import parse_where
 
     if (old_preset := options.pop("old_preset")) is not None:
-        click.echo("--setting is called --preset now", err=True)
+        say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
     formats = _whole_documents(formats, output) if standalone else formats
     target = Target.parse(formats, output, Catalog(options["catalog"]))
@@ -92,9 +92,9 @@ def command(name: str, formats: str | None, standalone: bool, output: Path | Non
     if json:
         print_json({**document.plain(), "files": [str(file) for file in files]})
     elif files:
-        click.echo("\n".join(str(file) for file in files))
+        say("\n".join(str(file) for file in files))
     elif text is not None:
-        click.echo(text, nl=False)
+        say(text, end="")
     else:
         print_document(document)
 

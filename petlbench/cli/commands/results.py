@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import json_option, output_option
-from petlbench.cli.output import print_json, print_table
+from petlbench.cli.output import print_json, print_table, say
 from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, mebibytes, percent, seconds
 
@@ -55,19 +55,22 @@ def list_results(
 
     methods, datasets, statuses = map(_names, (method, dataset, status))
     check_statuses(statuses or ())
+    results = load_trials(output) if trials and output.is_dir() else pb.load_results(output)
     runs = [
         run
-        for run in (load_trials(output) if trials else pb.load_results(output)).runs
+        for run in results.runs
         if (methods is None or run.method in methods)
         and (datasets is None or bool({run.value("dataset"), run.dataset} & datasets))
         and (statuses is None or run.status in statuses)
     ]
     runs.sort(key=_SORTS[sort])
     if json:
-        print_json({"items": [_item(run) for run in runs]})
+        print_json({"items": [_item(run) for run in runs], "damaged": list(results.damaged)})
         return
     headings = ["run", "status", "test AUC, %>", "val AUC, %>", "learnable, %>", "memory, MiB>", "time>"]
-    print_table(f"{len(runs)} runs in {_folder(output, trials)}", headings, [_row(run) for run in runs])
+    title = f"{len(runs)} runs in {_folder(output, trials)}"
+    damaged = f"{len(results.damaged)} damaged results are passed over." if results.damaged else ""
+    print_table(title, headings, [_row(run) for run in runs], caption=damaged)
 
 
 @command.command("show", epilog="Example: petlbench results show fpt-digits-s0")
@@ -84,7 +87,7 @@ def show(run: str, trials: bool, output: Path, json: bool) -> None:
     result = pb.load_result(folder)
     show_result(result, folder.parent, json)
     if not json and result.error is not None and "traceback" in result.error:
-        print(result.error["traceback"])
+        say(result.error["traceback"])
 
 
 @command.command("diff", epilog="Example: petlbench results diff fpt-digits-s0 fpt-digits-s1")
@@ -126,9 +129,9 @@ def remove(runs: tuple[str, ...], status: str | None, yes: bool, trials: bool, o
     if json:
         print_json({"removed": done.removed, "kept": done.kept, "bytes": done.bytes})
     else:
-        print(f"removed {len(done.removed)} runs, {readable_size(done.bytes)}")
+        say(f"removed {len(done.removed)} runs, {readable_size(done.bytes)}")
         for message in done.kept:
-            print(f"kept: {message}", file=sys.stderr)
+            say(f"kept: {message}", err=True)
     return 1 if done.kept else 0
 
 
@@ -145,9 +148,9 @@ def track(runs: tuple[str, ...], tracking_uri: str | None, output: Path, json: b
     if json:
         print_json(asdict(tracked))
     else:
-        print(f"{tracked.uri}: {len(tracked.sent)} runs sent, {len(tracked.present)} were there")
+        say(f"{tracked.uri}: {len(tracked.sent)} runs sent, {len(tracked.present)} were there")
         if tracked.error is not None:
-            print(f"{len(tracked.missing)} runs are still missing: {tracked.error}", file=sys.stderr)
+            say(f"{len(tracked.missing)} runs are still missing: {tracked.error}", err=True)
     return 0 if tracked.error is None else 1
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import json_option, parse_assignments, request_values, run_options
+from petlbench.cli.options import PLACE, json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
@@ -28,9 +28,7 @@ EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlb
 @click.option("--method", help="Name of a method; see petlbench list methods.")
 @click.option("--dataset", help="Name of a dataset, a folder of class folders, a CSV or a card.")
 @click.option("--seed", type=int, help="Of initial values, order and augmentation.  [default: 0]")
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="A run file (TOML); options go before it."
-)
+@click.option("--config", type=PLACE, metavar="FILE", help="A run file (TOML); options go before it.")
 @run_options
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
 @click.option("--rerun", is_flag=True, help="Run again although a result stands.")

@@ -12,12 +12,13 @@ import click
 from petlbench.cli.options import (
     executor_options,
     json_option,
+    list_option,
     parse_assignments,
     parse_list,
     request_values,
     run_options,
 )
-from petlbench.cli.output import print_json, print_table
+from petlbench.cli.output import print_json, print_table, say
 from petlbench.core.units import MISSING, number, params_text, seconds, value_text
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ EPILOG = (
 
 @click.command("sweep", epilog=EPILOG)
 @click.argument("sweep")
-@click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
-@click.option("--dataset", "datasets", required=True, help="Names, folders, CSVs or cards, with commas between them.")
+@list_option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
+@list_option("--dataset", "datasets", required=True, help="Names, folders, CSVs or cards, with commas between them.")
 @click.option("--trials", type=click.IntRange(1), help="Trials of every method.  [default: the sweep's]")
 @click.option("--search-sizes/--no-search-sizes", default=None, help="Search the methods' sizes, too.  [the sweep's]")
 @click.option("--track", type=click.Choice(["matched", "tuned"]), hidden=True)
@@ -72,9 +73,10 @@ def command(
 
     if (track := options.pop("track")) is not None:
         new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
-        print(f"note: --track {track} is called {new} now, and goes with the next version", file=sys.stderr)
+        say(f"note: --track {track} is called {new} now, and goes with the next version", err=True)
         options["search_sizes"] = track == "tuned" if options["search_sizes"] is None else options["search_sizes"]
-    options = {**request_values(options, {}), "settings": parse_assignments(settings), "test": not no_final}
+    groups = parse_assignments(settings)
+    options = {**request_values(options, groups.pop("training", {})), "settings": groups, "test": not no_final}
     named = parse_list(methods, "--method", str), parse_list(datasets, "--dataset", str)
     if dry_run:
         _show_plans(pb.preview_sweep(sweep, *named, **options), json)
@@ -104,7 +106,7 @@ def _show(sweep: str, outcomes: Sequence[SearchOutcome], json: bool) -> None:
 
 def _show_one(outcome: SearchOutcome) -> None:
     if outcome.search is None:
-        print(f"{outcome.method} on {outcome.dataset}: {outcome.refusal}")
+        say(f"{outcome.method} on {outcome.dataset}: {outcome.refusal}")
         return
     card = outcome.search.card
     rows = [

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import csv_cell, plain_cell
 from petlbench.core.user_files import inside, read_bytes
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.files import ImageFacts
@@ -123,12 +124,12 @@ def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], clas
     extra = list(dict.fromkeys(name for record in ordered for name, _ in record.extra))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *extra])
+    writer.writerow([*_COLUMNS, *map(csv_cell, extra)])
     for record in ordered:
         image, more = facts[record.image_id], dict(record.extra)
         where = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
         what = (image.sha256, image.bytes, image.width, image.height, image.format)
-        writer.writerow([*where, *what, *(more.get(name, "") for name in extra)])
+        writer.writerow([*map(csv_cell, where), *what, *(csv_cell(more.get(name, "")) for name in extra)])
     return text.getvalue().encode("utf-8")
 
 
@@ -136,11 +137,12 @@ def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record,
     """Yield each image of a table that `table_bytes` wrote, and what its file says of it."""
     label = {name: position for position, name in enumerate(classes)}
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
-    header = next(rows, [])
+    header = [plain_cell(name) for name in next(rows, [])]
     if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
         raise ValueError(f"its columns are {', '.join(header)}")
     extra = header[len(_COLUMNS) :]
-    for image_id, path, name, split, group, sha256, size, width, height, kind, *more in rows:
+    for row in rows:
+        image_id, path, name, split, group, sha256, size, width, height, kind, *more = map(plain_cell, row)
         others = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
         record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), others)
         yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)

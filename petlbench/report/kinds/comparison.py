@@ -33,10 +33,7 @@ _COLUMNS = (
 
 
 def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
-    """Compare every row with one of them.
-
-    Returns:
-        Tables, figures and notes: none where there is nothing to compare.
+    """Tables, figures and notes that compare every row with one of them: none where there is nothing to compare.
 
     Raises:
         InputError: When the row to compare with is not there.
@@ -55,7 +52,7 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
         if line.key != base.key:
             average = context.evidence.average(line.key, base.key)
             if average is not None:
-                rows.append(Row(line.key, line.title, _cells(average), runs=tuple(run.run_id for run in line.all_runs)))
+                rows.append(line.row(_cells(average)))
             inputs.progress.advance()
     ranks, notes = _ranks(context, lines, base)
     if not rows:

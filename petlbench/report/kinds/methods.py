@@ -73,16 +73,10 @@ def main_table(inputs: ReportInputs) -> Table:
     check_cells(runs, lambda run: titles[run.run_id])
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
     columns = [column for column, _ in makers]
-    rows = [
-        Row(
-            line.key,
-            line.title,
-            {column.key: make(line, context) for column, make in makers},
-            runs=tuple(run.run_id for run in line.all_runs),
-        )
-        for line in context.grid.lines
-    ]
-    rows = mark_rows(rows, columns)
+    lines = context.grid.lines
+    rows = mark_rows(
+        [line.row({column.key: make(line, context) for column, make in makers}) for line in lines], columns
+    )
     commands = _missing_commands(inputs, _has_pme(columns))
     caption, notes = _caption(columns, context), _notes(columns, rows, context)
     row_title = "variant" if card.variants else "method"
@@ -182,7 +176,7 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         has_pme: Whether the table needs the run that PME refers to.
     """
     context, card = inputs.context, inputs.card
-    runs, lines = context.grid.all_runs, context.grid.lines
+    runs, lines = context.grid.all_runs or inputs.finished, context.grid.lines
     missing = [(line.method, name) for line in lines for name in context.grid.datasets if not line.runs.get(name)]
     commands = []
     if has_pme and context.missing_reference:
@@ -192,8 +186,9 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in missing)]
         seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
         commands.append(["bench", *rows, "--dataset", _listed(paths.get(name, name) for _, name in missing), *seeds])
-    output = [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
-    return [shlex.join(["petlbench", *words, *_settings(runs), *output]) for words in commands]
+    folders = [word for folder in inputs.catalog.folders for word in ("--catalog", str(folder))]
+    folders += [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
+    return [shlex.join(["petlbench", *words, *_settings(runs), *folders]) for words in commands]
 
 
 def _settings(runs: Sequence[Stored]) -> list[str]:

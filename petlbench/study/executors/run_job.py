@@ -35,7 +35,7 @@ def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> E
         context = RunContext(job.options, _EventProgress(on, job.timeout, spent))
         result = execute(resolve_config(job.config, context.catalog, job.options.data_root), context)
         ended = Ended(result.status, result.error)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # a method's SystemExit ends its run, not the study
         ended = _ending(job, error)
     return Ended(ended.status, ended.error, time.perf_counter() - began)
 
@@ -79,7 +79,7 @@ class _EventProgress(Progress):
 
 def _ending(job: Job, error: BaseException) -> Ended:
     ending = describe_failure(error, job.config)
-    if isinstance(error, Stopped):  # before the run could say so itself
+    if isinstance(error, Stopped | SystemExit):  # before the run could say so itself
         try:
             result = record_ending(job.config, job.options.output, ending.status, ending.error or {})
             return Ended(result.status, result.error)

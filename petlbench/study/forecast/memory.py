@@ -190,7 +190,7 @@ def _predict(run: PlannedRun, *, classes: int, extras: Extras, folders: tuple[Pa
             return _Prediction(run.config, shared_catalog(folders), classes, extras).row(run)
     except InputError as error:
         return Row(run, refused=error.message)
-    except Exception as error:  # one method's defect is a line of the table, and the others stand
+    except (Exception, SystemExit) as error:  # one method's defect is a line of the table, and the others stand
         return Row(run, refused=f"{type(error).__name__}: {error}", failed=True)
 
 

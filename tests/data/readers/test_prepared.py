@@ -56,6 +56,14 @@ def test_the_table_reads_back(records: list[Record], data: st.DataObject) -> Non
     assert {record.image_id: found for record, found in back} == facts
 
 
+def test_no_cell_of_the_table_is_a_formula_of_a_spreadsheet() -> None:
+    record = Record("=1+1", "-a/=1+1", 0, "@b", None, (("+age", "=2"),))
+    content = table_bytes([record], {"=1+1": ImageFacts("0" * 64, 1, 2, 3, "PNG")}, ("=c", "d"))
+    cells = [cell for line in content.decode().splitlines() for cell in line.split(",")]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert [record for record, _ in read_table(content, ("=c", "d"))] == [record]
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Preparation:
     """ISIC 2016, prepared from its unpacked files."""

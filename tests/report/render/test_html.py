@@ -194,7 +194,7 @@ def test_curves_have_a_band_over_seeds_and_matrices_are_summed() -> None:
         for low, mean, high in zip(curve["val_auc_low"], curve["val_auc"], curve["val_auc_high"], strict=True)
     )  # type: ignore[operator]
     matrix = confusion_figures(groups)[0].series[0]
-    wanted = sum(run["metrics"]["test"]["confusion_matrix"][0][0] for group in groups for run in group.runs)
+    wanted = sum(run.document["metrics"]["test"]["confusion_matrix"][0][0] for group in groups for run in group.runs)
     assert matrix.values["0"][0] == wanted
     assert list(matrix.labels) == ["benign", "malignant", "normal"]
 

@@ -1,0 +1,55 @@
+"""The database of searches: what is wrong with an address is said, without its password."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from petlbench.core.errors import InputError
+from petlbench.sweep.storage import default_address, open_storage
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("postgresql+nosuchdriver://u:secret@127.0.0.1:1/x", "nosuchdriver"),
+        ("mysql+mysqlconnector://u:secret@127.0.0.1:1/x", "mysql"),
+        ("nosuchbase://u:secret@h/x", "nosuchbase"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_told_with_the_extra_that_has_it(address: str, named: str) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        open_storage(address)
+    assert caught.value.kind == "bad_storage"
+    assert "not installed" in caught.value.message
+    assert "petlbench[postgres]" in caught.value.hint
+    assert "secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:secret@127.0.0.1:1/x", "postgresql://u@127.0.0.1:1/x?password=secret"]
+)
+def test_a_database_that_is_not_there_is_told_with_or_without_its_driver(address: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_storage(address)
+    assert caught.value.kind == "bad_storage"
+    assert ("not installed" in caught.value.message) == (find_spec("psycopg") is None)
+    assert "secret" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("address", ["", "results/sweeps.db", "postgresql", "://"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="no address of a database"):
+        open_storage(address)
+
+
+@pytest.mark.parametrize("name", ["plain", "My%20Drive", "what?", "a#b", "{x}", "with space", "größe"])
+def test_the_database_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    storage = open_storage(default_address(folder))
+    assert storage.get_all_studies() == []
+    assert (folder / "sweeps.db").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
