@@ -60,11 +60,11 @@ class Execution:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are none."""
-        for name in ("timeout", "cpus_per_run", "gpus_per_run"):
+        """Refuse numbers that are no amounts."""
+        for name in ("timeout", "cpus_per_run", "gpus_per_run", "workers"):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                message = f"--{name.replace('_', '-')} {value}: not a finite number"
+            if value is not None and not (0 <= value < math.inf and (value or name != "timeout")):
+                message = f"--{name.replace('_', '-')} {value}: not a finite number of that"
                 raise InputError(message, hint="leave it out, or give a number", kind="bad_setting")
 
     @property

@@ -29,6 +29,7 @@ __all__ = [
     "download_option",
     "executor_options",
     "json_option",
+    "list_option",
     "output_option",
     "parse_assignments",
     "parse_list",
@@ -191,6 +192,15 @@ def parse_list(text: str, option: str, kind: Callable[[str], A]) -> list[A]:
     if not entries:
         raise InputError(f"{option} '{text}' names nothing", hint="put commas between names", kind="usage")
     return entries
+
+
+def list_option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that may be given several times: its value is all of it, with commas between the entries."""
+
+    def join(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+        return ",".join(values) if values else None
+
+    return click.option(*names, multiple=True, callback=join, **attributes)
 
 
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["check_writable", "existing_part", "write_atomically", "write_tensors"]
 
+_ABANDONED = 600  # seconds since the last byte of a temporary file, which no writing pauses for
+
 
 @contextmanager
 def write_atomically(file: Path) -> Iterator[Path]:
     """Give a temporary name to write to; it takes the file's place when the block ends well and goes when it fails.
 
+    What a process that was killed has left of writing the same file goes, too.
+
     Args:
         file: The file to write; its folder exists.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    _remove_abandoned(file)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -32,6 +39,15 @@ def write_atomically(file: Path) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_abandoned(file: Path) -> None:
+    """Remove what killed processes left of this file; other machines may be writing it, so that its age decides."""
+    for leftover in file.parent.glob(f".{escape(file.name)}.*.tmp"):
+        with suppress(OSError):
+            is_ours = re.fullmatch(r"\d+", leftover.name[len(file.name) + 2 : -len(".tmp")])
+            if is_ours and time.time() - leftover.lstat().st_mtime > _ABANDONED:
+                leftover.unlink()
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.files import write_atomically
+from petlbench.core.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,5 +61,6 @@ def figure_file(file: Path, inches: tuple[float, float], style: Mapping[str, Any
 
 def plain(text: str, longest: int = 40) -> str:
     """Keep matplotlib from reading formulas into a name, and long names from taking the figure."""
+    text = printable(text)
     short = text if len(text) <= longest else text[: longest - 1] + "…"
     return short.replace("$", r"\$")

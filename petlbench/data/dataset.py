@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress import Progress
+from petlbench.core.text import printable
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
@@ -207,7 +208,8 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     if match.card is None:
         opened = reader(Source(match.name, match.path, values))
         counts = images_by_class(opened.records, opened.classes, Labels())
-        opened.notes = (*opened.notes, *notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
+        doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
+        opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
         card = _card_for(match.name, opened)
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
         return _as_set(dataset, values, catalog)

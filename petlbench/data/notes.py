@@ -7,6 +7,7 @@ info`` and stands in the result of every run. What can only be an error is refus
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,7 +15,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
-__all__ = ["group_columns", "named_side", "notes_on_classes", "notes_on_sides", "refuse_twins"]
+__all__ = ["group_columns", "named_side", "notes_on_classes", "notes_on_sides", "option", "refuse_twins"]
 
 _MISSING = frozenset(
     ("nan", "na", "n/a", "#n/a", "none", "null", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
@@ -24,7 +25,14 @@ _OTHER_FOLDERS = frozenset(
     ("mask", "masks", "segmentation", "segmentations", "annotations", "thumbs", "thumbnails", "preview", "previews")
 )
 """Folders of what is no image of the dataset, in lower case."""
+_MOST_NAMED = 20
 _GROUP_WORDS = frozenset(("patient", "patients", "subject", "case", "lesion", "study", "person", "participant"))
+
+
+def option(setting: str, *values: str) -> str:
+    """Return the option that gives a dataset's setting these values, as a shell takes it."""
+    text = ",".join(f'"{value}"' if "," in value else value for value in values)
+    return f"--set {shlex.quote(f'dataset.{setting}={text}')}"
 
 
 def refuse_twins(names: Iterable[str], place: str) -> None:
@@ -48,7 +56,7 @@ def refuse_twins(names: Iterable[str], place: str) -> None:
         what = "one name in two Unicode forms" if _number(name) is None else "one number, written in two ways"
         raise InputError(
             f"{place} has the classes '{printable(twin)}' and '{printable(name)}', which are {what}",
-            hint=f"write them alike, or --set 'dataset.rename={','.join(f'{a}={b}' for a, b in twins.items())}'",
+            hint=f"write them alike, or {option('rename', *(f'{old}={new}' for old, new in twins.items()))}",
             kind="class_twice",
         )
 
@@ -81,7 +89,7 @@ def group_columns(columns: Iterable[str]) -> tuple[str, ...]:
     listed = ", ".join(f"'{name}'" for name in names)
     return (
         f"no column says which images stay on one side, and {listed} may: where one patient has several images, "
-        f"--set 'dataset.group_column={names[0]}'",
+        f"{option('group_column', names[0])}",
     )
 
 
@@ -98,7 +106,7 @@ def _alike(counts: Mapping[str, int]) -> Iterable[str]:
         if twin != name:
             yield (
                 f"the classes '{twin}' and '{name}' differ in capitals, blanks or signs only: where they are one, "
-                f"--set 'dataset.rename={name}={twin}'"
+                f"{option('rename', f'{name}={twin}')}"
             )
 
 
@@ -111,7 +119,7 @@ def _missing(counts: Mapping[str, int]) -> Iterable[str]:
         if name.casefold() in _MISSING or below:
             yield (
                 f"the class '{name}' ({count} images) reads as if these had no label: where that is so, "
-                f"--set 'dataset.leave_out={name}'"
+                f"{option('leave_out', name)}"
             )
 
 
@@ -120,10 +128,11 @@ def _combined(counts: Mapping[str, int]) -> Iterable[str]:
         several = [name for name in counts if _holds_several(name, separator, counts)]
         if several:
             images = sum(counts[name] for name in several)
+            away, together = option("leave_out", *several[:_MOST_NAMED]), option("rename", f"{several[0]}=CLASS")
             yield (
                 f"labels such as '{several[0]}' ({images} images) hold several classes with '{separator}' between "
                 "them, and each such label is a class of its own here, since an image has one class: leave them out "
-                f"with --set 'dataset.leave_out={several[0]}', or --set 'dataset.rename={several[0]}=CLASS'"
+                f"with {away} or take them for one class with {together}"
             )
 
 
@@ -147,7 +156,7 @@ def _no_classes(counts: Mapping[str, int]) -> Iterable[str]:
         if name.casefold() in _OTHER_FOLDERS or name.startswith("@"):
             yield (
                 f"the class '{name}' ({count} images) is named like what is kept beside images: where it is no class, "
-                f"--set 'dataset.leave_out={name}'"
+                f"{option('leave_out', name)}"
             )
 
 

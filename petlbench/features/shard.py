@@ -50,8 +50,8 @@ class DamagedShardError(ValueError):
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """The whole shards of a feature set, in a fixed order."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
+    """The whole shards of a feature set, in a fixed order; a pipe of such a name would never end, and is none."""
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if not path.name.startswith(".") and path.is_file())
 
 
 def write_shard(file: Path, images: Sequence[str], tensors: Mapping[str, Tensor]) -> None:

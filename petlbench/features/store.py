@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
-from petlbench.core.errors import RunError
+from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
+from petlbench.core.user_files import read_json
 from petlbench.features.locks import hold
 from petlbench.features.quantization import CachePrecision, stored_tensors
 from petlbench.features.shard import (
@@ -261,10 +262,9 @@ def features_folder(cache_dir: Path) -> Path:
 def read_about(folder: Path) -> dict[str, Any]:
     """What a feature set says of itself; nothing where its file is missing or damaged."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / ABOUT)
+    except InputError:
         return {}
-    return about if isinstance(about, dict) else {}
 
 
 def _without_weights(about: Mapping[str, Any]) -> dict[str, Any]:

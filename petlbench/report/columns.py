@@ -30,6 +30,7 @@ OPTIONAL: Mapping[str, Sequence[str]] = {
 }
 """What `--columns` takes, and the columns that each stands for."""
 
+_NEGATIVE = "the average is below zero, where less efficiency would look like more"
 _MEMORY_FIGURES = {"reserved": "reserved", "process": "process", "resident": "resident, host"}
 
 _Make = Callable[[Line, Context], Cell]
@@ -144,6 +145,8 @@ def _ppe(line: Line, context: Context) -> Cell:
     average, ratios = context.averages[line.key], line.figures("learnable_ratio")
     if average.value is None or not ratios:
         return Cell(text="–", reason="it depends on the average, which is missing")
+    if average.value < 0:
+        return Cell(text="–", reason=_NEGATIVE)
     return number_cell(ppe(average.value, 100 * fmean(ratios) / 100))
 
 
@@ -153,6 +156,8 @@ def _pme(line: Line, context: Context) -> Cell:
         return Cell(text="–", reason=context.missing_reference)
     if average.value is None or memory is None:
         return Cell(text="–", reason="it depends on average and memory, of which one is missing")
+    if average.value < 0:
+        return Cell(text="–", reason=_NEGATIVE)
     return number_cell(pme(average.value, memory / context.reference))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,14 +14,18 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.files import check_writable, write_atomically
+from petlbench.core.text import printable
 from petlbench.report.document import Figure, Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Content", "Document", "ReportFormat", "check_output", "parse_formats", "write_report"]
+__all__ = ["Content", "Document", "ReportFormat", "check_output", "one_line", "parse_formats", "write_report"]
 
 Content = str | bytes
+
+_UNFIT = re.compile(r'[/\\:*?"<>|]+')
+_LONGEST = 200  # bytes of a file's name, with room for its ending and for what a temporary file's name has in front
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,11 @@ class ReportFormat(Card):
         return content if isinstance(content, str) else content.decode()
 
 
+def one_line(text: str) -> str:
+    """The text on one line, with what would steer a terminal or turn the direction of reading made visible."""
+    return printable(" ".join(text.split()))
+
+
 def parse_formats(text: str | None, output: Path | None, catalog: Catalog) -> list[ReportFormat]:
     """The formats that a text names with commas between them, each once, or else the one of the output file's ending.
 
@@ -181,7 +193,7 @@ def check_output(formats: Sequence[ReportFormat], output: Path | None) -> None:
 
 
 def write_report(document: Document, formats: Sequence[ReportFormat], output: Path) -> list[Path]:
-    """Write a report to files, each as a whole.
+    """Write a report to files: all of them, each as a whole, or none.
 
     One format goes to the file that is named; several, or a folder, to the report's name with each format's suffix,
     such as NAME.md. A format of several files names them NAME-PART, such as NAME-TABLE.csv and NAME-FIGURE.png.
@@ -190,20 +202,31 @@ def write_report(document: Document, formats: Sequence[ReportFormat], output: Pa
         The files.
 
     Raises:
-        InputError: When a format has nothing to show.
+        InputError: When a format has nothing to show; nothing is written then.
     """
+    contents: dict[Path, Content] = {}
+    for each in formats:
+        main = output.with_suffix(each.ending) if _is_file(output) else output / f"{document.name}{each.suffix}"
+        for part, content in each.parts(document).items():
+            contents[_file(main, part, contents)] = content
     folder = output.parent if _is_file(output) else output
     folder.mkdir(parents=True, exist_ok=True)
-    return [file for each in formats for file in _write(document, each, output)]
-
-
-def _write(document: Document, each: ReportFormat, output: Path) -> Iterator[Path]:
-    main = output.with_suffix(each.ending) if _is_file(output) else output / f"{document.name}{each.suffix}"
-    for part, content in each.parts(document).items():
-        file = main.with_name(f"{main.stem}-{part}{main.suffix}") if part else main
-        with write_atomically(file) as temporary:
+    with ExitStack() as files:
+        for file, content in contents.items():
+            temporary = files.enter_context(write_atomically(file))
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        yield file
+    return list(contents)
+
+
+def _file(main: Path, part: str, others: Container[Path]) -> Path:
+    """The file of a part, whose name may hold a dataset's: letters of every script stay, separators do not."""
+    if not part:
+        return main
+    name = _UNFIT.sub("-", printable(f"{main.stem}-{part}"))
+    while len(name.encode()) > _LONGEST:
+        name = name[:-1]
+    numbers = chain([""], (f"-{number}" for number in count(2)))
+    return next(file for number in numbers if (file := main.with_name(f"{name}{number}{main.suffix}")) not in others)
 
 
 def _format(name: str, catalog: Catalog) -> ReportFormat:

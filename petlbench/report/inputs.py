@@ -39,7 +39,7 @@ class ReportInputs:
         Raises:
             InputError: When there are none.
         """
-        return choose(self._stored.runs, self.request.preset, self.request.where, self.request.results)
+        return choose(self.stored.runs, self.request.preset, self.request.where, self.request.results)
 
     @property
     def finished(self) -> list[Stored]:
@@ -49,7 +49,7 @@ class ReportInputs:
     @property
     def planned(self) -> PlannedRuns:
         """What studies asked for."""
-        return self._stored.planned
+        return self.stored.planned
 
     @cached_property
     def trials(self) -> Sequence[Stored]:
@@ -79,7 +79,7 @@ class ReportInputs:
         columns = {name for key in request.columns for name in OPTIONAL.get(key, (key,))}
         return Context(
             grid,
-            [run for run in self._stored.references if runs and run.alike == runs[0].alike],
+            [run for run in self.stored.references if runs and run.alike == runs[0].alike],
             find_metric(self.catalog, request.metric),
             request.figure,
             {name: audit.marks for name, audit in self.audits.items()},
@@ -91,7 +91,8 @@ class ReportInputs:
     def source(self) -> str:
         """Where the results came from, in words."""
         study = f", study {self.request.study}" if self.request.study else ""
-        return f"{self.request.results}{study}: {len(self.finished)} finished of {len(self.results)} results"
+        damaged = f"; {len(self.stored.damaged)} damaged ones are left out" if self.stored.damaged else ""
+        return f"{self.request.results}{study}: {len(self.finished)} finished of {len(self.results)} results{damaged}"
 
     def document(
         self, tables: Sequence[Table] = (), figures: Sequence[Figure] = (), notes: Sequence[str] = ()
@@ -111,7 +112,7 @@ class ReportInputs:
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
 
     @cached_property
-    def _stored(self) -> Results:
+    def stored(self) -> Results:
         """Every result of the source, in whatever setting."""
         output = self.request.output
         return self._tracked() if output is None else load_results(output, self.request.study)

@@ -64,13 +64,13 @@ def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
     Raises:
         InputError: When they do; every setting is listed with the number of its results.
     """
-    exempt = set(but)
-    columns = zip(*{tuple(map(str, run.alike)) for run in results}, strict=True)
-    differing = [key for key, values in zip(ALIKE, columns, strict=True) if key not in exempt and len(set(values)) > 1]
+    exempt, settings = set(but), {tuple(map(str, run.alike)) for run in results}
+    columns = zip(ALIKE, *settings, strict=True)
+    differing = [key for key, *values in columns if key not in exempt and len(set(values)) > 1]
     if differing:
-        settings = len(_counts(results, differing))
+        count = len(_counts(results, differing))
         standard = " or --preset as-published|best-practice" if differing[0] in PRESETS["as-published"] else ""
-        subject, advice = f"the results are of {settings} settings that no table may mix", "choose one, "
+        subject, advice = f"the results are of {count} settings that no table may mix", "choose one, "
         raise _mixed(subject, advice, results, differing, standard)
 
 
@@ -93,10 +93,8 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
 def common_settings(results: Sequence[Stored]) -> dict[str, Any]:
     """What all results have in common of `ALIKE`; None for what differs."""
     settings = {tuple(map(str, run.alike)): run.alike for run in results}
-    return {
-        key: values[0] if len(set(map(str, values))) == 1 else None
-        for key, values in zip(ALIKE, zip(*settings.values(), strict=True), strict=True)
-    }
+    columns = zip(ALIKE, *settings.values(), strict=True)
+    return {key: values[0] if len(set(map(str, values))) == 1 else None for key, *values in columns}
 
 
 def _mixed(subject: str, advice: str, runs: Sequence[Stored], keys: Sequence[str], more: str = "") -> InputError:

@@ -47,14 +47,14 @@ class ReportKind(Card):
     Args:
         build: Makes the report of its inputs.
         needs: Fields of the report's file that must not be empty.
-        printed_figure: Draws a paper's printed table, with the names of tables by name; None where nothing is drawn.
+        printed_figure: Draws a paper's printed table as the request asks for it; None where nothing is drawn.
     """
 
     kind: ClassVar[Kind] = "report_kind"
 
     build: Callable[[ReportInputs], Document]
     needs: tuple[str, ...] = ()
-    printed_figure: Callable[[PaperTable, Mapping[str, str]], Figure] | None = None
+    printed_figure: Callable[[PaperTable, ReportInputs], Figure] | None = None
 
 
 class _Part(BaseModel):

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
+from petlbench.core.file_lock import is_held, locked, remove_unheld
 from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
 
-__all__ = ["RunFolder", "find_run", "remove_run", "run_ids"]
+__all__ = ["RunFolder", "find_run", "only_run", "readable_result", "remove_leftovers", "remove_run", "run_ids"]
+
+_logger = logging.getLogger("petlbench")
 
 _UNFINISHED = ".work"
-_logger = logging.getLogger("petlbench")
 
 
 class RunFolder:
@@ -42,6 +44,7 @@ class RunFolder:
         self.final = output / run_id
         self.work = output / _UNFINISHED / run_id
         self.draft = self.work / "draft"
+        self._lock = self.work.with_name(f"{run_id}.lock")
         self.checkpoint = self.work / "checkpoint.pt"  # holds the state of an unfinished training
 
     @contextmanager
@@ -52,21 +55,16 @@ class RunFolder:
             RunError: When another process works on the run.
         """
         self.work.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work.with_name(f"{self.run_id}.lock"), timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise RunError(
-                f"run {self.run_id} is being worked on by another process",
-                hint=f"wait for it; it writes to {self.work}",
-                kind="already_running",
-            ) from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._lock, 0))
+            except Timeout as error:
+                raise RunError(
+                    f"run {self.run_id} is being worked on by another process",
+                    hint=f"wait for it; it writes to {self.work}",
+                    kind="already_running",
+                ) from error
             yield
-        finally:
-            # The empty file stays: were it removed, a process that waits for it and one that makes it anew would both
-            # hold the lock.
-            lock.release()
 
     def result(self) -> Result | None:
         """The result that stands; None where there is none.
@@ -76,13 +74,12 @@ class RunFolder:
         """
         return read_result(self.final) if (self.final / FILE).exists() else None
 
-    def readable_result(self) -> Result | None:
-        """The result that stands; None where there is none, or none that can be read, which a warning says."""
-        try:
-            return self.result()
-        except InputError as error:
-            _logger.warning("passed over: %s", error.message)
-            return None
+    @property
+    def ended(self) -> float | None:
+        """When its finished result was written, in seconds of the epoch; None where there is none that can be read."""
+        result = readable_result(self.output, self.run_id)
+        is_finished = result is not None and result.status == "finished"
+        return (self.final / FILE).stat().st_mtime if is_finished else None
 
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
@@ -102,53 +99,90 @@ class RunFolder:
     @property
     def is_locked(self) -> bool:
         """Whether another process works on the run at this moment."""
-        if not self.work.parent.exists():
-            return False
-        try:
-            with self.locked():
-                return False
-        except RunError:
-            return True
+        return is_held(self._lock)
 
     def clear(self) -> None:
         """Remove the unfinished state."""
         shutil.rmtree(self.work, ignore_errors=True)
 
 
+def readable_result(output: Path, run_id: str) -> Result | None:
+    """The result of a run; None where there is none, or none that can be read, which a warning says."""
+    try:
+        return RunFolder(output, run_id).result()
+    except InputError as error:
+        _logger.warning("passed over: %s", error.message)
+        return None
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the locks that killed processes left in an output folder; what a run can go on from stays."""
+    for folder in (output / _UNFINISHED, output / _UNFINISHED / "drivers", output / "studies"):
+        remove_unheld(folder)
+
+
 def run_ids(output: Path) -> list[str]:
     """Names of all runs in an output folder, finished or not, in alphabetical order."""
     finished = {file.parent.name for file in output.glob(f"*/{FILE}")}
     begun = {folder.name for folder in (output / _UNFINISHED).glob("*") if folder.is_dir()}
-    return sorted(finished | begun)
+    return sorted(name for name in finished | begun if not name.startswith("."))
 
 
 def find_run(name: str, output: Path) -> RunFolder:
-    """Find the run that a name means.
+    """Find the run that a name means: of several whose ids begin so, the newest that is finished, which is said.
 
     Args:
-        name: A run id, the beginning of one that no other has, or the folder of a result.
+        name: A run id, the beginning of one, or the folder of a result.
         output: Folder of all results.
+
+    Raises:
+        InputError: When no run is meant, or several of which none is finished.
+    """
+    runs = _matching_runs(name, output)
+    if len(runs) > 1:
+        ended = {run: run.ended for run in runs}
+        finished = [run for run, when in ended.items() if when is not None]
+        if not finished:
+            raise _ambiguous(name, runs)
+        newest = max(finished, key=lambda run: ended[run] or 0.0)
+        _logger.warning("'%s' begins %d runs: %s is the newest finished one", name, len(runs), newest.run_id)
+        return newest
+    return runs[0]
+
+
+def only_run(name: str, output: Path) -> RunFolder:
+    """Find the one run that a name means, as for `find_run`.
 
     Raises:
         InputError: When no run, or more than one, is meant.
     """
-    folder = user_path(name, what="RUN")
+    runs = _matching_runs(name, output)
+    if len(runs) > 1:
+        raise _ambiguous(name, runs)
+    return runs[0]
+
+
+def _matching_runs(name: str, output: Path) -> list[RunFolder]:
+    folder = user_path(name or "/", what="RUN")
     if (folder / FILE).is_file():
         resolved = folder.resolve()
-        return RunFolder(resolved.parent, resolved.name)
+        return [RunFolder(resolved.parent, resolved.name)]
     runs = run_ids(output)
-    matching = [name] if name in runs else [run for run in runs if run.startswith(name)]
-    if len(matching) > 1:
-        raise InputError(
-            f"'{name}' is the beginning of {len(matching)} runs in {output}: {', '.join(matching[:4])}"
-            + (", …" if len(matching) > 4 else ""),
-            hint="give more of the run's id",
-            kind="ambiguous_run",
-        )
+    matching = [name] if name in runs else [run for run in runs if name and run.startswith(name)]
     if not matching:
         hint = f"see petlbench results list --output {output}; there are {len(runs)} runs"
         raise unknown_name("run", name, runs, hint=hint)
-    return RunFolder(output, matching[0])
+    return [RunFolder(output, run) for run in matching]
+
+
+def _ambiguous(name: str, runs: Sequence[RunFolder]) -> InputError:
+    more = ", …" if len(runs) > 4 else ""
+    return InputError(
+        f"'{name}' is the beginning of {len(runs)} runs in {runs[0].output}: "
+        f"{', '.join(run.run_id for run in runs[:4])}{more}",
+        hint="give more of the run's id",
+        kind="ambiguous_run",
+    )
 
 
 def remove_run(folder: RunFolder) -> int:

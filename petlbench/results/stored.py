@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.core.errors import InputError
-from petlbench.results.result import Result
+from petlbench.core.text import printable
+from petlbench.core.user_files import inside, open_file
+from petlbench.results.result import FILE, Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +53,7 @@ GROUPS = {"training": "training", "method": "method_settings", "dataset": "datas
 """Groups of a config by the names that users give them."""
 
 _COMPARED = ("status", "config", "data", "preprocessing", "digests", "environment", "parameters", "metrics", "memory")
+_COLUMNS = ("image_id", "group", "split", "label", "logits")
 # What the time of a run is made of.
 _RUN_PHASES = ("preload", "prepare", "train", "evaluate")
 _MEMORY = ("allocated", "reserved", "process")
@@ -177,9 +180,11 @@ class Stored:
 
     @property
     def predictions_file(self) -> Path | None:
-        """Where its predictions lie; None where it kept none."""
+        """Where its predictions lie, in its folder; None where it kept none."""
         name = self.document.get("artifacts", {}).get("predictions")
-        return None if self.folder is None or name is None else self.folder / name
+        if self.folder is None or name is None:
+            return None
+        return inside(self.folder, name, what=f"artifacts.predictions of {self.folder / FILE}")
 
     def predictions(self, split: str) -> Predictions | None:
         """The predictions on a split, read anew; None where it kept none."""
@@ -213,13 +218,14 @@ def read_predictions(file: Path, split: str = "test") -> Predictions | None:
     table = _read(file, filters=[("split", "=", split)])
     if table is None or not table.num_rows:
         return None
-    values = table["logits"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return Predictions(
-        table["image_id"].to_pylist(),
-        table["group"].to_pylist(),
-        table["label"].to_numpy(),
-        values.reshape(table.num_rows, -1),
-    )
+    try:
+        lists, labels = table["logits"].combine_chunks(), table["label"].to_numpy()
+        if len(lists.value_lengths().unique()) != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError("labels are no integers, or logits no lists of one length")
+        logits = lists.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+    except (AttributeError, ValueError, TypeError) as error:
+        raise _damaged(file, error) from error
+    return Predictions(table["image_id"].to_pylist(), table["group"].to_pylist(), labels, logits)
 
 
 def read_frame(file: Path) -> pd.DataFrame | None:
@@ -238,13 +244,20 @@ def _read(file: Path, **options: Any) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(file, **options)
-    except FileNotFoundError:
-        return None
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file} is damaged: {str(error).splitlines()[0]}", hint="run again with --rerun", kind="bad_result"
-        ) from error
+        with open_file(file, what="predictions") as opened:
+            table = pyarrow.parquet.read_table(opened, **options)
+        if absent := [name for name in _COLUMNS if name not in table.column_names]:
+            raise ValueError(f"there is no column {absent[0]}")
+        return table
+    except (InputError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
+        if isinstance(error, InputError) and error.kind == "missing_file":
+            return None
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> InputError:
+    reason = printable(str(error).partition("\n")[0])
+    return InputError(f"{file} is damaged: {reason}", hint="run again with --rerun", kind="bad_result")
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -118,7 +118,7 @@ def find_images(paths: Sequence[Path], image_column: str = IMAGE_COLUMN) -> list
     for path in paths:
         if path.is_dir():
             images += _in_folder(path)
-        elif not path.is_file():
+        elif not path.exists():
             hint = "give image files, folders of images, or CSV files that name images"
             raise InputError(f"{path} does not exist", hint=hint, kind="missing_image")
         elif path.suffix.lower() == ".csv":

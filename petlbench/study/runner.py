@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.files import check_writable
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import RunFolder, readable_result, remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
@@ -34,6 +34,7 @@ from petlbench.study.executors.job import (
     Started,
     open_executor,
 )
+from petlbench.study.executors.worker import remove_old_logs
 from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.status import (
     FAILED,
@@ -46,7 +47,7 @@ from petlbench.study.status import (
 )
 from petlbench.study.summary import Summary, summarize
 
-__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study"]
+__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study", "tidy_up"]
 
 # What two results of one dataset must depend on alike.
 _DATA = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}
@@ -124,14 +125,20 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         notes = run_study(study, status, executor, observer)
         output = study.options.output
         runs = read_study(study_file(output, study.name))["runs"]
-        run_ids = dict.fromkeys(run["run_id"] for run in runs if run["run_id"] is not None)
-        results = [RunFolder(output, run_id).readable_result() for run_id in run_ids]
+        run_ids = dict.fromkeys(run["run_id"] for run in runs if run.get("run_id") is not None)
+        results = [readable_result(output, run_id) for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
         track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
     except KeyboardInterrupt as error:
         message = f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished"
         raise PetlbenchError(message, hint="the same command goes on from here", kind="interrupted") from error
     return summarize(study.name, status, study.options.output, notes)
+
+
+def tidy_up(output: Path) -> None:
+    """Remove what killed processes left in an output folder; what a run can go on from stays."""
+    remove_leftovers(output)
+    remove_old_logs(output / ".work")
 
 
 def open_status(study: Study) -> StudyStatus:
@@ -151,6 +158,7 @@ def run_study(study: Study, status: StudyStatus, executor: Executor, observer: S
     """
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
+    tidy_up(study.options.output)
     if not (study.options.rerun or study.options.accept):
         _check_code(status.states, Catalog(study.options.catalogs))
     return _Driver(study, status, executor, observer).carry_out()
@@ -297,7 +305,7 @@ class _Driver:
         self.observer.changed(state)
 
     def _stored(self, state: RunState) -> Result | None:
-        return RunFolder(self.study.options.output, state.run_id).readable_result() if state.run_id else None
+        return readable_result(self.study.options.output, state.run_id) if state.run_id else None
 
     def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])

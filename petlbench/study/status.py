@@ -12,9 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from petlbench.core.errors import InputError
+from petlbench.core.file_lock import locked
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
@@ -197,13 +196,15 @@ def record_runs(
     """
     file = study_file(output, name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f".{file.name}.lock")):
+    with locked(file.with_name(f".{file.name}.lock")):
         created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        new_study: dict[str, Any] = {"schema": STUDY_SCHEMA, "name": name, "kind": kind, "created": created}
-        document = read_study(file) if file.exists() else new_study | {f"{axis}s": [] for axis in (*_CELL, "run")}
+        document: dict[str, Any] = {"schema": STUDY_SCHEMA, "name": name, "kind": kind, "created": created}
+        document |= {f"{axis}s": [] for axis in (*_CELL, "run")}
+        if file.exists():
+            document |= read_study(file)
         before, new = ({tuple(run[name] for name in _CELL): run for run in each} for each in (document["runs"], runs))
         shared = [(old, new[cell]) for cell, old in before.items() if cell in new]
-        replaced = [old for old, new in shared if old["run_id"] is not None and new["run_id"] != old["run_id"]]
+        replaced = [old for old, new in shared if old.get("run_id") is not None and new["run_id"] != old["run_id"]]
         merged = list((before | new).values())
         for axis in _CELL:  # what is new goes behind what was there
             document[f"{axis}s"] = list(dict.fromkeys([*document[f"{axis}s"], *(run[axis] for run in merged)]))

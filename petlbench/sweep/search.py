@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import optuna
-from filelock import FileLock
 
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import load_method
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
@@ -261,7 +260,7 @@ def run_search(
     """
     folder = search.options.output / ".work"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "sweeps.lock")
+    lock = folder / "sweeps.lock"
     with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as queue:
         run = _TrialLoop(search, study, queue, on_trial)
         run_with_retries(executor, run.jobs(), run.on_event)
@@ -324,7 +323,7 @@ class _TrialLoop:
             return
         status, value, seconds, error = str(ended.status), None, ended.seconds, (ended.error or {}).get("message")
         if status == "finished":
-            result = RunFolder(job.options.output, job.config.run_id).readable_result()
+            result = readable_result(job.options.output, job.config.run_id)
             if result is not None:
                 value, seconds = result.metrics["val"].get(self.search.card.metric), result.timing.get("total", seconds)
             if value is None:

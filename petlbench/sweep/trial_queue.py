@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from petlbench.core.file_lock import is_held, locked
 from petlbench.sweep.storage import GRACE, HEARTBEAT
 
 __all__ = ["Liveness", "TrialQueue"]
@@ -35,7 +36,7 @@ class TrialQueue:
         study: Optuna's study.
         points: Values to begin with, for each slot; empty where the sampler chooses.
         liveness: This driver.
-        lock: Keeps drivers on this folder from making slots at the same moment.
+        lock: File of the lock that keeps drivers on this folder from making slots at the same moment.
         retry_failed: Whether slots that were used up by a failure are used again.
     """
 
@@ -44,7 +45,7 @@ class TrialQueue:
         study: optuna.Study,
         points: Sequence[Mapping[str, Any]],
         liveness: Liveness,
-        lock: FileLock,
+        lock: Path,
         *,
         retry_failed: bool = False,
     ) -> None:
@@ -104,7 +105,7 @@ class TrialQueue:
         Args:
             prepare: Called with the slot's number before the sampler is asked.
         """
-        with self._lock:
+        with locked(self._lock):
             self._give_up_lost()
             slots = self._by_slot()
             if self._fill(slots):
@@ -241,10 +242,4 @@ class Liveness:
         host, _, file = mark.partition(":")
         if host != socket.gethostname():
             return False
-        if not Path(file).exists():
-            return True
-        try:
-            with FileLock(file, timeout=0):
-                return True
-        except Timeout:
-            return False
+        return not is_held(Path(file))

@@ -20,7 +20,7 @@ from petlbench.core.files import write_atomically
 from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.data.dataset import DatasetInfo
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import readable_result
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
 from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
@@ -109,7 +109,7 @@ def run_finalists(
 
 
 def _value(search: Search, run_id: str) -> float | None:
-    result = RunFolder(search.options.output / TRIALS, run_id).readable_result()
+    result = readable_result(search.options.output / TRIALS, run_id)
     if result is None or result.status != "finished":
         return None
     value = result.metrics["val"].get(search.card.metric)
@@ -127,7 +127,7 @@ def describe_winner(
 ) -> dict[str, Any]:
     """The winner as its file has it: settings, how they were found, and whether they lie on the edge of the space."""
     settings = search.space.settings(winner.trial.params)
-    first = RunFolder(search.options.output / TRIALS, next(iter(winner.runs.values()))).readable_result()
+    first = readable_result(search.options.output / TRIALS, next(iter(winner.runs.values())))
     counts = first.parameters.model_dump(mode="json") if first is not None and first.parameters is not None else None
     statuses = [trial.status for trial in trials]
     return {
@@ -159,7 +159,7 @@ def _device_seconds(search: Search, trials: Sequence[TrialFacts], finalists: Seq
     """Seconds that the search's runs took together, each counted once, those that failed too."""
     runs = {trial.run_id or str(trial.number): trial.seconds or 0.0 for trial in trials}
     for run_id in {run_id for finalist in finalists for run_id in finalist.runs.values()} - set(runs):
-        result = RunFolder(search.options.output / TRIALS, run_id).readable_result()
+        result = readable_result(search.options.output / TRIALS, run_id)
         runs[run_id] = result.timing.get("total", 0.0) if result is not None else 0.0
     return sum(runs.values())
 

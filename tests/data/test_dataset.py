@@ -155,6 +155,15 @@ class TestFolder:
         (tmp_path / "a/loop").symlink_to(tmp_path / "a")
         assert len(opened(tmp_path).records) == 2
 
+    def test_links_that_lead_to_themselves_are_no_folders(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            image(tmp_path / name / "1.png")
+            (tmp_path / name / "loop").symlink_to("loop")
+        (tmp_path / "loop").symlink_to("loop")
+        dataset = opened(tmp_path)
+        assert (dataset.classes, len(dataset.records)) == (("a", "b"), 2)
+        assert dataset.notes == ("3 files that are no images are left out: a/loop, b/loop, loop",)
+
     def test_empty_class(self, tmp_path: Path) -> None:
         image(tmp_path / "a/1.png")
         (tmp_path / "b").mkdir()

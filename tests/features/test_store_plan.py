@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from petlbench.features.locks import in_use
-from petlbench.features.store import plan_store, read_about
+from petlbench.features.shard import images_in
+from petlbench.features.store import ABOUT, plan_store, read_about
 from petlbench.models.method import FeatureSpec, TensorSpec
 
 SPEC = FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((8,))})
@@ -34,6 +38,14 @@ def test_an_open_store_says_what_it_holds_and_is_in_use(tmp_path: Path) -> None:
     folder = store.folder
     del store
     assert not in_use(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_a_store_keeps_nobody_waiting(tmp_path: Path) -> None:
+    for name in (ABOUT, "shard.safetensors"):
+        os.mkfifo(tmp_path / name)
+    assert read_about(tmp_path) == {}
+    assert images_in(tmp_path) == set()
 
 
 def test_whatever_changes_the_features_changes_the_folder(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError, Stopped
@@ -43,6 +46,25 @@ def test_a_line_cut_off_by_a_full_disk_costs_no_other(tmp_path: Path) -> None:
         file.write('{"time": "2026-01-01T00:00:00+0000", "event": "epo')
     write_event(tmp_path, "ended", "a", status="finished")
     assert [line["event"] for line in read_journal(tmp_path)] == ["started", "ended"]
+
+
+values = st.none() | st.integers() | st.text(max_size=9) | st.dictionaries(st.text(max_size=3), st.text())
+facts = st.dictionaries(st.text(max_size=5), values)
+garbage = st.binary(max_size=20).filter(lambda text: b"\n" not in text and b'{"' not in text)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lines=st.lists(st.tuples(garbage, facts), max_size=6))
+def test_whatever_stands_between_them_whole_lines_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[bytes, dict[str, Any]]]
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    for number, (rubbish, fact) in enumerate(lines):
+        with (folder / FILE).open("ab") as file:
+            file.write(rubbish)
+        write_event(folder, "epoch", f"run{number}", facts=fact)
+    written = [(f"run{number}", fact) for number, (_, fact) in enumerate(lines)]
+    assert [(line["run_id"], line["facts"]) for line in read_journal(folder)] == written
 
 
 def test_damaged_lines_are_counted_and_cost_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

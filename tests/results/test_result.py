@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 from petlbench.core.errors import InputError
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE, Result, iter_results, parse_result, read_result
+from petlbench.results.stored import Stored
 from petlbench.results.table import load_results, with_scores
-from tests.report.stored import store
+from tests.report.stored import store, store_predicted
 
 ODD = ["{}", "[]", "null", "3", '"text"', "", "{", '{"schema": 1, "run_id": "full-x"}', "[" * 100_000]
 
@@ -87,6 +90,27 @@ def test_a_result_of_a_newer_petlbench_is_said_to_be_one(tmp_path: Path) -> None
         parse_result(json.dumps(document).encode(), "it")
     assert "newer petlbench (schema 2)" in caught.value.message
     assert caught.value.hint == "update petlbench"
+
+
+def test_predictions_are_read_from_their_own_folder_and_never_waited_for(tmp_path: Path) -> None:
+    run = store_predicted(tmp_path, "lora", "digits", 0, 1.0)
+    file = tmp_path / run.run_id / "predictions.parquet"
+    [stored] = load_results(tmp_path).runs
+    assert stored.predictions("test") is not None
+    whole = pq.read_table(file)
+    for broken in (whole.drop_columns(["group"]), whole.set_column(4, "logits", pa.array([[1.0]] * 119 + [[]]))):
+        pq.write_table(broken, file)
+        with pytest.raises(InputError, match="damaged"):
+            stored.predictions("test")
+    file.unlink()
+    assert stored.predictions("test") is None
+    write_pipe(file)
+    with pytest.raises(InputError, match="pipe"):
+        stored.predictions("test")
+    away = {**run.document(), "artifacts": {"predictions": "../elsewhere.parquet"}}
+    with pytest.raises(InputError) as caught:
+        Stored(away, tmp_path / run.run_id).predictions("test")
+    assert caught.value.kind == "path_outside"
 
 
 VALUES = st.recursive(

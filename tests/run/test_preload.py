@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from petlbench.core.catalog import Catalog
@@ -29,12 +31,11 @@ def assembled(run: RunConfig) -> Assembled:
     return assemble(run, configured_method(run, CATALOG), 10, torch.device("meta"))
 
 
-def key(run: RunConfig, mean: tuple[float, float, float] | None = None, weights: str = "w") -> str:
+def key(run: RunConfig, weights: str = "w", view: Mapping[str, Any] | None = None, **normalization: Any) -> str:
     parts = replace(assembled(run), weights_digest=weights)
-    chosen = resolve_config(run, CATALOG, Path("data")).normalization
-    if mean is not None:
-        chosen = replace(chosen, mean=mean)
-    views = build_views(run, parts.method, parts.backbone.info, chosen, Augmentation())
+    own = replace(resolve_config(run, CATALOG, Path("data")).normalization, **normalization)
+    views = build_views(run, parts.method, parts.backbone.info, own, Augmentation())
+    views = {name: replace(each, **(view or {})) for name, each in views.items()}
     plan = plan_features(run, parts, views, Path("cache"))
     assert plan is not None
     return plan.folder.name
@@ -50,10 +51,35 @@ def test_every_choice_that_can_change_a_feature_has_a_folder_of_its_own() -> Non
         key(config(cache_precision="fp16")),
         key(config("fpt")),
         key(config("fpt", method_settings={"token_ratio": 0.5})),
+        key(config("fpt", method_settings={"token_score": "class_token"})),
         key(config(), mean=(0.1, 0.2, 0.3)),
+        key(config(), std=(0.1, 0.2, 0.3)),
+        key(config(), view={"interpolation": "bilinear"}),
+        key(config(), view={"size": 40}),
+        key(config().model_copy(update={"device": "cuda"})),
         key(config(), weights="others"),
     ]
     assert len(set(keys)) == len(keys)
+
+
+def other(value: Any) -> Any:
+    """Another value of a field of a frozen feature."""
+    if isinstance(value, str):
+        return {"global": "class_token", "class_token": "global"}[value]
+    return value / 2 if isinstance(value, float) else tuple(value)[1:]
+
+
+@pytest.mark.parametrize("method", sorted(CATALOG.entries("method")))
+def test_every_field_of_a_frozen_feature_is_part_of_its_key(method: str) -> None:
+    parts = assembled(config(method, backbone="vit_tiny_patch16_224"))
+    if parts.frozen is None or not is_dataclass(parts.frozen):
+        return
+    info = parts.backbone.info
+    own = dict(parts.frozen.spec(info).key)
+    for each in fields(parts.frozen):
+        value = getattr(parts.frozen, each.name)
+        changed = replace(parts.frozen, **{each.name: other(value)})
+        assert dict(changed.spec(info).key) != own, each.name
 
 
 def test_what_cannot_change_a_feature_shares_the_folder() -> None:
@@ -75,3 +101,35 @@ def test_nothing_is_kept_where_nothing_is_preloaded() -> None:
     for run in (config("full"), config(preload=False)):
         parts = assembled(run)
         assert plan_features(run, parts, {}, Path("cache")) is None
+
+
+# What decides a feature, by another value each. What comes from elsewhere is in the key by its content.
+DECIDING: dict[str, Any] = {
+    "backbone": "vit_small_patch16_224",
+    "image_size": 48,
+    "precision": "bf16",
+    "attention_kernel": "eager",
+    "cache_precision": "fp16",
+}
+FROM_ELSEWHERE = {
+    "weights",  # by the digest of what was loaded
+    "normalize",  # by mean and deviation
+    "device",  # by its name; see below
+    "method",  # by what the method declares
+    "method_settings",
+    "dataset",  # by the content of each image
+    "dataset_settings",
+    "test_on",
+}
+# Which images there are, what is learned from the features and in what order, and how it is carried out.
+BESIDE = {"split", "split_seed", "skip_corrupt", "training", "preload", "seed", "threads", "checkpointing"}
+
+
+def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> None:
+    assert {*DECIDING, *FROM_ELSEWHERE, *BESIDE} == set(RunConfig.model_fields)
+    plain = config()
+    keys = {key(plain), *(key(config(**{name: value})) for name, value in DECIDING.items())}
+    assert len(keys) == len(DECIDING) + 1
+    assert key(plain.model_copy(update={"device": "cuda"})) != key(plain)
+    shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True}
+    assert {key(plain.model_copy(update={name: value})) for name, value in shared.items()} == {key(plain)}

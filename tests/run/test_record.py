@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
+from petlbench.data.manifest import manifest_digest, split_digest
+from petlbench.features.maintenance import CacheConfig
 from petlbench.memory.measure import HostMeter, PhaseMemory
-from petlbench.results.result import Inference, InferenceMemory, Memory, Result
-from petlbench.results.stored import final_metrics
+from petlbench.results.result import FILE, Inference, InferenceMemory, Memory, Result
+from petlbench.results.stored import Stored, final_metrics
+from petlbench.results.tracking.tracker import content_of
 from petlbench.run.failure import describe_failure, shortage_while_building
-from petlbench.run.record import describe_memory
+from petlbench.run.image_cache import _plan
+from petlbench.run.record import KeptOutputs, Stopwatch, describe_memory, differences
 
 
 def result() -> Result:
@@ -122,3 +134,81 @@ def test_results_of_before_the_new_figures_are_read() -> None:
     assert again.inference is None
     assert again.memory is not None
     assert again.memory.others is None
+
+
+DIGESTS = {name: name for name in ("data", "split", "weights", "method", "external", "petlbench")}
+
+
+@given(st.sampled_from([*DIGESTS, "packages"]))
+def test_each_digest_that_differs_is_said(name: str) -> None:
+    before = {**DIGESTS, "packages": {"torch": "1", "timm": "2"}, "learned": "x"}
+    assert differences(before, before) == []
+    changed = {"torch": "1", "timm": "3"} if name == "packages" else "another"
+    [sentence] = differences(before, {**before, name: changed})
+    assert ("timm" if name == "packages" else name) in sentence
+
+
+def manifest() -> pd.DataFrame:
+    rows = [["b", "b.png", "1", "val", "g", "2"], ["a", "a.png", "0", "train", "", "1"]]
+    return pd.DataFrame(rows, columns=["image_id", "path", "label", "split", "group", "sha256"])
+
+
+@given(st.integers(0, 1), st.sampled_from(["image_id", "label", "split", "group", "sha256"]))
+def test_each_cell_of_the_manifest_is_part_of_the_digest_of_the_data(row: int, column: str) -> None:
+    frame = manifest()
+    frame.loc[row, column] = "another"
+    assert manifest_digest(frame) != manifest_digest(manifest())
+    assert (split_digest(frame) != split_digest(manifest())) == (column in ("image_id", "split"))
+    assert manifest_digest(manifest().iloc[::-1]) == manifest_digest(manifest())
+
+
+@given(st.data())
+def test_each_place_of_a_result_but_its_scores_is_part_of_its_records_digest(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+
+    def digest(document: Any) -> str:
+        (folder / FILE).write_text(json.dumps(document))
+        return content_of(folder)
+
+    document = result().document()
+    name = data.draw(st.sampled_from(sorted(document)))
+    changed = {**document, name: "another"}
+    assert (digest(changed) == digest(document)) == (name == "scores")
+
+
+def test_each_size_and_filter_of_stored_images_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    cache = CacheConfig(tmp_path)
+    forms = [{(64, "bicubic")}, {(65, "bicubic")}, {(64, "bilinear")}, {(64, "bicubic"), (32, "bicubic")}]
+    folders = {_plan(cache, frozenset(each)).folder for each in forms}
+    assert len(folders) == len(forms)
+
+
+def test_outputs_that_are_kept_are_those_of_what_made_them(tmp_path: Path) -> None:
+    outputs = {"val": (np.array([0, 1]), np.ones((2, 3), np.float32)), "test": (np.array([2]), np.zeros((1, 3), "f4"))}
+    file = tmp_path / "outputs.safetensors"
+    assert KeptOutputs(file, "mine").read() == {}
+    KeptOutputs(file, "mine").write(outputs)
+    kept = KeptOutputs(file, "mine").read()
+    assert set(kept) == set(outputs)
+    for split, (labels, logits) in outputs.items():
+        assert np.array_equal(kept[split][0], labels)
+        assert np.array_equal(kept[split][1], logits)
+    assert KeptOutputs(file, "another").read() == {}
+    file.write_bytes(file.read_bytes()[:50])
+    assert KeptOutputs(file, "mine").read() == {}
+
+
+def test_the_phases_of_a_run_add_up_to_its_time() -> None:
+    watch = Stopwatch()
+    with watch.phase("read"):
+        sum(range(1000))
+    with watch.phase("train"):
+        sum(range(1000))
+    watch.seconds["train"] += 5  # an earlier attempt's
+    timing = watch.timing(5.0)
+    assert timing["total"] == pytest.approx(sum(timing.values()) - timing["total"])
+    assert timing["total"] > 5
+    figures = Stored({**result().document(), "timing": timing}).figures
+    assert figures["seconds_run"] == pytest.approx(timing["train"])

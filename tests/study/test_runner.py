@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -239,7 +240,7 @@ def test_results_of_other_code_are_refused_unless_they_are_accepted(
     assert sorted(again.began) == sorted(ids(plans))
 
 
-@pytest.mark.parametrize("text", ["{", ""])
+@pytest.mark.parametrize("text", ["{", "", "null", "[]"])
 def test_a_damaged_result_is_one_failed_run_and_the_others_are_carried_out(
     make_study: MakeStudy, plans: list[PlannedRun], text: str
 ) -> None:
@@ -258,6 +259,28 @@ def test_a_damaged_result_is_one_failed_run_and_the_others_are_carried_out(
     runs = read_study(study_file(study.options.output, "table"))["runs"]
     assert [run["run_id"] for run in runs if run["status"] == "failed"] == [broken.name]
     assert len(summarize("table", board, study.options.output).results) == len(plans) - 1
+
+
+def test_what_killed_drivers_left_goes_with_the_next_study(make_study: MakeStudy) -> None:
+    study = make_study()
+    work = study.options.output / ".work"
+    (work / "drivers").mkdir(parents=True)
+    (study.options.output / "studies").mkdir()
+    left = [work / "a.lock", work / "drivers" / "b.lock", study.options.output / "studies" / ".c.json.lock"]
+    empty, fresh, old = (work / f"worker-{number}-of-1.log" for number in range(3))
+    for file in (*left, empty):
+        file.touch()
+    fresh.write_text("said")
+    old.write_text("said")
+    os.utime(old, (0, 0))
+    (work / "linear-x-s0-0" / "draft").mkdir(parents=True)
+    (work / "linear-x-s0-0" / "checkpoint.pt").touch()
+    carry_out(study)
+    assert sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()) == [
+        "linear-x-s0-0/checkpoint.pt",
+        fresh.name,
+    ]
+    assert [path.name for path in (study.options.output / "studies").iterdir()] == ["table.json"]
 
 
 def test_a_study_whose_file_is_damaged_on_the_way_loses_no_run(make_study: MakeStudy, plans: list[PlannedRun]) -> None:

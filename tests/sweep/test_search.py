@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
-from filelock import FileLock
 from optuna.trial import TrialState
 
 from petlbench.results.folder import RunFolder
@@ -218,7 +217,7 @@ class TestTickets:
 
     @pytest.fixture
     def open_tickets(self, study: optuna.Study, tmp_path: Path) -> Callable[[Liveness], TrialQueue]:
-        return lambda liveness: TrialQueue(study, [{}] * 3, liveness, FileLock(tmp_path / "lock"))
+        return lambda liveness: TrialQueue(study, [{}] * 3, liveness, tmp_path / "lock")
 
     def test_those_of_a_dead_driver_are_used_again(
         self, open_tickets: Callable[[Liveness], TrialQueue], study: optuna.Study, tmp_path: Path

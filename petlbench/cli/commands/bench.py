@@ -14,6 +14,7 @@ from petlbench.cli.options import (
     PRESETS,
     executor_options,
     json_option,
+    list_option,
     parse_assignments,
     parse_list,
     request_values,
@@ -45,9 +46,9 @@ class _Command(click.Command):
 
 
 @click.command("bench", cls=_Command, epilog=EPILOG)
-@click.option("--method", "methods", help="Names of methods, with commas between them, or all.")
-@click.option("--dataset", "datasets", help="Names, folders, CSVs or cards, with commas between them.")
-@click.option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
+@list_option("--method", "methods", help="Names of methods, with commas between them, or all.")
+@list_option("--dataset", "datasets", help="Names, folders, CSVs or cards, with commas between them.")
+@list_option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
 @click.option(
     "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."
 )

@@ -13,6 +13,7 @@ from petlbench.cli.options import (
     catalog_option,
     data_root_option,
     json_option,
+    list_option,
     parse_assignments,
     parse_list,
     setting_option,
@@ -31,7 +32,7 @@ _FEW = 4
 
 
 @click.command("memory", epilog="Example: petlbench memory --method fpt,lora --image-size 512 --budget 8GiB")
-@click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
+@list_option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
 @click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
 @click.option("--dataset", help="Name, folder, CSV or card: gives classes and image size; images need not be there.")
 @click.option(

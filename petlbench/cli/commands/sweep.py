@@ -12,6 +12,7 @@ import click
 from petlbench.cli.options import (
     executor_options,
     json_option,
+    list_option,
     parse_assignments,
     parse_list,
     request_values,
@@ -33,8 +34,8 @@ EPILOG = (
 
 @click.command("sweep", epilog=EPILOG)
 @click.argument("sweep")
-@click.option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
-@click.option("--dataset", "datasets", required=True, help="Names, folders, CSVs or cards, with commas between them.")
+@list_option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
+@list_option("--dataset", "datasets", required=True, help="Names, folders, CSVs or cards, with commas between them.")
 @click.option("--trials", type=click.IntRange(1), help="Trials of every method.  [default: the sweep's]")
 @click.option("--search-sizes/--no-search-sizes", default=None, help="Search the methods' sizes, too.  [the sweep's]")
 @click.option("--track", type=click.Choice(["matched", "tuned"]), hidden=True)

@@ -224,7 +224,7 @@ def _check_pixels(image: Image, name: str, most: int) -> None:
     pixels = image.width * image.height
     if pixels > most:
         raise InputError(
-            f"the image {name} has {image.width:,} x {image.height:,} pixels, and {most:,} are read of one at most",
+            f"the image {name} has {image.width:,} x {image.height:,} pixels, more than dataset.most_pixels = {most}",
             hint=f"--set dataset.most_pixels={pixels} reads it, in {readable_size(3 * pixels)} of memory",
             kind="too_many_pixels",
         )
@@ -252,8 +252,8 @@ def _scaled(image: Image, name: str, greys: Greys | None) -> Image:
     levels = (greys or alone).scaled(np.asarray(image, dtype=np.float64), own)
     if levels is None:
         raise InputError(
-            f"the image {name} has pixel values from {own.low:g} to {own.high:g}, where "
-            f"{(greys or alone).white(own.floating):g} is white",
+            f"the image {name} has pixel values from {own.low:g} to {own.high:g}, a range that does not fit "
+            f"0 (black) to {(greys or alone).white(own.floating):g} (white: dataset.grey_maximum)",
             hint="say what is white with --set dataset.grey_maximum=NUMBER, or convert it to 8 or 16 bits",
             kind="corrupt_image",
         )

@@ -14,7 +14,7 @@ from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import NOT_DATA, decode_image, open_image, read_bytes
 from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, read_dataset, require_pydicom
 
-__all__ = ["Header", "ImageFacts", "files_below", "read_facts", "read_header", "sorted_entries"]
+__all__ = ["Header", "ImageFacts", "files_below", "is_folder", "read_facts", "read_header", "sorted_entries"]
 
 _DEPTHS = {
     "1": "1 bit",
@@ -134,6 +134,14 @@ def sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted(entries, key=lambda entry: entry.name)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def files_below(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
     """Yield the path of every file below a folder, in POSIX form.
 
@@ -149,7 +157,7 @@ def files_below(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> 
     """
     above = (*above, os.path.realpath(folder))
     for entry in sorted_entries(folder):
-        if not entry.is_dir():
+        if not is_folder(entry):
             yield prefix + entry.name
         elif os.path.realpath(entry.path) not in above:
             yield from files_below(Path(entry.path), f"{prefix}{entry.name}/", above)

@@ -10,7 +10,7 @@ import csv
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -53,6 +53,7 @@ __all__ = [
     "load_reader",
     "ordered_classes",
     "recognise",
+    "silent",
 ]
 
 
@@ -69,36 +70,35 @@ class ReaderCard(Card):
     rank: int = 0
 
 
+def silent(default: Any, **options: Any) -> Any:
+    """Return the field of a setting that is no part of a run's description while it has its default.
+
+    Runs are named by their description: settings that are added later must not change the names of those there are.
+    """
+    return Field(default=default, json_schema_extra={"silent": True}, **options)
+
+
 class ReaderSettings(BaseModel):
     """Settings that every reader has, which ``--set dataset.NAME=VALUE`` changes; a reader may add some."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    order: str = Field(default="", description=ORDER_HELP)
-    grey_maximum: float | None = Field(default=None, gt=0, allow_inf_nan=False, description=GREY_HELP)
-    most_pixels: int = Field(default=MOST_PIXELS, ge=1, description="Most pixels of an image; larger ones are refused.")
+    order: str = silent("", description=ORDER_HELP)
+    grey_maximum: float | None = silent(None, gt=0, allow_inf_nan=False, description=GREY_HELP)
+    most_pixels: int = silent(MOST_PIXELS, ge=1, description="Most pixels of an image; larger ones are refused.")
 
     @model_serializer(mode="wrap")
     def _without_silent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Those that decide nothing are no part of a run's description, so that they could be added."""
-        silent = {name for name, info in ReaderSettings.model_fields.items() if info.default == getattr(self, name)}
-        return {name: value for name, value in handler(self).items() if name not in silent}
+        fields = {name: info for name, info in type(self).model_fields.items() if info.json_schema_extra}
+        unsaid = {name for name, info in fields.items() if info.default == getattr(self, name)}
+        return {name: value for name, value in handler(self).items() if name not in unsaid}
 
 
 class LabelSettings(ReaderSettings):
     """What settles doubts about labels that the files themselves hold."""
 
-    rename: str = Field(default="", description="Labels that are written otherwise: OLD=NEW, with commas between.")
-    leave_out: str = Field(default="", description="Labels whose images are left out, with commas between.")
-
-    @model_serializer(mode="wrap")
-    def _given(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """Settings that decide nothing are no part of a run's description, so that they can be added."""
-        silent = {name for name, info in type(self).model_fields.items() if info.default == getattr(self, name)}
-        return {name: value for name, value in handler(self).items() if name not in silent - self.described}
-
-    described: ClassVar[frozenset[str]] = frozenset()
-    """Settings that are part of it in any case."""
+    rename: str = silent("", description="Labels that are written otherwise: OLD=NEW, with commas between.")
+    leave_out: str = silent("", description="Labels whose images are left out, with commas between.")
 
     @model_validator(mode="after")
     def _parses(self) -> Self:
@@ -397,5 +397,5 @@ def _in_words(model: type[BaseModel]) -> str:
     for name, info in model.model_fields.items():
         limits = {key: getattr(bound, key) for bound in info.metadata for key in ("ge", "le") if hasattr(bound, key)}
         bounds = "{ge} to {le}, ".format(**limits) if len(limits) == 2 else ""
-        words.append(f"{name} ({bounds}default {info.default})")
+        words.append(f"{name} ({bounds}default {info.default if info.default != '' else 'none'})")
     return ", ".join(words) or "none"

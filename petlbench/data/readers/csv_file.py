@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -19,8 +19,8 @@ from petlbench.core.errors import InputError
 from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
-from petlbench.data.notes import group_columns
-from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
+from petlbench.data.notes import group_columns, option
+from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes, silent
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
@@ -29,11 +29,9 @@ __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
 class CsvSettings(LabelSettings):
     """How the columns of the table are called."""
 
-    described: ClassVar[frozenset[str]] = frozenset(("image_column", "label_column", "split_column", "group_column"))
-
     image_column: str = Field(default="image", min_length=1, description="Column of the image's path.")
-    image_path: str = Field(
-        default="{image}",
+    image_path: str = silent(
+        "{image}",
         pattern=r"\{[^{}]+\}",
         description="Where the image lies, with {image} for the column's cell and the names of other columns likewise: "
         "train/{image}.jpeg",
@@ -205,7 +203,7 @@ class CsvReader(ImageFiles):
         hint = f"paths are relative to {self.root}, with forward slashes and suffix"
         if len(near) == 1 and self._settings.image_path == "{image}" and path in near[0]:
             template = near[0].replace(path, "{image}")
-            hint = f"there is {near[0]}: --set 'dataset.image_path={template}'"
+            hint = f"there is {near[0]}: {option('image_path', template)}"
         elif near:
             hint = f"there is {near[0]}; {hint}"
         more = f" ({len(absent) - 1} more rows name absent images)" if len(absent) > 1 else ""
@@ -242,12 +240,10 @@ _LIKELY = {
 def _other_column(role: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return the setting that names the column of a role, with the column where one is likely."""
     if role == "label" and (hot := _hot_columns(header, rows)):
-        return (
-            f"one of the columns {', '.join(hot)} holds a 1 in every row: --set 'dataset.label_column={','.join(hot)}'"
-        )
+        return f"one of the columns {', '.join(hot)} holds a 1 in every row: {option('label_column', *hot)}"
     names = {name.lower(): name for name in reversed(header)}
     likely = next((names[name] for name in _LIKELY[role] if name in names), "NAME")
-    return f"other names go with --set 'dataset.{role}_column={likely}'"
+    return f"other names go with {option(f'{role}_column', likely)}"
 
 
 def _hot_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,14 +7,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from petlbench.core.errors import InputError
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
-from petlbench.data.images.files import files_below, sorted_entries
-from petlbench.data.notes import named_side
-from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes
+from petlbench.data.images.files import files_below, is_folder, sorted_entries
+from petlbench.data.notes import named_side, option
+from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes, silent
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
 __all__ = ["FolderReader", "FolderSettings"]
@@ -23,12 +21,12 @@ __all__ = ["FolderReader", "FolderSettings"]
 class FolderSettings(LabelSettings):
     """What the folders are."""
 
-    layout: Literal["auto", "classes", "sides"] = Field(
-        default="auto",
+    layout: Literal["auto", "classes", "sides"] = silent(
+        "auto",
         description="Whether the folders at the top are classes, or sides of a split such as train_images; of itself, "
         "folders called train, val and test that hold class folders are sides.",
     )
-    skip: str = Field(default="", description="Paths that are passed over, with * for any characters: test, *_mask.png")
+    skip: str = silent("", description="Paths that are passed over, with * for any characters: test, *_mask.png")
 
 
 class FolderReader(ImageFiles):
@@ -88,8 +86,8 @@ class FolderReader(ImageFiles):
                 name = folder.name
                 raise InputError(
                     f"the folder {folder} has no class folders: what lies in it has no label",
-                    hint=f"{_LAYOUT_HINT}; without it: --set 'dataset.skip={name}'; where {name} is a class: "
-                    "--set dataset.layout=classes",
+                    hint=f"{_LAYOUT_HINT}; {option('skip', name)} leaves it out, and --set dataset.layout=classes "
+                    "takes the folders for classes",
                     kind="too_few_classes",
                 )
             yield from self._classes(inside, split)
@@ -157,7 +155,7 @@ class FolderReader(ImageFiles):
         folders: list[Path] = []
         for entry in sorted_entries(folder):
             path = Path(entry.path).relative_to(self.root).as_posix()
-            if not entry.is_dir():
+            if not is_folder(entry):
                 self._ignored.append(path)
             elif not self._is_skipped(path):
                 folders.append(Path(entry.path))
@@ -174,7 +172,7 @@ _MOST_NAMED = 20
 
 
 def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() for entry in sorted_entries(folder))
+    return any(is_folder(entry) for entry in sorted_entries(folder))
 
 
 def _holds_image(file: Path) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import PIL.Image
 from pydantic import Field
@@ -34,8 +34,6 @@ _MOST_BYTES = 8 << 30
 
 class HuggingFaceSettings(LabelSettings):
     """How the columns are called."""
-
-    described: ClassVar[frozenset[str]] = frozenset(("image_column", "label_column"))
 
     image_column: str = Field(default="image", min_length=1, description="Column of the images.")
     label_column: str = Field(default="label", min_length=1, description="Column of the class.")

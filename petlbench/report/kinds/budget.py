@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
+from typing import Literal
 
 from petlbench.core.errors import InputError
+from petlbench.metrics.metric import Metric
 from petlbench.report.cells import number_cell
 from petlbench.report.columns import find_metric
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
@@ -32,10 +34,10 @@ _CAPTION = (
 )
 
 
-def expected_best(values: Sequence[float], count: int) -> float:
-    """Give the expected largest of some values that are drawn without replacement."""
-    ways = comb(len(values), count)
-    return sum(v * (comb(i, count - 1) / ways) for i, v in enumerate(sorted(values)) if i >= count - 1)
+def expected_best(values: Sequence[float], count: int, direction: Literal["higher", "lower"] = "higher") -> float:
+    """The expected best of some values that are drawn without replacement: the largest, or the smallest."""
+    ways, ordered = comb(len(values), count), sorted(values, reverse=direction == "lower")
+    return sum(v * (comb(i, count - 1) / ways) for i, v in enumerate(ordered) if i >= count - 1)
 
 
 def build(inputs: ReportInputs) -> Document:
@@ -44,7 +46,8 @@ def build(inputs: ReportInputs) -> Document:
     Raises:
         InputError: When there is no trial.
     """
-    scores, metric = _by_search(inputs), inputs.request.metric
+    metric = find_metric(inputs.catalog, inputs.request.metric)
+    scores = _by_search(inputs, metric)
     if not scores:
         raise InputError(
             f"no trials of a search are stored in {inputs.request.results}",
@@ -55,50 +58,54 @@ def build(inputs: ReportInputs) -> Document:
     figures, rows = [], []
     for dataset in sorted({dataset for _, dataset in scores}):
         searches = {method: values for (method, where), values in scores.items() if where == dataset}
-        figures.append(_figure(dataset, searches, titles, find_metric(inputs.catalog, metric).title))
-        rows += [_row(f"{titles[method]} on {dataset}", method, values) for method, values in searches.items()]
+        figures.append(_figure(dataset, searches, titles, metric))
+        rows += [_row(f"{titles[method]} on {dataset}", method, values, metric) for method, values in searches.items()]
     most = max(map(len, scores.values()))
     columns = [
         Column("trials", "trials"),
-        *(Column(f"best_of_{n}", f"best of {n}", "%", "higher") for n in _SHOWN if n <= most),
+        *(Column(f"best_of_{n}", f"best of {n}", "%", metric.direction) for n in _SHOWN if n <= most),
     ]
     card = inputs.card
     table = Table("main", card.title, columns, rows, _CAPTION, row_title="search")
-    return Document(card.name, card.title, [table], figures, source=inputs.source, settings={"metric": metric})
+    return Document(card.name, card.title, [table], figures, source=inputs.source, settings={"metric": metric.name})
 
 
 BUDGET = ReportKind(name="budget", title="What a search finds by number of trials", build=build)
 
 
-def _by_search(inputs: ReportInputs) -> dict[tuple[str, str], list[float]]:
+def _by_search(inputs: ReportInputs, metric: Metric) -> dict[tuple[str, str], list[float]]:
     """Scores of trials in percent, by method and dataset."""
     scores = {}
     for key, trials in searches(inputs.trials).items():
-        values = [_best(trial, inputs.request.metric) for trial in trials]
+        values = [_best(trial, metric) for trial in trials]
         if numbers := [value for value in values if value is not None]:
-            scores[key] = [min(numbers) if value is None else value for value in values]
+            worst = min(numbers) if metric.direction == "higher" else max(numbers)
+            scores[key] = [worst if value is None else value for value in values]
     return scores
 
 
-def _best(stored: Stored, metric: str) -> float | None:
-    curve = stored.document.get("curve") or ()
-    values = [100 * point[f"val_{metric}"] for point in curve if point.get(f"val_{metric}") is not None]
-    return max(values, default=None)
+def _best(stored: Stored, metric: Metric) -> float | None:
+    curve, name = stored.document.get("curve") or (), f"val_{metric.name}"
+    values = [100 * point[name] for point in curve if point.get(name) is not None]
+    return (max if metric.direction == "higher" else min)(values, default=None)
 
 
-def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, str], score: str) -> Figure:
-    axes = (Axis("trials", "trials", "", "log"), Axis("score", f"expected best validation {score}", "%"))
+def _figure(dataset: str, searches: dict[str, list[float]], titles: dict[str, str], metric: Metric) -> Figure:
+    axes = (
+        Axis("trials", "trials", "", "log"),
+        Axis("score", f"expected best validation {metric.title}", "%", better=metric.direction),
+    )
     series = []
     for method, values in searches.items():
         counts = list(range(1, len(values) + 1))
-        best: list[float | None] = [expected_best(values, count) for count in counts]
+        best: list[float | None] = [expected_best(values, count, metric.direction) for count in counts]
         series.append(Series(method, titles[method], {"trials": [float(n) for n in counts], "score": best}))
     return Figure.of(dataset, "lines", f"What a search finds on {dataset}", axes, series, caption=_CAPTION)
 
 
-def _row(title: str, method: str, values: Sequence[float]) -> Row:
+def _row(title: str, method: str, values: Sequence[float], metric: Metric) -> Row:
     cells = {"trials": Cell(len(values), str(len(values)))}
     for count in _SHOWN:
-        best = expected_best(values, count) if count <= len(values) else None
+        best = expected_best(values, count, metric.direction) if count <= len(values) else None
         cells[f"best_of_{count}"] = number_cell(best, 2, f"{len(values)} trials were tried")
     return Row(f"{method} {title}", title, cells)

@@ -52,10 +52,16 @@ def _predicted_report(inputs: ReportInputs) -> Document:
     from petlbench.study.grid import Grid, Vary
 
     card, request, catalog = inputs.card, inputs.request, inputs.catalog
-    settings = _predicted_settings(card, request)
+    methods, common = card.study.methods, dict[str, Any]()
+    if request.study is not None:
+        methods, common = inputs.planned.methods, common_settings(inputs.stored.runs)
+    if not methods:
+        message = f"the study '{request.study}' names no methods, so nothing can be predicted of it"
+        raise InputError(message, hint="leave --study out, or add --measured", kind="no_results")
+    settings = _predicted_settings(card, request, common)
     vary = Vary("image-size", tuple(map(str, card.sizes)))
     base = Request(method="", device="cuda", weights="random", **settings)
-    planned = Grid(list(card.study.methods), (), (0,), base, vary=vary).plans(catalog, Path())
+    planned = Grid(list(methods), (), (0,), base, vary=vary).plans(catalog, Path())
     with open_workers(usable_cores()) as workers:
         rows = predict_rows(
             planned, _CLASSES, Extras(), folders=catalog.folders, workers=workers, progress=inputs.progress
@@ -68,7 +74,7 @@ def _predicted_report(inputs: ReportInputs) -> Document:
     training = {f"training.{name}": common[name] for name in ("batch_size", "optimizer")}
     words = describe_settings({**settings, **training, "backbone": common["backbone"]})
     caption = f"'{request.figure}', predicted for a training step on a CUDA device, {_CLASSES} classes: {words}."
-    document = _document(card, sizes, caption, inputs.titles)
+    document = _document(card, "predicted", sizes, caption, inputs.titles)
     return replace(document, source="predicted by petlbench memory", settings=settings)
 
 
@@ -86,17 +92,23 @@ def _measured_report(inputs: ReportInputs) -> Document:
     source = {str((run.document.get("memory") or {}).get("source")) for run in runs}
     words = describe_settings(common_settings(runs), but=(_SIZE, "training.epochs"))
     caption = f"'{request.figure}', peak of a training step, measured on {', '.join(sorted(source))}: {words}."
-    document = _document(card, sizes, caption, inputs.titles)
+    document = _document(card, "measured", sizes, caption, inputs.titles)
     documents = [dict(run.document) | {"folder": str(run.folder or "")} for run in runs]
     return replace(document, runs=documents, source=inputs.source, settings=common_settings(runs))
 
 
-def _predicted_settings(card: ReportCard, request: ReportRequest) -> dict[str, Any]:
-    """Fields of a run's request: the card's, the preset's (as-published by default), and those of ``where``."""
+def _predicted_settings(card: ReportCard, request: ReportRequest, common: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a run's request: the card's, what runs have in common, the preset's, and those of ``where``.
+
+    Where neither a preset nor runs say otherwise, they are as published.
+    """
     names = {"backbone", "precision", "attention_kernel", "checkpointing"}
     settings: dict[str, Any] = {name: value for name, value in card.study.request.items() if name in names}
-    settings |= PRESETS["as-published" if request.preset == "any" else request.preset]
-    training = {"batch_size": card.study.request.get("training", {}).get("batch_size", 16)}
+    settings |= PRESETS["as-published"]
+    settings |= {name: common[name] for name in names if common.get(name) is not None}
+    settings |= PRESETS.get(request.preset, {})
+    published = card.study.request.get("training", {}).get("batch_size", 16)
+    training = {"batch_size": common.get("training.batch_size") or published}
     for key, value in request.where.items():
         group, dot, name = key.partition(".")
         if dot and group == "training":
@@ -115,7 +127,7 @@ def _predicted_settings(card: ReportCard, request: ReportRequest) -> dict[str, A
 def _predicted(row: Forecast, figure: str) -> tuple[int | None, str]:
     if row.memory is None:
         return None, row.refused or "it cannot be predicted"
-    return getattr(row.memory, figure), f"'{figure}' is not predicted"
+    return getattr(row.memory, figure, None), f"'{figure}' is not predicted"
 
 
 def _measured(runs: Sequence[Stored], method: str, size: int, figure: str) -> tuple[int | None, str]:
@@ -123,10 +135,11 @@ def _measured(runs: Sequence[Stored], method: str, size: int, figure: str) -> tu
     return peak(mine, figure), f"'{figure}' is not measured there" if mine else "not run"
 
 
-def _document(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[str, str]) -> Document:
+def _document(card: ReportCard, how: str, bytes_: _Sizes, caption: str, titles: Mapping[str, str]) -> Document:
     sizes = sorted({size for by_size in bytes_.values() for size in by_size})
     columns = [Column(f"size_{size}", f"{size} pixels", "MiB", "lower") for size in sizes]
-    axes = (Axis("pixels", "image size", "pixels"), Axis("memory", "peak memory of a training step", "GiB"))
+    axes = (Axis("pixels", "image size", "pixels"), Axis("memory", f"peak memory of a training step, {how}", "GiB"))
+    title = f"{card.title}, {how}"
     rows, series = [], []
     for method, by_size in bytes_.items():
         cells = {f"size_{size}": mebibytes(value, reason) for size, (value, reason) in by_size.items()}
@@ -136,6 +149,6 @@ def _document(card: ReportCard, bytes_: _Sizes, caption: str, titles: Mapping[st
             values = {"pixels": [size for size, _ in points], "memory": [value for _, value in points]}
             series.append(Series(method, titles.get(method, method), values))
     rows = mark_rows(rows, columns)
-    table = Table("main", card.title, columns, rows, f"{caption} Best bold, second underlined.")
-    figure = Figure.of("memory", "lines", card.title, axes, series, caption=caption)
-    return Document(card.name, card.title, [table], [figure])
+    table = Table("main", title, columns, rows, f"{caption} Best bold, second underlined.")
+    figure = Figure.of("memory", "lines", title, axes, series, caption=caption)
+    return Document(card.name, title, [table], [figure])

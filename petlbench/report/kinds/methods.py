@@ -176,7 +176,7 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         has_pme: Whether the table needs the run that PME refers to.
     """
     context, card = inputs.context, inputs.card
-    runs, lines = context.grid.all_runs, context.grid.lines
+    runs, lines = context.grid.all_runs or inputs.finished, context.grid.lines
     missing = [(line.method, name) for line in lines for name in context.grid.datasets if not line.runs.get(name)]
     commands = []
     if has_pme and context.missing_reference:
@@ -186,8 +186,9 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in missing)]
         seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
         commands.append(["bench", *rows, "--dataset", _listed(paths.get(name, name) for _, name in missing), *seeds])
-    output = [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
-    return [shlex.join(["petlbench", *words, *_settings(runs), *output]) for words in commands]
+    folders = [word for folder in inputs.catalog.folders for word in ("--catalog", str(folder))]
+    folders += [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
+    return [shlex.join(["petlbench", *words, *_settings(runs), *folders]) for words in commands]
 
 
 def _settings(runs: Sequence[Stored]) -> list[str]:

@@ -14,11 +14,11 @@ from petlbench.report.cells import mark_rows, number_cell
 from petlbench.report.context import Grid
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
+from petlbench.report.spec import ReportKind, ReportRequest
 from petlbench.study.forecast.papers import Paper, papers, printed_lines
 
 if TYPE_CHECKING:
     from petlbench.report.inputs import ReportInputs
-    from petlbench.report.spec import ReportKind
 
 __all__ = ["PaperRow", "PaperTable", "compare_with_papers", "paper_table", "printed_report", "recomputed"]
 
@@ -123,6 +123,7 @@ def printed_report(inputs: ReportInputs, name: str, kind: ReportKind) -> Documen
             hint=f"there are: {commands}",
             kind="no_results",
         )
+    _check_request(inputs.request)
     main = _main_table(table, titles)
     settings = {key: value for key, value in vars(table.paper).items() if key not in {"key", "tables", "datasets"}}
     differences = _differences_table(table, main)
@@ -130,11 +131,24 @@ def printed_report(inputs: ReportInputs, name: str, kind: ReportKind) -> Documen
         card.name,
         f"{card.title}: {table.paper.title}, computed again",
         (main, differences) if differences.rows else (main,),
-        (kind.printed_figure(table, titles),) if kind.printed_figure is not None else (),
+        (kind.printed_figure(table, inputs),) if kind.printed_figure is not None else (),
         () if differences.rows else ("Every figure that can be computed again agrees with print.",),
         source=f"reports/published/{table.file}.csv",
         settings={"results": f"papers:{name}", **settings, "rows": len(table.rows)},
     )
+
+
+def _check_request(request: ReportRequest) -> None:
+    """Refuse options that a printed table cannot heed."""
+    heeded = {"results", "x"}
+    others = {name: value for name, value in vars(ReportRequest()).items() if name not in heeded}
+    if ignored := [name for name, value in others.items() if getattr(request, name) != value]:
+        options = ", ".join({"figure": "--memory"}.get(name, f"--{name}") for name in ignored)
+        raise InputError(
+            f"--results {request.results}: {options} means nothing there, as the figures are printed ones",
+            hint="leave it out",
+            kind="usage",
+        )
 
 
 def recomputed(row: PaperRow, table: PaperTable) -> dict[str, float]:

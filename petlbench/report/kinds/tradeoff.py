@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from petlbench.core.errors import InputError
 from petlbench.report.cells import MIB
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Axis, Figure, Series
@@ -35,7 +36,12 @@ def _figure(context: Context, x: str, caption: str) -> Figure:
     return _scatter((score, *_AXES), x, series, caption)
 
 
-def _paper_figure(table: PaperTable, titles: Mapping[str, str]) -> Figure:
+def _paper_figure(table: PaperTable, inputs: ReportInputs) -> Figure:
+    titles, x = inputs.titles, inputs.request.x or "memory"
+    if x == "time":
+        raise InputError(
+            "--x time: papers print no times of runs", hint="choose --x memory or --x parameters", kind="bad_setting"
+        )
     score = Axis("score", "AUC, average", "%", "linear", "higher")
     memory = Axis("memory", "memory", "MB", "log", "lower")
     names = {"score": "avg_auc", "memory": "memory", "parameters": "params"}
@@ -45,7 +51,7 @@ def _paper_figure(table: PaperTable, titles: Mapping[str, str]) -> Figure:
         values = {axis: [row.printed.get(name)] for axis, name in names.items()}
         series.append(Series(row.key, title, values, (title,)))
     caption = f"{table.paper.title}: {table.description}. All figures are printed ones."
-    return _scatter((score, memory, _AXES[1]), "memory", series, caption)
+    return _scatter((score, memory, _AXES[1]), x, series, caption)
 
 
 def _scatter(axes: Sequence[Axis], x: str, series: Sequence[Series], caption: str) -> Figure:

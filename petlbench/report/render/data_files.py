@@ -7,14 +7,22 @@ import io
 import json
 from collections.abc import Mapping
 
+from petlbench.core.errors import InputError
+from petlbench.core.text import csv_cell
 from petlbench.report.document import Table
-from petlbench.report.formats import Document, ReportFormat
+from petlbench.report.formats import Document, ReportFormat, one_line
 
 __all__ = ["CSV", "JSON", "render_table"]
 
 
 def _csv(document: Document) -> Mapping[str, str]:
     """Every table of a report by its key, the main one without."""
+    if not document.tables:
+        raise InputError(
+            f"the report '{document.name}' has no table of these results",
+            hint="choose another format, for example --format html or png",
+            kind="no_table",
+        )
     return {table.key if number else "": render_table(table) for number, table in enumerate(document.tables)}
 
 
@@ -31,13 +39,10 @@ def render_table(table: Table) -> str:
     headings, rows = table.records()
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([_text(headings[0]), *headings[1:]])
+    writer.writerow(map(_text, headings))
     writer.writerows([_text(value) for value in row] for row in rows)
     return stream.getvalue()
 
 
 def _text(value: object) -> object:
-    """Text that a spreadsheet would take for a formula begins with an apostrophe."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    return csv_cell(one_line(value)) if isinstance(value, str) else value

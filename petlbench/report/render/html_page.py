@@ -14,8 +14,9 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
+from petlbench.core.text import printable
 from petlbench.report.document import Cell, Column, Figure, Row, Table
-from petlbench.report.formats import Document, ReportFormat
+from petlbench.report.formats import Document, ReportFormat, one_line
 from petlbench.report.render.figure_files import drawn
 from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 
@@ -43,7 +44,7 @@ HTML = ReportFormat(name="html", title="HTML", suffix=".html", render=render, is
 
 
 def _parts(document: Document) -> Iterator[str]:
-    title = html.escape(document.title)
+    title = _escape(document.title)
     yield "<!doctype html>"
     yield '<html lang="en"><head><meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -67,13 +68,17 @@ def _parts(document: Document) -> Iterator[str]:
 def _about(document: Document) -> Iterator[str]:
     settings = {"source": document.source, **document.settings}
     items = "".join(
-        f"<div><dt>{html.escape(str(key))}</dt><dd>{html.escape(_text(value))}</dd></div>"
+        f"<div><dt>{_escape(str(key))}</dt><dd>{_escape(_text(value))}</dd></div>"
         for key, value in settings.items()
         if value not in (None, "", (), [], {})
     )
     yield f'<dl class="about">{items}</dl>' if items else ""
     if document.notes:
-        yield '<ul class="notes">' + "".join(f"<li>{html.escape(note)}</li>" for note in document.notes) + "</ul>"
+        yield '<ul class="notes">' + "".join(f"<li>{_escape(note)}</li>" for note in document.notes) + "</ul>"
+
+
+def _escape(text: str) -> str:
+    return html.escape(one_line(text))
 
 
 def _text(value: Any) -> str:
@@ -87,12 +92,12 @@ def _text(value: Any) -> str:
 def _table(table: Table) -> Iterator[str]:
     """Write a table, which can be read without any script, with what stands above and below it."""
     reasons: dict[str, int] = {}  # why cells are empty: each reason once, by number
-    title = html.escape(table.title)
-    yield f'<section class="table" id="{html.escape(f"table-{table.key}")}"><h2>{title}</h2>'
-    yield f'<p class="caption">{html.escape(table.caption)}</p>'
+    title = _escape(table.title)
+    yield f'<section class="table" id="{_escape(f"table-{table.key}")}"><h2>{title}</h2>'
+    yield f'<p class="caption">{_escape(table.caption)}</p>'
     yield f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table class="sortable">'
     yield f"<thead>{_groups(table.columns)}<tr>"
-    yield f'<th scope="col">{html.escape(table.row_title)}</th>'
+    yield f'<th scope="col">{_escape(table.row_title)}</th>'
     yield from (_heading(column) for column in table.columns)
     yield "</tr></thead>"
     for kind in ("method", "baseline"):
@@ -103,11 +108,11 @@ def _table(table: Table) -> Iterator[str]:
             yield "</tbody>"
     yield "</table></div>"
     if reasons:
-        items = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+        items = "".join(f"<li>{_escape(reason)}</li>" for reason in reasons)
         yield f'<p class="note">Empty cells:</p><ol class="note reasons">{items}</ol>'
-    yield from (f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
+    yield from (f'<p class="note">{_escape(note)}</p>' for note in table.notes)
     if table.commands:
-        lines = "\n".join(map(html.escape, table.commands))
+        lines = "\n".join(map(_escape, table.commands))
         yield f'<p class="note">What fills the empty cells:</p><pre class="note"><code>{lines}</code></pre>'
     yield "</section>"
 
@@ -119,19 +124,19 @@ def _groups(columns: Sequence[Column]) -> str:
     spans = []
     for group, members in groupby(columns, key=lambda column: column.group):
         name = ' class="group"' if group else ""
-        spans.append(f'<th colspan="{len(list(members))}"{name} scope="colgroup">{html.escape(group)}</th>')
+        spans.append(f'<th colspan="{len(list(members))}"{name} scope="colgroup">{_escape(group)}</th>')
     return f'<tr class="groups"><td></td>{"".join(spans)}</tr>'
 
 
 def _heading(column: Column) -> str:
     kind = ' class="number"' if column.numeric else ""
     better = f' data-better="{column.better}"' if column.better else ""
-    return f'<th scope="col"{kind}{better}>{html.escape(column.heading)}</th>'
+    return f'<th scope="col"{kind}{better}>{_escape(column.heading)}</th>'
 
 
 def _row(table: Table, row: Row, reasons: dict[str, int]) -> str:
     cells = "".join(_cell(table.cell(row, column), column, reasons) for column in table.columns)
-    return f'<tr><th scope="row">{html.escape(row.title)}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{_escape(row.title)}</th>{cells}</tr>'
 
 
 def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
@@ -144,13 +149,13 @@ def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
 def _content(cell: Cell, reasons: dict[str, int]) -> str:
     if cell.reason and not cell.text:
         number = reasons.setdefault(cell.reason, len(reasons) + 1)
-        return f'<abbr title="{html.escape(cell.reason)}">–</abbr><sup>{number}</sup>'
-    text = html.escape(cell.text) or "–"
+        return f'<abbr title="{_escape(cell.reason)}">–</abbr><sup>{number}</sup>'
+    text = _escape(cell.text) or "–"
     if cell.picture:
-        picture = f'<img alt="" src="data:image/jpeg;base64,{html.escape(cell.picture)}">'
+        picture = f'<img alt="" src="data:image/jpeg;base64,{_escape(cell.picture)}">'
         text = f"{picture}<br>{text}" if cell.text else picture
     text = {"best": f"<strong>{text}</strong>", "second": f"<u>{text}</u>"}.get(cell.mark, text)
-    flags = "".join(f' <span class="flag">{html.escape(flag)}</span>' for flag in cell.flags)
+    flags = "".join(f' <span class="flag">{_escape(flag)}</span>' for flag in cell.flags)
     if cell.low is None or cell.high is None:
         return text + flags
     places = _digits(cell.text)
@@ -167,7 +172,7 @@ def _digits(text: str) -> int:
 def _places(document: Document) -> Iterator[str]:
     """Where the code puts what it makes; figures that it cannot make are drawn here."""
     for number, figure in enumerate(document.figures):
-        heading = f"<h2>{html.escape(figure.title)}</h2>"
+        heading = f"<h2>{_escape(figure.title)}</h2>"
         drawing = _drawing(figure) if figure.kind == "ranks" else ""
         yield f'<section class="figure" id="figure-{number}">{heading}{drawing}</section>'
     for key, title in (("explore", "Explore the runs"), ("curves", "Curves"), ("confusion", "Confusion matrices")):
@@ -180,7 +185,7 @@ def _drawing(figure: Figure) -> str:
     # Without its white ground, which would be a box on a dark page, and without names that other figures have too.
     image = re.sub(r'<g id="patch_1">.*?</g>', "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
     image = re.sub(r' id="[a-z0-9]+_\d+"', "", image)
-    return f'<figure class="drawn">{image}<figcaption>{html.escape(figure.caption)}</figcaption></figure>'
+    return f'<figure class="drawn">{image}<figcaption>{_escape(figure.caption)}</figcaption></figure>'
 
 
 def _data(document: Document) -> Mapping[str, Any]:
@@ -249,4 +254,6 @@ def rounded(value: Any) -> Any:
         return {str(key): rounded(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [rounded(item) for item in value]
-    return value if value is None or isinstance(value, int | str) else str(value)
+    if value is None or isinstance(value, int):
+        return value
+    return "\n".join(map(printable, str(value).split("\n")))

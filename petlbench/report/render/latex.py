@@ -10,7 +10,7 @@ from itertools import groupby
 from textwrap import wrap
 
 from petlbench.report.document import Cell, Column, Row, Table
-from petlbench.report.formats import Document, ReportFormat
+from petlbench.report.formats import Document, ReportFormat, one_line
 
 __all__ = ["LATEX", "LATEX_DOCUMENT", "PREAMBLE", "escape", "render", "render_document", "render_table"]
 
@@ -102,8 +102,7 @@ def _float(table: Table, caption: Sequence[str], notes: Sequence[str]) -> list[s
 
 def escape(text: str) -> str:
     """Take every character for itself; one that pdfLaTeX has no glyph for becomes its nearest, or a question mark."""
-    plain = " ".join("".join(char if char.isprintable() or char.isspace() else "" for char in text).split())
-    return _DASHES.sub("-{}", "".join(_escaped(char) for char in plain))
+    return _DASHES.sub("-{}", "".join(_escaped(char) for char in one_line(text) if char.isprintable()))
 
 
 def _escaped(char: str) -> str:
@@ -116,14 +115,15 @@ def _escaped(char: str) -> str:
 
 
 def _head(document: Document, more: str = "") -> list[str]:
-    title, name = (" ".join(text.split()) for text in (document.title, document.name))
-    line = f"% {title}, by petlbench report {name}"
+    line = f"% {one_line(document.title)}, by petlbench report {one_line(document.name)}"
     return [line, f"% {more}"] if more else [line]
 
 
 def _body(document: Document) -> list[str]:
     names = [re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{table.key}") for table in document.tables]
-    return [f"\n{render_table(table, f'tab:{name}')}" for table, name in zip(document.tables, names, strict=True)]
+    # Keys of other scripts may leave nothing that tells them apart.
+    labels = [f"tab:{name}" if names.count(name) == 1 else f"tab:{name}-{n}" for n, name in enumerate(names, 1)]
+    return [f"\n{render_table(table, label)}" for table, label in zip(document.tables, labels, strict=True)]
 
 
 def _rows(table: Table) -> list[str]:

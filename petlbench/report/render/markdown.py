@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from petlbench.report.document import Cell, Row, Table
-from petlbench.report.formats import Document, ReportFormat
+from petlbench.report.formats import Document, ReportFormat, one_line
 
 __all__ = ["MARKDOWN", "escape", "render", "render_table"]
 
@@ -39,17 +39,13 @@ def render_table(table: Table) -> str:
     if table.notes:
         parts.append(_list(table.notes))
     if table.commands:
-        parts += ["What fills the empty cells:", "\n".join(["```sh", *map(_one_line, table.commands), "```"])]
+        parts += ["What fills the empty cells:", "\n".join(["```sh", *map(one_line, table.commands), "```"])]
     return "\n\n".join(parts)
 
 
 def escape(text: str) -> str:
     """Take every character for itself."""
-    return _SPECIAL.sub(r"\\\1", _one_line(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return _SPECIAL.sub(r"\\\1", one_line(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _cells(table: Table, row: Row) -> Iterable[str]:

@@ -22,7 +22,7 @@ from petlbench.results.stored import Stored, dataset_names, final_metrics
 from petlbench.results.table import Repeats, Results, read_studies, with_scores
 from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
 from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
-from petlbench.results.tracking.tracker import WHOLE_TAG, Record, content_of
+from petlbench.results.tracking.tracker import WHOLE_TAG, Record, close_abandoned, content_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -163,8 +163,14 @@ def _send_missing(queue: SendQueue, output: Path, ended: Sequence[tuple[Result, 
 def _records(queue: SendQueue, experiment: str) -> dict[str, list[Run]]:
     """The records that an experiment has of runs, by run id."""
     store, nothing = queue.store, list["Run"]()
+
+    def read() -> list[Run]:
+        experiment_id = store.experiment(experiment)
+        close_abandoned(store, experiment_id)
+        return store.runs(experiment_id)
+
     records: dict[str, list[Run]] = {}
-    for run in queue.carry_out(lambda: store.runs(store.experiment(experiment)), otherwise=nothing):
+    for run in queue.carry_out(read, otherwise=nothing):
         if run.data.tags.get(KIND_TAG, "run") == "run":
             records.setdefault(run.data.tags.get(RUN_ID_TAG, ""), []).append(run)
     return records

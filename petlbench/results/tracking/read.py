@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
 from petlbench.core.text import without_password
+from petlbench.results.result import parse_result
 from petlbench.results.tracking.store import KIND_TAG, RUN_ID_TAG, Store, check_address, explain, quiet, sqlite_file
 from petlbench.results.tracking.tracker import RESULT_FOLDER, WHOLE_TAG
 
@@ -108,5 +108,8 @@ def _document(store: Store, run: Run, folder: Path) -> dict[str, Any] | None:
         file = store.client.download_artifacts(run.info.run_id, _FILE, str(folder))
     except (MlflowException, OSError):
         return None
-    document: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
-    return document
+    try:
+        return parse_result(Path(file).read_bytes(), f"{_FILE} of {run.info.run_name}").document()
+    except InputError as error:
+        _logger.warning("passed over: %s", error.message)
+        return None

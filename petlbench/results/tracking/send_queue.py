@@ -173,7 +173,7 @@ def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQ
     Args:
         uri: An MLflow tracking URI; ``None`` or empty takes the environment's ``MLFLOW_TRACKING_URI``, else the SQLite
             file ``mlflow.db`` in the output folder; ``"none"`` turns tracking off.
-        output: The folder of all results. Files go to ``mlartifacts`` in it, unless the store is a server.
+        output: The folder of all results.
         patience: As of `SendQueue`.
 
     Raises:
@@ -183,4 +183,4 @@ def open_queue(uri: str | None, output: Path, *, patience: float = 0.0) -> SendQ
     address = choose_address(uri, output)
     if address != "none":
         check_address(address)
-    return SendQueue(Store(address, output / "mlartifacts"), patience=patience)
+    return SendQueue(Store(address, output), patience=patience)

@@ -35,6 +35,7 @@ __all__ = [
     "explain",
     "is_refusal",
     "quiet",
+    "sqlite_address",
     "sqlite_file",
 ]
 
@@ -42,6 +43,7 @@ RUN_ID_TAG = "petlbench.run_id"
 KIND_TAG = "petlbench.kind"
 GROUP_TAG = "petlbench.group"
 PARENT_TAG = "mlflow.parentRunId"
+_PLACE_TAG = "petlbench.place"
 _LOGGED_TAG = "mlflow.loggedArtifacts"
 
 _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH = 6000, 8000, 250
@@ -51,6 +53,8 @@ _NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3", "git")
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _SCHEMES = ("databricks", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite")
 _SERVERS = ("databricks", "http", "https")
+# A path, and no HOST:PORT.
+_FOLDER = re.compile(r"[^:]*")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 _Item = TypeVar("_Item")
@@ -63,12 +67,14 @@ class Store:
 
     Args:
         uri: An SQLite file, another database, or a server.
-        artifacts: Folder for artifacts of a store that is a database; a server keeps its own.
+        output: The folder of all results. Artifacts of a store that is a database go to ``mlartifacts`` in it; a server
+            keeps its own.
     """
 
-    def __init__(self, uri: str, artifacts: Path) -> None:
+    def __init__(self, uri: str, output: Path) -> None:
         self.uri = uri
-        self._artifacts = artifacts
+        self.output = output
+        self._place = f"{socket.gethostname()}:{output.absolute()}"
         self._database = sqlite_file(uri)
         self._client: MlflowClient | None = None
 
@@ -84,7 +90,16 @@ class Store:
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=self.uri)
+            self._remove_stray_folders()
         return self._client
+
+    def _remove_stray_folders(self) -> None:
+        """Remove the empty folders that MLflow makes of an address whose ``%`` it takes for itself."""
+        stray = Path(self.uri.partition(":///")[2].partition("?")[0])
+        if self._database is not None and stray != self._database:
+            with contextlib.suppress(OSError):  # one that is not empty is none of them, nor are those above it
+                for folder in stray.parents:
+                    folder.rmdir()
 
     def lock(self) -> contextlib.AbstractContextManager[Any]:
         """Let one process at a time into an SQLite file: MLflow makes its tables unguarded, SQLite waits 5 s."""
@@ -112,7 +127,7 @@ class Store:
 
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            place = (self._artifacts / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
+            place = (self.output / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
             try:
                 location = None if _scheme(self.uri) in _SERVERS else place
                 return str(self.client.create_experiment(name, artifact_location=location))
@@ -131,7 +146,15 @@ class Store:
             experiment_id: MLflow's identifier.
             tags: Values by the last part of the tag's name: ``kind="trial"`` for ``petlbench.kind``.
         """
-        query = " and ".join(f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items())
+        return self._search(experiment_id, [f"tags.`petlbench.{name}` = '{value}'" for name, value in tags.items()])
+
+    def running(self, experiment_id: str) -> list[Run]:
+        """The runs of an experiment that nobody has closed, made from this output folder on this machine."""
+        runs = self._search(experiment_id, ["attributes.status = 'RUNNING'"])
+        return [run for run in runs if run.data.tags.get(_PLACE_TAG) == self._place]
+
+    def _search(self, experiment_id: str, conditions: Sequence[str]) -> list[Run]:
+        query = " and ".join(conditions)
         runs: list[Run] = []
         token = None
         while True:
@@ -166,6 +189,7 @@ class Store:
 
     def create(self, experiment_id: str, *, name: str, tags: Mapping[str, str], began: int | None = None) -> Run:
         """Make a run that began at a millisecond of the epoch, None for now; a tag's text that is too long is cut."""
+        tags = {**tags, _PLACE_TAG: self._place}
         return self.client.create_run(experiment_id, start_time=began, tags=_tags(tags), run_name=name)
 
     def set_tags(self, mlflow_run_id: str, tags: Mapping[str, str]) -> None:
@@ -232,7 +256,17 @@ def quiet() -> Iterator[None]:
 
 def choose_address(uri: str | None, output: Path) -> str:
     """The store's address, or ``none``: as asked for, else the environment's, else a file in the output folder."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute() / 'mlflow.db'}"
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(output / "mlflow.db")
+
+
+def sqlite_address(file: Path) -> str:
+    """The address of an SQLite database, in which ``%``, ``?`` and ``#`` of the file's name mean nothing else."""
+    address = f"sqlite:///{file.absolute()}"
+    if not re.search("[%?#]", address):
+        return address
+    from sqlalchemy.engine import URL  # which knows how its own version reads them
+
+    return URL.create("sqlite", database=str(file.absolute())).render_as_string()
 
 
 def check_address(uri: str) -> None:
@@ -244,6 +278,14 @@ def check_address(uri: str) -> None:
     """
     scheme = _scheme(uri)
     plugins = {point.name for point in entry_points(group="mlflow.tracking_store")}
+    if (scheme == "file" and "MLFLOW_ALLOW_FILE_STORE" not in os.environ) or _FOLDER.fullmatch(uri):
+        folder = Path(unquote(urlsplit(uri).path)).absolute()
+        raise InputError(
+            f"tracking URI '{uri}' is a folder, which MLflow takes no more runs into",
+            hint=f"give {sqlite_address(folder / 'mlflow.db')}, http://HOST:PORT of a server, or none; "
+            "mlflow migrate-filestore takes along what a folder such as mlruns holds",
+            kind="bad_tracking_uri",
+        )
     if scheme not in _SCHEMES and scheme not in plugins:
         hint = "give http://HOST:PORT of a server, sqlite:////FOLDER/mlflow.db, or none"
         if re.match(r"^[\w.-]+:\d+(/|$)", uri):
@@ -259,7 +301,11 @@ def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for every other store."""
     if not uri.startswith("sqlite"):
         return None
-    name = unquote(uri.partition(":///")[2].partition("?")[0])
+    name = uri.partition(":///")[2].partition("?")[0]
+    if "%" in name:
+        from sqlalchemy.engine import make_url
+
+        name = make_url(uri).database or ""
     return Path(name) if name and name != ":memory:" else None
 
 

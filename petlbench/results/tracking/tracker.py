@@ -8,9 +8,12 @@ import logging
 import numbers
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from petlbench.core.errors import InputError
+from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE
 from petlbench.results.tracking.send_queue import SendQueue, open_queue
 from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
@@ -44,10 +47,11 @@ class Record:
 
     Attributes:
         mlflow_run_id: MLflow's identifier; empty until `open` has worked.
+        experiment_id: That of its experiment.
     """
 
     def __init__(self, store: Store, run_id: str, experiment: str, *, kind: str, group: str) -> None:
-        self.mlflow_run_id = ""
+        self.mlflow_run_id = self.experiment_id = ""
         self._store = store
         self._run_id = run_id
         self._experiment = experiment
@@ -69,6 +73,7 @@ class Record:
                 and lacks its files, is gone on with then.
         """
         store, experiment_id = self._store, self._store.experiment(self._experiment)
+        self.experiment_id = experiment_id
         own = {**tags, RUN_ID_TAG: self._run_id, KIND_TAG: self._kind, STATUS_TAG: "running"}
         if self._group:
             shared = {name: text for name, text in tags.items() if name in ("method", "dataset")}
@@ -193,6 +198,7 @@ class Tracker:
         """
         when, unsent = _now(), [entry for entry in curve if entry["epoch"] not in self._sent_epochs]
         self._queue.put(lambda: self._opened.close(status, metrics, unsent, folder, when))
+        self._queue.put(lambda: close_abandoned(self._queue.store, self._opened.experiment_id))
         self._queue.send(_FINISH_SECONDS)
         if not self.delivered:
             self._warn("the result on disk is complete;")
@@ -227,6 +233,27 @@ def open_tracker(uri: str | None, *, output: Path) -> Tracker:
 
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def close_abandoned(store: Store, experiment_id: str) -> None:
+    """Close what runs of this output folder left open that were killed and that nobody works on.
+
+    They can be gone on with all the same; so can the parents of which no run is left.
+    """
+    running = store.running(experiment_id)
+    alive = [run for run in running if _is_worked_on(store, run)]
+    parents = {run.data.tags.get(PARENT_TAG) for run in alive}
+    for run in running:
+        if run not in alive and run.info.run_id not in parents:
+            store.set_tags(run.info.run_id, {STATUS_TAG: "killed"})
+            store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_worked_on(store: Store, run: Run) -> bool:
+    name = run.data.tags.get(RUN_ID_TAG)
+    with suppress(InputError):  # a name that a store holds may be anything
+        return name is not None and RunFolder(store.output, name).is_locked
+    return False
 
 
 def points_of(entry: Mapping[str, Any]) -> dict[str, float]:

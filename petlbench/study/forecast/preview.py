@@ -19,7 +19,7 @@ from petlbench.core.units import readable_size
 from petlbench.features.maintenance import CacheConfig, check_quota, free_bytes
 from petlbench.memory.predict import predict_training
 from petlbench.models.build import Assembled, assemble, count_parameters
-from petlbench.results.folder import RunFolder
+from petlbench.results.folder import readable_result
 from petlbench.results.result import Memory, Parameters, iter_results
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import plan_features
@@ -171,9 +171,7 @@ def _preview(
     except (Exception, SystemExit) as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
-    results = [
-        RunFolder(options.output, run.config.run_id).readable_result() for run in plans if run.config is not None
-    ]
+    results = [readable_result(options.output, run.config.run_id) for run in plans if run.config is not None]
     preview = Preview(
         first.method,
         first.dataset,

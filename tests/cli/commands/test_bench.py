@@ -80,6 +80,45 @@ class Choosy(Troubled):
 """
 
 
+EXITING = """
+import sys
+
+from petlbench import Adapted, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
+
+
+class Leaving(Classifier):
+    def forward(self, inputs):
+        sys.exit(0)
+
+
+class InRefuse(Method[MethodSettings]):
+    card = MethodCard(name="exits_in_refuse", title="Exits", family="own", year=2026, paper="none")
+    Settings = MethodSettings
+    defaults = TrainingDefaults(lr=0.1)
+
+    def refuse(self, backbone):
+        sys.exit(0)
+
+    def adapt(self, backbone, num_classes):
+        return Adapted(Leaving(backbone, num_classes), frozenset({"head.bias", "head.weight"}))
+
+
+class InAdapt(InRefuse):
+    card = MethodCard(name="exits_in_adapt", title="Exits", family="own", year=2026, paper="none")
+
+    def refuse(self, backbone):
+        return None
+
+    def adapt(self, backbone, num_classes):
+        sys.exit("enough")
+
+
+class InForward(InAdapt):
+    card = MethodCard(name="exits_in_forward", title="Exits", family="own", year=2026, paper="none")
+    adapt = InRefuse.adapt
+"""
+
+
 @pytest.fixture
 def bench(pictures: Path) -> Bench:
     """Arguments of a study whose runs take less than a second each."""
@@ -160,6 +199,27 @@ def test_what_goes_wrong_in_one_method_stays_there(cli: Cli, bench: Bench, troub
     assert retry[-1] == "--retry-failed"
     assert cli(*retry[1:]).status == 1
     assert any(line["event"] == "ended" for line in read_journal(Path("results"))[attempts:])
+
+
+def test_a_method_that_ends_the_program_ends_its_own_run(cli: Cli, bench: Bench, here: Path) -> None:
+    (here / "own").mkdir()
+    (here / "own" / "exiting.py").write_text(EXITING)
+    outcome = cli(*bench("exits_in_refuse,exits_in_adapt,exits_in_forward,linear", "--catalog", "own", "--json"))
+    assert outcome.status == 1
+    runs = {run["method"]: run for run in outcome.document["runs"]}
+    statuses = {name: run["status"] for name, run in runs.items()}
+    assert statuses.pop("linear") == "finished"
+    assert set(statuses.values()) == {"failed"}
+    for name in statuses:
+        assert "SystemExit" in runs[name]["error"]["message"]
+    assert stored(runs["exits_in_forward"]["run_id"])["status"] == "failed"
+
+
+def test_an_option_that_is_given_again_adds_to_it(cli: Cli, bench: Bench) -> None:
+    again = ("--method", "linear,full", "--seed", "3", "--seed", "0", "--dry-run", "--json")
+    outcome = cli(*bench("bitfit", *again))
+    assert outcome.document["runs"] == 6
+    assert [cell["method"] for cell in outcome.document["cells"]] == ["bitfit", "linear", "full"]
 
 
 def test_combinations_that_cannot_be_had_are_no_failure(cli: Cli, bench: Bench, troubled: Path) -> None:
@@ -259,6 +319,9 @@ def test_what_will_not_fit_is_said(cli: Cli, bench: Bench, monkeypatch: pytest.M
         ({"more": ("--study", "a/b")}, "bad_study", "a/b"),
         ({"more": ("--executor", "lcoal")}, "unknown_executor", "lcoal"),
         ({"more": ("--from-sweep", "fiar")}, "unknown_winner", "fiar"),
+        ({"more": ("--timeout", "nan")}, "bad_setting", "--timeout nan"),
+        ({"more": ("--timeout", "inf")}, "bad_setting", "--timeout inf"),
+        ({"more": ("--cpus-per-run", "nan")}, "bad_setting", "--cpus-per-run nan"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(

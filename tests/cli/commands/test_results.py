@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,36 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_named(refused: Refused, 
     error = refused("results", "show", "linear-digits-s9")
     assert error["kind"] == "unknown_run"
     assert "linear-digits-s9" in error["message"]
-    error = refused("results", "show", "linear")
+    error = refused("results", "rm", "linear", "--yes")
     assert error["kind"] == "ambiguous_run"
     assert results["linear 1"].run_id in error["message"]
     assert refused("results", "list", "--status", "gone")["kind"] == "unknown_status"
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/victim", ".work", "other"])
+def test_a_received_result_has_nothing_removed_but_itself(
+    cli: Cli, results: dict[str, Result], here: Path, name: str
+) -> None:
+    (here.parent / "victim").mkdir(exist_ok=True)
+    (here / "victim").mkdir(exist_ok=True)
+    document = results["bitfit"].document() | {"run_id": name}
+    (OUTPUT / "received").mkdir()
+    (OUTPUT / "received" / "result.json").write_text(json.dumps(document))
+    outcome = cli("results", "rm", "--status", "oom", "--yes", "--json")
+    assert outcome.document["removed"] == [results["bitfit"].run_id]
+    assert (OUTPUT / "received").is_dir()
+    assert (here / "victim").is_dir()
+    assert (here.parent / "victim").is_dir()
+    assert cli("results", "list", "--json").document["damaged"][0].startswith(str(OUTPUT / "received"))
+    assert cli("results", "rm", "received", "--yes", "--json").document["removed"] == ["received"]
+    assert not (OUTPUT / "received").exists()
+
+
+def test_a_damaged_result_is_counted_and_passed_over(cli: Cli, results: dict[str, Result], here: Path) -> None:
+    (here / OUTPUT / "full-x-s0").mkdir()
+    (here / OUTPUT / "full-x-s0" / "result.json").write_text("[]")
+    outcome = cli("results", "list", "--json")
+    assert len(listed(outcome)) == len(results)
+    (message,) = outcome.document["damaged"]
+    assert "full-x-s0" in message
+    assert "1 damaged results are passed over" in cli("results", "list").out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from petlbench.core.errors import InputError
-from petlbench.data.images.decode import decode_image, is_image, read_image, to_rgb
+from petlbench.data.images.decode import Decoding, decode_image, is_image, read_bytes, read_image, to_rgb
+from petlbench.data.images.files import read_facts, read_header
 from petlbench.data.views import Normalization, View
 
 
@@ -161,3 +163,40 @@ def test_any_damage_gives_an_image_or_an_input_error(content: bytes, data: st.Da
         assert to_rgb(decode_image(bytes(damaged), "x")).mode == "RGB"
     except InputError as error:
         assert error.kind == "corrupt_image"
+
+
+def test_an_image_of_too_many_pixels_names_the_setting_that_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(Image.new("L", (40, 30)))
+    with pytest.raises(InputError, match=r"has 40 x 30 pixels, more than dataset\.most_pixels = 1199") as caught:
+        decode_image(content, "x", Decoding(most_pixels=1199))
+    assert (caught.value.kind, "dataset.most_pixels=1200" in caught.value.hint) == ("too_many_pixels", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decode_image(content, "x", Decoding(most_pixels=1200)).size == (40, 30), "whatever Pillow bears"
+    assert Image.MAX_IMAGE_PIXELS == 100, "which others may rely on"
+
+
+@pytest.mark.parametrize("make", ["pipe", "zero", "loop", "folder"])
+def test_what_is_no_regular_file_keeps_nobody_waiting(make: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    {"pipe": os.mkfifo, "zero": _zero, "loop": _loop, "folder": Path.mkdir}[make](file)
+    assert not is_image(file)
+    assert read_header(file) is None
+    for read in (read_image, read_bytes, read_facts):
+        with pytest.raises(InputError, match=r"x\.png (is a|cannot be read)"):
+            read(file)
+
+
+def test_a_file_of_more_bytes_than_its_pixels_can_take_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.png"
+    file.write_bytes(bytes(200))
+    with pytest.raises(InputError, match="holds more than") as caught:
+        read_image(file, Decoding(most_pixels=10))
+    assert "dataset.most_pixels" in caught.value.hint
+
+
+def _zero(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+def _loop(file: Path) -> None:
+    file.symlink_to(file)

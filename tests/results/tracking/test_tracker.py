@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from petlbench.core.errors import InputError
+from petlbench.results.folder import RunFolder
 from petlbench.results.tracking.tracker import Tracker, open_tracker
 from tests.results.tracking.servers import free_port
 
@@ -204,6 +205,59 @@ def test_an_unknown_scheme_is_bad_input(uri: str, tmp_path: Path) -> None:
     assert caught.value.kind == "bad_tracking_uri"
     assert uri in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "/tmp/mlruns", "file:///tmp/mlruns"])
+def test_a_folder_is_no_store_and_the_error_says_what_is(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder") as caught:
+        open_tracker(uri, output=tmp_path)
+    assert "/mlruns/mlflow.db" in caught.value.hint
+    assert "migrate-filestore" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["My%20Drive", "a?b#c", "100 %"])
+def test_the_store_lies_in_the_output_folder_whatever_that_is_called(
+    tmp_path: Path, new_database: Path, name: str
+) -> None:
+    output = tmp_path / name
+    output.mkdir()
+    shutil.copy(new_database, output)
+    before = sorted(tmp_path.iterdir())
+    tracker = open_mlflow(None, output)
+    tracker.start("odd", "study", {}, {})
+    tracker.finish("finished", {}, result_folder(tmp_path / name))
+    assert tracker.delivered
+    assert sorted(tmp_path.iterdir()) == before
+    assert len(list((output / "mlartifacts").rglob("result.json"))) == 1
+    [run] = read(tracker)[0].search_runs([read(tracker)[1].info.experiment_id])
+    assert run.info.status == "FINISHED"
+
+
+def test_what_killed_runs_left_open_is_closed_by_the_next_command(output: Path) -> None:
+    killed, alive, away, last = (open_mlflow(None, output) for _ in range(4))
+    killed.start("killed", "study", {}, {}, group="fpt on digits")
+    alive.start("alive", "study", {}, {}, group="lora on digits")
+    away.start("away", "study", {}, {})
+    read(away)[0].set_tag(away.mlflow_run_id, "petlbench.place", "elsewhere:/results")
+    with RunFolder(output, "alive").locked():
+        last.start("last", "study", {}, {})
+        last.finish("finished", {}, None)
+    assert last.delivered
+    client, run = read(last)
+    runs = {each.info.run_name: each for each in client.search_runs([run.info.experiment_id])}
+    statuses = {name: each.info.status for name, each in runs.items()}
+    assert statuses == {
+        "killed": "KILLED",
+        "fpt on digits": "KILLED",
+        "alive": "RUNNING",
+        "lora on digits": "RUNNING",
+        "away": "RUNNING",
+        "last": "FINISHED",
+    }
+    assert runs["killed"].data.tags["petlbench.status"] == "killed"
+    again = open_mlflow(None, output)
+    again.start("killed", "study", {}, {})
+    assert again.mlflow_run_id == killed.mlflow_run_id
 
 
 def test_importing_the_module_is_light() -> None:

@@ -1,0 +1,90 @@
+"""The budget of a search: every slot is used up once, whatever its drivers do and whenever they die."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from petlbench.sweep.storage import default_address, open_storage
+from petlbench.sweep.trial_queue import Liveness, TrialQueue
+
+SLOTS = 4
+ACTIONS = ("take", "finish", "prune", "fail", "give_back", "die")
+steps = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(ACTIONS)), max_size=25)
+
+
+class Driver:
+    """One driver with the trials in its hands."""
+
+    def __init__(self, study: optuna.Study, output: Path, retry_failed: bool = False) -> None:
+        self.liveness = Liveness(output)
+        self.liveness._lock.acquire()
+        points = [{"x": float(slot)} for slot in range(SLOTS)]
+        self.queue = TrialQueue(study, points, self.liveness, output / "lock", retry_failed=retry_failed)
+        self.trials: list[optuna.Trial] = []
+
+    def act(self, action: str) -> None:
+        if action == "take":
+            trial = self.queue.take(lambda slot: None)
+            if trial is not None:
+                trial.suggest_float("x", 0, SLOTS)
+                self.trials.append(trial)
+        elif action == "die":
+            self.liveness._lock.release()  # as the system does when a process dies
+            self.trials = []
+        elif self.trials:
+            trial = self.trials.pop()
+            if action == "give_back":
+                self.queue.give_back(trial)
+            else:
+                ending = {"finish": "finished", "prune": "pruned", "fail": "failed"}[action]
+                self.queue.end(trial, ending, trial.params["x"] if action == "finish" else None)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("queue")
+
+
+@pytest.fixture(scope="module")
+def storage(output: Path) -> optuna.storages.BaseStorage:
+    return open_storage(default_address(output))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps)
+def test_every_slot_is_used_up_once(output: Path, storage: optuna.storages.BaseStorage, steps: list) -> None:
+    study = optuna.create_study(storage=storage)
+    drivers: dict[int, Driver] = {}
+    for number, action in steps:
+        driver = drivers.get(number) or drivers.setdefault(number, Driver(study, output))
+        driver.act(action)
+        if action == "die":
+            del drivers[number]
+    for driver in drivers.values():
+        driver.act("die")
+    last = Driver(study, output)
+    for _ in range(2 * SLOTS):
+        last.act("take")
+        last.act("finish")
+    assert last.queue.all_used()
+    assert last.queue.take(lambda slot: None) is None
+    counting = [trial for trial in study.get_trials() if last.queue._ends(trial)]
+    assert Counter(trial.user_attrs["ticket"] for trial in counting) == dict.fromkeys(range(SLOTS), 1)
+    assert {trial.user_attrs["ticket"]: trial.params["x"] for trial in counting} == {n: float(n) for n in range(SLOTS)}
+    failed = sum(trial.user_attrs.get("status") == "failed" for trial in counting)
+    last.liveness._lock.release()
+
+    again = Driver(study, output, retry_failed=True)
+    for _ in range(2 * SLOTS):
+        again.act("take")
+        again.act("finish")
+    finished = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
+    pruned = [trial for trial in study.get_trials() if trial.state.name == "PRUNED"]
+    assert len(finished) + len(pruned) == SLOTS, f"{failed} were tried again"
+    again.liveness._lock.release()
