@@ -236,14 +236,9 @@ def run_options(function: F) -> F:
 
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `petlbench.core.request.Request` that options name, with training settings of ``--set`` among them."""
+    """Fields of `petlbench.core.request.Request` that options name, and training settings of ``--set``."""
     fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
-    names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
-    settings = {name: fields.pop(name) for name in list(fields) if name in names}
-    for name in settings.keys() & training.keys():
-        message = f"--set training.{name} is given, and --{name.replace('_', '-')} too"
-        raise InputError(message, hint="leave one of them out", kind="usage")
-    return {"training": {**training, **settings}, **fields}
+    return {**fields, "training": training} if training else fields
 
 
 def _renamed(name: str, value: Any) -> Any:
