@@ -145,7 +145,9 @@ def _pixels(image: Any, number: int) -> np.ndarray[Any, Any]:
                 kind="bad_image",
             )
         array = np.round(array * 255)
-    if array.ndim == 2 and 255 < array.max() < 2**16:
+    # By the kind of number where that has 16 bits: a dark image of such a scanner is none of 8 bits.
+    is_deep = array.dtype in (np.int16, np.uint16) or array.max() > 255
+    if array.ndim == 2 and is_deep and 0 <= array.min() <= array.max() < 2**16:
         return array.astype(np.uint16)
     if array.min() < 0 or array.max() > 255:
         message = f"image {number} of the dataset has values from {array.min()} to {array.max()}, and not from 0 to 255"
