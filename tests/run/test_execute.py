@@ -27,7 +27,7 @@ from petlbench.memory.measure import HostMeter
 from petlbench.run import execute
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
-TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8")
+TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8", "--threads", "1")
 Run = Callable[..., dict[str, Any]]
 
 
