@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _name(label: Any, classes: Any, position: int) -> str:
 def _keep(image: Any, folder: Path, number: int) -> str:
     """Keep one image under the digest of its content, and return the file's name."""
     if isinstance(image, str | Path):
-        source = Path(image).expanduser()
+        source = Path(os.path.expanduser(image))
         content, suffix = read_bytes(source, what=f"image {number},", limit=None), source.suffix.lower()
     else:
         pixels = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image, number))

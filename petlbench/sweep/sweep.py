@@ -313,7 +313,7 @@ class SweepDriver:
         on_trial, retry = partial(self.observer.trial, search), self.options.retry_failed
         trials, retries = run_search(search, study, self.executor, self.liveness, on_trial, retry_failed=retry)
         shares, note = importances(study)
-        outcome = SearchOutcome(search, search.config.method, search.dataset, trials, retries, shares, note)
+        outcome = SearchOutcome(search, search.config.method, search.label, trials, retries, shares, note)
         finalists = run_finalists(search, trials, self.executor, self.observer.say)
         winner = choose_winner(search, finalists)
         if winner is None:

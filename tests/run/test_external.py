@@ -47,7 +47,7 @@ def external(tmp_path: Path, own: Path) -> Path:
 def run(own: Path, output: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
     common = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8", "--epochs", "1", "--json")
-    where = ("--dataset", str(own), "--output", str(output), "--tracking-uri", "none")
+    where = ("--dataset", str(own), "--output", str(output), "--tracking-uri", "none", "--threads", "1")
     status = run_command(["run", *arguments, *common, *where])
     return status, json.loads(capsys.readouterr().out)
 

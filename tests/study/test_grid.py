@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.run.resolve import resolve
@@ -157,7 +158,11 @@ def test_preloading_goes_to_those_that_can(make: MakeMatrix, images: Path) -> No
 def test_a_sweeps_winner_stands_before_defaults_and_behind_what_is_asked_for(
     make: MakeMatrix, images: Path, request_: Request
 ) -> None:
-    tuned = {("lora", str(images / "one")): Tuned({"lr": 0.25, "epochs": 9}, {"rank": 5})}
+    best_of = {("lora", "one"): Tuned({"lr": 0.25, "epochs": 9}, {"rank": 5})}
+
+    def tuned(config: RunConfig, _: object) -> Tuned:
+        return best_of.get((config.method, Path(config.dataset).name), Tuned({}, {}))
+
     plans = make("lora", "linear", datasets=("one", "two"), tuned=tuned).plans(CATALOG, images)
     configs = {(one.method, Path(one.dataset).name): one.config for one in plans if one.config is not None}
     best = configs["lora", "one"]

@@ -11,11 +11,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from petlbench.core.config import RunConfig
+from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError
+from petlbench.core.request import Request
+from petlbench.run.options import RunOptions
 from petlbench.sweep.search import Search
 from petlbench.sweep.space import Choice, Space, Span
+from petlbench.sweep.spec import load_sweep
+from petlbench.sweep.sweep import SweepResult, plan_searches
 from petlbench.sweep.winner import iter_winners, read_winner, write_winner
 from tests.sweep.conftest import GRID, TPE
 
@@ -55,6 +61,7 @@ TRAINING: dict[str, Any] = {
     "loss": "focal",
     "lr": 0.5,
     "weight_decay": 0.5,
+    "decay": "matrices",
     "schedule": "constant",
     "min_lr": 0.1,
     "layer_decay": 0.5,
@@ -204,3 +211,29 @@ def test_a_damaged_neighbour_is_named_and_harms_nobody(make_search: MakeSearch) 
         assert [file in error.message for file, error in zip(("a.json", "b.json"), errors, strict=True)] == [True, True]
         with pytest.raises(InputError, match=r"a\.json"):
             read_winner(search.options.output, search.name, other, None)
+
+
+def test_datasets_of_one_name_have_searches_that_are_told_apart(tmp_path: Path) -> None:
+    requests = []
+    for folder in ("a", "b"):
+        for label in ("cat", "dog"):
+            (tmp_path / folder / "images" / label).mkdir(parents=True)
+            for number in range(4):
+                image = Image.new("RGB", (8, 8), (number, ord(folder), len(label)))
+                image.save(tmp_path / folder / "images" / label / f"{number}.png")
+        dataset = str(tmp_path / folder / "images")
+        requests.append(Request("linear", dataset, "petlbench_micro", image_size=32, threads=1, device="cpu"))
+    card = load_sweep(Entry("sweep", "test", tmp_path / "test.toml", "Test", card=GRID))
+    options = RunOptions(tmp_path / "results", tmp_path / "data", tmp_path / "cache", tracking_uri="none")
+    outcomes = plan_searches("test", card, requests, options)
+    assert [outcome.dataset for outcome in outcomes] == ["a/images", "b/images"]
+    assert list(SweepResult(outcomes).best or {}) == ["linear on a/images", "linear on b/images"]
+    first, second = (outcome.search for outcome in outcomes)
+    assert first is not None
+    assert second is not None
+    assert first.images == second.images, "in names and labels they are alike"
+    assert first.digest != second.digest
+    assert first.digest == plan_searches("test", card, requests[:1], options)[0].search.digest  # type: ignore[union-attr]
+    written(first, lr=0.25)
+    with pytest.raises(InputError, match="dataset"):
+        read_winner(options.output, "test", second.config, None)
