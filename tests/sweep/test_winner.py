@@ -61,6 +61,7 @@ TRAINING: dict[str, Any] = {
     "loss": "focal",
     "lr": 0.5,
     "weight_decay": 0.5,
+    "decay": "matrices",
     "schedule": "constant",
     "min_lr": 0.1,
     "layer_decay": 0.5,
