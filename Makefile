@@ -43,6 +43,9 @@ test-parts: $(PARTS) ## Run the short form of the tests with Ray, PostgreSQL, Ch
 test-all: $(PARTS) ## Run every test that this machine can run, in hours: the nightly list.
 	$(PYTEST) -m 'not network' $(ARGS)
 
+mutants: $(PARTS) ## Change the engine's code and name the changes that no test notices (ARGS='--sample 20 --only splits').
+	$(BIN)/python tools/mutants.py $(ARGS)
+
 check: $(STAMP) ## Lint, format, types and the direction of imports.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

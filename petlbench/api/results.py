@@ -156,7 +156,8 @@ def remove_results(
         raise InputError("no run is named", hint="name runs, or a --status", kind="usage")
     folders = [only_run(str(run), output) for run in names]
     if statuses:
-        folders += [RunFolder(output, run.run_id) for run in load_results(output).runs if run.status in statuses]
+        runs_there = [run for run in load_results(output).runs if run.status in statuses]
+        folders += [RunFolder(output, run.folder.name) for run in runs_there if run.folder is not None]
     folders = list({folder.final: folder for folder in folders}.values())
     if folders and confirm is not None:
         confirm([folder.run_id for folder in folders])
@@ -321,9 +322,8 @@ def predict(
     batch_size: int | None = None,
     image_column: str = "image",
     merge: bool = False,
-    download: bool = False,
-    catalog: Folders = (),
     progress: bool = False,
+    **options: Any,
 ) -> Predictions:
     """Class probabilities of images, from what a run has learned: ``.rows()``, ``.table()``.
 
@@ -334,9 +334,8 @@ def predict(
         batch_size: Images at once; None for the run's own.
         image_column: Column of a CSV file that names the images.
         merge: Whether what was learned is folded into the backbone first.
-        download: As for `load`.
-        catalog: Folders with methods of your own.
         progress: Whether a bar shows what goes on.
+        options: ``catalog``, ``device`` and ``download``, as for `load`.
 
     Raises:
         InputError: When there is no such run, or an image is absent or cannot be read.
@@ -345,7 +344,7 @@ def predict(
 
     several = [images] if isinstance(images, str | Path) else images
     files = find_images([Path(each) for each in several], image_column)
-    trained = load(run, results, catalog=catalog, download=download)
+    trained = load(run, results, **options)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -52,11 +52,6 @@ class Baseline:
     def document(self) -> dict[str, Any]:
         """Everything as JSON, where ``uses_pixels`` is called ``looks``."""
         return {"looks" if name == "uses_pixels" else name: value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Baseline:
-        """The baseline that `document` made JSON of."""
-        return cls(**{"uses_pixels" if name == "looks" else name: value for name, value in document.items()})
 
 
 @dataclass(frozen=True)

@@ -206,13 +206,14 @@ def list_option(*names: str, **attributes: Any) -> Callable[[F], F]:
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"
 # Fields that commands take in another form, or that one of them alone has.
 _OTHERWISE = ("method", "method_settings", "dataset", "dataset_settings", "seed", "training")
+_METHODS_OWN = "the method's"
 # What holds where an option is left out, as far as the field itself does not say.
 _DEFAULTS = {
     "backbone": "the papers' ViT-B/16",
     "image_size": "the card's, else the backbone's",
-    "lr": "the method's",
-    "weight_decay": "the method's",
-    "decay": "the method's",
+    "lr": _METHODS_OWN,
+    "weight_decay": _METHODS_OWN,
+    "decay": _METHODS_OWN,
     "split": "the card's",
     "device": "auto",
     "threads": "cores, at most 8",
@@ -301,7 +302,7 @@ def _option(name: str, annotation: str, field: Mapping[str, Any], *, in_training
         if "[" in annotation
         else None
     )
-    if choices and default not in (*choices, None):
+    if choices and default not in (*choices, None, _METHODS_OWN):
         choices = [default, *choices]
     kind = click.Choice(choices) if choices else _TYPES[annotation]
     return click.option(flag, type=kind, help=text + shown)

@@ -6,8 +6,8 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from glob import escape
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,11 @@ def write_atomically(file: Path) -> Iterator[Path]:
     Args:
         file: The file to write; its folder exists.
     """
+    for leftover in _temporaries(file.parent):
+        is_of_file = leftover.name.startswith(f".{file.name}.") and leftover.name.count(".") == file.name.count(".") + 3
+        if is_of_file and _is_abandoned(leftover):
+            leftover.unlink(missing_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    _remove_abandoned(file)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -41,13 +44,19 @@ def write_atomically(file: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _remove_abandoned(file: Path) -> None:
-    """Remove what killed processes left of this file; other machines may be writing it, so that its age decides."""
-    for leftover in file.parent.glob(f".{escape(file.name)}.*.tmp"):
-        with suppress(OSError):
-            is_ours = re.fullmatch(r"\d+", leftover.name[len(file.name) + 2 : -len(".tmp")])
-            if is_ours and time.time() - leftover.lstat().st_mtime > _ABANDONED:
-                leftover.unlink()
+@cache
+def _temporaries(folder: Path) -> tuple[Path, ...]:
+    """The temporary files of killed processes, as this one found them when it first wrote there: once, not for each."""
+    names = (path for path in folder.glob(".*.tmp") if re.fullmatch(r"\..+\.\d+\.tmp", path.name))
+    return tuple(filter(_is_abandoned, names))
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether nobody writes a file any more; another machine may, so that its age decides."""
+    try:
+        return time.time() - temporary.lstat().st_mtime > _ABANDONED
+    except FileNotFoundError:
+        return False
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

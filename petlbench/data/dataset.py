@@ -7,7 +7,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,11 @@ __all__ = [
     "Record",
     "describe_dataset",
     "existing_path",
+    "external_settings",
     "find_card",
     "official_files",
     "open_dataset",
-    "require_same_classes",
+    "require_learned_classes",
 ]
 
 _LONGEST_NAME = 100
@@ -116,12 +117,12 @@ class Dataset:
         return self._with(tuple(records), self.classes)
 
     def labelled_as(self, classes: Sequence[str]) -> Dataset:
-        """Return the same images with labels that are positions in another order of the same classes.
+        """Return the same images with labels that are positions in another order of the classes, or in more of them.
 
         Raises:
-            InputError: When they are not the same.
+            InputError: When one of its classes is none of them.
         """
-        require_same_classes(self.name, self.classes, classes)
+        require_learned_classes(self.name, self.classes, classes)
         order = [list(classes).index(name) for name in self.classes]
         renumbered = self.task.labels.renumbered
         records = tuple(replace(record, label=renumbered(record.label, order)) for record in self.records)
@@ -172,18 +173,37 @@ class DatasetInfo:
     dataset: Dataset | None = None
 
 
-def require_same_classes(name: str, classes: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse an external test set of that name whose classes are not those that a run learns, in any order.
+def require_learned_classes(name: str, classes: Sequence[str], learned: Sequence[str]) -> None:
+    """Refuse an external test set of that name with a class that a run does not learn; it may lack some.
 
     Raises:
-        InputError: When they differ.
+        InputError: When it has one.
     """
-    if set(classes) != set(expected):
+    others = [each for each in classes if each not in learned]
+    if others:
         raise InputError(
-            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(expected)}",
-            hint="an external test set has the same classes, by name",
+            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(learned)}, and not "
+            f"{', '.join(others)}",
+            hint="an external test set has classes that the run learns, by name; some may be absent",
             kind="class_mismatch",
         )
+
+
+_EXTERNAL = "test_on."
+
+
+@contextmanager
+def external_settings(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the settings of a run's external test set: those of its dataset that begin with ``test_on.``.
+
+    Errors inside name settings as they are set.
+    """
+    try:
+        yield {name.removeprefix(_EXTERNAL): value for name, value in settings.items() if name.startswith(_EXTERNAL)}
+    except InputError as error:
+        hint = error.hint.replace("--set dataset.", f"--set dataset.{_EXTERNAL}")
+        hint = hint.replace("--set 'dataset.", f"--set 'dataset.{_EXTERNAL}")
+        raise InputError(error.message, hint=hint, kind=error.kind) from error
 
 
 def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]) -> Dataset:
@@ -322,7 +342,8 @@ def existing_path(reference: str) -> Path | None:
 
 
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
-    """Return the reader and its settings: the card's, and over them the user's."""
+    """Return the reader and its settings: the card's, and over them the user's, but for those of another dataset."""
+    settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
     if match.card is None:
         reader = recognise(match.path, catalog)
         return reader, check_settings(match.name, reader, settings)

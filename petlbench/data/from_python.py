@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _name(label: Any, classes: Any, position: int) -> str:
 def _keep(image: Any, folder: Path, number: int) -> str:
     """Keep one image under the digest of its content, and return the file's name."""
     if isinstance(image, str | Path):
-        source = Path(image).expanduser()
+        source = Path(os.path.expanduser(image))
         content, suffix = read_bytes(source, what=f"image {number},", limit=None), source.suffix.lower()
     else:
         pixels = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image, number))
@@ -144,7 +145,9 @@ def _pixels(image: Any, number: int) -> np.ndarray[Any, Any]:
                 kind="bad_image",
             )
         array = np.round(array * 255)
-    if array.ndim == 2 and 255 < array.max() < 2**16:
+    # By the kind of number where that has 16 bits: a dark image of such a scanner is none of 8 bits.
+    is_deep = array.dtype in (np.int16, np.uint16) or array.max() > 255
+    if array.ndim == 2 and is_deep and 0 <= array.min() <= array.max() < 2**16:
         return array.astype(np.uint16)
     if array.min() < 0 or array.max() > 255:
         message = f"image {number} of the dataset has values from {array.min()} to {array.max()}, and not from 0 to 255"

@@ -30,7 +30,7 @@ __all__ = [
 
 _NAME = re.compile(r"\{([^{}]+)\}")
 
-_SECONDS = 5.0
+_SECONDS = 2.0
 """The longest that a card's pattern may take over one text: cards are passed on, and a pattern can take for ever."""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from petlbench.audit.baselines import Baseline
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
+from petlbench.core.user_files import read_bytes
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Row, Table
 
@@ -21,25 +23,45 @@ _NOTE = (
 )
 
 
-@dataclass(frozen=True)
-class StoredAudit:
-    """What a report needs of an audit.
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
-    Args:
-        dataset: The dataset's name.
-        marks: ``shortcut``, where the class can be told without a look at the picture; ``easy``, where plain pixels of
-            32x32 tell it.
-        baselines: The trivial classifiers, each cross-validated over all images.
-    """
+
+class StoredBaseline(_Part):
+    """What a report needs of a trivial classifier, cross-validated over all images; scores are fractions."""
+
+    name: str
+    auc: float | None = None
+    low: float | None = None
+    high: float | None = None
+    refused: str = Field("", description="why there is no score")
+
+
+class StoredAudit(_Part):
+    """What a report needs of an audit."""
 
     dataset: str
-    marks: tuple[str, ...]
-    baselines: tuple[Baseline, ...]
+    verdicts: list[str]
+    baselines: list[StoredBaseline]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """``shortcut``: the class can be told without a look at the picture; ``easy``: pixels of 32x32 tell it."""
+        return tuple(mark for mark in ("shortcut", "easy") if mark in self.verdicts)
 
 
-def read_audits(folder: Path) -> dict[str, StoredAudit]:
-    """The audits of a folder by dataset: files NAME.json, as ``petlbench data audit NAME --json`` prints them."""
-    return {file.stem: read_audit(file) for file in sorted(folder.glob("*.json"))}
+def read_audits(folder: Path, on_damage: Callable[[str], None]) -> dict[str, StoredAudit]:
+    """The audits of a folder by dataset: files NAME.json, as ``petlbench data audit NAME --json`` prints them.
+
+    What is wrong with a file that is none goes to ``on_damage``; the others are read.
+    """
+    audits = {}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            audits[file.stem] = read_audit(file)
+        except InputError as error:
+            on_damage(error.message)
+    return audits
 
 
 def add_baselines(table: Table, audits: Mapping[str, StoredAudit], context: Context) -> Table:
@@ -60,13 +82,11 @@ def read_audit(file: Path) -> StoredAudit:
     """
     remedy = "petlbench data audit NAME --json > FILE writes it"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        marks = tuple(mark for mark in ("shortcut", "easy") if mark in document["verdicts"])
-        return StoredAudit(document["dataset"], marks, tuple(map(Baseline.from_document, document["baselines"])))
-    except OSError as error:
-        raise InputError(f"the audit {file} cannot be read: {error.strerror}", hint=remedy, kind="bad_audit") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no audit of a dataset", hint=remedy, kind="bad_audit") from error
+        return StoredAudit.model_validate_json(read_bytes(file, what="audit"))
+    except InputError as error:
+        raise InputError(error.message, hint=remedy, kind="bad_audit") from error
+    except ValidationError as error:
+        raise InputError(f"{printable(str(file))} is no audit of a dataset", hint=remedy, kind="bad_audit") from error
 
 
 def _cells(name: str, audits: Mapping[str, StoredAudit], table: Table) -> dict[str, Cell]:

@@ -69,7 +69,7 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
         elif key in _MAKERS:
             makers.append(_MAKERS[key])
         else:
-            raise unknown_name("column", key, [*OPTIONAL, *_MAKERS, *_FAMILIES])
+            raise unknown_name("column", key, {*OPTIONAL, *_MAKERS, *_FAMILIES})
     return makers
 
 
@@ -194,7 +194,7 @@ def _search_hours(line: Line, context: Context) -> Cell:
     trials = [trial for trial in context.trials if trial.method == line.method]
     if not trials:
         return Cell(text="–", reason="no trial of a search is stored")
-    seconds = sum(run.seconds("total") for run in [*trials, *line.all_runs])
+    seconds = sum(run.seconds("run") for run in [*trials, *line.all_runs])
     return number_cell(seconds / 3600, 3)
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog
-from petlbench.metrics.classification import AUC
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell, Row
 from petlbench.report.spec import ReportCard, Variant
-from petlbench.results.stored import Stored
+from petlbench.results.stored import Predictions, Stored
 from petlbench.results.table import PlannedRuns, reason_of, searches
 from petlbench.statistics.ranks import fronts
 
@@ -114,6 +113,7 @@ class Context:
         grid: Its rows.
         references: Finished runs of ``full`` in the same setting, of any study: what PME refers to.
         metric: The score that is shown.
+        predictions: Reads what a run has kept of a split.
         figure: The figure of memory that is shown: allocated, reserved, process or resident.
         flagged: Datasets that an audit marked, with their marks.
         trials: Trials of searches.
@@ -122,9 +122,10 @@ class Context:
 
     grid: Grid
     references: Sequence[Stored]
-    metric: Metric = AUC
-    figure: str = "allocated"
-    flagged: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    metric: Metric
+    predictions: Callable[[Stored, str], Predictions | None]
+    figure: str
+    flagged: Mapping[str, Sequence[str]]
     trials: Sequence[Stored] = ()
     reads: Sequence[Mapping[str, Any]] = ()
 
@@ -159,7 +160,7 @@ class Context:
             for line in self.grid.lines
             for name, runs in line.runs.items()
             for run in runs
-            if (record := scored(run, line.key, name, self.metric)) is not None
+            if (record := scored(run, line.key, name, self.metric, self.predictions)) is not None
         ]
         return Evidence(records, self.metric)
 
@@ -223,7 +224,13 @@ class Context:
         return (-score if self.metric.direction == "higher" else score, *others)
 
 
-def scored(run: Stored, row: str, dataset: str, metric: Metric) -> Scored | None:
+def scored(
+    run: Stored,
+    row: str,
+    dataset: str,
+    metric: Metric,
+    predictions: Callable[[Stored, str], Predictions | None] = Stored.predictions,
+) -> Scored | None:
     """A finished run as the statistics see it; None where it has no such score."""
     from petlbench.statistics.runs import Scored
 
@@ -233,7 +240,7 @@ def scored(run: Stored, row: str, dataset: str, metric: Metric) -> Scored | None
     images = run.document.get("data", {}).get("images") or {}
     test_to_train = images["test"] / images["train"] if images.get("test") and images.get("train") else None
     interval = (run.document.get("intervals") or {}).get("test", {}).get(metric.name)
-    read = partial(run.predictions, "test")
+    read = partial(predictions, run, "test")
     return Scored(row, dataset, run.seed, run.split, score, read, test_to_train, interval, score_form(run, metric))
 
 

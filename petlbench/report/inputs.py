@@ -9,6 +9,7 @@ from functools import cached_property
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
+from petlbench.core.text import printable
 from petlbench.report.audits import StoredAudit, read_audits
 from petlbench.report.columns import OPTIONAL, find_metric
 from petlbench.report.context import Context, build_grid
@@ -17,10 +18,12 @@ from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
 from petlbench.results.journal import read_reads
-from petlbench.results.stored import Stored
+from petlbench.results.stored import Predictions, Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
 
 __all__ = ["ReportInputs"]
+
+_MOST_DAMAGED = 10
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class ReportInputs:
     request: ReportRequest
     catalog: Catalog
     progress: Progress = field(default_factory=Progress)
+    damage: list[str] = field(default_factory=list)
+    """What was passed over as damaged, beside whole results."""
 
     @cached_property
     def results(self) -> Sequence[Stored]:
@@ -39,7 +44,14 @@ class ReportInputs:
         Raises:
             InputError: When there are none.
         """
-        return choose(self.stored.runs, self.request.preset, self.request.where, self.request.results)
+        place = self.request.results
+        if self.stored.damaged and not self.stored.runs:
+            raise InputError(
+                f"there are no results in {place}. {' '.join(self.passed_over())}",
+                hint="petlbench results rm removes them",
+                kind="no_results",
+            )
+        return choose(self.stored.runs, self.request.preset, self.request.where, place)
 
     @property
     def finished(self) -> list[Stored]:
@@ -54,15 +66,32 @@ class ReportInputs:
     @cached_property
     def trials(self) -> Sequence[Stored]:
         """Trials of the searches of all studies."""
-        output = self.request.output
-        return () if output is None else load_trials(output).runs
+        if self.request.output is None:
+            return ()
+        trials = load_trials(self.request.output)
+        self.damage.extend(trials.damaged)
+        return trials.runs
 
     @cached_property
     def audits(self) -> Mapping[str, StoredAudit]:
         """Stored audits by dataset."""
         output = self.request.output
         folder = self.request.audits or (None if output is None else output / "audits")
-        return {} if folder is None or not folder.is_dir() else read_audits(folder)
+        if self.request.audits is not None and not self.request.audits.is_dir():
+            raise InputError(
+                f"--audits {printable(str(folder))}: there is no such folder",
+                hint="petlbench data audit NAME --json > DIR/NAME.json writes one",
+                kind="bad_audit",
+            )
+        return {} if folder is None or not folder.is_dir() else read_audits(folder, self.damage.append)
+
+    def predictions(self, run: Stored, split: str) -> Predictions | None:
+        """What a run has kept of a split, read anew; None where it kept none, or only what is damaged."""
+        try:
+            return run.predictions(split)
+        except InputError as error:
+            self.damage.append(error.message)
+            return None
 
     @cached_property
     def titles(self) -> Mapping[str, str]:
@@ -81,6 +110,7 @@ class ReportInputs:
             grid,
             [run for run in self.stored.references if runs and run.alike == runs[0].alike],
             find_metric(self.catalog, request.metric),
+            self.predictions,
             request.figure,
             {name: audit.marks for name, audit in self.audits.items()},
             trials=self.trials if columns & {"trials", "search_hours"} else (),
@@ -108,8 +138,17 @@ class ReportInputs:
             "memory": request.figure,
         }
         settings |= common_settings(self.finished) if self.finished else {}
+        notes = [*notes, *self.passed_over()]
         runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.results]
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
+
+    def passed_over(self) -> list[str]:
+        """A note on what is damaged, and so is not in the report; none where all is whole."""
+        damaged = list(dict.fromkeys([*(self.stored.damaged if "stored" in vars(self) else ()), *self.damage]))
+        if not damaged:
+            return []
+        shown = "; ".join(damaged[:_MOST_DAMAGED]) + ("; …" if len(damaged) > _MOST_DAMAGED else "")
+        return [f"Passed over as damaged, {len(damaged)}: {shown}."]
 
     @cached_property
     def stored(self) -> Results:

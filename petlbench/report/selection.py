@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from petlbench.core.errors import InputError
+from petlbench.core.errors import InputError, unknown_name
 from petlbench.report.spec import PRESETS, Preset
 from petlbench.results.stored import ALIKE, Stored
 
@@ -46,6 +46,9 @@ def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], 
             hint="petlbench bench --report NAME runs what a report needs",
             kind="no_results",
         )
+    for key in where:
+        if all(run.value(key) is None and key not in run.setting for run in results):
+            raise unknown_name("key of --where", key, {name for run in results for name in run.setting})
     values = {**PRESETS.get(preset, {}), **where}
     runs = [run for run in results if all(_same(run.value(key), value) for key, value in values.items())]
     if not runs:

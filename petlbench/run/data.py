@@ -9,7 +9,7 @@ import pandas as pd
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
-from petlbench.data.dataset import Dataset, Record, open_dataset
+from petlbench.data.dataset import Dataset, Record, external_settings, open_dataset
 from petlbench.data.loader import ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.record import SPLITS, Split, map_images, refusal
@@ -116,9 +116,11 @@ def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) 
     if not run.config.test_on:
         return None
     root, classes = context.options.data_root, trained.dataset.classes
-    dataset = open_dataset(run.config.test_on, catalog=context.catalog, data_root=root, settings={}).labelled_as(
-        classes
-    )
+    with external_settings(run.config.dataset_settings) as settings:
+        dataset = open_dataset(run.config.test_on, catalog=context.catalog, data_root=root, settings=settings)
+    absent = [name for name in classes if name not in dataset.classes]
+    if absent:
+        context.progress.say(f"{dataset.name} has no image of {', '.join(absent)}: its scores are of the other classes")
     images = ImageStore(dataset.labelled_as(classes))
     external = _read_all(images, lambda rest: ["test"] * len(rest.records), run.config.skip_corrupt, context)
     if shared := shared_images(external, trained):

@@ -15,7 +15,13 @@ from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
-from petlbench.data.dataset import DatasetInfo, describe_dataset, existing_path, require_same_classes
+from petlbench.data.dataset import (
+    DatasetInfo,
+    describe_dataset,
+    existing_path,
+    external_settings,
+    require_learned_classes,
+)
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import task_of
@@ -109,7 +115,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
         "dataset": _reference(request.dataset, catalog),
-        "dataset_settings": dataset.settings if dataset is not None else {},
+        "dataset_settings": _dataset_settings(request, dataset),
         "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
         "skip_corrupt": request.skip_corrupt,
@@ -174,11 +180,22 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     return info
 
 
+def _dataset_settings(request: Request, dataset: DatasetInfo | None) -> dict[str, Any]:
+    """The dataset's own settings, complete, and what is set for an external test set."""
+    own = {} if dataset is None else dataset.settings
+    with external_settings(request.dataset_settings) as others:
+        return {**own, **{f"test_on.{name}": value for name, value in others.items()}}
+
+
 def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, data_root: Path) -> str:
-    if request.test_on is None or dataset is None:
-        return ""
-    external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings={})
-    require_same_classes(external.name, external.card.classes, dataset.card.classes)
+    with external_settings(request.dataset_settings) as settings:
+        if request.test_on is None or dataset is None:
+            if settings:
+                message = f"dataset.test_on.{next(iter(settings))} is set, and there is no external test set"
+                raise InputError(message, hint="name one with --test-on", kind="bad_setting")
+            return ""
+        external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings=settings)
+    require_learned_classes(external.name, external.card.classes, dataset.card.classes)
     return _reference(request.test_on, catalog)
 
 

@@ -1,6 +1,6 @@
 """How methods start: the prompts' first gradient, LoHa's first steps, what decay leaves of scales, sixty steps.
 
-``python -m tests.bench.starts [METHOD ...]`` prints one JSON document. Figures depend on the methods' defaults alone,
+``python -m tests.bench.starts [METHOD ...]`` prints JSON lines. Figures depend on the defaults of the methods alone,
 and are to be compared between two versions; nothing here is a test.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from petlbench.models.method import Method, load_method
 from petlbench.models.registry import build_backbone
 from petlbench.training.optim import new_optimizer
 
-SIZE, CLASSES, STEPS = 64, 10, 60
+SIZE, CLASSES, STEPS = 32, 10, 60
 METHODS = (
     "vpt",
     "loha",
@@ -127,12 +129,14 @@ def decay_factors(name: str, steps: int = 1000) -> dict[str, float]:
 
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
-    figures: dict[str, Any] = {"losses": {name: losses(name) for name in names or METHODS}}
+    figures: list[tuple[str, Callable[[], Any]]] = []
     if not names:
-        figures["prompts' first gradient"] = {classes: prompts_gradient(classes) for classes in (2, 5, 10)}
-        figures["loha's update after five steps"] = loha_update()
-        figures["decay"] = {name: decay_factors(name) for name in SCALES}
-    print(json.dumps(figures, indent=1))
+        figures += [(f"prompts' first gradient, {c} classes", partial(prompts_gradient, c)) for c in (2, 5, 10)]
+        figures += [("loha's update after five steps", loha_update)]
+        figures += [(f"decay of {name}", partial(decay_factors, name)) for name in SCALES]
+    figures += [(f"losses of {name}", partial(losses, name)) for name in names or METHODS]
+    for what, figure in figures:
+        print(json.dumps({what: figure()}), flush=True)
 
 
 if __name__ == "__main__":

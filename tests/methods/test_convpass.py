@@ -66,8 +66,8 @@ def test_bypasses_read_normed_tokens_and_add_past_layer_scale(name: str, size: i
     assert any(".mlp.bypass." in learned for learned in adapted.learnable) == (placement == "attention_mlp")
 
 
-def test_the_convolution_starts_as_the_identity_and_up_at_zero() -> None:
-    module = Convpass.from_settings({}).adapt(stirred_backbone("test_vit", 32), 3).module
+def test_the_convolution_can_start_as_the_identity_and_up_starts_at_zero() -> None:
+    module = Convpass.from_settings({"convolution": "identity"}).adapt(stirred_backbone("test_vit", 32), 3).module
     bypass: Any = module.get_submodule("backbone.blocks.3.mlp.bypass")
     x = torch.randn(2, 8, 5, 5)
     torch.testing.assert_close(bypass.conv(x), x)
@@ -78,8 +78,8 @@ def test_the_convolution_starts_as_the_identity_and_up_at_zero() -> None:
     assert bypass.dropout.p == 0.1
 
 
-def test_the_convolution_can_start_from_xaviers_draw() -> None:
-    module = Convpass.from_settings({"convolution": "xavier"}).adapt(stirred_backbone("test_vit", 32), 3).module
+def test_the_convolution_starts_from_xaviers_draw() -> None:
+    module = Convpass.from_settings({}).adapt(stirred_backbone("test_vit", 32), 3).module
     weight = module.get_parameter("backbone.blocks.3.mlp.bypass.conv.weight").detach()
     bound = (6 / (9 * (8 + 8))) ** 0.5
     assert 0.9 * bound < float(weight.abs().max()) <= bound

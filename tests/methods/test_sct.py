@@ -96,7 +96,7 @@ def test_choosing_leaves_no_trace_but_the_places() -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert changed <= adapted.chosen == {f"backbone.blocks.{layer}.norm2.index" for layer in range(4)}
-    assert [tuned.scale for tuned in maps(backbone)] == [0.15] * 4
+    assert [tuned.scale for tuned in maps(backbone)] == [1.0] * 4
     assert not any(tuned._forward_pre_hooks for tuned in maps(backbone))
 
 

@@ -15,7 +15,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import RunError, Stopped
 from petlbench.core.progress import Progress
 from petlbench.core.request import Request
-from petlbench.results.journal import FILE, read_journal, write_event
+from petlbench.results.journal import FILE, read_journal, read_reads, write_event
 from petlbench.run.execute import execute
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import resolve
@@ -137,3 +137,24 @@ def test_the_hidden_test_split_refuses_to_be_read(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="hidden"):
         hidden.read()
     assert not (tmp_path / "test_reads.jsonl").exists()
+
+
+def test_the_test_split_is_handed_out_once_and_each_reading_is_on_the_disk_before(tmp_path: Path) -> None:
+    log, identity = tmp_path / "test_reads.jsonl", {"dataset": "digits", "split": "abc", "run_id": "r"}
+    images: Any = object()
+    split = TestSplit(images, log, identity)
+    assert read_reads(tmp_path) == []
+    assert split.read() is images
+    for _ in range(2):
+        with pytest.raises(RunError) as caught:
+            split.read()
+        assert caught.value.kind == "test_read_twice"
+    [line] = read_reads(tmp_path)
+    assert {name: line[name] for name in identity} == identity
+    log.unlink()
+    log.mkdir()
+    unlogged = TestSplit(images, log, identity)
+    with pytest.raises(OSError, match="directory"):
+        unlogged.read()
+    with pytest.raises(RunError):
+        unlogged.read()

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petlbench.core.errors import InputError
 from petlbench.results.folder import RunFolder
+from petlbench.results.journal import read_journal, write_event
 from petlbench.results.result import FILE, Result, iter_results, parse_result, read_result
 from petlbench.results.stored import Stored
 from petlbench.results.table import load_results, with_scores
-from tests.report.stored import store, store_predicted
+from tests.report.stored import store, store_predicted, store_study
 
 ODD = ["{}", "[]", "null", "3", '"text"', "", "{", '{"schema": 1, "run_id": "full-x"}', "[" * 100_000]
 
@@ -120,22 +122,39 @@ VALUES = st.recursive(
 )
 
 
-@given(data=st.data())
-def test_no_edit_of_a_result_breaks_what_reads_it(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    output = tmp_path_factory.mktemp("results")
+def check_edit(output: Path, data: st.DataObject) -> None:
+    """Edit a result, a study and a journal, and read all that reads them."""
     run = store(output, "full")
-    document = json.loads((output / run.run_id / FILE).read_text())
-    edit(document, data)
-    (output / run.run_id / FILE).write_text(json.dumps(document))
+    planned = {"method": "full", "dataset": "digits", "seed": 0, "run_id": run.run_id}
+    store_study(output, "mine", [planned])
+    write_event(output, "started", run.run_id, epoch=0)
+    before = sorted(output.parent.iterdir())
+    for file in (output / run.run_id / FILE, output / "studies" / "mine.json", output / "journal.jsonl"):
+        document = json.loads(file.read_text())
+        edit(document, data)
+        file.write_text(json.dumps(document) + "\n")
     results = load_results(output)
     assert len(results.runs) + len(results.damaged) == 1
     for level in ("run", "cell", "epoch"):
         results.to_dataframe(level)  # type: ignore[arg-type]
+    with suppress(InputError):
+        load_results(output, "mine")
     assert len(with_scores([run], output)) == 1
-    for result in iter_results(output):
-        assert isinstance(result, Result)
+    assert all(isinstance(result, Result) for result in iter_results(output))
+    read_journal(output)
+    assert sorted(output.parent.iterdir()) == before
+
+
+@given(data=st.data())
+def test_no_edit_breaks_what_reads_results(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    check_edit(tmp_path_factory.mktemp("edited") / "results", data)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_two_thousand_edits_break_nothing(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    check_edit(tmp_path_factory.mktemp("edited") / "results", data)
 
 
 def edit(document: Any, data: st.DataObject) -> None:

@@ -27,7 +27,7 @@ from petlbench.memory.measure import HostMeter
 from petlbench.run import execute
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
-TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8")
+TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8", "--threads", "1")
 Run = Callable[..., dict[str, Any]]
 
 
@@ -258,11 +258,11 @@ def test_a_backbone_that_does_not_fit_is_said_in_an_error(run: Run, monkeypatch:
 
 
 def test_a_run_whose_prediction_cannot_be_measured_is_finished(greedy: Run) -> None:
-    # 60 images: 5 training steps, the validation split twice, the test split once.
+    # 60 images: a look at what the module gives, 5 training steps, the validation split twice, the test split once.
     passes = greedy("allowed=1000")
     assert passes["inference"]["error"] is None
     splits = {name: -(-count // 8) for name, count in passes["data"]["images"].items()}
-    allowed = passes["data"]["images"]["train"] // 8 + 2 * splits["val"] + splits["test"]
+    allowed = 1 + passes["data"]["images"]["train"] // 8 + 2 * splits["val"] + splits["test"]
     result = greedy(f"allowed={allowed}", "device=cuda")
     assert (result["exit_status"], result["status"]) == (0, "finished")
     assert result["metrics"] == passes["metrics"]

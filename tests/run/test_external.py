@@ -1,4 +1,4 @@
-"""``--test-on``: another dataset of the same classes, read once beside the run's own test split."""
+"""``--test-on``: another dataset of classes that the run learns, read once beside the run's own test split."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def external(tmp_path: Path, own: Path) -> Path:
 def run(own: Path, output: Path, *arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
     capsys.readouterr()
     common = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8", "--epochs", "1", "--json")
-    where = ("--dataset", str(own), "--output", str(output), "--tracking-uri", "none")
+    where = ("--dataset", str(own), "--output", str(output), "--tracking-uri", "none", "--threads", "1")
     status = run_command(["run", *arguments, *common, *where])
     return status, json.loads(capsys.readouterr().out)
 
@@ -91,6 +91,35 @@ def test_other_classes_are_refused(own: Path, tmp_path: Path, capsys: pytest.Cap
     assert (status, document["error"]["kind"]) == (2, "class_mismatch")
     assert "dark, green" in document["error"]["message"]
     assert not list((tmp_path / "results").glob("*/result.json"))
+
+
+def test_a_class_may_be_absent_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grades = ("0", "1", "2")
+    own = make_images(tmp_path / "home", grades, 10, seed=0)
+    abroad = make_images(tmp_path / "abroad", ("0", "2"), 4, seed=1)
+    status, result = run(own, tmp_path / "results", "--method", "linear", "--test-on", str(abroad), capsys=capsys)
+    assert status == 0
+    scores = result["metrics"]["external"]
+    assert (scores["classes_absent"], scores["support"], scores["auc"] is not None) == ([1], [4, 0, 4], True)
+    frame = pd.read_parquet(result["artifacts"]["predictions"])
+    rows = frame[frame["split"] == "external"]
+    assert [grades[label] for label in rows["label"]] == [name.split("/")[0] for name in rows["image_id"]]
+
+
+def test_the_external_set_has_settings_of_its_own(
+    own: Path, external: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = external / "labels.csv"
+    table.write_text(table.read_text().replace("image,label", "image,grade"))
+    arguments = ("--method", "linear", "--test-on", str(table))
+    status, refused = run(own, tmp_path / "results", *arguments, capsys=capsys)
+    assert (status, refused["error"]["kind"]) == (2, "missing_column")
+    assert "dataset.test_on.label_column=grade" in refused["error"]["hint"]
+    named = ("--set", "dataset.test_on.label_column=grade")
+    status, result = run(own, tmp_path / "results", *arguments, *named, capsys=capsys)
+    assert (status, result["config"]["dataset_settings"]) == (0, {"test_on.label_column": "grade"})
+    status, refused = run(own, tmp_path / "results", "--method", "linear", *named, capsys=capsys)
+    assert (status, "--test-on" in refused["error"]["hint"]) == (2, True)
 
 
 def test_labels_follow_the_order_of_the_run_s_own_classes(

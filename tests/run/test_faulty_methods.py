@@ -61,7 +61,7 @@ def test_a_faulty_method_fails_its_run(
     (tmp_path / "faulty.py").write_text(METHOD)
     command = ["run", "--method", "faulty", "--catalog", str(tmp_path), "--dataset", "digits", "--epochs", "1"]
     command += ["--backbone", "petlbench_micro", "--image-size", "32", "--set", f"method.fault={fault}"]
-    command += ["--output", str(tmp_path / "results"), "--tracking-uri", "none", "--json"]
+    command += ["--output", str(tmp_path / "results"), "--tracking-uri", "none", "--threads", "1", "--json"]
     assert run_command(command) == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["kind"] == kind

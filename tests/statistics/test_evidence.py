@@ -60,5 +60,5 @@ def test_a_stored_audit(tmp_path: Path) -> None:
     file.write_text("[]")
     with pytest.raises(InputError, match="is no audit"):
         read_audit(file)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_audit(tmp_path / "none.json")

@@ -14,7 +14,6 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
-from petlbench.data.dataset import DatasetInfo
 from petlbench.run.resolve import resolve
 from petlbench.study.grid import Grid, PlannedRun, Tuned
 
@@ -159,16 +158,14 @@ def test_preloading_goes_to_those_that_can(make: MakeMatrix, images: Path) -> No
 def test_a_sweeps_winner_stands_before_defaults_and_behind_what_is_asked_for(
     make: MakeMatrix, images: Path, request_: Request
 ) -> None:
-    best = {("lora", str(images / "one")): Tuned({"lr": 0.25, "epochs": 9}, {"rank": 5})}
+    best_of = {("lora", "one"): Tuned({"lr": 0.25, "epochs": 9}, {"rank": 5})}
 
-    def tuned(config: RunConfig, info: DatasetInfo | None) -> Tuned:
-        assert info is not None
-        assert info.name == Path(config.dataset).name
-        return best.get((config.method, config.dataset), Tuned())
+    def tuned(config: RunConfig, _: object) -> Tuned:
+        return best_of.get((config.method, Path(config.dataset).name), Tuned({}, {}))
 
     plans = make("lora", "linear", datasets=("one", "two"), tuned=tuned).plans(CATALOG, images)
     configs = {(one.method, Path(one.dataset).name): one.config for one in plans if one.config is not None}
-    found = configs["lora", "one"]
-    assert (found.training.lr, found.method_settings["rank"]) == (0.25, 5)
-    assert found.training.epochs == request_.training["epochs"]
+    best = configs["lora", "one"]
+    assert (best.training.lr, best.method_settings["rank"]) == (0.25, 5)
+    assert best.training.epochs == request_.training["epochs"]
     assert configs["lora", "two"].training.lr != 0.25

@@ -55,22 +55,22 @@ def list_results(
 
     methods, datasets, statuses = map(_names, (method, dataset, status))
     check_statuses(statuses or ())
-    stored = load_trials(output) if trials and output.is_dir() else pb.load_results(output)
+    results = load_trials(output) if trials and output.is_dir() else pb.load_results(output)
     runs = [
         run
-        for run in stored.runs
+        for run in results.runs
         if (methods is None or run.method in methods)
         and (datasets is None or bool({run.value("dataset"), run.dataset} & datasets))
         and (statuses is None or run.status in statuses)
     ]
     runs.sort(key=_SORTS[sort])
     if json:
-        print_json({"items": [_item(run) for run in runs], "damaged": list(stored.damaged)})
+        print_json({"items": [_item(run) for run in runs], "damaged": list(results.damaged)})
         return
     headings = ["run", "status", "test AUC, %>", "val AUC, %>", "learnable, %>", "memory, MiB>", "time>"]
-    caption = f"{len(stored.damaged)} damaged results are passed over." if stored.damaged else ""
-    rows = [_row(run) for run in runs]
-    print_table(f"{len(runs)} runs in {_folder(output, trials)}", headings, rows, caption=caption)
+    title = f"{len(runs)} runs in {_folder(output, trials)}"
+    damaged = f"{len(results.damaged)} damaged results are passed over." if results.damaged else ""
+    print_table(title, headings, [_row(run) for run in runs], caption=damaged)
 
 
 @command.command("show", epilog="Example: petlbench results show fpt-digits-s0")

@@ -9,7 +9,10 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -24,6 +27,10 @@ from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, S
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
+
+
+_MOST_FILES = 1_000_000
+"""That are looked through for images that are not where the table says."""
 
 
 class CsvSettings(LabelSettings):
@@ -187,10 +194,18 @@ class CsvReader(ImageFiles):
         )
         return self._without_repeats(rows), notes
 
+    @cached_property
+    def _on_disk(self) -> list[str]:
+        """The files below the table's folder: what can be read of them, and no more than a dataset may have."""
+        files: list[str] = []
+        with suppress(InputError):
+            files.extend(islice(files_below(self.root), _MOST_FILES))
+        return files
+
     def _names_on_disk(self, paths: Sequence[str]) -> dict[str, str]:
         """Return the one file that each path means, however it is written; paths with none or several are not in it."""
         files: defaultdict[str, list[str]] = defaultdict(list)
-        for path in files_below(self.root) if paths else ():
+        for path in self._on_disk if paths else ():
             files[_folded(path)].append(path)
         alike = {path: files.get(_folded(path), []) for path in paths}
         return {path: names[0] for path, names in alike.items() if len(names) == 1}
@@ -199,7 +214,7 @@ class CsvReader(ImageFiles):
         """Build the error for images that are not there; where one of that name lies elsewhere, it says so."""
         path = absent[0].record.path
         stem = posixpath.basename(_folded(path))
-        near = [file for file in files_below(self.root) if stem in (_folded(Path(file).name), _folded(Path(file).stem))]
+        near = [file for file in self._on_disk if stem in (_folded(Path(file).name), _folded(Path(file).stem))]
         hint = f"paths are relative to {self.root}, with forward slashes and suffix"
         if len(near) == 1 and self._settings.image_path == "{image}" and path in near[0]:
             template = near[0].replace(path, "{image}")

@@ -67,7 +67,10 @@ def build(inputs: ReportInputs) -> Document:
     ]
     card = inputs.card
     table = Table("main", card.title, columns, rows, _CAPTION, row_title="search")
-    return Document(card.name, card.title, [table], figures, source=inputs.source, settings={"metric": metric.name})
+    notes = inputs.passed_over()
+    return Document(
+        card.name, card.title, [table], figures, notes, source=inputs.source, settings={"metric": metric.name}
+    )
 
 
 BUDGET = ReportKind(name="budget", title="What a search finds by number of trials", build=build)

@@ -60,7 +60,7 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
 
     metrics = []
     for run in runs:
-        val, test = run.predictions("val"), run.predictions("test")
+        val, test = (inputs.predictions(run, split) for split in ("val", "test"))
         if val is not None and test is not None:
             metrics.append(clinical(val, test, inputs.card.specificity))
         inputs.progress.advance()

@@ -94,7 +94,8 @@ def _measured_report(inputs: ReportInputs) -> Document:
     caption = f"'{request.figure}', peak of a training step, measured on {', '.join(sorted(source))}: {words}."
     document = _document(card, "measured", sizes, caption, inputs.titles)
     documents = [dict(run.document) | {"folder": str(run.folder or "")} for run in runs]
-    return replace(document, runs=documents, source=inputs.source, settings=common_settings(runs))
+    notes, settings = inputs.passed_over(), common_settings(runs)
+    return replace(document, notes=notes, runs=documents, source=inputs.source, settings=settings)
 
 
 def _predicted_settings(card: ReportCard, request: ReportRequest, common: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,6 +127,29 @@ def test_an_unknown_metric_or_row_is_named(cli: Cli, here: Path) -> None:
     assert "unknown row to compare with 'lora'" in cli("report", "table1", "--against", "lora").err
 
 
+def test_a_format_that_has_nothing_to_show_is_refused_before_anything_is_written(cli: Cli, here: Path) -> None:
+    store(here / "results", "full")
+    for report, formats in (("ablation", "html,latex,png,md"), ("token_ratio", "md,svg"), ("curves", "md,csv")):
+        done = cli("report", report, "--format", formats, "--output", "out")
+        assert (done.status, done.out) == (2, "")
+        assert f"the report '{report}' has no " in done.err
+        assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--where", "precison=fp32"), "unknown key of --where 'precison'"),
+        (("--audits", "nowhere"), "--audits nowhere: there is no such folder"),
+    ],
+)
+def test_what_would_say_nothing_is_refused(cli: Cli, here: Path, arguments: tuple[str, ...], said: str) -> None:
+    store(here / "results", "full")
+    done = cli("report", "table1", *arguments)
+    assert done.status == 2
+    assert said in done.err
+
+
 def test_reports_are_listed(cli: Cli) -> None:
     names = [item["name"] for item in cli("list", "reports", "--json").document["items"]]
     assert {"table1", "ablation", "token_ratio", "tradeoff", "memory_vs_resolution", "curves", "budget"} <= set(names)

@@ -156,3 +156,13 @@ def test_a_received_result_has_nothing_removed_but_itself(
     assert cli("results", "list", "--json").document["damaged"][0].startswith(str(OUTPUT / "received"))
     assert cli("results", "rm", "received", "--yes", "--json").document["removed"] == ["received"]
     assert not (OUTPUT / "received").exists()
+
+
+def test_a_damaged_result_is_counted_and_passed_over(cli: Cli, results: dict[str, Result], here: Path) -> None:
+    (here / OUTPUT / "full-x-s0").mkdir()
+    (here / OUTPUT / "full-x-s0" / "result.json").write_text("[]")
+    outcome = cli("results", "list", "--json")
+    assert len(listed(outcome)) == len(results)
+    (message,) = outcome.document["damaged"]
+    assert "full-x-s0" in message
+    assert "1 damaged results are passed over" in cli("results", "list").out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +19,7 @@ from petlbench.report.formats import Document
 from petlbench.report.kinds.budget import expected_best
 from petlbench.report.spec import PRESETS, ReportRequest, load_report, required_study
 from petlbench.statistics.ranks import fronts
-from tests.report.stored import store, store_predicted
+from tests.report.stored import store, store_predicted, store_study
 
 REPORTS = ("ablation", "budget", "clinical", "curves", "memory_vs_resolution", "table1", "token_ratio", "tradeoff")
 
@@ -88,6 +89,27 @@ def test_points_carry_score_and_every_cost(tmp_path: Path) -> None:
     assert (other.x, other.size) == ("parameters", "memory")
 
 
+def test_the_time_of_a_point_and_its_front_are_those_of_training_not_of_waiting(tmp_path: Path) -> None:
+    for method, train, other in (("full", 10.0, 0.0), ("linear", 5.0, 60.0)):
+        result = store(tmp_path, method, auc=0.9)
+        file = tmp_path / result.run_id / "result.json"
+        document = json.loads(file.read_text())
+        document["timing"] = {
+            "total": train + 1 + other,
+            "preload": 0.0,
+            "train": train,
+            "evaluate": 1.0,
+            "other": other,
+        }
+        file.write_text(json.dumps(document))
+    report = made(tmp_path, "tradeoff", x="time", columns=("hours",))
+    points = {series.key: series.values["time"] for series in report.figures[0].series}
+    assert points == {"full": [11.0], "linear": [6.0]}
+    rows = {row.key: row.cells for row in report.tables[0].rows}
+    assert (rows["linear"]["front"].value, rows["full"]["front"].value) == (1, 2)
+    assert rows["linear"]["hours"].value == pytest.approx(6 / 3600)
+
+
 def test_a_curve_is_the_mean_with_its_range(tmp_path: Path) -> None:
     store(tmp_path, "linear", seed=0, curve=(0.5, 0.6))
     store(tmp_path, "linear", seed=1, curve=(0.7, 0.7, 0.8))
@@ -118,6 +140,31 @@ def test_a_budget_is_of_the_trials_and_of_validation_alone(tmp_path: Path) -> No
     assert row.cells["trials"].value == 4
     assert row.cells["best_of_1"].value == pytest.approx((60 + 80 + 70 + 60) / 4)
     assert document.figures[0].series[0].values["score"][-1] == pytest.approx(80)
+
+
+ERROR_RATE = """
+from petlbench import Metric
+
+RATE = Metric(name="rate", title="error rate", direction="lower", compute=lambda scores: 0.5)
+"""
+
+
+def test_a_budget_takes_the_best_trial_of_a_score_that_is_better_low(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "rate.py").write_text(ERROR_RATE)
+    store(tmp_path / "results", "linear")
+    for lr, rate in ((0.1, 0.4), (0.01, 0.1), (0.001, 0.3)):
+        result = store(tmp_path / "results" / "trials", "linear", training={"lr": lr})
+        file = tmp_path / "results" / "trials" / result.run_id / "result.json"
+        document = json.loads(file.read_text())
+        document["curve"] = [{"epoch": 1, "val_rate": 0.5}, {"epoch": 2, "val_rate": rate}]
+        file.write_text(json.dumps(document))
+    store(tmp_path / "results" / "trials", "linear", training={"lr": 1.0}, status="failed", curve=())
+    document = made(tmp_path / "results", "budget", Catalog([tmp_path / "own"]), metric="rate")
+    (row,) = document.tables[0].rows
+    assert row.cells["best_of_4"].value == pytest.approx(10)
+    assert row.cells["best_of_1"].value == pytest.approx((40 + 10 + 30 + 40) / 4)
+    assert {column.better for column in document.tables[0].columns if column.key != "trials"} == {"lower"}
 
 
 def test_without_trials_there_is_no_budget(tmp_path: Path) -> None:
@@ -152,6 +199,21 @@ def test_predicted_memory_grows_with_the_image(tmp_path: Path) -> None:
     assert rows["linear"][0] == rows["linear"][1], "its features are preloaded"
     assert "fp16, attention eager" in document.tables[0].caption
     assert "predicted" in document.tables[0].caption
+
+
+@pytest.mark.slow
+def test_the_predicted_memory_of_a_study_is_that_of_its_methods_and_says_predicted(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    text = 'title = "Mine"\nkind = "resolutions"\nsizes = [32]\n[study]\nmethods = ["full", "linear"]\n'
+    (tmp_path / "reports" / "mine.toml").write_text(text)
+    result = store(tmp_path, "bitfit", backbone="petlbench_micro.distilled", training={"batch_size": 4})
+    store_study(tmp_path, "own", [{"method": "bitfit", "dataset": "digits", "seed": 0, "run_id": result.run_id}])
+    document = made(tmp_path, "mine", Catalog([tmp_path]), study="own")
+    (table,) = document.tables
+    assert [row.key for row in table.rows] == ["bitfit"]
+    assert "petlbench_micro.distilled, batch size 4, adamw, fp32, attention auto" in table.caption
+    assert all(text.endswith(", predicted") for text in (document.title, table.title, document.figures[0].title))
+    assert document.figures[0].axis("memory").title.endswith(", predicted")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +342,63 @@ def test_no_results_and_damaged_ones_are_errors(tmp_path: Path) -> None:
     (tmp_path / "run" / "result.json").write_text("{")
     with pytest.raises(InputError, match="damaged"):
         made(tmp_path)
+
+
+def test_what_is_damaged_is_named_and_counted_and_the_rest_is_shown(study: Path) -> None:
+    """Odd neighbours, a damaged study, audit and log of readings: none of them takes the report down."""
+    whole = made(study, columns=("test_reads",)).tables[0].rows
+    for number, text in enumerate(("{}", "[]", "null", "{", json.dumps({"run_id": 3, "config": []}))):
+        (study / f"full-odd{number}").mkdir()
+        (study / f"full-odd{number}" / "result.json").write_text(text)
+    (study / "full-odd9" / "result.json").mkdir(parents=True)
+    for folder, text in (("studies", "[1]"), ("audits", '{"dataset": "covid", "verdicts": 3}')):
+        (study / folder).mkdir()
+        (study / folder / "covid.json").write_text(text)
+    (study / "test_reads.jsonl").write_text('[]\n{"run_id": 3}\n{')
+    document = made(study, columns=("test_reads",))
+    assert document.tables[0].rows == whole
+    (note,) = [note for note in document.notes if note.startswith("Passed over as damaged, 7: ")]
+    assert "full-odd0" in note
+    assert "covid.json is no audit" in note
+
+
+def test_damaged_predictions_of_one_run_are_named_and_the_rest_is_compared(tmp_path: Path) -> None:
+    for method, strength in (("full", 3.0), ("linear", 1.0)):
+        for seed in (0, 1):
+            result = store_predicted(tmp_path, method, "covid", seed, strength)
+    (tmp_path / result.run_id / "predictions.parquet").write_bytes(b"PAR1")
+    document = made(tmp_path)
+    assert cell(document, "linear", "effect", table=1).value is not None
+    (note,) = [note for note in document.notes if note.startswith("Passed over as damaged, 1: ")]
+    assert result.run_id in note
+
+
+def test_a_score_below_zero_has_no_ppe_and_pme(tmp_path: Path) -> None:
+    result = store(tmp_path, "full")
+    file = tmp_path / result.run_id / "result.json"
+    document = json.loads(file.read_text())
+    document["metrics"]["test"]["kappa"] = -0.2
+    file.write_text(json.dumps(document))
+    report = made(tmp_path, metric="kappa")
+    assert cell(report, "full", "average").value == pytest.approx(-20)
+    assert {cell(report, "full", name).text for name in ("ppe", "pme")} == {"–"}
+    assert "below zero" in cell(report, "full", "ppe").reason
+
+
+def test_rows_without_any_run_are_empty_and_the_command_of_all_is_named(study: Path) -> None:
+    for run in study.glob("fpt-*"):
+        shutil.rmtree(run)
+    document = made(study, "ablation")
+    assert len(document.tables[0].rows) == 5
+    (command,) = document.tables[0].commands
+    assert command.startswith("petlbench bench --report ablation --dataset isic2018,covid --seed 0,1,2 --backbone ")
+
+
+def test_commands_name_the_folders_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my own").mkdir()
+    for method, dataset in (("full", "covid"), ("full", "ddsm"), ("linear", "covid")):
+        store(tmp_path / "results", method, dataset)
+    catalog = Catalog([tmp_path / "my own"])
+    request = ReportRequest(str(tmp_path / "results"))
+    (command,) = build_report(load_report(catalog, "table1"), request, catalog).tables[0].commands
+    assert f" --catalog '{tmp_path / 'my own'}' --output " in command

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from petlbench.core.catalog import Catalog
@@ -14,9 +16,9 @@ from petlbench.report.spec import ReportRequest, load_report
 from petlbench.study.forecast.papers import papers
 
 
-def made(report: str, paper: str) -> Document:
+def made(report: str, paper: str, **asked: Any) -> Document:
     catalog = Catalog()
-    return build_report(load_report(catalog, report), ReportRequest(f"papers:{paper}"), catalog)
+    return build_report(load_report(catalog, report), ReportRequest(f"papers:{paper}", **asked), catalog)
 
 
 def differing(table: Table) -> list[tuple[str, str, str, str]]:
@@ -102,3 +104,20 @@ def test_the_tradeoff_of_a_paper_is_drawn_from_its_printed_figures(paper: str) -
     table = paper_table(paper, "tradeoff")
     assert table is not None
     assert [series.values["memory"] for series in figure.series] == [[row.printed["memory"]] for row in table.rows]
+
+
+def test_the_tradeoff_of_a_paper_shows_the_cost_that_was_asked_for() -> None:
+    (figure,) = made("tradeoff", "miccai2024", x="parameters").figures
+    assert (figure.x, figure.size) == ("parameters", "memory")
+    assert all(series.values["parameters"][0] is not None for series in figure.series)
+    with pytest.raises(InputError, match="papers print no times"):
+        made("tradeoff", "miccai2024", x="time")
+
+
+@pytest.mark.parametrize(
+    ("asked", "option"),
+    [({"metric": "kappa"}, "--metric"), ({"figure": "reserved"}, "--memory"), ({"columns": ("gap",)}, "--columns")],
+)
+def test_an_option_that_printed_figures_cannot_heed_is_refused(asked: dict[str, Any], option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} means nothing there"):
+        made("table1", "miccai2024", **asked)
