@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, suppress
@@ -138,7 +139,6 @@ def commands(folder: Path) -> list[list[str]]:
         ("run", "--method", "lora", *RUN, "--dry-run"),
         BENCH,
         (*BENCH, "--dry-run"),
-        ("cache",),
         ("list", "datasets", "--catalog", "."),
     ]
     return [list(row) for row in rows]
@@ -190,15 +190,34 @@ def change_a_token(data: st.DataObject, text: str) -> str:
 
 
 CHANGES = {".json": change_json, ".jsonl": change_a_line, ".toml": change_a_token, ".csv": change_a_token}
-BINARY = (".safetensors", ".parquet", ".jpg", ".zip")
+# What lies together, and the commands that read it: what is likely to break something stands twice.
+AREAS = {
+    "results": (
+        [
+            "*/result.json",
+            "*/result.json",
+            "studies/*.json",
+            "*.jsonl",
+            "*/learned.safetensors",
+            "*/predictions.parquet",
+        ],
+        ["results", "results/odd", "results/studies"],
+        {"results", "report", "predict", "run", "bench"},
+    ),
+    ".": (
+        ["*.toml", "*.toml", "data/isic2016/*.*", "data/isic2016/splits/*", "*.csv", "official/*", "data/*/*/*/*.jpg"],
+        ["data/isic2016/files", "data/isic2016", "official", "."],
+        {"data", "run", "bench", "list"},
+    ),
+}
 
 
-def change_a_file(data: st.DataObject, folder: Path) -> None:
+def change_a_file(data: st.DataObject, folder: Path, area: str) -> None:
     """Change the content of one file: what it says, or its bytes."""
-    suffix = data.draw(st.sampled_from([*CHANGES, *BINARY]), "suffix")
-    files = [file for file in sorted(folder.rglob(f"*{suffix}")) if file.is_file() and not file.is_symlink()]
+    pattern = data.draw(st.sampled_from(AREAS[area][0]), "pattern")
+    files = [file for file in sorted((folder / area).glob(pattern)) if file.is_file() and not file.is_symlink()]
     file = data.draw(st.sampled_from(files), "file")
-    if file.suffix in BINARY or data.draw(st.integers(0, 7), "bytes") == 0:
+    if file.suffix not in CHANGES or data.draw(st.integers(0, 7), "bytes") == 7:
         content = bytearray(file.read_bytes())
         place = data.draw(st.integers(0, max(len(content) - 1, 0)), "place")
         content[place : place + data.draw(st.integers(0, 1 << 12), "length")] = data.draw(st.binary(max_size=8), "new")
@@ -210,11 +229,10 @@ def change_a_file(data: st.DataObject, folder: Path) -> None:
         file.write_text(text, encoding="utf-8", errors="replace")
 
 
-def put_an_odd_thing(data: st.DataObject, folder: Path) -> None:
+def put_an_odd_thing(data: st.DataObject, folder: Path, area: str) -> None:
     """Put something that is no regular file, or has a name nobody expects, where a command looks."""
     name = data.draw(st.one_of(NAMES, st.sampled_from(["x.png", "result.json", "x.toml", "x.json", "-rf"])), "name")
-    places = ["results", "results/odd", "results/studies", "data/isic2016/files", "data/isic2016", "official", "."]
-    path = folder / data.draw(st.sampled_from(places), "place") / name
+    path = folder / data.draw(st.sampled_from(AREAS[area][1]), "place") / name
     path.parent.mkdir(exist_ok=True)
     if os.path.lexists(path):
         return
@@ -264,8 +282,11 @@ def say(arguments: list[str]) -> None:
     """Say a command, and look at how it ends: an answer, or an error that says what is wrong."""
     with alarm(SECONDS), CliRunner().isolation(input=None) as streams:
         status = run_command(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
         out, err = streams[0].getvalue().decode(), streams[1].getvalue().decode()
     said = f"petlbench {' '.join(arguments)}\n{out[-1500:]}\n{err[-1500:]}"
+    assert out or err, said
     assert status in (0, 1, 2), said
     assert '"kind": "internal"' not in out, said
     assert "add --debug to see where" not in err, said
@@ -277,9 +298,10 @@ def say(arguments: list[str]) -> None:
 def put_to_the_test(data: st.DataObject, template: Path, folder: Path) -> None:
     """Change up to three things, then say a command or two."""
     with world(template, folder) as here:
+        area = data.draw(st.sampled_from(sorted(AREAS)), "area")
         for _ in range(data.draw(st.integers(1, 3), "changes")):
-            data.draw(st.sampled_from([change_a_file, change_a_file, put_an_odd_thing]), "what")(data, here)
-        choices = commands(template)
+            data.draw(st.sampled_from([change_a_file, change_a_file, put_an_odd_thing]), "what")(data, here, area)
+        choices = [row for row in commands(template) if row[0] in AREAS[area][2]]
         for _ in range(data.draw(st.integers(1, 2), "commands")):
             arguments = data.draw(st.sampled_from(choices), "command")
             say([*arguments, *(["--json"] if data.draw(st.booleans(), "as JSON") else [])])
