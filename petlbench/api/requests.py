@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.core.request import Request, request_of
+from petlbench.core.request import Request, request_of, with_training
 from petlbench.data.dataset import DatasetInfo, describe_dataset, find_card
 from petlbench.report.spec import Preset, load_report, required_study
 from petlbench.run.keywords import dataset_names, sort_options, take
@@ -231,6 +231,8 @@ def _request(
     values: Mapping[str, Any], own: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], origin: str
 ) -> Request:
     """What holds for all runs: values go before settings, and these before what a report has of its own."""
+    own, training = with_training(own, origin), {**groups["training"], **values.get("training", {})}
+    values = with_training({**values, "training": training}, origin)
     tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in _TABLES.items()}
     return request_of({"method": "", **own, **values, **tables}, origin)
 

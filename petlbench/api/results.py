@@ -343,8 +343,9 @@ def predict(
     from petlbench.run.predict import find_images
 
     several = [images] if isinstance(images, str | Path) else images
+    folder = find_run(run, results)
     files = find_images([Path(each) for each in several], image_column)
-    trained = load(run, results, **options)
+    trained = load(folder.name, folder.parent, **options)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
 

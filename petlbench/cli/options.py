@@ -237,14 +237,9 @@ def run_options(function: F) -> F:
 
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `petlbench.core.request.Request` that options name, with training settings of ``--set`` among them."""
+    """Fields of `petlbench.core.request.Request` that options name, and training settings of ``--set``."""
     fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
-    names = {name for owner, name, _, _ in _fields() if owner == "TrainingConfig"}
-    settings = {name: fields.pop(name) for name in list(fields) if name in names}
-    for name in settings.keys() & training.keys():
-        message = f"--set training.{name} is given, and --{name.replace('_', '-')} too"
-        raise InputError(message, hint="leave one of them out", kind="usage")
-    return {"training": {**training, **settings}, **fields}
+    return {**fields, "training": training} if training else fields
 
 
 def _renamed(name: str, value: Any) -> Any:
@@ -257,25 +252,15 @@ def _renamed(name: str, value: Any) -> Any:
 
 
 def _config_options() -> Iterator[Callable[[F], F]]:
-    for owner, name, annotation, field in _fields():
-        if name not in _OTHERWISE:
-            yield _option(name, annotation, field, in_training=owner == "TrainingConfig")
-
-
-def _fields() -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Owner, name, annotation and literals of every field of a config, from the syntax tree.
+    """Make an option of every field of a config, as the syntax tree has it.
 
     Help texts would take twice as long if they imported pydantic.
     """
     tree = ast.parse(_CONFIG.read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    statements = [
-        (node.name, each) for node in reversed(classes) for each in node.body if isinstance(each, ast.AnnAssign)
-    ]
-    return [
-        (owner, ast.unparse(each.target), ast.unparse(each.annotation), _literals(each.value))
-        for owner, each in statements
-    ]
+    for owner in reversed([node for node in tree.body if isinstance(node, ast.ClassDef)]):
+        for field in owner.body:
+            if isinstance(field, ast.AnnAssign) and (name := ast.unparse(field.target)) not in _OTHERWISE:
+                yield _option(name, ast.unparse(field.annotation), _literals(field.value))
 
 
 def _literals(value: ast.expr | None) -> dict[str, Any]:
@@ -288,7 +273,7 @@ def _literals(value: ast.expr | None) -> dict[str, Any]:
     return literals | ({"default": first.value} if isinstance(first, ast.Constant) else {})
 
 
-def _option(name: str, annotation: str, field: Mapping[str, Any], *, in_training: bool) -> Callable[[F], F]:
+def _option(name: str, annotation: str, field: Mapping[str, Any]) -> Callable[[F], F]:
     flag = f"--{name.replace('_', '-')}"
     default = _DEFAULTS.get(name, field.get("default"))
     text = str(field.get("description", name))

@@ -24,7 +24,8 @@ from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
-from petlbench.data.readers.base import Reader, ReaderSettings, Source, check_settings, load_reader, recognise
+from petlbench.data.readers.base import Reader, Source, load_reader, recognise
+from petlbench.data.readers.settings import ReaderSettings, check_settings
 from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
@@ -346,9 +347,9 @@ def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> 
     settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
     if match.card is None:
         reader = recognise(match.path, catalog)
-        return reader, check_settings(match.name, reader, settings)
+        return reader, check_settings(match.name, reader.Settings, settings)
     reader = load_reader(match.card.reader.kind, catalog)
-    return reader, check_settings(match.name, reader, {**match.card.reader.settings, **settings})
+    return reader, check_settings(match.name, reader.Settings, {**match.card.reader.settings, **settings})
 
 
 def _short_name(text: str) -> str:

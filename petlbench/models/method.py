@@ -177,7 +177,7 @@ class Adapted:
         module: ``forward(Inputs) -> logits (B, C)``. Everything outside ``learnable`` stays frozen.
         learnable: Names of the parameters of ``module`` that are learned; they are what is counted and saved.
         published_extra_total: Parameters that the method's own paper counts in the total and we do not.
-        chosen: Names of buffers of ``module`` that ``prepare`` sets; saved beside what was learned, and not counted.
+        chosen: Names of buffers of ``module`` that ``prepare`` or a step sets; saved with what is learned, not counted.
         prepare: Called once before the training with its images, not augmented and in a seeded order, as pairs of
             inputs and labels (B,). For methods that choose from the data what they learn.
         companion: Goes along with the training, or None.

@@ -163,12 +163,12 @@ def only_run(name: str, output: Path) -> RunFolder:
 
 
 def _matching_runs(name: str, output: Path) -> list[RunFolder]:
-    folder = user_path(name or "/", what="RUN")
+    folder = user_path(name, what="RUN")
     if (folder / FILE).is_file():
         resolved = folder.resolve()
         return [RunFolder(resolved.parent, resolved.name)]
     runs = run_ids(output)
-    matching = [name] if name in runs else [run for run in runs if name and run.startswith(name)]
+    matching = [name] if name in runs else [run for run in runs if run.startswith(name)]
     if not matching:
         hint = f"see petlbench results list --output {output}; there are {len(runs)} runs"
         raise unknown_name("run", name, runs, hint=hint)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -166,7 +166,7 @@ def read_finished(folder: Path) -> Result:
     """Read the result of a finished run.
 
     Raises:
-        InputError: When the run is not there or not finished.
+        InputError: When the run is not there, not finished, or says too little to be used.
     """
     result = read_result(folder)
     if result.status != "finished":
@@ -175,6 +175,9 @@ def read_finished(folder: Path) -> Result:
             hint="finish it first: the petlbench run command that began it goes on from its last epoch",
             kind="unfinished_run",
         )
+    if "classes" not in result.data or "normalization" not in result.data:
+        message = f"{folder} does not say its classes and how its images are normalised"
+        raise InputError(message, hint="run it again with --rerun", kind="bad_result")
     return result
 
 
@@ -206,20 +209,10 @@ def restore(
     config = result.config
     own = config.device if config.device in available_devices() else "cpu"
     place, precision = torch.device(device or own), precision or config.precision
-    if "classes" not in result.data or "normalization" not in result.data:
-        message = f"{folder} says neither its classes nor how its images are normalised"
-        raise InputError(message, hint="run it again with --rerun", kind="bad_result")
     _check_learned(folder, result)
     resolve_backbone(config.backbone)
-    method = configured_method(config, catalog)
-    try:
-        with nullcontext() if download else without_network():
-            assembled = assemble(config, method, len(result.data["classes"]), place)
-    except RunError as error:
-        if download:
-            raise
-        message = f"the weights of {config.backbone} are not on this machine"
-        raise RunError(message, hint="--download fetches them from the hub", kind=error.kind) from error
+    with nullcontext() if download else _no_download(config.backbone):
+        assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place)
     _check_weights(result, assembled)
     hint = "the method's code or the file has changed since; run again with --rerun"
     assembled.adapted.load(folder / ARTIFACTS["learned"], f"{config.method} on {config.backbone}", hint)
@@ -235,6 +228,18 @@ def restore(
         module=assembled.adapted.module.eval(),
         source=source or NoFeatures(),
     )
+
+
+@contextmanager
+def _no_download(backbone: str) -> Iterator[None]:
+    try:
+        with without_network():
+            yield
+    except RunError as error:
+        if error.kind != "weights_unavailable":
+            raise
+        message = f"the weights of {backbone} are not on this machine"
+        raise RunError(message, hint="--download fetches them from the hub", kind=error.kind) from error
 
 
 def _check_learned(folder: Path, result: Result) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "Search",
     "TrialFacts",
     "images_digest",
+    "is_ours",
     "new_sampler",
     "open_study",
     "plan_search",
@@ -339,6 +340,11 @@ def _frozen(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
     """What the storage has of a trial now."""
     frozen: optuna.trial.FrozenTrial = trial.storage.get_trial(trial._trial_id)
     return frozen
+
+
+def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a trial has ended that a search of petlbench has begun; users may put others into the storage."""
+    return trial.state.is_finished() and isinstance(trial.user_attrs.get("ticket"), int)
 
 
 def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:

@@ -44,7 +44,9 @@ class RetryingStorage(RDBStorage):
     def __init__(self, address: str, say: Callable[[str], None], **options: Any) -> None:
         self._say = say
         self._is_gone = False
+        self._is_open = False
         super().__init__(address, **options)
+        self._is_open = True
 
     def patiently(self, ask: Callable[[], R]) -> R:
         """Ask until there is an answer.
@@ -52,6 +54,8 @@ class RetryingStorage(RDBStorage):
         Raises:
             RunError: When there was none for minutes.
         """
+        if not self._is_open:  # what does not answer at first is a wrong address, or damaged
+            return ask()
         began, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
@@ -124,6 +128,12 @@ def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -
         url = sqlalchemy.engine.make_url(address)
         if url.get_backend_name() == "postgresql" and "+" not in url.drivername:
             url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+            message, hint = (
+                f"--storage {address} names no file: no trial would be kept",
+                "for example sqlite:///sweeps.db",
+            )
+            raise InputError(message, hint=hint, kind="bad_storage")
         return _open(url, say)
     except (ImportError, StorageInternalError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
         reason, hint = _reason(error), "is the database there, and may this user write to it?"

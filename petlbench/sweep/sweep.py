@@ -22,7 +22,7 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
 from petlbench.study.runner import Study, check_data, open_status, run_study, tidy_up
 from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs, study_file
-from petlbench.sweep.search import Search, TrialFacts, open_study, plan_search, run_search, trial_facts
+from petlbench.sweep.search import Search, TrialFacts, is_ours, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.storage import default_address, open_storage
 from petlbench.sweep.trial_queue import Liveness
@@ -307,7 +307,7 @@ class SweepDriver:
             KeyboardInterrupt: When the user stops it.
         """
         study = open_study(search, self.storage)
-        ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+        ended = [trial_facts(trial) for trial in study.get_trials(deepcopy=False) if is_ours(trial)]
         self.observer.search(search, [trial for trial in ended if trial.status not in ("interrupted", "waiting")])
 
         on_trial, retry = partial(self.observer.trial, search), self.options.retry_failed

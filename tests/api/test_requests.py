@@ -45,12 +45,12 @@ def test_what_is_given_goes_before_a_reports_choice() -> None:
     assert matrix.request.precision == "fp32"
 
 
-def test_a_setting_goes_before_a_reports_choice_and_an_option_before_it() -> None:
+def test_a_setting_goes_before_a_reports_choice_and_is_given_once() -> None:
     settings = {"training": {"epochs": "3"}}
     (matrix,) = grids(report="table1", settings=settings)
     assert matrix.request.training["epochs"] == "3"
-    (matrix,) = grids(report="table1", settings=settings, epochs=1)
-    assert matrix.request.training["epochs"] == 1
+    with pytest.raises(InputError, match="epochs twice"):
+        grids(report="table1", settings=settings, epochs=1)
 
 
 def test_every_variant_of_a_report_is_a_matrix_of_its_own() -> None:

@@ -330,8 +330,8 @@ class TestOptions:
     @pytest.mark.parametrize("command", ["run", "bench"])
     def test_a_setting_that_is_given_twice_is_refused(self, refused: Refused, quick: Quick, command: str) -> None:
         error = refused(command, *quick(set="training.epochs=abc")[1:])
-        assert error["kind"] == "usage"
-        assert error["message"] == "--set training.epochs is given, and --epochs too"
+        assert error["kind"] == "bad_setting"
+        assert error["message"].endswith("gives epochs twice: 1 and, as training.epochs, abc")
 
     @pytest.mark.parametrize("option", ["--timeout", "--cpus-per-run", "--gpus-per-run"])
     @pytest.mark.parametrize("value", ["nan", "inf"])

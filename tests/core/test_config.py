@@ -182,6 +182,11 @@ class TestRunId:
         assert run_id.isascii()
         assert set(run_id) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
+    def test_a_long_name_leaves_room_for_the_rest_of_a_files_name(self) -> None:
+        long = [config(dataset=f"/data/{'collection-' * 22}{end}").run_id for end in ("a", "b")]
+        assert max(map(len, long)) < 200
+        assert long[0] != long[1]
+
 
 class TestBounds:
     @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -97,6 +99,26 @@ def test_no_name_of_a_table_leaves_the_folder_and_none_takes_anothers_place(
     assert len(set(files)) == 3
     assert sorted(files) == sorted((tmp_path / "out").iterdir())
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+WRITE_TWO = """
+import resource, sys
+from pathlib import Path
+from petlbench.core.catalog import Catalog
+from petlbench.report.formats import Document, parse_formats, write_report
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # the page is larger, the other file is not
+try:
+    write_report(Document("r", "R"), parse_formats("md,html", None, Catalog()), Path(sys.argv[1]))
+except OSError:
+    sys.exit(3)
+"""
+
+
+def test_where_one_file_cannot_be_written_none_is(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WRITE_TWO, str(tmp_path)], check=False)
+    assert done.returncode == 3
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_in_latex_are_distinct_whatever_the_script(tmp_path: Path) -> None:

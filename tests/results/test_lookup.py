@@ -20,7 +20,7 @@ def test_a_run_is_found_by_id_beginning_and_folder(tmp_path: Path) -> None:
     for name in ("full", "", "~nosuchuser", "x" * 300, "a\0b"):
         with pytest.raises(InputError) as caught:
             find_run(name, tmp_path)
-        assert caught.value.kind == ("unknown_run" if name in ("full", "") else "bad_path")
+        assert caught.value.kind == ("unknown_run" if name == "full" else "bad_path")
 
 
 def test_of_several_runs_the_newest_finished_one_is_taken_and_said(

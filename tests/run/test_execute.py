@@ -285,6 +285,9 @@ def test_prediction_is_measured_as_it_would_be_deployed(run: Run, method: str) -
     assert (memory["parts"]["gradients"], memory["parts"]["optimizer"]) == (0, 0)
     assert result["memory"]["phases"]["predict"]["allocated"] == memory["allocated"]
     assert result["timing"]["inference"] > 0
+    phases = {name: seconds for name, seconds in result["timing"].items() if name != "total"}
+    assert sum(phases.values()) == pytest.approx(result["timing"]["total"])
+    assert {"read", "build", "preload", "tracking", "train", "evaluate", "inference", "other"} <= set(phases)
 
 
 def test_the_facts_of_a_run_say_what_prediction_costs(

@@ -20,7 +20,7 @@ from petlbench.cli.commands.predict import command
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.files import write_tensors
-from petlbench.data.images.decode import read_image
+from petlbench.data.images.decode import decode_image, read_image
 from petlbench.data.readers.csv_file import CsvSettings
 from petlbench.data.views import Normalization, View
 from petlbench.models.build import assemble
@@ -28,7 +28,8 @@ from petlbench.models.method import configured_method
 from petlbench.models.registry import resolve_backbone
 from petlbench.results.result import Result, Status, write_result
 from petlbench.run.load import restore
-from petlbench.run.predict import find_images
+from petlbench.run.predict import decoding_of, find_images
+from tests.report.stored import store
 
 Refused = Callable[..., dict[str, str]]
 
@@ -391,3 +392,23 @@ class TestBadInput:
         assert error["kind"] == "weights_unavailable"
         assert "--download" in error["hint"]
         assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("whites", "settings", "level"),
+    [
+        (None, {}, 4095 / 257),  # a run of before there was a choice: all bits of the numbers
+        ({"whole": 4095.0}, {}, 255.0),
+        ({}, {}, 255.0),  # it saw no deep greys: the images' own range
+        ({"whole": 8190.0}, {"grey_maximum": 8190.0}, 127.5),
+    ],
+)
+def test_images_are_decoded_with_the_white_of_the_run(
+    whites: dict[str, float] | None, settings: dict[str, float], level: float, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((4, 4), 4095, dtype=np.uint16)).save(tmp_path / "x.png")
+    data = {} if whites is None else {"greys": whites}
+    result = store(tmp_path / "results", dataset_settings=settings).model_copy(update={"data": data})
+    decoding = decoding_of(result, find_images([tmp_path / "x.png"]))
+    pixels = np.asarray(decode_image((tmp_path / "x.png").read_bytes(), "x", decoding))
+    assert pixels == pytest.approx(np.full((4, 4), level), abs=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,3 +54,20 @@ def test_the_database_lies_in_its_folder_whatever_that_is_called(tmp_path: Path,
     assert storage.get_all_studies() == []
     assert (folder / "sweeps.db").exists()
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:"])
+def test_a_database_that_is_no_file_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="no trial would be kept"):
+        open_storage(address)
+
+
+def test_a_damaged_database_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "sweeps.db"
+    for text in ("no database, but a longer text than its head" * 9, None):
+        file.unlink(missing_ok=True)
+        file.write_text(text) if text is not None else file.mkdir()
+        began = time.monotonic()
+        with pytest.raises(InputError, match="sweeps.db"):
+            open_storage(default_address(tmp_path))
+        assert time.monotonic() - began < 60

@@ -19,7 +19,7 @@ from petlbench.core import user_files
 from petlbench.core.errors import InputError
 from petlbench.core.units import readable_size
 from petlbench.data.images.dicom import DICOM_SUFFIXES, HEAD_BYTES, decode_dicom, is_dicom, require_pydicom
-from petlbench.data.images.greys import FULL, GreyRange, Greys, is_deep, range_of
+from petlbench.data.images.greys import FULL, GreyRange, Greys, is_deep, needs_white, range_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,13 +125,13 @@ class Decoding:
 
 
 def has_deep_greys(stream: BinaryIO) -> bool:
-    """Return by the head of a file whether its greys have more than 8 bits; not of DICOM, which says what is white."""
+    """Return by the head of a file whether its greys have more than 8 bits and it does not say what is white."""
     try:
         if is_dicom(stream.read(HEAD_BYTES)):
             return False
         stream.seek(0)
         with open_image(stream) as opened:
-            return is_deep(opened.mode)
+            return needs_white(opened)
     except _BROKEN:
         return False
 
@@ -234,8 +234,8 @@ def _plain(image: Image, name: str, decoding: Decoding) -> Image:
     """Bring an image of any mode to RGB or, where its greys are deep, to F; transparent parts become black."""
     from PIL import Image
 
-    if is_deep(image.mode):
-        return _scaled(image, name, decoding.greys)
+    if is_deep(image):
+        return _scaled(image, name, decoding.greys if needs_white(image) else None)
     if image.mode != "RGB" and image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, (0, 0, 0, 255)), layer).convert("RGB")

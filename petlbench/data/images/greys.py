@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["FULL", "GREY_HELP", "GreyRange", "Greys", "is_deep", "range_of"]
+__all__ = ["FULL", "GREY_HELP", "GreyRange", "Greys", "is_deep", "needs_white", "range_of"]
 
 FULL = 65535
 """White among whole numbers of 16 bits, where nothing else is known."""
@@ -44,9 +44,18 @@ class GreyRange:
         return self.low >= 0.0 and self.high <= FULL
 
 
-def is_deep(mode: str) -> bool:
-    """Whether greys of one of Pillow's modes have more than 8 bits."""
-    return mode in ("I", "F") or mode.startswith("I;16")
+_OWN_WHITE = frozenset(("PPM",))
+"""Formats whose files say what is white; Pillow spreads their greys over 16 bits by that."""
+
+
+def is_deep(image: Image) -> bool:
+    """Whether the greys of an image, decoded or not, have more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def needs_white(image: Image) -> bool:
+    """Whether they have, and its file does not say what is white."""
+    return is_deep(image) and image.format not in _OWN_WHITE
 
 
 def range_of(image: Image) -> GreyRange:

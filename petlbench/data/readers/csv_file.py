@@ -23,7 +23,8 @@ from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
 from petlbench.data.notes import group_columns, option
-from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes, silent
+from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
+from petlbench.data.readers.settings import LabelSettings, silent
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]

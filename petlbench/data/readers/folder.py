@@ -12,7 +12,8 @@ from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
 from petlbench.data.images.files import files_below, is_folder, sorted_entries
 from petlbench.data.notes import named_side, option
-from petlbench.data.readers.base import ImageFiles, LabelSettings, ReaderCard, Source, choose_classes, silent
+from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
+from petlbench.data.readers.settings import LabelSettings, silent
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
 __all__ = ["FolderReader", "FolderSettings"]

@@ -19,7 +19,8 @@ from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import decode_image, grey_range, has_deep_greys
 from petlbench.data.images.files import files_below
 from petlbench.data.images.greys import GreyRange
-from petlbench.data.readers.base import LabelSettings, Reader, ReaderCard, Source, choose_classes
+from petlbench.data.readers.base import Reader, ReaderCard, Source, choose_classes
+from petlbench.data.readers.settings import LabelSettings
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["HuggingFaceReader"]

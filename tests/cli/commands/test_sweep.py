@@ -47,7 +47,8 @@ def test_from_search_to_a_tested_winner(cli: Callable[..., Any], options: list[s
     assert set(found["runs"][0]["metrics"]) == {"val", "test"}
     assert "trial 1 of linear on pictures" in told.err
 
-    winner = json.loads((here / "results" / "sweeps" / "rates" / "linear-pictures.json").read_text())
+    (file,) = (here / "results" / "sweeps" / "rates").glob("linear-pictures*.json")
+    winner = json.loads(file.read_text())
     assert winner == found["winner"]
     run = read_result(here / "results" / found["runs"][0]["run_id"])
     assert run.config.training.lr == winner["best"]["training"]["lr"]

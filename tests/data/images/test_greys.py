@@ -141,3 +141,14 @@ def test_an_image_alone_has_the_white_of_its_numbers() -> None:
     assert np.array_equal(np.asarray(alone), np.asarray(recorded))
     with pytest.raises(InputError, match=r"to 4095 \(white"):
         decode_image(content, "x", Decoding(Greys.recorded({"whole": 4095.0})))
+
+
+def test_a_format_that_says_itself_what_is_white_is_taken_at_its_word(tmp_path: Path) -> None:
+    """PGM names its greatest value: a dark image of such files is dark, whatever the others are."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pixels = np.full((2, 2), 1000, dtype=">u2").tobytes()
+        (tmp_path / name / "0.pgm").write_bytes(b"P5\n2 2\n4000\n" + pixels)
+    dataset = opened(tmp_path, grey_maximum="1000")
+    assert means(dataset) == pytest.approx([255 / 4] * 2, abs=0.6)
+    assert dataset.greys.whites() == {}
