@@ -233,6 +233,53 @@ class TestBounds:
         with pytest.raises(ValidationError, match=field):
             TrainingConfig.model_validate({**TRAINING, field: value})
 
+    @pytest.mark.parametrize(
+        ("field", "most", "step"),
+        [
+            ("epochs", 10_000, 1),
+            ("batch_size", 65_536, 1),
+            ("lr", 1e6, 1),
+            ("weight_decay", 1e3, 1),
+            ("min_lr", 1e6, 1),
+            ("warmup_epochs", 10_000, 1),
+            ("layer_decay", 1, 1e-9),
+            ("seed", 2**32 - 1, 1),
+            ("threads", 1024, 1),
+        ],
+    )
+    def test_the_greatest_value_is_taken_and_none_above(self, field: str, most: float, step: float) -> None:
+        def with_value(value: float) -> RunConfig:
+            is_training = field in TrainingConfig.model_fields
+            return config(training={**TRAINING, field: value}) if is_training else config(**{field: value})
+
+        values = with_value(most).model_dump()
+        assert {**values, **values["training"]}[field] == most
+        with pytest.raises(ValidationError, match=field):
+            with_value(most + step)
+
+    def test_what_is_left_out_takes_the_defaults_that_results_were_made_with(self) -> None:
+        fields = {**RunConfig.model_fields, **TrainingConfig.model_fields}
+        optional = {name: field for name, field in fields.items() if not field.is_required()}
+        assert {
+            name: field.default for name, field in optional.items() if not field.default_factory and field.default
+        } == {
+            "weights": "default",
+            "normalize": "backbone",
+            "precision": "fp32",
+            "attention_kernel": "auto",
+            "epochs": 20,
+            "batch_size": 16,
+            "accumulate": 1,
+            "optimizer": "adamw",
+            "loss": "cross_entropy",
+            "decay": "all",
+            "schedule": "cosine",
+            "layer_decay": 1,
+            "class_weights": "none",
+            "clip_grad_norm": 1,
+            "augment": "standard",
+        }
+
     def test_a_config_cannot_be_changed(self) -> None:
         with pytest.raises(ValidationError):
             config().seed = 3  # type: ignore[misc]

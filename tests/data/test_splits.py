@@ -6,9 +6,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
@@ -130,6 +132,22 @@ def test_a_class_in_one_group_stays_in_training() -> None:
     assert split(rows, "random")[-4:] == ["train"] * 4
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_of_groups_are_as_alike_as_those_of_scikit_learn(seed: int) -> None:
+    rng = random.Random(seed)
+    groups = [str(int(30 * rng.random() ** 2)) for _ in range(200)]
+    labels = [int(int(group) % 3 == 0) if rng.random() < 0.8 else 2 for group in groups]
+    rows = records(labels, groups)
+
+    def spread(sides: Sequence[Sequence[int]]) -> float:
+        counts = np.array([np.bincount([labels[row] for row in rows], minlength=3) for rows in sides])
+        return float((counts.std(axis=0) / np.bincount(labels)).mean())
+
+    tests = [[n for n, side in enumerate(split(rows, f"kfold:4/{fold}", seed)) if side == "test"] for fold in range(4)]
+    theirs = StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(labels, labels, groups)
+    assert spread(tests) <= 1.1 * spread([list(test) for _, test in theirs]) + 0.005
+
+
 def test_two_groups_are_too_few() -> None:
     assert refused(records([0, 1] * 10, [str(n % 2) for n in range(20)]), "random").kind == "too_few_groups"
 
@@ -147,6 +165,11 @@ class TestOfficial:
         sides = split(official(EIGHTY_TWENTY), "official")
         assert Counter(sides[:80]) == {"train": 70, "val": 10}
         assert set(sides[80:]) == {"test"}
+
+    def test_the_last_training_image_of_a_class_stays_in_training(self) -> None:
+        rows = [Record(f"i{n}", f"i{n}", 0, None, side) for n, side in enumerate(EIGHTY_TWENTY)]
+        rows += [Record(f"j{side}", f"j{side}", 1, None, side) for side in ("train", "test")]
+        assert split(rows, "official")[-2:] == ["train", "test"]
 
     def test_validation_is_cut_by_group(self) -> None:
         rows = official(EIGHTY_TWENTY, [str(n // 4) for n in range(100)])

@@ -93,6 +93,14 @@ def test_the_nearest_reference_counts_and_nothing_stored_changes(tmp_path: Path)
     assert read_result(tmp_path / run.run_id).scores.pme is None
 
 
+def test_a_reference_of_the_same_split_is_nearer_than_one_of_the_same_seed(tmp_path: Path) -> None:
+    here = store(tmp_path, "full", seed=2, memory=500)
+    store(tmp_path, "full", seed=1, memory=800, split="kfold:5/1")
+    run = store(tmp_path, "lora", seed=1, memory=250)
+    [shown] = with_scores([read_result(tmp_path / run.run_id)], tmp_path)
+    assert (shown.scores.pme_reference or {})["run_id"] == here.run_id
+
+
 def test_datasets_that_would_be_called_alike_have_their_folders_in_front() -> None:
     paths = ["/x/a/images", "/x/b/images", "digits", "/y/labels.csv", "a/images"]
     names = dataset_names(paths)
