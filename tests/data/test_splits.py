@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import StratifiedGroupKFold
 
 from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
-from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
+from petlbench.data.splits import SplitScheme, _group_folds, assign_splits, shared_groups
 
 EIGHTY_TWENTY: list[Split | None] = ["train" if number < 80 else "test" for number in range(100)]
 SCHEMES = ["random", "kfold:2/1", "kfold:3/0", "kfold:5/4", "repeat:3/2"]
@@ -133,19 +132,23 @@ def test_a_class_in_one_group_stays_in_training() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_folds_of_groups_are_as_alike_as_those_of_scikit_learn(seed: int) -> None:
-    rng = random.Random(seed)
-    groups = [str(int(30 * rng.random() ** 2)) for _ in range(200)]
-    labels = [int(int(group) % 3 == 0) if rng.random() < 0.8 else 2 for group in groups]
-    rows = records(labels, groups)
-
-    def spread(sides: Sequence[Sequence[int]]) -> float:
-        counts = np.array([np.bincount([labels[row] for row in rows], minlength=3) for rows in sides])
-        return float((counts.std(axis=0) / np.bincount(labels)).mean())
-
-    tests = [[n for n, side in enumerate(split(rows, f"kfold:4/{fold}", seed)) if side == "test"] for fold in range(4)]
-    theirs = StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(labels, labels, groups)
-    assert spread(tests) <= 1.1 * spread([list(test) for _, test in theirs]) + 0.005
+def test_groups_are_dealt_out_by_the_rule_of_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = np.sort(rng.integers(0, 30, 200))
+    strata = np.eye(3, dtype=bool)[np.where(rng.random(200) < 0.8, groups % 3 == 0, 2)]
+    counts = np.array([strata[groups == group].sum(axis=0) for group in np.unique(groups)], float)
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(counts))
+    sums, fold_of = np.zeros((4, 3)), {}
+    for group in order[np.argsort(-counts[order].std(axis=1).round(9), kind="stable")]:
+        tried = [sums + np.outer(np.arange(4) == fold, counts[group]) for fold in range(4)]
+        unlike = [(each / counts.sum(axis=0)).std(axis=0).mean().round(9) for each in tried]
+        fold_of[group] = min(range(4), key=lambda fold: (unlike[fold], sums[fold].sum()))
+        sums = tried[fold_of[group]]
+    folds = _group_folds(strata, groups, np.arange(200), 4, seed)
+    own = np.unique(groups, return_inverse=True)[1]
+    assert [[fold_of[group] == fold for group in own] for fold in range(4)] == [
+        np.isin(np.arange(200), rows).tolist() for rows in folds
+    ]
 
 
 def test_two_groups_are_too_few() -> None:
