@@ -198,6 +198,8 @@ def list_option(*names: str, **attributes: Any) -> Callable[[F], F]:
     """An option that may be given several times: its value is all of it, with commas between the entries."""
 
     def join(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+        for value in values:
+            parse_list(value, parameter.opts[0], str)
         return ",".join(values) if values else None
 
     return click.option(*names, multiple=True, callback=join, **attributes)
