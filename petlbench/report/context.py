@@ -302,6 +302,8 @@ def _why(method: str, runs: Sequence[Stored], dataset: str, planned: PlannedRuns
     for (*cell, seed), reason in planned.reasons.items():
         if cell == [method, dataset] and seed not in done and reason != "finished":
             return reason
+    if runs and not any("test" in run.document["metrics"] for run in runs):
+        return "the dataset has no test split"
     return reason_of(None)
 
 

@@ -108,6 +108,17 @@ def test_an_empty_cell_says_why(tmp_path: Path, status: str, shown: str) -> None
     assert "petlbench bench --method full --dataset covid --seed 0" in " ".join(document.tables[0].commands)
 
 
+def test_a_run_on_a_dataset_without_a_test_split_has_no_score_and_says_so(tmp_path: Path) -> None:
+    store(tmp_path, "linear")
+    store(tmp_path, "full")
+    run = store(tmp_path, "full", "covid")
+    file = tmp_path / run.run_id / "result.json"
+    document = json.loads(file.read_text())
+    del document["metrics"]["test"]
+    file.write_text(json.dumps(document))
+    assert cell(made(tmp_path), "full", "covid").reason == "the dataset has no test split"
+
+
 def test_what_a_study_asked_for_and_nobody_ran_is_a_row(tmp_path: Path) -> None:
     done = store(tmp_path, "full")
     runs = [
