@@ -122,6 +122,18 @@ class Images:
             yield Batch(torch.arange(2), views, torch.tensor([0, 1]))
 
 
+class Spoiling(Images):
+    """Many batches, the fifth of them not a number."""
+
+    def steps(self) -> int:
+        return 25
+
+    def shuffled(self, seed: int) -> Iterator[Batch]:
+        for number in range(self.steps()):
+            fine = torch.full((2, 3), math.nan if number == 4 else 1.0)
+            yield Batch(torch.arange(2), {"fine": fine}, torch.tensor([0, 1]))
+
+
 @dataclass
 class Passing(Images):
     """Looks, before it makes a batch, for images of earlier ones that are still in memory."""
@@ -270,6 +282,10 @@ class TestBadNumbers:
         assert "epoch 1, step 1" in caught.value.message
         assert "--lr" in caught.value.hint
         assert not file.exists()
+
+    def test_a_loss_that_spoils_on_the_way_is_found_before_the_epoch_ends(self, file: Path) -> None:
+        with pytest.raises(RunError, match="epoch 1, step 11 or shortly before"):
+            fit(trainer([RIGHT], Spoiling()), file)
 
     def test_logits_that_are_not_finite_end_the_training(self, file: Path) -> None:
         made, selected = trainer([RIGHT, RIGHT * np.float32("nan"), RIGHT]), Selected()
