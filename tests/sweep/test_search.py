@@ -143,6 +143,12 @@ def test_what_another_search_has_run_is_not_trained_again(make_search: MakeSearc
     assert {trial.value for trial in trials} == {0.5}
 
 
+def test_a_final_run_is_the_studys_on_the_dataset_that_was_asked_for(make_search: MakeSearch) -> None:
+    search = make_search(GRID)
+    planned = search.final_run(search.config)
+    assert (planned.method, planned.dataset, planned.seed) == ("linear", "digits", search.config.seed)
+
+
 def test_nothing_left_to_search_is_refused(make_search: MakeSearch) -> None:
     with pytest.raises(Exception, match="nothing is left to search"):
         make_search(TPE, training={"lr": 1e-3, "weight_decay": 0})

@@ -300,6 +300,11 @@ class TestBadNumbers:
         assert selected.epoch == 1
 
 
+def test_a_training_that_has_not_begun_has_taken_no_time() -> None:
+    made = trainer([RIGHT])
+    assert made.earlier == sum(made.seconds.values()) == 0
+
+
 class Counting(Companion):
     """Notes which step it is told of, and of how many."""
 
