@@ -36,12 +36,12 @@ SUBJECTS = {
     "petlbench/training/step.py": "tests/training/test_step.py",
     "petlbench/training/trainer.py": "tests/training/test_trainer.py tests/training/test_step.py",
     "petlbench/training/evaluation.py": "tests/training tests/results/test_journal.py",
-    "petlbench/features/store.py": "tests/features",
+    "petlbench/features/store.py": "tests/features/test_store.py tests/features/test_store_plan.py",
     "petlbench/run/record.py": "tests/run/test_record.py tests/results",
     "petlbench/results/journal.py": "tests/results/test_journal.py",
     "petlbench/core/config.py": "tests/core/test_config.py",
-    "petlbench/sweep/trial_queue.py": "tests/sweep",
-    "petlbench/sweep/search.py": "tests/sweep",
+    "petlbench/sweep/trial_queue.py": "tests/sweep/test_trial_queue.py",
+    "petlbench/sweep/search.py": "tests/sweep/test_search.py",
 }
 """What is changed, and the tests that are to notice."""
 

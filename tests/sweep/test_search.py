@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import read_result
 from petlbench.study.executors.job import Ended, Job
-from petlbench.sweep.search import TRIALS, Search, TrialFacts, open_study, run_search
+from petlbench.sweep.search import TRIALS, Search, TrialFacts, new_sampler, open_study, run_search
 from petlbench.sweep.storage import RetryingStorage, default_address, open_storage
 from petlbench.sweep.sweep import SweepDriver, SweepObserver, SweepOptions, importances
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
@@ -141,6 +141,22 @@ def test_what_another_search_has_run_is_not_trained_again(make_search: MakeSearc
     trials = carry_out(make_search({**GRID, "objective": "val.accuracy"}), storage, executor)
     assert executor.trained == []
     assert {trial.value for trial in trials} == {0.5}
+
+
+@pytest.mark.parametrize(("trials", "at_random"), [(6, 4), (18, 6), (60, 10)])
+def test_a_third_of_a_short_search_is_drawn_at_random(
+    trials: int, at_random: int, make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda **given: made.append(given))
+    new_sampler(make_search({**TPE, "trials": trials}).card, 0)
+    assert [given["n_startup_trials"] for given in made] == [at_random]
+
+
+def test_a_final_run_is_the_studys_on_the_dataset_that_was_asked_for(make_search: MakeSearch) -> None:
+    search = make_search(GRID)
+    planned = search.final_run(search.config)
+    assert (planned.method, planned.dataset, planned.seed) == ("linear", "digits", search.config.seed)
 
 
 def test_nothing_left_to_search_is_refused(make_search: MakeSearch) -> None:

@@ -88,3 +88,24 @@ def test_every_slot_is_used_up_once(output: Path, storage: optuna.storages.BaseS
     pruned = [trial for trial in study.get_trials() if trial.state.name == "PRUNED"]
     assert len(finished) + len(pruned) == SLOTS, f"{failed} were tried again"
     again.liveness._lock.release()
+
+
+def test_what_waits_is_not_given_up(output: Path, storage: optuna.storages.BaseStorage) -> None:
+    study = optuna.create_study(storage=storage)
+    drivers = [Driver(study, output) for _ in range(2)]
+    for driver in drivers:
+        driver.act("take")
+        driver.act("finish")
+    assert Counter(trial.state.name for trial in study.get_trials()) == {"COMPLETE": 2, "WAITING": SLOTS - 2}
+    for driver in drivers:
+        driver.act("die")
+
+
+def test_a_failure_uses_its_slot_up(output: Path, storage: optuna.storages.BaseStorage) -> None:
+    driver = Driver(optuna.create_study(storage=storage), output)
+    for _ in range(SLOTS):
+        driver.act("take")
+        driver.act("fail")
+    assert driver.queue.all_used()
+    assert driver.queue.take(lambda slot: None) is None
+    driver.act("die")

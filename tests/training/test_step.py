@@ -147,6 +147,15 @@ class TestStep:
         step_of(made, clip=0, precision=precision)(batch(scale=30.0))
         assert gradient_norm(made) > 5
 
+    @pytest.mark.parametrize(("device", "foreach"), [("cpu", None), ("meta", False)])
+    def test_only_on_meta_the_form_of_clipping_is_not_torchs_choice(
+        self, device: str, foreach: bool | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forms: list[bool | None] = []
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *given, foreach: forms.append(foreach))
+        step_of(adapted(device))(batch(device=device))
+        assert forms == [foreach]
+
     def test_a_small_gradient_is_left_as_it_is(self) -> None:
         norms = []
         for clip in (0.0, 1e6):

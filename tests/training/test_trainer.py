@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
-from petlbench.models.method import Adapted, Inputs
+from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.training.optim import learning_rate
 from petlbench.training.step import new_step
-from petlbench.training.trainer import Checkpoint, Selected, Trainer
+from petlbench.training.trainer import Checkpoint, MovingAverage, Selected, Trainer
 
 STEPS = 4
 LABELS = np.array([0, 0, 1, 1])
@@ -120,6 +120,21 @@ class Images:
         for _ in range(STEPS):
             views = {"fine": torch.randn(2, 3, generator=generator) * self.scale}
             yield Batch(torch.arange(2), views, torch.tensor([0, 1]))
+
+
+@dataclass
+class Spoiling(Images):
+    """Batches of which the fifth is not a number."""
+
+    count: int = 25
+
+    def steps(self) -> int:
+        return self.count
+
+    def shuffled(self, seed: int) -> Iterator[Batch]:
+        for number in range(self.steps()):
+            fine = torch.full((2, 3), math.nan if number == 4 else 1.0)
+            yield Batch(torch.arange(2), {"fine": fine}, torch.tensor([0, 1]))
 
 
 @dataclass
@@ -271,6 +286,11 @@ class TestBadNumbers:
         assert "--lr" in caught.value.hint
         assert not file.exists()
 
+    @pytest.mark.parametrize(("steps", "found"), [(25, 11), (8, 8)])
+    def test_a_loss_that_spoils_is_found_ten_steps_on_or_at_the_end(self, steps: int, found: int, file: Path) -> None:
+        with pytest.raises(RunError, match=f"epoch 1, step {found} or shortly before"):
+            fit(trainer([RIGHT], Spoiling(count=steps)), file)
+
     def test_logits_that_are_not_finite_end_the_training(self, file: Path) -> None:
         made, selected = trainer([RIGHT, RIGHT * np.float32("nan"), RIGHT]), Selected()
         with pytest.raises(RunError) as caught:
@@ -278,6 +298,42 @@ class TestBadNumbers:
         assert caught.value.kind == "nan_loss"
         assert len(selected.curve) == 1
         assert selected.epoch == 1
+
+
+def test_a_training_that_has_not_begun_has_taken_no_time() -> None:
+    made = trainer([RIGHT])
+    assert made.earlier == sum(made.seconds.values()) == 0
+
+
+class Counting(Companion):
+    """Notes which step it is told of, and of how many."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def after_step(self, step: int, steps: int) -> None:
+        self.told.append((step, steps))
+
+    def penalty(self) -> Tensor:
+        return torch.zeros(())
+
+
+def test_a_companion_is_told_of_each_step_of_all_epochs(file: Path) -> None:
+    made, companion = trainer([RIGHT] * 3), Counting()
+    made.adapted = replace(made.adapted, companion=companion)
+    fit(made, file)
+    assert companion.told == [(number, 3 * STEPS) for number in range(1, 3 * STEPS + 1)]
+
+
+def test_the_average_takes_in_what_its_decay_leaves() -> None:
+    learned = nn.Parameter(torch.tensor([4.0, -8.0]))
+    average = MovingAverage({"learned": learned}, decay=0.75)
+    with torch.no_grad():
+        learned.copy_(torch.tensor([8.0, 0.0]))
+    average.update()
+    assert average.tensors["learned"].tolist() == [5.0, -6.0]
+    average.update()
+    assert average.tensors["learned"].tolist() == [5.75, -4.5]
 
 
 class TestCheckpoint:
