@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,14 @@ def test_the_phases_of_a_run_add_up_to_its_time() -> None:
     assert timing["total"] > 5
     figures = Stored({**result().document(), "timing": timing}).figures
     assert figures["seconds_run"] == pytest.approx(timing["train"])
+
+
+def test_a_phase_has_the_seconds_of_all_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([1.0, 3.0, 10.0, 15.0])
+    watch = Stopwatch(began=0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "perf_counter", lambda: next(clock))
+        for _ in range(2):
+            with watch.phase("train"):
+                pass
+    assert watch.seconds == {"preload": 0.0, "train": 7.0}
