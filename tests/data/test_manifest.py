@@ -43,7 +43,7 @@ def test_columns_and_rows(dataset: Dataset) -> None:
 
 def test_the_file_reads_back_and_is_the_digest(dataset: Dataset, tmp_path: Path) -> None:
     frame = built(dataset)
-    file = tmp_path / "new" / "manifest.csv"
+    file = tmp_path / "new" / "folder" / "manifest.csv"
     write_manifest(frame, file)
     assert b"\r" not in file.read_bytes()
     back = pd.read_csv(file, keep_default_na=False)
