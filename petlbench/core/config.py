@@ -21,10 +21,8 @@ M = TypeVar("M", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 # Settings of the training that came later, and what held before them: runs of then keep their names.
 _LATER = {"decay": "all"}
-
-
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
-_LONGEST_NAME = 120
+_LONGEST_NAME = 100
 
 
 class TrainingConfig(BaseModel):
@@ -125,13 +123,12 @@ class RunConfig(BaseModel):
     def dataset_name(self) -> str:
         """A short name of the dataset for titles and run ids, which are names of folders and have their bounds."""
         name = self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]
-        return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:100]
+        return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:_LONGEST_NAME]
 
     @property
     def run_id(self) -> str:
         """The name of the run: readable in front, its digest behind."""
-        name = self.dataset_name[:_LONGEST_NAME] or "dataset"
-        return f"{self.method}-{name}-s{self.seed}-{self.digest[:12]}"
+        return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
