@@ -17,10 +17,10 @@ from typing import Any
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import read_bytes
 
-__all__ = ["FILE", "append_line", "read_journal", "read_reads", "write_event"]
+__all__ = ["FILE", "READS_FILE", "append_line", "read_journal", "read_reads", "write_event"]
 
 FILE = "journal.jsonl"
-_READS = "test_reads.jsonl"
+READS_FILE = "test_reads.jsonl"
 # A line is looked for at so many places of one that is damaged.
 _MOST_STARTS = 20
 _logger = logging.getLogger("petlbench")
@@ -53,7 +53,7 @@ def read_journal(output: Path) -> list[dict[str, Any]]:
 
 def read_reads(output: Path) -> list[dict[str, Any]]:
     """The log of every reading of a test split: dataset, digest of the split, run id and time."""
-    return _lines(output / _READS, ("run_id",))
+    return _lines(output / READS_FILE, ("run_id",))
 
 
 def _lines(file: Path, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.models.precision import autocast
 from petlbench.results.folder import RunFolder
-from petlbench.results.journal import write_event
+from petlbench.results.journal import READS_FILE, write_event
 from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
@@ -307,7 +307,7 @@ class _Run:
 
     def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
-        log = self.options.output / "test_reads.jsonl"
+        log = self.options.output / READS_FILE
         images = TestSplit(loader, log, identity, is_hidden=not self.options.reveal_test).read()
         self.progress.phase("test", len(images.indices))
         return predictor(images, self.progress.advance)
