@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from petlbench.core.entry import KIND_SPECS, Card, Entry, Kind, MethodCard, shipped_folder
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.core.user_files import read_text
 
 __all__ = ["Catalog", "Folder", "Folders", "catalog_of", "folders_of", "read_entries", "register"]
 
@@ -195,7 +196,7 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
         is_its_own: Whether the file lies in the kind's own folder, rather than among files of all kinds.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, what=f"{kind} file")
         if KIND_SPECS[kind].card:
             yield from _python_entries(kind, file, text, is_its_own=is_its_own)
         else:
@@ -203,7 +204,7 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
             if not isinstance(card.get("title"), str):
                 raise ValueError("it has no 'title'")
             yield Entry(kind, file.stem, file, card["title"], card=card)
-    except (OSError, UnicodeDecodeError, SyntaxError, ValueError) as error:
+    except (InputError, SyntaxError, ValueError) as error:
         raise InputError(
             f"the {kind} file {file} is broken: {error}",
             hint="mend the file, or move it out of the catalogue",

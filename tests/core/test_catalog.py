@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from importlib import invalidate_caches
@@ -229,6 +230,13 @@ class TestBrokenFiles:
         assert caught.value.kind == "broken_catalog"
         assert str(file) in caught.value.message
         assert why in caught.value.message
+
+    def test_a_pipe_that_is_called_like_a_method_keeps_nobody_waiting(self, tmp_path: Path) -> None:
+        (tmp_path / "own").mkdir()
+        os.mkfifo(tmp_path / "own" / "mine.py")
+        error = broken(tmp_path / "own")
+        assert error.kind == "broken_catalog"
+        assert "is a pipe, not a file" in error.message
 
     def test_listing_runs_no_code_of_the_file(self, tmp_path: Path) -> None:
         write(tmp_path / "own" / "mine.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n" + METHOD.format(name="mine"))
