@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from petlbench.core.errors import InputError
+from petlbench.core.user_files import read_json
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE
 from petlbench.results.tracking.send_queue import SendQueue, open_queue
@@ -267,7 +268,7 @@ def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
 
 def content_of(folder: Path) -> str:
     """A digest of a result but for its scores, which are those of the time when its run ended."""
-    document = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    document = read_json(folder / FILE, what="result")
     document.pop("scores", None)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
