@@ -19,8 +19,8 @@ __all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings"]
 M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
-# Settings of the training that came later, and what held before them: runs of then keep their names.
-_LATER = {"decay": "all"}
+# Fields that came later, and what held before them: runs of then keep their names.
+_LATER: Mapping[str, Any] = {"training.decay": "all"}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
 
@@ -113,9 +113,11 @@ class RunConfig(BaseModel):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this config."""
         values = self.model_dump(mode="json")
-        for name, earlier in _LATER.items():
-            if values["training"][name] == earlier:
-                del values["training"][name]
+        for path, earlier in _LATER.items():
+            part, _, name = path.rpartition(".")
+            fields = values[part] if part else values
+            if fields[name] == earlier:
+                del fields[name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
