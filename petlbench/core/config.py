@@ -23,6 +23,9 @@ Positive = Annotated[float, Field(gt=0)]
 _LATER: Mapping[str, Any] = {"training.decay": "all"}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
+# Two or six numbers: the mean and the deviation of all channels, or three of each.
+_NUMBER = r"\d{1,6}(\.\d{1,12})?"
+_NORMALIZE = rf"backbone|card|imagenet|half|clip|none|{_NUMBER},{_NUMBER}(,{_NUMBER}){{4}}|{_NUMBER},{_NUMBER}"
 
 
 class TrainingConfig(BaseModel):
@@ -91,10 +94,13 @@ class RunConfig(BaseModel):
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
-    backbone: str = Field(description="timm name; with its weight tag once resolved")
-    weights: str = Field("default", description="default (the hub), random, or a file")
+    backbone: str = Field(description="a card's or timm's name, hf-hub:ID, or the path of a card or folder")
+    weights: str = Field("default", description="default (the published ones), random, or a file or folder")
     image_size: int = Field(gt=0, description="height and width of the fine view in pixels")
-    normalize: Literal["backbone", "card"] = Field("backbone", description="whose mean and standard deviation")
+    normalize: str = Field(
+        "backbone",
+        description="mean and deviation: backbone, card (the dataset's), imagenet, half, clip, none or M,S",
+    )
     training: TrainingConfig
     preload: bool = Field(description="whether frozen features are computed once; wherever the method can")
     cache_precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(
@@ -108,6 +114,13 @@ class RunConfig(BaseModel):
         "auto", description="explicit attention or torch's fused kernels"
     )
     checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
+
+    @field_validator("normalize")
+    @classmethod
+    def _check_normalize(cls, name: str) -> str:
+        if not re.fullmatch(_NORMALIZE, name):
+            raise PydanticCustomError("bad_normalize", "it is none of the names, and no two or six numbers")
+        return name
 
     @property
     def digest(self) -> str:

@@ -21,7 +21,18 @@ __all__ = ["KIND_SPECS", "Card", "Entry", "Kind", "MethodCard", "shipped_folder"
 T = TypeVar("T")
 
 Kind = Literal[
-    "method", "dataset", "sweep", "report", "metric", "reader", "task", "loss", "executor", "format", "report_kind"
+    "method",
+    "dataset",
+    "backbone",
+    "sweep",
+    "report",
+    "metric",
+    "reader",
+    "task",
+    "loss",
+    "executor",
+    "format",
+    "report_kind",
 ]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -49,6 +60,7 @@ class KindSpec:
 KIND_SPECS: Mapping[Kind, KindSpec] = {
     "method": KindSpec("methods", "MethodCard"),
     "dataset": KindSpec("datasets"),
+    "backbone": KindSpec("backbones", package="models.backbones"),
     "sweep": KindSpec("sweeps"),
     "report": KindSpec("reports"),
     "metric": KindSpec("metrics", "Metric", "metrics"),

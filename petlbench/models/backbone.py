@@ -52,10 +52,10 @@ class FusedAttentionSwitch(nn.Module):
 
 
 class Backbone:
-    """A pre-trained vision transformer without its classifier: its structure, and timm's module."""
+    """A pre-trained vision transformer without its classifier: its structure, timm's module, the weights in words."""
 
-    def __init__(self, info: BackboneInfo, module: nn.Module) -> None:
-        self.info, self.module = info, module
+    def __init__(self, info: BackboneInfo, module: nn.Module, weights: str = "") -> None:
+        self.info, self.module, self.weights = info, module, weights
 
     @property
     def device(self) -> torch.device:
@@ -185,8 +185,10 @@ class Backbone:
                 block.attn.num_prefix_tokens += more
 
     def digest(self) -> str:
-        """SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+        """SHA-256 over names, shapes, types and bytes of all parameters and buffers, and what a card says beside."""
         digest = hashlib.sha256()
+        if self.info.arguments:  # an activation, say, shows in no tensor
+            digest.update(f"{self.info.timm} {sorted(self.info.arguments.items())}\n".encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

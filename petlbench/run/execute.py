@@ -87,7 +87,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, len(data.dataset.classes), device, meter)
+        assembled = _build(run, context, len(data.dataset.classes), device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
@@ -103,10 +103,15 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         return work.carry_out()
 
 
-def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: MemoryMeter) -> Assembled:
+def _build(
+    run: ResolvedRun, context: RunContext, num_classes: int, device: torch.device, meter: MemoryMeter
+) -> Assembled:
     try:
         with meter.phase("build"):
-            return assemble(run.config, run.method, num_classes, device)
+            assembled = assemble(run.config, run.method, num_classes, device, context.catalog)
+        if assembled.backbone.weights:
+            context.progress.say(assembled.backbone.weights)
+        return assembled
     except SystemExit as error:  # of a user's method: it would end the program as if all were done
         raise RunError(
             f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",

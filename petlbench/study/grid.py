@@ -190,7 +190,7 @@ def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_ro
         InputError: When the settings do not go together.
     """
     without = replace(
-        request, dataset=None, dataset_settings={}, test_on=None, normalize="backbone", image_size=config.image_size
+        request, dataset=None, dataset_settings={}, test_on=None, normalize="half", image_size=config.image_size
     )
     alike = {name: getattr(config, name) for name in _OF_DATASET}
     return resolve(without, catalog, data_root).config.model_copy(update=alike)
@@ -212,7 +212,7 @@ class _Column:
         dataset, size = self.request.dataset, self.request.image_size
         card = find_card(dataset, catalog=self.catalog)[1] if dataset is not None else None
         size = card.image_size if size is None and card is not None else size
-        self.backbone = probe_backbone(resolve_backbone(self.request.backbone), size)
+        self.backbone = probe_backbone(resolve_backbone(self.request.backbone, self.catalog), size, self.catalog)
 
     def plans(self) -> list[PlannedRun]:
         """One combination a method, with the first seed."""
