@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
@@ -37,11 +38,11 @@ class SSF(Method[MethodSettings]):
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs an attention that calls its layers rather than reading their weights."""
-        return backbone.lacks("blocks", "qkv")
+        return backbone.lacks("blocks", "qkv") if backbone.lacks("norms_apart") else None
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Wrap every layer that has weights and put a head on the backbone."""
-        if any(hasattr(block.attn, "q_proj") for block in backbone.blocks()):
+        if any(hasattr(getattr(block, "attn", None), "q_proj") for block in backbone.blocks()):
             # EVA reads its fused layer's weight and adds biases of its own; it calls the three layers.
             backbone.split_qkv()
         wrapped = {name: _ScaledAndShifted(layer) for name, layer in _layers(backbone.module)}
@@ -51,17 +52,21 @@ class SSF(Method[MethodSettings]):
         return Adapted(module, learned_names(module, ".scale", ".shift"), merge=lambda: _merge(backbone, wrapped))
 
 
+# timm's norm of maps is a layer norm whose channels stand in front.
+_CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, LayerNorm2d)
+
+
 class _ScaledAndShifted(nn.Module):
     """A layer and what is learned behind it.
 
     Args:
-        inner: A convolution with its channels on axis 1, or a layer with its channels on the last axis.
+        inner: A convolution or a norm of maps, with its channels on axis 1, or a layer with them on the last axis.
     """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self._shape = (-1, 1, 1) if isinstance(inner, nn.Conv2d) else (-1,)
+        self._shape = (-1, 1, 1) if isinstance(inner, _CHANNELS_FIRST) else (-1,)
         channels = len(cast("Tensor", inner.weight))
         self.scale = nn.Parameter(nn.init.normal_(torch.empty(channels), mean=1, std=0.02))
         has_bias = getattr(inner, "bias", None) is not None

@@ -17,7 +17,7 @@ from petlbench.core.files import write_tensors
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Inputs, Method
-from petlbench.models.registry import describe_module
+from petlbench.models.structure import describe_module
 
 __all__ = ["AdaptedModel", "adapt_model"]
 

@@ -20,6 +20,8 @@ CAPABILITIES: Mapping[str, str] = {
     "plain_mlp": "MLPs of two linear layers, a whole multiple of a token's width inside",
     "class_token": "class token",
     "register_tokens": "register tokens",
+    "stages": "stages of convolutions",
+    "norms_apart": "norms apart from activations",
 }
 
 
@@ -40,12 +42,12 @@ class BackboneInfo:
         name: timm's name with its weight tag, ``architecture.tag``; or the card's name, a path, or ``hf-hub:…``.
         image_size: Height and width that the position table is made for, in pixels.
         native_size: Height and width that the weights were trained at, in pixels.
-        blocks: Number of transformer blocks, L.
+        blocks: Number of blocks, L.
         width: Channels of a token behind the last block, D; where it is isotropic, of every token.
         feature_width: Channels of the final feature; D, or 2 D where it is class token and mean of the patches.
         widths: Channels of a token in each block; all D where it is isotropic.
-        heads: Attention heads of the first block, H.
-        patch: Height and width of a patch in pixels.
+        heads: Attention heads of the first block, H; 0 where there is no attention.
+        patch: Height and width of a patch in pixels; of convolutions, pixels to a step of the last map.
         prefix_tokens: Class, distillation and register tokens in front of the patches.
         classes: Outputs of the classifier that came with the weights and is left out.
         parameters: Number of parameters without that classifier.
@@ -92,6 +94,10 @@ class BackboneInfo:
         if rest or width % self.heads:
             return f"width {self.width} over reduction {reduction} cannot be shared by {self.heads} heads"
         return None
+
+    def lacks_either(self, first: str, second: str) -> str | None:
+        """Why neither of two capabilities is there, in words, or None when one of them is."""
+        return None if second in self.capabilities else self.lacks(first)
 
     def lacks(self, *needed: str) -> str | None:
         """Which of the needed capabilities are missing, in words, or None when all are there.

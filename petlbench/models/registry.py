@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.models import PretrainedCfg, eva, swin_transformer
-from timm.models import vision_transformer as vit
+from timm.models import PretrainedCfg, is_model_in_modules
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
@@ -22,16 +20,16 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import DEFAULT_BACKBONE
 from petlbench.core.user_files import user_path
 from petlbench.models import micro  # noqa: F401 - tells timm of it
-from petlbench.models.backbone import Backbone, named_blocks
+from petlbench.models.backbone import Backbone, freeze_statistics
 from petlbench.models.card import Architecture, BackboneCard, checked_card, load_backbone_card
 from petlbench.models.folder_card import card_of_folder
 from petlbench.models.hub import card_of_repository
-from petlbench.models.info import BackboneInfo, LinearShape
+from petlbench.models.info import BackboneInfo
+from petlbench.models.structure import describe_module, not_adaptable
 
 __all__ = [
     "build_backbone",
     "create_module",
-    "describe_module",
     "find_backbone_card",
     "list_vision_transformers",
     "probe_backbone",
@@ -43,6 +41,8 @@ _HUB = "hf-hub:"
 
 # timm's modules whose models are, for the most part, vision transformers that can be adapted.
 _MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "micro")
+# And those of convolutional networks, for a table's baseline.
+_CONVOLUTIONAL = ("convnext", "resnet", "efficientnet")
 
 
 def resolve_backbone(name: str, catalog: Catalog | None = None) -> str:
@@ -163,9 +163,11 @@ def create_module(info: BackboneInfo, num_classes: int = 0, *, drop_path: float 
 
 
 def list_vision_transformers(pattern: str = "") -> list[str]:
-    """The names of timm's vision transformers with weights that hold a text, or match a pattern with ``*``."""
+    """The names of timm's models that can be adapted and hold a text, or match a pattern with ``*``."""
     pattern = pattern if "*" in pattern else f"*{pattern}*"
-    return sorted({name for module in _MODULES for name in timm.list_models(pattern, module=module)})
+    return sorted(
+        {name for module in (*_MODULES, *_CONVOLUTIONAL) for name in timm.list_models(pattern, module=module)}
+    )
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,10 @@ def _probe(name: str, image_size: int | None, _text: str, held: _Held) -> Backbo
     native = (card.architecture.img_size if card is not None else None) or cfg.input_size[-1]
     architecture, arguments = (name, {}) if card is None else (card.timm, card.architecture.differences)
     with torch.device("meta"):
-        info = describe_module(_create(architecture, native, arguments), name, cfg)
+        info = describe_module(_create(architecture, native, arguments), name, cfg, native)
         if image_size not in (None, info.native_size, native):
             _check_image_size(name, image_size, info.patch)
-            info = describe_module(_create(architecture, image_size, arguments), name, cfg)
+            info = describe_module(_create(architecture, image_size, arguments), name, cfg, image_size)
     return info if card is None else _as_carded(info, card, native)
 
 
@@ -266,11 +268,12 @@ def _create(
     more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         more |= Architecture.model_validate(differences).arguments()
-        module: nn.Module = timm.create_model(
-            name, pretrained=False, img_size=image_size, num_classes=num_classes, **more
-        )
+        is_convolutional = is_model_in_modules(name.partition(".")[0], _CONVOLUTIONAL)
+        more |= {} if is_convolutional else {"img_size": image_size}
+        module: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **more)
     except (TypeError, AssertionError, ValueError) as error:
-        raise _not_a_vit(name) from error
+        raise not_adaptable(name) from error
+    freeze_statistics(module)
     if differences.get("global_pool") == "token_and_avg":
         cast("Any", module).pool = partial(_token_and_mean, cast("Any", module).num_prefix_tokens)
     return module
@@ -289,104 +292,3 @@ def _check_image_size(name: str, size: int, patch: int) -> None:
             hint=f"use --image-size {' or '.join(map(str, near))}",
             kind="bad_image_size",
         )
-
-
-def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg) -> BackboneInfo:
-    """The structure of a timm model.
-
-    Args:
-        module: The model without a classifier; on ``meta``, since its fused layers are taken apart to be looked at.
-        name: What it is called.
-        cfg: What timm knows of its weights.
-
-    Raises:
-        InputError: When it is no vision transformer that can be adapted.
-    """
-    model, capabilities = cast("Any", module), _capabilities(module)
-    blocks = [block for _, block in named_blocks(module)]
-    if "blocks" not in capabilities:
-        raise _not_a_vit(name)
-    layers = [next(layer for layer in block.modules() if isinstance(layer, nn.Linear)) for block in blocks]
-    return BackboneInfo(
-        name=name,
-        image_size=model.patch_embed.img_size[0],
-        native_size=cfg.input_size[-1],
-        blocks=len(blocks),
-        width=model.num_features,
-        feature_width=model.num_features,
-        widths=tuple(layer.in_features for layer in layers),
-        heads=blocks[0].attn.num_heads,
-        patch=model.patch_embed.patch_size[0],
-        prefix_tokens=getattr(model, "num_prefix_tokens", 0),
-        classes=cfg.num_classes,
-        parameters=sum(tensor.numel() for tensor in module.parameters()),
-        mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
-        std=cast("tuple[float, float, float]", tuple(cfg.std)),
-        interpolation=cfg.interpolation,
-        capabilities=capabilities,
-        timm=name,
-        linears=_linears(module, name) if "qkv" in capabilities else {},
-    )
-
-
-def _linears(module: nn.Module, name: str) -> dict[str, tuple[LinearShape, ...]]:
-    """The linear layers by part; fused queries, keys and values are taken apart for it."""
-    backbone = Backbone(cast("Any", None), module)
-    backbone.split_qkv()
-    linears = {}
-    for part in ("q", "k", "v", "proj", "fc1", "fc2"):
-        with suppress(KeyError):
-            names = [name for block in backbone.linears(part) for name in block]
-            layers = [cast("nn.Linear", module.get_submodule(name)) for name in names]
-            linears[part] = tuple(LinearShape(e.in_features, e.out_features, e.bias is not None) for e in layers)
-    return linears
-
-
-def _capabilities(model: Any) -> frozenset[str]:
-    blocks = [block for _, block in named_blocks(model)]
-    usable = blocks and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
-    if not usable or not _cuts_patches(model):
-        return frozenset()
-    capabilities = {"blocks"}
-    if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "norm", "norm_pre")):
-        capabilities.add("isotropic")
-    # timm's other blocks and attentions place their norms elsewhere, turn queries and keys by position, or read the
-    # fused weight past its layer. Those of EVA-02 and DINOv3 have three layers or can be made to have them.
-    types = {(type(block), type(block.attn)) for block in blocks}
-    fused = all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks)
-    plain: Any = (vit.Block, vit.Attention)  # type: ignore[attr-defined, unused-ignore]
-    if fused and types == {plain} and isinstance(model, vit.VisionTransformer):
-        capabilities |= {"qkv", "keys_values"}
-    swin = {(swin_transformer.SwinTransformerBlock, swin_transformer.WindowAttention)}
-    if types == {(eva.EvaBlock, eva.EvaAttention)} or (fused and types == swin):
-        capabilities.add("qkv")
-    if all(_has_plain_mlp(block) for block in blocks):
-        capabilities.add("plain_mlp")
-    for token, word in (("cls_token", "class_token"), ("reg_token", "register_tokens")):
-        if getattr(model, token, None) is not None:
-            capabilities.add(word)
-    return frozenset(capabilities)
-
-
-def _has_plain_mlp(block: Any) -> bool:
-    fc1, fc2 = getattr(block.mlp, "fc1", None), getattr(block.mlp, "fc2", None)
-    if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
-        return False
-    return fc1.out_features == fc2.in_features and fc1.out_features % fc1.in_features == 0
-
-
-def _cuts_patches(model: Any) -> bool:
-    """Whether the image is cut into patches directly, rather than read by a convolutional network first."""
-    embedding: Any = getattr(model, "patch_embed", None)
-    patch = getattr(embedding, "patch_size", None)
-    if not (isinstance(patch, tuple) and hasattr(embedding, "num_patches") and hasattr(embedding, "img_size")):
-        return False
-    return bool(embedding.num_patches == (embedding.img_size[0] // patch[0]) ** 2)
-
-
-def _not_a_vit(name: str) -> InputError:
-    return InputError(
-        f"backbone '{name}' is not a vision transformer that petlbench can adapt",
-        hint="name one of timm's ViTs, for example vit_base_patch16_384 or vit_tiny_patch16_224",
-        kind="unsupported_backbone",
-    )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any, cast
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -26,51 +27,48 @@ class Hub:
         self.endpoint = ""
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Answers for a hub, which the server carries."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self.wfile.write(self._answer())
+
+    def _answer(self) -> bytes:
+        """Send what stands in front of a file, and return the file."""
+        hub: Hub = cast("Any", self.server).hub
+        hub.requests.append(self.path)
+        if token := self.headers.get("Authorization"):
+            hub.tokens.append(token)
+        repository, _, rest = self.path.lstrip("/").partition("/resolve/")
+        file = hub.folder / repository / rest.partition("/")[2]
+        if repository in hub.gated:
+            return self._send(401, {"X-Error-Code": "GatedRepo"})
+        if not (hub.folder / repository).is_dir():
+            return self._send(401, {})
+        if not file.is_file():
+            return self._send(404, {"X-Error-Code": "EntryNotFound"})
+        content = file.read_bytes()
+        return self._send(200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}, content)
+
+    def _send(self, status: int, headers: dict[str, str], content: bytes = b"") -> bytes:
+        self.send_response(status)
+        for name, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        return content
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """Serve while entered, and say in ``endpoint`` where."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
-
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
-
-        def _answer(self, *, with_body: bool) -> None:
-            hub.requests.append(self.path)
-            if token := self.headers.get("Authorization"):
-                hub.tokens.append(token)
-            repository, _, rest = self.path.lstrip("/").partition("/resolve/")
-            file = hub.folder / repository / rest.partition("/")[2]
-            if repository in hub.gated:
-                self._refuse(401, "GatedRepo")
-            elif not (hub.folder / repository).is_dir():
-                self._refuse(401, "")
-            elif not file.is_file():
-                self._refuse(404, "EntryNotFound")
-            else:
-                content = file.read_bytes()
-                self.send_response(200)
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                if with_body:
-                    self.wfile.write(content)
-
-        def _refuse(self, status: int, code: str) -> None:
-            self.send_response(status)
-            self.send_header("X-Repo-Commit", COMMIT)
-            if code:
-                self.send_header("X-Error-Code", code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.hub = hub
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"

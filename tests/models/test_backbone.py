@@ -144,7 +144,7 @@ class TestProbe:
         assert str(size) in caught.value.message
         assert caught.value.hint == f"use --image-size {hint}"
 
-    @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "swinv2_tiny_window8_256", "mixer_b16_224"])
+    @pytest.mark.parametrize("name", ["densenet121", "pvt_v2_b0", "swinv2_tiny_window8_256", "mixer_b16_224"])
     def test_another_architecture_is_refused(self, name: str) -> None:
         with pytest.raises(InputError) as caught:
             probe(name)
