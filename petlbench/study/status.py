@@ -148,7 +148,6 @@ class StudyStatus:
 
 
 def _usual_seconds(states: Sequence[RunState]) -> float | None:
-    """The mean time of the finished ones."""
     seconds = [
         state.result.timing["total"]
         for state in states

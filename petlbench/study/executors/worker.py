@@ -89,12 +89,20 @@ class WorkerProcess:
             self.pipe.send(message)
 
     def receive(self) -> Event | str:
-        """Return the next message; of a process that is gone, how it ended."""
-        try:
+        """Return the next message; of a process that closed its pipe, once it is gone, how it ended."""
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
             event: Event = self.pipe.recv()
-        except (EOFError, OSError, pickle.UnpicklingError):
-            return self.explain_end()
-        return event
+            return event
+        try:
+            status = self._process.wait(_END) if self._process is not None else -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "closed its pipe and went on"
+        if status >= 0:
+            return f"ended by itself with exit status {status}"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
+        words = f"was ended by signal {-status} ({name})"
+        return words + ": often the kernel, for lack of memory" if -status == signal.SIGKILL else words
 
     def interrupt(self) -> bool:
         """Ask it to stop what it does, as Ctrl-C would; false where it was ended before."""
@@ -120,19 +128,6 @@ class WorkerProcess:
         self.kill()
         if self.log.exists() and self.log.stat().st_size == 0:
             self.log.unlink(missing_ok=True)
-
-    def explain_end(self) -> str:
-        """Wait for the end of a process that closed its pipe, and say how it ended."""
-        try:
-            status = self._process.wait(_END) if self._process is not None else -signal.SIGKILL
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "closed its pipe and went on"
-        if status >= 0:
-            return f"ended by itself with exit status {status}"
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
-        words = f"was ended by signal {-status} ({name})"
-        return words + ": often the kernel, for lack of memory" if -status == signal.SIGKILL else words
 
     def last_words(self) -> str:
         """The last lines of its log; empty where there are none."""
