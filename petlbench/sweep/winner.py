@@ -242,16 +242,15 @@ def read_winner(output: Path, sweep: str, config: RunConfig, info: DatasetInfo |
         message = f"sweep {sweep} has {len(alike)} winners of {title}, of searches that differ in something else"
         hint = f"remove those that are not meant: {', '.join(str(file) for file, _ in alike)}"
         raise InputError(message, hint=hint, kind="ambiguous_winner")
-    others = [f"{file.name} {_why_not(winner, config, images)}" for file, winner in winners]
+    others = []
+    for file, winner in winners:
+        why = f"is of another {', '.join(winner.differences(config, images))}"
+        if winner.config is None:
+            why = "is of an older petlbench and does not say on which images it was found"
+        others.append(f"{file.name} {why}")
     message = "; ".join([f"sweep {sweep} has no winner of {title} in {output}", *others[:3], *damaged])
     hint = f"petlbench sweep {sweep} with the same --method, --dataset and --image-size finds one; no trial is lost"
     raise InputError(message, hint=hint, kind="unknown_winner")
-
-
-def _why_not(winner: _Winner, config: RunConfig, images: str | None) -> str:
-    if winner.config is None:
-        return "is of an older petlbench and does not say on which images it was found"
-    return f"is of another {', '.join(winner.differences(config, images))}"
 
 
 def iter_winners(output: Path, sweep: str) -> Iterator[tuple[Path, _Winner | InputError]]:
