@@ -123,13 +123,10 @@ def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:
     """Probabilities of a few queries at a time, (B, H, M', N): the whole matrix is never there."""
     transposed, scale = key.transpose(-2, -1), key.shape[-1] ** -0.5
     for block in torch.split(query, _QUERY_BLOCK, dim=2):
-        yield _softmax(_at_least_single((block * scale) @ transposed))
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax in place: on a CPU, fresh memory takes longer than the arithmetic."""
-    scores.sub_(scores.amax(dim=3, keepdim=True)).exp_()
-    return scores.div_(scores.sum(dim=3, keepdim=True))
+        scores = _at_least_single((block * scale) @ transposed)
+        # In place: on a CPU, fresh memory takes longer than the arithmetic.
+        scores.sub_(scores.amax(dim=3, keepdim=True)).exp_()
+        yield scores.div_(scores.sum(dim=3, keepdim=True))
 
 
 def _zeros(key: Tensor) -> Tensor:

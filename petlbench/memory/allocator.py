@@ -103,7 +103,6 @@ class CachingAllocator:
 
     @staticmethod
     def _join(block: _Block, neighbour: _Block) -> None:
-        """Let a block take over a free neighbour."""
         del block.pool[bisect.bisect_left(block.pool, neighbour.entry[:2])]
         block.size += neighbour.size
         if neighbour is block.before:
