@@ -21,7 +21,6 @@ class _Unheard:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write as the stream does; nowhere once nobody reads."""
         try:
             return self._stream.write(text)
         except BrokenPipeError:
@@ -29,7 +28,6 @@ class _Unheard:
             return len(text)
 
     def flush(self) -> None:
-        """Write what is kept back."""
         try:
             self._stream.flush()
         except BrokenPipeError:

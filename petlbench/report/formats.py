@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -52,10 +52,6 @@ class Document:
     runs: Sequence[Mapping[str, Any]] = ()
     source: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """Everything as plain values, fit for JSON."""
-        return asdict(self)
 
     def to_dataframe(self) -> pd.DataFrame:
         """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""

@@ -154,9 +154,8 @@ class ReportInputs:
     def stored(self) -> Results:
         """Every result of the source, in whatever setting."""
         output = self.request.output
-        return self._tracked() if output is None else load_results(output, self.request.study)
-
-    def _tracked(self) -> Results:
+        if output is not None:
+            return load_results(output, self.request.study)
         from petlbench.results.tracking.read import read_tracked
 
         uri = self.request.results.removeprefix("mlflow:")

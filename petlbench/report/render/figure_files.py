@@ -89,7 +89,6 @@ SVG = ReportFormat(name="svg", title="SVG", suffix=".svg", render=partial(_rende
 
 
 def _height(figure: Figure) -> float:
-    """Inches that a figure needs."""
     points = sum(max(1, len(series.labels)) for series in figure.series)
     if figure.kind == "matrix":
         return 0.8 + 0.22 * max(5, points)
