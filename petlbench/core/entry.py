@@ -43,6 +43,7 @@ class KindSpec:
 
     @property
     def suffix(self) -> str:
+        """What the names of its files end in."""
         return ".py" if self.card else ".toml"
 
 

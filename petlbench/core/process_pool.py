@@ -49,7 +49,12 @@ class Workers:
             RunError: When a process was ended from outside.
         """
         if self._pool is None:
-            return [_call(function, item, on_done) for item in items]
+            results = []
+            for item in items:
+                results.append(function(item))
+                check_interrupt()
+                on_done()
+            return results
         try:
             futures = [self._pool.submit(function, item) for item in items]
             for future in as_completed(futures):
@@ -86,13 +91,6 @@ def open_workers(count: int) -> Iterator[Workers]:
                 process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _call(function: Callable[[A], B], item: A, on_done: Callable[[], None]) -> B:
-    result = function(item)
-    check_interrupt()
-    on_done()
-    return result
 
 
 def _begin() -> None:

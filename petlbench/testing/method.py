@@ -311,7 +311,7 @@ class MethodContract:
 
     def test_it_works_at_another_image_size(self, subject: Subject) -> None:
         """Twice the size is trained or refused, too."""
-        larger = subject.at(2 * subject.image_size)
+        larger = replace(subject, image_size=2 * subject.image_size)
         if larger.refusal():
             return
         losses = built(larger).train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,10 +116,6 @@ class Subject:
         if model.adapted.prepare is not None and device != "meta":
             model.adapted.prepare([(model.inputs(), model.batch().labels)])
         return model
-
-    def at(self, image_size: int) -> Subject:
-        """The same at another image size."""
-        return replace(self, image_size=image_size)
 
 
 class Model:
