@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     from petlbench.features.maintenance import Verified as VerifiedCache
     from petlbench.report.formats import Document
 
-__all__ = [
-    "DataFacts",
-    "DatasetAudit",
-    "audit_data",
-    "cache_info",
-    "data_info",
-    "doctor",
-    "prepare_data",
-    "prune_cache",
-    "verify_cache",
-    "verify_data",
-]
-
 _NO_SETTINGS: Mapping[str, Any] = {}
 
 

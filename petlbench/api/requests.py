@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from petlbench.sweep.sweep import SearchOutcome, SweepOptions
     from tools.published_memory import Comparison
 
-__all__ = ["Execution", "StudyPlan", "StudyRequest", "SweepRequest", "plan_forecast", "plan_study", "plan_sweep"]
-
 Settings = Mapping[str, Mapping[str, Any]]
 
 _TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}

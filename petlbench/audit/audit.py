@@ -17,8 +17,6 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import SplitScheme, assign_splits
 
-__all__ = ["TOO_EASY", "Audit", "Finding", "audit", "findings_of"]
-
 TOO_EASY = 0.9
 """A baseline whose AUC is above this with its lower bound marks the dataset."""
 

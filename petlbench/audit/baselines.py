@@ -16,8 +16,6 @@ from petlbench.data.splits import group_numbers
 from petlbench.metrics.classification import macro_auc
 from petlbench.metrics.intervals import auc_interval
 
-__all__ = ["Baseline", "run_baselines"]
-
 FOLDS = 5
 _TREES = 300
 _PIXEL_COMPONENTS = 80

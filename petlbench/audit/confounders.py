@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from petlbench.audit.scan import Scan
 
-__all__ = ["FILE_SIZE", "MISSING", "WEAK", "Column", "Confound", "columns_of", "find_confounds", "most_common"]
-
 FILE_SIZE = "file size in bytes"
 MISSING = "not given"
 

@@ -12,8 +12,6 @@ from petlbench.data.duplicates import Kind, clusters, duplicate_pairs
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import shared_groups
 
-__all__ = ["DuplicatePair", "Leaks", "find_leaks"]
-
 
 @dataclass(frozen=True)
 class DuplicatePair:

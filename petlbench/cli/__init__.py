@@ -11,8 +11,6 @@ from typing import Any, TextIO, cast
 
 from petlbench.core.environment import set_thread_defaults
 
-__all__ = ["main"]
-
 
 class _Unheard:
     """A standard stream whose reader may go, as ``| head -1`` does: the command goes on to its end without it."""

@@ -12,8 +12,6 @@ import click
 from petlbench.cli.output import say
 from petlbench.core.errors import InputError, PetlbenchError
 
-__all__ = ["app", "run_command"]
-
 # In the order of their use. A command's module, which has its name, is imported when it is called.
 _COMMANDS = ["run", "bench", "sweep", "report", "results", "predict", "export", "memory"]
 _COMMANDS += ["list", "data", "cache", "doctor"]

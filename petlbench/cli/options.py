@@ -16,28 +16,6 @@ from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import user_path
 
-__all__ = [
-    "CACHE_SIZE_VARIABLE",
-    "PRESETS",
-    "SIZE",
-    "SIZE_OR_NOTHING",
-    "cache_dir_option",
-    "cache_images_option",
-    "cache_size_option",
-    "catalog_option",
-    "data_root_option",
-    "download_option",
-    "executor_options",
-    "json_option",
-    "list_option",
-    "output_option",
-    "parse_assignments",
-    "parse_list",
-    "request_values",
-    "run_options",
-    "setting_option",
-]
-
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 

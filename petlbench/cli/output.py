@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from petlbench.report.document import Table
     from petlbench.report.formats import Document, ReportFormat
 
-__all__ = [
-    "Target",
-    "check_file",
-    "print_document",
-    "print_facts",
-    "print_json",
-    "print_report_table",
-    "print_table",
-    "say",
-    "shortened",
-]
-
 # Columns of a table that goes to no terminal.
 _UNBOUNDED = 160
 _STYLES = {"best": "bold", "second": "underline"}

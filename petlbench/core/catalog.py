@@ -23,8 +23,6 @@ from petlbench.core.entry import KIND_SPECS, Card, Entry, Kind, MethodCard, ship
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import read_text
 
-__all__ = ["Catalog", "Folder", "Folders", "catalog_of", "folders_of", "read_entries", "register"]
-
 T = TypeVar("T")
 Folder = str | Path
 Folders = Folder | Sequence[Folder]

@@ -18,21 +18,6 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "available_devices",
-    "choose_device",
-    "default_cache_dir",
-    "default_data_root",
-    "describe_environment",
-    "file_digest",
-    "free_memory",
-    "make_repeatable",
-    "package_versions",
-    "processor_vendor",
-    "set_thread_defaults",
-    "usable_cores",
-]
-
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "numpy", "scikit-learn", "pandas", "optuna", "mlflow", "pillow")
 
 

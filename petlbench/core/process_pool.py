@@ -16,8 +16,6 @@ from typing import TypeVar
 from petlbench.core.errors import RunError
 from petlbench.core.interrupt import check_interrupt
 
-__all__ = ["Workers", "open_workers"]
-
 A = TypeVar("A")
 B = TypeVar("B")
 

@@ -11,8 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from petlbench.models.precision import autocast_type, meta_stands_for
 
-__all__ = ["attend_and_weigh", "attend_in_narrow_heads", "attend_to_stored", "has_narrow_heads", "importance"]
-
 # Rows of the attention matrix that are held at once: few enough for a core's cache, many enough for a matrix product.
 _QUERY_BLOCK = 64
 

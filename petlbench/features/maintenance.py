@@ -30,22 +30,6 @@ from petlbench.features.shard import (
 )
 from petlbench.features.store import ABOUT, features_folder, read_about
 
-__all__ = [
-    "CacheConfig",
-    "Damage",
-    "FeatureSet",
-    "Leftover",
-    "Pruned",
-    "Purpose",
-    "Verified",
-    "check_quota",
-    "enforce_quota",
-    "free_bytes",
-    "list_sets",
-    "prune",
-    "verify",
-]
-
 _KEY = re.compile(r"[0-9a-f]{20}")
 # What a feature set is called while it is deleted: processes that look for it make a new one.
 _GOING = ".going-"

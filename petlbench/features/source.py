@@ -20,16 +20,6 @@ from petlbench.models.info import BackboneInfo
 from petlbench.models.method import FrozenFeatures, Inputs
 from petlbench.models.precision import autocast
 
-__all__ = [
-    "CachedFeatures",
-    "FeatureSource",
-    "LiveFeatures",
-    "NoFeatures",
-    "extraction_batch",
-    "fast_linear",
-    "mkl_is_slow",
-]
-
 _LARGEST_BATCH = 16
 # Numbers in one layer's tokens: on a CPU, more images at a time than fill its caches take longer, each of them.
 _CPU_NUMBERS = 2**20

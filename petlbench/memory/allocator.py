@@ -9,8 +9,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 
-__all__ = ["BLOCK", "CachingAllocator"]
-
 BLOCK = 512
 """Bytes to which a request is rounded up."""
 

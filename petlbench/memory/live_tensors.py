@@ -22,8 +22,6 @@ from torch.utils.hooks import RemovableHandle
 
 from petlbench.memory.allocator import BLOCK, CachingAllocator
 
-__all__ = ["ACTIVATIONS", "GRADIENTS", "OPTIMIZER", "OTHER", "PARAMETERS", "LiveTensors", "tensors_in"]
-
 PARAMETERS, GRADIENTS, OPTIMIZER = "parameters", "gradients", "optimizer"
 ACTIVATIONS, OTHER = "activations", "other"
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from petlbench.memory.live_tensors import LiveTensors
 
-__all__ = ["CudaMeter", "MemoryMeter", "MpsMeter", "PhaseMemory", "Sampler", "open_meter"]
-
 _FIGURES = ("allocated", "reserved", "process", "resident")
 # A thread that hangs in the driver must not keep the run from going on.
 _PATIENCE = 2.0

@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Driver", "Gpu", "open_driver"]
-
 _GPU, _MIG = "GPU-", "MIG-"
 
 

@@ -13,8 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from petlbench.memory.live_tensors import tensors_in
 
-__all__ = ["RememberedShapes", "shared_shapes"]
-
 _META = torch.device("meta")
 _PLAIN = (Tensor, nn.Parameter)
 

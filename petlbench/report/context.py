@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
     from petlbench.statistics.runs import Scored
 
-__all__ = ["Context", "Grid", "Line", "build_grid", "peak", "scored"]
-
 
 @dataclass(frozen=True)
 class Line:

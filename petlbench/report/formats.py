@@ -20,8 +20,6 @@ from petlbench.report.document import Figure, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Content", "Document", "ReportFormat", "check_output", "one_line", "parse_formats", "write_report"]
-
 Content = str | bytes
 
 _UNFIT = re.compile(r'[/\\:*?"<>|]+')

@@ -21,8 +21,6 @@ from petlbench.results.journal import read_reads
 from petlbench.results.stored import Predictions, Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
 
-__all__ = ["ReportInputs"]
-
 _MOST_DAMAGED = 10
 
 

@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from petlbench.report.inputs import ReportInputs
     from petlbench.report.kinds.papers import PaperTable
 
-__all__ = [
-    "PRESETS",
-    "Preset",
-    "ReportCard",
-    "ReportKind",
-    "ReportRequest",
-    "StudyCard",
-    "Variant",
-    "load_report",
-    "required_study",
-]
-
 Preset = Literal["as-published", "best-practice", "any"]
 
 PRESETS: Mapping[str, Mapping[str, str]] = {

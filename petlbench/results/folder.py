@@ -16,8 +16,6 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
 
-__all__ = ["RunFolder", "find_run", "only_run", "readable_result", "remove_run", "run_ids"]
-
 _logger = logging.getLogger("petlbench")
 
 _UNFINISHED = ".work"

@@ -19,19 +19,6 @@ from petlbench.results.result import FILE, Result
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ALIKE",
-    "GROUPS",
-    "Predictions",
-    "Stored",
-    "compare_results",
-    "dataset_names",
-    "final_metrics",
-    "flat",
-    "read_frame",
-    "read_predictions",
-]
-
 ALIKE = (
     "backbone",
     "weights",

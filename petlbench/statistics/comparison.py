@@ -29,8 +29,6 @@ from petlbench.metrics.metric import Metric
 from petlbench.statistics.runs import Runs, Scored, influence_reader
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
-__all__ = ["Evidence"]
-
 _TEST_TO_TRAIN = 0.25
 """Of five folds, where it is not known."""
 

@@ -16,8 +16,6 @@ from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.run.resolve import ResolvedRun, resolve
 
-__all__ = ["Grid", "PlannedRun", "Tuned", "Vary", "resolve_alike"]
-
 Plain = int | float | str
 
 _FIELDS = ("image-size", "precision", "attention-kernel", "backbone")

@@ -20,8 +20,6 @@ from petlbench.core.units import percent, seconds
 from petlbench.results.stored import dataset_names
 from petlbench.study.status import RunState, StudyObserver, StudyStatus
 
-__all__ = ["LiveTable"]
-
 # Lines of a terminal around the table: its head, the running runs, so many at most, and the last line.
 _AROUND = _NAMED = 8
 

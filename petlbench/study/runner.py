@@ -47,8 +47,6 @@ from petlbench.study.status import (
 )
 from petlbench.study.summary import Summary, summarize
 
-__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study", "tidy_up"]
-
 # What two results of one dataset must depend on alike.
 _DATA = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}
 

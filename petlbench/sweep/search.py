@@ -27,20 +27,6 @@ from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
 
-__all__ = [
-    "TRIALS",
-    "Search",
-    "TrialFacts",
-    "images_digest",
-    "is_ours",
-    "new_sampler",
-    "open_study",
-    "plan_search",
-    "run_search",
-    "run_with_retries",
-    "trial_facts",
-]
-
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
 

@@ -19,8 +19,6 @@ from petlbench.sweep.spec import Range, SpaceValue, SweepCard
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Choice", "Dimension", "Space", "Span", "build_space"]
-
 Params = Mapping[str, Any]
 
 # How near to an end of its range, as a share of the range, a winner is on the edge.

@@ -17,8 +17,6 @@ from optuna.storages import BaseStorage, RDBStorage
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.text import without_password
 
-__all__ = ["GRACE", "HEARTBEAT", "RetryingStorage", "open_storage"]
-
 # Seconds between two signs of life of a trial, and after how many without one it is given up. A database that is gone
 # for half a minute must not look like so many dead drivers.
 HEARTBEAT, GRACE = 10, 120

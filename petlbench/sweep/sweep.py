@@ -31,18 +31,6 @@ from petlbench.sweep.winner import Finalist, choose_winner, describe_winner, ite
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "SearchOutcome",
-    "SweepDriver",
-    "SweepObserver",
-    "SweepOptions",
-    "SweepResult",
-    "TrialLines",
-    "carry_out",
-    "importances",
-    "plan_searches",
-]
-
 
 class SweepObserver(StudyObserver):
     """Told how a sweep goes on; this one keeps silent."""

@@ -19,8 +19,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from petlbench.core.file_lock import is_held, locked
 from petlbench.sweep.storage import GRACE, HEARTBEAT
 
-__all__ = ["Liveness", "TrialQueue"]
-
 _SLOT, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
 
 

@@ -25,16 +25,6 @@ from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
 from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
 
-__all__ = [
-    "Finalist",
-    "choose_winner",
-    "describe_winner",
-    "iter_winners",
-    "read_winner",
-    "run_finalists",
-    "write_winner",
-]
-
 _FOLDER = "sweeps"
 # What a run's config says of the images and of how the backbone sees them: settings are good for that alone.
 _SEEN = (

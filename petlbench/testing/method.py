@@ -33,8 +33,6 @@ from petlbench.testing.subject import (
     trained,
 )
 
-__all__ = ["MethodContract", "check_merge", "check_start"]
-
 _NO_VALUES = "there tensors have no values, so nothing may be read back: no .item(), float(x), x.numpy(), `if x`"
 
 

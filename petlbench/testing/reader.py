@@ -21,8 +21,6 @@ from petlbench.data.readers.base import Reader, Source
 from petlbench.data.record import SPLITS, Record
 from petlbench.testing import explained, fail
 
-__all__ = ["ReaderContract"]
-
 _OPENED = 8
 
 

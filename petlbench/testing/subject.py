@@ -23,8 +23,6 @@ from petlbench.models.method import Adapted, Inputs, Method
 from petlbench.models.registry import build_backbone, probe_backbone
 from petlbench.training.step import Step, new_step
 
-__all__ = ["BATCH", "CLASSES", "Model", "Subject", "attempt", "built", "graph_leaves", "random_images", "trained"]
-
 T = TypeVar("T")
 
 BATCH, CLASSES = 4, 3

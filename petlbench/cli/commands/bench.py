@@ -26,8 +26,6 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     from petlbench.study.summary import Summary
 
-__all__ = ["command"]
-
 EPILOG = (
     "Example: petlbench bench --method full,linear,fpt --dataset digits,lesions --seed 0,1,2 "
     "--backbone petlbench_micro --image-size 64 --epochs 5"

@@ -18,8 +18,6 @@ from petlbench.core.units import MISSING, readable_size
 if TYPE_CHECKING:
     from petlbench.features.maintenance import FeatureSet, Leftover, Pruned
 
-__all__ = ["command"]
-
 _COLUMNS = ["key", "backbone", "features", "view>", "precision", "images>", "size>", "last used", "in use"]
 _NOTHING = "no features are kept here"
 # As many characters of a key as tell sets apart.

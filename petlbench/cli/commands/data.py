@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from petlbench.data.official.verify import Verified
     from petlbench.data.overview import Overview
 
-__all__ = ["command"]
-
 _MOST_NAMED = 20
 _LEFT_OUT, _UNVERIFIED = "what was left out, or is not as expected", "not verified on the real files"
 

@@ -9,8 +9,6 @@ import click
 from petlbench.cli.options import cache_dir_option, data_root_option, json_option, output_option
 from petlbench.cli.output import print_facts, print_json
 
-__all__ = ["command"]
-
 
 @click.command("doctor", epilog="Example: petlbench doctor --json")
 @data_root_option

@@ -11,8 +11,6 @@ from petlbench.cli.options import PLACE, catalog_option, download_option, json_o
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import mebibytes
 
-__all__ = ["command"]
-
 _MEANING = {
     "model.safetensors": "state dict that timm.create_model loads",
     "model.onnx": "the whole model, normalisation included",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from petlbench.core.entry import Entry
     from petlbench.models.build import Compatibility
 
-__all__ = ["command"]
-
 _KINDS: dict[str, Kind] = {spec.folder: kind for kind, spec in KIND_SPECS.items()}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),

@@ -25,8 +25,6 @@ from petlbench.core.plotting import FORMATS
 if TYPE_CHECKING:
     from petlbench.report.kinds.memory import Forecast
 
-__all__ = ["command"]
-
 # With so few methods the answer to what other settings would save costs little.
 _FEW = 4
 

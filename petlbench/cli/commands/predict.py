@@ -11,8 +11,6 @@ from petlbench.cli.options import PLACE, catalog_option, download_option, json_o
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import percent
 
-__all__ = ["command"]
-
 # More rows than this are no table that a person reads.
 _SHOWN = 50
 

@@ -12,8 +12,6 @@ from petlbench.cli.options import PLACE, PRESETS, catalog_option, json_option
 from petlbench.cli.output import Target, print_document, print_json, say
 from petlbench.core.catalog import Catalog
 
-__all__ = ["command"]
-
 
 @click.command("report", epilog="Example: petlbench report table1 --results results --format md,latex --output tables")
 @click.argument("name")

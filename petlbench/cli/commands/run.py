@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from petlbench.results.result import Inference, Memory, Parameters, Result
     from petlbench.study.forecast.preview import DryRun
 
-__all__ = ["command", "show_result"]
-
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
 

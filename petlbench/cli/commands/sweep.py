@@ -24,8 +24,6 @@ from petlbench.core.units import MISSING, number, params_text, seconds, value_te
 if TYPE_CHECKING:
     from petlbench.sweep.sweep import SearchOutcome
 
-__all__ = ["command"]
-
 EPILOG = (
     "Example: petlbench sweep lr_wd --method linear --dataset digits --backbone petlbench_micro --image-size 64 "
     "--epochs 2 --workers 2 --threads 1"

@@ -13,8 +13,6 @@ from petlbench.core.text import csv_cell
 from petlbench.report.document import Table
 from petlbench.report.formats import Document, ReportFormat, one_line
 
-__all__ = ["CSV", "JSON", "render_table"]
-
 
 def _csv(document: Document) -> Mapping[str, str]:
     if not document.tables:

@@ -18,8 +18,6 @@ from petlbench.report.render.figures.scatter import draw_scatter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PDF", "PNG", "SVG", "draw", "drawn"]
-
 _PAINTERS: Mapping[str, Callable[[Axes, Figure], None]] = {
     "scatter": draw_scatter,
     "lines": draw_lines,

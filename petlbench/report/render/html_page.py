@@ -20,8 +20,6 @@ from petlbench.report.formats import Document, ReportFormat, one_line
 from petlbench.report.render.figure_files import drawn
 from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 
-__all__ = ["HTML", "as_json", "pack", "rounded"]
-
 # Nothing is fetched, whatever a page's data or code would like.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "

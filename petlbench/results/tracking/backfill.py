@@ -27,8 +27,6 @@ from petlbench.results.tracking.tracker import WHOLE_TAG, Record, close_abandone
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["Tracked", "track_results", "track_study"]
-
 _NO_STUDY = "petlbench"
 _PATIENCE = 45.0
 _TABLE = "table"

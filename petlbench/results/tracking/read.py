@@ -17,8 +17,6 @@ from petlbench.results.tracking.tracker import RESULT_FOLDER, WHOLE_TAG
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["read_tracked"]
-
 _DOWNLOADS = 8
 _FILE = f"{RESULT_FOLDER}/result.json"
 

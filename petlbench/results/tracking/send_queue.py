@@ -12,8 +12,6 @@ from typing import TypeVar
 from petlbench.core.text import without_password
 from petlbench.results.tracking.store import Store, check_address, choose_address, explain, quiet
 
-__all__ = ["SendQueue", "StoreAwayError", "open_queue"]
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 # After a failure the store is left alone for this many times what the failure took: waiting costs at most a twentieth.
 _PAUSE_PER_WAIT = 20.0

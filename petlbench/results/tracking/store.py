@@ -24,20 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-__all__ = [
-    "GROUP_TAG",
-    "KIND_TAG",
-    "PARENT_TAG",
-    "RUN_ID_TAG",
-    "Store",
-    "check_address",
-    "choose_address",
-    "explain",
-    "quiet",
-    "sqlite_address",
-    "sqlite_file",
-]
-
 RUN_ID_TAG = "petlbench.run_id"
 KIND_TAG = "petlbench.kind"
 GROUP_TAG = "petlbench.group"

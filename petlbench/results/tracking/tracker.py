@@ -22,8 +22,6 @@ from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, S
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-__all__ = ["RESULT_FOLDER", "WHOLE_TAG", "Record", "Tracker", "content_of"]
-
 STATUS_TAG = "petlbench.status"
 WHOLE_TAG = "petlbench.whole"
 RESULT_FOLDER = "result"

@@ -16,8 +16,6 @@ from petlbench.study.executors.pool import Attempts, Pool, Source, Work
 from petlbench.study.executors.run_job import perform
 from petlbench.study.executors.worker import WorkerProcess, clean_up
 
-__all__ = ["InProcessExecutor", "LocalExecutor"]
-
 
 class InProcessExecutor(Executor):
     """Carries out one job after the other in this process."""

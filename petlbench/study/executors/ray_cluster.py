@@ -19,8 +19,6 @@ from petlbench.study.executors.job import Action, Ended, Event, Executor, Execut
 from petlbench.study.executors.pool import LOOK_UP, Attempts, Pool, Work
 from petlbench.study.executors.ray_worker import EventQueue, Message, TaskInput, carry_out, same_handlers
 
-__all__ = ["RayExecutor"]
-
 # Results go through files, and Ray's store of objects holds next to nothing: 100 MB, about the least that it takes.
 _OBJECT_STORE = 100_000_000
 # What a run on another machine is to find as it is here.

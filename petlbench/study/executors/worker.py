@@ -26,8 +26,6 @@ from typing import Any
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
-__all__ = ["WorkerProcess", "clean_up", "main", "remove_old_logs"]
-
 _LOG_LINES = 5
 # Seconds for which the log of a worker that is gone is kept.
 _LOGS_KEPT = 7 * 24 * 3600.0

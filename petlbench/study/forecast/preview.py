@@ -27,8 +27,6 @@ from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.forecast.memory import peak_bytes, shared_catalog
 from petlbench.study.grid import PlannedRun
 
-__all__ = ["DryRun", "PreloadedBytes", "Preview", "dry_run", "preview_grid"]
-
 # What `petlbench.features.maintenance` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
 

@@ -22,8 +22,6 @@ from petlbench.report.render.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_bars", "draw_intervals", "draw_lines", "draw_matrix", "draw_ranks"]
-
 _MARKS = 10  # markers on a line, and ticks at the places of values; more would hide it
 _MOST_SLANTED = 25  # labels; more of them stand upright
 _STEP = 0.5  # between two names, in the unit of the figure's height

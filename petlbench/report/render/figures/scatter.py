@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
-__all__ = ["Dot", "draw_scatter", "pareto_front", "place_names"]
-
 _SMALLEST, _LARGEST, _EQUAL = 14.0, 190.0, 34.0  # areas of dots, in square points
 _SIZE = 7  # points
 _DISTANCES = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0)  # points from the dot's edge

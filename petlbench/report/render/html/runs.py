@@ -11,8 +11,6 @@ from petlbench.report.document import Axis, Figure, Series
 from petlbench.results.stored import Stored, flat
 from petlbench.results.table import Spread, mean_curve
 
-__all__ = ["confusion_figures", "curve_figures", "describe_runs", "group_runs", "run_figures"]
-
 _SHOWN_SETTINGS = 8  # columns of settings that differ between runs
 _NAMED_SETTINGS = 3  # settings in the name of a group
 _MOST = 40  # lines of one plot and matrices of one dataset: more cannot be told apart
