@@ -107,7 +107,7 @@ class TestNames:
     @pytest.mark.parametrize(
         "backbone",
         [
-            "resnet18",
+            "densenet121",
             "swinv2_tiny_window8_256",
             "mixer_b16_224",
             "xcit_nano_12_p16_224",

@@ -145,7 +145,7 @@ def test_every_structure_is_refused_or_adapted(method: str, backbone: str) -> No
 def test_convolutions_are_for_the_methods_that_have_sense_there(backbone: str) -> None:
     suited = {name for name in METHODS if subject(name, backbone).refusal() is None}
     anywhere = {"full", "linear", "mlp_head", "partial", "bitfit", "norm", "side_tuning"}
-    assert anywhere <= suited <= anywhere | {"ssf"}
+    assert anywhere <= suited <= anywhere | {"ssf", "hydra"}  # Hydra takes the MLPs, which ConvNeXt has
     assert ("ssf" in suited) == (backbone != "tiny_efficientnet")  # its norms hold their activations
     linear = load_method(CATALOG.find("method", "lora")).from_settings({"targets": "fc1,fc2"})
     assert (linear.refuse(probe_backbone(backbone, SIZE)) is None) == (backbone == "tiny_convnext")
