@@ -222,7 +222,7 @@ def named_blocks(model: Any) -> list[tuple[str, Any]]:
     """The blocks of a column of them, or of stages, by name; none where they are arranged in another way."""
     stages = {}
     if isinstance(model, EfficientNet):
-        stages = {f"blocks.{index}": stage for index, stage in enumerate(model.blocks)}
+        stages = {f"blocks.{index}": stage for index, stage in enumerate(cast("Any", model).blocks)}
     elif isinstance(model, ConvNeXt):
         stages = {f"stages.{index}.blocks": cast("Any", stage).blocks for index, stage in enumerate(model.stages)}
     elif isinstance(model, ResNet):

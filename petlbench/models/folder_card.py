@@ -21,6 +21,7 @@ Config = Mapping[str, Any]
 
 _LIMIT = 4 << 20
 _BASE = "vit_base_patch16_224"
+_MENDED = "fetch the folder again, or describe the backbone by a card (docs/backbones.md)"
 _ACTIVATIONS = {"gelu": "gelu", "quick_gelu": "quick_gelu", "silu": "silu", "swish": "silu", "relu": "relu"}
 _ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 # The numbers that Pillow gives its filters.
@@ -48,17 +49,25 @@ def card_of_folder(folder: Path, name: str, source: Source | None = None) -> Bac
             hint="name a folder as save_pretrained writes it, or a backbone card (docs/backbones.md)",
             kind="unknown_backbone",
         )
-    config = read_json(file, what="model configuration", limit=_LIMIT)
+    config = _read(file, "model configuration")
     try:
         values = _values(config, file.name)
         if (folder / PREPROCESSOR).is_file():
-            stated = _preprocessing(read_json(folder / PREPROCESSOR, what="preprocessor configuration", limit=_LIMIT))
+            stated = _preprocessing(_read(folder / PREPROCESSOR, "preprocessor configuration"))
             values["preprocessing"] = stated or values.get("preprocessing")
         card = checked_card({"name": name, "title": name, **values}, file)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         fault = printable(f"{type(error).__name__}: {error}")
-        raise InputError(f"the model configuration {file} is damaged: {fault}", kind="damaged_file") from error
+        message = f"the model configuration {file} is damaged: {fault}"
+        raise InputError(message, hint=_MENDED, kind="damaged_file") from error
     return card.model_copy(update={"source": source or Source(), "folder": folder})
+
+
+def _read(file: Path, what: str) -> dict[str, Any]:
+    try:
+        return read_json(file, what=what, limit=_LIMIT)
+    except InputError as error:
+        raise InputError(error.message, hint=_MENDED, kind=error.kind) from error
 
 
 def _values(config: Config, name: str) -> dict[str, Any]:

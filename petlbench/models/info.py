@@ -44,7 +44,6 @@ class BackboneInfo:
         native_size: Height and width that the weights were trained at, in pixels.
         blocks: Number of blocks, L.
         width: Channels of a token behind the last block, D; where it is isotropic, of every token.
-        feature_width: Channels of the final feature; D, or 2 D where it is class token and mean of the patches.
         widths: Channels of a token in each block; all D where it is isotropic.
         heads: Attention heads of the first block, H; 0 where there is no attention.
         patch: Height and width of a patch in pixels; of convolutions, pixels to a step of the last map.
@@ -67,7 +66,6 @@ class BackboneInfo:
     native_size: int
     blocks: int
     width: int
-    feature_width: int
     widths: tuple[int, ...]
     heads: int
     patch: int
@@ -82,6 +80,11 @@ class BackboneInfo:
     card: BackboneCard | None = field(default=None, hash=False, compare=False)
     timm: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the final feature: D, or 2 D where it is class token and mean of the patches side by side."""
+        return 2 * self.width if self.arguments.get("global_pool") == "token_and_avg" else self.width
 
     @property
     def tokens(self) -> int:

@@ -196,7 +196,7 @@ def _probe(name: str, image_size: int | None, _text: str, held: _Held) -> Backbo
 
 def _as_carded(info: BackboneInfo, card: BackboneCard, native: int) -> BackboneInfo:
     """What the module says, and what its card does."""
-    stated, pool = card.preprocessing, card.architecture.global_pool
+    stated = card.preprocessing
     return replace(
         info,
         native_size=native,
@@ -206,7 +206,6 @@ def _as_carded(info: BackboneInfo, card: BackboneCard, native: int) -> BackboneI
         mean=stated.mean if stated is not None else None,
         std=stated.std if stated is not None else None,
         interpolation=stated.interpolation if stated is not None else info.interpolation,
-        feature_width=2 * info.width if pool == "token_and_avg" else info.feature_width,
     )
 
 

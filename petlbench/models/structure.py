@@ -44,7 +44,6 @@ def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg, image_size
         native_size=cfg.input_size[-1],
         blocks=len(blocks),
         width=model.num_features,
-        feature_width=model.num_features,
         widths=tuple(layer.in_features for layer in layers),
         heads=blocks[0].attn.num_heads if is_vit else 0,
         patch=model.patch_embed.patch_size[0] if is_vit else model.feature_info[-1]["reduction"],
