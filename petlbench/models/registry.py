@@ -267,7 +267,10 @@ def _create(
     more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         more |= Architecture.model_validate(differences).arguments()
-        is_convolutional = is_model_in_modules(name.partition(".")[0], _CONVOLUTIONAL)
+        architecture = name.partition(".")[0]
+        is_convolutional = is_model_in_modules(architecture, _CONVOLUTIONAL)
+        if torch.get_default_device().type == "meta" and is_model_in_modules(architecture, ("vision_transformer",)):
+            more["weight_init"] = "skip"  # values that nothing has take half of the time
         more |= {} if is_convolutional else {"img_size": image_size}
         module: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **more)
     except (TypeError, AssertionError, ValueError) as error:

@@ -148,7 +148,8 @@ def _follow(module: nn.Module, encoder: Encoder, card: BackboneCard | None) -> t
         differences.append(("global_pool", "avg"))
     eps = LAYOUTS[encoder.layout].norm_eps
     norms = [layer for layer in module.modules() if isinstance(layer, nn.LayerNorm)]
-    if card is None and eps is not None and any(layer.eps != eps for layer in norms):
+    is_stated = card is not None and card.architecture.norm_eps is not None
+    if not is_stated and eps is not None and any(layer.eps != eps for layer in norms):
         for layer in norms:
             layer.eps = eps
         differences.append(("norm_eps", eps))
