@@ -181,8 +181,8 @@ class DatasetCard(_Part):
             raise ValueError(f"layout.labels and classes differ in: {', '.join(strange)}")
         if bool(self.layout.group) == (self.grouping in {"unavailable", "none"}):
             raise ValueError(f"the grouping is '{self.grouping}', but layout.group is '{self.layout.group}'")
-        if self.split == "official" and not {"train", "test"} <= {source.split for source in self.layout.images}:
-            raise ValueError("the split is 'official', but layout.images does not give train and test")
+        if self.split == "official" and not {"train", "test"} <= self.layout.sides:
+            raise ValueError("the split is 'official', but the layout does not give train and test")
         return self
 
 

@@ -123,7 +123,13 @@ class TableSource(_Part):
     file: Text = Field(description="The end of the file's path; * stands for any characters and allows many files.")
     optional: bool = Field(default=False, description="Whether it may lack; its fields are then empty.")
     split: Split | None = Field(default=None, description="The side whose images it is about; all without it.")
-    separator: str = Field(default=",", min_length=1, max_length=1, description="Between cells (not in Excel files).")
+    side: Split | None = Field(default=None, description="The side on which its rows put the images that they name.")
+    separator: str = Field(
+        default=",",
+        pattern=r"^(.| .|. )$",
+        description="Between cells (not in Excel files). With a blank, alone or beside another character, a line is "
+        "divided from its end, and the first cell may hold blanks.",
+    )
     sheet: str | None = Field(default=None, description="The sheet of an Excel file; the first without it.")
     columns: tuple[Text, ...] = Field(default=(), description="Names of the columns where the file has no header.")
     text: Annotated[str, AfterValidator(_compiles)] = Field(
@@ -131,7 +137,11 @@ class TableSource(_Part):
         description="For free text, one file a row: regular expression whose named groups, empty where it is not "
         "found, are the columns beside 'stem', the file's name without its ending.",
     )
-    fields: dict[str, Text] = Field(default_factory=dict, description="What is taken from a row: field = 'column'.")
+    fields: dict[str, Text] = Field(
+        default_factory=dict,
+        description="What is taken from a row: field = 'column'; of several names with | between, the first that the "
+        "table has.",
+    )
     one_hot: dict[str, tuple[Text, ...]] = Field(
         default_factory=dict, description="Fields whose value is the name of the one column that holds a 1."
     )
@@ -152,7 +162,7 @@ class TableSource(_Part):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The columns without which it cannot be read, in the card's order."""
+        """The columns without which it cannot be read, in the card's order; one of those with | between."""
         columns = [*(name for key in self.key for name in names_in(key)), *self.fields.values()]
         columns += [name for group in self.one_hot.values() for name in group]
         return tuple(dict.fromkeys(columns))
@@ -164,7 +174,7 @@ class TableSource(_Part):
         if self.columns and self.text:
             raise ValueError("free text has no columns; its names are those of the groups in 'text'")
         names = self.columns or (*regex.compile(self.text).groupindex, "stem") * bool(self.text)
-        strange = [name for name in self.needs if names and name not in names]
+        strange = [name for name in self.needs if names and not set(name.split("|")) & set(names)]
         if strange:
             raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(names)}")
         return self
@@ -195,15 +205,23 @@ class Layout(_Part):
             self._check_side(side)
         return self
 
+    @property
+    def sides(self) -> frozenset[Split | None]:
+        """The sides of the release: those of its folders, or of its lists."""
+        return frozenset(source.split for source in self.images) | frozenset(table.side for table in self.tables)
+
     def _check_side(self, side: Split | None) -> None:
         """Check that every name is known when it is used, and given once."""
         names = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
+        listed: set[str] = set()
         for table in (table for table in self.tables if table.split in (None, side)):
             _require(names, table.image_key, f"tables: image_key of {table.file}")
-            twice = sorted(names & table.provides)
+            # No image is on two sides, so lists that give sides may give the same fields.
+            twice = sorted(names & table.provides - (listed if table.side else set()))
             if twice:
                 raise ValueError(f"the field '{twice[0]}' of {table.file} stands twice")
             names |= table.provides
+            listed |= table.provides if table.side else frozenset()
         _require(names, self.label, "label")
         # A side without groups, or without a column for the audit, is common: it is enough that some side has it.
         every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.tables))

@@ -78,6 +78,7 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
         if reason:
             left_out[reason].append(image.path)
         else:
+            _require_side(image, layout, root)
             records.append(_record(image, card, layout))
     records.sort(key=lambda record: record.image_id)
     reasons = {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}
@@ -116,7 +117,8 @@ def _find_images(
             raise InputError(
                 f"{root} has one image twice: {other} and {path}", hint="keep one of the two", kind="duplicate_image"
             )
-        images.append(ImageEntry(path, layout.images[position], match.groupdict(default="")))
+        source = layout.images[position]
+        images.append(ImageEntry(path, source, match.groupdict(default=""), side=source.split))
     _require_every_source(layout, images, root, name)
     return images, left_out
 
@@ -205,6 +207,16 @@ def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
         raise InputError(f"the DICOM header of {file} cannot be read: {error}", kind="corrupt_image") from error
 
 
+def _require_side(image: ImageEntry, layout: Layout, root: Path) -> None:
+    lists = [table.file for table in layout.tables if table.side]
+    if lists and image.side is None:
+        raise InputError(
+            f"the image {root / image.path} stands in none of the lists {', '.join(lists)}",
+            hint="are the lists whole? else take the image away",
+            kind="image_without_row",
+        )
+
+
 def _record(image: ImageEntry, card: DatasetCard, layout: Layout) -> Record:
     raw = fill(layout.label, image.fields)
     if raw not in layout.labels:
@@ -221,6 +233,6 @@ def _record(image: ImageEntry, card: DatasetCard, layout: Layout) -> Record:
         path=image.path,
         label=card.classes.index(layout.labels[raw]),
         group=fill(layout.group, image.fields) or None,
-        split=image.source.split,
+        split=image.side,
         extra=tuple((name, image.fields.get(name, "")) for name in layout.extra),
     )

@@ -16,6 +16,8 @@ from petlbench.core.errors import InputError
 from petlbench.core.user_files import read_bytes
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, match_pattern, names_in
 from petlbench.data.readers.csv_file import hot_column, read_lines
+from petlbench.data.readers.list_file import read_list
+from petlbench.data.record import Split
 
 __all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
 
@@ -34,6 +36,7 @@ class ImageEntry:
         fields: What is known of it.
         origin: File and line from which a field comes, for those that come from tables.
         left_out: Why it is left out; empty where it is not.
+        side: The side that a list gives it, or its folder; None where neither does.
     """
 
     path: str
@@ -41,6 +44,7 @@ class ImageEntry:
     fields: dict[str, str]
     origin: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
+    side: Split | None = None
 
 
 class _Entry(NamedTuple):
@@ -73,7 +77,7 @@ def join(
         return (f"there is no {table.file}: {', '.join(sorted(table.provides))} are unknown",)
     entries = _index(table, files)
     used: dict[str, tuple[str, ImageEntry]] = {}
-    for image in (image for image in images if table.split in (None, image.source.split)):
+    for image in (image for image in images if table.split in (None, image.side)):
         key = _image_key(table, image, root)
         folded = key.casefold() if table.ignore_case else key
         if folded not in entries:
@@ -87,10 +91,22 @@ def join(
                 hint="keep one of the two",
                 kind="duplicate_image",
             )
+        if table.side is not None:
+            _put_on_side(table, image, entry)
         image.fields.update(entry.values)
         image.origin.update(dict.fromkeys(entry.values, entry.row.place))
     _require_used([entry for folded, entry in entries.items() if folded not in used], table, root)
     return ()
+
+
+def _put_on_side(table: TableSource, image: ImageEntry, entry: _Entry) -> None:
+    if image.side not in (None, table.side):
+        raise InputError(
+            f"{entry.row.place}: '{entry.key}' is on the side {table.side}, but was on the side {image.side} before",
+            hint="are these the lists of the official release, unchanged?",
+            kind="duplicate_image",
+        )
+    image.side = table.side
 
 
 def _files(table: TableSource, root: Path, paths: Sequence[str], name: str) -> list[Path]:
@@ -116,7 +132,7 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
     """Read all rows; rows that say the same of an image count once."""
     entries: dict[str, _Entry] = {}
     for row in (row for file in files for row in _rows(table, file)):
-        values = {name: row.cells[column] for name, column in table.fields.items()}
+        values = {name: row.first_of(columns) for name, columns in table.fields.items()}
         values |= {name: _hot(row, columns) for name, columns in table.one_hot.items()}
         keys = [fill(key, row.cells).replace("\\", "/") for key in table.key if _is_whole(key, row.cells)]
         if not keys:
@@ -212,6 +228,10 @@ class Row:
         """File and line, as errors name them."""
         return f"{self.file}, line {self.line}"
 
+    def first_of(self, columns: str) -> str:
+        """Return the cell of the first of some columns, written with | between, that the table has."""
+        return next(self.cells[name] for name in columns.split("|") if name in self.cells)
+
     def wrong(self, message: str) -> InputError:
         """Return the error for a row that has to be corrected."""
         return InputError(f"{self.place}: {message}", hint="correct or remove the row", kind="bad_table")
@@ -229,9 +249,9 @@ def read_rows(
 
     Args:
         file: Separated text in UTF-8, or an Excel file by its ending.
-        required: Columns that must be there.
+        required: Columns that must be there; of several with | between, one.
         columns: The names of the columns of a file without a header; a first line that repeats them is a header.
-        separator: The character between cells; not for Excel. With a blank, several are as good as one.
+        separator: The character between cells; not for Excel. A blank makes it a list: see `read_list`.
         sheet: The sheet of an Excel file; None for the first.
 
     Returns:
@@ -241,7 +261,7 @@ def read_rows(
         InputError: When the file or the sheet is absent or cannot be read, a required column lacks or stands twice,
             or a row has more or fewer cells than the header.
     """
-    lines = ((line, cells) for line, cells in _lines(file, separator, sheet) if any(cells))
+    lines = ((line, cells) for line, cells in _lines(file, separator, sheet, len(columns)) if any(cells))
     first = next(lines, None)
     if first is None:
         raise InputError(f"the table {file} is empty", kind="bad_table")
@@ -256,14 +276,15 @@ def read_header(file: Path, separator: str = ",") -> list[str]:
     return next((cells for _, cells in _lines(file, separator, None)), [])
 
 
-def _lines(file: Path, separator: str, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
+def _lines(file: Path, separator: str, sheet: str | None, columns: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, stripped cells)."""
     if file.suffix.lower() in EXCEL_SUFFIXES:
         yield from _excel_lines(file, sheet)
-        return
-    for line, cells in read_lines(file, separator):
-        stripped = [cell.strip() for cell in cells]
-        yield line, [cell for cell in stripped if cell] if separator.isspace() else stripped
+    elif " " in separator:
+        yield from read_list(file, columns, separator)
+    else:
+        for line, cells in read_lines(file, separator):
+            yield line, [cell.strip() for cell in cells]
 
 
 def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -303,15 +324,16 @@ def _text(value: object) -> str:
 
 
 def _check_header(file: Path, header: Sequence[str], required: Sequence[str]) -> None:
-    for name in required:
-        if name not in header:
+    for names in required:
+        there = [name for name in header if name in names.split("|")]
+        if not there:
             raise InputError(
-                f"{file} has no column '{name}'; it has: {', '.join(header)}",
+                f"{file} has no column '{names}'; it has: {', '.join(header)}",
                 hint="is it the file of the official release, unchanged?",
                 kind="missing_column",
             )
-        if list(header).count(name) > 1:
-            raise InputError(f"{file} has the column '{name}' twice", kind="bad_table")
+        if len(there) > len(set(there)):
+            raise InputError(f"{file} has the column '{there[0]}' twice", kind="bad_table")
 
 
 def _row(file: Path, header: Sequence[str], line: int, cells: Sequence[str]) -> Row:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from petlbench.core.catalog import Catalog
 from tests.data.file_server import serve
-from tests.data.official_files import CLASSES, archives
+from tests.data.official_files import MORE, RELEASES, archives
 
 Cli = Callable[..., Any]
 Refused = Callable[..., dict[str, str]]
@@ -44,7 +44,7 @@ def card_without_checksums(name: str, folder: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", RELEASES)
 def test_prepare_verify_info_and_run(name: str, cli: Cli, official: Callable[[str], Path], here: Path) -> None:
     card = card_without_checksums(name, here)
     with serve(official(name)) as server:
@@ -69,6 +69,17 @@ def test_prepare_verify_info_and_run(name: str, cli: Cli, official: Callable[[st
     assert done.status == 0, done
     manifest = Path(done.document["artifacts"]["manifest"]).read_bytes()
     assert manifest == (here / "data" / name / first["file"]).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE)
+def test_a_prepared_release_is_audited(name: str, cli: Cli, official: Callable[[str], Path], here: Path) -> None:
+    card = card_without_checksums(name, here)
+    assert cli("data", "prepare", card, "--from", official(name)).status == 0
+    audit = cli("data", "audit", card, "--json")
+    assert audit.status == 0, audit
+    assert (audit.document["unreadable"], audit.document["groups_on_two_sides"]) == ({}, [])
+    assert audit.document["baselines"]
 
 
 class TestPrepare:

@@ -29,8 +29,9 @@ from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare
 from petlbench.data.official.read import read_official
 from petlbench.data.official.verify import verify_dataset
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
+from tests.data.drawn_files import draw
 from tests.data.file_server import serve
-from tests.data.official_files import CLASSES, archives, draw, make
+from tests.data.official_files import RELEASES, archives, make
 
 FEW = 6
 Prepare = Callable[..., Preparation]
@@ -95,7 +96,7 @@ def reference(name: str, folder: Path) -> str:
 
 
 class TestEveryDataset:
-    @pytest.mark.parametrize("name", CLASSES)
+    @pytest.mark.parametrize("name", RELEASES)
     def test_from_its_archives_to_its_manifests(
         self, name: str, official: Callable[[str], Path], prepare: Prepare, data_root: Path, tmp_path: Path
     ) -> None:

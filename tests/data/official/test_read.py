@@ -18,7 +18,8 @@ from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.official.read import OfficialImages, read_official
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
-from tests.data.official_files import CLASSES, DDSM_COLUMNS, draw, make, write_csv, write_excel
+from tests.data.drawn_files import draw, write_csv, write_excel
+from tests.data.official_files import CLASSES, DDSM_COLUMNS, make
 
 CATALOG = Catalog()
 OTHER_BREAST = "the other breast: no row of the clinical table gives it a label"

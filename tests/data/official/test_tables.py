@@ -10,7 +10,7 @@ import pytest
 
 from petlbench.core.errors import InputError
 from petlbench.data.official.tables import read_header, read_rows
-from tests.data.official_files import write_excel
+from tests.data.drawn_files import write_excel
 
 
 def text(folder: Path, content: str, encoding: str = "utf-8") -> Path:
@@ -66,7 +66,7 @@ def test_excel_like_text(tmp_path: Path) -> None:
         ("a,b\n1\n", {}, "bad_table", "line 2: the row has 1 cells"),
         ("a,b\n1,2,3\n", {}, "bad_table", "line 2: the row has 3 cells"),
         ("", {}, "bad_table", "is empty"),
-        ("a b\n", {"columns": ("image",), "separator": " "}, "bad_table", "line 1: the row has 2 cells"),
+        ("ab\n", {"columns": ("image", "label"), "separator": " "}, "bad_table", "line 1: the row has 1 cells"),
     ],
 )
 def test_bad_text(tmp_path: Path, content: str, how: dict[str, Any], kind: str, said: str) -> None:
