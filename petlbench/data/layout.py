@@ -14,9 +14,10 @@ import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from petlbench.core.errors import InputError
-from petlbench.data.record import Split
+from petlbench.data.record import OfficialDraw, Split
 
 __all__ = [
+    "DrawLists",
     "ImageSource",
     "Layout",
     "LeftOutFiles",
@@ -180,6 +181,27 @@ class TableSource(_Part):
         return self
 
 
+class DrawLists(_Part):
+    """Lists of the images of which the release has made draws of few: one for each side, number of shots and draw."""
+
+    file: Text = Field(description="The end of a list's path, with {shots}, {side} (train, val) and {number} (from 1).")
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="The numbers of shots.")
+    numbers: int = Field(ge=1, le=1000, description="How many draws there are of each number of shots.")
+    image_key: Text = Field(description="Template over an image's fields that must equal the first cell of a line.")
+    cells: int = Field(default=2, ge=1, description="Cells of a line, the image's name and its labels.")
+    separator: str = Field(default=" ", pattern=r"^( |. | .)$", description="Between cells, as in tables.")
+
+    def name_of(self, draw: OfficialDraw) -> str:
+        """Return the end of the path of one list."""
+        return fill(self.file, {"shots": str(draw.shots), "side": draw.side, "number": str(draw.number + 1)})
+
+    @model_validator(mode="after")
+    def _tells_lists_apart(self) -> DrawLists:
+        if set(names_in(self.file)) != {"shots", "side", "number"}:
+            raise ValueError(f"draws: '{self.file}' needs {{shots}}, {{side}} and {{number}}, and no other name")
+        return self
+
+
 class Layout(_Part):
     """How the files of an official release are read once they are unpacked."""
 
@@ -190,7 +212,8 @@ class Layout(_Part):
     tables: tuple[TableSource, ...] = Field(default=(), description="The tables, in the order in which they are read.")
     label: Text = Field(description="Template over an image's fields: the label as the release writes it.")
     group: str = Field(default="", description="Template for what stays on one side; an image without it is alone.")
-    extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for the audit.")
+    extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for audits and subgroups.")
+    draws: DrawLists | None = Field(default=None, description="The release's own draws of few images.")
     labels: dict[str, Text] = Field(min_length=1, description="The label as it is written = class.")
     left_out: dict[str, Text] = Field(
         default_factory=dict, description="The label as it is written = why such images are left out."
@@ -227,6 +250,9 @@ class Layout(_Part):
         every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.tables))
         _require(every, self.group, "group")
         _require(every, "".join(f"{{{name}}}" for name in self.extra), "extra")
+        if "draws" in self.extra:
+            raise ValueError("extra has the field 'draws', which is the column of the release's own draws")
+        _require(every, self.draws.image_key if self.draws else "", "image_key of draws")
 
 
 def _require(names: set[str] | frozenset[str], template: str, where: str) -> None:

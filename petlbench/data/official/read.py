@@ -19,6 +19,7 @@ from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import is_dicom, read_dataset, require_pydicom
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
+from petlbench.data.official.draws import join_draws
 from petlbench.data.official.tables import ImageEntry, join, read_header
 from petlbench.data.record import Record
 
@@ -72,6 +73,8 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
     images, left_out = _find_images(layout, root, names, name)
     _read_tags(layout, root, images, progress or Progress())
     notes = [note for table in layout.tables for note in join(table, images, root, paths, name)]
+    if layout.draws is not None:
+        notes += join_draws(layout.draws, images, root, paths, name)
     records = []
     for image in images:
         reason = image.left_out or layout.left_out.get(fill(layout.label, image.fields), "")
@@ -235,4 +238,5 @@ def _record(image: ImageEntry, card: DatasetCard, layout: Layout) -> Record:
         group=fill(layout.group, image.fields) or None,
         split=image.side,
         extra=tuple((name, image.fields.get(name, "")) for name in layout.extra),
+        draws=image.draws,
     )

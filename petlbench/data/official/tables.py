@@ -17,7 +17,7 @@ from petlbench.core.user_files import read_bytes
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, match_pattern, names_in
 from petlbench.data.readers.csv_file import hot_column, read_lines
 from petlbench.data.readers.list_file import read_list
-from petlbench.data.record import Split
+from petlbench.data.record import OfficialDraw, Split
 
 __all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
 
@@ -37,6 +37,7 @@ class ImageEntry:
         origin: File and line from which a field comes, for those that come from tables.
         left_out: Why it is left out; empty where it is not.
         side: The side that a list gives it, or its folder; None where neither does.
+        draws: The release's own draws that have it.
     """
 
     path: str
@@ -45,6 +46,7 @@ class ImageEntry:
     origin: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
     side: Split | None = None
+    draws: tuple[OfficialDraw, ...] = ()
 
 
 class _Entry(NamedTuple):

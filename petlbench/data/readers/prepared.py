@@ -18,7 +18,7 @@ from petlbench.core.user_files import inside, read_bytes
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
-from petlbench.data.record import Record, Split
+from petlbench.data.record import OfficialDraw, Record, Split
 
 __all__ = [
     "PREPARED_FILE",
@@ -35,6 +35,7 @@ __all__ = [
 
 PREPARED_FILE = "prepared.json"
 TABLE_FILE = "images.csv"
+_DRAWS = "draws"
 _AGAIN = "prepare it again: petlbench data prepare {} --again"
 _COLUMNS = ("image_id", "path", "label", "split", "group", "sha256", "bytes", "width", "height", "format")
 
@@ -121,12 +122,12 @@ def read_prepared(folder: Path) -> Prepared | None:
 def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str]) -> bytes:
     """Return the table of images as CSV in UTF-8: one row an image with what its file says, sorted by image id."""
     ordered = sorted(records, key=lambda record: record.image_id)
-    extra = list(dict.fromkeys(name for record in ordered for name, _ in record.extra))
+    extra = list(dict.fromkeys(name for record in ordered for name, _ in _further(record)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, *map(csv_cell, extra)])
     for record in ordered:
-        image, more = facts[record.image_id], dict(record.extra)
+        image, more = facts[record.image_id], dict(_further(record))
         where = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
         what = (image.sha256, image.bytes, image.width, image.height, image.format)
         writer.writerow([*map(csv_cell, where), *what, *(csv_cell(more.get(name, "")) for name in extra)])
@@ -143,9 +144,22 @@ def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record,
     extra = header[len(_COLUMNS) :]
     for row in rows:
         image_id, path, name, split, group, sha256, size, width, height, kind, *more = map(plain_cell, row)
-        others = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
-        record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), others)
+        others = {key: value for key, value in zip(extra, more, strict=True) if value}
+        draws = _parse_draws(others.pop(_DRAWS, ""))
+        side = cast("Split | None", split or None)
+        record = Record(image_id, path, label[name], group or None, side, tuple(others.items()), draws)
         yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)
+
+
+def _further(record: Record) -> tuple[tuple[str, str], ...]:
+    """What further columns say of an image: those of the release, and the draws that have it, where it made any."""
+    draws = ";".join(f"{draw.side} {draw.shots} {draw.number}" for draw in record.draws)
+    return (*record.extra, (_DRAWS, draws)) if draws else record.extra
+
+
+def _parse_draws(text: str) -> tuple[OfficialDraw, ...]:
+    cells = (draw.split(" ") for draw in text.split(";") if draw)
+    return tuple(OfficialDraw(cast("Split", side), int(shots), int(number)) for side, shots, number in cells)
 
 
 class PreparedReader(ImageFiles):

@@ -12,7 +12,9 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard, load_card
+from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.read import OfficialImages, read_official
+from petlbench.data.readers.prepared import read_table, table_bytes
 from tests.data.drawn_files import draw
 from tests.data.official_files import make
 
@@ -140,3 +142,55 @@ class TestAptos2019:
         found = read("aptos2019", made("aptos2019"))
         assert sides(found) == {None: 20}
         assert set(found.left_out) == {"a test image, whose grade was not published"}
+
+
+class TestOfficialDraws:
+    def test_every_image_knows_the_draws_that_have_it(self, made: Callable[[str], Path]) -> None:
+        root = made("medfmc_colon")
+        found = {record.path.rpartition("/")[2]: record for record in read("medfmc_colon", root).records}
+        for side, shots, number in (("train", 1, 0), ("train", 5, 1), ("val", 10, 4)):
+            file = root / "colon" / f"colon_{shots}-shot_{side}_exp{number + 1}.txt"
+            listed = {line.rpartition(" ")[0] for line in file.read_text(encoding="utf-8").splitlines()}
+            having = {name for name, record in found.items() if (side, shots, number) in record.draws}
+            assert having == listed
+            assert not any(found[name].split == "test" for name in listed)
+
+    def test_an_image_on_both_sides_of_a_draw_is_trained_on_only(self, copied: Callable[[str], Path]) -> None:
+        root = copied("medfmc_colon")
+        line = (root / "colon" / "colon_1-shot_train_exp1.txt").read_text(encoding="utf-8").splitlines()[0]
+        with (root / "colon" / "colon_1-shot_val_exp1.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+        found = read("medfmc_colon", root)
+        own = next(record.draws for record in found.records if record.path.endswith(line.rpartition(" ")[0]))
+        assert ("train", 1, 0) in own
+        assert ("val", 1, 0) not in own
+        assert found.notes == (
+            "the release's own draws validate 1 times on an image that they train on: it is trained on only",
+        )
+
+    def test_all_lists_or_none(self, copied: Callable[[str], Path]) -> None:
+        root = copied("medfmc_colon")
+        lists = sorted((root / "colon").glob("colon_*.txt"))
+        lists[0].unlink()
+        error = refused("medfmc_colon", root)
+        assert error.kind == "missing_file"
+        assert lists[0].name in error.message
+        for file in lists[1:]:
+            file.unlink()
+        found = read("medfmc_colon", root)
+        assert not any(record.draws for record in found.records)
+        assert "own draws are not known" in found.notes[0]
+
+    def test_a_list_that_names_an_absent_image_is_refused(self, copied: Callable[[str], Path]) -> None:
+        root = copied("medfmc_colon")
+        change(root / "colon" / "colon_5-shot_val_exp3.txt", "p0000.png", "p9999.png")
+        error = refused("medfmc_colon", root)
+        assert error.kind == "missing_image"
+        assert "colon_5-shot_val_exp3.txt, line 1" in error.message
+
+    def test_they_come_through_a_prepared_table(self, made: Callable[[str], Path]) -> None:
+        records = read("medfmc_colon", made("medfmc_colon")).records
+        facts = {record.image_id: ImageFacts("0" * 64, 1, 32, 32, "PNG") for record in records}
+        classes = card("medfmc_colon").classes
+        table = table_bytes(records, facts, classes)
+        assert [record for record, _ in read_table(table, classes)] == sorted(records, key=lambda each: each.image_id)
