@@ -126,7 +126,7 @@ class Dataset:
         require_learned_classes(self.name, self.classes, classes)
         order = [list(classes).index(name) for name in self.classes]
         renumbered = self.task.labels.renumbered
-        records = tuple(replace(record, label=renumbered(record.label, order)) for record in self.records)
+        records = tuple(replace(record, label=renumbered(record.label, order, len(classes))) for record in self.records)
         return self._with(records, tuple(classes))
 
     def _with(self, records: tuple[Record, ...], classes: tuple[str, ...]) -> Dataset:
@@ -227,11 +227,13 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     match = _find(reference, catalog)
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
-        opened = reader(Source(match.name, match.path, values))
-        counts = images_by_class(opened.records, opened.classes, Labels())
+        named = values.task_name if isinstance(values, ReaderSettings) else ""
+        labels = catalog.load("task", named, TaskType).labels if named else Labels()
+        opened = reader(Source(match.name, match.path, values, labels=labels))
+        counts = images_by_class(opened.records, opened.classes, labels)
         doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
-        card = _card_for(match.name, opened)
+        card = _card_for(match.name, opened, named)
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
         return _as_set(dataset, values, catalog)
     task = task_of(match.name, match.card, catalog)
@@ -365,14 +367,14 @@ def _short_name(text: str) -> str:
     return f"{name[:_LONGEST_NAME] or 'dataset'}-{digest[:8]}"
 
 
-def _card_for(name: str, reader: Reader) -> DatasetCard:
-    """Write the card of a dataset that came without one."""
+def _card_for(name: str, reader: Reader, task: str) -> DatasetCard:
+    """Write the card of a dataset that came without one, of a task type that its settings name, or of classes."""
     splits = {record.split for record in reader.records}
     grouped = any(record.group is not None for record in reader.records)
     return DatasetCard(
         title=name,
         modality="unknown",
-        task=task_name(reader.classes),
+        task=task or task_name(reader.classes),
         classes=reader.classes,
         licence="unknown",
         version=1,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight  # type: ignore[import-untyped, unused-ignore]
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
@@ -48,7 +52,7 @@ class Tags(Labels):
     def positions(self, label):
         return tuple(position for position, value in enumerate(label) if value)
 
-    def renumbered(self, label, order):
+    def renumbered(self, label, order, classes):
         return tuple(label[order.index(position)] for position in range(len(order)))
 
 
@@ -135,3 +139,31 @@ def test_every_tag_has_its_share_of_every_side(tagged: Dataset, scheme: str) -> 
         assert all(abs(part[name] - share * whole[name]) <= 2 for name in whole)
     manifest = manifest_of(tagged, sides, [""] * len(sides))
     assert set(manifest["label"]) <= {f"{number:03b}" for number in range(8)}
+
+
+def balanced_weights(labels: Sequence[int], classes: int) -> torch.Tensor:
+    weigh = Catalog().load("task", "multiclass", TaskType).balanced
+    assert weigh is not None
+    return torch.from_numpy(weigh(np.array(labels), classes))
+
+
+class TestBalancedWeights:
+    @given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+    def test_they_are_scikit_learns(self, labels: list[int]) -> None:
+        present = sorted(set(labels))
+        expected = compute_class_weight("balanced", classes=np.array(present), y=labels)
+        # scikit-learn counts the classes that occur, we those of the task; the ratios are the same.
+        found = balanced_weights(labels, 6)
+        torch.testing.assert_close(found[present], torch.tensor(expected * len(present) / 6).float())
+
+    @pytest.mark.parametrize(
+        ("labels", "expected"), [([0, 0, 0, 1], (2 / 3, 2.0)), ([0, 1], (1.0, 1.0)), ([1, 1], (0.0, 0.5))]
+    )
+    def test_a_class_without_images_weighs_nothing(self, labels: Sequence[int], expected: tuple[float, ...]) -> None:
+        assert balanced_weights(labels, 2).tolist() == pytest.approx(expected)
+
+    def test_every_class_weighs_the_same_in_all(self) -> None:
+        labels = [0] * 70 + [1] * 20 + [2] * 10
+        weights = balanced_weights(labels, 3)
+        assert [float(weights[label]) * labels.count(label) for label in range(3)] == pytest.approx([100 / 3] * 3)
+        assert weights.dtype == torch.float32

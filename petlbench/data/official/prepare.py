@@ -276,7 +276,7 @@ class _Draft:
 
     def _write(self, draft: Path) -> Prepared:
         card, folder = self.sources.card, self.sources.folder
-        table = table_bytes(self.records, self.facts, card.classes)
+        table = table_bytes(self.records, self.facts, card.classes, self.task.labels)
         (draft / TABLE_FILE).write_bytes(table)
         inside = self.root.is_relative_to(folder)
         # The splits of the card's default protocol: all parts where it has parts.

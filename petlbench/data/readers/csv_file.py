@@ -98,8 +98,8 @@ class CsvReader(ImageFiles):
         records = sorted((row.record for row in first), key=lambda record: record.path)
         labels, changes = self._settings.relabelled([record.label for record in records], str(self._file))
         records = [replace(each, label=label) for each, label in zip(records, labels, strict=True) if label is not None]
-        names = (name for record in records for name in source.labels.names(record.label))
-        self.classes = choose_classes(names, source.classes, str(self._file))
+        names = source.labels.found([record.label for record in records], source.classes)
+        self.classes = choose_classes(names, source.classes, str(self._file), source.labels.least)
         self.records = tuple(replace(each, label=source.labels.parse(each.label, self.classes)) for each in records)
         self.notes = (*notes, *changes)
 

@@ -19,6 +19,7 @@ from petlbench.data.card import DatasetCard
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.record import OfficialDraw, Record, Split
+from petlbench.data.tasks.base import Labels
 
 __all__ = [
     "PREPARED_FILE",
@@ -119,7 +120,9 @@ def read_prepared(folder: Path) -> Prepared | None:
         ) from error
 
 
-def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str]) -> bytes:
+def table_bytes(
+    records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str], labels: Labels
+) -> bytes:
     """Return the table of images as CSV in UTF-8: one row an image with what its file says, sorted by image id."""
     ordered = sorted(records, key=lambda record: record.image_id)
     extra = list(dict.fromkeys(name for record in ordered for name, _ in _further(record)))
@@ -128,15 +131,15 @@ def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], clas
     writer.writerow([*_COLUMNS, *map(csv_cell, extra)])
     for record in ordered:
         image, more = facts[record.image_id], dict(_further(record))
-        where = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
+        label = labels.text(record.label, classes)
+        where = (record.image_id, record.path, label, record.split or "", record.group or "")
         what = (image.sha256, image.bytes, image.width, image.height, image.format)
         writer.writerow([*map(csv_cell, where), *what, *(csv_cell(more.get(name, "")) for name in extra)])
     return text.getvalue().encode("utf-8")
 
 
-def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record, ImageFacts]]:
+def read_table(content: bytes, classes: Sequence[str], labels: Labels) -> Iterator[tuple[Record, ImageFacts]]:
     """Yield each image of a table that `table_bytes` wrote, and what its file says of it."""
-    label = {name: position for position, name in enumerate(classes)}
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
     header = [plain_cell(name) for name in next(rows, [])]
     if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
@@ -146,8 +149,8 @@ def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record,
         image_id, path, name, split, group, sha256, size, width, height, kind, *more = map(plain_cell, row)
         others = {key: value for key, value in zip(extra, more, strict=True) if value}
         draws = _parse_draws(others.pop(_DRAWS, ""))
-        side = cast("Split | None", split or None)
-        record = Record(image_id, path, label[name], group or None, side, tuple(others.items()), draws)
+        label, side = labels.parse(name, classes), cast("Split | None", split or None)
+        record = Record(image_id, path, label, group or None, side, tuple(others.items()), draws)
         yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)
 
 
@@ -194,7 +197,7 @@ class PreparedReader(ImageFiles):
                 kind="data_missing",
             )
         try:
-            rows = list(read_table(_checked_table(folder, prepared), card.classes))
+            rows = list(read_table(_checked_table(folder, prepared), card.classes, source.labels))
         except (LookupError, ValueError, csv.Error) as error:
             message = f"{folder / TABLE_FILE} is no table of images: {type(error).__name__}: {error}"
             raise InputError(message, hint=_AGAIN.format(prepared.name), kind="bad_prepared") from error

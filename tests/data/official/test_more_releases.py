@@ -15,6 +15,7 @@ from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.read import OfficialImages, read_official
 from petlbench.data.readers.prepared import read_table, table_bytes
+from petlbench.data.tasks.base import Labels
 from tests.data.drawn_files import draw
 from tests.data.official_files import make
 
@@ -192,5 +193,5 @@ class TestOfficialDraws:
         records = read("medfmc_colon", made("medfmc_colon")).records
         facts = {record.image_id: ImageFacts("0" * 64, 1, 32, 32, "PNG") for record in records}
         classes = card("medfmc_colon").classes
-        table = table_bytes(records, facts, classes)
-        assert [record for record, _ in read_table(table, classes)] == sorted(records, key=lambda each: each.image_id)
+        table = table_bytes(records, facts, classes, Labels())
+        assert [record for record, _ in read_table(table, classes, Labels())] == sorted(records, key=lambda each: each.image_id)
