@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, read_text
 from petlbench.data.layout import Layout
-from petlbench.data.tasks.base import NOT_YET, TaskType
+from petlbench.data.tasks.base import TaskType
 
 __all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderSpec", "load_card"]
 
@@ -222,8 +222,6 @@ def _check_names(card: DatasetCard, catalog: Catalog) -> None:
     if card.reader.kind not in readers:
         error = unknown_name("reader", card.reader.kind, readers)
         raise InputError(f"reader.kind: {error.message}", hint=error.hint)
-    if card.task in NOT_YET and card.task not in tasks:
-        return
     if card.task not in tasks:
         error = unknown_name("task", card.task, tasks)
         raise InputError(f"task: {error.message}", hint=error.hint)

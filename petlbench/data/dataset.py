@@ -234,10 +234,11 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
         card = _card_for(match.name, opened, named)
-        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))
         return _as_set(dataset, values, catalog)
-    task = task_of(match.name, match.card, catalog)
+    task = task_of(match.card, catalog)
     opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
+    _require_labels(opened, task, match.name)
     return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
 
 
@@ -253,7 +254,20 @@ def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     classes = order_of(order, dataset.classes, dataset.name)
     task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
     card = dataset.card.model_copy(update={"classes": classes, "task": task})
-    return replace(dataset.labelled_as(classes), card=card, task=task_of(dataset.name, card, catalog))
+    return replace(dataset.labelled_as(classes), card=card, task=task_of(card, catalog))
+
+
+def _require_labels(reader: Reader, task: TaskType, name: str) -> None:
+    """Refuse a reader whose labels are none of the task's."""
+    try:
+        task.labels.to_array([record.label for record in reader.records[:1]])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the labels of '{name}' are no {task.title} labels: the reader '{reader.card.name}' gives "
+            f"{reader.records[0].label!r}",
+            hint="let the card name another task, or another reader",
+            kind="unsupported_task",
+        ) from error
 
 
 def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
@@ -269,14 +283,13 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
     The number of images is counted where they can be read, and else the card's.
 
     Raises:
-        InputError: As for `open_dataset`, but never because a card's images are not there or its task is one that
-            no run can train on.
+        InputError: As for `open_dataset`, but never because a card's images are not there.
     """
     try:
         dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     except InputError as error:
         match = _find(reference, catalog)
-        if match.card is None or error.kind not in ("data_missing", "unsupported_task"):
+        if match.card is None or error.kind != "data_missing":
             raise
         _, values = _reader_of(match, catalog, settings)
         return DatasetInfo(match.name, match.card, match.card.counts.official.images, values.model_dump())

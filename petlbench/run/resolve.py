@@ -179,9 +179,7 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
     is_there = existing_path(request.dataset) is not None
     name = _reference(request.dataset, catalog) if is_there else request.dataset
-    info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    task_of(info.name, info.card, catalog)
-    return info
+    return describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
 
 
 def _dataset_settings(request: Request, dataset: DatasetInfo | None) -> dict[str, Any]:
@@ -231,7 +229,7 @@ def _training(
     method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
 ) -> TrainingConfig:
     defaults: dict[str, Any] = {name: getattr(method.defaults, name) for name in ("lr", "weight_decay", "decay")}
-    task = task_of(dataset.name, dataset.card, catalog) if dataset is not None else None
+    task = task_of(dataset.card, catalog) if dataset is not None else None
     if task is not None:
         defaults["loss"] = task.loss
     training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")

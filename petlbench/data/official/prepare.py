@@ -124,7 +124,7 @@ def prepare_dataset(
     check_writable(sources.folder, what="data folder", option="--data-root")
     with _holding(sources.folder, name):
         if card.layout is not None:
-            task = task_of(name, card, catalog)
+            task = task_of(card, catalog)
             return _prepare_layout(sources, task, workers, options)
         files = place_files(sources, official)
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from petlbench.metrics.metric import Metric
 
 __all__ = [
-    "NOT_YET",
     "Answer",
     "Label",
     "Labels",
@@ -32,9 +31,6 @@ __all__ = [
 
 Label = Any
 """The label of one image as its task type stores it: the position of its class; several of 0, 1, None; or a number."""
-
-NOT_YET = {"multilabel": "has several labels an image"}
-"""Tasks that a card may have although no file defines them: what is known of such a dataset can be shown."""
 
 
 @dataclass(frozen=True)
@@ -294,18 +290,10 @@ def metric_of(name: str, catalog: Catalog) -> Metric:
     return replace(row, forms=(*row.forms, *forms))
 
 
-def task_of(name: str, card: DatasetCard, catalog: Catalog) -> TaskType:
-    """Return the task type of a dataset with that short name and card.
+def task_of(card: DatasetCard, catalog: Catalog) -> TaskType:
+    """Return the task type of a dataset's card.
 
     Raises:
-        InputError: When no file defines that task type yet, or one that does cannot be imported.
+        InputError: When no file defines that task type, or the one that does cannot be imported.
     """
-    tasks = catalog.entries("task")
-    if card.task in NOT_YET and card.task not in tasks:
-        *others, last = tasks
-        raise InputError(
-            f"the dataset '{name}' {NOT_YET[card.task]}, which petlbench cannot train on yet",
-            hint=f"choose a dataset whose task is {', '.join(others)} or {last}",
-            kind="unsupported_task",
-        )
     return catalog.load("task", card.task, TaskType)
