@@ -146,6 +146,13 @@ class TableSource(_Part):
     one_hot: dict[str, tuple[Text, ...]] = Field(
         default_factory=dict, description="Fields whose value is the name of the one column that holds a 1."
     )
+    multi_hot: dict[str, tuple[Text, ...]] = Field(
+        default_factory=dict,
+        description="Fields that list the columns which hold a 1, with | between, and ? before those that hold a -1.",
+    )
+    blank: Literal["error", "absent", "unknown"] = Field(
+        default="error", description="What an empty cell of such columns means."
+    )
     key: tuple[Text, ...] = Field(
         min_length=1, description="Templates over columns that name the images of a row; several name several images."
     )
@@ -159,13 +166,13 @@ class TableSource(_Part):
     @property
     def provides(self) -> frozenset[str]:
         """The names of the fields that an image has from here."""
-        return frozenset(self.fields) | frozenset(self.one_hot)
+        return frozenset(self.fields) | frozenset(self.one_hot) | frozenset(self.multi_hot)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The columns without which it cannot be read, in the card's order; one of those with | between."""
         columns = [*(name for key in self.key for name in names_in(key)), *self.fields.values()]
-        columns += [name for group in self.one_hot.values() for name in group]
+        columns += [name for group in (*self.one_hot.values(), *self.multi_hot.values()) for name in group]
         return tuple(dict.fromkeys(columns))
 
     @model_validator(mode="after")
@@ -210,7 +217,14 @@ class Layout(_Part):
     leave: tuple[LeftOutFiles, ...] = Field(default=(), description="Files that are no images of the dataset.")
     refused: tuple[RefusedCopy, ...] = Field(default=(), description="Changed copies that are not read.")
     tables: tuple[TableSource, ...] = Field(default=(), description="The tables, in the order in which they are read.")
-    label: Text = Field(description="Template over an image's fields: the label as the release writes it.")
+    label: Text = Field(
+        description="Template over an image's fields: the label as the release writes it; several with | between, and "
+        "? before one that is uncertain."
+    )
+    none: tuple[Text, ...] = Field(default=(), description="Words for an image without any of several labels.")
+    unlisted: str = Field(
+        default="", description="Why images are left out that no list puts on a side; an error without it."
+    )
     group: str = Field(default="", description="Template for what stays on one side; an image without it is alone.")
     extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for audits and subgroups.")
     draws: DrawLists | None = Field(default=None, description="The release's own draws of few images.")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.data.drawn_files import draw, in_parts, keep, write_csv, write_list, zip_all, zip_folders
+from tests.data.drawn_files import draw, in_parts, keep, write_csv, write_excel, write_list, zip_all, zip_folders
+
+_Maker = Callable[[Path, int], None]
 
 
 def _aptos2019(folder: Path, images_per_class: int) -> None:
@@ -85,6 +87,131 @@ def _medfmc_colon(folder: Path, images_per_class: int) -> None:
     _few_shot_lists(top, "colon", lists["trainval"])
 
 
+def _labels_of(index: int, count: int) -> tuple[int, ...]:
+    """Return which of some labels an image has: none, one or two."""
+    if index % 10 == 9:
+        return ()
+    return tuple(sorted({index % count, *([(7 * index + 3) % count] if index % 3 == 0 else [])}))
+
+
+def _medfmc(name: str, image_of: Callable[[int], str], labels: int, separator: str, parts: Sequence[str]) -> _Maker:
+    """Make a maker: a cell for each label, which stand after a blank."""
+
+    def make(folder: Path, images_per_class: int) -> None:
+        top, lists = folder / name, dict[str, list[str]]()
+        for part, count in zip(parts, (images_per_class, 2, 3), strict=True):
+            lists[part] = []
+            for number in range(labels * count):
+                index = 1_000 * parts.index(part) + number
+                own = _labels_of(number, labels)
+                draw(top / "images" / image_of(index), own, index)
+                cells = separator.join(str(int(position in own)) for position in range(labels))
+                lists[part].append(f"{image_of(index)} {cells}")
+        lists["trainval"] = lists["train_20"] + lists["val_20"]
+        for part, lines in lists.items():
+            write_list(top / f"{part}.txt", lines)
+        draw(top / "images" / image_of(9_999), (), 9_999)
+        write_list(top / "test_WithoutLabel.txt", [image_of(9_999)])
+        _few_shot_lists(top, name, lists["trainval"])
+
+    return make
+
+
+_LISTS = ("train_20", "val_20", "test_WithLabel")
+CHEST14 = (
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
+    *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
+)
+
+
+def _chestxray14(folder: Path, images_per_class: int) -> None:
+    """Several labels in a cell, patients with two images, and lists that give sides."""
+    header = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender")
+    more = ("View Position", "OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]")
+    rows: list[Sequence[object]] = [(*header, *more)]
+    lists: dict[str, list[str]] = {"train_val_list": [], "test_list": []}
+    for index in range(14 * (images_per_class + 3)):
+        own, patient = _labels_of(index, 14), index // 2 + 1
+        image = f"{patient:08d}_{index % 2:03d}.png"
+        draw(folder / "images" / image, own, index, colour=False)
+        findings = "|".join(CHEST14[position] for position in own) or "No Finding"
+        facts = (index % 2, patient, 30 + patient % 50, "MF"[patient % 2], ("PA", "AP")[index % 2])
+        rows.append((image, findings, *facts, 2682, 2749, 0.143, 0.143))
+        lists["train_val_list" if index < 14 * images_per_class else "test_list"].append(image)
+    write_csv(folder / "Data_Entry_2017_v2020.csv", rows)
+    for name, images in lists.items():
+        write_list(folder / f"{name}.txt", images)
+
+
+CHEXPERT = (
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
+    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other"),
+    *("Fracture", "Support Devices"),
+)
+
+
+def _chexpert(folder: Path, images_per_class: int) -> None:
+    """Patients in paths, and cells that hold 1, 0, -1 or nothing."""
+    header = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT)
+    for part, count, first in (("train", images_per_class, 1), ("valid", 3, 64541)):
+        rows: list[Sequence[object]] = [header]
+        for index in range(14 * count):
+            own, patient, view = _labels_of(index, 14), first + index // 2, index % 2
+            name = f"view{view + 1}_{('frontal', 'lateral')[view]}.jpg"
+            path = f"CheXpert-v1.0-small/{part}/patient{patient:05d}/study1/{name}"
+            draw(folder / path, own, first + index, colour=False)
+            cells = [_chexpert_cell(position in own, index + position, part) for position in range(14)]
+            about = (("Female", "Male")[patient % 2], 40 + patient % 40, ("Frontal", "Lateral")[view], ("AP", "")[view])
+            rows.append((path, *about, *cells))
+        write_csv(folder / "CheXpert-v1.0-small" / f"{part}.csv", rows)
+
+
+def _chexpert_cell(present: bool, number: int, part: str) -> str:
+    if present or part == "valid":
+        return "1.0" if present else "0.0"
+    return "-1.0" if number % 11 == 0 else "" if number % 3 == 0 else "0.0"
+
+
+RFMID = (
+    *("DR", "ARMD", "MH", "DN", "MYA", "BRVO", "TSLN", "ERM", "LS", "MS", "CSR", "ODC", "CRVO", "TV", "AH"),
+    *("ODP", "ODE", "ST", "AION", "PT", "RT", "RS", "CRS", "EDN", "RPEC", "MHL", "RP", "CWS", "CB", "ODPM"),
+    *("PRH", "MNF", "HR", "CRAO", "TD", "CME", "PTCR", "CF", "VH", "MCA", "VS", "BRAO", "PLQ", "HPED", "CL"),
+)
+
+
+def _rfmid(folder: Path, images_per_class: int) -> None:
+    """Three parts whose names are the same numbers; a column for each of 45 labels, and one that is none of them."""
+    top = folder / "A. RFMiD_All_Classes_Dataset"
+    parts = (("a", "Training", max(4, images_per_class // 2)), ("b", "Validation", 2), ("c", "Testing", 2))
+    for letter, side, count in parts:
+        rows: list[Sequence[object]] = [("ID", "Disease_Risk", *RFMID)]
+        for index in range(45 * count):
+            own = _labels_of(index, 45)
+            seed = 1_000 * "abc".index(letter) + index
+            draw(top / "1. Original Images" / f"{letter}. {side} Set" / f"{index + 1}.png", own, seed)
+            rows.append((index + 1, int(bool(own)), *(int(position in own) for position in range(45))))
+        write_csv(top / "2. Groundtruths" / f"{letter}. RFMiD_{side}_Labels.csv", rows)
+
+
+def _odir(folder: Path, images_per_class: int) -> None:
+    """Two eyes a patient, in one row of a spreadsheet, whose labels both have."""
+    header = ("ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus")
+    keywords = ("Left-Diagnostic Keywords", "Right-Diagnostic Keywords")
+    patient = 0
+    for part, count in (("Training", images_per_class), ("Off-site Test", 2), ("On-site Test", 3)):
+        rows: list[Sequence[object]] = [(*header, *keywords, *"NDGCAHMO")]
+        for index in range(8 * count):
+            own = _labels_of(index, 8) or (0,)
+            eyes = [f"{patient}_left.jpg", f"{patient}_right.jpg"]
+            for number, eye in enumerate(eyes):
+                draw(folder / f"{part} Set" / "Images" / eye, own, 2 * patient + number)
+            about = (patient, 40 + patient % 40, ("Female", "Male")[patient % 2], *eyes)
+            rows.append((*about, "normal fundus", "normal fundus", *(int(position in own) for position in range(8))))
+            patient += 1
+        name = f"{part.lower()} annotation (English).xlsx"
+        write_excel(folder / f"{part} Set" / "Annotation" / name, "Sheet1", rows)
+
+
 def _few_shot_lists(top: Path, name: str, lines: Sequence[str]) -> None:
     """Five draws of each number of shots: some of the lines to train on, and the others to validate on."""
     for shots in (1, 5, 10):
@@ -110,18 +237,33 @@ CLASSES: Mapping[str, int] = {
     "ham10000": 7,
     "idrid": 5,
     "medfmc_colon": 2,
+    "medfmc_chest": 19,
+    "medfmc_endo": 4,
+    "chestxray14": 14,
+    "chexpert": 14,
+    "rfmid": 45,
+    "odir": 8,
 }
-SLOW = frozenset(CLASSES) - {"medfmc_colon"}
-MAKERS: Mapping[str, Callable[[Path, int], None]] = {
+SLOW = frozenset(CLASSES) - {"medfmc_colon", "chestxray14"}
+MAKERS: Mapping[str, _Maker] = {
     "aptos2019": _aptos2019,
     "eyepacs": _eyepacs,
     "ham10000": _ham10000,
     "idrid": _idrid,
     "medfmc_colon": _medfmc_colon,
+    "medfmc_chest": _medfmc("chest", lambda index: f"5C08DC8455{index:04X}.png", 19, ",", _LISTS),
+    "medfmc_endo": _medfmc(
+        "endo", lambda index: f"13333_2021.11_{index // 4:04d}_{54971718 + index}.png", 4, " ", _LISTS
+    ),
+    "chestxray14": _chestxray14,
+    "chexpert": _chexpert,
+    "rfmid": _rfmid,
+    "odir": _odir,
 }
 PACKERS: Mapping[str, Callable[[Path, Path], None]] = {
     "aptos2019": zip_all("aptos2019-blindness-detection.zip"),
     "eyepacs": _pack_eyepacs,
     "ham10000": zip_folders,
     "idrid": zip_folders,
+    "rfmid": zip_folders,
 }

@@ -136,6 +136,7 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
     for row in (row for file in files for row in _rows(table, file)):
         values = {name: row.first_of(columns) for name, columns in table.fields.items()}
         values |= {name: _hot(row, columns) for name, columns in table.one_hot.items()}
+        values |= {name: _all_hot(row, columns, table.blank) for name, columns in table.multi_hot.items()}
         keys = [fill(key, row.cells).replace("\\", "/") for key in table.key if _is_whole(key, row.cells)]
         if not keys:
             raise row.wrong(f"the row names no image: {table.needs[0]} is empty")
@@ -170,6 +171,19 @@ def _hot(row: Row, columns: Sequence[str]) -> str:
         return hot_column({column: row.cells[column] for column in columns})
     except ValueError as error:
         raise row.wrong(str(error)) from error
+
+
+_HOT = {"1": "", "1.0": "", "0": None, "0.0": None, "-1": "?", "-1.0": "?"}
+"""What stands before the name of a column with such a cell; None where the name is not listed."""
+
+
+def _all_hot(row: Row, columns: Sequence[str], blank: str) -> str:
+    meanings = {**_HOT, **({} if blank == "error" else {"": None if blank == "absent" else "?"})}
+    for column in columns:
+        if row.cells[column] not in meanings:
+            raise row.wrong(f"the column {column} holds '{row.cells[column]}', not one of {', '.join(_HOT)}")
+    marks = {column: meanings[row.cells[column]] for column in columns}
+    return "|".join(f"{mark}{column}" for column, mark in marks.items() if mark is not None)
 
 
 def _is_whole(template: str, values: Mapping[str, str]) -> bool:

@@ -15,7 +15,7 @@ from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.read import OfficialImages, read_official
 from petlbench.data.readers.prepared import read_table, table_bytes
-from petlbench.data.tasks.base import Labels
+from petlbench.data.tasks.base import Labels, task_of
 from tests.data.drawn_files import draw
 from tests.data.official_files import make
 
@@ -38,7 +38,7 @@ def card(name: str) -> DatasetCard:
 
 
 def read(name: str, root: Path) -> OfficialImages:
-    return read_official(card(name), root, name)
+    return read_official(card(name), root, name, task_of(card(name), Catalog()).labels)
 
 
 def refused(name: str, root: Path) -> InputError:
@@ -145,6 +145,124 @@ class TestAptos2019:
         assert set(found.left_out) == {"a test image, whose grade was not published"}
 
 
+def having(found: OfficialImages, name: str, label: str, value: int | None = 1) -> set[str]:
+    """Return the names of the images whose label has that value."""
+    position = card(name).classes.index(label)
+    return {record.path.rpartition("/")[2] for record in found.records if record.label[position] == value}
+
+
+class TestChestXray14:
+    def test_labels_stand_in_one_cell_and_no_finding_is_none(self, made: Callable[[str], Path]) -> None:
+        root = made("chestxray14")
+        rows = [line.split(",") for line in (root / "Data_Entry_2017_v2020.csv").read_text("utf-8").splitlines()[1:]]
+        found = read("chestxray14", root)
+        for written, label in (("Pleural_Thickening", "pleural thickening"), ("Mass", "mass")):
+            assert having(found, "chestxray14", label) == {row[0] for row in rows if written in row[1].split("|")}
+        without = {record.path.rpartition("/")[2] for record in found.records if not any(record.label)}
+        assert without == {row[0] for row in rows if row[1] == "No Finding"} != set()
+
+    def test_lists_give_sides_and_patients_groups(self, made: Callable[[str], Path]) -> None:
+        found = read("chestxray14", made("chestxray14"))
+        assert sides(found) == {"train": 56, "test": 42}
+        assert set(Counter(record.group for record in found.records).values()) == {2}
+        assert dict(found.records[0].extra) == {"sex": "F", "age": "31", "view": "PA", "follow_up": "0"}
+
+    def test_an_older_table_with_another_name_of_a_column(self, copied: Callable[[str], Path]) -> None:
+        root = copied("chestxray14")
+        expected = read("chestxray14", root).records
+        table = change(root / "Data_Entry_2017_v2020.csv", "Patient Gender", "Patient Sex")
+        table.rename(root / "Data_Entry_2017.csv")
+        assert read("chestxray14", root).records == expected
+
+    def test_an_image_in_no_list_is_refused(self, copied: Callable[[str], Path]) -> None:
+        root = copied("chestxray14")
+        change(root / "test_list.txt", "00000029_000.png\n", "")
+        error = refused("chestxray14", root)
+        assert error.kind == "image_without_row"
+        assert "none of the lists train_val_list.txt, test_list.txt" in error.message
+
+    def test_a_label_that_the_card_does_not_know_is_refused(self, copied: Callable[[str], Path]) -> None:
+        root = copied("chestxray14")
+        change(root / "Data_Entry_2017_v2020.csv", "Cardiomegaly", "Cardiomegalia")
+        error = refused("chestxray14", root)
+        assert error.kind == "unknown_label"
+        assert "Data_Entry_2017_v2020.csv, line 3" in error.message
+
+
+class TestCheXpert:
+    def test_minus_one_is_uncertain_and_nothing_is_absent(self, made: Callable[[str], Path]) -> None:
+        root, found = made("chexpert"), read("chexpert", made("chexpert"))
+        lines = (root / "CheXpert-v1.0-small" / "train.csv").read_text("utf-8").splitlines()
+        column = lines[0].split(",").index("Edema")
+        values = {line.split(",")[0]: line.split(",")[column] for line in lines[1:]}
+        position = card("chexpert").classes.index("edema")
+        own = {record.path: record.label[position] for record in found.records if record.split == "train"}
+        meaning = {"1.0": 1, "0.0": 0, "": 0, "-1.0": None}
+        assert own == {path: meaning[value] for path, value in values.items()}
+        assert set(values.values()) == set(meaning)
+
+    def test_patients_come_from_paths_and_valid_is_tested_on(self, made: Callable[[str], Path]) -> None:
+        found = read("chexpert", made("chexpert"))
+        assert sides(found) == {"train": 56, "test": 42}
+        assert all(f"/{record.group}/" in record.path for record in found.records)
+        assert not any(None in record.label for record in found.records if record.split == "test")
+
+    def test_the_full_version_is_read_too(self, copied: Callable[[str], Path]) -> None:
+        root = copied("chexpert")
+        expected = [record.label for record in read("chexpert", root).records]
+        (root / "CheXpert-v1.0-small").rename(root / "CheXpert-v1.0")
+        for table in (root / "CheXpert-v1.0").glob("*.csv"):
+            table.write_text(table.read_text("utf-8").replace("CheXpert-v1.0-small/", "CheXpert-v1.0/"), "utf-8")
+        assert [record.label for record in read("chexpert", root).records] == expected
+
+    def test_another_number_is_refused_with_its_place(self, copied: Callable[[str], Path]) -> None:
+        root = copied("chexpert")
+        change(root / "CheXpert-v1.0-small" / "valid.csv", ",1.0,", ",2.0,")
+        error = refused("chexpert", root)
+        assert "valid.csv, line 2" in error.message
+        assert "holds '2.0'" in error.message
+
+
+class TestMedFmcChestAndEndo:
+    @pytest.mark.parametrize(("name", "separator"), [("medfmc_chest", ","), ("medfmc_endo", " ")])
+    def test_labels_stand_behind_the_name(self, name: str, separator: str, made: Callable[[str], Path]) -> None:
+        top, found = made(name) / name.removeprefix("medfmc_"), read(name, made(name))
+        lines = (top / "test_WithLabel.txt").read_text("utf-8").splitlines()
+        expected = {line.split(" ")[0]: tuple(map(int, line.partition(" ")[2].split(separator))) for line in lines}
+        own = {record.path.rpartition("/")[2]: record.label for record in found.records if record.split == "test"}
+        assert own == expected
+        assert [len(paths) for paths in found.left_out.values()] == [1]
+
+    def test_validation_of_endoscopy_is_cut_by_examination(self, made: Callable[[str], Path]) -> None:
+        found = read("medfmc_endo", made("medfmc_endo"))
+        assert set(sides(found)) == {"train", "test"}
+        assert Counter(record.group for record in found.records).most_common(1)[0][1] == 4
+
+
+class TestRfmid:
+    def test_a_column_for_each_label_and_names_that_repeat(self, made: Callable[[str], Path]) -> None:
+        found = read("rfmid", made("rfmid"))
+        assert sides(found) == {"train": 180, "val": 90, "test": 90}
+        assert Counter(record.path.rpartition("/")[2] for record in found.records)["1.png"] == 3
+        table = made("rfmid") / "A. RFMiD_All_Classes_Dataset" / "2. Groundtruths" / "c. RFMiD_Testing_Labels.csv"
+        header, *rows = (line.split(",") for line in table.read_text("utf-8").splitlines())
+        listed = {f"{row[0]}.png" for row in rows if row[header.index("MCA")] == "1"}
+        tested = OfficialImages(tuple(record for record in found.records if record.split == "test"))
+        assert having(tested, "rfmid", "MCA") == listed != set()
+
+
+class TestOdir:
+    def test_both_eyes_have_the_labels_of_the_patient(self, made: Callable[[str], Path]) -> None:
+        found = read("odir", made("odir"))
+        assert sides(found) == {"train": 64, "val": 32, "test": 48}
+        eyes: dict[str | None, set[object]] = {}
+        for record in found.records:
+            eyes.setdefault(record.group, set()).add(record.label)
+            assert record.path.rpartition("/")[2].startswith(f"{record.group}_{dict(record.extra)['side']}")
+        assert all(len(labels) == 1 for labels in eyes.values())
+        assert len(eyes) == len(found.records) / 2
+
+
 class TestOfficialDraws:
     def test_every_image_knows_the_draws_that_have_it(self, made: Callable[[str], Path]) -> None:
         root = made("medfmc_colon")
@@ -194,4 +312,4 @@ class TestOfficialDraws:
         facts = {record.image_id: ImageFacts("0" * 64, 1, 32, 32, "PNG") for record in records}
         classes = card("medfmc_colon").classes
         table = table_bytes(records, facts, classes, Labels())
-        assert [record for record, _ in read_table(table, classes, Labels())] == sorted(records, key=lambda each: each.image_id)
+        assert tuple(record for record, _ in read_table(table, classes.index)) == records
