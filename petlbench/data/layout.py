@@ -127,7 +127,7 @@ class TableSource(_Part):
     side: Split | None = Field(default=None, description="The side on which its rows put the images that they name.")
     separator: str = Field(
         default=",",
-        pattern=r"^(.| .|. )$",
+        pattern=r"^( ?[^ ]|[^ ]? )$",
         description="Between cells (not in Excel files). With a blank, alone or beside another character, a line is "
         "divided from its end, and the first cell may hold blanks.",
     )
@@ -159,7 +159,7 @@ class TableSource(_Part):
     image_key: Text = Field(description="Template over an image's fields that must equal a key; \\ counts as /.")
     ignore_case: bool = Field(default=False, description="Whether keys are compared without regard to capitals.")
     unmatched: Literal["error", "empty", "leave out"] = Field(
-        default="error", description="What becomes of an image that no row names."
+        default="error", description="What becomes of an image that no row names; a list that gives sides has others."
     )
     reason: str = Field(default="", description="Why unmatched images are left out.")
 
@@ -179,9 +179,14 @@ class TableSource(_Part):
     def _consistent(self) -> TableSource:
         if bool(self.reason) != (self.unmatched == "leave out"):
             raise ValueError("a reason is given exactly where unmatched images are left out")
+        if self.side and self.unmatched == "leave out":
+            raise ValueError("a list that gives sides leaves no image out: 'unlisted' of the layout says why")
         if self.columns and self.text:
             raise ValueError("free text has no columns; its names are those of the groups in 'text'")
         names = self.columns or (*regex.compile(self.text).groupindex, "stem") * bool(self.text)
+        several = [name for name in self.needs if "|" in name and name not in self.fields.values()]
+        if several:
+            raise ValueError(f"'{several[0]}': only 'fields' may name several columns with | between")
         strange = [name for name in self.needs if names and not set(name.split("|")) & set(names)]
         if strange:
             raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(names)}")
@@ -196,7 +201,7 @@ class DrawLists(_Part):
     numbers: int = Field(ge=1, le=1000, description="How many draws there are of each number of shots.")
     image_key: Text = Field(description="Template over an image's fields that must equal the first cell of a line.")
     cells: int = Field(default=2, ge=1, description="Cells of a line, the image's name and its labels.")
-    separator: str = Field(default=" ", pattern=r"^( |. | .)$", description="Between cells, as in tables.")
+    separator: str = Field(default=" ", pattern=r"^( |[^ ] | [^ ])$", description="Between cells, as in tables.")
 
     def name_of(self, draw: OfficialDraw) -> str:
         """Return the end of the path of one list."""

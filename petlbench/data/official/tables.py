@@ -205,7 +205,7 @@ def _image_key(table: TableSource, image: ImageEntry, root: Path) -> str:
 def _unmatched(table: TableSource, image: ImageEntry, key: str, files: Sequence[Path], root: Path) -> None:
     if table.unmatched == "leave out":
         image.left_out = image.left_out or table.reason
-    elif table.unmatched == "error":
+    elif table.unmatched == "error" and table.side is None:
         where = str(files[0]) if len(files) == 1 else f"any of the {len(files)} files {table.file}"
         raise InputError(
             f"the image {root / image.path} stands in no row: there is no '{key}' in {where}",
