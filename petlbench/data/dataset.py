@@ -237,6 +237,13 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))
         return _as_set(dataset, values, catalog)
     card, task = _common(values).card_as_set(match.card), task_of(match.card, catalog)
+    if _common(values).task_name not in ("", task.name):
+        raise InputError(
+            f"the dataset '{match.name}': its settings mean the task {_common(values).task_name}, and its card says "
+            f"{task.name}",
+            hint="leave the settings of the other task out",
+            kind="bad_setting",
+        )
     opened = reader(Source(match.name, data_root / match.name, values, card, task.labels))
     _require_labels(opened, task, match.name)
     return _as_set(Dataset(match.name, card, opened, values.model_dump(), task), values, catalog)

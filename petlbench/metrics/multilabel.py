@@ -187,7 +187,7 @@ def _f1_interval(labels: Labels, logits: Logits, units: Units, level: float) -> 
 def _exact(labels: Labels, logits: Logits) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which images have a known label, (N,), and of which all known labels are said rightly, (N,)."""
     known = ~np.isnan(labels)
-    return known.any(axis=1), (_right(labels, logits) | ~known).all(axis=1)
+    return np.asarray(known.any(axis=1)), np.asarray((_right(labels, logits) | ~known).all(axis=1))
 
 
 def _exact_parts(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:

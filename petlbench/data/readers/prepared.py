@@ -19,8 +19,10 @@ from petlbench.data.card import DatasetCard
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.readers.settings import ReaderSettings, silent
+from petlbench.data.readers.several import Doubt
 from petlbench.data.record import OfficialDraw, Record, Split
 from petlbench.data.tasks.base import Label, Labels
+from petlbench.data.tasks.multilabel import SEPARATOR, UNKNOWN
 
 __all__ = [
     "PREPARED_FILE",
@@ -173,7 +175,7 @@ class PreparedSettings(ReaderSettings):
     labels: str = silent(
         "", description="Those of several labels that are learned, with commas between, or a set that the card names."
     )
-    uncertain: Literal["ignore", "zero", "one"] = silent(
+    uncertain: Doubt = silent(
         "ignore", description="Labels that are uncertain: left out of loss and scores, absent, or present."
     )
 
@@ -199,10 +201,12 @@ class PreparedSettings(ReaderSettings):
         """Return a label that `Labels.text` has written, of several labels those that these settings leave."""
         if labels.form != "labels":
             return labels.parse(text, classes)
-        marks = {"ignore": "?", "zero": None, "one": ""}
-        pairs = ((part.startswith("?"), part.removeprefix("?")) for part in text.split("|"))
+        marks = {"ignore": UNKNOWN, "zero": None, "one": ""}
+        pairs = ((part.startswith(UNKNOWN), part.removeprefix(UNKNOWN)) for part in text.split(SEPARATOR))
         parts = {name: marks[self.uncertain] if uncertain else "" for uncertain, name in pairs if name in classes}
-        return labels.parse("|".join(f"{mark}{name}" for name, mark in parts.items() if mark is not None), classes)
+        return labels.parse(
+            SEPARATOR.join(f"{mark}{name}" for name, mark in parts.items() if mark is not None), classes
+        )
 
 
 class PreparedReader(ImageFiles):

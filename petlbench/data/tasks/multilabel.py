@@ -98,7 +98,7 @@ def _strata(labels: Sequence[tuple[int | None, ...]]) -> NDArray[np.bool_]:
 def _positive_weights(labels: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
     """Return images without a label over images with it, by label, (C,): what its positive side weighs; 1 without."""
     positive, negative = (labels == 1).sum(axis=0), (labels == 0).sum(axis=0)
-    return np.divide(negative, positive, out=np.ones(classes), where=positive > 0)
+    return np.asarray(np.divide(negative, positive, out=np.ones(classes), where=positive > 0))
 
 
 def _which_labels(
