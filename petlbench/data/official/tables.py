@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
 from petlbench.core.user_files import read_bytes
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, match_pattern, names_in
 from petlbench.data.readers.csv_file import hot_column, read_lines
@@ -23,6 +25,11 @@ __all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
 
 _TEXT_LIMIT = 1 << 20
 """Bytes of a free text that stands for one row; reports of one patient have some thousand."""
+# What openpyxl raises over a damaged file, when it opens one and when it comes to a row; XML's errors are SyntaxErrors.
+_BROKEN_EXCEL = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 EXCEL_SUFFIXES = frozenset((".xlsx", ".xlsm"))
 
 
@@ -313,22 +320,27 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
             hint="pip install 'petlbench[excel]'",
             kind="missing_package",
         ) from error
+    content = io.BytesIO(read_bytes(file, what="table"))
     try:
-        book = openpyxl.load_workbook(io.BytesIO(read_bytes(file, what="table")), read_only=True, data_only=True)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
-        raise InputError(f"{file} cannot be read as an Excel file: {error}", kind="bad_table") from error
-    with closing(book):
-        title = sheet if sheet is not None else book.sheetnames[0]
-        if title not in book.sheetnames:
-            raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
-        width = 0
-        for line, row in enumerate(book[title].iter_rows(values_only=True), start=1):
-            cells = [_text(value) for value in row]
-            while cells and not cells[-1]:
-                cells.pop()
-            # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
-            width = width or len(cells)
-            yield line, cells + [""] * (width - len(cells))
+        with closing(openpyxl.load_workbook(content, read_only=True, data_only=True)) as book:
+            yield from _sheet_lines(file, book, sheet)
+    except (*_BROKEN_EXCEL, InvalidFileException) as error:
+        text = printable(str(error) or type(error).__name__)
+        raise InputError(f"{file} cannot be read as an Excel file: {text}", kind="bad_table") from error
+
+
+def _sheet_lines(file: Path, book: Any, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
+    title = sheet if sheet is not None else book.sheetnames[0]
+    if title not in book.sheetnames:
+        raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
+    width = 0
+    for line, row in enumerate(book[title].iter_rows(values_only=True), start=1):
+        cells = [_text(value) for value in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
+        width = width or len(cells)
+        yield line, cells + [""] * (width - len(cells))
 
 
 def _text(value: object) -> str:

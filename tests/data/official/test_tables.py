@@ -93,6 +93,21 @@ def test_bad_excel(tmp_path: Path) -> None:
     assert refused(file).kind == "bad_table"
 
 
+@pytest.mark.parametrize("place", range(0, 100, 5))
+def test_a_damaged_excel_file_is_read_or_refused(tmp_path: Path, place: int) -> None:
+    file = tmp_path / "table.xlsx"
+    write_excel(file, "Data", [("a", "b"), *((row, "text") for row in range(50))])
+    content = bytearray(file.read_bytes())
+    start = place * len(content) // 100
+    content[start : start + 40] = bytes(range(40))
+    file.write_bytes(content)
+    try:
+        assert read_rows(file)
+    except InputError as error:
+        assert error.kind == "bad_table"
+        assert "\n" not in error.message
+
+
 def test_a_header_alone(tmp_path: Path) -> None:
     assert read_rows(text(tmp_path, "a,b\n")) == []
     assert read_header(text(tmp_path, "a;b\n1;2\n"), ";") == ["a", "b"]
