@@ -154,7 +154,7 @@ class TestSettings:
                 "'lesions' has no setting 'image_c",
                 "image_count",
             ),
-            ({"set": "dataset.colour=3"}, "'pictures' has no setting 'colour'", "layout (default auto)"),
+            ({"set": "dataset.colour=3"}, "'pictures' has no setting 'colour'", "did you mean layout?"),
         ],
     )
     def test_an_unknown_key_names_its_owner_and_the_known_keys(

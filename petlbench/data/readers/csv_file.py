@@ -19,6 +19,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import items_of
 from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
@@ -113,7 +114,7 @@ class CsvReader(ImageFiles):
         self._header = header = [name.strip() for name in next(lines, (1, []))[1]]
         columns = self._columns(header, lines)
         # Columns that decide the label are no further knowledge of an image, and neither is what has a role.
-        hot = [] if self._settings.label_column in header else _several(self._settings.label_column)
+        hot = [] if self._settings.label_column in header else items_of(self._settings.label_column)
         used = {*columns.values(), *(header.index(name) for name in hot)}
         others = {name: place for place, name in enumerate(header) if name and place not in used}
         for line, cells in lines:
@@ -134,7 +135,7 @@ class CsvReader(ImageFiles):
     def _columns(self, header: Sequence[str], lines: Iterator[tuple[int, list[str]]]) -> Mapping[str, int]:
         """Return the position of each role's column; a label that is spread over several has none."""
         names = {role: getattr(self._settings, f"{role}_column") for role in ("image", "label", "split", "group")}
-        hot = _several(names["label"])
+        hot = items_of(names["label"])
         if names["label"] not in header and len(hot) > 1 and set(hot) <= set(header):
             del names["label"]
         strange = [name for name in names_in(self._settings.image_path) if name not in (*header, "image")]
@@ -291,10 +292,6 @@ def hot_column(cells: Mapping[str, str]) -> str:
     if len(hot) != 1:
         raise ValueError(f"{len(hot)} of the columns {', '.join(cells)} hold a 1; it must be one")
     return hot[0]
-
-
-def _several(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _folded(path: str) -> str:
