@@ -6,9 +6,18 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["comma_separated", "csv_cell", "items_of", "plain_cell", "printable", "shown", "without_password"]
+__all__ = [
+    "comma_separated",
+    "csv_cell",
+    "first_few",
+    "items_of",
+    "plain_cell",
+    "printable",
+    "shown",
+    "without_password",
+]
 
 # Marks that turn the direction of the text behind them, so that a line reads otherwise than it is.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -58,6 +67,12 @@ def items_of(text: str) -> list[str]:
 def comma_separated(items: Iterable[str]) -> str:
     """The text that `items_of` takes apart again."""
     return ",".join('"{}"'.format(item.replace('"', '""')) if set(item) & set(',"\r\n') else item for item in items)
+
+
+def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first items with a separator between them, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def without_password(text: str) -> str:

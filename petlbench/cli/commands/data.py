@@ -23,6 +23,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.units import readable_size
 
 if TYPE_CHECKING:
+    from petlbench.api.data import DataFacts
     from petlbench.data.dataset import Dataset, DatasetInfo
     from petlbench.data.official.prepare import Preparation
     from petlbench.data.official.verify import Verified
@@ -72,7 +73,7 @@ def info(dataset: str, figure: Path | None, settings: tuple[str, ...], json: boo
     if described.dataset is not None and facts.overview is not None:
         _print_overview(described.dataset, facts.overview)
     _print_prepared(described, facts.prepared)
-    _print_warnings(described, figure)
+    _print_warnings(facts, figure)
 
 
 @command.command("prepare", epilog="Example: petlbench data prepare isic2018 --from ~/Downloads/isic2018")
@@ -236,10 +237,9 @@ def _print_prepared(described: DatasetInfo, prepared: Prepared | None) -> None:
         say(f"not prepared yet: petlbench data prepare {described.name}")
 
 
-def _print_warnings(described: DatasetInfo, figure: Path | None) -> None:
-    card, dataset = described.card, described.dataset
-    notes = () if dataset is None else dataset.notes
-    _print_notes({_LEFT_OUT: notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
+def _print_warnings(facts: DataFacts, figure: Path | None) -> None:
+    card = facts.info.card
+    _print_notes({_LEFT_OUT: facts.notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
     if figure is not None:
         say(f"drawn: {figure}")
 
