@@ -34,7 +34,6 @@ from petlbench.study.executors.job import (
     Started,
     open_executor,
 )
-from petlbench.study.executors.worker import remove_old_logs
 from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.status import (
     FAILED,
@@ -47,7 +46,7 @@ from petlbench.study.status import (
 )
 from petlbench.study.summary import Summary, summarize
 
-__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study", "tidy_up"]
+__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study"]
 
 # What two results of one dataset must depend on alike.
 _DATA = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}
@@ -135,12 +134,6 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
     return summarize(study.name, status, study.options.output, notes)
 
 
-def tidy_up(output: Path) -> None:
-    """Remove what killed processes left in an output folder; what a run can go on from stays."""
-    remove_leftovers(output)
-    remove_old_logs(output / ".work")
-
-
 def open_status(study: Study) -> StudyStatus:
     """Return how far a study is, as its results on the disk say; a run whose result is damaged counts as failed."""
     return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
@@ -158,7 +151,7 @@ def run_study(study: Study, status: StudyStatus, executor: Executor, observer: S
     """
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
-    tidy_up(study.options.output)
+    remove_leftovers(study.options.output)
     if not (study.options.rerun or study.options.accept):
         _check_code(status.states, Catalog(study.options.catalogs))
     return _Driver(study, status, executor, observer).carry_out()

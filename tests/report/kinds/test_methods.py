@@ -219,7 +219,8 @@ def test_preloading_has_columns_of_its_own(study: Path) -> None:
 def test_columns_on_request(study: Path) -> None:
     trial = store(study / "trials", "fpt", "covid", 7, seconds=3600)
     reads = [json.dumps({"dataset": "covid", "run_id": one.name}) for one in study.glob("fpt-*")]
-    (study / "test_reads.jsonl").write_text("\n".join([*reads, *reads, '{"cut off']))
+    again = [json.dumps(json.loads(read) | {"continued": "nothing was kept of the reading before"}) for read in reads]
+    (study / "test_reads.jsonl").write_text("\n".join([*reads, *reads, *again, '{"cut off']))
     document = made(study, columns=("gap", "last", "hours", "search_hours", "disk", "trials", "test_reads"))
     found = {key: cell(document, "fpt", key) for key in ("gap", "best_val", "last_val", "trials", "test_reads")}
     assert {key: one.text for key, one in found.items()} == {
