@@ -47,7 +47,12 @@ class _Unheard:
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
     set_thread_defaults()
-    sys.stdout, sys.stderr = (cast("TextIO", _Unheard(stream)) for stream in (sys.stdout, sys.stderr))
+    # A stream that was closed before (``>&-``) is none at all: nothing is read, and nobody hears.
+    sys.stdin, *written = (
+        stream or open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - open until the end
+        for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
+    )
+    sys.stdout, sys.stderr = (cast("TextIO", _Unheard(stream)) for stream in written)
     from petlbench.cli.app import run_command
     from petlbench.core.interrupt import install_handlers
 

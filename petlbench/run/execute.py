@@ -189,7 +189,7 @@ class _Run:
             ending = self._test(predictor)
             if self.options.reveal_test:
                 self.inference = self._measure_inference()
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # whatever happens to a run, its result says so
+        except BaseException as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
         return self._record(ending)
 

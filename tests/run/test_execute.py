@@ -104,6 +104,9 @@ def test_preloading_and_no_preloading_agree(run: Run, precision: str, apart: flo
     preloaded, live = run(*options, "--cache-precision", precision), run(*options, "--no-preload")
     logits = [np.stack(predictions(result)["logits"].to_list()) for result in (preloaded, live)]
     np.testing.assert_allclose(*logits, atol=apart)
+    features = preloaded["data"]["features"]
+    assert features["bytes"] == 60 * features["bytes_per_image"] > 0
+    assert "features" not in live["data"]
 
 
 def test_what_is_stored_is_what_was_learned_and_nothing_else(run: Run) -> None:
