@@ -3,8 +3,8 @@
     python tools/replay_curve.py TRIALS.csv FINALS.csv [--repetitions 20] [--trials 5,13,26,52,129,516]
 
 All searches see the same trials and decide by the same rule: the method of the best trial. `race` is what the command
-does; each repetition makes its prior from another eleven of the other tasks, since nothing else in it is drawn. `random`
-shuffles the trials, `tpe` is Optuna's sampler over methods and settings, `halving` is successive halving over methods
+does; each repetition makes its prior from another eleven of the other tasks, as nothing else in it is drawn. `random`
+shuffles the trials. `tpe` is Optuna's sampler over methods and settings. `halving` is successive halving over methods
 without a prior: each of them gets one random trial, the better half two more, and so on.
 """
 
@@ -25,6 +25,7 @@ from petlbench.recommend.trials import Recorded, RecordedTask, read_finals, read
 IMAGES = 200
 DRAWN_TASKS = 11
 
+Reached = dict[str, dict[str, float]]
 Search = Callable[[Recorded, str, int, np.random.Generator], str]
 
 
@@ -97,6 +98,11 @@ def halving(tasks: Recorded, task: str, budget: int, rng: np.random.Generator) -
     return _verdict(recorded, rows)
 
 
+def _regrets(search: Search, tasks: Recorded, reached: Reached, budget: int, seed: int) -> list[float]:
+    chosen = {task: search(tasks, task, budget, np.random.default_rng(seed)) for task in tasks}
+    return [max(reached[task].values()) - reached[task][method] for task, method in chosen.items()]
+
+
 def main() -> None:
     """Print a row for each search and number of trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -111,16 +117,7 @@ def main() -> None:
     print("search    trials  mean regret  deviation  worst")
     for name, search in searches.items():
         for budget in map(int, options.budgets.split(",")):
-            regrets = np.array(
-                [
-                    [
-                        max(reached[task].values())
-                        - reached[task][search(tasks, task, budget, np.random.default_rng(seed))]
-                        for task in tasks
-                    ]
-                    for seed in range(options.repetitions)
-                ]
-            )
+            regrets = np.array([_regrets(search, tasks, reached, budget, seed) for seed in range(options.repetitions)])
             means, worst = regrets.mean(axis=1), regrets.max(axis=1).mean()
             print(f"{name:8}  {budget:6}  {means.mean():11.2f}  {means.std():9.2f}  {worst:5.2f}", flush=True)
 
