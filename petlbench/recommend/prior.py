@@ -17,8 +17,6 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.recommend.trials import Candidate, Recorded
 
-__all__ = ["SHIPPED", "Belief", "Prior", "load_prior", "logit"]
-
 SHIPPED = Path(__file__).with_name("prior.json")
 """The prior that comes with petlbench."""
 
@@ -106,12 +104,17 @@ class Prior:
         return self if task not in self.tasks else Prior.of({})
 
     def belief(self, candidates: Sequence[Candidate]) -> Belief:
-        """What it says of some candidates; of one that it does not know, what it says of its method, or of all."""
+        """What it says of some candidates.
+
+        Of one that it does not know it says what it says of the better third of its method's, or of all methods':
+        whoever offers a candidate has not chosen hopeless settings.
+        """
         by_method: dict[str, list[int]] = {}
-        for index, candidate in enumerate(self.candidates):
-            by_method.setdefault(candidate.method, []).append(index)
+        for index in np.argsort(-self.mean, kind="stable").tolist():
+            by_method.setdefault(self.candidates[index].method, []).append(index)
+        by_method = {method: rows[: math.ceil(len(rows) / 3)] for method, rows in by_method.items()}
         place = {candidate: [index] for index, candidate in enumerate(self.candidates)}
-        every = list(range(len(self.candidates)))
+        every = [row for rows in by_method.values() for row in rows]
         mean, axes = np.zeros(len(candidates)), np.zeros((len(self.axes), len(candidates)))
         for column, candidate in enumerate(candidates):
             if like := place.get(candidate) or by_method.get(candidate.method) or every:

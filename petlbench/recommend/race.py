@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from petlbench.recommend.prior import Belief, logit
 from petlbench.recommend.trials import Candidate
-
-__all__ = ["Race", "Verdict"]
 
 Array = NDArray[np.float64]
 
@@ -64,37 +62,44 @@ class Race:
         self._mean, self._covariance = self.belief.mean.copy(), self.belief.covariance.copy()
         self._scores: dict[int, float] = {}
         self._losses: dict[int, float] = {}
+        self._skipped: set[int] = set()
         first: dict[str, int] = {}
         for index in np.argsort(-self._mean, kind="stable"):
             first.setdefault(self.candidates[index].method, int(index))
         # Methods that promise most come first, where there are fewer trials than methods.
-        self._first = list(first.values())
+        self.opening = list(first.values())
 
     @property
     def trials(self) -> int:
         """Number of trials seen."""
         return len(self._scores)
 
-    def next(self) -> int | None:
-        """The candidate to train next by its index; None where all were trained."""
-        if len(self._scores) == len(self.candidates):
+    def next(self, without: Container[str] = ()) -> int | None:
+        """The candidate to train next by its index, of no method that is out; None where all were trained."""
+        taken = self._skipped.union(self._scores)
+        is_open = [i not in taken and candidate.method not in without for i, candidate in enumerate(self.candidates)]
+        if not any(is_open):
             return None
-        if len(self._scores) < len(self._first):
-            return next(index for index in self._first if index not in self._scores)
-        improvement = self._improvement()
-        improvement[list(self._scores)] = -np.inf
-        return int(improvement.argmax())
+        if opening := [index for index in self.opening if is_open[index]]:
+            return opening[0]
+        return int(np.where(is_open, self._improvement(), -np.inf).argmax())
 
-    def observe(self, index: int, score: float, loss: float = float("nan")) -> None:
+    def skip(self, index: int) -> None:
+        """Leave out a candidate that gave no score, or does not yet."""
+        self._skipped.add(index)
+
+    def observe(self, index: int, score: float, loss: float = float("nan"), variance: float | None = None) -> None:
         """Take in a trial.
 
         Args:
             index: Its candidate.
             score: Its validation score, percent.
             loss: Its validation loss in nats; NaN where that is not known.
+            variance: Of the score over draws of validation images, points squared; a share's where it is not given.
         """
         share = np.clip(score / 100, 0.02, 0.98)
-        noise = 1 / (self.images * share * (1 - share))
+        spread = share * (1 - share)
+        noise = (spread / self.images if variance is None else variance / 100**2) / spread**2
         gain = self._covariance[:, index] / (self._covariance[index, index] + noise)
         self._mean = self._mean + gain * (logit(np.array(score)) - self._mean[index])
         self._covariance = self._covariance - np.outer(gain, self._covariance[index])
@@ -139,6 +144,7 @@ class Race:
         from scipy.special import ndtr
 
         deviation = np.sqrt(np.maximum(np.diag(self._covariance), 1e-9))
-        steps = (self._mean - max(self._mean[list(self._scores)])) / deviation
+        best = max(self._mean[list(self._scores)], default=self._mean.max())
+        steps = (self._mean - best) / deviation
         density = np.exp(-(steps**2) / 2) / np.sqrt(2 * np.pi)
         return np.asarray(deviation * (steps * ndtr(steps) + density))

@@ -14,8 +14,6 @@ from petlbench.recommend.prior import Prior
 from petlbench.recommend.race import Race, Verdict
 from petlbench.recommend.trials import Recorded, RecordedTask, read_finals, read_trials
 
-__all__ = ["Decision", "Replay", "replay", "replay_task"]
-
 _DRAWS = 10_000
 
 

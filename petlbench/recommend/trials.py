@@ -19,7 +19,6 @@ from petlbench.core.user_files import read_bytes
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Candidate", "Recorded", "RecordedTask", "read_finals", "read_trials"]
 
 _LIMIT = 1 << 30
 _TRIALS = ("task", "method", "lr", "weight_decay", "settings", "val_top1")
