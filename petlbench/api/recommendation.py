@@ -81,15 +81,15 @@ def recommend(
         raise InputError(
             f"--hours {hours:g} is no time", hint="give --hours 4, or a part of an hour", kind="bad_setting"
         )
-    score = _metric(metric, options)
     plan = _plan(dataset, methods, budget, max_params, options)
+    look = look_at_data(plan.searches[0])
+    score = look.metric(metric, plan.searches[0].context.catalog)
     searches = [replace(s, card=s.card.model_copy(update={"objective": f"val.{metric}"})) for s in plan.searches]
     field = Field.of(entrants(searches, searches[0].card.trials or 1), _prior(prior), score, trials)
-    images, notes = look_at_data(searches[0])
-    standing = Standing(field, images)
+    standing = Standing(field, look.images)
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
         contest = Contest(field, standing, 3600 * hours, plan.how, observer, test_finalists)
-        return Answer(contest.carry_out(), score, plan.memory, plan.refused, notes, hours)
+        return Answer(contest.carry_out(), score, plan.memory, plan.refused, look.notes, hours)
 
 
 def replay(
@@ -127,18 +127,6 @@ def _prior(name: Folder) -> Prior:
     if str(name) == "none":
         return Prior.of({})
     return load_prior(SHIPPED if str(name) == "shipped" else user_path(name, what="--prior"))
-
-
-def _metric(name: str, options: dict[str, Any]) -> Any:
-    from petlbench.core.catalog import catalog_of
-    from petlbench.metrics.classification import load_metrics
-
-    catalog = catalog_of(options.get("catalog", ()))
-    row = load_metrics(catalog, (catalog.find("metric", name).name,))[0]
-    if row.direction != "higher" or row.unit != "%":
-        hint = "give a score that is a fraction of which more is better, such as auc or accuracy"
-        raise InputError(f"--metric {name}: a race needs another kind of score", hint=hint, kind="bad_setting")
-    return row
 
 
 def _plan(

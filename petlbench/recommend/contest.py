@@ -12,11 +12,11 @@ import optuna
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable
 from petlbench.recommend.field import Entrant, Field, RaceSampler, Standing
-from petlbench.results.folder import readable_result
+from petlbench.results.folder import readable_result, remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.tracking.store import sqlite_address
 from petlbench.study.executors.job import Action, Event, Executor, Job, open_executor
-from petlbench.study.runner import Study, check_data, open_status, run_study, tidy_up
+from petlbench.study.runner import Study, check_data, open_status, run_study
 from petlbench.study.status import record_runs
 from petlbench.sweep.search import TRIALS, TrialFacts, TrialLoop, is_ours, open_study, run_with_retries, trial_facts
 from petlbench.sweep.storage import open_storage
@@ -115,7 +115,7 @@ class Contest:
         check_writable(output)
         if executor.is_local:
             check_data([self.field.final_run(self.field.config)], context)
-        tidy_up(output)
+        remove_leftovers(output)
         output.mkdir(parents=True, exist_ok=True)
         storage = open_storage(self.options.storage or sqlite_address(output / "sweeps.db"), self.observer.say)
         measuring = self._measure(executor)

@@ -92,25 +92,17 @@ def test_the_command_that_it_names_is_the_run_that_it_tested(tmp_path: Path, dig
         (["--budget", "10KiB"], "nothing_fits", "no method is left"),
         (["--max-params", "0.0001%"], "nothing_fits", "of the parameters"),
         (["--hours", "0.0001"], "too_few_hours", "three runs of the cheapest method"),
-        (["--metric", "loss"], "bad_setting", "another kind of score"),
+        (["--metric", "loss"], "bad_setting", "no such score of which more is better"),
         (["--methods", "lorra"], "unknown_method", "lorra"),
     ],
 )
 def test_what_cannot_be_decided_is_refused(
     tmp_path: Path, digits_folder: Path, arguments: list[str], kind: str, words: str
 ) -> None:
-    run = [
-        "recommend",
-        "--dataset",
-        str(digits_folder),
-        "--hours",
-        "1",
-        "--methods",
-        "linear",
-        "--output",
-        str(tmp_path),
-    ]
+    given = {"--hours": "1", "--methods": "linear", **dict(zip(arguments[::2], arguments[1::2], strict=True))}
+    words_of = [word for pair in given.items() for word in pair]
+    run = ["recommend", "--dataset", str(digits_folder), "--output", str(tmp_path), *TINY, *words_of]
     with pytest.raises(InputError) as caught:
-        CliRunner().invoke(app, [*run, *TINY, *arguments], catch_exceptions=False, standalone_mode=False)
+        CliRunner().invoke(app, run, catch_exceptions=False, standalone_mode=False)
     assert caught.value.kind == kind
     assert words in caught.value.message
