@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,11 @@ class Predictions:
     image_ids: Sequence[str]
     groups: Sequence[str | None]
     labels: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    logits: NDArray[np.floating[Any]]
+
+    def at(self, temperature: float) -> Predictions:
+        """The same predictions with logits that are divided by a temperature."""
+        return self if temperature == 1 else replace(self, logits=self.logits.astype(np.float64) / temperature)
 
     @property
     def units(self) -> list[str]:
@@ -189,6 +193,11 @@ class Stored:
     def predictions(self, split: str) -> Predictions | None:
         """The predictions on a split, read anew; None where it kept none."""
         return None if self.predictions_file is None else read_predictions(self.predictions_file, split)
+
+    @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """What makes its probabilities true, as ``result.json`` has it; None where nothing was fitted."""
+        return self.document.get("calibration")
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """A figure of memory in bytes: of the training step, or of another phase."""

@@ -60,6 +60,7 @@ class Exported:
         merged: Whether what was learned is part of the backbone's own layers.
         max_difference: Largest difference of a probability between the run's own module and a written file, on a few
             random images.
+        temperature: What the run's logits are divided by in the files; 1 where it has fitted none.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class Exported:
     files: Mapping[str, int]
     merged: bool
     max_difference: float
+    temperature: float = 1.0
 
     def document(self) -> dict[str, Any]:
         """The export as plain values."""
@@ -103,7 +105,7 @@ def export_run(
     with _whole_or_absent(to) as draft:
         difference = _write(draft, restored, which, reference, progress)
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
-    return Exported(restored.result.run_id, to, sizes, restored.is_merged, difference)
+    return Exported(restored.result.run_id, to, sizes, restored.is_merged, difference, restored.temperature)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class _Reference:
         images = {
             name: torch.rand(_SAMPLES, 3, view.size, view.size, generator=generator) for name, view in views.items()
         }
-        return cls(images, restored(_normalized(images, views)).softmax(dim=-1))
+        return cls(images, (restored(_normalized(images, views)) / restored.temperature).softmax(dim=-1))
 
     def difference(self, probabilities: Tensor, name: str) -> float:
         """Largest difference of the probabilities (B, C) that a written file gives; too large a one is an error."""
@@ -161,7 +163,9 @@ def _normalized(images: Mapping[str, Tensor], views: Mapping[str, View]) -> dict
 def _write_timm(file: Path, restored: Restored) -> None:
     """Write the merged backbone with its head as the state dict of a timm classifier."""
     config, model = restored.result.config, restored.assembled.backbone.module
-    head = restored.module.get_submodule("head").state_dict()
+    # A linear head whose tensors are divided gives logits that are.
+    scaled = restored.module.get_submodule("head").state_dict()
+    head = {name: tensor / restored.temperature for name, tensor in scaled.items()}
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     # A distilled DeiT averages the logits of two heads; the final feature is the mean of what they read, so both are
     # the one that was learned. safetensors wants a copy for each.
@@ -196,7 +200,7 @@ class _Graph(nn.Module):
 
     def __init__(self, restored: Restored) -> None:
         super().__init__()
-        self._views, self._source = restored.views, restored.source
+        self._views, self._source, self._temperature = restored.views, restored.source, restored.temperature
         self.module = restored.module
         # The frozen features come from it; as a child, its tensors are seen.
         self.backbone = restored.assembled.backbone.module
@@ -205,7 +209,7 @@ class _Graph(nn.Module):
         """Map the views, each (B, 3, size, size), to logits and probabilities, each (B, C)."""
         views = _normalized(dict(zip(self._views, images, strict=True)), self._views)
         nothing = torch.empty(0, dtype=torch.int64)
-        logits = self.module(self._source(Batch(nothing, views, nothing)))
+        logits = self.module(self._source(Batch(nothing, views, nothing))) / self._temperature
         return logits, logits.softmax(dim=-1)
 
 
@@ -303,6 +307,8 @@ def _describe(restored: Restored, opset: int | None) -> dict[str, Any]:
         "backbone": config.backbone,
         "merged": restored.is_merged,
         "labels": restored.classes,
+        "temperature": restored.temperature,
+        "calibration": "logits are divided by the temperature in the files, so that there is nothing left to do",
         "image": "first frame, turned as its EXIF orientation says, 8-bit RGB; 16-bit greys are divided by 257, "
         "transparent parts become black",
         "views": {name: _describe_view(view) for name, view in restored.views.items()},

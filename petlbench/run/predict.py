@@ -78,13 +78,15 @@ class Predictions:
         run_id: The run that learned them.
         classes: Class names, C of them.
         images: The files, N of them.
-        probabilities: Softmax of the logits, (N, C).
+        probabilities: Softmax of the logits, divided by the temperature, (N, C).
+        temperature: The run's; 1 where it has fitted none.
     """
 
     run_id: str
     classes: list[str]
     images: list[str]
     probabilities: NDArray[np.float64]
+    temperature: float = 1.0
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an image: the file, the most probable class and all probabilities."""

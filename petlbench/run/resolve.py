@@ -133,6 +133,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
+        "calibrate": request.calibrate,
     }
     return ResolvedRun(validate_settings(RunConfig, values, "run"), method, backbone, dataset)
 

@@ -50,6 +50,7 @@ def command(run: str, images: tuple[Path, ...], save: Path | None, output: Path,
             {
                 "run_id": predictions.run_id,
                 "classes": predictions.classes,
+                "temperature": predictions.temperature,
                 "predictions": predictions.rows(),
                 "saved": str(save) if save is not None else None,
             }
@@ -65,6 +66,8 @@ def _print(predictions: Predictions, save: Path | None) -> None:
     ]
     more = len(rows) - _SHOWN
     notes = [f"{more} more images; --save FILE and --json give them all."] if more > 0 and save is None else []
+    if predictions.temperature != 1:
+        notes.append(f"Calibrated: logits are divided by the run's temperature, {predictions.temperature:.3g}.")
     notes += [f"All {len(rows)} images are in {save}."] if save is not None else []
     columns = ["image", "class", *(f"{name}, %>" for name in predictions.classes)]
     caption = " ".join([*notes, "Not a diagnosis."])

@@ -16,11 +16,12 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
-    from petlbench.results.result import Inference, Memory, Parameters, Result
+    from petlbench.results.result import Calibration, Inference, Memory, Parameters, Result
     from petlbench.study.forecast.preview import DryRun, PreloadedBytes
 
 __all__ = ["command", "show_result"]
 
+_ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
 
@@ -81,6 +82,7 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
+    facts |= _calibration(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
     notes = result.data.get("notes", [])
@@ -116,6 +118,20 @@ def _prediction(inference: Inference | None) -> dict[str, str]:
         "prediction": f"{number(1000 * inference.latency, 1)} ms an image, {number(inference.images_per_second, 1)} "
         f"images/s and a peak of {peak} MiB in batches of {inference.batch_size}"
     }
+
+
+def _calibration(calibration: Calibration | None) -> dict[str, str]:
+    """What a temperature has changed, on the test split or else on validation."""
+    if calibration is None:
+        return {}
+    text = calibration.note or f"{calibration.temperature:.3g} ({calibration.low:.3g} to {calibration.high:.3g})"
+    facts = {"temperature": f"{text}, on {calibration.images} validation images"}
+    for split in ("test", "val"):
+        if split in calibration.figures and calibration.temperature != 1:
+            before, after = (calibration.figures[split][when] for when in ("before", "after"))
+            changes = [f"{title} {before[name]:.4f} -> {after[name]:.4f}" for name, title in _ERRORS.items()]
+            return facts | {f"calibrated, {'validation' if split == 'val' else split}": ", ".join(changes)}
+    return facts
 
 
 def _shortage(error: Mapping[str, str]) -> dict[str, str]:
