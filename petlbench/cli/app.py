@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 __all__ = ["app", "run_command"]
 
 # In the order of their use. A command's module, which has its name, is imported when it is called.
-_COMMANDS = ["run", "bench", "sweep", "report", "results", "predict", "export", "memory"]
+_COMMANDS = ["run", "bench", "sweep", "report", "results", "evaluate", "predict", "export", "memory"]
 _COMMANDS += ["list", "data", "cache", "doctor"]
 
 # What the system says of a path that cannot be used, as against a disk that is full or fails.

@@ -26,6 +26,7 @@ __all__ = [
     "Inference",
     "InferenceMemory",
     "Memory",
+    "MetricScores",
     "Parameters",
     "PhaseMemory",
     "Result",
@@ -61,6 +62,10 @@ def _check_scores(scores: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise PydanticCustomError("no_score", "{name} is no finite number", {"name": name})
     return scores
+
+
+MetricScores = Annotated[dict[str, Any], AfterValidator(_check_scores)]
+"""What ``metrics`` has of a split: finite numbers or None by name, and a few lists of counts."""
 
 
 def _check_epoch(entry: dict[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
+    from petlbench.results.evaluation import Evaluation
     from petlbench.results.result import Calibration, Inference, Memory, Parameters, Result
     from petlbench.study.forecast.preview import DryRun, PreloadedBytes
 
-__all__ = ["command", "show_result"]
+__all__ = ["calibration_facts", "command", "evaluated", "show_result"]
 
 _ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
@@ -55,17 +56,31 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
 
 def show_result(result: Result, output: Path, json: bool) -> int:
     """Print a result, and return the exit status of a run that ended so."""
+    from petlbench.results.evaluation import read_evaluations
     from petlbench.results.table import with_scores
 
     folder = output / result.run_id
     [result] = with_scores([result], output)
+    evaluations = read_evaluations(folder)
     if json:
         document = result.document()
         document["artifacts"] = {name: str(folder / file) for name, file in result.artifacts.items()}
+        document["evaluations"] = [evaluation.document() for evaluation in evaluations]
         print_json(document)
     else:
-        print_facts(_title(result.config), _facts(result, folder))
+        facts = {f"read on {each.name}": evaluated(each) for each in evaluations}
+        print_facts(_title(result.config), _facts(result, folder) | facts)
     return 0 if result.status == "finished" else 1
+
+
+def evaluated(evaluation: Evaluation) -> str:
+    """What came of one more reading of a test set, in a line."""
+    scores, robustness = evaluation.metrics, evaluation.robustness
+    text = f"AUC {percent(scores['auc'])} %  (accuracy {percent(scores['accuracy'])} %), {scores['count']} images"
+    if robustness is not None:
+        clean, corrupted = robustness.clean["balanced_error"], robustness.balanced_error
+        text += f"; balanced error {percent(clean)} %, corrupted {percent(corrupted)} %"
+    return text
 
 
 def _facts(result: Result, folder: Path) -> dict[str, str]:
@@ -82,7 +97,7 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
-    facts |= _calibration(result.calibration)
+    facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
     notes = result.data.get("notes", [])
@@ -120,12 +135,13 @@ def _prediction(inference: Inference | None) -> dict[str, str]:
     }
 
 
-def _calibration(calibration: Calibration | None) -> dict[str, str]:
+def calibration_facts(calibration: Calibration | None) -> dict[str, str]:
     """What a temperature has changed, on the test split or else on validation."""
     if calibration is None:
         return {}
-    text = calibration.note or f"{calibration.temperature:.3g} ({calibration.low:.3g} to {calibration.high:.3g})"
-    facts = {"temperature": f"{text}, on {calibration.images} validation images"}
+    bounds = [value for value in (calibration.low, calibration.high) if value is not None]
+    text = calibration.note or " to ".join(f"{value:.3g}" for value in bounds) or "fitted"
+    facts = {"temperature": f"{calibration.temperature:.3g} ({text}), on {calibration.images} validation images"}
     for split in ("test", "val"):
         if split in calibration.figures and calibration.temperature != 1:
             before, after = (calibration.figures[split][when] for when in ("before", "after"))
