@@ -27,8 +27,6 @@ from petlbench.data.loader import ImageStore
 from petlbench.data.record import Record
 from petlbench.data.views import RGB, Form, Normalization, View
 
-__all__ = ["PACKAGE", "SEVERITIES", "SIDE", "CorruptedImages", "Corruptions", "load_corruptions"]
-
 PACKAGE = "medmnistc"
 SEVERITIES = 5
 SIDE = 224

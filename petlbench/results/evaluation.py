@@ -16,8 +16,6 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import read_bytes
 from petlbench.results.result import Calibration, MetricScores
 
-__all__ = ["FOLDER", "CorruptionScores", "Evaluation", "Robustness", "read_evaluations", "write_evaluation"]
-
 FOLDER = "evaluations"
 _logger = logging.getLogger("petlbench")
 

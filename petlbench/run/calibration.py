@@ -14,8 +14,6 @@ from petlbench.training.calibration import fit_temperature
 from petlbench.training.evaluation import Labels, Logits
 from petlbench.training.loss import Loss
 
-__all__ = ["before_and_after", "calibrate"]
-
 
 def calibrate(outputs: Mapping[str, tuple[Labels, Logits]], loss: Loss) -> Calibration:
     """The temperature that the validation split gives, with the figures of every split before and after.

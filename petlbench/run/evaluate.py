@@ -37,8 +37,6 @@ from petlbench.run.robustness import measure_robustness
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
 from petlbench.training.loss import Loss
 
-__all__ = ["EvaluateRequest", "evaluate_run"]
-
 _SPLIT: Split = "test"
 
 

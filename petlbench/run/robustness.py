@@ -15,8 +15,6 @@ from petlbench.metrics.influence import number_groups
 from petlbench.results.evaluation import CorruptionScores, Robustness
 from petlbench.training.evaluation import Labels, Logits, Predictor
 
-__all__ = ["measure_robustness"]
-
 # Most bytes of images of 224 pixels that are kept, to be corrupted again: those of about 1,700.
 _KEPT = 256 << 20
 _LEVEL = 0.95

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from petlbench.training.loss import Loss
 
-__all__ = ["Temperature", "fit_temperature"]
-
 _LEAST, _MOST = 0.01, 100.0
 # Half the chi-square of one degree of freedom that 95 % stay below.
 _DROP = 1.9207

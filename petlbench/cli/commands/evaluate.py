@@ -21,7 +21,6 @@ from petlbench.core.units import number, percent
 if TYPE_CHECKING:
     from petlbench.results.evaluation import Evaluation, Robustness
 
-__all__ = ["command"]
 
 _SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1", "kappa": "kappa"}
 
