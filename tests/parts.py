@@ -38,6 +38,7 @@ PARTS = {
     ),
     "chromium": Part("apt-get install chromium", ("playwright",), ("chromium",)),
     "latex": Part("apt-get install texlive-latex-recommended lmodern", programs=("pdflatex",)),
+    "medmnist": Part("make install-parts", modules=("medmnist",)),
     "medmnistc": Part(
         "make install-parts, apt-get install libmagickwand-6.q16-6", ("medmnistc",), libraries=("MagickWand-6.Q16",)
     ),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from petlbench.data.tasks.base import TaskType
 from petlbench.results.result import Calibration
 from petlbench.statistics.clinical import calibration_errors
 from petlbench.training.calibration import fit_temperature
@@ -15,16 +15,17 @@ from petlbench.training.evaluation import Labels, Logits
 from petlbench.training.loss import Loss
 
 
-def calibrate(outputs: Mapping[str, tuple[Labels, Logits]], loss: Loss) -> Calibration:
+def calibrate(outputs: Mapping[str, tuple[Labels, Logits]], loss: Loss, task: TaskType) -> Calibration:
     """The temperature that the validation split gives, with the figures of every split before and after.
 
     Args:
         outputs: Labels (N,) and logits (N, C) by split; ``val`` is one of them.
         loss: The task's loss.
+        task: What a label is.
     """
     labels, logits = outputs["val"]
     fit = fit_temperature(logits, labels, loss)
-    figures = {split: before_and_after(*output, fit.value, loss) for split, output in outputs.items()}
+    figures = {split: before_and_after(*output, fit.value, loss, task) for split, output in outputs.items()}
     return Calibration(
         temperature=fit.value,
         low=fit.low,
@@ -36,7 +37,9 @@ def calibrate(outputs: Mapping[str, tuple[Labels, Logits]], loss: Loss) -> Calib
     )
 
 
-def before_and_after(labels: Labels, logits: Logits, temperature: float, loss: Loss) -> dict[str, dict[str, float]]:
+def before_and_after(
+    labels: Labels, logits: Logits, temperature: float, loss: Loss, task: TaskType
+) -> dict[str, dict[str, float]]:
     """How far probabilities are from the truth ``before`` and ``after`` logits are divided by the temperature.
 
     Returns:
@@ -46,9 +49,9 @@ def before_and_after(labels: Labels, logits: Logits, temperature: float, loss: L
     if len(labels) == 0 or not np.isfinite(logits).all():
         return {}
     exact = logits.astype(np.float64)
-    return {when: _figures(labels, exact / value, loss) for when, value in (("before", 1.0), ("after", temperature))}
-
-
-def _figures(labels: Labels, logits: NDArray[np.float64], loss: Loss) -> dict[str, float]:
-    mean = loss.compute(torch.from_numpy(logits), torch.from_numpy(labels), 0.0, None)
-    return {**calibration_errors(labels, logits), "loss": float(mean)}
+    figures = {}
+    for when, divisor in (("before", 1.0), ("after", temperature)):
+        scaled = exact / divisor
+        mean = loss.compute(torch.from_numpy(scaled), torch.from_numpy(labels), 0.0, None)
+        figures[when] = {**calibration_errors(labels, scaled, task), "loss": float(mean)}
+    return figures

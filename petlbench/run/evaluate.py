@@ -170,19 +170,18 @@ def _other_data(folder: Path, result: Result, reference: str, request: EvaluateR
 def _read(folder: RunFolder, test: _TestSet, name: str, restored: Restored, context: RunContext) -> Evaluation:
     """Read the test images, once more and logged, and write what came of it."""
     result, data, options = restored.result, test.data, context.options
-    predictor = Predictor(restored.module, restored.source, restored.device, restored.precision)
+    predictor = Predictor(restored.module, restored.source, restored.device, restored.precision, restored.scale)
     size, pinned = result.config.training.batch_size, restored.device.type == "cuda"
     loader = ImageLoader(data.images, data.indices[_SPLIT], restored.views, size, options.workers, pinned)
     identity = {"dataset": test.reference, "split": test.digests["split"], "run_id": result.run_id, "evaluation": name}
     images = TestSplit(loader, folder.output / READS_FILE, identity).read()
     context.progress.phase("test", len(images.indices))
     outputs: dict[str, tuple[Labels, Logits]] = {_SPLIT: predictor(images, context.progress.advance)}
-    task = data.dataset.task
-    metrics = load_metrics(context.catalog, task.metrics, ordered=task.ordered)
+    task = restored.task
+    metrics = load_metrics(context.catalog, task.metrics, ordered=task.ordered, labels=task.labels.form)
     robustness = None
     if test.corruptions is not None:
-        groups = [record.group for record in data.records(_SPLIT)]
-        robustness = measure_robustness(predictor, images, groups, test.corruptions, context.progress)
+        robustness = measure_robustness(predictor, images, task, test.corruptions, context.progress)
     evaluation = Evaluation(
         name=name,
         run_id=result.run_id,
@@ -190,9 +189,9 @@ def _read(folder: RunFolder, test: _TestSet, name: str, restored: Restored, cont
         settings=dict(test.settings),
         is_own=test.is_own,
         time=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        metrics=evaluate(*outputs[_SPLIT], metrics),
+        metrics=evaluate(*outputs[_SPLIT], metrics, task.count),
         intervals=describe_intervals(data, None, outputs, metrics)[_SPLIT],
-        calibration=_calibration(restored, outputs[_SPLIT], context.catalog.load("loss", task.loss, Loss)),
+        calibration=_calibration(restored, outputs[_SPLIT], context),
         robustness=robustness,
         data=describe_images(data),
         digests={**test.digests, "learned": str(result.digests.get("learned"))},
@@ -207,10 +206,11 @@ def _read(folder: RunFolder, test: _TestSet, name: str, restored: Restored, cont
     return evaluation
 
 
-def _calibration(restored: Restored, output: tuple[Labels, Logits], loss: Loss) -> Calibration | None:
+def _calibration(restored: Restored, output: tuple[Labels, Logits], context: RunContext) -> Calibration | None:
     """The run's temperature, which stays, with its figures on this test set."""
-    fit = restored.result.calibration
+    fit, task = restored.result.calibration, restored.task
     if fit is None:
         return None
-    both = before_and_after(*output, fit.temperature, loss)
+    loss = context.catalog.load("loss", task.loss, Loss)
+    both = before_and_after(*output, fit.temperature, loss, task)
     return fit.model_copy(update={"figures": {_SPLIT: both} if both else {}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from petlbench.core.progress import Progress
 from petlbench.data.corruptions import PACKAGE, SEVERITIES, SIDE, CorruptedImages, Corruptions
 from petlbench.data.loader import ImageLoader, ImageStore
+from petlbench.data.tasks.base import TaskType
 from petlbench.metrics.classification import BALANCED_ACCURACY
 from petlbench.metrics.influence import number_groups
+from petlbench.metrics.intervals import Units, balanced_accuracy_interval
 from petlbench.results.evaluation import CorruptionScores, Robustness
 from petlbench.training.evaluation import Labels, Logits, Predictor
 
@@ -25,7 +27,7 @@ _Errors = dict[str, float | None]
 def measure_robustness(
     predictor: Predictor,
     loader: ImageLoader,
-    groups: Sequence[str | None],
+    task: TaskType,
     corruptions: Corruptions,
     progress: Progress,
 ) -> Robustness:
@@ -39,16 +41,17 @@ def measure_robustness(
     Args:
         predictor: The run's module.
         loader: The test images.
-        groups: The group of each of them.
+        task: What a label is; several labels an image have the mean of their errors.
         corruptions: What is done to them.
         progress: Told of every image.
     """
     images = ImageStore(loader.images.dataset, bound=_KEPT)
+    units = number_groups([images.dataset.records[index].group for index in loader.indices], len(loader.indices))
 
     def errors(name: str = "", severity: int = 0) -> _Errors:
         progress.phase(f"{name.replace('_', ' ')}, severity {severity}" if name else "clean", len(loader.indices))
         corrupted = CorruptedImages(images, corruptions, name, severity)
-        return _balanced_error(*predictor(replace(loader, images=corrupted), progress.advance), groups)
+        return _balanced_error(*predictor(replace(loader, images=corrupted), progress.advance), task, units)
 
     clean = errors()
     scores = [_scores(name, errors, clean["balanced_error"], corruptions.reference) for name in corruptions.members]
@@ -83,12 +86,16 @@ def _scores(
     )
 
 
-def _balanced_error(labels: Labels, logits: Logits, groups: Sequence[str | None]) -> _Errors:
-    """1 less the balanced accuracy, with its interval."""
-    accuracy, interval = BALANCED_ACCURACY.score(labels, logits), BALANCED_ACCURACY.interval
-    bounds = interval(labels, logits, number_groups(groups, len(labels)), _LEVEL) if interval is not None else None
-    low, high = (None, None) if bounds is None else (1 - bounds["high"], 1 - bounds["low"])
-    return {"balanced_error": _less(1.0, accuracy), "low": low, "high": high}
+def _balanced_error(labels: Labels, logits: Logits, task: TaskType, units: Units) -> _Errors:
+    """1 less the balanced accuracy; with its interval where one thing is asked of an image."""
+    questions = task.questions(labels, range(logits.shape[1]), task.probabilities(logits))
+    of_each = [(each.answers, each.chances, units[each.rows]) for each in questions if each.chances is not None]
+    errors = [_less(1.0, BALANCED_ACCURACY.score(answers, chances)) for answers, chances, _ in of_each if len(answers)]
+    low, high = None, None
+    if len(of_each) == 1:
+        bounds = balanced_accuracy_interval(*of_each[0], _LEVEL)
+        low, high = 1 - bounds["high"], 1 - bounds["low"]
+    return {"balanced_error": _mean(errors), "low": low, "high": high}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.metrics.classification import softmax
+from petlbench.data.tasks.base import TaskType
+from petlbench.data.tasks.multiclass import MULTICLASS
 from petlbench.metrics.influence import auc_influences, number_groups
 from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
 from petlbench.metrics.metric import Labels, Logits, Numbers
@@ -98,7 +99,9 @@ def clinical(
     test: Predictions,
     specificity: float = 0.9,
     level: float = 0.95,
+    *,
     thresholds: Sequence[float] = (),
+    task: TaskType = MULTICLASS,
 ) -> list[ClassMetrics]:
     """Compute the clinical metrics of one run.
 
@@ -108,9 +111,10 @@ def clinical(
         specificity: What the threshold shall reach on validation, a fraction.
         level: Of the intervals. They are about other test images, not about another threshold.
         thresholds: Probabilities of the decision curve, each above 0 and below 1.
+        task: What a label is.
 
     Returns:
-        With two classes that of the positive class, else one for each class.
+        With two classes that of the positive class, else one for each class; none where labels are no classes.
 
     Raises:
         ValueError: A split is empty, a logit is not finite, the specificity is not a fraction, or a threshold none.
@@ -122,23 +126,26 @@ def clinical(
     for name, predictions in (("validation", val), ("test", test)):
         if len(predictions.labels) == 0 or not np.isfinite(predictions.logits).all():
             raise ValueError(f"the {name} split has no images, or logits that are not finite")
-    units = number_groups(test.groups, len(test.labels))
+    units, splits = number_groups(test.groups, len(test.labels)), (val, test)
     metrics = []
-    for on_val, on_test in zip(_sides(val.labels, val.logits), _sides(test.labels, test.logits), strict=True):
-        threshold = threshold_at(specificity, on_val.positive, on_val.probabilities)
-        metrics.append(_one_class(threshold, on_test, units, thresholds, level))
+    for on_val, on_test in zip(*(_sides(each.labels, each.logits, task) for each in splits), strict=True):
+        if len(on_test.rows):
+            threshold = threshold_at(specificity, on_val.positive, on_val.probabilities)
+            own = np.unique(units[on_test.rows], return_inverse=True)[1]
+            metrics.append(_one_class(threshold, on_test, own, thresholds, level))
     return metrics
 
 
-def calibration_errors(labels: Labels, logits: Logits) -> dict[str, float]:
+def calibration_errors(labels: Labels, logits: Logits, task: TaskType = MULTICLASS) -> dict[str, float]:
     """Say how far probabilities are from the truth: ``ece`` and ``brier``, means over the classes of `clinical`.
 
     Args:
-        labels: True classes, (N,), N at least 1.
-        logits: Finite scores before the softmax, (N, C).
+        labels: As the task type stores them, of N images, at least 1.
+        logits: Finite, (N, C).
+        task: What a label is.
     """
     errors: dict[str, list[float]] = {"ece": [], "brier": []}
-    for side in _sides(labels, logits):
+    for side in (side for side in _sides(labels, logits, task) if len(side.rows)):
         gaps = side.probabilities - side.positive
         errors["ece"].append(np.abs(np.bincount(_place(side.probabilities), weights=gaps)).sum() / len(gaps))
         errors["brier"].append((gaps**2).mean())
@@ -147,18 +154,27 @@ def calibration_errors(labels: Labels, logits: Logits) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Side:
-    """A class against the rest: whether images are of it, (N,), and how probable it is, (N,)."""
+    """A class against the rest.
+
+    Args:
+        index: The class.
+        rows: The images of which it is known, (n,) positions among N.
+        positive: Whether these are of it, (n,).
+        probabilities: How probable it is, (n,).
+    """
 
     index: int
+    rows: NDArray[np.int64]
     positive: Truth
     probabilities: Numbers
 
 
-def _sides(labels: Labels, logits: Logits) -> Iterator[_Side]:
-    """Each class against the rest; of two classes the second alone."""
-    probabilities = softmax(logits)
-    for index in [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1]):
-        yield _Side(index, labels == index, probabilities[:, index])
+def _sides(labels: Labels, logits: Logits, task: TaskType) -> Iterator[_Side]:
+    """Each class or label against the rest; of a question with two answers the second alone."""
+    for question in task.questions(labels, range(logits.shape[1]), task.probabilities(logits)):
+        for option, output in enumerate(question.outputs):
+            if output is not None and (option == 1 or len(question.outputs) > 2) and question.chances is not None:
+                yield _Side(output, question.rows, question.answers == option, question.chances[:, option])
 
 
 def threshold_at(specificity: float, positive: Truth, probabilities: Numbers) -> float | None:

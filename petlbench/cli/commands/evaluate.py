@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from petlbench.results.evaluation import Evaluation, Robustness
 
 
-_SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1", "kappa": "kappa"}
-
-
 @click.command(
     "evaluate", epilog="Example: petlbench evaluate lora-eyes-s0 --on abroad.csv --test-set label_column=grade"
 )
@@ -62,20 +59,16 @@ def command(run: str, output: Path, json: bool, **options: Any) -> None:
 
 
 def _facts(evaluation: Evaluation) -> dict[str, str]:
-    from petlbench.cli.commands.run import calibration_facts
+    from petlbench.cli.commands.run import calibration_facts, score_text, title_of
 
     scores, classes = evaluation.metrics, evaluation.data["classes"]
     facts = {"images": f"{scores['count']}: {'its test side' if evaluation.is_own else 'all of them'}"}
-    if absent := [classes[index] for index in scores["classes_absent"]]:
+    if absent := [classes[index] for index in scores.get("classes_absent", ())]:
         facts["classes without an image"] = f"{', '.join(absent)}; scores are of the others"
-    for name, title in _SCORES.items():
-        if name in scores:
-            facts[title] = f"{percent(scores[name])} %{_bounds(evaluation.intervals.get(name))}"
+    for name, interval in evaluation.intervals.items():
+        bounds = [] if interval is None else [score_text(name, interval[end]) for end in ("low", "high")]
+        facts[title_of(name)] = score_text(name, scores[name]) + (f"  ({' to '.join(bounds)})" if bounds else "")
     return facts | calibration_facts(evaluation.calibration) | {"evaluation": evaluation.name}
-
-
-def _bounds(interval: dict[str, Any] | None) -> str:
-    return "" if interval is None else f"  ({percent(interval['low'])} to {percent(interval['high'])})"
 
 
 def _print_robustness(robustness: Robustness) -> None:

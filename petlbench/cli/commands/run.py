@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from petlbench.cli.options import PLACE, json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
@@ -65,15 +67,15 @@ def show_result(result: Result, output: Path, json: bool) -> int:
         document["evaluations"] = [evaluation.document() for evaluation in evaluations]
         print_json(document)
     else:
-        facts = {f"read on {each.name}": evaluated(each) for each in evaluations}
+        facts = {f"read on {each.name}": _evaluated(each, result.data.get("selection", "auc")) for each in evaluations}
         print_facts(_title(result.config), _facts(result, folder) | facts)
     return 0 if result.status == "finished" else 1
 
 
-def evaluated(evaluation: Evaluation) -> str:
+def _evaluated(evaluation: Evaluation, score: str) -> str:
     """What came of one more reading of a test set, in a line."""
     scores, robustness = evaluation.metrics, evaluation.robustness
-    text = f"AUC {percent(scores['auc'])} %  (accuracy {percent(scores['accuracy'])} %), {scores['count']} images"
+    text = f"{title_of(score)} {_score_text(scores, score)}, {scores['count']} images"
     if robustness is not None:
         clean, corrupted = robustness.clean["balanced_error"], robustness.balanced_error
         text += f"; balanced error {percent(clean)} %, corrupted {percent(corrupted)} %"
@@ -86,15 +88,16 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         sizes = ", ".join(f"{name} {result.error[name]}" for name in ("asked", "free", "total") if name in result.error)
         shortage = {"memory": sizes} if sizes else {}
         facts |= {"error": result.error["message"], **shortage, "hint": result.error["hint"]}
-    external = f"AUC on {result.data['external']['title']}" if "external" in result.data else ""
-    for split, name in (("val", "validation AUC"), ("test", "test AUC"), ("external", external)):
+    chosen_by = result.data.get("selection", "auc")
+    title = title_of(chosen_by)
+    external = f"{title} on {result.data['external']['title']}" if "external" in result.data else ""
+    for split, name in (("val", f"validation {title}"), ("test", f"test {title}"), ("external", external)):
         if split in result.metrics:
-            metrics = result.metrics[split]
-            facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+            facts[name] = _score_text(result.metrics[split], chosen_by)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
-        facts["test AUC"] = "none: the dataset has no test split"
+        facts[f"test {title}"] = "none: the dataset has no test split"
     if result.best_epoch is not None:
-        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
+        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
@@ -104,6 +107,27 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     notes = result.data.get("notes", [])
     facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
+
+
+def title_of(metric: str) -> str:
+    """What tables call a metric."""
+    entry = Catalog().entries("metric").get(metric)
+    return metric if entry is None else entry.title
+
+
+def _score_text(metrics: Mapping[str, Any], name: str) -> str:
+    """A score with its unit, and in brackets the accuracy or, where there is none, the score that comes next."""
+    rows = Catalog().entries("metric")
+    second = next((each for each in ("accuracy", *metrics) if each in metrics and each != name and each in rows), name)
+    texts = [score_text(each, metrics.get(each)) for each in (name, second)]
+    return f"{texts[0]}  ({title_of(second)} {texts[1]})" if second != name else texts[0]
+
+
+def score_text(metric: str, value: float | None) -> str:
+    """A score with its unit."""
+    entry = Catalog().entries("metric").get(metric)
+    is_fraction = entry is not None and entry.card.get("unit", "%") == "%"
+    return f"{percent(value)} %" if is_fraction else number(value, 4)
 
 
 def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from petlbench.data.tasks.base import TaskType
 from petlbench.report.cells import FEW_POSITIVES, rounded
 from petlbench.report.context import Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
@@ -68,15 +69,17 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
     """The metrics of every class, run by run."""
     from petlbench.statistics.clinical import clinical
 
-    metrics = []
+    metrics: list[list[ClassMetrics]] = []
     for run in runs:
+        task = inputs.catalog.load("task", run.document.get("data", {}).get("task", "multiclass"), TaskType)
         val, test = (inputs.predictions(run, split) for split in ("val", "test"))
         if val is not None and test is not None:
             card, temperature = inputs.card, (run.calibration or {}).get("temperature", 1.0)
             on_val, on_test = val.at(temperature), test.at(temperature)
-            metrics.append(clinical(on_val, on_test, card.specificity, thresholds=_thresholds(*card.thresholds)))
+            thresholds = _thresholds(*card.thresholds)
+            metrics.append(clinical(on_val, on_test, card.specificity, thresholds=thresholds, task=task))
         inputs.progress.advance()
-    return metrics
+    return [by_class for by_class in metrics if by_class]
 
 
 def _thresholds(first: float, last: float) -> list[float]:
