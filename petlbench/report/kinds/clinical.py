@@ -70,11 +70,10 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
 
     metrics = []
     for run in runs:
-        val, test = (inputs.predictions(run, split) for split in ("val", "test"))
+        val, test = (inputs.predictions(run.calibrated(), split) for split in ("val", "test"))
         if val is not None and test is not None:
-            card, temperature = inputs.card, (run.calibration or {}).get("temperature", 1.0)
-            on_val, on_test = val.at(temperature), test.at(temperature)
-            metrics.append(clinical(on_val, on_test, card.specificity, thresholds=_thresholds(*card.thresholds)))
+            thresholds = _thresholds(*inputs.card.thresholds)
+            metrics.append(clinical(val, test, inputs.card.specificity, thresholds=thresholds))
         inputs.progress.advance()
     return metrics
 
