@@ -72,12 +72,10 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
     metrics: list[list[ClassMetrics]] = []
     for run in runs:
         task = inputs.catalog.load("task", run.document.get("data", {}).get("task", "multiclass"), TaskType)
-        val, test = (inputs.predictions(run, split) for split in ("val", "test"))
+        val, test = (inputs.predictions(run.calibrated(), split) for split in ("val", "test"))
         if val is not None and test is not None:
-            card, temperature = inputs.card, (run.calibration or {}).get("temperature", 1.0)
-            on_val, on_test = val.at(temperature), test.at(temperature)
-            thresholds = _thresholds(*card.thresholds)
-            metrics.append(clinical(on_val, on_test, card.specificity, thresholds=thresholds, task=task))
+            thresholds = _thresholds(*inputs.card.thresholds)
+            metrics.append(clinical(val, test, inputs.card.specificity, thresholds=thresholds, task=task))
         inputs.progress.advance()
     return [by_class for by_class in metrics if by_class]
 
