@@ -14,6 +14,7 @@ from .api.recommendation import replay as replay
 from .api.results import adapt as adapt
 from .api.results import compare as compare
 from .api.results import diff_results as diff_results
+from .api.results import evaluate as evaluate
 from .api.results import export as export
 from .api.results import find_run as find_run
 from .api.results import load as load
