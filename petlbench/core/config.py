@@ -14,13 +14,19 @@ from pydantic_core import PydanticCustomError
 
 from petlbench.core.errors import InputError, unknown_name
 
-__all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings"]
+__all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings", "without_later"]
 
 M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
 # Fields that came later, and what held before them: runs of then keep their names.
-_LATER: Mapping[str, Any] = {"training.decay": "all"}
+_LATER: Mapping[str, Any] = {
+    "training.decay": "all",
+    "shots": 0,
+    "train_fraction": 1.0,
+    "draw": 0,
+    "shots_val": False,
+}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
 
@@ -89,6 +95,10 @@ class RunConfig(BaseModel):
     dataset_settings: Mapping[str, Any] = Field(default_factory=dict)
     split: str = Field(description="official, random, kfold:K/I or repeat:N/I")
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
+    shots: int = Field(0, ge=0, description="images of each class to train on, groups where they are known; 0 for all")
+    train_fraction: float = Field(1, gt=0, le=1, description="share of the training split to train on")
+    draw: int = Field(0, ge=0, le=1_000_000, description="which draw of shots or of train_fraction, from 0")
+    shots_val: bool = Field(False, description="whether the validation split is drawn as the training split is")
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
     backbone: str = Field(description="timm name; with its weight tag once resolved")
@@ -112,12 +122,7 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this config."""
-        values = self.model_dump(mode="json")
-        for path, earlier in _LATER.items():
-            part, _, name = path.rpartition(".")
-            fields = values[part] if part else values
-            if fields[name] == earlier:
-                del fields[name]
+        values = without_later(self.model_dump(mode="json"))
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -131,6 +136,17 @@ class RunConfig(BaseModel):
     def run_id(self) -> str:
         """The name of the run: readable in front, its digest behind."""
         return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
+
+
+def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config without fields that came later and say what held before: as one of then has them."""
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for path, earlier in _LATER.items():
+        part, _, name = path.rpartition(".")
+        fields = kept.get(part, {}) if part else kept
+        if name in fields and fields[name] == earlier:
+            del fields[name]
+    return kept
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

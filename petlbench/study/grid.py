@@ -28,7 +28,7 @@ _OF_METHOD = "method."
 # What a config has of its dataset alone. The methods of a study share it, and a dataset is looked at once.
 _OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", "normalize")
 
-_LARGEST_SEED = 2**32 - 1
+_LARGEST = {"seed": 2**32 - 1, "draw": 10**6}
 
 Classes = Mapping[str, type[Method[Any]]]
 
@@ -44,6 +44,7 @@ class PlannedRun:
         refusal: Why it cannot be had.
         is_defect: Whether that is a defect of the method's code rather than a refusal.
         varied: The value of what is varied, by its name; empty where nothing is.
+        draw: Which draw of few labels.
     """
 
     method: str
@@ -54,6 +55,7 @@ class PlannedRun:
     refusal: str | None = None
     is_defect: bool = False
     varied: Mapping[str, Plain] = field(default_factory=dict)
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class Grid:
         settings: Further settings of one method or one dataset, by its name.
         tuned: Gives what a search found best for a run at its method's defaults, whose dataset is the second argument.
         vary: A setting that takes several values; None for none.
+        draws: Draws of few labels, each once; of the request's own where none are named.
+        label: What tells its runs from those of the study's other grids, in a name; empty for none.
     """
 
     methods: Sequence[str]
@@ -150,6 +154,8 @@ class Grid:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Callable[[RunConfig, DatasetInfo | None], Tuned] | None = None
     vary: Vary | None = None
+    draws: Sequence[int] = ()
+    label: str = ""
 
     def plans(self, catalog: Catalog, data_root: Path) -> list[PlannedRun]:
         """Resolve every combination.
@@ -163,10 +169,11 @@ class Grid:
         Raises:
             InputError: When a name is unknown, or a setting is unknown or out of bounds.
         """
-        for seed in self.seeds:
-            if not 0 <= seed <= _LARGEST_SEED:
-                message = f"--seed {seed}: not between 0 and {_LARGEST_SEED}"
-                raise InputError(message, hint="for example --seed 0,1,2", kind="bad_seed")
+        for option, numbers in (("seed", self.seeds), ("draw", self.draws)):
+            for number in numbers:
+                if not 0 <= number <= _LARGEST[option]:
+                    message = f"--{option} {number}: not between 0 and {_LARGEST[option]}"
+                    raise InputError(message, hint=f"for example --{option} 0,1,2", kind=f"bad_{option}")
         classes = {name: load_method(catalog.find("method", name)) for name in self.methods}
         names = {dataset: find_card(dataset, catalog=catalog)[0] for dataset in self.datasets}
         runs: list[PlannedRun] = []
@@ -179,8 +186,18 @@ class Grid:
         return runs
 
     def _with_seeds(self, run: PlannedRun) -> list[PlannedRun]:
-        configs = [run.config and run.config.model_copy(update={"seed": seed}) for seed in self.seeds]
-        return [replace(run, seed=seed, config=config) for seed, config in zip(self.seeds, configs, strict=True)]
+        config, repeats = run.config, [(draw, seed) for draw in self._draws(run.config) for seed in self.seeds]
+        configs = [config and config.model_copy(update={"draw": draw, "seed": seed}) for draw, seed in repeats]
+        return [
+            replace(run, seed=seed, draw=draw, config=own) for (draw, seed), own in zip(repeats, configs, strict=True)
+        ]
+
+    def _draws(self, config: RunConfig | None) -> Sequence[int]:
+        """The draws of a run; a single one where everything is trained on."""
+        if config is None:
+            return self.draws or (0,)
+        is_whole = not config.shots and config.train_fraction == 1
+        return (config.draw,) if is_whole or not self.draws else self.draws
 
 
 def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:
