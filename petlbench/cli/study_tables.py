@@ -49,7 +49,7 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
     rows = [
         [
             preview.method,
-            names[preview.dataset],
+            f"{names[preview.dataset]}{f', {preview.part}' if preview.part else ''}",
             f"{preview.finished}/{preview.runs}",
             mebibytes(preview.peak),
             seconds(preview.seconds),

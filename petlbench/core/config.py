@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from petlbench.core.errors import InputError, unknown_name
 
-__all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings", "without_later"]
+__all__ = ["RunConfig", "TrainingConfig", "derive_seed", "part_name", "validate_settings", "without_later"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -127,6 +127,11 @@ class RunConfig(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def part(self) -> str:
+        """What it is trained on, where labels are few: ``5 shots`` or ``10 %``; empty for the whole training split."""
+        return part_name(self.shots, self.train_fraction)
+
+    @property
     def dataset_name(self) -> str:
         """A short name of the dataset for titles and run ids, which are names of folders and have their bounds."""
         name = self.dataset.rstrip("/").rpartition("/")[2].partition(".")[0]
@@ -147,6 +152,11 @@ def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
         if name in fields and fields[name] == earlier:
             del fields[name]
     return kept
+
+
+def part_name(shots: int, fraction: float) -> str:
+    """What a part of the training split is called in tables; empty for the whole."""
+    return f"{shots} shot{'s'[: shots > 1]}" if shots else f"{100 * fraction:g} %" if fraction != 1 else ""
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.core.config import part_name
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, open_file
@@ -146,8 +147,7 @@ class Stored:
     @property
     def part(self) -> str:
         """What it is trained on, where labels are few: ``5 shots`` or ``10 %``; empty for the whole training split."""
-        shots, fraction = self.config.get("shots", 0), self.config.get("train_fraction", 1)
-        return f"{shots} shot{'s'[: shots > 1]}" if shots else f"{100 * fraction:g} %" if fraction != 1 else ""
+        return part_name(self.config.get("shots", 0), self.config.get("train_fraction", 1))
 
     @property
     def split(self) -> str:
