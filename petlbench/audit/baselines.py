@@ -16,8 +16,6 @@ from petlbench.data.splits import group_numbers
 from petlbench.metrics.classification import macro_auc
 from petlbench.metrics.intervals import auc_interval
 
-__all__ = ["Baseline", "run_baselines"]
-
 FOLDS = 5
 _TREES = 300
 _PIXEL_COMPONENTS = 80
@@ -73,9 +71,13 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
         workers: Processor cores that the forests use.
         progress: Told of every fold.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     plans = list(_plans(scan, columns, seed, workers))
     units, grouped = group_numbers(scan.records), any(record.group is not None for record in scan.records)
-    folds = _folds_possible(scan.labels, units)
+    present = np.unique(scan.labels)
+    least = min((len(np.unique(units[scan.labels == label])) for label in present), default=0)
+    folds = min(FOLDS, least) if len(present) > 1 and least > 1 else 0
     progress.phase("baselines", len(plans) * max(folds, 1))
     results = []
     for plan in plans:
@@ -85,7 +87,8 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
             results.append(replace(plan.baseline, refused=why))
             progress.advance(max(folds, 1))
             continue
-        splits = _splits(scan.labels, units, grouped, folds, seed)
+        splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(folds, shuffle=True, random_state=seed)
+        splits = list(splitter.split(scan.labels, scan.labels, units if grouped else None))
         scores = _cross_validated(plan, scan.labels, len(scan.classes), splits, progress)
         auc, interval = macro_auc(scan.labels, scores), auc_interval(scan.labels, scores, units)
         low, high = (None, None) if interval is None else (interval["low"], interval["high"])
@@ -141,22 +144,6 @@ def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
             names, values = most_common(column.values, _MOST_NAMES), np.array(column.values)
             parts.append((values[:, None] == np.array(names)[None]).astype(np.float64))
     return np.concatenate(parts, axis=1) if parts else np.empty((count, 0))
-
-
-def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:
-    """Five, or fewer where a class has fewer images or groups; 0 where nothing can be cross-validated."""
-    present = np.unique(labels)
-    least = min((len(np.unique(units[labels == label])) for label in present), default=0)
-    return min(FOLDS, least) if len(present) > 1 and least > 1 else 0
-
-
-def _splits(
-    labels: NDArray[np.int64], units: NDArray[np.int64], grouped: bool, folds: int, seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    splitter = StratifiedGroupKFold if grouped else StratifiedKFold
-    return list(splitter(folds, shuffle=True, random_state=seed).split(labels, labels, units if grouped else None))
 
 
 def _cross_validated(

@@ -16,8 +16,6 @@ from petlbench.data.duplicates import Fingerprint, fingerprint
 from petlbench.data.images.files import Header, read_header
 from petlbench.data.record import Record, map_images
 
-__all__ = ["GreyLevels", "ImageStatistics", "Scan", "scan_images"]
-
 _BLACK, _WHITE = 5, 250
 """Darkest and lightest levels of 0 to 255 that count: JPEG blurs a black border by a few levels."""
 

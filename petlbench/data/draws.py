@@ -15,8 +15,6 @@ from petlbench.data.record import OfficialDraw, Record, Split
 from petlbench.data.splits import group_numbers
 from petlbench.data.tasks.base import class_strata
 
-__all__ = ["Draw"]
-
 Strata = Callable[[Sequence[Any]], NDArray[Any]]
 
 
@@ -140,6 +138,12 @@ class Draw:
             else:
                 validates = val in record.draws if self.validation else split == "val"
                 sides.append("val" if validates and record.group not in trained else None)
+        if "val" in splits and "val" not in sides:
+            raise InputError(
+                f"the official draw {self.number} of {self.shots} shots leaves validation no image of another group",
+                hint="leave --shots-val out" if self.validation else "choose another draw",
+                kind="too_few_groups",
+            )
         return sides
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.run.resolve import ResolvedRun, resolve
-
-__all__ = ["Grid", "PlannedRun", "Tuned", "Vary", "resolve_alike"]
 
 Plain = int | float | str
 
@@ -182,22 +181,17 @@ class Grid:
             base = replace(self.request, dataset=dataset, dataset_settings={**self.request.dataset_settings, **own})
             varied = self.vary.requests(base) if self.vary is not None else [(base, {})]
             columns = [_Column(self, base, values, classes, catalog, data_root).plans() for base, values in varied]
-            runs += [run for row in zip(*columns, strict=True) for first in row for run in self._with_seeds(first)]
+            for first in (first for row in zip(*columns, strict=True) for first in row):
+                for draw, seed in product(self._draws(first.config), self.seeds):
+                    config = first.config and first.config.model_copy(update={"draw": draw, "seed": seed})
+                    runs.append(replace(first, seed=seed, draw=draw, config=config))
         return runs
-
-    def _with_seeds(self, run: PlannedRun) -> list[PlannedRun]:
-        config, repeats = run.config, [(draw, seed) for draw in self._draws(run.config) for seed in self.seeds]
-        configs = [config and config.model_copy(update={"draw": draw, "seed": seed}) for draw, seed in repeats]
-        return [
-            replace(run, seed=seed, draw=draw, config=own) for (draw, seed), own in zip(repeats, configs, strict=True)
-        ]
 
     def _draws(self, config: RunConfig | None) -> Sequence[int]:
         """The draws of a run; a single one where everything is trained on."""
         if config is None:
             return self.draws or (0,)
-        is_whole = not config.shots and config.train_fraction == 1
-        return (config.draw,) if is_whole or not self.draws else self.draws
+        return self.draws if self.draws and config.part else (config.draw,)
 
 
 def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:

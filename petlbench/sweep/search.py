@@ -27,20 +27,6 @@ from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
 
-__all__ = [
-    "TRIALS",
-    "Search",
-    "TrialFacts",
-    "images_digest",
-    "is_ours",
-    "new_sampler",
-    "open_study",
-    "plan_search",
-    "run_search",
-    "run_with_retries",
-    "trial_facts",
-]
-
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
 
@@ -237,7 +223,6 @@ def new_sampler(card: SweepCard, slot: int) -> optuna.samplers.BaseSampler:
 
 
 def _new_pruner(card: SweepCard, epochs: int) -> optuna.pruners.BasePruner:
-    """The pruner: all methods and trials are looked at after the same epochs."""
     if card.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4))
     if card.pruner == "hyperband":
@@ -278,8 +263,12 @@ class _TrialLoop:
 
     def jobs(self) -> Iterator[Job | None]:
         """Ask for trials as long as a slot is left; each is asked for when a worker is free and not before."""
+
+        def prepare(slot: int) -> None:
+            self.study.sampler = new_sampler(self.search.card, slot)
+
         while not self.queue.all_used():
-            trial = self.queue.take(self._prepare)
+            trial = self.queue.take(prepare)
             if trial is None:
                 yield None
             elif (job := self._job(trial)) is not None:
@@ -295,9 +284,6 @@ class _TrialLoop:
         if isinstance(event, Ended):
             self._ended(trials.pop(0), job, event)
         return Action.GO_ON
-
-    def _prepare(self, slot: int) -> None:
-        self.study.sampler = new_sampler(self.search.card, slot)
 
     def _job(self, trial: optuna.Trial) -> Job | None:
         try:

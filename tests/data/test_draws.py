@@ -226,6 +226,9 @@ def test_the_releases_own_draw_is_taken_and_what_it_trains_on_leaves_validation(
     assert draw.sides(rows, sides, official=True) == [None, "train", "train", None, "val", "val", "test", "test"]
     both = replace(draw, validation=True)
     assert both.sides(rows, sides, official=True) == [None, "train", "train", None, "val", None, "test", "test"]
+    rows[4], rows[5] = replace(rows[4], draws=()), replace(rows[5], group="a", draws=(val,))
+    with pytest.raises(InputError, match="official draw 1 of 1 shots leaves validation no image of another group"):
+        both.sides(rows, sides, official=True)
     rows[7] = replace(rows[7], draws=(train,))
     with pytest.raises(InputError, match="i0007 is in the official draw 1 of 1 shots, and tested"):
         draw.sides(rows, sides, official=True)

@@ -20,8 +20,6 @@ from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 from petlbench.statistics.comparison import Evidence
 
-__all__ = ["LEARNING_CURVES", "labels_needed"]
-
 _PART = ("shots", "train_fraction")
 _UNITS = {"images": "labelled training images", "groups": "labelled training groups"}
 _BAND = "A point is the mean over runs (draws and seeds), its band from the lowest to the highest of them."

@@ -108,7 +108,7 @@ def test_the_draws_of_the_release_are_named(tmp_path: Path) -> None:
 
 
 def test_the_report_says_which_runs_it_needs() -> None:
-    (matrix,) = required_study(load_report(Catalog(), "learning_curves"))["matrices"]
+    (matrix,) = required_study(load_report(Catalog(), "learning_curves"))
     assert matrix["parts"] == [{"train_fraction": share} for share in (0.05, 0.1, 0.25, 0.5, 1.0)]
     assert matrix["draws"] == [0, 1, 2]
 
