@@ -148,9 +148,9 @@ class Draw:
 
 
 def _counts(strata: NDArray[Any], units: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count the images of each unit in each stratum, (U, K + 1); the last stratum is of images that are in none."""
+    """Count the images of each unit in each stratum, (U, K + 1); the last one is of images in none but that of all."""
     strata = np.asarray(strata, dtype=bool)
-    columns = np.column_stack([strata, ~strata.any(axis=1)])
+    columns = np.column_stack([strata, ~strata[:, ~strata.all(axis=0)].any(axis=1)])
     counts = np.zeros((units.max(initial=-1) + 1, columns.shape[1]), dtype=np.int64)
     np.add.at(counts, units, columns)
     return counts

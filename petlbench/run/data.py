@@ -110,6 +110,9 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
                 message = f"class '{name}' of {dataset.name} has no image left"
                 raise InputError(message, hint="mend its images, or take the class out", kind="class_too_small")
         records, names, strata = dataset.records, dataset.classes, dataset.task.strata
+        if draw.shots and len(names) < 2:
+            message = f"--shots {draw.shots}: {dataset.name} has no classes of which so many images could be drawn"
+            raise InputError(message, hint="draw a share with --train-fraction", kind="bad_setting")
         splits = assign_splits(records, scheme, config.split_seed, classes=names, strata=strata)
         return splits, draw.sides(records, splits, classes=names, strata=strata, official=is_official(dataset))
 

@@ -25,8 +25,8 @@ Sides = Sequence[Split]
 
 
 def multi_strata(labels: Sequence[tuple[int | None, ...]]) -> NDArray[Any]:
-    """The strata of labels of 0, 1 and unknown."""
-    return np.array([[value == 1 for value in label] for label in labels], dtype=bool).reshape(len(labels), -1)
+    """The strata of labels of 0, 1 and unknown, and one of all images."""
+    return np.array([[*(value == 1 for value in label), True] for label in labels], dtype=bool).reshape(len(labels), -1)
 
 
 def table(labels: Sequence[Any], groups: Sequence[str | None] | None = None) -> list[Record]:
@@ -125,7 +125,7 @@ def test_draws_of_several_labels_are_nested_and_serve_each_label(
     made: tuple[list[Record], list[Split]], seed: int
 ) -> None:
     rows, sides = made
-    strata = multi_strata([row.label for row in rows])
+    strata = multi_strata([row.label for row in rows])[:, :-1]
     most = min(
         len({row.group or row.image_id for row, own in zip(rows, column, strict=True) if own}) for column in strata.T
     )
