@@ -227,12 +227,12 @@ def compare(
     Raises:
         InputError: When one of them has no finished run there, or the runs are not comparable.
     """
-    from petlbench.metrics.metric import Metric
+    from petlbench.data.tasks.base import metric_of
     from petlbench.report.build import compare_methods
     from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())
-    score = catalog_of(catalog).load("metric", metric, Metric)
+    score = metric_of(metric, catalog_of(catalog))
     return compare_methods(load_results(results, study), (a, b), datasets, score)
 
 

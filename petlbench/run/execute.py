@@ -16,6 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
+from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -54,8 +55,7 @@ from petlbench.run.record import (
 )
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
-from petlbench.training.loss import Loss
-from petlbench.training.step import balanced_weights, new_step
+from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
 __all__ = ["execute"]
@@ -81,14 +81,15 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     folder = RunFolder(options.output, config.run_id)
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
-        metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
+        task = dataset.task
+        metrics = load_metrics(context.catalog, task.metrics, ordered=task.ordered, labels=task.labels.form)
         if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, len(data.dataset.classes), device, meter)
+        assembled = _build(run, data.dataset, device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
@@ -104,10 +105,18 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         return work.carry_out()
 
 
-def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: MemoryMeter) -> Assembled:
+def _build(run: ResolvedRun, dataset: Dataset, device: torch.device, meter: MemoryMeter) -> Assembled:
     try:
         with meter.phase("build"):
-            return assemble(run.config, run.method, num_classes, device)
+            assembled = assemble(run.config, run.method, len(dataset.classes), device)
+        if assembled.adapted.prepare is not None and not dataset.task.labels.exclusive:
+            raise InputError(
+                f"{run.config.method} chooses what it learns by the images' classes, and the labels of {dataset.name} "
+                f"are no classes: its task is {dataset.task.title}",
+                hint="choose another method",
+                kind="unsupported",
+            )
+        return assembled
     except SystemExit as error:  # of a user's method: it would end the program as if all were done
         raise RunError(
             f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",
@@ -164,6 +173,8 @@ class _Run:
         self.config, self.views = self.run.config, self.run.views
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
+        self.task = self.data.dataset.task
+        self.scale = self.task.scale(self._labels())
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
@@ -234,14 +245,17 @@ class _Run:
     def _train(self, predictor: Predictor) -> None:
         trainer = Trainer(
             adapted=self.assembled.adapted,
-            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights(), self._loss()),
+            step=new_step(
+                self.config, self.assembled.adapted, self.source, self._class_weights(), self.run.loss, scale=self.scale
+            ),
             predictor=predictor,
             train=self._loader("train"),
             val=self._loader("val"),
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
-            selection=self.data.dataset.task.selection,
+            selection=self.task.selection,
+            count=self.task.count,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -261,14 +275,15 @@ class _Run:
         tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
         return {**tags, "petlbench.kind": kind}
 
-    def _loss(self) -> Loss:
-        return self.context.catalog.load("loss", self.config.training.loss, Loss)
+    def _labels(self) -> Labels:
+        """The labels of the training images, as the loss takes them."""
+        return self.task.labels.to_array([record.label for record in self.data.records("train")])
 
     def _class_weights(self) -> torch.Tensor | None:
-        if self.config.training.class_weights == "none":
+        if self.config.training.class_weights == "none" or self.task.balanced is None:
             return None
-        labels = [record.label for record in self.data.records("train")]
-        return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
+        weights = self.task.balanced(self._labels(), len(self.data.dataset.classes))
+        return torch.from_numpy(weights).float().to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
         """Read the test split, once and where it is revealed, with the epoch that validation chose.
@@ -314,7 +329,7 @@ class _Run:
         return predictor(images, self.progress.advance)
 
     def _predictor(self, source: FeatureSource) -> Predictor:
-        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
+        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision, self.scale)
 
     def _measure_inference(self) -> Inference:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
@@ -354,7 +369,8 @@ class _Run:
             config=self.config,
             best_epoch=self.selected.epoch or None,
             metrics={
-                split: evaluate(labels, logits, self.metrics) for split, (labels, logits) in ending.outputs.items()
+                split: evaluate(labels, logits, self.metrics, self.task.count)
+                for split, (labels, logits) in ending.outputs.items()
             },
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
             curve=self.selected.curve,
@@ -362,7 +378,14 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing=self.watch.timing(self.earlier),
-            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
+            data=describe_data(
+                self.data,
+                self.run.normalization,
+                self.external,
+                self.source,
+                metrics=self.metrics,
+                scale=self.scale,
+            ),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),

@@ -13,14 +13,17 @@ from typing import Any
 
 import optuna
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed, without_later
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
+from petlbench.data.tasks.base import task_of
+from petlbench.metrics.classification import load_metrics
 from petlbench.models.method import load_method
 from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import resolve
+from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
 from petlbench.study.grid import PlannedRun, Tuned, resolve_alike
 from petlbench.sweep.space import Space, build_space
@@ -160,10 +163,24 @@ def plan_search(
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
     run = resolve(space.settings({}).below(request), catalog, context.options.data_root)
+    _require_objective(card, run, catalog)
     points, images = _points(card, space, run.config), images_digest(run.dataset)
     return Search(
         name, card, request, dataset, images, dataset, run.config, space, points, context, study_name, timeout
     )
+
+
+def _require_objective(card: SweepCard, run: ResolvedRun, catalog: Catalog) -> None:
+    """Refuse to search for a score that the dataset's task does not have."""
+    task = task_of(run.card, catalog)
+    names = [row.name for row in load_metrics(catalog, task.metrics, labels=task.labels.form)]
+    if card.metric not in names:
+        raise InputError(
+            f"the sweep searches for {card.objective}, and the task of {run.config.dataset} ({task.title}) has no such "
+            f"score: {', '.join(names)}",
+            hint="write a sweep with another objective, or choose another dataset",
+            kind="unsupported_task",
+        )
 
 
 def images_digest(info: DatasetInfo | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from petlbench.cli.options import PLACE, json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
@@ -70,19 +72,20 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         sizes = ", ".join(f"{name} {result.error[name]}" for name in ("asked", "free", "total") if name in result.error)
         shortage = {"memory": sizes} if sizes else {}
         facts |= {"error": result.error["message"], **shortage, "hint": result.error["hint"]}
-    external = f"AUC on {result.data['external']['title']}" if "external" in result.data else ""
-    for split, name in (("val", "validation AUC"), ("test", "test AUC"), ("external", external)):
+    chosen_by = result.data.get("selection", "auc")
+    title = _title_of(chosen_by)
+    external = f"{title} on {result.data['external']['title']}" if "external" in result.data else ""
+    for split, name in (("val", f"validation {title}"), ("test", f"test {title}"), ("external", external)):
         if split in result.metrics:
-            metrics = result.metrics[split]
-            facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+            facts[name] = _score_text(result.metrics[split], chosen_by)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
-        facts["test AUC"] = "none: the dataset has no test split"
+        facts[f"test {title}"] = "none: the dataset has no test split"
     if "drawn" in result.data:
         images = result.data["images"]["train"]
         own = ", the release's own" if result.data["drawn"]["official"] else ""
         facts["trained on"] = f"{result.config.part}, draw {result.config.draw}{own}: {images} images"
     if result.best_epoch is not None:
-        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
+        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
     if result.scores.pme is None and result.status == "finished":
@@ -91,6 +94,24 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     notes = result.data.get("notes", [])
     facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
+
+
+def _title_of(metric: str) -> str:
+    entry = Catalog().entries("metric").get(metric)
+    return metric if entry is None else entry.title
+
+
+def _score_text(metrics: Mapping[str, Any], name: str) -> str:
+    """A score with its unit, and in brackets the accuracy or, where there is none, the score that comes next."""
+    rows = Catalog().entries("metric")
+    second = next((each for each in ("accuracy", *metrics) if each in metrics and each != name and each in rows), name)
+    texts = [
+        f"{percent(metrics.get(each))} %"
+        if each in rows and rows[each].card.get("unit", "%") == "%"
+        else number(metrics.get(each), 4)
+        for each in (name, second)
+    ]
+    return f"{texts[0]}  ({_title_of(second)} {texts[1]})" if second != name else texts[0]
 
 
 def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str]:

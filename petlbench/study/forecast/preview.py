@@ -76,7 +76,7 @@ def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
             # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
             folder, cached = store.alike()
             check_quota(cache, folder, store.bytes_of(max(0, images - cached), spread_over=images))
-    return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled), preloaded)
+    return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled, run.loss), preloaded)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _preview(
     except InputError as error:
         problems.append(error.message)
         if error.kind in _NO_ROOM:
-            memory = predict_training(config, assemble(config, run.method, len(run.card.classes), torch.device("meta")))
+            assembled = assemble(config, run.method, len(run.card.classes), torch.device("meta"))
+            memory = predict_training(config, assembled, run.loss)
     except (Exception, SystemExit) as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))
