@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ TINY: dict[str, Any] = {
 }
 CLASSES = {"no": 40, "yes": 20}
 Run = Callable[..., Result]
+Load = Callable[[Sequence[int]], Iterable[Batch]]
 
 
 @pytest.fixture(scope="session")
@@ -122,13 +123,16 @@ def test_a_study_has_a_part_for_each_number_of_labels_and_the_backbone_sees_no_i
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images: list[str] = []
-    compute = CachedFeatures._compact
+    fill = CachedFeatures.fill
 
-    def counted(source: CachedFeatures, batch: Batch, on_images: Callable[[int], None]) -> Any:
-        images.extend(source.images[position] for position in batch.index.tolist())
-        return compute(source, batch, on_images)
+    def counted(source: CachedFeatures, load: Load, on_images: Callable[[int], None]) -> None:
+        def seen(positions: Sequence[int]) -> Iterable[Batch]:
+            images.extend(source.images[position] for position in positions)
+            return load(positions)
 
-    monkeypatch.setattr(CachedFeatures, "_compact", counted)
+        fill(source, seen, on_images)
+
+    monkeypatch.setattr(CachedFeatures, "fill", counted)
     output = tmp_path / "results"
     asked = {**TINY, "output": output, "cache_dir": tmp_path / "cache", "study": "curves"}
     results = pb.bench("linear", table, shots=[1, 2], draw=[0, 1], **asked)
