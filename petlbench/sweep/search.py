@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, derive_seed
+from petlbench.core.config import RunConfig, derive_seed, without_later
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
@@ -82,7 +82,7 @@ class Search:
         of trials is not in it, so that a search can be made longer; nor is what is done with its best trials.
         """
         same = {
-            "config": self.config.model_dump(mode="json"),
+            "config": without_later(self.config.model_dump(mode="json")),
             "images": self.images,
             "searched": {name: asdict(dimension) for name, dimension in self.space.dimensions.items()},
             "fixed": dict(self.space.fixed),
