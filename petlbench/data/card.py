@@ -151,6 +151,9 @@ class DatasetCard(_Part):
         default=(), description="How to get the files by hand, one step each, where a login or a form is before them."
     )
     layout: Layout | None = Field(default=None, description="How the official files are read (official only).")
+    label_sets: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Some of several labels that are learned together: name = [labels]."
+    )
 
     @field_validator("classes")
     @classmethod
@@ -168,6 +171,9 @@ class DatasetCard(_Part):
             raise ValueError("mean and std are given together or not at all")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be greater than 0")
+        for name, labels in self.label_sets.items():
+            if strange := [label for label in labels if label not in self.classes]:
+                raise ValueError(f"label_sets.{name} names '{strange[0]}', which is none of the classes")
         for table in (self.counts.official, self.counts.paper):
             strange = sorted({name for part in table.classes.values() for name in part} - set(self.classes))
             if strange:
@@ -185,8 +191,8 @@ class DatasetCard(_Part):
             raise ValueError(f"layout.labels and classes differ in: {', '.join(strange)}")
         if bool(self.layout.group) == (self.grouping in {"unavailable", "none"}):
             raise ValueError(f"the grouping is '{self.grouping}', but layout.group is '{self.layout.group}'")
-        if self.split == "official" and not {"train", "test"} <= {source.split for source in self.layout.images}:
-            raise ValueError("the split is 'official', but layout.images does not give train and test")
+        if self.split == "official" and not {"train", "test"} <= self.layout.sides:
+            raise ValueError("the split is 'official', but the layout does not give train and test")
         return self
 
 

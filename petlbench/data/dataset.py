@@ -227,7 +227,7 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     match = _find(reference, catalog)
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
-        named = values.task_name if isinstance(values, ReaderSettings) else ""
+        named = _common(values).task_name
         labels = catalog.load("task", named, TaskType).labels if named else Labels()
         opened = reader(Source(match.name, match.path, values, labels=labels))
         counts = images_by_class(opened.records, opened.classes, labels)
@@ -236,23 +236,22 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         card = _card_for(match.name, opened, named)
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))
         return _as_set(dataset, values, catalog)
-    task = task_of(match.card, catalog)
-    if isinstance(values, ReaderSettings) and values.task_name not in ("", task.name):
+    card, task = _common(values).card_as_set(match.card), task_of(match.card, catalog)
+    if _common(values).task_name not in ("", task.name):
         raise InputError(
-            f"the dataset '{match.name}': its settings mean the task {values.task_name}, and its card says {task.name}",
+            f"the dataset '{match.name}': its settings mean the task {_common(values).task_name}, and its card says "
+            f"{task.name}",
             hint="leave the settings of the other task out",
             kind="bad_setting",
         )
-    opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
+    opened = reader(Source(match.name, data_root / match.name, values, card, task.labels))
     require_labels(opened, task, match.name)
-    return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
+    return _as_set(Dataset(match.name, card, opened, values.model_dump(), task), values, catalog)
 
 
 def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     """The dataset as the settings that every reader has say: how images are decoded, and the classes' order."""
-    # A user's reader may have settings that are none of ours.
-    common = values if isinstance(values, ReaderSettings) else ReaderSettings()
-    reader = dataset.reader
+    common, reader = _common(values), dataset.reader
     reader.decoding = Decoding(Greys(partial(_ranges, reader, reader.records), common.grey_maximum), common.most_pixels)
     order = dataset.settings.get("order", "")
     if not order:
@@ -261,6 +260,11 @@ def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
     card = dataset.card.model_copy(update={"classes": classes, "task": task})
     return replace(dataset.labelled_as(classes), card=card, task=task_of(card, catalog))
+
+
+def _common(values: BaseModel) -> ReaderSettings:
+    # A user's reader may have settings that are none of ours.
+    return values if isinstance(values, ReaderSettings) else ReaderSettings()
 
 
 def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
@@ -285,7 +289,8 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
         if match.card is None or error.kind != "data_missing":
             raise
         _, values = _reader_of(match, catalog, settings)
-        return DatasetInfo(match.name, match.card, match.card.counts.official.images, values.model_dump())
+        card = _common(values).card_as_set(match.card)
+        return DatasetInfo(match.name, card, card.counts.official.images, values.model_dump())
     return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, dataset)
 
 

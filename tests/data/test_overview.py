@@ -13,7 +13,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.images.files import Header, read_facts, read_header
 from petlbench.data.overview import Spread, draw_contact_sheet, overview_of, sample_images
-from tests.data.official_files import write_dicom
+from tests.data.drawn_files import write_dicom
 
 
 @pytest.fixture

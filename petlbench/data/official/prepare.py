@@ -146,7 +146,7 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
 
     def readable(folder: Path) -> bool:
         with suppress(InputError):
-            return bool(read_official(sources.card, folder, sources.name).records)
+            return bool(read_official(sources.card, folder, sources.name, task.labels).records)
         return False
 
     root = gather(sources, readable, anew=options.again)
@@ -185,7 +185,7 @@ def _holding(folder: Path, name: str) -> Iterator[None]:
 
 
 def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:
-    official = read_official(sources.card, root, sources.name, progress=sources.progress)
+    official = read_official(sources.card, root, sources.name, task.labels, progress=sources.progress)
     for name, count in images_by_class(official.records, sources.card.classes, task.labels).items():
         if not count:
             raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,9 @@ from petlbench.core.errors import InputError
 from petlbench.data.images.decode import MOST_PIXELS
 from petlbench.data.images.greys import GREY_HELP
 from petlbench.data.order import ORDER_HELP
+
+if TYPE_CHECKING:
+    from petlbench.data.card import DatasetCard
 
 __all__ = ["LabelSettings", "ReaderSettings", "check_settings", "silent"]
 
@@ -47,6 +50,10 @@ class ReaderSettings(BaseModel):
     def task_name(self) -> str:
         """The task type that these settings mean; empty for one class an image, or that of the card."""
         return self.task
+
+    def card_as_set(self, card: DatasetCard) -> DatasetCard:
+        """Return a dataset's card as these settings have it: it may be learned in part."""
+        return card
 
     @model_serializer(mode="wrap")
     def _without_silent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
