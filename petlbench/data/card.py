@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
-from petlbench.core.user_files import inside, read_text
+from petlbench.core.user_files import inside, read_toml
 from petlbench.data.layout import Layout
 from petlbench.data.tasks.base import TaskType
 
@@ -208,11 +207,9 @@ def load_card(file: Path, catalog: Catalog | None = None) -> DatasetCard:
             message names the file and the key.
     """
     try:
-        fields = tomllib.loads(read_text(file, what="dataset card", limit=_LIMIT))
+        fields = read_toml(file, what="dataset card", limit=_LIMIT)
     except InputError as error:
-        raise InputError(f"a card cannot be read: {error.message}", hint=error.hint, kind="bad_card") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the dataset card {file} is not valid TOML: {error}", kind="bad_card") from error
+        raise InputError(error.message, hint=error.hint, kind="bad_card") from error
     card = _checked(fields, file)
     try:
         _check_names(card, catalog or Catalog())

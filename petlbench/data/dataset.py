@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.config import validate_settings
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress import Progress
 from petlbench.core.text import printable
@@ -25,7 +26,7 @@ from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
-from petlbench.data.readers.settings import ReaderSettings, check_settings
+from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
@@ -358,11 +359,12 @@ def existing_path(reference: str) -> Path | None:
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
     """Return the reader and its settings: the card's, and over them the user's, but for those of another dataset."""
     settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
+    owner = f"the dataset '{match.name}'"
     if match.card is None:
         reader = recognise(match.path, catalog)
-        return reader, check_settings(match.name, reader.Settings, settings)
+        return reader, validate_settings(reader.Settings, settings, owner)
     reader = load_reader(match.card.reader.kind, catalog)
-    return reader, check_settings(match.name, reader.Settings, {**match.card.reader.settings, **settings})
+    return reader, validate_settings(reader.Settings, {**match.card.reader.settings, **settings}, owner)
 
 
 def _short_name(text: str) -> str:
