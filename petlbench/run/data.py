@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
@@ -28,6 +29,7 @@ __all__ = [
     "open_test_set",
     "opened_dataset",
     "read_test_set",
+    "require_classes",
     "shared_images",
 ]
 
@@ -59,6 +61,30 @@ class RunData:
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
         return [self.dataset.records[index] for index in self.indices[split]]
+
+    def labels(self, split: Split) -> NDArray[Any]:
+        """The labels of one side, in the order of its indices, as the loss takes them."""
+        return self.dataset.task.labels.to_array([record.label for record in self.records(split)])
+
+    def balanced_weights(self) -> NDArray[Any] | None:
+        """The weights (C,) that balance the training images; None where the task has none."""
+        balanced = self.dataset.task.balanced
+        return None if balanced is None else balanced(self.labels("train"), len(self.dataset.classes))
+
+
+def require_classes(dataset: Dataset, method: str) -> None:
+    """Refuse a dataset whose images have no one class each, for a method that chooses by it what it learns.
+
+    Raises:
+        InputError: When they have none.
+    """
+    if not dataset.task.labels.exclusive:
+        raise InputError(
+            f"{method} chooses what it learns by the images' classes, and the labels of {dataset.name} are no classes: "
+            f"its task is {dataset.task.title}",
+            hint="choose another method",
+            kind="unsupported",
+        )
 
 
 def check_apart(config: RunConfig, options: RunOptions) -> None:

@@ -18,8 +18,7 @@ from petlbench.core.config import RunConfig, derive_seed, without_later
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
-from petlbench.data.tasks.base import task_of
-from petlbench.metrics.classification import load_metrics
+from petlbench.data.tasks.base import metrics_of, task_of
 from petlbench.models.method import load_method
 from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
@@ -173,14 +172,11 @@ def plan_search(
 def _require_objective(card: SweepCard, run: ResolvedRun, catalog: Catalog) -> None:
     """Refuse to search for a score that the dataset's task does not have."""
     task = task_of(run.card, catalog)
-    names = [row.name for row in load_metrics(catalog, task.metrics, labels=task.labels.form)]
+    names = [row.name for row in metrics_of(task, catalog)]
     if card.metric not in names:
-        raise InputError(
-            f"the sweep searches for {card.objective}, and the task of {run.config.dataset} ({task.title}) has no such "
-            f"score: {', '.join(names)}",
-            hint="write a sweep with another objective, or choose another dataset",
-            kind="unsupported_task",
-        )
+        where = f"the task of {run.config.dataset} ({task.title}) has no such score: {', '.join(names)}"
+        hint = "write a sweep with another objective, or choose another dataset"
+        raise InputError(f"the sweep searches for {card.objective}, and {where}", hint=hint, kind="unsupported_task")
 
 
 def images_digest(info: DatasetInfo | None) -> str | None:
