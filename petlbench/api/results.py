@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from petlbench.models.adapted_model import AdaptedModel
     from petlbench.models.method import Method
     from petlbench.report.formats import Document
+    from petlbench.results.evaluation import Evaluation
     from petlbench.results.result import Result
     from petlbench.results.table import Results
     from petlbench.results.tracking.backfill import Tracked
@@ -227,12 +228,12 @@ def compare(
     Raises:
         InputError: When one of them has no finished run there, or the runs are not comparable.
     """
-    from petlbench.metrics.metric import Metric
+    from petlbench.data.tasks.base import metric_of
     from petlbench.report.build import compare_methods
     from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())
-    score = catalog_of(catalog).load("metric", metric, Metric)
+    score = metric_of(metric, catalog_of(catalog))
     return compare_methods(load_results(results, study), (a, b), datasets, score)
 
 
@@ -306,6 +307,7 @@ def predict(
     image_column: str = "image",
     merge: bool = False,
     progress: bool = False,
+    catalog: Folders = (),
     **options: Any,
 ) -> Predictions:
     """Class probabilities of images, from what a run has learned: ``.rows()``, ``.table()``.
@@ -318,19 +320,63 @@ def predict(
         image_column: Column of a CSV file that names the images.
         merge: Whether what was learned is folded into the backbone first.
         progress: Whether a bar shows what goes on.
-        options: ``catalog``, ``device`` and ``download``, as for `load`.
+        catalog: Folders with methods of your own.
+        options: ``device`` and ``download``, as for `load`.
 
     Raises:
         InputError: When there is no such run, or an image is absent or cannot be read.
     """
+    from petlbench.run.load import restore
     from petlbench.run.predict import find_images
 
     several = [images] if isinstance(images, str | Path) else images
     folder = find_run(run, results)
     files = find_images([Path(each) for each in several], image_column)
-    trained = load(folder.name, folder.parent, **options)
+    trained = restore(folder, catalog_of(catalog), **options)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
+
+
+def evaluate(
+    run: Folder,
+    on: str | Path,
+    results: Folder = "results",
+    *,
+    progress: bool = False,
+    **options: Any,
+) -> Evaluation:
+    """One more reading of a test set by a finished run: ``.metrics``, ``.intervals``, ``.robustness``, ….
+
+    The reading is logged, and what came of it lies in the run's folder, whose result stays as it is. What stands
+    already is returned, and nothing is read again.
+
+    Args:
+        run: As for `load`.
+        on: Another dataset as `run` takes it, all of whose images are read; or that which the run was trained on, of
+            which the test side is.
+        results: As for `load`.
+        progress: Whether a bar shows what goes on.
+        options: Fields of `petlbench.run.evaluate.EvaluateRequest` (``test_set``, ``corruptions``, ``device``,
+            ``download``) and of `petlbench.run.options.RunOptions` (``data_root``, ``workers``, ``rerun``), and
+            ``catalog``: folders with methods, datasets, … of your own.
+
+    Raises:
+        InputError: When there is no such finished run, the dataset or its classes are wrong, or images of it are among
+            those that the run was trained or selected on.
+        RunError: When another process works on the run, or the backbone's weights are not on this machine.
+    """
+    from petlbench.results.folder import find_run
+    from petlbench.run.evaluate import EvaluateRequest, evaluate_run
+    from petlbench.run.keywords import sort_options, take
+    from petlbench.run.options import RunContext
+
+    folder = find_run(str(run), user_path(results, what="--output"))
+    run_options, rest = sort_options({**options, "output": folder.output})
+    request, unknown = take(EvaluateRequest, {**rest, "on": str(on)})
+    for name in unknown:
+        raise unknown_name("option of evaluate()", name, [each.name for each in fields(EvaluateRequest)])
+    with shown_progress(progress) as shown:
+        return evaluate_run(folder, request, RunContext(run_options, shown))
 
 
 def export(

@@ -192,7 +192,7 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
             yield from _python_entries(kind, file, text, is_its_own=is_its_own)
         else:
             yield from _toml_entries(kind, file, tomllib.loads(text))
-    except (InputError, SyntaxError, ValueError) as error:
+    except (InputError, SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested without end, too
         raise InputError(
             f"the {kind} file {file} is broken: {error}",
             hint="mend the file, or move it out of the catalogue",

@@ -18,7 +18,14 @@ M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
 # Fields that came later, and what held before them: runs of then keep their names.
-_LATER: Mapping[str, Any] = {"training.decay": "all"}
+_LATER: Mapping[str, Any] = {
+    "training.decay": "all",
+    "calibrate": "none",
+    "shots": 0,
+    "train_fraction": 1.0,
+    "draw": 0,
+    "shots_val": False,
+}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
 # Two or six numbers: the mean and the deviation of all channels, or three of each.
@@ -90,6 +97,10 @@ class RunConfig(BaseModel):
     dataset_settings: Mapping[str, Any] = Field(default_factory=dict)
     split: str = Field(description="official, random, kfold:K/I or repeat:N/I")
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
+    shots: int = Field(0, ge=0, description="images of each class to train on, groups where they are known; 0 for all")
+    train_fraction: float = Field(1, gt=0, le=1, description="share of the training split to train on")
+    draw: int = Field(0, ge=0, le=1_000_000, description="which draw of shots or of train_fraction, from 0")
+    shots_val: bool = Field(False, description="whether the validation split is drawn as the training split is")
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
     backbone: str = Field(description="a card's or timm's name, hf-hub:ID, or the path of a card or folder")
@@ -112,6 +123,9 @@ class RunConfig(BaseModel):
         "auto", description="explicit attention or torch's fused kernels"
     )
     checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
+    calibrate: Literal["none", "temperature"] = Field(
+        "none", description="what makes probabilities true after training, fitted on validation: none, or a temperature"
+    )
 
     @field_validator("normalize")
     @classmethod
@@ -123,14 +137,14 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this config."""
-        values = self.model_dump(mode="json")
-        for path, earlier in _LATER.items():
-            part, _, name = path.rpartition(".")
-            fields = values[part] if part else values
-            if fields[name] == earlier:
-                del fields[name]
+        values = without_later(self.model_dump(mode="json"))
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def part(self) -> str:
+        """What it is trained on, where labels are few: ``5 shots`` or ``10 %``; empty for the whole training split."""
+        return part_name(self.shots, self.train_fraction)
 
     @property
     def dataset_name(self) -> str:
@@ -142,6 +156,22 @@ class RunConfig(BaseModel):
     def run_id(self) -> str:
         """The name of the run: readable in front, its digest behind."""
         return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
+
+
+def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config without fields that came later and say what held before: as one of then has them."""
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for path, earlier in _LATER.items():
+        part, _, name = path.rpartition(".")
+        fields = kept.get(part, {}) if part else kept
+        if name in fields and fields[name] == earlier:
+            del fields[name]
+    return kept
+
+
+def part_name(shots: int, fraction: float) -> str:
+    """What a part of the training split is called in tables; empty for the whole."""
+    return f"{shots} shot{'s'[: shots > 1]}" if shots else f"{100 * fraction:g} %" if fraction != 1 else ""
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -178,10 +208,10 @@ def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> 
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]] or ["settings"]
-        field = model.model_fields.get(path[0])
+        fault, path = first["msg"].removeprefix("Value error, "), [str(part) for part in first["loc"]]
+        described = {name: field.description for name, field in model.model_fields.items() if field.description}
         raise InputError(
-            f"{owner}: {'.'.join(path)} = {first['input']!r} is refused: {first['msg']}",
-            hint=f"{path[0]}: {field.description}" if field is not None and field.description else "",
+            f"{owner}: {'.'.join(path)} = {first['input']!r} is refused: {fault}" if path else f"{owner}: {fault}",
+            hint=f"{path[0]}: {described[path[0]]}" if path and path[0] in described else "",
             kind="bad_setting",
         ) from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.config import validate_settings
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress import Progress
 from petlbench.core.text import printable
@@ -24,8 +25,8 @@ from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
-from petlbench.data.readers.base import Reader, Source, load_reader, recognise
-from petlbench.data.readers.settings import ReaderSettings, check_settings
+from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
+from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "EXTERNAL",
     "Dataset",
     "DatasetInfo",
     "Record",
@@ -126,7 +128,7 @@ class Dataset:
         require_learned_classes(self.name, self.classes, classes)
         order = [list(classes).index(name) for name in self.classes]
         renumbered = self.task.labels.renumbered
-        records = tuple(replace(record, label=renumbered(record.label, order)) for record in self.records)
+        records = tuple(replace(record, label=renumbered(record.label, order, len(classes))) for record in self.records)
         return self._with(records, tuple(classes))
 
     def _with(self, records: tuple[Record, ...], classes: tuple[str, ...]) -> Dataset:
@@ -183,27 +185,27 @@ def require_learned_classes(name: str, classes: Sequence[str], learned: Sequence
     others = [each for each in classes if each not in learned]
     if others:
         raise InputError(
-            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(learned)}, and not "
-            f"{', '.join(others)}",
+            f"the classes of the test set {name} are {', '.join(classes)}; the run learns {', '.join(learned)}, and "
+            f"not {', '.join(others)}",
             hint="an external test set has classes that the run learns, by name; some may be absent",
             kind="class_mismatch",
         )
 
 
-_EXTERNAL = "test_on."
+EXTERNAL = "test_on."
+"""What the settings of an external test set begin with among those of a run's dataset."""
 
 
 @contextmanager
 def external_settings(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Give the settings of a run's external test set: those of its dataset that begin with ``test_on.``.
 
-    Errors inside name settings as they are set.
+    Errors inside name the option that sets them.
     """
     try:
-        yield {name.removeprefix(_EXTERNAL): value for name, value in settings.items() if name.startswith(_EXTERNAL)}
+        yield {name.removeprefix(EXTERNAL): value for name, value in settings.items() if name.startswith(EXTERNAL)}
     except InputError as error:
-        hint = error.hint.replace("--set dataset.", f"--set dataset.{_EXTERNAL}")
-        hint = hint.replace("--set 'dataset.", f"--set 'dataset.{_EXTERNAL}")
+        hint = error.hint.replace("--set dataset.", "--test-set ").replace("--set 'dataset.", "--test-set '")
         raise InputError(error.message, hint=hint, kind=error.kind) from error
 
 
@@ -227,23 +229,31 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     match = _find(reference, catalog)
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
-        opened = reader(Source(match.name, match.path, values))
-        counts = images_by_class(opened.records, opened.classes, Labels())
+        named = _common(values).task_name
+        labels = catalog.load("task", named, TaskType).labels if named else Labels()
+        opened = reader(Source(match.name, match.path, values, labels=labels))
+        counts = images_by_class(opened.records, opened.classes, labels)
         doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
-        card = _card_for(match.name, opened)
-        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        card = _card_for(match.name, opened, named)
+        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))
         return _as_set(dataset, values, catalog)
-    task = task_of(match.name, match.card, catalog)
-    opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
-    return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
+    card, task = _common(values).card_as_set(match.card), task_of(match.card, catalog)
+    if _common(values).task_name not in ("", task.name):
+        raise InputError(
+            f"the dataset '{match.name}': its settings mean the task {_common(values).task_name}, and its card says "
+            f"{task.name}",
+            hint="leave the settings of the other task out",
+            kind="bad_setting",
+        )
+    opened = reader(Source(match.name, data_root / match.name, values, card, task.labels))
+    require_labels(opened, task, match.name)
+    return _as_set(Dataset(match.name, card, opened, values.model_dump(), task), values, catalog)
 
 
 def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     """The dataset as the settings that every reader has say: how images are decoded, and the classes' order."""
-    # A user's reader may have settings that are none of ours.
-    common = values if isinstance(values, ReaderSettings) else ReaderSettings()
-    reader = dataset.reader
+    common, reader = _common(values), dataset.reader
     reader.decoding = Decoding(Greys(partial(_ranges, reader, reader.records), common.grey_maximum), common.most_pixels)
     order = dataset.settings.get("order", "")
     if not order:
@@ -251,7 +261,12 @@ def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     classes = order_of(order, dataset.classes, dataset.name)
     task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
     card = dataset.card.model_copy(update={"classes": classes, "task": task})
-    return replace(dataset.labelled_as(classes), card=card, task=task_of(dataset.name, card, catalog))
+    return replace(dataset.labelled_as(classes), card=card, task=task_of(card, catalog))
+
+
+def _common(values: BaseModel) -> ReaderSettings:
+    # A user's reader may have settings that are none of ours.
+    return values if isinstance(values, ReaderSettings) else ReaderSettings()
 
 
 def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
@@ -267,17 +282,17 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
     The number of images is counted where they can be read, and else the card's.
 
     Raises:
-        InputError: As for `open_dataset`, but never because a card's images are not there or its task is one that
-            no run can train on.
+        InputError: As for `open_dataset`, but never because a card's images are not there.
     """
     try:
         dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     except InputError as error:
         match = _find(reference, catalog)
-        if match.card is None or error.kind not in ("data_missing", "unsupported_task"):
+        if match.card is None or error.kind != "data_missing":
             raise
         _, values = _reader_of(match, catalog, settings)
-        return DatasetInfo(match.name, match.card, match.card.counts.official.images, values.model_dump())
+        card = _common(values).card_as_set(match.card)
+        return DatasetInfo(match.name, card, card.counts.official.images, values.model_dump())
     return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, dataset)
 
 
@@ -344,12 +359,13 @@ def existing_path(reference: str) -> Path | None:
 
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
     """Return the reader and its settings: the card's, and over them the user's, but for those of another dataset."""
-    settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
+    settings = {name: value for name, value in settings.items() if not name.startswith(EXTERNAL)}
+    owner = f"the dataset '{match.name}'"
     if match.card is None:
         reader = recognise(match.path, catalog)
-        return reader, check_settings(match.name, reader.Settings, settings)
+        return reader, validate_settings(reader.Settings, settings, owner)
     reader = load_reader(match.card.reader.kind, catalog)
-    return reader, check_settings(match.name, reader.Settings, {**match.card.reader.settings, **settings})
+    return reader, validate_settings(reader.Settings, {**match.card.reader.settings, **settings}, owner)
 
 
 def _short_name(text: str) -> str:
@@ -365,14 +381,14 @@ def _short_name(text: str) -> str:
     return f"{name[:_LONGEST_NAME] or 'dataset'}-{digest[:8]}"
 
 
-def _card_for(name: str, reader: Reader) -> DatasetCard:
-    """Write the card of a dataset that came without one."""
+def _card_for(name: str, reader: Reader, task: str) -> DatasetCard:
+    """Write the card of a dataset that came without one, of a task type that its settings name, or of classes."""
     splits = {record.split for record in reader.records}
     grouped = any(record.group is not None for record in reader.records)
     return DatasetCard(
         title=name,
         modality="unknown",
-        task=task_name(reader.classes),
+        task=task or task_name(reader.classes),
         classes=reader.classes,
         licence="unknown",
         version=1,

@@ -73,13 +73,13 @@ class ImageStore:
         part.dataset = dataset
         return part
 
-    def read(self, record: Record, split: Split) -> str:
+    def read(self, record: Record, split: Split | None) -> str:
         """Return the digest of an image's content, seen to be decodable; what its split will be read in is kept.
 
         Raises:
             InputError: When it cannot be read.
         """
-        views = self.views.get(split, {})
+        views = self.views.get(split, {}) if split is not None else {}
         cache = self.caches.get(frozenset(view.form for view in views.values()))
         if cache is None:
             # Decoded before it is hashed: a reader that makes its images knows the digest by then.
@@ -181,9 +181,10 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """The same batch on a device; labels that are no whole numbers are there in fp32, as logits are."""
         views = {name: view.to(device, non_blocking=True) for name, view in self.views.items()}
-        return Batch(self.index, views, self.labels.to(device, non_blocking=True))
+        labels = self.labels.float() if self.labels.is_floating_point() else self.labels
+        return Batch(self.index, views, labels.to(device, non_blocking=True))
 
     def micro_batches(self, size: int) -> Iterator[Batch]:
         """Yield the micro-batches of `size` images in order, without a copy; the last one may have fewer."""

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from petlbench.core.errors import InputError
-from petlbench.core.text import printable
+from petlbench.core.text import comma_separated, printable
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
 __all__ = ["group_columns", "named_side", "notes_on_classes", "notes_on_sides", "option", "refuse_twins"]
@@ -31,7 +31,8 @@ _GROUP_WORDS = frozenset(("patient", "patients", "subject", "case", "lesion", "s
 
 def option(setting: str, *values: str) -> str:
     """Return the option that gives a dataset's setting these values, as a shell takes it."""
-    text = ",".join(f'"{value}"' if "," in value else value for value in values)
+    # A separator stands as it is: it is no list of two empty values.
+    text = values[0] if len(values) == 1 and len(values[0]) == 1 else comma_separated(values)
     return f"--set {shlex.quote(f'dataset.{setting}={text}')}"
 
 
@@ -131,8 +132,9 @@ def _combined(counts: Mapping[str, int]) -> Iterable[str]:
             away, together = option("leave_out", *several[:_MOST_NAMED]), option("rename", f"{several[0]}=CLASS")
             yield (
                 f"labels such as '{several[0]}' ({images} images) hold several classes with '{separator}' between "
-                "them, and each such label is a class of its own here, since an image has one class: leave them out "
-                f"with {away} or take them for one class with {together}"
+                "them, and each such label is a class of its own here, since an image has one class: where an image "
+                f"may have several labels, {option('label_separator', separator)}; else leave them out with {away} or "
+                f"take them for one class with {together}"
             )
 
 

@@ -8,11 +8,13 @@ from typing import Literal
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.data.tasks.base import metric_of
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Cell, Column
+from petlbench.results.journal import CONTINUED
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 
@@ -46,7 +48,7 @@ def find_metric(catalog: Catalog, name: str) -> Metric:
     Raises:
         InputError: When there is none of that name, or it is no fraction.
     """
-    metric = catalog.load("metric", name, Metric)
+    metric = metric_of(name, catalog)
     if metric.unit != "%":
         raise InputError(
             f"the metric '{name}' is in {metric.unit}, and tables show scores in percent",
@@ -200,7 +202,8 @@ def _search_hours(line: Line, context: Context) -> Cell:
 
 def _test_reads(line: Line, context: Context) -> Cell:
     mine = {run.run_id for run in line.all_runs}
-    count = sum(read.get("run_id") in mine for read in context.reads) if context.reads else None
+    readings = [read for read in context.reads if read.get("run_id") in mine and CONTINUED not in read]
+    count = len(readings) if context.reads else None
     return number_cell(count, 0, "there is no log of test reads")
 
 

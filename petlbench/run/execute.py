@@ -16,26 +16,29 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
+from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
+from petlbench.data.tasks.base import metrics_of
 from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.out_of_memory import is_shortage
-from petlbench.metrics.classification import evaluate, load_metrics
+from petlbench.metrics.classification import evaluate
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.models.precision import autocast
-from petlbench.results.folder import RunFolder
-from petlbench.results.journal import READS_FILE, write_event
-from petlbench.results.result import Inference, Result, write_result
+from petlbench.results.folder import RunFolder, remove_leftovers
+from petlbench.results.journal import CONTINUED, READS_FILE, write_event
+from petlbench.results.result import Calibration, Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.send_queue import open_queue
 from petlbench.results.tracking.tracker import Tracker
-from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
+from petlbench.run.calibration import calibrate
+from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset, require_classes
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
@@ -43,7 +46,8 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
-    KeptOutputs,
+    KeptReadings,
+    Outputs,
     Stopwatch,
     describe_data,
     describe_intervals,
@@ -53,9 +57,9 @@ from petlbench.run.record import (
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
-from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
+from petlbench.training.evaluation import Predictor, TestSplit
 from petlbench.training.loss import Loss
-from petlbench.training.step import balanced_weights, new_step
+from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
 __all__ = ["execute"]
@@ -74,6 +78,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     config, options = run.config, context.options
     check_writable(options.output)
     check_apart(config, options)
+    remove_leftovers(options.output)
     tracker = Tracker(open_queue(options.tracking_uri, options.output))
     make_repeatable(config.threads)
     device, watch = choose_device(config.device), Stopwatch()
@@ -81,14 +86,14 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     folder = RunFolder(options.output, config.run_id)
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
-        metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
+        metrics = metrics_of(dataset.task, context.catalog)
         if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, context, len(data.dataset.classes), device, meter)
+        assembled = _build(run, context, data.dataset, device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
@@ -105,13 +110,15 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
 
 
 def _build(
-    run: ResolvedRun, context: RunContext, num_classes: int, device: torch.device, meter: MemoryMeter
+    run: ResolvedRun, context: RunContext, dataset: Dataset, device: torch.device, meter: MemoryMeter
 ) -> Assembled:
     try:
         with meter.phase("build"):
-            assembled = assemble(run.config, run.method, num_classes, device, context.catalog)
+            assembled = assemble(run.config, run.method, len(dataset.classes), device, context.catalog)
         if assembled.backbone.weights:
             context.progress.say(assembled.backbone.weights)
+        if assembled.adapted.prepare is not None:
+            require_classes(dataset, run.config.method)
         return assembled
     except SystemExit as error:  # of a user's method: it would end the program as if all were done
         raise RunError(
@@ -169,6 +176,8 @@ class _Run:
         self.config, self.views = self.run.config, self.run.views
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
+        self.task = self.data.dataset.task
+        self.scale = self.task.scale(self.data.labels("train"))
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
@@ -193,7 +202,7 @@ class _Run:
             ending = self._test(predictor)
             if self.options.reveal_test:
                 self.inference = self._measure_inference()
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # whatever happens to a run, its result says so
+        except BaseException as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
@@ -239,14 +248,17 @@ class _Run:
     def _train(self, predictor: Predictor) -> None:
         trainer = Trainer(
             adapted=self.assembled.adapted,
-            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights(), self._loss()),
+            step=new_step(
+                self.config, self.assembled.adapted, self.source, self._class_weights(), self.run.loss, scale=self.scale
+            ),
             predictor=predictor,
             train=self._loader("train"),
             val=self._loader("val"),
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
-            selection=self.data.dataset.task.selection,
+            selection=self.task.selection,
+            count=self.task.count,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -266,14 +278,9 @@ class _Run:
         tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
         return {**tags, "petlbench.kind": kind}
 
-    def _loss(self) -> Loss:
-        return self.context.catalog.load("loss", self.config.training.loss, Loss)
-
     def _class_weights(self) -> torch.Tensor | None:
-        if self.config.training.class_weights == "none":
-            return None
-        labels = [record.label for record in self.data.records("train")]
-        return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
+        weights = self.data.balanced_weights() if self.config.training.class_weights != "none" else None
+        return None if weights is None else torch.from_numpy(weights).float().to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
         """Read the test split, once and where it is revealed, with the epoch that validation chose.
@@ -281,45 +288,45 @@ class _Run:
         What was read is kept until the result stands: an attempt that is killed in between reads nothing again.
         """
         identity = json.dumps([self.digests, self.selected.epoch, self.selected.curve], sort_keys=True)
-        kept = KeptOutputs(self.folder.work / "outputs.safetensors", identity)
+        kept = KeptReadings(self.folder.work / "readings.safetensors", identity)
         with self.watch.phase("evaluate"):
             with torch.no_grad():
                 for name, tensor in self.assembled.adapted.kept().items():
                     tensor.copy_(self.selected.learned[name])
-            readings, outputs = self._readings(predictor), kept.read()
-            for split, read in readings.items():
-                if split not in outputs:
-                    outputs[split] = read()
-                    kept.write(outputs)
-        return Ending("finished", outputs={split: outputs[split] for split in readings})
+            outputs = {"val": self._read_val(predictor)}
+            if self.options.reveal_test:
+                outputs |= {split: kept.once(split, read) for split, read in self._test_readings(predictor).items()}
+        return Ending("finished", outputs=outputs)
 
-    def _readings(self, predictor: Predictor) -> dict[str, Callable[[], tuple[Labels, Logits]]]:
-        """How the labels and logits of each split are had that belongs into the result."""
-        config, digests = self.config, self.digests
-        readings: dict[str, Callable[[], tuple[Labels, Logits]]] = {"val": partial(self._read_val, predictor)}
-        if self.options.reveal_test:
-            loader = self._loader("test")
-            if loader.indices:  # a dataset's own parts may be for training and validation alone
-                readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
-            if self.external is not None and self.external_source is not None:
-                loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
-                predictor = self._predictor(self.external_source)
-                readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
+    def _test_readings(self, predictor: Predictor) -> dict[str, Callable[[bool], Outputs]]:
+        """How the labels and logits of each split are had that is tested on."""
+        config, digests, loader = self.config, self.digests, self._loader("test")
+        readings: dict[str, Callable[[bool], Outputs]] = {}
+        if loader.indices:  # a dataset's own parts may be for training and validation alone
+            readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
+        if self.external is not None and self.external_source is not None:
+            loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
+            predictor = self._predictor(self.external_source)
+            readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
         return readings
 
-    def _read_val(self, predictor: Predictor) -> tuple[Labels, Logits]:
+    def _read_val(self, predictor: Predictor) -> Outputs:
         self.progress.phase("validation", len(self.data.indices["val"]))
         return predictor(self._loader("val"), self.progress.advance)
 
-    def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
+    def _read_test(
+        self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str, was_broken_off: bool
+    ) -> Outputs:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
+        if was_broken_off:
+            identity[CONTINUED] = "nothing was kept of the reading before"
         log = self.options.output / READS_FILE
         images = TestSplit(loader, log, identity, is_hidden=not self.options.reveal_test).read()
         self.progress.phase("test", len(images.indices))
         return predictor(images, self.progress.advance)
 
     def _predictor(self, source: FeatureSource) -> Predictor:
-        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
+        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision, self.scale)
 
     def _measure_inference(self) -> Inference:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
@@ -358,22 +365,30 @@ class _Run:
             status=ending.status,
             config=self.config,
             best_epoch=self.selected.epoch or None,
-            metrics={
-                split: evaluate(labels, logits, self.metrics) for split, (labels, logits) in ending.outputs.items()
-            },
+            metrics={split: evaluate(*read, self.metrics, self.task.count) for split, read in ending.outputs.items()},
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),
             inference=self.inference,
+            calibration=self._calibration(ending),
             timing=self.watch.timing(self.earlier),
-            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
+            data=describe_data(
+                self.data, self.run.normalization, self.external, self.source, metrics=self.metrics, scale=self.scale
+            ),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),
             artifacts=dict(ARTIFACTS) if ending.status == "finished" else {},
             error=ending.error,
         )
+
+    def _calibration(self, ending: Ending) -> Calibration | None:
+        """The temperature that validation gives, where the run is to have one."""
+        if self.config.calibrate == "none" or "val" not in ending.outputs:
+            return None
+        loss = self.context.catalog.load("loss", self.task.loss, Loss)
+        return calibrate(ending.outputs, loss, self.task)
 
     def _begin(self, epochs: int) -> None:
         write_event(self.options.output, "started", self.config.run_id, epoch=epochs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +20,10 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
 from petlbench.core.files import write_atomically, write_tensors
-from petlbench.data.manifest import manifest_digest, split_digest
+from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
+from petlbench.data.splits import group_numbers
+from petlbench.data.tasks.base import Scale
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter
@@ -34,10 +36,11 @@ from petlbench.training.evaluation import Labels, Logits
 
 __all__ = [
     "ARTIFACTS",
-    "KeptOutputs",
+    "KeptReadings",
     "Stopwatch",
     "code_digests",
     "describe_data",
+    "describe_images",
     "describe_intervals",
     "describe_memory",
     "differences",
@@ -54,15 +57,7 @@ ARTIFACTS: Mapping[str, str] = {
 # pyarrow builds its names at run time, out of sight of type checkers.
 _arrow: Any = pyarrow
 
-_PREDICTIONS = _arrow.schema(
-    [
-        ("image_id", _arrow.string()),
-        ("group", _arrow.string()),
-        ("split", _arrow.string()),
-        ("label", _arrow.int64()),
-        ("logits", _arrow.list_(_arrow.float32())),
-    ]
-)
+_TEXTS = ("image_id", "group", "split")
 
 
 @dataclass
@@ -89,9 +84,12 @@ class Stopwatch:
         return {"total": total, **self.seconds, "other": max(total - sum(self.seconds.values()), 0.0)}
 
 
+Outputs = tuple[Labels, Logits]
+
+
 @dataclass(frozen=True)
-class KeptOutputs:
-    """What a run has read of its splits, on the disk until its result stands.
+class KeptReadings:
+    """What a run has read of its test splits, on the disk until its result stands: no attempt reads them again.
 
     Args:
         file: A safetensors file.
@@ -101,34 +99,55 @@ class KeptOutputs:
     file: Path
     identity: str
 
-    def write(self, outputs: Mapping[str, tuple[Labels, Logits]]) -> None:
-        """Keep labels (N,) and logits (N, C) by split, whole or not at all."""
+    def once(self, split: str, read: Callable[[bool], Outputs]) -> Outputs:
+        """Labels (N,) and logits (N, C) of a split: those that are kept, or else what is read, which is kept.
+
+        Args:
+            split: Its name.
+            read: Reads it; told whether an attempt before has begun to, of which nothing was kept.
+        """
+        begun, outputs = self._load()
+        if split not in outputs:
+            self._keep(begun | {split}, outputs)
+            outputs[split] = read(split in begun)
+            self._keep(begun | {split}, outputs)
+        return outputs[split]
+
+    def _keep(self, begun: Set[str], outputs: Mapping[str, Outputs]) -> None:
+        """Write what there is, whole or not at all."""
         tensors: dict[str, torch.Tensor] = {}
         for split, (labels, logits) in outputs.items():
             tensors |= {f"labels/{split}": torch.from_numpy(labels), f"logits/{split}": torch.from_numpy(logits)}
         with write_atomically(self.file) as temporary:
-            write_tensors(temporary, tensors, {"identity": self.identity})
+            write_tensors(temporary, tensors, {"identity": self.identity, "begun": ",".join(sorted(begun))})
 
-    def read(self) -> dict[str, tuple[Labels, Logits]]:
-        """Labels (N,) and logits (N, C) by split; none where there is no whole file of this identity."""
+    def _load(self) -> tuple[Set[str], dict[str, Outputs]]:
+        """The splits whose reading was begun, and what is kept; none where there is no whole file of this identity."""
         try:
             with safe_open(self.file, "np") as opened:
-                if (opened.metadata() or {}).get("identity") != self.identity:
-                    return {}
+                about = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
         except (OSError, SafetensorError):
-            return {}
-        splits = [name.partition("/")[2] for name in tensors if name.startswith("labels/")]
-        return {split: (tensors[f"labels/{split}"], tensors[f"logits/{split}"]) for split in splits}
+            return frozenset(), {}
+        if about.get("identity") != self.identity:
+            return frozenset(), {}
+        begun = frozenset(about.get("begun", "").split(","))
+        return begun, {
+            split: (tensors[f"labels/{split}"], tensors[f"logits/{split}"])
+            for split in begun
+            if f"labels/{split}" in tensors
+        }
 
 
 def identify(
     config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
 ) -> dict[str, Any]:
     """Take the digests that decide whether a stored result still stands for its config."""
+    drawn = draw_digest(data.manifest)
     return {
         "data": manifest_digest(data.manifest),
         "split": split_digest(data.manifest),
+        **({"draw": drawn} if drawn else {}),
         "weights": assembled.weights_digest,
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
@@ -149,7 +168,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "weights", "method", "external", "greys")
+        for name in ("data", "split", "draw", "weights", "method", "external", "greys")
         if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:
@@ -162,14 +181,19 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def write_predictions(
     file: Path, data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
 ) -> None:
-    """Write labels (N,) and logits (N, C) by split, in the order of its indices, as a parquet file."""
+    """Write labels and logits (N, C) by split, in the order of its indices, as a parquet file.
+
+    A label is a whole number where an image has one class; else a list, null where a label is unknown, or a float.
+    """
     records = _records(data, external)
-    rows = []
-    for split, (labels, logits) in outputs.items():
-        for record, label, values in zip(records[split], labels.tolist(), logits.tolist(), strict=True):
-            row = {"image_id": record.image_id, "group": record.group, "split": split, "label": label, "logits": values}
-            rows.append(row)
-    _arrow.parquet.write_table(_arrow.Table.from_pylist(rows, schema=_PREDICTIONS), file)
+    rows: list[tuple[Any, ...]] = []
+    for split, (_, logits) in outputs.items():
+        for record, values in zip(records[split], logits.tolist(), strict=True):
+            rows.append((record.image_id, record.group, split, record.label, values))
+    *texts, labels, lists = ([row[column] for row in rows] for column in range(5))
+    columns = {name: _arrow.array(values, _arrow.string()) for name, values in zip(_TEXTS, texts, strict=True)}
+    columns |= {"label": _arrow.array(labels), "logits": _arrow.array(lists, _arrow.list_(_arrow.float32()))}
+    _arrow.parquet.write_table(_arrow.table(columns), file)
 
 
 def describe_intervals(
@@ -206,35 +230,60 @@ def describe_data(
     normalization: Normalization,
     external: RunData | None,
     source: FeatureSource,
+    *,
     metrics: Sequence[Metric],
+    scale: Scale | None,
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images."""
     forms = {metric.name: metric.form for metric in metrics if metric.form}
-    description = {**_describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
+    description = {**describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
+    description |= {"selection": data.dataset.task.selection, "scale": None if scale is None else asdict(scale)}
+    if data.drawn:
+        description["drawn"] = _describe_draw(data)
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
     if external is not None:
-        description["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
+        description["external"] = {**describe_images(external), "shared_images": shared_images(external, data)}
     return description
 
 
-def _describe_images(data: RunData) -> dict[str, Any]:
+def _describe_draw(data: RunData) -> dict[str, Any]:
+    """Which draw of few labels the training split is, and how many images, and groups, of each class it has."""
+    records, classes = data.records("train"), data.dataset.classes
+    description = {**data.drawn, "images_by_class": data.dataset.by_class(records)}
+    if any(record.group is not None for record in records):
+        positions = data.dataset.task.labels.positions
+        units = zip(records, group_numbers(records).tolist(), strict=True)
+        pairs = {(place, unit) for record, unit in units for place in positions(record.label)}
+        counts = Counter(place for place, _ in pairs)
+        description["groups_by_class"] = {name: counts[place] for place, name in enumerate(classes)}
+    return description
+
+
+def describe_images(data: RunData) -> dict[str, Any]:
+    """Count the images of one dataset by split and class, and say what it is."""
     card, classes = data.dataset.card, data.dataset.classes
-    counts = {side: Counter(classes[record.label] for record in data.records(side)) for side in SPLITS}
+    counts = {side: data.dataset.by_class(data.records(side)) for side in SPLITS}
     return {
         "title": card.title,
         "card_version": card.version,
         "synthetic": card.synthetic,
         "task": data.dataset.task.name,
         "classes": list(classes),
-        "images": {side: counts[side].total() for side in SPLITS},
-        "images_by_class": {side: dict(counts[side]) for side in SPLITS},
+        "images": {side: len(data.indices[side]) for side in SPLITS},
+        "images_by_class": {side: {name: n for name, n in counts[side].items() if n} for side in SPLITS},
+        "groups": {side: _groups(data.records(side)) for side in SPLITS},
         "grouping": card.grouping,
         "greys": data.dataset.greys.whites(),
         "skipped": list(data.skipped),
         "notes": list(data.dataset.notes),
     }
+
+
+def _groups(records: Sequence[Record]) -> int | None:
+    """The number of groups, an image without one among them; None where none is known."""
+    return len(set(group_numbers(records).tolist())) if any(record.group is not None for record in records) else None
 
 
 def _records(data: RunData, external: RunData | None) -> dict[str, list[Record]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import (
+    EXTERNAL,
     DatasetInfo,
     describe_dataset,
     existing_path,
@@ -26,16 +27,17 @@ from petlbench.data.dataset import (
 )
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
-from petlbench.data.tasks.base import task_of
+from petlbench.data.tasks.base import TaskType, task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split, named_normalization
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weight_files import find_weights
+from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 
-__all__ = ["ResolvedRun", "build_views", "resolve", "resolve_config"]
+__all__ = ["ResolvedRun", "build_views", "reference_of", "resolve", "resolve_config"]
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -50,12 +52,14 @@ class ResolvedRun:
         method: Its method, with its settings.
         backbone: What is known of its backbone.
         dataset: Its dataset; None where no image is to be read.
+        loss: Its loss.
     """
 
     config: RunConfig
     method: Method[Any]
     backbone: BackboneInfo
     dataset: DatasetInfo | None
+    loss: Loss
 
     @property
     def card(self) -> DatasetCard:
@@ -105,6 +109,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     Raises:
         InputError: When a name is unknown, a value is out of bounds, or the parts do not go together.
     """
+    request = _with_test_set(request)
     method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
     dataset = _dataset(request, catalog, data_root)
     image_size = dataset.card.image_size if request.image_size is None and dataset is not None else request.image_size
@@ -120,10 +125,11 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
-        "dataset": _reference(request.dataset, catalog),
+        "dataset": reference_of(request.dataset, catalog) if request.dataset is not None else "",
         "dataset_settings": _dataset_settings(request, dataset),
         "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
+        **_draw(request),
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
         "backbone": backbone.name,
@@ -139,8 +145,10 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
+        "calibrate": _calibrate(request, dataset, catalog),
     }
-    return ResolvedRun(validate_settings(RunConfig, values, "run"), method, backbone, dataset)
+    config = validate_settings(RunConfig, values, "run")
+    return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
 
 def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> ResolvedRun:
@@ -152,7 +160,7 @@ def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> Reso
     method = configured_method(config, catalog)
     backbone = probe_backbone(config.backbone, config.image_size, catalog)
     dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
-    return ResolvedRun(config, method, backbone, dataset)
+    return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
 
 def build_views(
@@ -175,40 +183,75 @@ def build_views(
     return views
 
 
+def _with_test_set(request: Request) -> Request:
+    """The request with the settings of its external test set where a config has them."""
+    settings = {f"{EXTERNAL}{name}": value for name, value in request.test_set.items()}
+    return replace(request, dataset_settings={**request.dataset_settings, **settings})
+
+
 def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:
     if request.dataset is None:
         return None
     # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
     is_there = existing_path(request.dataset) is not None
-    name = _reference(request.dataset, catalog) if is_there else request.dataset
-    info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    task_of(info.name, info.card, catalog)
-    return info
+    name = reference_of(request.dataset, catalog) if is_there else request.dataset
+    return describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
 
 
 def _dataset_settings(request: Request, dataset: DatasetInfo | None) -> dict[str, Any]:
     """The dataset's own settings, complete, and what is set for an external test set."""
     own = {} if dataset is None else dataset.settings
     with external_settings(request.dataset_settings) as others:
-        return {**own, **{f"test_on.{name}": value for name, value in others.items()}}
+        return {**own, **{f"{EXTERNAL}{name}": value for name, value in others.items()}}
 
 
 def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, data_root: Path) -> str:
     with external_settings(request.dataset_settings) as settings:
         if request.test_on is None or dataset is None:
             if settings:
-                message = f"dataset.test_on.{next(iter(settings))} is set, and there is no external test set"
+                message = f"--test-set {next(iter(settings))} is a setting of an external test set, and there is none"
                 raise InputError(message, hint="name one with --test-on", kind="bad_setting")
             return ""
         external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings=settings)
     require_learned_classes(external.name, external.card.classes, dataset.card.classes)
-    return _reference(request.test_on, catalog)
+    return reference_of(request.test_on, catalog)
 
 
-def _reference(dataset: str | None, catalog: Catalog) -> str:
-    if dataset is None:
-        return ""
+def _calibrate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) -> str:
+    if request.calibrate != "none" and dataset is not None:
+        task = task_of(dataset.card, catalog)
+        if not task.answer.fractions:
+            raise InputError(
+                f"--calibrate {request.calibrate}: a run on {dataset.name} gives no probabilities, as its task is "
+                f"{task.title}",
+                hint="leave --calibrate out",
+                kind="bad_setting",
+            )
+    return request.calibrate
+
+
+def reference_of(dataset: str, catalog: Catalog) -> str:
+    """What a config calls a dataset: its name in the catalogue, or else its absolute path."""
     return dataset if dataset in catalog.entries("dataset") else str(user_path(dataset, what="--dataset").resolve())
+
+
+def _draw(request: Request) -> dict[str, Any]:
+    """The draw of few labels; where nothing is drawn, all draws are one and the same run."""
+    shots, fraction = request.shots or 0, 1 if request.train_fraction is None else request.train_fraction
+    if shots and fraction != 1:
+        raise InputError(
+            f"--shots {shots} and --train-fraction {fraction} exclude each other",
+            hint="draw so many images of each class, or a share of all",
+            kind="bad_setting",
+        )
+    if not shots and fraction == 1:
+        if (request.draw or request.shots_val) and request.shots is None and request.train_fraction is None:
+            option = "--shots-val" if request.shots_val else f"--draw {request.draw}"
+            hint = "add --shots K or --train-fraction F"
+            raise InputError(f"{option}: nothing is drawn, all images are trained on", hint=hint, kind="bad_setting")
+        return {}
+    draw = request.draw or 0
+    return {"shots": shots, "train_fraction": fraction, "draw": draw, "shots_val": request.shots_val}
 
 
 def _weights(weights: str) -> str:
@@ -253,12 +296,32 @@ def _training(
     method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
 ) -> TrainingConfig:
     defaults: dict[str, Any] = {name: getattr(method.defaults, name) for name in ("lr", "weight_decay", "decay")}
-    if dataset is not None:
-        defaults["loss"] = task_of(dataset.name, dataset.card, catalog).loss
+    task = task_of(dataset.card, catalog) if dataset is not None else None
+    if task is not None:
+        defaults["loss"] = task.loss
     training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")
     check_optimizer(training.optimizer)
-    catalog.find("loss", training.loss)
+    loss = catalog.load("loss", training.loss, Loss)
+    if task is not None and dataset is not None:
+        _check_task(task, dataset.name, training, loss)
     return training
+
+
+def _check_task(task: TaskType, name: str, training: TrainingConfig, loss: Loss) -> None:
+    if loss.takes != task.labels.form:
+        raise InputError(
+            f"--loss {loss.name} takes labels of the form '{loss.takes}'; those of {name} ({task.title}) are of the "
+            f"form '{task.labels.form}'",
+            hint=f"leave --loss out: the task's own is {task.loss}",
+            kind="bad_setting",
+        )
+    of_classes = {
+        f"class-weights {training.class_weights}": training.class_weights != "none",
+        f"label-smoothing {training.label_smoothing:g}": training.label_smoothing > 0,
+    }
+    for option in (option for option, is_set in of_classes.items() if is_set and task.balanced is None):
+        message = f"--{option}: the labels of {name} ({task.title}) are no classes"
+        raise InputError(message, hint=f"leave --{option.partition(' ')[0]} out", kind="bad_setting")
 
 
 def _cache_precision(request: Request, preload: bool) -> str | None:

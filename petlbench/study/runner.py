@@ -12,11 +12,10 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.environment import usable_cores
 from petlbench.core.errors import InputError, PetlbenchError
-from petlbench.core.file_lock import remove_unheld
 from petlbench.core.files import check_writable
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.results.folder import RunFolder, readable_result
+from petlbench.results.folder import RunFolder, readable_result, remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
@@ -34,7 +33,6 @@ from petlbench.study.executors.job import (
     Started,
     open_executor,
 )
-from petlbench.study.executors.worker import remove_old_logs
 from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.status import (
     FAILED,
@@ -70,7 +68,7 @@ class Study:
 
 
 def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str, list[PlannedRun]]:
-    """Return the runs of each study by its name; with several grids, each is a study with a number behind its name.
+    """Return the runs of each study by its name; grids of one label are studies with a number behind their name.
 
     A method that stands in several grids, with other settings, is one cell in each of their studies.
 
@@ -79,7 +77,11 @@ def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str
     """
     check_study_name(name)
     catalog = Catalog(options.catalogs)
-    names = [name] if len(grids) == 1 else [f"{name}.{number}" for number in range(1, len(grids) + 1)]
+    labelled = [f"{name}.{grid.label}" if grid.label else name for grid in grids]
+    names = [
+        f"{own}.{labelled[:place].count(own) + 1}" if labelled.count(own) > 1 else own
+        for place, own in enumerate(labelled)
+    ]
     return {title: grid.plans(catalog, options.data_root) for title, grid in zip(names, grids, strict=True)}
 
 
@@ -133,13 +135,6 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
     return summarize(study.name, status, study.options.output, notes)
 
 
-def tidy_up(output: Path) -> None:
-    """Remove what killed processes left in an output folder; what a run can go on from stays."""
-    for folder in (output / ".work", output / ".work" / "drivers", output / "studies"):
-        remove_unheld(folder)
-    remove_old_logs(output / ".work")
-
-
 def open_status(study: Study) -> StudyStatus:
     """Return how far a study is, as its results on the disk say; a run whose result is damaged counts as failed."""
     return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
@@ -157,7 +152,7 @@ def run_study(study: Study, status: StudyStatus, executor: Executor, observer: S
     """
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
-    tidy_up(study.options.output)
+    remove_leftovers(study.options.output)
     if not (study.options.rerun or study.options.accept):
         _check_code(status.states, Catalog(study.options.catalogs))
     return _Driver(study, status, executor, observer).carry_out()
@@ -320,8 +315,7 @@ def _check_code(states: Sequence[RunState], catalog: Catalog) -> None:
     now = cache(lambda method: code_digests(method, catalog))
     stale = {}
     for state, digests in _digests(states):
-        same = {name: digests.get(name) for name in ("data", "split", "weights", "method", "external")}
-        if changed := differences(digests, {**same, **now(state.planned.method)}):
+        if changed := differences(digests, {**digests, **now(state.planned.method)}):
             stale[state.title] = changed
     if stale:
         first, changed = next(iter(stale.items()))

@@ -25,7 +25,7 @@ from petlbench.data.images.greys import GreyRange
 from petlbench.data.notes import refuse_twins
 from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record
-from petlbench.data.tasks.base import Labels
+from petlbench.data.tasks.base import Labels, TaskType
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +41,7 @@ __all__ = [
     "load_reader",
     "ordered_classes",
     "recognise",
+    "require_labels",
 ]
 
 
@@ -221,24 +222,27 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def choose_classes(
+    labels: Iterable[str], declared: Sequence[str] | None, place: str, least: int = 2
+) -> tuple[str, ...]:
     """Return the class names in label order, from what the files hold and what the card says.
 
     Args:
         labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
+        least: The fewest classes that there can be.
 
     Raises:
-        InputError: When there are fewer than two classes, two names can only be one, or the files and the card
+        InputError: When there are too few classes, two names can only be one, or the files and the card
             disagree.
     """
     names = ordered_classes(labels)
     if declared is None:
         refuse_twins(names, place)
-        if len(names) < 2:
+        if len(names) < least:
             raise InputError(
-                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
+                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least {least} are needed",
                 hint="a folder needs one subfolder a class, a CSV two different labels",
                 kind="too_few_classes",
             )
@@ -287,3 +291,20 @@ def recognise(path: Path, catalog: Catalog) -> type[Reader]:
             kind="ambiguous_dataset",
         )
     return claims[0]
+
+
+def require_labels(reader: Reader, task: TaskType, name: str) -> None:
+    """Refuse a reader whose labels are none of the task's.
+
+    Raises:
+        InputError: When they are not.
+    """
+    try:
+        task.labels.to_array([record.label for record in reader.records[:1]])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the labels of '{name}' are no {task.title} labels: the reader '{reader.card.name}' gives "
+            f"{reader.records[0].label!r}",
+            hint="let the card name another task, or another reader",
+            kind="unsupported_task",
+        ) from error
