@@ -25,7 +25,7 @@ from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
-from petlbench.data.readers.base import Reader, Source, load_reader, recognise
+from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
 from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "EXTERNAL",
     "Dataset",
     "DatasetInfo",
     "Record",
@@ -184,27 +185,27 @@ def require_learned_classes(name: str, classes: Sequence[str], learned: Sequence
     others = [each for each in classes if each not in learned]
     if others:
         raise InputError(
-            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(learned)}, and not "
-            f"{', '.join(others)}",
+            f"the classes of the test set {name} are {', '.join(classes)}; the run learns {', '.join(learned)}, and "
+            f"not {', '.join(others)}",
             hint="an external test set has classes that the run learns, by name; some may be absent",
             kind="class_mismatch",
         )
 
 
-_EXTERNAL = "test_on."
+EXTERNAL = "test_on."
+"""What the settings of an external test set begin with among those of a run's dataset."""
 
 
 @contextmanager
 def external_settings(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Give the settings of a run's external test set: those of its dataset that begin with ``test_on.``.
 
-    Errors inside name settings as they are set.
+    Errors inside name the option that sets them.
     """
     try:
-        yield {name.removeprefix(_EXTERNAL): value for name, value in settings.items() if name.startswith(_EXTERNAL)}
+        yield {name.removeprefix(EXTERNAL): value for name, value in settings.items() if name.startswith(EXTERNAL)}
     except InputError as error:
-        hint = error.hint.replace("--set dataset.", f"--set dataset.{_EXTERNAL}")
-        hint = hint.replace("--set 'dataset.", f"--set 'dataset.{_EXTERNAL}")
+        hint = error.hint.replace("--set dataset.", "--test-set ").replace("--set 'dataset.", "--test-set '")
         raise InputError(error.message, hint=hint, kind=error.kind) from error
 
 
@@ -246,7 +247,7 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
             kind="bad_setting",
         )
     opened = reader(Source(match.name, data_root / match.name, values, card, task.labels))
-    _require_labels(opened, task, match.name)
+    require_labels(opened, task, match.name)
     return _as_set(Dataset(match.name, card, opened, values.model_dump(), task), values, catalog)
 
 
@@ -261,19 +262,6 @@ def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
     card = dataset.card.model_copy(update={"classes": classes, "task": task})
     return replace(dataset.labelled_as(classes), card=card, task=task_of(card, catalog))
-
-
-def _require_labels(reader: Reader, task: TaskType, name: str) -> None:
-    """Refuse a reader whose labels are none of the task's."""
-    try:
-        task.labels.to_array([record.label for record in reader.records[:1]])
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"the labels of '{name}' are no {task.title} labels: the reader '{reader.card.name}' gives "
-            f"{reader.records[0].label!r}",
-            hint="let the card name another task, or another reader",
-            kind="unsupported_task",
-        ) from error
 
 
 def _common(values: BaseModel) -> ReaderSettings:
@@ -371,7 +359,7 @@ def existing_path(reference: str) -> Path | None:
 
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
     """Return the reader and its settings: the card's, and over them the user's, but for those of another dataset."""
-    settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
+    settings = {name: value for name, value in settings.items() if not name.startswith(EXTERNAL)}
     owner = f"the dataset '{match.name}'"
     if match.card is None:
         reader = recognise(match.path, catalog)

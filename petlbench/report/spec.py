@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Entry, Kind
@@ -65,6 +65,9 @@ class StudyCard(_Part):
     methods: tuple[str, ...] = Field(default=(), description="names of methods, in the order of the rows")
     datasets: tuple[str, ...] = Field(default=(), description="names of datasets, in the order of the columns")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="seeds")
+    shots: tuple[int, ...] = Field(default=(), description="numbers of images of each class to train on")
+    train_fractions: tuple[float, ...] = Field(default=(), description="shares of the training split to train on")
+    draws: tuple[int, ...] = Field(default=(), description="draws of few labels, from 0")
     request: Mapping[str, Any] = Field(default={}, description="of all runs, as petlbench.run.resolve.Request names it")
     settings: Mapping[str, Mapping[str, Any]] = Field(default={}, description="of single methods or datasets, by name")
 
@@ -82,6 +85,16 @@ class ReportCard(_Part):
     variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
     sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
     specificity: float = Field(default=0.9, description="at which thresholds are chosen, where they are")
+    thresholds: tuple[float, float] = Field(
+        default=(0.01, 0.5), description="the least and the greatest probability of a decision curve, in hundredths"
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _check_thresholds(cls, thresholds: tuple[float, float]) -> tuple[float, float]:
+        if not 0.01 <= thresholds[0] < thresholds[0] + 0.01 <= thresholds[1] <= 0.99:
+            raise ValueError("the first is at least 0.01, the second at most 0.99, and they are 0.01 apart or more")
+        return thresholds
 
 
 @dataclass(frozen=True)
@@ -155,12 +168,16 @@ def required_study(card: ReportCard, preset: Preset = "any") -> list[dict[str, A
         preset: The standard setting of its runs; ``any`` leaves precision and attention as they are.
 
     Returns:
-        One or more of ``methods``, ``datasets``, ``seeds``, ``settings`` (of one method or dataset, by its name) and
-        ``request`` (fields of `petlbench.core.request.Request` that hold for all runs); none where it needs no run.
+        One or more of ``methods``, ``datasets``, ``seeds``, ``draws``, ``parts`` (of the training split, each as fields
+        of a request), ``settings`` (of one method or dataset, by its name) and ``request`` (fields of
+        `petlbench.core.request.Request` that hold for all runs); none where it needs no run.
     """
     study = card.study
     request = {**study.request, **PRESETS.get(preset, {})}
-    base = {"datasets": list(study.datasets), "seeds": list(study.seeds)}
+    parts: list[dict[str, float]] = [{"shots": shots} for shots in study.shots]
+    parts += [{"train_fraction": fraction} for fraction in study.train_fractions]
+    base = {"datasets": list(study.datasets), "seeds": list(study.seeds), "draws": list(study.draws)}
+    base |= {"parts": parts or [{}]}
     by_name = {name: dict(values) for name, values in study.settings.items()}
     if not study.datasets:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.core.config import part_name
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, open_file
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALIKE = (
+    "shots",
+    "train_fraction",
+    "shots_val",
     "backbone",
     "weights",
     "image_size",
@@ -45,7 +49,7 @@ _COLUMNS = ("image_id", "group", "split", "label", "logits")
 _RUN_PHASES = ("preload", "prepare", "train", "evaluate")
 _MEMORY = ("allocated", "reserved", "process")
 # Runs of one cell differ in these: they are what its spread is over.
-_REPEATS = ("seed", "split", "split_seed")
+_REPEATS = ("seed", "split", "split_seed", "draw")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,11 @@ class Predictions:
     image_ids: Sequence[str]
     groups: Sequence[str | None]
     labels: NDArray[Any]
-    logits: NDArray[np.float32]
+    logits: NDArray[np.floating[Any]]
+
+    def at(self, temperature: float) -> Predictions:
+        """The same predictions with logits that are divided by a temperature."""
+        return self if temperature == 1 else replace(self, logits=self.logits.astype(np.float64) / temperature)
 
     @property
     def units(self) -> list[str]:
@@ -79,11 +87,13 @@ class Stored:
         document: What ``result.json`` holds.
         folder: Where it lies; None where only a tracker has it.
         name: The dataset's name in the table; empty for the one that it has alone.
+        temperature: What the logits of its predictions are divided by.
     """
 
     document: Mapping[str, Any]
     folder: Path | None = None
     name: str = ""
+    temperature: float = 1.0
 
     @property
     def run_id(self) -> str:
@@ -123,6 +133,16 @@ class Stored:
         return int(self.config["seed"])
 
     @property
+    def draw(self) -> int:
+        """Which draw of few labels it is trained on."""
+        return int(self.config.get("draw", 0))
+
+    @property
+    def part(self) -> str:
+        """What it is trained on, where labels are few: ``5 shots`` or ``10 %``; empty for the whole training split."""
+        return part_name(self.config.get("shots", 0), self.config.get("train_fraction", 1))
+
+    @property
     def split(self) -> str:
         """The split with its seed where it is drawn."""
         split = str(self.config["split"])
@@ -142,7 +162,7 @@ class Stored:
 
     @cached_property
     def setting(self) -> dict[str, str]:
-        """The config but for what repeats differ in (the seed, the split's index and seed), as texts by key."""
+        """The config but for what repeats differ in (seed, draw, the split's index and seed), as texts by key."""
         setting = {"split": str(self.config["split"]).partition("/")[0]}
         groups = {fields: group for group, fields in GROUPS.items()}
         for key, value in self.config.items():
@@ -175,7 +195,17 @@ class Stored:
 
     def predictions(self, split: str) -> Predictions | None:
         """The predictions on a split, read anew; None where it kept none."""
-        return None if self.predictions_file is None else read_predictions(self.predictions_file, split)
+        predictions = None if self.predictions_file is None else read_predictions(self.predictions_file, split)
+        return None if predictions is None else predictions.at(self.temperature)
+
+    @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """What makes its probabilities true, as ``result.json`` has it; None where nothing was fitted."""
+        return self.document.get("calibration")
+
+    def calibrated(self) -> Stored:
+        """The same result with its predictions at the temperature that it has fitted, if it has."""
+        return self if self.calibration is None else replace(self, temperature=self.calibration["temperature"])
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """A figure of memory in bytes: of the training step, or of another phase."""

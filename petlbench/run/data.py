@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, external_settings, open_dataset
+from petlbench.data.draws import Draw
 from petlbench.data.loader import ImageStore
-from petlbench.data.manifest import manifest_of
+from petlbench.data.manifest import manifest_of, with_draw
 from petlbench.data.record import SPLITS, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext, RunOptions
@@ -23,7 +26,10 @@ __all__ = [
     "check_apart",
     "load_external_data",
     "load_run_data",
+    "open_test_set",
     "opened_dataset",
+    "read_test_set",
+    "require_classes",
     "shared_images",
 ]
 
@@ -37,11 +43,12 @@ class RunData:
     """A dataset with its split.
 
     Args:
-        dataset: The dataset without the images that were skipped.
+        dataset: The dataset without the images that were skipped, and without those that were not drawn.
         indices: Positions in the dataset by split.
         manifest: One row an image: image_id, path, label, split, group, sha256.
         skipped: What was wrong with each image that was left out.
         images: The images, and what was kept of them when they were read for the first time.
+        drawn: The draw of few labels: how many, which one, whether the release's own; empty where all are used.
     """
 
     dataset: Dataset
@@ -49,10 +56,35 @@ class RunData:
     manifest: pd.DataFrame
     skipped: tuple[str, ...]
     images: ImageStore
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
         return [self.dataset.records[index] for index in self.indices[split]]
+
+    def labels(self, split: Split) -> NDArray[Any]:
+        """The labels of one side, in the order of its indices, as the loss takes them."""
+        return self.dataset.task.labels.to_array([record.label for record in self.records(split)])
+
+    def balanced_weights(self) -> NDArray[Any] | None:
+        """The weights (C,) that balance the training images; None where the task has none."""
+        balanced = self.dataset.task.balanced
+        return None if balanced is None else balanced(self.labels("train"), len(self.dataset.classes))
+
+
+def require_classes(dataset: Dataset, method: str) -> None:
+    """Refuse a dataset whose images have no one class each, for a method that chooses by it what it learns.
+
+    Raises:
+        InputError: When they have none.
+    """
+    if not dataset.task.labels.exclusive:
+        raise InputError(
+            f"{method} chooses what it learns by the images' classes, and the labels of {dataset.name} are no classes: "
+            f"its task is {dataset.task.title}",
+            hint="choose another method",
+            kind="unsupported",
+        )
 
 
 def check_apart(config: RunConfig, options: RunOptions) -> None:
@@ -88,20 +120,35 @@ def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
 def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> RunData:
     """Split a run's dataset, and read every image once: to be sure of it, to hash it, and to keep it.
 
-    Raises:
-        InputError: When the split is wrong, or an image cannot be read and is not to be skipped.
-    """
-    scheme = SplitScheme.parse(run.config.split)
+    All are read of which some are drawn: what is drawn must not depend on whether other images can be read.
 
-    def split(dataset: Dataset) -> list[Split]:
+    Raises:
+        InputError: When the split is wrong, a class has too few images to draw from, or an image cannot be read and is
+            not to be skipped.
+    """
+    config, scheme = run.config, SplitScheme.parse(run.config.split)
+    draw = Draw(config.shots, config.train_fraction, config.draw, config.split_seed, config.shots_val)
+
+    def is_official(dataset: Dataset) -> bool:
+        return scheme.kind == "official" and draw.is_official(dataset.records)
+
+    def split(dataset: Dataset) -> tuple[list[Split], list[Split | None]]:
         for name, members in dataset.by_class().items():
             if not members:
                 message = f"class '{name}' of {dataset.name} has no image left"
                 raise InputError(message, hint="mend its images, or take the class out", kind="class_too_small")
-        seed, strata = run.config.split_seed, dataset.task.strata
-        return assign_splits(dataset.records, scheme, seed, classes=dataset.classes, strata=strata)
+        records, names, strata = dataset.records, dataset.classes, dataset.task.strata
+        if draw.shots and len(names) < 2:
+            message = f"--shots {draw.shots}: {dataset.name} has no classes of which so many images could be drawn"
+            raise InputError(message, hint="draw a share with --train-fraction", kind="bad_setting")
+        splits = assign_splits(records, scheme, config.split_seed, classes=names, strata=strata)
+        return splits, draw.sides(records, splits, classes=names, strata=strata, official=is_official(dataset))
 
-    return _read_all(images, split, run.config.skip_corrupt, context)
+    data = _read_all(images, split, config.skip_corrupt, context)
+    if draw.is_whole:
+        return data
+    drawn = {name: getattr(config, name) for name in ("shots", "train_fraction", "draw", "shots_val")}
+    return replace(data, drawn={**drawn, "official": is_official(data.dataset)})
 
 
 def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) -> RunData | None:
@@ -115,14 +162,9 @@ def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) 
     """
     if not run.config.test_on:
         return None
-    root, classes = context.options.data_root, trained.dataset.classes
     with external_settings(run.config.dataset_settings) as settings:
-        dataset = open_dataset(run.config.test_on, catalog=context.catalog, data_root=root, settings=settings)
-    absent = [name for name in classes if name not in dataset.classes]
-    if absent:
-        context.progress.say(f"{dataset.name} has no image of {', '.join(absent)}: its scores are of the other classes")
-    images = ImageStore(dataset.labelled_as(classes))
-    external = _read_all(images, lambda rest: ["test"] * len(rest.records), run.config.skip_corrupt, context)
+        dataset = open_test_set(run.config.test_on, settings, trained.dataset.classes, context)
+    external = read_test_set(dataset, run.config.skip_corrupt, context)
     if shared := shared_images(external, trained):
         context.progress.say(
             f"{shared} images of {external.dataset.name} are images of {trained.dataset.name}, byte for byte"
@@ -130,13 +172,47 @@ def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) 
     return external
 
 
+def open_test_set(reference: str, settings: Mapping[str, Any], classes: Sequence[str], context: RunContext) -> Dataset:
+    """Open a dataset as a test set of classes that are learned; it may lack some, which is said.
+
+    Raises:
+        InputError: When the dataset or its classes are wrong.
+    """
+    root = context.options.data_root
+    dataset = open_dataset(reference, catalog=context.catalog, data_root=root, settings=settings)
+    labelled = dataset.labelled_as(classes)
+    if absent := [name for name in classes if name not in dataset.classes]:
+        context.progress.say(f"{dataset.name} has no image of {', '.join(absent)}: its scores are of the other classes")
+    return labelled
+
+
+def read_test_set(dataset: Dataset, skip_corrupt: bool, context: RunContext) -> RunData:
+    """Read every image of a dataset once, as a test split.
+
+    Raises:
+        InputError: When an image cannot be read and is not to be skipped.
+    """
+
+    def all_tested(rest: Dataset) -> tuple[list[Split], list[Split]]:
+        sides: list[Split] = ["test"] * len(rest.records)
+        return sides, sides
+
+    return _read_all(ImageStore(dataset), all_tested, skip_corrupt, context)
+
+
 def _read_all(
-    images: ImageStore, split: Callable[[Dataset], list[Split]], skip_corrupt: bool, context: RunContext
+    images: ImageStore,
+    split: Callable[[Dataset], tuple[Sequence[Split], Sequence[Split | None]]],
+    skip_corrupt: bool,
+    context: RunContext,
 ) -> RunData:
-    """Split a dataset and look at every image; once more split what is left where some cannot be read."""
+    """Split a dataset and look at every image; once more split what is left where some cannot be read.
+
+    A split is the sides of all images, and the sides of those that are drawn, with None for the others.
+    """
     dataset = images.dataset
-    splits = split(dataset)
-    side = {record.image_id: name for record, name in zip(dataset.records, splits, strict=True)}
+    splits, drawn = split(dataset)
+    side = {record.image_id: name for record, name in zip(dataset.records, drawn, strict=True)}
     dataset.measure_greys(context.options.workers, context.progress)
     digests, errors = map_images(
         dataset.records,
@@ -149,10 +225,14 @@ def _read_all(
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
         context.progress.say(f"{len(errors)} unreadable images are left out")
-        splits = split(dataset)
+        splits, drawn = split(dataset)
     manifest = manifest_of(dataset, splits, [digests[record.image_id] for record in dataset.records])
+    if list(drawn) != list(splits):
+        manifest = with_draw(manifest, dataset, drawn)
+        dataset = dataset.keep([record for record, name in zip(dataset.records, drawn, strict=True) if name])
+    sides = [name for name in drawn if name]
     indices: dict[Split, list[int]] = {
-        name: [index for index, side in enumerate(splits) if side == name] for name in SPLITS
+        name: [index for index, side in enumerate(sides) if side == name] for name in SPLITS
     }
     skipped = tuple(error.message for error in errors.values())
     return RunData(dataset, indices, manifest, skipped, images.part(dataset))

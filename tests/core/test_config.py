@@ -41,6 +41,10 @@ RUN: dict[str, Any] = {
     "dataset_settings": {},
     "split": "random",
     "split_seed": 0,
+    "shots": 0,
+    "train_fraction": 1.0,
+    "draw": 0,
+    "shots_val": False,
     "skip_corrupt": False,
     "test_on": "",
     "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
@@ -56,6 +60,7 @@ RUN: dict[str, Any] = {
     "precision": "fp32",
     "attention_kernel": "auto",
     "checkpointing": False,
+    "calibrate": "none",
 }
 # Another value of every field; a field that is missing here fails a test.
 OTHER_TRAINING: dict[str, Any] = {
@@ -85,6 +90,10 @@ OTHER: dict[str, Any] = {
     "dataset_settings": {"image_count": 60},
     "split": "official",
     "split_seed": 1,
+    "shots": 5,
+    "train_fraction": 0.1,
+    "draw": 1,
+    "shots_val": True,
     "skip_corrupt": True,
     "test_on": "lesions",
     "backbone": "vit_small_patch16_224.augreg_in21k_ft_in1k",
@@ -99,16 +108,24 @@ OTHER: dict[str, Any] = {
     "precision": "bf16",
     "attention_kernel": "eager",
     "checkpointing": True,
+    "calibrate": "temperature",
 }
+
+# Fields of a run that came later.
+LATER = ("calibrate", "shots", "train_fraction", "draw", "shots_val")
 
 
 def config(**changed: Any) -> RunConfig:
     return RunConfig.model_validate({**RUN, **changed})
 
 
+def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
 class TestRunId:
     def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
-        earlier = {**RUN, "training": {name: value for name, value in TRAINING.items() if name != "decay"}}
+        earlier = without({**RUN, "training": without(TRAINING, "decay")}, *LATER)
         text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
         assert config().digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -137,9 +154,10 @@ class TestRunId:
             assert changed(chosen[1:]).run_id != changed(chosen).run_id
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
-        training = {**TRAINING, "decay": "matrices"}
-        text = json.dumps({**RUN, "training": training}, sort_keys=True, separators=(",", ":"))
-        assert config(training=training).digest == hashlib.sha256(text.encode()).hexdigest()
+        later = {name: OTHER[name] for name in LATER}
+        whole = {**RUN, **later, "training": {**TRAINING, "decay": "matrices"}}
+        text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
+        assert config(**whole).digest == hashlib.sha256(text.encode()).hexdigest()
 
     def test_a_default_that_is_spelled_out_changes_nothing(self) -> None:
         short = {"lr": 1e-3, "weight_decay": 1e-4}
@@ -244,6 +262,8 @@ class TestBounds:
             ("warmup_epochs", 10_000, 1),
             ("layer_decay", 1, 1e-9),
             ("seed", 2**32 - 1, 1),
+            ("train_fraction", 1, 1e-9),
+            ("draw", 10**6, 1),
             ("threads", 1024, 1),
         ],
     )
@@ -263,10 +283,12 @@ class TestBounds:
         assert {
             name: field.default for name, field in optional.items() if not field.default_factory and field.default
         } == {
+            "train_fraction": 1,
             "weights": "default",
             "normalize": "backbone",
             "precision": "fp32",
             "attention_kernel": "auto",
+            "calibrate": "none",
             "epochs": 20,
             "batch_size": 16,
             "accumulate": 1,
