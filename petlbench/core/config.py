@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
 # Fields that came later, and what held before them: runs of then keep their names.
-_LATER: Mapping[str, Any] = {"training.decay": "all"}
+_LATER: Mapping[str, Any] = {"training.decay": "all", "aggregate": "mean"}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
 
@@ -91,6 +91,9 @@ class RunConfig(BaseModel):
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
+    aggregate: Literal["mean", "max", "noisy_or"] = Field(
+        "mean", description="how the probabilities of a group's (a patient's) images become the group's"
+    )
     backbone: str = Field(description="timm name; with its weight tag once resolved")
     weights: str = Field("default", description="default (the hub), random, or a file")
     image_size: int = Field(gt=0, description="height and width of the fine view in pixels")

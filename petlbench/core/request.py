@@ -50,6 +50,7 @@ class Request:
     cache_precision: str | None = None
     skip_corrupt: bool = False
     test_on: str | None = None
+    aggregate: str = "mean"
 
 
 def request_of(values: Mapping[str, Any], origin: str) -> Request:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
     from petlbench.statistics.runs import Scored
 
-__all__ = ["Context", "Grid", "Line", "build_grid", "peak", "scored"]
+__all__ = ["Context", "Grid", "Line", "build_grid", "peak", "score_form", "scored"]
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,14 @@ __all__ = [
     "ReportKind",
     "ReportRequest",
     "StudyCard",
+    "Unit",
     "Variant",
     "load_report",
     "required_study",
 ]
 
 Preset = Literal["as-published", "best-practice", "any"]
+Unit = Literal["image", "group"]
 
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "as-published": {"precision": "fp16", "attention_kernel": "eager"},
@@ -47,6 +49,7 @@ class ReportKind(Card):
     Args:
         build: Makes the report of its inputs.
         needs: Fields of the report's file that must not be empty.
+        by_group: Whether its scores can be those of groups (patients) as well as of images.
         printed_figure: Draws a paper's printed table as the request asks for it; None where nothing is drawn.
     """
 
@@ -54,6 +57,7 @@ class ReportKind(Card):
 
     build: Callable[[ReportInputs], Document]
     needs: tuple[str, ...] = ()
+    by_group: bool = False
     printed_figure: Callable[[PaperTable, ReportInputs], Figure] | None = None
 
 
@@ -113,6 +117,7 @@ class ReportRequest:
         audits: Folder of stored audits; None for ``audits`` in the folder of the results.
         x: The cost that a figure shows to the right: memory, parameters or time; None for the report's own.
         measured: Whether memory is that of the results rather than predicted.
+        unit: What scores count: images, or groups (patients, lesions).
     """
 
     results: str = "results"
@@ -127,6 +132,7 @@ class ReportRequest:
     audits: Path | None = None
     x: str | None = None
     measured: bool = False
+    unit: Unit = "image"
 
     @property
     def output(self) -> Path | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, open_file
+from petlbench.metrics.groups import Aggregate, GroupRule, by_group
 from petlbench.results.result import FILE, Result
 
 if TYPE_CHECKING:
@@ -74,14 +75,23 @@ class Predictions:
 
     image_ids: Sequence[str]
     groups: Sequence[str | None]
-    labels: NDArray[np.int64]
-    logits: NDArray[np.float32]
+    labels: NDArray[np.integer[Any]]
+    logits: NDArray[np.floating[Any]]
 
     @property
     def units(self) -> list[str]:
         """The name of what is drawn with each image: its group, or itself."""
         pairs = zip(self.image_ids, self.groups, strict=True)
         return [f"image {image}" if group is None else f"group {group}" for image, group in pairs]
+
+    def by_group(self, rule: GroupRule, aggregate: Aggregate) -> Predictions | None:
+        """One prediction a group, which bears the name of its first image; None where no group is known."""
+        groups = by_group(self.labels, self.logits, self.groups, rule, aggregate)
+        if groups is None:
+            return None
+        rows = groups.rows.tolist()
+        images, names = [self.image_ids[row] for row in rows], [self.groups[row] for row in rows]
+        return Predictions(images, names, groups.labels, groups.logits)
 
 
 @dataclass(frozen=True)
@@ -290,6 +300,8 @@ def final_metrics(result: Result) -> dict[str, float]:
 def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     for split, metrics in document["metrics"].items():
         yield from ((f"{split}_{name}", value) for name, value in metrics.items() if isinstance(value, float))
+    for split, metrics in document.get("metrics_by_group", {}).items():
+        yield from ((f"{split}_{name}_by_group", value) for name, value in metrics.items() if isinstance(value, float))
     if parameters := document.get("parameters"):
         yield from (("learnable_parameters", parameters["learnable"]), ("learnable_ratio", parameters["ratio"]))
     memory, inference = document.get("memory") or {}, document.get("inference") or {}

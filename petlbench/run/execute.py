@@ -49,6 +49,7 @@ from petlbench.run.record import (
     describe_memory,
     differences,
     identify,
+    score_groups,
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
@@ -347,6 +348,7 @@ class _Run:
         return result
 
     def _result(self, ending: Ending) -> Result:
+        by_group = score_groups(self.data, self.external, ending.outputs, self.metrics, self.config.aggregate)
         return Result(
             run_id=self.config.run_id,
             status=ending.status,
@@ -356,6 +358,8 @@ class _Run:
                 split: evaluate(labels, logits, self.metrics) for split, (labels, logits) in ending.outputs.items()
             },
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
+            metrics_by_group={split: scores for split, (scores, _) in by_group.items()},
+            intervals_by_group={split: intervals for split, (_, intervals) in by_group.items()},
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),

@@ -25,7 +25,8 @@ from petlbench.data.record import SPLITS, Record
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
-from petlbench.metrics.classification import compute_intervals
+from petlbench.metrics.classification import compute_intervals, evaluate
+from petlbench.metrics.groups import Aggregate, by_group
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled
 from petlbench.results.result import Memory
@@ -42,6 +43,7 @@ __all__ = [
     "describe_memory",
     "differences",
     "identify",
+    "score_groups",
     "write_predictions",
 ]
 
@@ -184,6 +186,27 @@ def describe_intervals(
         split: compute_intervals(labels, logits, [record.group for record in records[split]], metrics=metrics)
         for split, (labels, logits) in outputs.items()
     }
+
+
+def score_groups(
+    data: RunData,
+    external: RunData | None,
+    outputs: Mapping[str, tuple[Labels, Logits]],
+    metrics: Sequence[Metric],
+    aggregate: Aggregate,
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """The scores of groups (patients, lesions) and their intervals by split, where the groups of its images are known.
+
+    The scores count the groups that are left out beside them, as ``ambiguous``.
+    """
+    records, rule = _records(data, external), data.dataset.task.groups
+    scores = {}
+    for split, (labels, logits) in outputs.items():
+        groups = by_group(labels, logits, [record.group for record in records[split]], rule, aggregate)
+        if groups is not None:
+            values = {**evaluate(groups.labels, groups.logits, metrics), "ambiguous": groups.ambiguous}
+            scores[split] = values, compute_intervals(groups.labels, groups.logits, metrics=metrics)
+    return scores
 
 
 def describe_memory(meter: MemoryMeter) -> Memory:

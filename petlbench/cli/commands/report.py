@@ -44,6 +44,13 @@ __all__ = ["command"]
 )
 @click.option("--metric", default="auc", show_default=True, metavar="NAME", help="A score of petlbench list metrics.")
 @click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    default="image",
+    show_default=True,
+    help="What scores count: images, or groups (patients, lesions).",
+)
+@click.option(
     "--memory",
     "figure",
     type=click.Choice(["allocated", "reserved", "process", "resident"]),

@@ -76,6 +76,8 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         if split in result.metrics:
             metrics = result.metrics[split]
             facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+        if split in result.metrics_by_group:
+            facts[f"{name}, by group"] = _by_group(result.metrics_by_group[split], result.config.aggregate)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
         facts["test AUC"] = "none: the dataset has no test split"
     if result.best_epoch is not None:
@@ -86,6 +88,11 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     notes = result.data.get("notes", [])
     facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
+
+
+def _by_group(metrics: Mapping[str, Any], aggregate: str) -> str:
+    left_out = f", {metrics['ambiguous']} left out" if metrics.get("ambiguous") else ""
+    return f"{percent(metrics['auc'])} %  ({metrics['count']} groups{left_out}, by {aggregate})"
 
 
 def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
+from petlbench.metrics.groups import UNANIMOUS, GroupRule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,6 +116,7 @@ class TaskType(Card):
         ordered: Whether the classes stand in an order, as grades do: kappa then has quadratic weights.
         strata: From the labels of N images to what a split balances: (N, K), whether image n counts in stratum k.
             Where every image counts in one, splits are stratified by it; where in several, iteratively.
+        groups: What label and prediction a group (a patient) of images has.
     """
 
     kind: ClassVar[Kind] = "task"
@@ -126,6 +128,7 @@ class TaskType(Card):
     selection: str = "auc"
     ordered: bool = False
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
+    groups: GroupRule = UNANIMOUS
 
 
 def task_of(name: str, card: DatasetCard, catalog: Catalog) -> TaskType:

@@ -51,7 +51,7 @@ def build(inputs: ReportInputs) -> Document:
     return inputs.document(tables, figures)
 
 
-CLINICAL = ReportKind(name="clinical", title="Clinical metrics", build=build)
+CLINICAL = ReportKind(name="clinical", title="Clinical metrics", build=build, by_group=True)
 
 
 def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetrics]]:
