@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self, cast
 
+import torch
 from torch import Tensor, nn
 
-from petlbench import BackboneInfo
+from petlbench import Backbone, BackboneInfo
 
-__all__ = ["learned_names", "norms_elsewhere", "take_layer_scale"]
+__all__ = [
+    "BehindMLP",
+    "BesideMLP",
+    "fold_in_front",
+    "learned_names",
+    "norms_elsewhere",
+    "take_layer_scale",
+    "takes_constants",
+]
 
 
 def learned_names(module: nn.Module, *parts: str) -> frozenset[str]:
@@ -54,3 +63,61 @@ class _Scale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
+
+
+def _readers(part: Any) -> list[Any]:
+    """The layers that read the input of an attention or an MLP of timm's."""
+    names = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "fc1", "fc1_g", "fc1_x")
+    return [layer for name in names if (layer := getattr(part, name, None)) is not None]
+
+
+def takes_constants(backbone: Backbone, *parts: str) -> bool:
+    """Whether it is known what reads the inputs of some parts of the blocks, and all of it can take up a constant."""
+    readers = [layer for block in backbone.blocks() for part in parts for layer in _readers(getattr(block, part))]
+    return "qkv" in backbone.info.capabilities and all(layer.bias is not None for layer in readers)
+
+
+@torch.no_grad()
+def fold_in_front(part: nn.Module, change: Tensor, constant: Tensor) -> None:
+    """Give a part that reads x + M x + c the form that reads x: W + W M and b + W c in each layer that reads it.
+
+    Args:
+        part: An attention or an MLP of timm's that `takes_constants`.
+        change: M (D, D).
+        constant: c (D).
+    """
+    for layer in _readers(part):
+        layer.bias.add_(layer.weight @ constant)
+        layer.weight.add_(layer.weight @ change)
+
+
+class BesideMLP(nn.Module):
+    """A block's MLP with all that stands between the two residual sums, and an adapter beside all of that."""
+
+    def __init__(self, block: Any, adapter: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.mlp, self.drop_path = block.norm2, block.mlp, block.drop_path2
+        self.layer_scale = take_layer_scale(block, 2)
+        self.adapter = adapter
+
+    @classmethod
+    def put_in(cls, block: Any, adapter: nn.Module) -> Self:
+        """Put an adapter, tokens (B, N, D) to what is added to them, into a block of timm's in the MLP's place."""
+        tail = cls(block, adapter)
+        block.mlp, block.norm2, block.drop_path2 = tail, nn.Identity(), nn.Identity()
+        return tail
+
+    def branch(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """What the frozen MLP adds to tokens x, (B, N, D)."""
+        return cast("Tensor", self.drop_path(self.layer_scale(self.mlp(self.norm(x), *args, **kwargs))))
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return cast("Tensor", self.branch(x, *args, **kwargs) + self.adapter(x))
+
+
+class BehindMLP(BesideMLP):
+    """The same with the adapter behind the second residual sum."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        added = self.branch(x, *args, **kwargs)
+        return cast("Tensor", added + self.adapter(x + added))

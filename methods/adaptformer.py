@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from petlbench import (
     MethodSettings,
     TrainingDefaults,
 )
-from petlbench.methods._branches import learned_names, norms_elsewhere, take_layer_scale
+from petlbench.methods._branches import BesideMLP, learned_names, norms_elsewhere
 
 __all__ = ["AdaptFormer", "AdaptFormerSettings"]
 
@@ -78,9 +78,7 @@ class AdaptFormer(Method[AdaptFormerSettings]):
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Put an adapter beside every MLP and a head on the backbone."""
         for block, width in zip(backbone.blocks(), backbone.info.widths, strict=True):
-            block.mlp = _Tail(block, _Parallel(width, self.settings))
-            # The tail holds all that stands between the two residual sums.
-            block.norm2, block.drop_path2 = nn.Identity(), nn.Identity()
+            BesideMLP.put_in(block, _Parallel(width, self.settings))
         if not self.settings.batch_norm:
             module = Classifier(backbone, num_classes)
             return Adapted(module, learned_names(module, ".adapter."))
@@ -128,17 +126,3 @@ class _NormedClassifier(Classifier):
         else:
             normed = self.batch_norm(feature)
         return cast("Tensor", self.head(normed))
-
-
-class _Tail(nn.Module):
-    """A block's MLP with what stands around it, and an adapter beside all of that."""
-
-    def __init__(self, block: Any, adapter: nn.Module) -> None:
-        super().__init__()
-        self.norm, self.mlp, self.drop_path = block.norm2, block.mlp, block.drop_path2
-        self.layer_scale = take_layer_scale(block, 2)
-        self.adapter = adapter
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output = self.drop_path(self.layer_scale(self.mlp(self.norm(x), *args, **kwargs)))
-        return cast("Tensor", output + self.adapter(x))

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
-from petlbench.methods._branches import learned_names
+from petlbench.methods._branches import fold_in_front, learned_names, takes_constants
 
 __all__ = ["RepAdapter", "RepAdapterSettings"]
 
@@ -72,7 +72,7 @@ class RepAdapter(Method[RepAdapterSettings]):
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Put adapters in front of the parts of every block and a head on the backbone."""
         parts = ("attn", "mlp") if self.settings.placement == "attention_mlp" else ("attn",)
-        can_be_folded = _can_be_folded(backbone, parts)
+        can_be_folded = takes_constants(backbone, *parts)
         for block, width in zip(backbone.blocks(), backbone.info.widths, strict=True):
             for part in parts:
                 setattr(block, part, _InFront(_Linear(width, self.settings), getattr(block, part)))
@@ -107,13 +107,12 @@ class _Linear(nn.Module):
         return x + self.scale * change
 
     @torch.no_grad()
-    def fold_into(self, layer: nn.Linear) -> None:
-        """Give a layer W, b that reads M x + c the form that reads x: W M and b + W c."""
+    def change(self) -> tuple[Tensor, Tensor]:
+        """M (D, D) and c (D) of the M x + c that is added to tokens x outside training."""
         groups = len(self.up)
         change = torch.bmm(self.up, self.down.weight.view(groups, -1, self.down.in_features)).flatten(0, 1)
         constant = torch.bmm(self.up, self.down.bias.view(groups, -1, 1)).flatten() + self.bias
-        layer.bias.add_(self.scale * layer.weight @ constant)
-        layer.weight.add_(self.scale * layer.weight @ change)
+        return self.scale * change, self.scale * constant
 
 
 class _InFront(nn.Module):
@@ -127,22 +126,9 @@ class _InFront(nn.Module):
         return cast("Tensor", self.inner(self.adapter(x), *args, **kwargs))
 
 
-def _readers(part: Any) -> list[Any]:
-    """The layers that read the input of an attention or an MLP of timm's."""
-    names = ("qkv", "q_proj", "k_proj", "v_proj", "gate", "fc1", "fc1_g", "fc1_x")
-    return [layer for name in names if (layer := getattr(part, name, None)) is not None]
-
-
-def _can_be_folded(backbone: Backbone, parts: tuple[str, ...]) -> bool:
-    """Whether it is known what reads the parts' inputs, and all of it can take up a constant."""
-    readers = [layer for block in backbone.blocks() for part in parts for layer in _readers(getattr(block, part))]
-    return "qkv" in backbone.info.capabilities and all(layer.bias is not None for layer in readers)
-
-
 def _merge(backbone: Backbone, parts: tuple[str, ...]) -> None:
     for block in backbone.blocks():
         for part in parts:
             wrapped: _InFront = getattr(block, part)
-            for layer in _readers(wrapped.inner):
-                wrapped.adapter.fold_into(layer)
+            fold_in_front(wrapped.inner, *wrapped.adapter.change())
             setattr(block, part, wrapped.inner)

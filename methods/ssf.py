@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
 from petlbench.methods._branches import learned_names
+from petlbench.methods._layers import ScaledAndShifted
 
 __all__ = ["SSF"]
 
@@ -44,41 +42,11 @@ class SSF(Method[MethodSettings]):
         if any(hasattr(block.attn, "q_proj") for block in backbone.blocks()):
             # EVA reads its fused layer's weight and adds biases of its own; it calls the three layers.
             backbone.split_qkv()
-        wrapped = {name: _ScaledAndShifted(layer) for name, layer in _layers(backbone.module)}
+        wrapped = {name: ScaledAndShifted(layer) for name, layer in _layers(backbone.module)}
         for name, layer in wrapped.items():
             backbone.replace(name, layer)
         module = Classifier(backbone, num_classes)
         return Adapted(module, learned_names(module, ".scale", ".shift"), merge=lambda: _merge(backbone, wrapped))
-
-
-class _ScaledAndShifted(nn.Module):
-    """A layer and what is learned behind it.
-
-    Args:
-        inner: A convolution with its channels on axis 1, or a layer with its channels on the last axis.
-    """
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self._shape = (-1, 1, 1) if isinstance(inner, nn.Conv2d) else (-1,)
-        channels = len(cast("Tensor", inner.weight))
-        self.scale = nn.Parameter(nn.init.normal_(torch.empty(channels), mean=1, std=0.02))
-        has_bias = getattr(inner, "bias", None) is not None
-        self.shift = nn.Parameter(nn.init.normal_(torch.empty(channels), std=0.02)) if has_bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        scaled: Tensor = self.inner(x) * self.scale.view(self._shape)
-        return scaled if self.shift is None else scaled + self.shift.view(self._shape)
-
-    @torch.no_grad()
-    def merged(self) -> nn.Module:
-        """Fold scale and shift into the layer: γ W and γ b + β."""
-        inner: Any = self.inner
-        inner.weight.mul_(self.scale.view(-1, *[1] * (inner.weight.dim() - 1)))
-        if self.shift is not None:
-            inner.bias.mul_(self.scale).add_(self.shift)
-        return self.inner
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -90,7 +58,7 @@ def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _merge(backbone: Backbone, wrapped: dict[str, _ScaledAndShifted]) -> None:
+def _merge(backbone: Backbone, wrapped: dict[str, ScaledAndShifted]) -> None:
     for name, layer in wrapped.items():
         backbone.replace(name, layer.merged())
     backbone.fuse_qkv()

@@ -37,9 +37,6 @@ Tensors = dict[str, Tensor]
 Rename = Callable[[Tensors], Tensors]
 
 NO_COUNTERPART = {
-    "arc": "ARC is no method of petlbench",
-    "bi_adaptformer": "petlbench has no weights of one bit",
-    "bi_lora": "petlbench has no weights of one bit",
     "vpt_mlp3": "its head has batch norms, which Mlp-k here leaves out",
     "noah_adapter": "its GELU is an approximation that petlbench's adapter has no setting for",
 }
@@ -202,6 +199,42 @@ def encoder(tensors: Tensors) -> Tensors:
     return {name if name.startswith("head.") else f"backbone.{name}": t for name, t in joined_qkv(renamed).items()}
 
 
+def recomposed(tensors: Tensors) -> Tensors:
+    """ARC's projections and coefficients."""
+    renamed = {f"head.{kind}": tensors[f"head_mlp.head.{kind}"] for kind in ("weight", "bias")}
+    parts = {"att": ("attn", "norm1"), "mlp": ("mlp", "norm2")}
+    renamed |= {f"projections.{ours}": tensors[f"transformer.left_u_{part}"] for part, (ours, _) in parts.items()}
+    for name, tensor in tensors.items():
+        if match := re.fullmatch(r"transformer\.layer\.(\d+)\.(att|mlp)_scale(_bias)?", name):
+            place = f"backbone.blocks.{match[1]}.{parts[match[2]][1]}.recomposed"
+            renamed[f"{place}.{'bias' if match[3] else 'coefficients'}"] = tensor
+    return renamed
+
+
+def arc_encoder(tensors: Tensors) -> Tensors:
+    """ARC's names of its encoder as timm's."""
+    renames = (
+        ("embedding.projective.", "patch_embed.proj."),
+        ("embedding.cls", "cls_token"),
+        ("embedding.position_embedding", "pos_embed"),
+        ("transformer.layer_norm.", "norm."),
+        ("transformer.layer.", "blocks."),
+        (".att_layer_norm.", ".norm1."),
+        (".fnn_layer_norm.", ".norm2."),
+        (".attention.query.", ".attn.q_proj."),
+        (".attention.key.", ".attn.k_proj."),
+        (".attention.value.", ".attn.v_proj."),
+        (".attention.projective.", ".attn.proj."),
+    )
+    renamed = {}
+    for name, tensor in tensors.items():
+        new = name
+        for old, ours in renames:
+            new = new.replace(old, ours)
+        renamed[new] = tensor
+    return joined_qkv(renamed)
+
+
 def biases_too(tensors: Tensors) -> Tensors:
     """The biases that AdaptFormer here has and the file's adapters have not."""
     renamed = by_pattern(
@@ -236,6 +269,12 @@ LOW_RANK = by_pattern(
         r"backbone.blocks.\1.attn.qkv.\2.lora_A.default.weight",
     ),
     (r"blocks\.(\d+)\.attn\.lora_([qv])\.adapter_up\.weight", r"backbone.blocks.\1.attn.qkv.\2.lora_B.default.weight"),
+)
+ONE_BIT_UPDATES = by_pattern(
+    HEAD, (r"blocks\.(\d+)\.attn\.lora_([qv])\.adapter_(down|up)\.weight", r"backbone.blocks.\1.attn.qkv.\2.\3.weight")
+)
+ONE_BIT_ADAPTERS = by_pattern(
+    HEAD, (r"blocks\.(\d+)\.adapter_mlp\.adapter_(down|up)\.weight", r"backbone.blocks.\1.mlp.adapter.\2.weight")
 )
 CHANNELS = by_pattern(HEAD, (r"blocks\.(\d+)\.sct_attn\.adapt_linear\.(.+)", r"backbone.blocks.\1.norm2.linear.\2"))
 
@@ -289,6 +328,11 @@ CASES = {
         "adaptformer", lambda a: {"bottleneck": a["dim"], "scale": a["s"], "dropout": 0}, biases_too
     ),
     "jie_lora": Case("lora", lambda a: {"rank": a["dim"], "alpha": a["dim"] * a["s"]}, LOW_RANK),
+    "bi_adaptformer": Case(
+        "bi_adaptformer", lambda a: {"bottleneck": a["dim"], "scale": a["s"], "dropout": 0}, ONE_BIT_ADAPTERS
+    ),
+    "bi_lora": Case("bi_lora", lambda a: {"rank": a["dim"], "scale": a["s"], "dropout": 0}, ONE_BIT_UPDATES),
+    "arc": Case("arc", lambda a: {"bottleneck": a["adapter_dim"], "dropout": 0}, recomposed, arc_encoder),
     "vpt_deep": Case("vpt", prompted, prompts),
     "vpt_shallow": Case("vpt", prompted, prompts),
     "vpt_bias": Case("bitfit", fixed(), encoder),
