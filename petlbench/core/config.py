@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
 # Fields that came later, and what held before them: runs of then keep their names.
-_LATER: Mapping[str, Any] = {"training.decay": "all", "aggregate": "mean"}
+_LATER: Mapping[str, Any] = {"training.decay": "all", "training.select": "score", "aggregate": "mean"}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
 
@@ -58,6 +58,12 @@ class TrainingConfig(BaseModel):
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
     clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
     augment: Literal["standard", "none"] = Field("standard", description="augmentation of the training images")
+    select: str = Field(
+        "score",
+        pattern=r"^(score|worst-group:.+)$",
+        description="what chooses the epoch on validation: score, or worst-group:COLUMN, the score of the worst of the "
+        "subgroups by a column of the dataset's table",
+    )
 
     @property
     def micro_batch_size(self) -> int:

@@ -16,6 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
+from petlbench.core.text import printable
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -55,6 +56,7 @@ from petlbench.run.record import (
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
 from petlbench.training.loss import Loss
+from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import balanced_weights, new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
@@ -164,9 +166,21 @@ class _Run:
         self.config, self.views = self.run.config, self.run.views
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
+        self.selection = self._selection()
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
+
+    def _selection(self) -> Selection:
+        """What the best epoch is chosen by, of the task's score."""
+        dataset, records = self.data.dataset, self.data.records("val")
+        metric = next(row for row in self.metrics if row.name == dataset.task.selection)
+        selection = selection_of(self.config.training.select, metric, dataset, records)
+        for name, count in selection.left_out.items():
+            self.progress.say(
+                f"{selection.column} {printable(name)}: too small on validation ({count} images) to count"
+            )
+        return selection
 
     def _open_source(self, data: RunData) -> FeatureSource:
         return open_source(self.run, self.assembled, data, cache=self.options.cache, device=self.device)
@@ -241,7 +255,7 @@ class _Run:
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
-            selection=self.data.dataset.task.selection,
+            selection=self.selection,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -365,7 +379,10 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing=self.watch.timing(self.earlier),
-            data=describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
+            data={
+                **describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
+                **self.selection.describe(),
+            },
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),

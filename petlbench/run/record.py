@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +137,14 @@ def identify(
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
         "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
+        **({} if config.training.select == "score" else {"attributes": _attributes_digest(data.records("val"))}),
     }
+
+
+def _attributes_digest(records: Sequence[Record]) -> str:
+    """The SHA-256 of what tables say of images beside their labels, which chooses the epoch where subgroups do."""
+    rows = sorted((record.image_id, sorted(record.extra)) for record in records)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
@@ -151,7 +160,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "weights", "method", "external", "greys")
+        for name in ("data", "split", "weights", "method", "external", "greys", "attributes")
         if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:

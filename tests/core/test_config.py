@@ -33,6 +33,7 @@ TRAINING: dict[str, Any] = {
     "class_weights": "none",
     "clip_grad_norm": 1.0,
     "augment": "standard",
+    "select": "score",
 }
 RUN: dict[str, Any] = {
     "method": "lora",
@@ -78,6 +79,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "class_weights": "balanced",
     "clip_grad_norm": 0.0,
     "augment": "none",
+    "select": "worst-group:sex",
 }
 OTHER: dict[str, Any] = {
     "method": "full",
@@ -114,7 +116,7 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 class TestRunId:
     def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
-        earlier = without({**RUN, "training": without(TRAINING, "decay")}, "aggregate")
+        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, "aggregate")
         text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
         assert config().digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -143,7 +145,7 @@ class TestRunId:
             assert changed(chosen[1:]).run_id != changed(chosen).run_id
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
-        later = {"aggregate": "max", "training": {**TRAINING, "decay": "matrices"}}
+        later = {"aggregate": "max", "training": {**TRAINING, "decay": "matrices", "select": "worst-group:sex"}}
         text = json.dumps({**RUN, **later}, sort_keys=True, separators=(",", ":"))
         assert config(**later).digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -285,6 +287,7 @@ class TestBounds:
             "clip_grad_norm": 1,
             "augment": "standard",
             "aggregate": "mean",
+            "select": "score",
         }
 
     def test_a_config_cannot_be_changed(self) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
-from petlbench.metrics.groups import UNANIMOUS, GroupRule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from petlbench.data.card import DatasetCard
+    from petlbench.metrics.groups import GroupRule
 
 __all__ = ["NOT_YET", "Label", "Labels", "TaskType", "class_strata", "task_of"]
 
@@ -103,6 +103,12 @@ def class_strata(labels: Sequence[int]) -> NDArray[Any]:
     return np.eye(int(positions.max(initial=-1)) + 1, dtype=bool)[positions]
 
 
+def _unanimous() -> GroupRule:
+    from petlbench.metrics.groups import UNANIMOUS
+
+    return UNANIMOUS
+
+
 @dataclass(frozen=True)
 class TaskType(Card):
     """What a label is, and what follows from it; as far as nothing else is given, for one class an image.
@@ -128,7 +134,7 @@ class TaskType(Card):
     selection: str = "auc"
     ordered: bool = False
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
-    groups: GroupRule = UNANIMOUS
+    groups: GroupRule = field(default_factory=_unanimous)
 
 
 def task_of(name: str, card: DatasetCard, catalog: Catalog) -> TaskType:
