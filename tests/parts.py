@@ -35,6 +35,7 @@ PARTS = {
     ),
     "chromium": Part("apt-get install chromium", ("playwright",), ("chromium",)),
     "latex": Part("apt-get install texlive-latex-recommended lmodern", programs=("pdflatex",)),
+    "medmnist": Part("make install-parts", modules=("medmnist",)),
     "pdftotext": Part("apt-get install poppler-utils", programs=("pdftotext",)),
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from petlbench.audit.baselines import Baseline, run_baselines
 from petlbench.audit.confounders import Confound, columns_of, find_confounds
@@ -14,7 +15,7 @@ from petlbench.audit.scan import Scan, scan_images
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.record import SPLITS, Split
+from petlbench.data.record import SPLITS, Split, images_by_class
 from petlbench.data.splits import SplitScheme, assign_splits
 
 __all__ = ["TOO_EASY", "Audit", "Finding", "audit", "findings_of"]
@@ -55,6 +56,7 @@ class Audit:
         identifying: Columns that name single images.
         baselines: Trivial classifiers.
         findings: What is wrong.
+        together: Images that have each two classes, (C, C); none where no image has two.
     """
 
     dataset: str
@@ -69,6 +71,7 @@ class Audit:
     identifying: Sequence[str]
     baselines: Sequence[Baseline]
     findings: Sequence[Finding]
+    together: Sequence[Sequence[int]] = ()
 
     @property
     def grave(self) -> bool:
@@ -104,6 +107,7 @@ class Audit:
             "constant": list(self.constant),
             "identifying": list(self.identifying),
             "baselines": [baseline.document() for baseline in self.baselines],
+            **({"together": [list(row) for row in self.together]} if self.together else {}),
         }
 
 
@@ -140,11 +144,12 @@ def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int,
         (*dataset.notes, *trouble),
         scan.unreadable,
         leaks,
-        find_confounds(columns, scan.labels, len(scan.classes)),
+        find_confounds(columns, scan.questions, len(scan.classes)),
         tuple(column.name for column in columns if column.constant),
         tuple(column.name for column in columns if column.identifies),
         baselines,
         findings_of(leaks, baselines, scan.unreadable),
+        _together(scan),
     )
 
 
@@ -156,7 +161,7 @@ def _sides(
     sides: list[Split | None] = [record.split for record in scan.records]
     try:
         if split.kind != "official":
-            return [*assign_splits(scan.records, split, seed, classes=dataset.classes)], f"{split}, seed {seed}", ()
+            return [*_drawn(dataset, scan, split, seed)], f"{split}, seed {seed}", ()
         # As it was given: `assign_splits` would refuse one that leaks, which is what is to be reported.
         if any(sides):
             return sides, str(split), ()
@@ -168,14 +173,28 @@ def _sides(
         return [None] * len(sides), "none", (f"the split '{split}' cannot be made: {error.message}",)
 
 
+def _drawn(dataset: Dataset, scan: Scan, split: SplitScheme, seed: int) -> list[Split]:
+    return assign_splits(scan.records, split, seed, classes=dataset.classes, strata=dataset.task.strata)
+
+
 def _counts(scan: Scan, sides: Sequence[Split | None]) -> dict[str, list[int]]:
-    counts = Counter(zip(sides, (record.label for record in scan.records), strict=True))
     names: dict[Split | None, str] = {side: side for side in SPLITS} | {None: "no side" if any(sides) else "all"}
-    return {
-        name: [counts[side, label] for label in range(len(scan.classes))]
+    by_side = {
+        name: [record for own, record in zip(sides, scan.records, strict=True) if own == side]
         for side, name in names.items()
         if side in sides
     }
+    labels = scan.task.labels
+    return {name: list(images_by_class(own, scan.classes, labels).values()) for name, own in by_side.items()}
+
+
+def _together(scan: Scan) -> tuple[tuple[int, ...], ...]:
+    """How many images have each two classes, (C, C); none where no image has two."""
+    counts = np.zeros((len(scan.classes),) * 2, dtype=np.int64)
+    for record in scan.records:
+        positions = scan.task.labels.positions(record.label)
+        counts[np.ix_(positions, positions)] += 1
+    return tuple(map(tuple, counts.tolist())) if (counts - np.diag(np.diag(counts))).any() else ()
 
 
 def findings_of(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping[str, str]) -> list[Finding]:
@@ -195,6 +214,12 @@ def findings_of(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping
 
 def _verdicts(baselines: Sequence[Baseline]) -> Iterator[Finding]:
     above = {baseline.name: baseline for baseline in baselines if (baseline.low or 0.0) > TOO_EASY}
+    for baseline in baselines:
+        names = [each.name for each in baseline.parts if (each.low or 0.0) > TOO_EASY]
+        if names and baseline.name not in above and baseline.name in ("metadata", "pixels"):
+            by_sight = baseline.uses_pixels
+            how = "plain pixels of 32x32 tell" if by_sight else "what is known without a look at the picture tells"
+            yield Finding("easy_label" if by_sight else "shortcut_label", not by_sight, f"{how}: {', '.join(names)}")
     if "metadata" in above:
         how = (
             "and without the file size too"

@@ -13,8 +13,10 @@ from petlbench.audit.confounders import FILE_SIZE, Column, most_common
 from petlbench.audit.scan import Scan
 from petlbench.core.progress import Progress
 from petlbench.data.splits import group_numbers
+from petlbench.data.tasks.base import Question
 from petlbench.metrics.classification import macro_auc
-from petlbench.metrics.intervals import auc_interval
+from petlbench.metrics.influence import auc_influences
+from petlbench.metrics.intervals import auc_interval, mean_auc_interval
 
 __all__ = ["Baseline", "run_baselines"]
 
@@ -38,6 +40,7 @@ class Baseline:
         high: Upper bound.
         accuracy: Share of images whose most probable class is theirs.
         refused: Why there are no figures; empty where there are.
+        parts: Where images have several classes: the same for each of them; the figures here are then their mean.
     """
 
     name: str
@@ -48,10 +51,13 @@ class Baseline:
     high: float | None = None
     accuracy: float | None = None
     refused: str = ""
+    parts: tuple[Baseline, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON, where ``uses_pixels`` is called ``looks``."""
-        return {"looks" if name == "uses_pixels" else name: value for name, value in asdict(self).items()}
+        values = {"looks" if name == "uses_pixels" else name: value for name, value in asdict(self).items()}
+        parts = {name: [part.document() for part in self.parts] for name in ("parts",) if values.pop(name)}
+        return values | parts
 
 
 @dataclass(frozen=True)
@@ -75,23 +81,65 @@ def run_baselines(scan: Scan, columns: Sequence[Column], seed: int, workers: int
     """
     plans = list(_plans(scan, columns, seed, workers))
     units, grouped = group_numbers(scan.records), any(record.group is not None for record in scan.records)
-    folds = _folds_possible(scan.labels, units)
-    progress.phase("baselines", len(plans) * max(folds, 1))
+    questions = scan.questions
+    progress.phase("baselines", len(plans) * sum(max(_folds_possible(q, units), 1) for q in questions))
     results = []
     for plan in plans:
-        if not folds or not plan.matrix.shape[1]:
-            few = "fewer than two classes have two images or groups each, so nothing can be cross-validated"
-            why = "nothing that it is given differs between images" if folds else few
-            results.append(replace(plan.baseline, refused=why))
-            progress.advance(max(folds, 1))
+        if not questions:
+            results.append(replace(plan.baseline, refused="the labels are numbers, and no classes"))
             continue
-        splits = _splits(scan.labels, units, grouped, folds, seed)
-        scores = _cross_validated(plan, scan.labels, len(scan.classes), splits, progress)
-        auc, interval = macro_auc(scan.labels, scores), auc_interval(scan.labels, scores, units)
-        low, high = (None, None) if interval is None else (interval["low"], interval["high"])
-        accuracy = float((scores.argmax(axis=1) == scan.labels).mean())
-        results.append(replace(plan.baseline, auc=auc, low=low, high=high, accuracy=accuracy))
+        parts = [_on_question(plan, question, units, grouped, seed, progress) for question in questions]
+        results.append(parts[0].baseline if len(parts) == 1 else _mean(plan.baseline, parts, units))
     return results
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A baseline on one question: its figures, and where it has an AUC what that rests on, all of (K, N)."""
+
+    baseline: Baseline
+    influences: NDArray[np.float64]
+    positive: NDArray[np.bool_]
+    negative: NDArray[np.bool_]
+
+
+def _on_question(  # noqa: PLR0917 - what all questions share stands behind
+    plan: _Plan, question: Question, units: NDArray[np.int64], grouped: bool, seed: int, progress: Progress
+) -> _Part:
+    """Cross-validate a baseline on the images whose answer is known."""
+    rows, labels = question.rows, question.answers
+    own, folds = np.unique(units[rows], return_inverse=True)[1], _folds_possible(question, units)
+    baseline = replace(plan.baseline, name=question.name or plan.baseline.name)
+    nothing = np.zeros((0, len(units)))
+    if not folds or not plan.matrix.shape[1]:
+        few = "fewer than two classes have two images or groups each, so nothing can be cross-validated"
+        why = "nothing that it is given differs between images" if folds else few
+        progress.advance(max(folds, 1))
+        return _Part(replace(baseline, refused=why), nothing, nothing.astype(bool), nothing.astype(bool))
+    splits = _splits(labels, own, grouped, folds, seed)
+    scores = _cross_validated(replace(plan, matrix=plan.matrix[rows]), labels, len(question.outputs), splits, progress)
+    auc, interval = macro_auc(labels, scores), auc_interval(labels, scores, own)
+    low, high = (None, None) if interval is None else (interval["low"], interval["high"])
+    accuracy = float((scores.argmax(axis=1) == labels).mean())
+    influences, sides = np.zeros((1, len(units))), np.zeros((2, 1, len(units)), dtype=bool)
+    influences[0, rows] = auc_influences(labels, scores)[1].mean(axis=0)
+    sides[:, 0, rows] = labels > 0, labels == 0
+    return _Part(replace(baseline, auc=auc, low=low, high=high, accuracy=accuracy), influences, *sides)
+
+
+def _mean(baseline: Baseline, parts: Sequence[_Part], units: NDArray[np.int64]) -> Baseline:
+    """The mean over the questions that have an AUC, with the interval of a mean."""
+    known = [part for part in parts if part.baseline.auc is not None]
+    if not known:
+        return replace(baseline, refused=parts[0].baseline.refused)
+    aucs = np.array([part.baseline.auc for part in known])
+    influences, positive, negative = (
+        np.concatenate([getattr(part, name) for part in known]) for name in ("influences", "positive", "negative")
+    )
+    interval = mean_auc_interval((aucs, influences), positive, negative, units)
+    accuracy = float(np.mean([part.baseline.accuracy for part in known]))
+    figures = {"auc": float(aucs.mean()), "low": interval["low"], "high": interval["high"], "accuracy": accuracy}
+    return replace(baseline, **figures, parts=tuple(part.baseline for part in parts))
 
 
 def _plans(scan: Scan, columns: Sequence[Column], seed: int, workers: int) -> Iterator[_Plan]:
@@ -143,8 +191,9 @@ def _encoded(columns: Sequence[Column], count: int) -> NDArray[np.float64]:
     return np.concatenate(parts, axis=1) if parts else np.empty((count, 0))
 
 
-def _folds_possible(labels: NDArray[np.int64], units: NDArray[np.int64]) -> int:
+def _folds_possible(question: Question, units: NDArray[np.int64]) -> int:
     """Five, or fewer where a class has fewer images or groups; 0 where nothing can be cross-validated."""
+    labels, units = question.answers, units[question.rows]
     present = np.unique(labels)
     least = min((len(np.unique(units[labels == label])) for label in present), default=0)
     return min(FOLDS, least) if len(present) > 1 and least > 1 else 0

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.audit.scan import Scan
+from petlbench.data.tasks.base import Question
 
 __all__ = ["FILE_SIZE", "MISSING", "WEAK", "Column", "Confound", "columns_of", "find_confounds", "most_common"]
 
@@ -111,6 +112,8 @@ class Confound:
         cramers_v: Cramér's V, 0 (unrelated) to 1 (one tells the other), corrected for chance (Bergsma 2013, "A
             bias-correction for Cramér's V and Tschuprow's T").
         p: The chi-squared test's probability of such a table where column and class are unrelated.
+        label: Where images have several classes: the one that goes most with the column, for which V and p are; p is
+            multiplied by the number of classes.
     """
 
     column: str
@@ -118,22 +121,23 @@ class Confound:
     counts: tuple[tuple[int, ...], ...]
     cramers_v: float
     p: float
+    label: str = ""
 
 
-def find_confounds(columns: Sequence[Column], labels: NDArray[np.int64], classes: int) -> list[Confound]:
+def find_confounds(columns: Sequence[Column], questions: Sequence[Question], classes: int) -> list[Confound]:
     """Compare every column that says something with the class, the most telling first.
 
     Args:
         columns: Of N values.
-        labels: Labels, (N,).
+        questions: What is asked of the N images: their class, or of each class whether they have it.
         classes: Number of classes.
     """
-    telling = [column for column in columns if not column.constant and not column.identifies]
-    confounds = [_compare(column, labels, classes) for column in telling]
+    telling = [column for column in columns if questions and not column.constant and not column.identifies]
+    confounds = [_compare(column, questions, classes) for column in telling]
     return sorted(confounds, key=lambda confound: -confound.cramers_v)
 
 
-def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confound:
+def _compare(column: Column, questions: Sequence[Question], classes: int) -> Confound:
     if column.numbers is None:
         values: Sequence[str] = column.values
         levels = most_common(values, _MOST_ROWS)
@@ -142,10 +146,19 @@ def _compare(column: Column, labels: NDArray[np.int64], classes: int) -> Confoun
         levels = sorted(set(values), key=lambda row: math.inf if row == MISSING else float(row.partition(" to ")[0]))
     rows = levels if len(levels) == len(set(values)) else [*levels, _OTHERS]
     place = {row: number for number, row in enumerate(rows)}
+    row_of = np.array([place.get(value, len(rows) - 1) for value in values])
     counts = np.zeros((len(rows), classes), dtype=np.int64)
-    np.add.at(counts, (np.array([place.get(value, len(rows) - 1) for value in values]), labels), 1)
-    strength, p = _association(counts)
-    return Confound(column.name, tuple(rows), tuple(map(tuple, counts.tolist())), strength, p)
+    tested = []
+    for question in questions:
+        table = np.zeros((len(rows), len(question.outputs)), dtype=np.int64)
+        np.add.at(table, (row_of[question.rows], question.answers), 1)
+        for option, output in enumerate(question.outputs):
+            if output is not None:
+                counts[:, output] += table[:, option]
+        tested.append((*_association(table), question.name))
+    strength, p, label = max(tested, key=lambda each: each[0])
+    p = min(1.0, p * len(questions))
+    return Confound(column.name, tuple(rows), tuple(map(tuple, counts.tolist())), strength, p, label)
 
 
 def _ranges(numbers: NDArray[np.float64]) -> list[str]:

@@ -115,13 +115,13 @@ def find_leaks(scan: Scan, sides: Sequence[Split | None]) -> Leaks:
 
 
 def _described(pair: duplicates.DuplicatePair, scan: Scan, sides: Sequence[Split | None]) -> DuplicatePair:
-    first, second = scan.records[pair.first], scan.records[pair.second]
+    first, second, said = scan.records[pair.first], scan.records[pair.second], scan.task.labels.text
     return DuplicatePair(
         (first.image_id, second.image_id),
         pair.kind,
         pair.bits,
         pair.correlation,
-        (scan.classes[first.label], scan.classes[second.label]),
+        (said(first.label, scan.classes), said(second.label, scan.classes)),
         (sides[pair.first], sides[pair.second]),
     )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from petlbench.core.progress import Progress
@@ -15,6 +14,8 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.duplicates import Fingerprint, fingerprint
 from petlbench.data.images.files import Header, read_header
 from petlbench.data.record import Record, map_images
+from petlbench.data.tasks.base import Question, TaskType
+from petlbench.data.tasks.multiclass import MULTICLASS
 
 __all__ = ["GreyLevels", "ImageStatistics", "Scan", "scan_images"]
 
@@ -59,17 +60,20 @@ class Scan:
         images: What is known of each, (N,).
         classes: Class names; a record's label is a position in it.
         unreadable: What is wrong with the others, by image id.
+        task: What a label is.
     """
 
     records: tuple[Record, ...]
     images: tuple[ImageStatistics, ...]
     classes: tuple[str, ...]
     unreadable: Mapping[str, str]
+    task: TaskType = MULTICLASS
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """Labels, (N,)."""
-        return np.array([record.label for record in self.records], dtype=np.int64)
+    def questions(self) -> list[Question]:
+        """What can be asked of the images; nothing where labels are no classes."""
+        labels = self.task.labels.to_array([record.label for record in self.records])
+        return self.task.questions(labels, self.classes)
 
 
 def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
@@ -86,7 +90,7 @@ def scan_images(dataset: Dataset, workers: int, progress: Progress) -> Scan:
     images, errors = map_images(dataset.records, examine, workers, progress)
     records = tuple(record for record in dataset.records if record.image_id in images)
     unreadable = {name: error.message for name, error in errors.items()}
-    return Scan(records, tuple(images.values()), dataset.classes, unreadable)
+    return Scan(records, tuple(images.values()), dataset.classes, unreadable, dataset.task)
 
 
 def _levels(image: Image.Image) -> GreyLevels:

@@ -15,7 +15,7 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, read_text
 from petlbench.data.layout import Layout
-from petlbench.data.tasks.base import NOT_YET, TaskType
+from petlbench.data.tasks.base import TaskType
 
 __all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderSpec", "load_card"]
 
@@ -86,14 +86,18 @@ class CountTable(_Part):
             parts = (self.train or 0) + (self.val or 0) + (self.test or 0)
             if parts != self.total:
                 raise ValueError(f"train, val and test make {parts}, but total is {self.total}")
+        return self
+
+    def fault(self) -> str:
+        """What does not add up where an image has one class; empty where all does."""
         for part, numbers in self.classes.items():
             expected = self.images if part == "all" else getattr(self, part)
             images = sum(numbers.values())
             # How the images without a label are spread over the parts is not said.
             spare = 0 if part == "all" else self.left_out
             if expected is not None and not expected - spare <= images <= expected:
-                raise ValueError(f"the classes of '{part}' make {images}, but the part has {expected} images")
-        return self
+                return f"the classes of '{part}' make {images}, but the part has {expected} images"
+        return ""
 
 
 class Counts(_Part):
@@ -218,13 +222,15 @@ def _check_names(card: DatasetCard, catalog: Catalog) -> None:
     if card.reader.kind not in readers:
         error = unknown_name("reader", card.reader.kind, readers)
         raise InputError(f"reader.kind: {error.message}", hint=error.hint)
-    if card.task in NOT_YET and card.task not in tasks:
-        return
     if card.task not in tasks:
         error = unknown_name("task", card.task, tasks)
         raise InputError(f"task: {error.message}", hint=error.hint)
-    if fault := catalog.load("task", card.task, TaskType).labels.refuse_classes(card.classes):
+    labels = catalog.load("task", card.task, TaskType).labels
+    if fault := labels.refuse_classes(card.classes):
         raise InputError(f"classes: a {card.task} task {fault}")
+    for name, table in (("official", card.counts.official), ("paper", card.counts.paper)):
+        if labels.exclusive and (fault := table.fault()):
+            raise InputError(f"counts.{name}: {fault}")
 
 
 def _checked(fields: Mapping[str, Any], file: Path) -> DatasetCard:

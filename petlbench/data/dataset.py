@@ -126,7 +126,7 @@ class Dataset:
         require_learned_classes(self.name, self.classes, classes)
         order = [list(classes).index(name) for name in self.classes]
         renumbered = self.task.labels.renumbered
-        records = tuple(replace(record, label=renumbered(record.label, order)) for record in self.records)
+        records = tuple(replace(record, label=renumbered(record.label, order, len(classes))) for record in self.records)
         return self._with(records, tuple(classes))
 
     def _with(self, records: tuple[Record, ...], classes: tuple[str, ...]) -> Dataset:
@@ -227,15 +227,24 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     match = _find(reference, catalog)
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
-        opened = reader(Source(match.name, match.path, values))
-        counts = images_by_class(opened.records, opened.classes, Labels())
+        named = values.task_name if isinstance(values, ReaderSettings) else ""
+        labels = catalog.load("task", named, TaskType).labels if named else Labels()
+        opened = reader(Source(match.name, match.path, values, labels=labels))
+        counts = images_by_class(opened.records, opened.classes, labels)
         doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
         opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
-        card = _card_for(match.name, opened)
-        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(match.name, card, catalog))
+        card = _card_for(match.name, opened, named)
+        dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))
         return _as_set(dataset, values, catalog)
-    task = task_of(match.name, match.card, catalog)
+    task = task_of(match.card, catalog)
+    if isinstance(values, ReaderSettings) and values.task_name not in ("", task.name):
+        raise InputError(
+            f"the dataset '{match.name}': its settings mean the task {values.task_name}, and its card says {task.name}",
+            hint="leave the settings of the other task out",
+            kind="bad_setting",
+        )
     opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
+    _require_labels(opened, task, match.name)
     return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
 
 
@@ -251,7 +260,20 @@ def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     classes = order_of(order, dataset.classes, dataset.name)
     task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
     card = dataset.card.model_copy(update={"classes": classes, "task": task})
-    return replace(dataset.labelled_as(classes), card=card, task=task_of(dataset.name, card, catalog))
+    return replace(dataset.labelled_as(classes), card=card, task=task_of(card, catalog))
+
+
+def _require_labels(reader: Reader, task: TaskType, name: str) -> None:
+    """Refuse a reader whose labels are none of the task's."""
+    try:
+        task.labels.to_array([record.label for record in reader.records[:1]])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the labels of '{name}' are no {task.title} labels: the reader '{reader.card.name}' gives "
+            f"{reader.records[0].label!r}",
+            hint="let the card name another task, or another reader",
+            kind="unsupported_task",
+        ) from error
 
 
 def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
@@ -267,14 +289,13 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
     The number of images is counted where they can be read, and else the card's.
 
     Raises:
-        InputError: As for `open_dataset`, but never because a card's images are not there or its task is one that
-            no run can train on.
+        InputError: As for `open_dataset`, but never because a card's images are not there.
     """
     try:
         dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
     except InputError as error:
         match = _find(reference, catalog)
-        if match.card is None or error.kind not in ("data_missing", "unsupported_task"):
+        if match.card is None or error.kind != "data_missing":
             raise
         _, values = _reader_of(match, catalog, settings)
         return DatasetInfo(match.name, match.card, match.card.counts.official.images, values.model_dump())
@@ -365,14 +386,14 @@ def _short_name(text: str) -> str:
     return f"{name[:_LONGEST_NAME] or 'dataset'}-{digest[:8]}"
 
 
-def _card_for(name: str, reader: Reader) -> DatasetCard:
-    """Write the card of a dataset that came without one."""
+def _card_for(name: str, reader: Reader, task: str) -> DatasetCard:
+    """Write the card of a dataset that came without one, of a task type that its settings name, or of classes."""
     splits = {record.split for record in reader.records}
     grouped = any(record.group is not None for record in reader.records)
     return DatasetCard(
         title=name,
         modality="unknown",
-        task=task_name(reader.classes),
+        task=task or task_name(reader.classes),
         classes=reader.classes,
         licence="unknown",
         version=1,

@@ -181,9 +181,10 @@ class Batch:
     labels: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """The same batch on a device; labels that are no whole numbers are there in fp32, as logits are."""
         views = {name: view.to(device, non_blocking=True) for name, view in self.views.items()}
-        return Batch(self.index, views, self.labels.to(device, non_blocking=True))
+        labels = self.labels.float() if self.labels.is_floating_point() else self.labels
+        return Batch(self.index, views, labels.to(device, non_blocking=True))
 
     def micro_batches(self, size: int) -> Iterator[Batch]:
         """Yield the micro-batches of `size` images in order, without a copy; the last one may have fewer."""

@@ -31,7 +31,7 @@ _GROUP_WORDS = frozenset(("patient", "patients", "subject", "case", "lesion", "s
 
 def option(setting: str, *values: str) -> str:
     """Return the option that gives a dataset's setting these values, as a shell takes it."""
-    text = ",".join(f'"{value}"' if "," in value else value for value in values)
+    text = ",".join(f'"{value}"' if "," in value and len(value) > 1 else value for value in values)
     return f"--set {shlex.quote(f'dataset.{setting}={text}')}"
 
 
@@ -131,8 +131,9 @@ def _combined(counts: Mapping[str, int]) -> Iterable[str]:
             away, together = option("leave_out", *several[:_MOST_NAMED]), option("rename", f"{several[0]}=CLASS")
             yield (
                 f"labels such as '{several[0]}' ({images} images) hold several classes with '{separator}' between "
-                "them, and each such label is a class of its own here, since an image has one class: leave them out "
-                f"with {away} or take them for one class with {together}"
+                "them, and each such label is a class of its own here, since an image has one class: where an image "
+                f"may have several labels, {option('label_separator', separator)}; else leave them out with {away} or "
+                f"take them for one class with {together}"
             )
 
 

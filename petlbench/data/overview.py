@@ -6,7 +6,7 @@ import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from petlbench.core.config import RunConfig
@@ -41,6 +41,7 @@ class Overview:
 
     Args:
         by_split: Images by class, for each side of the card's split; None where it cannot be split so.
+        images: Images of each side; none where it cannot be split so.
         refused: Why not; empty where it can.
         width: Of the images, in pixels; None where no image has a file.
         height: Of the images, in pixels.
@@ -54,6 +55,7 @@ class Overview:
     height: Spread | None
     formats: Mapping[str, int]
     unmeasured: int
+    images: Mapping[str, int] = field(default_factory=dict)
 
 
 def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
@@ -65,27 +67,29 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
         workers: Threads that read.
         progress: Told of every image that is read.
     """
-    by_split, refused = _by_split(dataset)
+    sides, refused = _sides(dataset)
     dataset.measure_greys(workers, progress)
     images: Sequence[ImageFacts | Header] = list(facts.values()) or _measure(dataset, workers, progress)
     return Overview(
-        by_split,
+        {side: dataset.by_class(records) for side, records in sides.items()} if sides else None,
         refused,
         _spread([image.width for image in images]),
         _spread([image.height for image in images]),
         dict(Counter(image.format for image in images).most_common()),
         len(dataset.records) - len(images),
+        {side: len(records) for side, records in sides.items()},
     )
 
 
-def _by_split(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None, str]:
+def _sides(dataset: Dataset) -> tuple[Mapping[str, Sequence[Record]], str]:
+    """Return the images of each side of the card's split; none, and why, where it cannot be split so."""
     scheme = SplitScheme.parse(dataset.card.split)
     try:
         sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=dataset.task.strata)
     except InputError as error:
-        return None, error.message
-    counts = Counter((side, record.label) for side, record in zip(sides, dataset.records, strict=True))
-    return {side: {name: counts[side, label] for label, name in enumerate(dataset.classes)} for side in SPLITS}, ""
+        return {}, error.message
+    pairs = list(zip(sides, dataset.records, strict=True))
+    return {side: [record for own, record in pairs if own == side] for side in SPLITS}, ""
 
 
 def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[Header]:
@@ -105,7 +109,7 @@ def _spread(values: Sequence[int]) -> Spread | None:
 
 def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:
     """Return `count` images of a class, or all, at even distances in the dataset's order: the same ones each time."""
-    records = [record for record in dataset.records if record.label == label]
+    records = [record for record in dataset.records if label in dataset.task.labels.positions(record.label)]
     count = min(count, len(records))
     return [records[position * len(records) // count] for position in range(count)]
 
@@ -126,10 +130,11 @@ def draw_contact_sheet(dataset: Dataset, file: Path, progress: Progress, *, per_
     figure = Figure(figsize=(1.3 * per_class + 1.5, 1.4 * len(rows) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{dataset.card.title}: {len(dataset.records)} images")
+    counts = list(dataset.by_class().values())
     grid = figure.subplots(len(rows), per_class, squeeze=False)
     for label, (axes, records) in enumerate(zip(grid, rows, strict=True)):
-        count = sum(record.label == label for record in dataset.records)
-        axes[0].set_ylabel(f"{textwrap.fill(dataset.classes[label], 14)}\n{count}", rotation=0, ha="right", va="center")
+        name = f"{textwrap.fill(dataset.classes[label], 14)}\n{counts[label]}"
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for position, cell in enumerate(axes):
             cell.set(xticks=[], yticks=[], frame_on=False)
             if position < len(records):

@@ -146,7 +146,8 @@ class _Table:
         self.strata = np.asarray(strata([record.label for record in records]), dtype=bool)
         self.grouped = any(record.group is not None for record in records)
         # Images in one stratum each are dealt out stratum by stratum; all others group by group.
-        self.whole = self.grouped or bool((self.strata.sum(axis=1) != 1).any())
+        self.several = bool((self.strata.sum(axis=1) != 1).any())
+        self.whole = self.grouped or self.several
         self.groups = group_numbers(records)
 
     def counts(self) -> list[tuple[int, int]]:
@@ -248,8 +249,9 @@ def _cut(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:
     goal = len(rows) / folds
     candidates = [part for part in _folds(table, rows, parts, state) if len(part)]
 
-    def fault(part: np.ndarray) -> tuple[int, int, bool]:
-        return (*_lacking(table, rows, part), abs(len(part) - goal) > 0.5 * goal)
+    def fault(part: np.ndarray) -> tuple[int, int, bool, float]:
+        uneven = _uneven(table, rows, part, folds) if table.several else 0.0
+        return (*_lacking(table, rows, part), abs(len(part) - goal) > 0.5 * goal, uneven)
 
     return min(candidates, key=fault)
 
@@ -258,6 +260,12 @@ def _lacking(table: _Table, rows: np.ndarray, part: np.ndarray) -> tuple[int, in
     """Count the classes that a choice would take from the rest, and those that it would not have itself."""
     every, inside, rest = (table.strata[some].any(axis=0) for some in (rows, part, np.setdiff1d(rows, part)))
     return int((every & ~rest).sum()), int((every & ~inside).sum())
+
+
+def _uneven(table: _Table, rows: np.ndarray, part: np.ndarray, folds: int) -> float:
+    """How far a part is from having one in `folds` images of each stratum, as a share of that, where it is furthest."""
+    goals = table.strata[rows].sum(axis=0) / folds
+    return float((np.abs(table.strata[part].sum(axis=0) - goals) / np.maximum(goals, 1)).max().round(9))
 
 
 def _share(table: _Table, rows: np.ndarray, folds: int, state: int) -> np.ndarray:

@@ -24,6 +24,8 @@ from petlbench.models.method import Inputs, TensorSpec
 from petlbench.models.precision import autocast, autocast_type, meta_stands_for
 from petlbench.results.result import InferenceMemory, Memory
 from petlbench.training.evaluation import Predictor
+from petlbench.training.loss import Loss
+from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.step import new_step
 
 __all__ = [
@@ -50,7 +52,14 @@ _META = torch.device("meta")
 _ALIGNMENT = 8
 
 
-def predict_training(config: RunConfig, assembled: Assembled, *, context: int = CONTEXT, block: int = BLOCK) -> Memory:
+def predict_training(
+    config: RunConfig,
+    assembled: Assembled,
+    loss: Loss = CROSS_ENTROPY,
+    *,
+    context: int = CONTEXT,
+    block: int = BLOCK,
+) -> Memory:
     """The peak of a training step, as the config's device would count it.
 
     Two steps are taken, because the optimiser's state exists from the first step's end on.
@@ -58,6 +67,7 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
     Args:
         config: The run.
         assembled: Its parts, built on device ``meta``.
+        loss: The loss that the config names.
         context: Bytes of the CUDA context.
         block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
 
@@ -67,13 +77,13 @@ def predict_training(config: RunConfig, assembled: Assembled, *, context: int = 
     source = feature_source(config, assembled)
     weighted = config.training.class_weights != "none"
     weights = torch.empty(assembled.num_classes, device=_META) if weighted else None
-    step = new_step(config, assembled.adapted, source, weights)
+    step = new_step(config, assembled.adapted, source, weights, loss)
     device = MetaDevice(config, block=block)
     device.hold(assembled.adapted.module, step.optimizer, step.objective, *_beside(assembled, source))
     assembled.adapted.module.train()
     with device.at_work():
         for _ in range(2):
-            step(device.batch(assembled, source.spared_view))
+            step(device.batch(assembled, source.spared_view, loss))
     return device.memory(context)
 
 
@@ -133,13 +143,14 @@ class MetaDevice:
         """Count modules, optimisers and tensors that are there before the work begins."""
         self._live.add(*things)
 
-    def batch(self, assembled: Assembled, spared_view: str | None) -> Batch:
+    def batch(self, assembled: Assembled, spared_view: str | None, loss: Loss = CROSS_ENTROPY) -> Batch:
         """A batch of images on the device, without the view whose features are preloaded."""
         views = assembled.method.views(assembled.backbone.info, self._config.image_size)
         count = self._config.training.batch_size
         sizes = {name: view.size for name, view in views.items() if name != spared_view}
         images = {name: torch.empty(count, 3, size, size, device=_META) for name, size in sizes.items()}
-        batch = Batch(torch.arange(count), images, torch.empty(count, dtype=torch.int64, device=_META))
+        shape, dtype = loss.example(count, assembled.num_classes)
+        batch = Batch(torch.arange(count), images, torch.empty(shape, dtype=dtype, device=_META))
         self._live.tag("other", (*images.values(), batch.labels))
         return batch
 

@@ -14,12 +14,19 @@ from petlbench.core.errors import InputError
 from petlbench.metrics import influence, intervals
 from petlbench.metrics.metric import Labels, Logits, Metric, Numbers
 
-__all__ = ["AUC", "METRICS", "compute_intervals", "evaluate", "load_metrics", "macro_auc", "softmax"]
+__all__ = [
+    "AUC",
+    "METRICS",
+    "compute_intervals",
+    "count_classes",
+    "evaluate",
+    "load_metrics",
+    "macro_auc",
+    "mean_of",
+    "softmax",
+]
 
 _Value = TypeVar("_Value")
-
-_Parts = Callable[[Labels, Logits], tuple[Numbers, Numbers]]
-"""Gives the scores whose mean a score is, (K,), and what each image contributes to the error of each, (K, N)."""
 
 
 def softmax(logits: Logits) -> NDArray[np.float64]:
@@ -76,15 +83,19 @@ def _kappa(
 
     parts = partial(influence.kappa_influences, disagreement=disagreement)
     interval = partial(intervals.kappa_interval, disagreement=disagreement)
-    return {**_mean_of(parts), "compute": compute, "interval": interval}
+    return {**mean_of(parts), "compute": compute, "interval": interval}
 
 
 def _of_probabilities(function: Callable[..., _Value]) -> Callable[..., _Value]:
     return lambda labels, logits, *rest: function(labels, softmax(logits), *rest)
 
 
-def _mean_of(parts: _Parts) -> dict[str, Any]:
-    """What a row has whose score is the mean of others: how it is computed, and what each image contributes."""
+def mean_of(parts: Callable[[Labels, Logits], tuple[Numbers, Numbers]]) -> dict[str, Any]:
+    """What a row has whose score is the mean of others: how it is computed, and what each image contributes.
+
+    Args:
+        parts: Gives the scores whose mean it is, (K,), and what each image contributes to the error of each, (K, N).
+    """
 
     def compute(labels: Labels, logits: Logits) -> float | None:
         scores, _ = parts(labels, logits)
@@ -102,7 +113,7 @@ AUC = Metric(
     title="AUC",
     direction="higher",
     compute=_of_probabilities(macro_auc),
-    contribution=_of_probabilities(_mean_of(influence.auc_influences)["contribution"]),
+    contribution=_of_probabilities(mean_of(influence.auc_influences)["contribution"]),
     interval=_of_probabilities(intervals.auc_interval),
 )
 
@@ -111,7 +122,7 @@ AUC_LOGITS = Metric(
     title="AUC on logits",
     direction="higher",
     compute=macro_auc,
-    contribution=_mean_of(influence.auc_influences)["contribution"],
+    contribution=mean_of(influence.auc_influences)["contribution"],
     interval=intervals.auc_interval,
 )
 
@@ -120,7 +131,7 @@ ACCURACY = Metric(
     title="accuracy",
     direction="higher",
     interval=intervals.accuracy_interval,
-    **_mean_of(influence.accuracy_influences),
+    **mean_of(influence.accuracy_influences),
 )
 
 BALANCED_ACCURACY = Metric(
@@ -128,7 +139,7 @@ BALANCED_ACCURACY = Metric(
     title="balanced accuracy",
     direction="higher",
     interval=intervals.balanced_accuracy_interval,
-    **_mean_of(influence.recall_influences),
+    **mean_of(influence.recall_influences),
 )
 
 F1 = Metric(
@@ -136,7 +147,7 @@ F1 = Metric(
     title="F1",
     direction="higher",
     interval=intervals.f1_interval,
-    **_mean_of(influence.f1_influences),
+    **mean_of(influence.f1_influences),
 )
 
 KAPPA = Metric(
@@ -159,7 +170,7 @@ LOSS = Metric(
     title="loss",
     direction="lower",
     unit="nats",
-    **_mean_of(influence.loss_influences),
+    **mean_of(influence.loss_influences),
 )
 
 METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
@@ -168,30 +179,62 @@ METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metri
 _FACTS = ("confusion_matrix", "support", "classes_absent", "count", "ambiguous")
 
 
-def load_metrics(catalog: Catalog, names: Sequence[str] = (), *, ordered: bool = False) -> tuple[Metric, ...]:
+def load_metrics(
+    catalog: Catalog, names: Sequence[str | Metric] = (), *, ordered: bool = False, labels: str = "class"
+) -> tuple[Metric, ...]:
     """The rows of the metrics that apply to a task type, in its order, then the user's own by name.
 
     Args:
         catalog: The catalogues.
-        names: The task type's metrics; all shipped ones without them.
+        names: The task type's metrics, names or rows; those above without them.
         ordered: Whether the task type's classes have an order.
+        labels: The form of the task type's labels; the user's own metrics apply that take this form.
 
     Raises:
         InputError: When there is no such metric, a file cannot be imported, or a name means something else in
             ``result.json``.
     """
     shipped = {row.name: row for row in METRICS}
-    own = [name for name in catalog.entries("metric") if name not in shipped]
+    own = [name for name, entry in catalog.entries("metric").items() if not entry.shipped]
     for name in own:
         if name in _FACTS:
             message = f"the metric '{name}' in {catalog.find('metric', name).file} would hide what a result has there"
             raise InputError(message, hint="give it another name", kind="duplicate_name")
-    order = dict.fromkeys([*(names or shipped), *own])
-    rows = (shipped[name] if name in shipped else catalog.load("metric", name, Metric) for name in order)
-    return tuple(row.ordered if ordered and row.ordered is not None else row for row in rows)
+    rows: dict[str, Metric] = {}
+    for each in (*(names or shipped), *own):
+        row = each if isinstance(each, Metric) else shipped.get(each) or catalog.load("metric", each, Metric)
+        if row.takes == labels:
+            rows.setdefault(row.name, row.ordered if ordered and row.ordered is not None else row)
+    return tuple(rows.values())
 
 
-def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS) -> dict[str, Any]:
+def count_classes(labels: Labels, logits: Logits) -> dict[str, Any]:
+    """Count the images of one split by class.
+
+    Args:
+        labels: True class of each image, shape (N,), integers in 0 .. C-1.
+        logits: Scores before the softmax, shape (N, C), C at least 2.
+
+    Returns:
+        ``confusion_matrix``: C lists of C counts, rows are true classes; None where a logit is infinite or NaN, or
+        there are no images. ``support``: C counts of labels. ``classes_absent``: class indices. ``count``: N.
+
+    Raises:
+        ValueError: The shapes do not fit, there are fewer than two classes, or a label is outside 0 .. C-1.
+    """
+    _check(labels, logits)
+    support = np.bincount(labels.astype(np.int64), minlength=logits.shape[1])
+    matrix = _confusion(labels, logits).tolist() if len(labels) and np.isfinite(logits).all() else None
+    absent = np.flatnonzero(support == 0).tolist()
+    return {"confusion_matrix": matrix, "support": support.tolist(), "classes_absent": absent, "count": len(labels)}
+
+
+def evaluate(
+    labels: Labels,
+    logits: Logits,
+    metrics: Sequence[Metric] = METRICS,
+    count: Callable[[Labels, Logits], dict[str, Any]] = count_classes,
+) -> dict[str, Any]:
     """Score the logits of one split.
 
     A class that no label of the split names has no AUC, recall or F1 of its own: the macro averages (``auc``,
@@ -204,31 +247,27 @@ def evaluate(labels: Labels, logits: Logits, metrics: Sequence[Metric] = METRICS
     1, and images that the logits rank are ties; ``auc`` may then differ from ``auc_logits`` with two classes as well.
 
     Args:
-        labels: True class of each image, shape (N,), integers in 0 .. C-1.
-        logits: Scores before the softmax, shape (N, C), C at least 2; column 1 is the positive class when C is 2.
+        labels: Labels as the metrics take them; of one class an image that of each, shape (N,), integers in 0 .. C-1.
+        logits: Scores before the softmax, shape (N, C); column 1 is the positive class when C is 2.
         metrics: The scores.
+        count: What is said beside the scores: the task type's `count`.
 
     Returns:
-        Each score by its metric's name; fractions, but for ``loss``: mean cross-entropy in nats. ``confusion_matrix``:
-        C lists of C counts, rows are true classes. ``support``: C counts of labels. ``classes_absent``: class indices.
-        ``count``: N.
+        Each score by its metric's name; fractions, but for ``loss``: mean cross-entropy in nats. Beside them
+        what `count` gives.
 
     Raises:
-        ValueError: The shapes do not fit, there are fewer than two classes, or a label is outside 0 .. C-1.
+        ValueError: Labels and logits do not fit.
 
     Example:
         >>> evaluate(np.array([0, 1, 1]), np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.5]]))["auc"]
         1.0
     """
-    _check(labels, logits)
-    support = np.bincount(labels.astype(np.int64), minlength=logits.shape[1])
-    absent = np.flatnonzero(support == 0).tolist()
-    facts = {"support": support.tolist(), "classes_absent": absent, "count": len(labels)}
+    facts = count(labels, logits)
     if len(labels) == 0 or not np.isfinite(logits).all():
-        return {**dict.fromkeys(row.name for row in metrics), "confusion_matrix": None, **facts}
+        return {**dict.fromkeys(row.name for row in metrics), **facts}
     exact = logits.astype(np.float64)
-    values = {row.name: row.score(labels, exact) for row in metrics}
-    return {**values, "confusion_matrix": _confusion(labels, exact).tolist(), **facts}
+    return {**{row.name: row.score(labels, exact) for row in metrics}, **facts}
 
 
 def compute_intervals(
@@ -245,7 +284,7 @@ def compute_intervals(
     what groups of equal images would have; the counts of images are divided by it (Donner and Klar 2000).
 
     Args:
-        labels: True class of each image, (N,), integers in 0 .. C-1.
+        labels: Labels as the metrics take them; of one class an image that of each, (N,), integers in 0 .. C-1.
         logits: Scores before the softmax, (N, C).
         groups: The group (the patient) of each image, None for an image without one; or None.
         level: Share of splits whose interval shall hold the true score.

@@ -8,8 +8,8 @@ J. Matas, IEEE PAMI 20 (1998) 226; O. Maron and T. Lozano-Perez, NIPS 1997, for 
 - ``noisy_or``: ``1 - prod(1 - p)``, the probability that it holds of one image at least, were images independent.
 
 What ``p`` is follows from what a group's label is, so that label and prediction speak of the same event: a
-`GroupRule` of the task type. What comes out are logits again, whose softmax is the group's probabilities, so that every
-score, interval and comparison takes groups as it takes images.
+`GroupRule` of the task type. What comes out are logits again, whose softmax (of several labels: sigmoid) is the group's
+probabilities, so that every score, interval and comparison takes groups as it takes images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ from petlbench.metrics.classification import softmax
 from petlbench.metrics.influence import number_groups
 from petlbench.metrics.metric import Labels, Logits, Numbers
 
-__all__ = ["AGGREGATES", "MOST_SEVERE", "UNANIMOUS", "Aggregate", "ByGroup", "GroupRule", "Members", "by_group"]
+__all__ = [
+    "AGGREGATES",
+    "ANY_LABEL",
+    "MOST_SEVERE",
+    "UNANIMOUS",
+    "Aggregate",
+    "ByGroup",
+    "GroupRule",
+    "Members",
+    "by_group",
+]
 
 Aggregate = Literal["mean", "max", "noisy_or"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
@@ -180,11 +190,31 @@ def _of_each_class(logits: Numbers, members: Members, aggregate: Aggregate) -> N
     return _log(together / together.sum(axis=1, keepdims=True))
 
 
-MOST_SEVERE = GroupRule(
-    "the latest class of its images: positive where one image is", _most_severe, _of_the_most_severe
-)
-UNANIMOUS = GroupRule("that of its images; a group whose images differ is left out", _unanimous, _of_each_class)
+def _any_label(labels: Labels, members: Members) -> tuple[Labels, NDArray[np.bool_]]:
+    """Labels of groups, (G, C): 1 where one image has it, 0 where no image has, NaN where that is not known."""
+    known = members.reduce(np.fmax, labels)
+    together = np.where(known == 1, known, members.reduce(np.maximum, labels))
+    return together, np.ones(len(members.sizes), dtype=bool)
+
+
+def _of_each_label(logits: Numbers, members: Members, aggregate: Aggregate) -> Numbers:
+    """Logits of groups, (G, C), before the sigmoid; ``p`` is the probability of each label."""
+    from scipy.special import expit
+
+    if aggregate == "max":
+        return members.reduce(np.maximum, logits)
+    if aggregate == "mean":
+        return _log(members.mean(expit(logits))) - _log(members.mean(expit(-logits)))
+    log_missed = members.reduce(np.add, -np.logaddexp(0, logits))
+    return np.asarray(_log(-np.expm1(log_missed)) - log_missed)
 
 
 def _log(probabilities: Numbers) -> Numbers:
     return np.asarray(np.log(np.maximum(probabilities, _SMALLEST)))
+
+
+MOST_SEVERE = GroupRule(
+    "the latest class of its images: positive where one image is", _most_severe, _of_the_most_severe
+)
+UNANIMOUS = GroupRule("that of its images; a group whose images differ is left out", _unanimous, _of_each_class)
+ANY_LABEL = GroupRule("every label that one of its images has", _any_label, _of_each_label)

@@ -27,9 +27,11 @@ __all__ = [
     "kappa_influences",
     "loss_influences",
     "number_groups",
+    "one_auc",
     "plain_disagreement",
     "quadratic_disagreement",
     "recall_influences",
+    "small_sample",
     "sum_by_group",
 ]
 
@@ -49,7 +51,7 @@ def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
     if len(present) < 2:
         return np.empty(0), np.empty((0, len(labels)))
     classes = [1] if scores.shape[1] == 2 else present.tolist()
-    parts = [_one_auc(labels == index, scores[:, index].astype(np.float64)) for index in classes]
+    parts = [one_auc(labels == index, scores[:, index].astype(np.float64)) for index in classes]
     return np.array([auc for auc, _ in parts]), np.stack([influence for _, influence in parts])
 
 
@@ -80,7 +82,7 @@ def f1_influences(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
     of_class, positive = (labels == classes).astype(np.float64), (predicted == classes).astype(np.float64)
     total = (of_class + positive).sum(axis=1, keepdims=True)
     scores = 2 * (of_class * positive).sum(axis=1, keepdims=True) / total
-    return scores[:, 0], (2 * of_class * positive - scores * (of_class + positive)) / total * _small_sample(len(labels))
+    return scores[:, 0], (2 * of_class * positive - scores * (of_class + positive)) / total * small_sample(len(labels))
 
 
 @dataclass(frozen=True)
@@ -175,11 +177,18 @@ def sum_by_group(influences: Numbers, units: NDArray[np.int64]) -> Numbers:
     if count == len(units):
         return influences
     sums = np.stack([np.bincount(units, weights=row, minlength=count) for row in influences])
-    return np.asarray(sums * _small_sample(count))
+    return np.asarray(sums * small_sample(count))
 
 
-def _one_auc(positive: NDArray[np.bool_], scores: Numbers) -> tuple[float, Numbers]:
-    """DeLong's structural components: the share of the other side that each image is ranked right against."""
+def one_auc(positive: NDArray[np.bool_], scores: Numbers) -> tuple[float, Numbers]:
+    """Compute an AUC and its influences, (N,), by DeLong's structural components.
+
+    These are the share of the other side that each image is ranked right against.
+
+    Args:
+        positive: Whether each image is on the positive side, (N,); some have to be, and some not.
+        scores: Scores, (N,).
+    """
     order = np.argsort(scores)
     negatives = int((~positive).sum())
     below = _sum_below(scores[order], ~positive[order]) / negatives
@@ -206,6 +215,6 @@ def _mean_influences(values: Numbers) -> tuple[Numbers, Numbers]:
     return np.array([mean]), np.asarray((values - mean) / np.sqrt(count * max(count - 1, 1)))[None]
 
 
-def _small_sample(count: int) -> float:
+def small_sample(count: int) -> float:
     """What makes the variance of images drawn without bias."""
     return float(np.sqrt(count / max(count - 1, 1)))

@@ -31,7 +31,10 @@ __all__ = [
     "combine",
     "design_effect",
     "f1_interval",
+    "interval_document",
+    "interval_of_mean",
     "kappa_interval",
+    "mean_auc_interval",
     "newcombe",
     "share_interval",
     "wilson",
@@ -179,18 +182,38 @@ def _score_bounds(estimate: Numbers, variance: Callable[[Numbers], Numbers], lev
 
 def auc_interval(labels: Labels, scores: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
     """Give the interval of the macro AUC of any scores (N, C): Newcombe's of each class, combined."""
-    aucs, influences = auc_influences(labels, scores)
-    if not len(aucs):
+    parts = auc_influences(labels, scores)
+    if not len(parts[0]):
         return None
     classes = np.array([1]) if scores.shape[1] == 2 else np.unique(labels)
     members = labels == classes[:, None]
-    spread = _spread(aucs, influences, members), _spread(aucs, influences, ~members)
+    return mean_auc_interval(parts, members, ~members, units, level)
+
+
+def mean_auc_interval(
+    parts: tuple[Numbers, Numbers],
+    positive: NDArray[np.bool_],
+    negative: NDArray[np.bool_],
+    units: Units,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Give the interval of a mean of AUCs: Newcombe's of each, combined.
+
+    Args:
+        parts: The AUCs, (K,), K at least 1, and what each image contributes to the error of each, (K, N).
+        positive: Whether each image is on the positive side of each, (K, N).
+        negative: Whether it is on the other side, (K, N); on neither where that is not known.
+        units: The number of each image's group, (N,).
+        level: Share of splits whose interval shall hold the true score.
+    """
+    aucs, influences = parts
+    spread = _spread(aucs, influences, positive), _spread(aucs, influences, negative)
 
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
-        positives = members.sum(axis=1) / effect
-        return newcombe(aucs, positives, len(labels) / effect - positives, spread, level)
+        positives = positive.sum(axis=1) / effect
+        return newcombe(aucs, positives, (positive | negative).sum(axis=1) / effect - positives, spread, level)
 
-    return _mean_of_classes((aucs, influences), bounds, (labels, units), level, "newcombe")
+    return interval_of_mean(parts, bounds, (np.concatenate([positive, negative]), units), level, "newcombe")
 
 
 def _placement_variance(auc: Numbers) -> Numbers:
@@ -215,7 +238,7 @@ def _spread(aucs: Numbers, influences: Numbers, side: NDArray[np.bool_]) -> Numb
 def accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
     """Give the interval of the accuracy: Wilson's of a share."""
     low, high, effect = share_interval(labels == logits.argmax(axis=1), units, level)
-    return _interval((low, high), level, "wilson", len(np.unique(units)), effect)
+    return interval_document((low, high), level, "wilson", len(np.unique(units)), effect)
 
 
 def balanced_accuracy_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
@@ -226,7 +249,7 @@ def balanced_accuracy_interval(labels: Labels, logits: Logits, units: Units, lev
     def bounds(effect: float) -> tuple[Numbers, Numbers]:
         return wilson(recalls, support / effect, level)
 
-    return _mean_of_classes((recalls, influences), bounds, (labels, units), level)
+    return interval_of_mean((recalls, influences), bounds, (_members(labels), units), level)
 
 
 def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.95) -> dict[str, Any]:
@@ -242,26 +265,39 @@ def f1_interval(labels: Labels, logits: Logits, units: Units, level: float = 0.9
         low, high = wilson(scores / (2 - scores), either / effect, level)
         return 2 * low / (1 + low), 2 * high / (1 + high)
 
-    return _mean_of_classes((scores, influences), bounds, (labels, units), level)
+    return interval_of_mean((scores, influences), bounds, (_members(labels), units), level)
 
 
-def _mean_of_classes(
+def _members(labels: Labels) -> NDArray[np.bool_]:
+    """Which images are of each class that is present, (K, N)."""
+    return np.asarray(labels == np.unique(labels)[:, None])
+
+
+def interval_of_mean(
     parts: tuple[Numbers, Numbers],
     bounds: Callable[[float], tuple[Numbers, Numbers]],
-    images: tuple[Labels, Units],
+    images: tuple[NDArray[np.bool_], Units],
     level: float,
     method: str = "wilson",
 ) -> dict[str, Any]:
-    """Combine the intervals of the classes' scores, which follow from the design effect, into that of their mean."""
-    (scores, influences), (labels, units) = parts, images
+    """Combine the intervals of some scores into that of their mean.
+
+    Args:
+        parts: The scores, (K,), K at least 1, and what each image contributes to the error of each, (K, N).
+        bounds: Gives the scores' bounds, two of (K,), for a design effect.
+        images: On which sides the images are that the scores rest on, (S, N), and the number of each one's group, (N,).
+        level: Share of splits whose interval shall hold the true score.
+        method: What the bounds are called.
+    """
+    (scores, influences), (sides, units) = parts, images
     effect = design_effect(influences.mean(axis=0), units)
     low, high = bounds(effect)
     covariance = (by_group := sum_by_group(influences, units)) @ by_group.T
     deviation = np.sqrt(np.diag(covariance))
     scale = np.outer(deviation, deviation)
     correlation = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-    rarest = min(len(np.unique(units[labels == index])) for index in np.unique(labels))
-    return _interval(combine(scores, low, high, correlation), level, method, rarest, effect)
+    rarest = min(len(np.unique(units[side])) for side in sides)
+    return interval_document(combine(scores, low, high, correlation), level, method, rarest, effect)
 
 
 def kappa_interval(
@@ -280,7 +316,7 @@ def kappa_interval(
     more = effect / (len(labels) * disagreement(labels, logits.argmax(axis=1)).chance)
     low = _gamma_quantile((1 - level) / 2, ratio, variance)
     high = _gamma_quantile((1 + level) / 2, ratio + more, variance + more**2)
-    return _interval((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)
+    return interval_document((max(1 - high, -1.0), 1 - low), level, "gamma", len(np.unique(units)), effect)
 
 
 def _gamma_quantile(share: float, mean: float, variance: float) -> float:
@@ -289,7 +325,10 @@ def _gamma_quantile(share: float, mean: float, variance: float) -> float:
     return mean if variance == 0 or mean == 0 else float(gammaincinv(mean**2 / variance, share) * variance / mean)
 
 
-def _interval(bounds: tuple[float, float], level: float, method: str, positives: int, effect: float) -> dict[str, Any]:
+def interval_document(
+    bounds: tuple[float, float], level: float, method: str, positives: int, effect: float
+) -> dict[str, Any]:
+    """Give an interval as `petlbench.metrics.classification.compute_intervals` describes it."""
     return {
         "low": bounds[0],
         "high": bounds[1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,10 +14,10 @@ from petlbench.core.entry import Card, Kind
 
 __all__ = ["Contribution", "Interval", "Labels", "Logits", "Metric", "Numbers"]
 
-Labels = NDArray[np.integer[Any]]
-"""Classes of images, true or predicted, (N,)."""
+Labels = NDArray[Any]
+"""Labels of images as their task type has them: classes, true or predicted, (N,), whole numbers; or as `takes` says."""
 Logits = NDArray[np.floating[Any]]
-"""Scores of images by class, (N, C)."""
+"""Outputs of a model, (N, C): one a class, or whatever the task type has one for."""
 Numbers = NDArray[np.float64]
 
 Contribution = Callable[[Labels, Logits], Numbers | None]
@@ -41,6 +41,8 @@ class Metric(Card):
         unit: ``%`` for a fraction, which tables show in percent; else the unit of the score itself.
         form: Which of several forms of the score it is, in words; empty where there is one form only.
         ordered: The form for classes that have an order; None where that is the same.
+        takes: The form of the labels that it takes, as task types call it; ``class`` for one class an image.
+        forms: Its other forms, of task types whose labels are no classes.
     """
 
     kind: ClassVar[Kind] = "metric"
@@ -52,10 +54,12 @@ class Metric(Card):
     unit: str = "%"
     form: str = ""
     ordered: Metric | None = None
+    takes: str = "class"
+    forms: tuple[Metric, ...] = field(default=(), repr=False)
 
     def in_form(self, form: str) -> Metric:
         """This score in one of its forms; as it stands where it has no such form."""
-        return self.ordered if self.ordered is not None and self.ordered.form == form else self
+        return next((row for row in (self.ordered, *self.forms) if row is not None and row.form == form), self)
 
     def score(self, labels: Labels, logits: Logits) -> float | None:
         """The score as a plain number; None where it is undefined or not finite."""

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress import Progress
-from petlbench.metrics.metric import Metric
+from petlbench.data.tasks.base import metric_of
 from petlbench.report.context import scored
 from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.papers import printed_report
 from petlbench.report.selection import check_alike, check_cells
 from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
-from petlbench.report.units import metric_of, runs_by
+from petlbench.report.units import runs_by, titled
 from petlbench.results.table import Results
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.verdict import Comparison
@@ -61,7 +61,7 @@ def compare_methods(
     for name in methods:
         if all(run.method != name for run in runs):
             raise unknown_name("finished run of", name, {run.method for run in runs})
-    metric = metric_of(catalog.load("metric", request.metric, Metric), request.unit)
+    metric = titled(metric_of(request.metric, catalog), request.unit)
     runs = runs_by(request.unit, [run for run in runs if run.method in methods], metric, catalog)
     check_alike(runs)
     check_cells(runs, lambda run: run.method)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.data.tasks.base import metric_of
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import mebibytes, number_cell
@@ -46,7 +47,7 @@ def find_metric(catalog: Catalog, name: str) -> Metric:
     Raises:
         InputError: When there is none of that name, or it is no fraction.
     """
-    metric = catalog.load("metric", name, Metric)
+    metric = metric_of(name, catalog)
     if metric.unit != "%":
         raise InputError(
             f"the metric '{name}' is in {metric.unit}, and tables show scores in percent",

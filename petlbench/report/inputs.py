@@ -18,7 +18,7 @@ from petlbench.report.document import Figure, Table
 from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
-from petlbench.report.units import metric_of, runs_by
+from petlbench.report.units import runs_by, titled
 from petlbench.results.journal import read_reads
 from petlbench.results.stored import Predictions, Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
@@ -47,7 +47,7 @@ class ReportInputs:
     @cached_property
     def metric(self) -> Metric:
         """The score, which tables show in percent."""
-        return metric_of(find_metric(self.catalog, self.request.metric), self.request.unit)
+        return titled(find_metric(self.catalog, self.request.metric), self.request.unit)
 
     @cached_property
     def chosen(self) -> Sequence[Stored]:

@@ -16,7 +16,7 @@ from petlbench.report.context import score_form
 from petlbench.report.spec import Unit
 from petlbench.results.stored import Predictions, Stored
 
-__all__ = ["metric_of", "runs_by"]
+__all__ = ["runs_by", "titled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class _ByGroup(Stored):
         return None if images is None else images.by_group(self.rule, self.config["aggregate"])
 
 
-def metric_of(metric: Metric, unit: Unit) -> Metric:
+def titled(metric: Metric, unit: Unit) -> Metric:
     """A score with a title that says what it counts."""
     return metric if unit == "image" else replace(metric, title=f"{metric.title} by group")
 

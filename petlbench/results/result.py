@@ -44,7 +44,7 @@ Status = Literal["finished", "failed", "oom", "interrupted", "pruned", "timeout"
 
 
 _NEWER = "newer_schema"
-_LISTS = ("confusion_matrix", "support", "classes_absent")
+_LISTS = ("confusion_matrix", "support", "classes_absent", "unknown")
 
 
 def _check_schema(schema: int) -> int:
@@ -96,6 +96,8 @@ class Data(TypedDict, total=False):
     images: dict[str, int]
     images_by_class: dict[str, dict[str, int]]
     normalization: _Normalization
+    task: str
+    scale: dict[str, float] | None
     features: dict[str, int | float]
     external: dict[str, Any]
     notes: Sequence[Any]

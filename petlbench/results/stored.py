@@ -69,13 +69,13 @@ class Predictions:
     Args:
         image_ids: Names of the images, (N,).
         groups: The group (the patient) of each image, or None, (N,).
-        labels: True classes, (N,).
+        labels: True classes, (N,), whole numbers; of other task types (N, C), NaN where a label is unknown, or (N,).
         logits: Scores before the softmax, (N, C).
     """
 
     image_ids: Sequence[str]
     groups: Sequence[str | None]
-    labels: NDArray[np.integer[Any]]
+    labels: NDArray[Any]
     logits: NDArray[np.floating[Any]]
 
     @property
@@ -229,13 +229,25 @@ def read_predictions(file: Path, split: str = "test") -> Predictions | None:
     if table is None or not table.num_rows:
         return None
     try:
-        lists, labels = table["logits"].combine_chunks(), table["label"].to_numpy()
-        if len(lists.value_lengths().unique()) != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError("labels are no integers, or logits no lists of one length")
-        logits = lists.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+        logits, labels = _matrix(table["logits"]), table["label"]
+        labels = _matrix(labels).astype(np.float64) if _is_list(labels) else labels.to_numpy()
+        if labels.dtype.kind not in "if":
+            raise ValueError("labels are no numbers")
     except (AttributeError, ValueError, TypeError) as error:
         raise _damaged(file, error) from error
     return Predictions(table["image_id"].to_pylist(), table["group"].to_pylist(), labels, logits)
+
+
+def _is_list(column: Any) -> bool:
+    return hasattr(column.type, "value_type")
+
+
+def _matrix(column: Any) -> NDArray[Any]:
+    """A column of lists as (N, K), NaN for null."""
+    lists = column.combine_chunks()
+    if len(lists.value_lengths().unique()) != 1:
+        raise ValueError(f"{column.type} holds no lists of one length")
+    return np.asarray(lists.flatten().to_numpy(zero_copy_only=False)).reshape(len(lists), -1)
 
 
 def read_frame(file: Path) -> pd.DataFrame | None:

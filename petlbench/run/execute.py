@@ -17,6 +17,7 @@ from petlbench.core.environment import choose_device, describe_environment, file
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.core.text import printable
+from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -55,9 +56,8 @@ from petlbench.run.record import (
 )
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
-from petlbench.training.loss import Loss
 from petlbench.training.selection import Selection, selection_of
-from petlbench.training.step import balanced_weights, new_step
+from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
 __all__ = ["execute"]
@@ -83,14 +83,15 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     folder = RunFolder(options.output, config.run_id)
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
-        metrics = load_metrics(context.catalog, dataset.task.metrics, ordered=dataset.task.ordered)
+        task = dataset.task
+        metrics = load_metrics(context.catalog, task.metrics, ordered=task.ordered, labels=task.labels.form)
         if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, len(data.dataset.classes), device, meter)
+        assembled = _build(run, data.dataset, device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
@@ -106,10 +107,18 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         return work.carry_out()
 
 
-def _build(run: ResolvedRun, num_classes: int, device: torch.device, meter: MemoryMeter) -> Assembled:
+def _build(run: ResolvedRun, dataset: Dataset, device: torch.device, meter: MemoryMeter) -> Assembled:
     try:
         with meter.phase("build"):
-            return assemble(run.config, run.method, num_classes, device)
+            assembled = assemble(run.config, run.method, len(dataset.classes), device)
+        if assembled.adapted.prepare is not None and not dataset.task.labels.exclusive:
+            raise InputError(
+                f"{run.config.method} chooses what it learns by the images' classes, and the labels of {dataset.name} "
+                f"are no classes: its task is {dataset.task.title}",
+                hint="choose another method",
+                kind="unsupported",
+            )
+        return assembled
     except SystemExit as error:  # of a user's method: it would end the program as if all were done
         raise RunError(
             f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",
@@ -166,20 +175,20 @@ class _Run:
         self.config, self.views = self.run.config, self.run.views
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
+        self.task = self.data.dataset.task
         self.selection = self._selection()
+        self.scale = self.task.scale(self._labels())
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
 
     def _selection(self) -> Selection:
         """What the best epoch is chosen by, of the task's score."""
-        dataset, records = self.data.dataset, self.data.records("val")
-        metric = next(row for row in self.metrics if row.name == dataset.task.selection)
-        selection = selection_of(self.config.training.select, metric, dataset, records)
+        classes, select = len(self.data.dataset.classes), self.config.training.select
+        metric = next(row for row in self.metrics if row.name == self.task.selection)
+        selection = selection_of(select, metric, self.task, classes, self.data.records("val"))
         for name, count in selection.left_out.items():
-            self.progress.say(
-                f"{selection.column} {printable(name)}: too small on validation ({count} images) to count"
-            )
+            self.progress.say(f"{printable(name)} has too few images on validation ({count}) to be a worst group")
         return selection
 
     def _open_source(self, data: RunData) -> FeatureSource:
@@ -248,7 +257,9 @@ class _Run:
     def _train(self, predictor: Predictor) -> None:
         trainer = Trainer(
             adapted=self.assembled.adapted,
-            step=new_step(self.config, self.assembled.adapted, self.source, self._class_weights(), self._loss()),
+            step=new_step(
+                self.config, self.assembled.adapted, self.source, self._class_weights(), self.run.loss, scale=self.scale
+            ),
             predictor=predictor,
             train=self._loader("train"),
             val=self._loader("val"),
@@ -256,6 +267,7 @@ class _Run:
             seed=self.config.seed,
             metrics=self.metrics,
             selection=self.selection,
+            count=self.task.count,
             progress=self.progress,
             on_start=self._begin,
             on_epoch=self._report,
@@ -275,14 +287,15 @@ class _Run:
         tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
         return {**tags, "petlbench.kind": kind}
 
-    def _loss(self) -> Loss:
-        return self.context.catalog.load("loss", self.config.training.loss, Loss)
+    def _labels(self) -> Labels:
+        """The labels of the training images, as the loss takes them."""
+        return self.task.labels.to_array([record.label for record in self.data.records("train")])
 
     def _class_weights(self) -> torch.Tensor | None:
-        if self.config.training.class_weights == "none":
+        if self.config.training.class_weights == "none" or self.task.balanced is None:
             return None
-        labels = [record.label for record in self.data.records("train")]
-        return balanced_weights(labels, len(self.data.dataset.classes)).to(self.device)
+        weights = self.task.balanced(self._labels(), len(self.data.dataset.classes))
+        return torch.from_numpy(weights).float().to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
         """Read the test split, once and where it is revealed, with the epoch that validation chose.
@@ -328,7 +341,7 @@ class _Run:
         return predictor(images, self.progress.advance)
 
     def _predictor(self, source: FeatureSource) -> Predictor:
-        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision)
+        return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision, self.scale)
 
     def _measure_inference(self) -> Inference:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
@@ -369,7 +382,8 @@ class _Run:
             config=self.config,
             best_epoch=self.selected.epoch or None,
             metrics={
-                split: evaluate(labels, logits, self.metrics) for split, (labels, logits) in ending.outputs.items()
+                split: evaluate(labels, logits, self.metrics, self.task.count)
+                for split, (labels, logits) in ending.outputs.items()
             },
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
             metrics_by_group={split: scores for split, (scores, _) in by_group.items()},
@@ -380,7 +394,14 @@ class _Run:
             inference=self.inference,
             timing=self.watch.timing(self.earlier),
             data={
-                **describe_data(self.data, self.run.normalization, self.external, self.source, self.metrics),
+                **describe_data(
+                    self.data,
+                    self.run.normalization,
+                    self.external,
+                    self.source,
+                    metrics=self.metrics,
+                    scale=self.scale,
+                ),
                 **self.selection.describe(),
             },
             preprocessing={name: view.describe() for name, view in self.views.items()},

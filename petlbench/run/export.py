@@ -112,6 +112,7 @@ class _Reference:
 
     images: Mapping[str, Tensor]
     probabilities: Tensor
+    tolerance: float
 
     @classmethod
     def of(cls, restored: Restored) -> _Reference:
@@ -120,12 +121,13 @@ class _Reference:
         images = {
             name: torch.rand(_SAMPLES, 3, view.size, view.size, generator=generator) for name, view in views.items()
         }
-        return cls(images, restored(_normalized(images, views)).softmax(dim=-1))
+        probabilities = restored.task.activation(restored(_normalized(images, views)))
+        return cls(images, probabilities, _TOLERANCE * (1.0 if restored.scale is None else restored.scale.std))
 
     def difference(self, probabilities: Tensor, name: str) -> float:
         """Largest difference of the probabilities (B, C) that a written file gives; too large a one is an error."""
         largest = (probabilities - self.probabilities).abs().max().item()
-        if not largest < _TOLERANCE:  # a difference that is no number is none to accept
+        if not largest < self.tolerance:  # a difference that is no number is none to accept
             raise RunError(
                 f"{name} gives other probabilities than the run: they differ by up to {largest:.2g}",
                 hint="nothing was written; the method's merge may be wrong, or its module cannot be exported as it is",
@@ -162,6 +164,8 @@ def _write_timm(file: Path, restored: Restored) -> None:
     """Write the merged backbone with its head as the state dict of a timm classifier."""
     config, model = restored.result.config, restored.assembled.backbone.module
     head = restored.module.get_submodule("head").state_dict()
+    if restored.scale is not None:  # timm's model says what the run says: labels in their own unit
+        head = {"weight": head["weight"] * restored.scale.std, "bias": restored.scale.to_labels(head["bias"])}
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     # A distilled DeiT averages the logits of two heads; the final feature is the mean of what they read, so both are
     # the one that was learned. safetensors wants a copy for each.
@@ -188,7 +192,7 @@ def _timm_probabilities(file: Path, restored: Restored, images: Mapping[str, Ten
         ) from error
     with torch.no_grad():
         (image,) = _normalized(images, restored.views).values()
-        return cast("Tensor", model.eval()(image)).softmax(dim=-1)
+        return restored.task.activation(cast("Tensor", model.eval()(image)))
 
 
 class _Graph(nn.Module):
@@ -197,6 +201,7 @@ class _Graph(nn.Module):
     def __init__(self, restored: Restored) -> None:
         super().__init__()
         self._views, self._source = restored.views, restored.source
+        self._scale, self._activation = restored.scale, restored.task.activation
         self.module = restored.module
         # The frozen features come from it; as a child, its tensors are seen.
         self.backbone = restored.assembled.backbone.module
@@ -206,7 +211,8 @@ class _Graph(nn.Module):
         views = _normalized(dict(zip(self._views, images, strict=True)), self._views)
         nothing = torch.empty(0, dtype=torch.int64)
         logits = self.module(self._source(Batch(nothing, views, nothing)))
-        return logits, logits.softmax(dim=-1)
+        logits = logits if self._scale is None else self._scale.to_labels(logits)
+        return logits, self._activation(logits)
 
 
 def _write_onnx(file: Path, restored: Restored, images: Mapping[str, Tensor]) -> int:
@@ -215,7 +221,7 @@ def _write_onnx(file: Path, restored: Restored, images: Mapping[str, Tensor]) ->
     # Explicit attention is made of operators that every runtime has.
     set_attention_kernel(graph, "eager")
     example = tuple(images[name] for name in restored.views)
-    program = _converted(graph, example, list(restored.views))
+    program = _converted(graph, example, list(restored.views), restored.task.answer.values)
     opset = int(program.model.opset_imports[""])
     document = _describe(restored, opset)
     program.model.metadata_props["labels"] = json.dumps(restored.classes)
@@ -225,7 +231,7 @@ def _write_onnx(file: Path, restored: Restored, images: Mapping[str, Tensor]) ->
     return opset
 
 
-def _converted(graph: nn.Module, example: tuple[Tensor, ...], names: list[str]) -> Any:
+def _converted(graph: nn.Module, example: tuple[Tensor, ...], names: list[str], values: str) -> Any:
     """Turn a module into an ONNX program whose batch may have any size."""
     try:
         with torch.no_grad(), _quiet():
@@ -233,7 +239,7 @@ def _converted(graph: nn.Module, example: tuple[Tensor, ...], names: list[str]) 
                 _captured(graph, example),
                 example,
                 input_names=names,
-                output_names=["logits", "probabilities"],
+                output_names=["logits", values],
                 dynamic_shapes=_dynamic(example),
                 dynamo=True,
                 verbose=False,
@@ -280,7 +286,8 @@ def _onnx_probabilities(file: Path, restored: Restored, images: Mapping[str, Ten
     runtime: Any = importlib.import_module("onnxruntime")
     runtime.disable_telemetry_events()
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run(["probabilities"], {name: images[name].numpy() for name in restored.views})
+    inputs = {name: images[name].numpy() for name in restored.views}
+    (probabilities,) = session.run([restored.task.answer.values], inputs)
     return torch.from_numpy(probabilities)
 
 
@@ -300,6 +307,7 @@ def _describe(restored: Restored, opset: int | None) -> dict[str, Any]:
     return {
         "run_id": restored.result.run_id,
         "method": config.method,
+        "task": restored.task.name,
         "backbone": config.backbone,
         "merged": restored.is_merged,
         "labels": restored.classes,
@@ -307,7 +315,8 @@ def _describe(restored: Restored, opset: int | None) -> dict[str, Any]:
         "transparent parts become black",
         "views": {name: _describe_view(view) for name, view in restored.views.items()},
         "onnx": "one input for each view, named after it: float32, RGB, pixel values divided by 255, "
-        "(batch, 3, size, size); it is normalised inside the graph; outputs: logits and probabilities, (batch, labels)",
+        "(batch, 3, size, size); it is normalised inside the graph; outputs: logits and "
+        f"{restored.task.answer.values}, (batch, labels)",
         "timm": "the same input, normalised: (value - mean) / std; output: logits, (batch, labels)",
         "opset": opset,
         "petlbench": petlbench.__version__,

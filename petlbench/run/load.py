@@ -20,9 +20,9 @@ from petlbench.core.progress import Progress
 from petlbench.core.text import printable
 from petlbench.core.user_files import open_file
 from petlbench.data.loader import Batch
+from petlbench.data.tasks.base import Scale, TaskType
 from petlbench.data.views import Normalization, View
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
-from petlbench.metrics.classification import softmax
 from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import Adapted, Inputs, configured_method
@@ -55,6 +55,8 @@ class Restored:
         precision: ``fp32``, ``bf16`` or ``fp16``.
         module: ``forward(Inputs) -> logits``, in evaluation mode.
         source: Gives the frozen features.
+        task: Its task type.
+        scale: What the module's outputs are in, where that is not the labels' own unit.
         is_merged: Whether what was learned is part of the backbone's own layers.
     """
 
@@ -65,6 +67,8 @@ class Restored:
     precision: str
     module: nn.Module
     source: FeatureSource
+    task: TaskType
+    scale: Scale | None = None
     is_merged: bool = False
 
     @property
@@ -110,7 +114,8 @@ class Restored:
             logits.append(self(moved).to(torch.float32).cpu().numpy())
             progress.advance(len(logits[-1]))
         names = [str(image.file) for image in images]
-        return Predictions(self.result.run_id, self.classes, names, softmax(np.concatenate(logits)))
+        probabilities = self.task.probabilities(np.concatenate(logits))
+        return Predictions(self.result.run_id, self.classes, names, probabilities, self.task.answer)
 
     @property
     def can_be_merged(self) -> bool:
@@ -124,11 +129,12 @@ class Restored:
             views: Normalised images by view name, each (B, 3, size, size), on the device.
 
         Returns:
-            Logits, (B, C).
+            Logits, (B, C); where they have a scale, in the labels' own unit.
         """
         nothing = torch.empty(0, dtype=torch.int64)
         with torch.no_grad(), autocast(self.device, self.precision):
-            return cast("Tensor", self.module(self.source(Batch(nothing, views, nothing))))
+            logits = cast("Tensor", self.module(self.source(Batch(nothing, views, nothing))))
+        return logits if self.scale is None else self.scale.to_labels(logits.float())
 
     def merged(self, hint: str = "leave --merge out; the probabilities are the same") -> Restored:
         """Fold what was learned into the backbone, in place; this object must not be used any more.
@@ -216,7 +222,7 @@ def restore(
     _check_weights(result, assembled)
     hint = "the method's code or the file has changed since; run again with --rerun"
     assembled.adapted.load(folder / ARTIFACTS["learned"], f"{config.method} on {config.backbone}", hint)
-    stored = result.data["normalization"]
+    stored, scale = result.data["normalization"], result.data.get("scale")
     normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
     source = LiveFeatures(assembled.backbone, assembled.frozen, precision) if assembled.frozen is not None else None
     return Restored(
@@ -227,6 +233,8 @@ def restore(
         precision=precision,
         module=assembled.adapted.module.eval(),
         source=source or NoFeatures(),
+        task=catalog.load("task", result.data.get("task", "multiclass"), TaskType),
+        scale=None if scale is None else Scale(**scale),
     )
 
 

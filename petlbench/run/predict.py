@@ -29,6 +29,8 @@ from petlbench.data.images.files import files_below
 from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.loader import Pixels, decode_ahead
 from petlbench.data.readers.csv_file import CsvSettings, read_lines
+from petlbench.data.tasks.base import Answer
+from petlbench.data.tasks.multiclass import MULTICLASS
 from petlbench.data.views import View
 from petlbench.results.result import Result
 
@@ -72,25 +74,28 @@ class FoundImage:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Class probabilities of some images.
+    """What a run says of some images.
 
     Args:
-        run_id: The run that learned them.
-        classes: Class names, C of them.
+        run_id: The run.
+        classes: Class names, C of them; of other task types what its outputs stand for.
         images: The files, N of them.
-        probabilities: Softmax of the logits, (N, C).
+        probabilities: Softmax of the logits, (N, C); or what the task type makes of them.
+        answer: How the task type shows them.
     """
 
     run_id: str
     classes: list[str]
     images: list[str]
     probabilities: NDArray[np.float64]
+    answer: Answer = MULTICLASS.answer
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row an image: the file, the most probable class and all probabilities."""
+        """One row an image: the file, what is said of it (the most probable class) and all probabilities."""
+        key, values = self.answer.key, self.answer.values
         return [
-            {"image": image, "class": self.classes[int(values.argmax())], "probabilities": values.tolist()}
-            for image, values in zip(self.images, self.probabilities, strict=True)
+            {"image": image, key: self.answer.say(row, self.classes), values: row.tolist()}
+            for image, row in zip(self.images, self.probabilities, strict=True)
         ]
 
     def table(self) -> pandas.DataFrame:
@@ -98,9 +103,9 @@ class Predictions:
         import pandas
 
         rows = self.rows()
-        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("image", "class")}
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in ("image", self.answer.key)}
         for position, name in enumerate(self.classes):
-            columns[f"probability_{name}"] = self.probabilities[:, position]
+            columns[f"{self.answer.value}_{name}"] = self.probabilities[:, position]
         return pandas.DataFrame(columns)
 
 

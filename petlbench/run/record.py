@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from petlbench.core.environment import package_versions
 from petlbench.core.files import write_atomically, write_tensors
 from petlbench.data.manifest import manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
+from petlbench.data.tasks.base import Scale
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter, PhaseMemory
@@ -58,15 +58,7 @@ ARTIFACTS: Mapping[str, str] = {
 # pyarrow builds its names at run time, out of sight of type checkers.
 _arrow: Any = pyarrow
 
-_PREDICTIONS = _arrow.schema(
-    [
-        ("image_id", _arrow.string()),
-        ("group", _arrow.string()),
-        ("split", _arrow.string()),
-        ("label", _arrow.int64()),
-        ("logits", _arrow.list_(_arrow.float32())),
-    ]
-)
+_TEXTS = ("image_id", "group", "split")
 
 
 @dataclass
@@ -173,14 +165,19 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def write_predictions(
     file: Path, data: RunData, external: RunData | None, outputs: Mapping[str, tuple[Labels, Logits]]
 ) -> None:
-    """Write labels (N,) and logits (N, C) by split, in the order of its indices, as a parquet file."""
+    """Write labels and logits (N, C) by split, in the order of its indices, as a parquet file.
+
+    A label is a whole number where an image has one class; else a list, null where a label is unknown, or a float.
+    """
     records = _records(data, external)
-    rows = []
-    for split, (labels, logits) in outputs.items():
-        for record, label, values in zip(records[split], labels.tolist(), logits.tolist(), strict=True):
-            row = {"image_id": record.image_id, "group": record.group, "split": split, "label": label, "logits": values}
-            rows.append(row)
-    _arrow.parquet.write_table(_arrow.Table.from_pylist(rows, schema=_PREDICTIONS), file)
+    rows: list[tuple[Any, ...]] = []
+    for split, (_, logits) in outputs.items():
+        for record, values in zip(records[split], logits.tolist(), strict=True):
+            rows.append((record.image_id, record.group, split, record.label, values))
+    *texts, labels, lists = ([row[column] for row in rows] for column in range(5))
+    columns = {name: _arrow.array(values, _arrow.string()) for name, values in zip(_TEXTS, texts, strict=True)}
+    columns |= {"label": _arrow.array(labels), "logits": _arrow.array(lists, _arrow.list_(_arrow.float32()))}
+    _arrow.parquet.write_table(_arrow.table(columns), file)
 
 
 def describe_intervals(
@@ -208,12 +205,12 @@ def score_groups(
 
     The scores count the groups that are left out beside them, as ``ambiguous``.
     """
-    records, rule = _records(data, external), data.dataset.task.groups
+    records, task = _records(data, external), data.dataset.task
     scores = {}
     for split, (labels, logits) in outputs.items():
-        groups = by_group(labels, logits, [record.group for record in records[split]], rule, aggregate)
+        groups = by_group(labels, logits, [record.group for record in records[split]], task.groups, aggregate)
         if groups is not None:
-            values = {**evaluate(groups.labels, groups.logits, metrics), "ambiguous": groups.ambiguous}
+            values = {**evaluate(groups.labels, groups.logits, metrics, task.count), "ambiguous": groups.ambiguous}
             scores[split] = values, compute_intervals(groups.labels, groups.logits, metrics=metrics)
     return scores
 
@@ -238,11 +235,14 @@ def describe_data(
     normalization: Normalization,
     external: RunData | None,
     source: FeatureSource,
+    *,
     metrics: Sequence[Metric],
+    scale: Scale | None,
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images."""
     forms = {metric.name: metric.form for metric in metrics if metric.form}
     description = {**_describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
+    description |= {"selection": data.dataset.task.selection, "scale": None if scale is None else asdict(scale)}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
@@ -253,15 +253,15 @@ def describe_data(
 
 def _describe_images(data: RunData) -> dict[str, Any]:
     card, classes = data.dataset.card, data.dataset.classes
-    counts = {side: Counter(classes[record.label] for record in data.records(side)) for side in SPLITS}
+    counts = {side: data.dataset.by_class(data.records(side)) for side in SPLITS}
     return {
         "title": card.title,
         "card_version": card.version,
         "synthetic": card.synthetic,
         "task": data.dataset.task.name,
         "classes": list(classes),
-        "images": {side: counts[side].total() for side in SPLITS},
-        "images_by_class": {side: dict(counts[side]) for side in SPLITS},
+        "images": {side: len(data.indices[side]) for side in SPLITS},
+        "images_by_class": {side: {name: n for name, n in counts[side].items() if n} for side in SPLITS},
         "grouping": card.grouping,
         "greys": data.dataset.greys.whites(),
         "skipped": list(data.skipped),

@@ -24,7 +24,7 @@ from petlbench.data.dataset import (
 )
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
-from petlbench.data.tasks.base import task_of
+from petlbench.data.tasks.base import TaskType, task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.metrics.groups import AGGREGATES
@@ -32,6 +32,7 @@ from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weights import check_weights_file
+from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 
 __all__ = ["ResolvedRun", "build_views", "resolve", "resolve_config"]
@@ -49,12 +50,14 @@ class ResolvedRun:
         method: Its method, with its settings.
         backbone: What is known of its backbone.
         dataset: Its dataset; None where no image is to be read.
+        loss: Its loss.
     """
 
     config: RunConfig
     method: Method[Any]
     backbone: BackboneInfo
     dataset: DatasetInfo | None
+    loss: Loss
 
     @property
     def card(self) -> DatasetCard:
@@ -136,7 +139,8 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
     }
-    return ResolvedRun(validate_settings(RunConfig, values, "run"), method, backbone, dataset)
+    config = validate_settings(RunConfig, values, "run")
+    return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
 
 def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> ResolvedRun:
@@ -148,7 +152,7 @@ def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> Reso
     method = configured_method(config, catalog)
     backbone = probe_backbone(config.backbone, config.image_size)
     dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
-    return ResolvedRun(config, method, backbone, dataset)
+    return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
 
 def build_views(
@@ -177,9 +181,7 @@ def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo
     # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
     is_there = existing_path(request.dataset) is not None
     name = _reference(request.dataset, catalog) if is_there else request.dataset
-    info = describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
-    task_of(info.name, info.card, catalog)
-    return info
+    return describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
 
 
 def _dataset_settings(request: Request, dataset: DatasetInfo | None) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
 
 def _aggregate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) -> str:
     if dataset is not None:
-        task = task_of(dataset.name, dataset.card, catalog)
+        task = task_of(dataset.card, catalog)
         if request.aggregate in AGGREGATES and request.aggregate not in task.groups.aggregates:
             raise InputError(
                 f"--aggregate {request.aggregate}: predictions of the task '{task.name}' are not put together so",
@@ -241,12 +243,32 @@ def _training(
     method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
 ) -> TrainingConfig:
     defaults: dict[str, Any] = {name: getattr(method.defaults, name) for name in ("lr", "weight_decay", "decay")}
-    if dataset is not None:
-        defaults["loss"] = task_of(dataset.name, dataset.card, catalog).loss
+    task = task_of(dataset.card, catalog) if dataset is not None else None
+    if task is not None:
+        defaults["loss"] = task.loss
     training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")
     check_optimizer(training.optimizer)
-    catalog.find("loss", training.loss)
+    loss = catalog.load("loss", training.loss, Loss)
+    if task is not None and dataset is not None:
+        _check_task(task, dataset.name, training, loss)
     return training
+
+
+def _check_task(task: TaskType, name: str, training: TrainingConfig, loss: Loss) -> None:
+    if loss.takes != task.labels.form:
+        raise InputError(
+            f"--loss {loss.name} takes labels of the form '{loss.takes}'; those of {name} ({task.title}) are of the "
+            f"form '{task.labels.form}'",
+            hint=f"leave --loss out: the task's own is {task.loss}",
+            kind="bad_setting",
+        )
+    of_classes = {
+        f"class-weights {training.class_weights}": training.class_weights != "none",
+        f"label-smoothing {training.label_smoothing:g}": training.label_smoothing > 0,
+    }
+    for option in (option for option, is_set in of_classes.items() if is_set and task.balanced is None):
+        message = f"--{option}: the labels of {name} ({task.title}) are no classes"
+        raise InputError(message, hint=f"leave --{option.partition(' ')[0]} out", kind="bad_setting")
 
 
 def _cache_precision(request: Request, preload: bool) -> str | None:

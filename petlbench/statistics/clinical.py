@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.metrics.classification import softmax
+from petlbench.data.tasks.base import Question, TaskType
+from petlbench.data.tasks.multiclass import MULTICLASS
 from petlbench.metrics.influence import auc_influences, number_groups
 from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
 from petlbench.metrics.metric import Numbers
@@ -75,7 +76,13 @@ class ClassMetrics:
     ece: Estimate
 
 
-def clinical(val: Predictions, test: Predictions, specificity: float = 0.9, level: float = 0.95) -> list[ClassMetrics]:
+def clinical(
+    val: Predictions,
+    test: Predictions,
+    specificity: float = 0.9,
+    level: float = 0.95,
+    task: TaskType = MULTICLASS,
+) -> list[ClassMetrics]:
     """Compute the clinical metrics of one run.
 
     Args:
@@ -83,9 +90,10 @@ def clinical(val: Predictions, test: Predictions, specificity: float = 0.9, leve
         test: Predictions on the test split.
         specificity: What the threshold shall reach on validation, a fraction.
         level: Of the intervals. They are about other test images, not about another threshold.
+        task: What a label is.
 
     Returns:
-        With two classes that of the positive class, else one for each class.
+        With two classes that of the positive class, else one for each class; none where labels are no classes.
 
     Raises:
         ValueError: A split is empty, a logit is not finite, or the specificity is not a fraction.
@@ -95,13 +103,24 @@ def clinical(val: Predictions, test: Predictions, specificity: float = 0.9, leve
     for name, predictions in (("validation", val), ("test", test)):
         if len(predictions.labels) == 0 or not np.isfinite(predictions.logits).all():
             raise ValueError(f"the {name} split has no images, or logits that are not finite")
-    on_val, on_test = softmax(val.logits), softmax(test.logits)
+    on_val, on_test = (
+        task.questions(each.labels, range(each.logits.shape[1]), task.probabilities(each.logits))
+        for each in (val, test)
+    )
     units = number_groups(test.groups, len(test.labels))
-    metrics = []
-    for index in [1] if on_test.shape[1] == 2 else range(on_test.shape[1]):
-        threshold = threshold_at(specificity, val.labels == index, on_val[:, index])
-        metrics.append(_one_class(index, threshold, (test.labels == index, on_test[:, index], units), level))
-    return metrics
+    return [
+        _one_class(output, threshold_at(specificity, *_side(before, option)), (*_side(asked, option), own), level)
+        for before, asked in zip(on_val, on_test, strict=True)
+        for own in [np.unique(units[asked.rows], return_inverse=True)[1]]
+        for option, output in enumerate(asked.outputs)
+        if output is not None and (option == 1 or len(asked.outputs) > 2) and len(asked.rows)
+    ]
+
+
+def _side(question: Question, option: int) -> tuple[Truth, Numbers]:
+    """Whether each image has that answer, (n,), and its probability, (n,)."""
+    chances = question.chances
+    return question.answers == option, np.empty(0) if chances is None else chances[:, option]
 
 
 def threshold_at(specificity: float, positive: Truth, probabilities: Numbers) -> float | None:

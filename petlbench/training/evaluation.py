@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor, nn
 
 from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch, ImageLoader
+from petlbench.data.tasks.base import Scale
 from petlbench.features.source import FeatureSource
 from petlbench.models.precision import autocast
 from petlbench.results.journal import append_line
 
 __all__ = ["Predictor", "TestSplit"]
 
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]
 Logits = NDArray[np.float32]
 
 
@@ -34,15 +36,17 @@ class Predictor:
         source: Gives the frozen features.
         device: Where the module lives.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+        scale: What the module's outputs are in, where that is not the labels' own unit.
     """
 
     module: nn.Module
     source: FeatureSource
     device: torch.device
     precision: str
+    scale: Scale | None = None
 
     def __call__(self, loader: ImageLoader, on_images: Callable[[int], None]) -> tuple[Labels, Logits]:
-        """The labels (N,) and logits (N, C) of a loader's images, in order; tells each batch's size."""
+        """The labels and logits (N, C) of a loader's images, in order; tells each batch's size."""
         self.module.eval()
         labels, logits = [], []
         for batch in loader.in_order():
@@ -54,11 +58,12 @@ class Predictor:
     def logits(self, batch: Batch) -> Tensor:
         """The logits in fp32, (B, C), of a batch on the device, in the mode that the module is in.
 
+        Where outputs have a scale, they are given in the labels' own unit.
         Nothing is read back to the host, so that the pass runs on device ``meta`` too.
         """
         with torch.no_grad(), autocast(self.device, self.precision):
             logits: Tensor = self.module(self.source(batch)).float()
-        return logits
+        return logits if self.scale is None else self.scale.to_labels(logits)
 
 
 class TestSplit:

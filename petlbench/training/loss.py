@@ -6,11 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from petlbench.core.entry import Card, Kind
+from petlbench.data.tasks.base import Scale
 
 __all__ = ["Loss", "Objective"]
+
+
+def _weight_of_classes(labels: Tensor, class_weights: Tensor | None) -> Tensor | float:
+    return len(labels) if class_weights is None else class_weights[labels].sum()
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,21 @@ class Loss(Card):
         compute: From logits (B, C) in fp32, labels (B,), the label smoothing (the share of the target that is spread
             over all classes) and the weight of each class (C,), or None, to the mean over the batch, a scalar. It
             reads nothing back to the host. Where classes have weights, images weigh as theirs in the mean.
+        takes: The form of the labels that it takes, as task types call it; ``class`` for one class an image.
+        weight: From labels and the weights (C,), or None, to what they weigh together in the mean, so that
+            micro-batches add up to their batch.
+        example: From B and C to the shape and the kind of number of B labels.
     """
 
     kind: ClassVar[Kind] = "loss"
 
     compute: Callable[[Tensor, Tensor, float, Tensor | None], Tensor]
+    takes: str = "class"
+    weight: Callable[[Tensor, Tensor | None], Tensor | float] = _weight_of_classes
+    example: Callable[[int, int], tuple[tuple[int, ...], torch.dtype]] = lambda images, classes: (
+        (images,),
+        torch.int64,
+    )
 
 
 @dataclass(frozen=True)
@@ -36,14 +52,17 @@ class Objective:
         loss: The loss.
         label_smoothing: Share of the target that is spread over all classes.
         class_weights: Weight of each class, (C,), or None.
+        scale: What the module's outputs are in, where that is not the labels' own unit.
     """
 
     loss: Loss
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
+    scale: Scale | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over a batch, a scalar, from logits (B, C) and labels (B,)."""
+        labels = labels if self.scale is None else self.scale.to_outputs(labels)
         return self.loss.compute(logits.float(), labels, self.label_smoothing, self.class_weights)
 
     def share(self, labels: Tensor, whole: Tensor) -> Tensor | float:
@@ -51,6 +70,4 @@ class Objective:
 
         It is images over images, or weights over weights where classes have weights.
         """
-        if self.class_weights is None:
-            return len(labels) / len(whole)
-        return self.class_weights[labels].sum() / self.class_weights[whole].sum()
+        return self.loss.weight(labels, self.class_weights) / self.loss.weight(whole, self.class_weights)

@@ -86,7 +86,7 @@ def selection_of(select: str, metric: Metric, task: TaskType, classes: int, reco
     attribute = Attribute.parse(select.removeprefix(_WORST))
     values = attribute.subgroups(attribute_values(records, attribute.name))
     rows = {name: np.flatnonzero([value == name for value in values]) for name in sorted({*values} - {NOT_STATED})}
-    members = {name: [records[row] for row in own] for name, own in rows.items()}
+    members = {name: [records[row] for row in own.tolist()] for name, own in rows.items()}
     present = _classes(records, task)
     large = {
         name: rows[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
+from petlbench.data.tasks.base import Scale
 from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.models.precision import autocast
 from petlbench.training.loss import Loss, Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.optim import new_optimizer
 
-__all__ = ["Step", "balanced_weights", "new_step"]
+__all__ = ["Step", "new_step"]
 
 
 @dataclass
@@ -85,18 +86,14 @@ class Step:
         nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm, foreach=None if not on_meta else False)
 
 
-def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
-    """The weight of each class, (C,): N / (C n_c) for N labels, as scikit-learn's ``balanced``; zero without images."""
-    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
-    return torch.where(counts > 0, len(labels) / (num_classes * counts.clamp(min=1)), 0.0)
-
-
 def new_step(
     config: RunConfig,
     adapted: Adapted,
     source: Callable[[Batch], Inputs],
     class_weights: Tensor | None,
     loss: Loss = CROSS_ENTROPY,
+    *,
+    scale: Scale | None = None,
 ) -> Step:
     """The optimiser step that a config describes.
 
@@ -106,13 +103,14 @@ def new_step(
         source: Turns a batch into what the module takes.
         class_weights: Weight of each class, (C,), or None.
         loss: The loss that the config names.
+        scale: What the module's outputs are in, where that is not the labels' own unit.
     """
     training, parameters = config.training, adapted.parameters()
     device = next(iter(parameters.values())).device.type
     return Step(
         module=adapted.module,
         source=source,
-        objective=Objective(loss, training.label_smoothing, class_weights),
+        objective=Objective(loss, training.label_smoothing, class_weights, scale),
         optimizer=new_optimizer(parameters, training),
         clip_grad_norm=training.clip_grad_norm,
         precision=config.precision,

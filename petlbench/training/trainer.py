@@ -20,8 +20,8 @@ from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.progress import Progress
 from petlbench.data.loader import ImageLoader
-from petlbench.metrics.classification import AUC, METRICS, evaluate
-from petlbench.metrics.metric import Metric
+from petlbench.metrics.classification import AUC, METRICS, count_classes, evaluate
+from petlbench.metrics.metric import Labels, Logits, Metric
 from petlbench.models.method import Adapted
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
@@ -79,6 +79,7 @@ class Trainer:
         seed: The run's seed.
         metrics: The scores of an epoch.
         selection: What the best epoch is chosen by.
+        count: What is said of an epoch beside the scores.
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
             lives already, to read their peak memory.
@@ -99,6 +100,7 @@ class Trainer:
     seed: int
     metrics: Sequence[Metric] = METRICS
     selection: Selection = field(default_factory=lambda: Selection(AUC))
+    count: Callable[[Labels, Logits], dict[str, Any]] = count_classes
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
     measured: dict[str, PhaseMemory] = field(default_factory=dict)
@@ -182,7 +184,8 @@ class Trainer:
             labels, logits = self.predictor(self.val, self.progress.advance)
         if not np.isfinite(logits).all():
             raise _not_finite("the logits of the validation images are not finite")
-        return {**evaluate(labels, logits, self.metrics), **self.selection.scores(labels, logits)}
+        scores = evaluate(labels, logits, self.metrics, self.count)
+        return {**scores, **self.selection.scores(labels, logits)}
 
     def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
         scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}

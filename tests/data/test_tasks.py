@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight  # type: ignore[import-untyped, unused-ignore]
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
@@ -16,7 +20,7 @@ from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import manifest_of
 from petlbench.data.splits import SplitScheme, assign_splits
-from petlbench.data.tasks.base import TaskType, task_of
+from petlbench.data.tasks.base import TaskType
 
 TAGS = '''
 import numpy as np
@@ -48,7 +52,7 @@ class Tags(Labels):
     def positions(self, label):
         return tuple(position for position, value in enumerate(label) if value)
 
-    def renumbered(self, label, order):
+    def renumbered(self, label, order, classes):
         return tuple(label[order.index(position)] for position in range(len(order)))
 
 
@@ -95,10 +99,6 @@ def test_a_task_that_no_file_defines_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="task: unknown task 'ordnial'") as caught:
         load_card(file)
     assert (caught.value.kind, caught.value.hint) == ("bad_card", "did you mean ordinal?")
-    file.write_text(CARD.replace('"tags"', '"multilabel"'))
-    card = load_card(file)
-    with pytest.raises(InputError, match="'tagged' has several labels an image, which petlbench cannot train on yet"):
-        task_of("tagged", card, Catalog())
 
 
 @pytest.fixture
@@ -135,3 +135,31 @@ def test_every_tag_has_its_share_of_every_side(tagged: Dataset, scheme: str) -> 
         assert all(abs(part[name] - share * whole[name]) <= 2 for name in whole)
     manifest = manifest_of(tagged, sides, [""] * len(sides))
     assert set(manifest["label"]) <= {f"{number:03b}" for number in range(8)}
+
+
+def balanced_weights(labels: Sequence[int], classes: int) -> torch.Tensor:
+    weigh = Catalog().load("task", "multiclass", TaskType).balanced
+    assert weigh is not None
+    return torch.from_numpy(weigh(np.array(labels), classes))
+
+
+class TestBalancedWeights:
+    @given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+    def test_they_are_scikit_learns(self, labels: list[int]) -> None:
+        present = sorted(set(labels))
+        expected = compute_class_weight("balanced", classes=np.array(present), y=labels)
+        # scikit-learn counts the classes that occur, we those of the task; the ratios are the same.
+        found = balanced_weights(labels, 6)
+        torch.testing.assert_close(found[present], torch.tensor(expected * len(present) / 6).float())
+
+    @pytest.mark.parametrize(
+        ("labels", "expected"), [([0, 0, 0, 1], (2 / 3, 2.0)), ([0, 1], (1.0, 1.0)), ([1, 1], (0.0, 0.5))]
+    )
+    def test_a_class_without_images_weighs_nothing(self, labels: Sequence[int], expected: tuple[float, ...]) -> None:
+        assert balanced_weights(labels, 2).tolist() == pytest.approx(expected)
+
+    def test_every_class_weighs_the_same_in_all(self) -> None:
+        labels = [0] * 70 + [1] * 20 + [2] * 10
+        weights = balanced_weights(labels, 3)
+        assert [float(weights[label]) * labels.count(label) for label in range(3)] == pytest.approx([100 / 3] * 3)
+        assert weights.dtype == torch.float32

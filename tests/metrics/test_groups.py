@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit
 
 from petlbench.metrics.classification import compute_intervals, evaluate, softmax
-from petlbench.metrics.groups import AGGREGATES, MOST_SEVERE, UNANIMOUS, Aggregate, GroupRule, by_group
+from petlbench.metrics.groups import AGGREGATES, ANY_LABEL, MOST_SEVERE, UNANIMOUS, Aggregate, GroupRule, by_group
 
 RULES = (MOST_SEVERE, UNANIMOUS)
 GROUPS = ["a", "b", "a", None, "b", "a"]
@@ -96,6 +97,21 @@ def test_the_order_of_images_says_nothing(rule: GroupRule, how: Aggregate, class
     for name, probabilities in found.items():
         assert again[name] == pytest.approx(probabilities, abs=1e-9)
         assert probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_a_group_has_each_label_that_one_image_has_and_of_each_its_own_probability(aggregate: Aggregate) -> None:
+    labels = np.array([[1, 0, np.nan], [0, 0, 0], [np.nan, 0, 0], [np.nan, np.nan, 1]])
+    logits = np.random.default_rng(0).normal(0, 3, labels.shape)
+    groups = by_group(labels, logits, ["p", "q", "p", "q"], ANY_LABEL, aggregate)
+    assert groups is not None
+    np.testing.assert_array_equal(groups.labels, [[1, 0, np.nan], [np.nan, np.nan, 1]])
+    pairs = expit(logits)[[[0, 2], [1, 3]]]
+    expected = {"mean": pairs.mean(axis=1), "max": pairs.max(axis=1), "noisy_or": 1 - (1 - pairs).prod(axis=1)}
+    np.testing.assert_allclose(expit(groups.logits), expected[aggregate], rtol=1e-12)
+    alone = by_group(labels, 20 * logits, list("abcd"), ANY_LABEL, aggregate)
+    assert alone is not None
+    np.testing.assert_allclose(alone.logits, 20 * logits, rtol=1e-9)
 
 
 def test_noisy_or_is_at_least_the_largest_and_that_at_least_the_mean() -> None:

@@ -64,7 +64,7 @@ def test_every_score_stands_by_image_and_by_patient(
     run_command(["results", "show", by_or["run_id"], "--output", str(tmp_path)])
     shown = capsys.readouterr().out
     assert "test AUC, by group" in shown
-    assert f"{scores['count']} groups, by noisy_or" in shown
+    assert f"{scores['count']} groups by noisy_or" in shown
 
 
 def test_without_groups_there_are_no_scores_of_them(tmp_path: Path) -> None:

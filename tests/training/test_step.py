@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from petlbench.core.config import RunConfig, TrainingConfig
@@ -22,7 +17,7 @@ from petlbench.memory.live_tensors import LiveTensors
 from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.training.loss import Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
-from petlbench.training.step import Step, balanced_weights, new_step
+from petlbench.training.step import Step, new_step
 
 
 class Network(nn.Module):
@@ -396,25 +391,3 @@ class TestObjective:
     def test_logits_of_half_precision_are_summed_in_full(self) -> None:
         logits = torch.tensor([[60_000.0, 0.0], [60_000.0, 0.0]], dtype=torch.float16)
         assert float(Objective(CROSS_ENTROPY)(logits, torch.tensor([1, 1]))) == pytest.approx(60_000, rel=1e-3)
-
-
-class TestBalancedWeights:
-    @given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
-    def test_they_are_scikit_learns(self, labels: list[int]) -> None:
-        present = sorted(set(labels))
-        expected = compute_class_weight("balanced", classes=np.array(present), y=labels)
-        # scikit-learn counts the classes that occur, we those of the task; the ratios are the same.
-        found = balanced_weights(labels, 6)
-        torch.testing.assert_close(found[present], torch.tensor(expected * len(present) / 6).float())
-
-    @pytest.mark.parametrize(
-        ("labels", "expected"), [([0, 0, 0, 1], (2 / 3, 2.0)), ([0, 1], (1.0, 1.0)), ([1, 1], (0.0, 0.5))]
-    )
-    def test_a_class_without_images_weighs_nothing(self, labels: Sequence[int], expected: tuple[float, ...]) -> None:
-        assert balanced_weights(labels, 2).tolist() == pytest.approx(expected)
-
-    def test_every_class_weighs_the_same_in_all(self) -> None:
-        labels = [0] * 70 + [1] * 20 + [2] * 10
-        weights = balanced_weights(labels, 3)
-        assert [float(weights[label]) * labels.count(label) for label in range(3)] == pytest.approx([100 / 3] * 3)
-        assert weights.dtype == torch.float32

@@ -206,12 +206,12 @@ def _print_overview(dataset: Dataset, overview: Overview) -> None:
     counts = dataset.by_class()
     sides: Mapping[str, Mapping[str, int]] = overview.by_split or {}
     rows = [[name, str(count), *(str(own[name]) for own in sides.values())] for name, count in counts.items()]
-    total = [str(sum(own.values())) for own in sides.values()]
+    total = [str(overview.images[side]) for side in sides]
     caption = f"split: {dataset.card.split}" if sides else f"not split as {dataset.card.split}: {overview.refused}"
     print_table(
         "images by class",
         ["class", "images>", *(f"{side}>" for side in sides)],
-        [*rows, ["all", str(sum(counts.values())), *total]],
+        [*rows, ["all", str(len(dataset.records)), *total]],
         caption=caption,
     )
     if overview.width is None or overview.height is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from petlbench.cli.options import PLACE, catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
-from petlbench.core.units import percent
+from petlbench.core.units import number, percent
 
 if TYPE_CHECKING:
     from petlbench.run.predict import Predictions
@@ -59,13 +60,16 @@ def command(run: str, images: tuple[Path, ...], save: Path | None, output: Path,
 
 
 def _print(predictions: Predictions, save: Path | None) -> None:
+    answer = predictions.answer
+    shown = partial(percent, digits=1) if answer.fractions else partial(number, digits=4)
     rows = [
-        [row["image"], row["class"], *(percent(value, 1) for value in row["probabilities"])]
+        [row["image"], str(row[answer.key]), *(shown(value) for value in row[answer.values])]
         for row in predictions.rows()
     ]
     more = len(rows) - _SHOWN
     notes = [f"{more} more images; --save FILE and --json give them all."] if more > 0 and save is None else []
     notes += [f"All {len(rows)} images are in {save}."] if save is not None else []
-    columns = ["image", "class", *(f"{name}, %>" for name in predictions.classes)]
+    unit = ", %" if answer.fractions else ""
+    columns = ["image", answer.key, *(f"{name}{unit}>" for name in predictions.classes)]
     caption = " ".join([*notes, "Not a diagnosis."])
-    print_table(f"{predictions.run_id}: class probabilities", columns, rows[:_SHOWN], caption=caption)
+    print_table(f"{predictions.run_id}: {answer.key} and {answer.values}", columns, rows[:_SHOWN], caption=caption)

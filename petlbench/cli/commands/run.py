@@ -10,6 +10,7 @@ import click
 
 from petlbench.cli.options import PLACE, json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
+from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.units import MISSING, mebibytes, number, percent, readable_size, seconds
@@ -71,17 +72,19 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     facts = {"status": result.status, "backbone": _backbone(result.config)}
     if result.error is not None:
         facts |= {"error": result.error["message"], **_shortage(result.error), "hint": result.error["hint"]}
-    external = f"AUC on {result.data['external']['title']}" if "external" in result.data else ""
-    for split, name in (("val", "validation AUC"), ("test", "test AUC"), ("external", external)):
+    chosen_by = result.data.get("selection", "auc")
+    title = _title_of(chosen_by)
+    external = f"{title} on {result.data['external']['title']}" if "external" in result.data else ""
+    for split, name in (("val", f"validation {title}"), ("test", f"test {title}"), ("external", external)):
         if split in result.metrics:
-            metrics = result.metrics[split]
-            facts[name] = f"{percent(metrics['auc'])} %  (accuracy {percent(metrics['accuracy'])} %)"
+            facts[name] = _score_text(result.metrics[split], chosen_by)
         if split in result.metrics_by_group:
-            facts[f"{name}, by group"] = _by_group(result.metrics_by_group[split], result.config.aggregate)
+            by_group = result.metrics_by_group[split]
+            facts[f"{name}, by group"] = _score_text(by_group, chosen_by) + _groups(by_group, result.config.aggregate)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
-        facts["test AUC"] = "none: the dataset has no test split"
+        facts[f"test {title}"] = "none: the dataset has no test split"
     if result.best_epoch is not None:
-        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation AUC"
+        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
@@ -90,9 +93,27 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     return facts | {"result": str(folder)}
 
 
-def _by_group(metrics: Mapping[str, Any], aggregate: str) -> str:
+def _groups(metrics: Mapping[str, Any], aggregate: str) -> str:
     left_out = f", {metrics['ambiguous']} left out" if metrics.get("ambiguous") else ""
-    return f"{percent(metrics['auc'])} %  ({metrics['count']} groups{left_out}, by {aggregate})"
+    return f"  of {metrics['count']} groups by {aggregate}{left_out}"
+
+
+def _title_of(metric: str) -> str:
+    entry = Catalog().entries("metric").get(metric)
+    return metric if entry is None else entry.title
+
+
+def _score_text(metrics: Mapping[str, Any], name: str) -> str:
+    """A score with its unit, and in brackets the accuracy or, where there is none, the score that comes next."""
+    rows = Catalog().entries("metric")
+    second = next((each for each in ("accuracy", *metrics) if each in metrics and each != name and each in rows), name)
+    texts = [
+        f"{percent(metrics.get(each))} %"
+        if each in rows and rows[each].card.get("unit", "%") == "%"
+        else number(metrics.get(each), 4)
+        for each in (name, second)
+    ]
+    return f"{texts[0]}  ({_title_of(second)} {texts[1]})" if second != name else texts[0]
 
 
 def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str]:

@@ -124,7 +124,7 @@ def prepare_dataset(
     check_writable(sources.folder, what="data folder", option="--data-root")
     with _holding(sources.folder, name):
         if card.layout is not None:
-            task = task_of(name, card, catalog)
+            task = task_of(card, catalog)
             return _prepare_layout(sources, task, workers, options)
         files = place_files(sources, official)
     dataset = open_dataset(reference, catalog=catalog, data_root=data_root, settings=settings)
@@ -276,7 +276,7 @@ class _Draft:
 
     def _write(self, draft: Path) -> Prepared:
         card, folder = self.sources.card, self.sources.folder
-        table = table_bytes(self.records, self.facts, card.classes)
+        table = table_bytes(self.records, self.facts, card.classes, self.task.labels)
         (draft / TABLE_FILE).write_bytes(table)
         inside = self.root.is_relative_to(folder)
         # The splits of the card's default protocol: all parts where it has parts.

@@ -221,24 +221,27 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def choose_classes(labels: Iterable[str], declared: Sequence[str] | None, place: str) -> tuple[str, ...]:
+def choose_classes(
+    labels: Iterable[str], declared: Sequence[str] | None, place: str, least: int = 2
+) -> tuple[str, ...]:
     """Return the class names in label order, from what the files hold and what the card says.
 
     Args:
         labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
+        least: The fewest classes that there can be.
 
     Raises:
-        InputError: When there are fewer than two classes, two names can only be one, or the files and the card
+        InputError: When there are too few classes, two names can only be one, or the files and the card
             disagree.
     """
     names = ordered_classes(labels)
     if declared is None:
         refuse_twins(names, place)
-        if len(names) < 2:
+        if len(names) < least:
             raise InputError(
-                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least 2 are needed",
+                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least {least} are needed",
                 hint="a folder needs one subfolder a class, a CSV two different labels",
                 kind="too_few_classes",
             )

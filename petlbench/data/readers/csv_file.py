@@ -24,7 +24,8 @@ from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
 from petlbench.data.notes import group_columns, option
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
-from petlbench.data.readers.settings import LabelSettings, silent
+from petlbench.data.readers.settings import silent
+from petlbench.data.readers.several import SeveralSettings
 from petlbench.data.record import SPLIT_ALIASES, Record
 
 __all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
@@ -34,7 +35,7 @@ _MOST_FILES = 1_000_000
 """That are looked through for images that are not where the table says."""
 
 
-class CsvSettings(LabelSettings):
+class CsvSettings(SeveralSettings):
     """How the columns of the table are called."""
 
     image_column: str = Field(default="image", min_length=1, description="Column of the image's path.")
@@ -98,8 +99,9 @@ class CsvReader(ImageFiles):
         records = sorted((row.record for row in first), key=lambda record: record.path)
         labels, changes = self._settings.relabelled([record.label for record in records], str(self._file))
         records = [replace(each, label=label) for each, label in zip(records, labels, strict=True) if label is not None]
-        names = (name for record in records for name in source.labels.names(record.label))
-        self.classes = choose_classes(names, source.classes, str(self._file))
+        texts = [record.label for record in records]
+        names = self._settings.columns or source.labels.found(texts, source.classes)
+        self.classes = choose_classes(names, source.classes, str(self._file), source.labels.least)
         self.records = tuple(replace(each, label=source.labels.parse(each.label, self.classes)) for each in records)
         self.notes = (*notes, *changes)
 
@@ -113,7 +115,8 @@ class CsvReader(ImageFiles):
         self._header = header = [name.strip() for name in next(lines, (1, []))[1]]
         columns = self._columns(header, lines)
         # Columns that decide the label are no further knowledge of an image, and neither is what has a role.
-        hot = [] if self._settings.label_column in header else _several(self._settings.label_column)
+        settings = self._settings
+        hot = settings.columns or ([] if settings.label_column in header else _several(settings.label_column))
         used = {*columns.values(), *(header.index(name) for name in hot)}
         others = {name: place for place, name in enumerate(header) if name and place not in used}
         for line, cells in lines:
@@ -124,23 +127,23 @@ class CsvReader(ImageFiles):
             every = {name: cells[place].strip() for place, name in enumerate(header)}
             cell = {name: cells[position].strip() for name, position in columns.items()}
             if hot:
+                read = settings.of_columns if settings.columns else hot_column
                 try:
-                    cell["label"] = hot_column({name: every[name] for name in hot})
+                    cell["label"] = read({name: every[name] for name in hot})
                 except ValueError as error:
                     raise self._wrong(line, f"is of no class: {error}", kind="bad_csv") from error
+            elif settings.label_separator:
+                cell["label"] = settings.of_cell(cell["label"])
             extra = tuple((name, cells[place].strip()) for name, place in others.items() if cells[place].strip())
             yield self._row(line, cell, every, extra)
 
     def _columns(self, header: Sequence[str], lines: Iterator[tuple[int, list[str]]]) -> Mapping[str, int]:
         """Return the position of each role's column; a label that is spread over several has none."""
         names = {role: getattr(self._settings, f"{role}_column") for role in ("image", "label", "split", "group")}
-        hot = _several(names["label"])
-        if names["label"] not in header and len(hot) > 1 and set(hot) <= set(header):
+        hot = self._settings.columns or _several(names["label"])
+        if self._settings.columns or (names["label"] not in header and len(hot) > 1 and set(hot) <= set(header)):
             del names["label"]
-        strange = [name for name in names_in(self._settings.image_path) if name not in (*header, "image")]
-        if strange:
-            message = f"{self._file} has no column '{strange[0]}', which dataset.image_path names"
-            raise InputError(message, hint=f"it has: {', '.join(header)}", kind="missing_column")
+        self._require_columns(header)
         for role in ("image", "label"):
             if names.get(role, "") not in header and role in names:
                 raise InputError(
@@ -154,11 +157,20 @@ class CsvReader(ImageFiles):
             raise InputError(f"{self._file} has the column '{twice[0]}' twice", kind="bad_csv")
         return {role: header.index(name) for role, name in names.items() if name in header}
 
+    def _require_columns(self, header: Sequence[str]) -> None:
+        """Refuse columns that settings name and the table does not have."""
+        named = {name: "image_path" for name in names_in(self._settings.image_path) if name != "image"}
+        named |= dict.fromkeys(self._settings.columns, "label_columns")
+        for name, setting in named.items():
+            if name not in header:
+                message = f"{self._file} has no column '{name}', which dataset.{setting} names"
+                raise InputError(message, hint=f"it has: {', '.join(header)}", kind="missing_column")
+
     def _row(
         self, line: int, cell: Mapping[str, str], every: Mapping[str, str], extra: tuple[tuple[str, str], ...]
     ) -> _Row:
         for role in ("image", "label"):
-            if not cell[role]:
+            if not cell[role] and not (role == "label" and self._settings.several):
                 raise self._wrong(line, f"has an empty {role}", kind=f"empty_{role}")
         split = cell.get("split", "")
         if split and split.lower() not in SPLIT_ALIASES:

@@ -22,6 +22,7 @@ from petlbench.data.images.greys import GreyRange
 from petlbench.data.readers.base import Reader, ReaderCard, Source, choose_classes
 from petlbench.data.readers.settings import LabelSettings
 from petlbench.data.record import SPLIT_ALIASES, Record
+from petlbench.data.tasks.base import Labels
 
 __all__ = ["HuggingFaceReader"]
 
@@ -57,8 +58,8 @@ class HuggingFaceReader(Reader):
         _require_datasets(self._folder)
         parts = self._load()
         place = str(self._folder)
-        own = {part: self._class_names(part, dataset) for part, dataset in sorted(parts.items())}
-        labels = {part: self._labels(part, parts[part], names) for part, names in own.items()}
+        own = {part: self._class_names(part, dataset, source.labels) for part, dataset in sorted(parts.items())}
+        labels = {part: self._labels(part, parts[part], names, source.labels) for part, names in own.items()}
         self._encoded = {part: self._images(part, dataset) for part, dataset in parts.items()}
         if len(set(own.values())) > 1:
             raise self._wrong("its parts do not have the same classes", kind="class_mismatch")
@@ -67,9 +68,9 @@ class HuggingFaceReader(Reader):
         names, self.notes = self._settings.relabelled([name for values in labels.values() for name in values], place)
         kept = [(each, name) for each, name in zip(places, names, strict=True) if name is not None]
         # What is renamed or left out is no longer as it was declared.
-        self.classes = choose_classes(
-            declared if declared and not self.notes else [name for _, name in kept], source.classes, place
-        )
+        found = source.labels.found([name for _, name in kept], source.classes)
+        least = source.labels.least
+        self.classes = choose_classes(declared if declared and not self.notes else found, source.classes, place, least)
         if declared and not self.notes and source.classes is None:
             self.classes = declared
         self.records = tuple(_record(*each, source.labels.parse(name, self.classes)) for each, name in kept)
@@ -176,29 +177,37 @@ class HuggingFaceReader(Reader):
             raise self._wrong(f"the column '{name}' of '{part}' holds no images but {column.features[name]}")
         return column.cast_column(name, Image(decode=False))
 
-    def _labels(self, part: str, dataset: Any, names: Sequence[str]) -> list[str]:
-        """Return the class of every image of a part."""
+    def _labels(self, part: str, dataset: Any, names: Sequence[str], labels: Labels) -> list[str]:
+        """Return the label of every image of a part, as the task type writes it."""
         name = self._settings.label_column
         values = dataset.select_columns([name])[:][name]
         for position, value in enumerate(values):
             if value in (None, "", -1):
                 raise self._wrong(f"'{part}' has no label at position {position}", kind="empty_label")
+        if not labels.exclusive and names:  # a list an image
+            sets = [tuple(int(position in value) for position in range(len(names))) for value in values]
+            return [labels.text(each, names) for each in sets]
         return [names[value] if names else str(value) for value in values]
 
-    def _class_names(self, part: str, dataset: Any) -> tuple[str, ...]:
+    def _class_names(self, part: str, dataset: Any, labels: Labels) -> tuple[str, ...]:
         """Return the names that a column of labels declares: none where it holds plain numbers or texts."""
         from datasets import ClassLabel, Value
 
         name = self._settings.label_column
         feature = self._column(part, dataset, name, "label_column").features[name]
+        each = getattr(feature, "feature", None)  # of a list
+        if isinstance(each, ClassLabel) and not labels.exclusive:
+            return tuple(each.names)
         if isinstance(feature, ClassLabel):
             return tuple(feature.names)
-        if isinstance(feature, Value) and feature.dtype.startswith(("int", "uint", "bool", "string", "large_string")):
+        kinds = ("int", "uint", "bool", "string", "large_string", *(() if labels.exclusive else ("float", "double")))
+        if isinstance(feature, Value) and feature.dtype.startswith(kinds):
             return ()
         raise InputError(
             f"{self._folder}: the column '{self._settings.label_column}' of '{part}' holds {feature}, not one class "
             "an image",
-            hint="a label is a ClassLabel, a whole number or a text; several labels an image cannot be trained on yet",
+            hint="a label is a ClassLabel, a whole number or a text; a list of ClassLabels is several labels an image "
+            "with --set dataset.task=multilabel",
             kind="unsupported_task",
         )
 

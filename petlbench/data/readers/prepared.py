@@ -19,6 +19,7 @@ from petlbench.data.card import DatasetCard
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
 from petlbench.data.record import Record, Split
+from petlbench.data.tasks.base import Labels
 
 __all__ = [
     "PREPARED_FILE",
@@ -118,7 +119,9 @@ def read_prepared(folder: Path) -> Prepared | None:
         ) from error
 
 
-def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str]) -> bytes:
+def table_bytes(
+    records: Sequence[Record], facts: Mapping[str, ImageFacts], classes: Sequence[str], labels: Labels
+) -> bytes:
     """Return the table of images as CSV in UTF-8: one row an image with what its file says, sorted by image id."""
     ordered = sorted(records, key=lambda record: record.image_id)
     extra = list(dict.fromkeys(name for record in ordered for name, _ in record.extra))
@@ -127,15 +130,15 @@ def table_bytes(records: Sequence[Record], facts: Mapping[str, ImageFacts], clas
     writer.writerow([*_COLUMNS, *map(csv_cell, extra)])
     for record in ordered:
         image, more = facts[record.image_id], dict(record.extra)
-        where = (record.image_id, record.path, classes[record.label], record.split or "", record.group or "")
+        label = labels.text(record.label, classes)
+        where = (record.image_id, record.path, label, record.split or "", record.group or "")
         what = (image.sha256, image.bytes, image.width, image.height, image.format)
         writer.writerow([*map(csv_cell, where), *what, *(csv_cell(more.get(name, "")) for name in extra)])
     return text.getvalue().encode("utf-8")
 
 
-def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record, ImageFacts]]:
+def read_table(content: bytes, classes: Sequence[str], labels: Labels) -> Iterator[tuple[Record, ImageFacts]]:
     """Yield each image of a table that `table_bytes` wrote, and what its file says of it."""
-    label = {name: position for position, name in enumerate(classes)}
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
     header = [plain_cell(name) for name in next(rows, [])]
     if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
@@ -144,7 +147,8 @@ def read_table(content: bytes, classes: Sequence[str]) -> Iterator[tuple[Record,
     for row in rows:
         image_id, path, name, split, group, sha256, size, width, height, kind, *more = map(plain_cell, row)
         others = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
-        record = Record(image_id, path, label[name], group or None, cast("Split | None", split or None), others)
+        side = cast("Split | None", split or None)
+        record = Record(image_id, path, labels.parse(name, classes), group or None, side, others)
         yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)
 
 
@@ -180,7 +184,7 @@ class PreparedReader(ImageFiles):
                 kind="data_missing",
             )
         try:
-            rows = list(read_table(_checked_table(folder, prepared), card.classes))
+            rows = list(read_table(_checked_table(folder, prepared), card.classes, source.labels))
         except (LookupError, ValueError, csv.Error) as error:
             message = f"{folder / TABLE_FILE} is no table of images: {type(error).__name__}: {error}"
             raise InputError(message, hint=_AGAIN.format(prepared.name), kind="bad_prepared") from error

@@ -38,9 +38,15 @@ class ReaderSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    task: str = silent("", description="The task type of files without a card, where it is not one class an image.")
     order: str = silent("", description=ORDER_HELP)
     grey_maximum: float | None = silent(None, gt=0, allow_inf_nan=False, description=GREY_HELP)
     most_pixels: int = silent(MOST_PIXELS, ge=1, description="Most pixels of an image; larger ones are refused.")
+
+    @property
+    def task_name(self) -> str:
+        """The task type that these settings mean; empty for one class an image, or that of the card."""
+        return self.task
 
     @model_serializer(mode="wrap")
     def _without_silent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
         [
             _findings(audit),
             _images(audit),
+            *_together(audit),
             _baselines(audit),
             *_duplicates(audit.leaks, dataset),
             *_confounds(audit),
@@ -62,6 +63,15 @@ def _images(audit: Audit) -> Table:
     return table_of("images", "images", columns, rows)
 
 
+def _together(audit: Audit) -> Iterator[Table]:
+    """Which classes stand together, where images may have several."""
+    if audit.together:
+        columns = [Column("class", "class"), *_of_classes(audit.classes)]
+        rows: _Rows = [[name, *map(_count, row)] for name, row in zip(audit.classes, audit.together, strict=True)]
+        caption = "Images that have both classes; of one class on the diagonal."
+        yield table_of("together", "classes that stand together", columns, rows, caption)
+
+
 def _baselines(audit: Audit) -> Table:
     columns = [
         Column("baseline", "baseline"),
@@ -78,7 +88,8 @@ def _baselines(audit: Audit) -> Table:
             number_cell(None if each.accuracy is None else 100 * each.accuracy, 1, each.refused),
             each.refused or each.features,
         ]
-        for each in audit.baselines
+        for baseline in audit.baselines
+        for each in (baseline, *(replace(part, name=f"{baseline.name}, {part.name}") for part in baseline.parts))
     ]
     caption = "Interval: bootstrap over images, or groups where they are known; metadata: no look at the picture."
     return table_of("baselines", "trivial baselines, cross-validated", columns, rows, caption)
@@ -144,7 +155,10 @@ def _pictures(dataset: Dataset | None) -> Callable[[str], str]:
 def _confounds(audit: Audit) -> Iterator[Table]:
     if audit.confounds:
         columns = [Column("column", "column"), Column("cramers_v", "Cramér's V"), Column("p", "p (chi-squared)")]
-        rows: _Rows = [[c.column, number_cell(c.cramers_v), Cell(c.p, f"{c.p:.1g}")] for c in audit.confounds]
+        rows: _Rows = [
+            [f"{c.column}: {c.label}" if c.label else c.column, number_cell(c.cramers_v), Cell(c.p, f"{c.p:.1g}")]
+            for c in audit.confounds
+        ]
         caption = "V: 0 unrelated, 1 one tells the other; p takes the images for independent."
         yield table_of("confounds", "what goes with the class", columns, rows, caption)
     for number, confound in enumerate(_telling(audit)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from petlbench.data.tasks.base import TaskType
 from petlbench.report.cells import FEW_POSITIVES, rounded
 from petlbench.report.context import Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
@@ -58,13 +59,14 @@ def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetr
     """The metrics of every class, run by run."""
     from petlbench.statistics.clinical import clinical
 
-    metrics = []
+    metrics: list[list[ClassMetrics]] = []
     for run in runs:
+        task = inputs.catalog.load("task", run.document.get("data", {}).get("task", "multiclass"), TaskType)
         val, test = (inputs.predictions(run, split) for split in ("val", "test"))
         if val is not None and test is not None:
-            metrics.append(clinical(val, test, inputs.card.specificity))
+            metrics.append(clinical(val, test, inputs.card.specificity, task=task))
         inputs.progress.advance()
-    return metrics
+    return [by_class for by_class in metrics if by_class]
 
 
 def _table(key: str, title: str, measured: _Measured, classes: Sequence[str], inputs: ReportInputs) -> Table:

@@ -71,7 +71,7 @@ def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
     """
     assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
     preloaded = _preloaded(run, assembled, cache)
-    return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled), preloaded)
+    return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled, run.loss), preloaded)
 
 
 def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CacheConfig) -> PreloadedBytes:
@@ -167,7 +167,8 @@ def _preview(
     except InputError as error:
         problems.append(error.message)
         if error.kind in _NO_ROOM:
-            memory = predict_training(config, assemble(config, run.method, len(run.card.classes), torch.device("meta")))
+            assembled = assemble(config, run.method, len(run.card.classes), torch.device("meta"))
+            memory = predict_training(config, assembled, run.loss)
     except (Exception, SystemExit) as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
     usual = seconds.get(_alike(config))

@@ -34,6 +34,13 @@ def arrays(size: int = 28, classes: int = 9, colours: tuple[int, ...] = (3,)) ->
     return made
 
 
+def several() -> Arrays:
+    content = arrays(colours=())
+    for part, count in COUNTS.items():
+        content[f"{part}_labels"] = np.random.default_rng(count).integers(0, 2, (count, 14), dtype=np.uint8)
+    return content
+
+
 def save(file: Path, content: Arrays) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(file, **content)  # type: ignore[arg-type]
@@ -66,6 +73,15 @@ class TestReading:
         assert np.array_equal(np.asarray(dataset.open(last)), content["test_images"][-1])
         scheme = SplitScheme.parse(dataset.card.split)
         assert assign_splits(dataset.records, scheme, 0, classes=dataset.classes) == [r.split for r in dataset.records]
+
+    def test_several_labels_an_image(self, tmp_path: Path) -> None:
+        content = several()
+        save(tmp_path / "chestmnist/chestmnist.npz", content)
+        dataset = opened(tmp_path, "chestmnist")
+        assert (dataset.task.name, len(dataset.classes)) == ("multilabel", 14)
+        assert dataset.records[2].label == tuple(content["train_labels"][2])
+        everything = np.concatenate([content[f"{part}_labels"] for part in COUNTS])
+        assert list(dataset.by_class().values()) == everything.sum(axis=0).tolist()
 
     def test_grey_images_become_rgb(self, tmp_path: Path) -> None:
         content = arrays(classes=4, colours=())
@@ -193,9 +209,12 @@ class TestRefusals:
             dataset.open(dataset.records[-1])
         assert caught.value.kind == "bad_npz"
 
-    def test_several_labels_an_image_are_refused_by_name(self, tmp_path: Path) -> None:
+    def test_a_label_that_is_neither_0_nor_1(self, tmp_path: Path) -> None:
+        content = several()
+        content["val_labels"][4, 13] = 2
+        save(tmp_path / "chestmnist/chestmnist.npz", content)
         error = refused(tmp_path, "chestmnist")
-        assert (error.kind, "'chestmnist'" in error.message) == ("unsupported_task", True)
+        assert (error.kind, "2 for 'hernia' at position 4" in error.message) == ("unknown_label", True)
 
 
 class TestCards:

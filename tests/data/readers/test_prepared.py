@@ -22,6 +22,7 @@ from petlbench.data.official.verify import verify_dataset
 from petlbench.data.readers.base import Source
 from petlbench.data.readers.prepared import PreparedReader, read_prepared, read_table, table_bytes
 from petlbench.data.record import SPLITS, Record
+from petlbench.data.tasks.base import Labels
 from tests.data.official_files import make
 
 TEXT = st.text(string.ascii_letters + string.digits + " ,;\"'\\/\näß汉", min_size=1, max_size=12)
@@ -51,17 +52,17 @@ RECORDS = st.lists(
 @given(RECORDS, st.data())
 def test_the_table_reads_back(records: list[Record], data: st.DataObject) -> None:
     facts = {record.image_id: data.draw(FACTS) for record in records}
-    back = list(read_table(table_bytes(records, facts, ("a", "b", "c")), ("a", "b", "c")))
+    back = list(read_table(table_bytes(records, facts, ("a", "b", "c"), Labels()), ("a", "b", "c"), Labels()))
     assert [record for record, _ in back] == sorted(records, key=lambda record: record.image_id)
     assert {record.image_id: found for record, found in back} == facts
 
 
 def test_no_cell_of_the_table_is_a_formula_of_a_spreadsheet() -> None:
     record = Record("=1+1", "-a/=1+1", 0, "@b", None, (("+age", "=2"),))
-    content = table_bytes([record], {"=1+1": ImageFacts("0" * 64, 1, 2, 3, "PNG")}, ("=c", "d"))
+    content = table_bytes([record], {"=1+1": ImageFacts("0" * 64, 1, 2, 3, "PNG")}, ("=c", "d"), Labels())
     cells = [cell for line in content.decode().splitlines() for cell in line.split(",")]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
-    assert [record for record, _ in read_table(content, ("=c", "d"))] == [record]
+    assert [record for record, _ in read_table(content, ("=c", "d"), Labels())] == [record]
 
 
 @pytest.fixture(scope="module")
