@@ -11,7 +11,7 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
 from petlbench.data.record import Record
 
-__all__ = ["NOT_STATED", "Attribute", "attribute_values"]
+__all__ = ["NOT_STATED", "Attribute", "attribute_values", "value_order"]
 
 NOT_STATED = "not stated"
 """The subgroup of images of which the table says nothing."""
@@ -86,6 +86,12 @@ def attribute_values(records: Iterable[Record], column: str) -> list[str | None]
     if column not in names:
         raise unknown_name("column", column, names)
     return [extra.get(column) for extra in extras]
+
+
+def value_order(value: str) -> tuple[bool, float, str]:
+    """A key that sorts values: numbers by size, then words."""
+    number = _number(value)
+    return number is None, number or 0.0, value
 
 
 def _number(text: str) -> float | None:

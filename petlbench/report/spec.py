@@ -97,6 +97,7 @@ class ReportCard(_Part):
     study: StudyCard = Field(default=StudyCard(), description="what it needs")
     variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
     sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
+    by: tuple[str, ...] = Field(default=(), description="columns that make subgroups, where --by names none")
     specificity: float = Field(default=0.9, description="at which thresholds are chosen, where they are")
 
 
@@ -118,6 +119,7 @@ class ReportRequest:
         x: The cost that a figure shows to the right: memory, parameters or time; None for the report's own.
         measured: Whether memory is that of the results rather than predicted.
         unit: What scores count: images, or groups (patients, lesions).
+        by: Columns of the datasets' tables that make subgroups, with edges as `petlbench.data.attributes` reads them.
     """
 
     results: str = "results"
@@ -133,6 +135,7 @@ class ReportRequest:
     x: str | None = None
     measured: bool = False
     unit: Unit = "image"
+    by: Sequence[str] = ()
 
     @property
     def output(self) -> Path | None:

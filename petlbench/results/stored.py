@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIKE",
+    "ATTRIBUTE_COLUMNS",
     "GROUPS",
     "Predictions",
     "Stored",
@@ -55,6 +56,8 @@ GROUPS = {"training": "training", "method": "method_settings", "dataset": "datas
 
 _COMPARED = ("status", "config", "data", "preprocessing", "digests", "environment", "parameters", "metrics", "memory")
 _COLUMNS = ("image_id", "group", "split", "label", "logits")
+ATTRIBUTE_COLUMNS = ("image_id", "name", "value")
+"""The columns of what a run keeps of its dataset's tables."""
 # What the time of a run is made of.
 _RUN_PHASES = ("preload", "prepare", "train", "evaluate")
 _MEMORY = ("allocated", "reserved", "process")
@@ -84,14 +87,17 @@ class Predictions:
         pairs = zip(self.image_ids, self.groups, strict=True)
         return [f"image {image}" if group is None else f"group {group}" for image, group in pairs]
 
+    def part(self, rows: Sequence[int]) -> Predictions:
+        """Some of them, by their positions."""
+        images, groups = [self.image_ids[row] for row in rows], [self.groups[row] for row in rows]
+        return Predictions(images, groups, self.labels[rows], self.logits[rows])
+
     def by_group(self, rule: GroupRule, aggregate: Aggregate) -> Predictions | None:
         """One prediction a group, which bears the name of its first image; None where no group is known."""
         groups = by_group(self.labels, self.logits, self.groups, rule, aggregate)
         if groups is None:
             return None
-        rows = groups.rows.tolist()
-        images, names = [self.image_ids[row] for row in rows], [self.groups[row] for row in rows]
-        return Predictions(images, names, groups.labels, groups.logits)
+        return replace(self.part(groups.rows.tolist()), labels=groups.labels, logits=groups.logits)
 
 
 @dataclass(frozen=True)
@@ -188,13 +194,31 @@ class Stored:
         value = self.document["metrics"].get(split, {}).get(metric)
         return None if value is None else float(value)
 
+    def _artifact(self, kind: str) -> Path | None:
+        name = self.document.get("artifacts", {}).get(kind)
+        if self.folder is None or name is None:
+            return None
+        return inside(self.folder, name, what=f"artifacts.{kind} of {self.folder / FILE}")
+
     @property
     def predictions_file(self) -> Path | None:
         """Where its predictions lie, in its folder; None where it kept none."""
-        name = self.document.get("artifacts", {}).get("predictions")
-        if self.folder is None or name is None:
-            return None
-        return inside(self.folder, name, what=f"artifacts.predictions of {self.folder / FILE}")
+        return self._artifact("predictions")
+
+    @cached_property
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """What the dataset's table says of validation and test images: by column, the value of each image by its id.
+
+        Raises:
+            InputError: When the file is damaged.
+        """
+        file = self._artifact("attributes")
+        table = None if file is None else _read(file, ATTRIBUTE_COLUMNS)
+        columns: dict[str, dict[str, str]] = {}
+        if table is not None:
+            for image, name, value in zip(*(table[key].to_pylist() for key in ATTRIBUTE_COLUMNS), strict=True):
+                columns.setdefault(str(name), {})[str(image)] = str(value)
+        return columns
 
     def predictions(self, split: str) -> Predictions | None:
         """The predictions on a split, read anew; None where it kept none."""
@@ -261,14 +285,14 @@ def read_frame(file: Path) -> pd.DataFrame | None:
     return frame
 
 
-def _read(file: Path, **options: Any) -> Any:
+def _read(file: Path, columns: Sequence[str] = _COLUMNS, **options: Any) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with open_file(file, what="predictions") as opened:
             table = pyarrow.parquet.read_table(opened, **options)
-        if absent := [name for name in _COLUMNS if name not in table.column_names]:
+        if absent := [name for name in columns if name not in table.column_names]:
             raise ValueError(f"there is no column {absent[0]}")
         return table
     except (InputError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:

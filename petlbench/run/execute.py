@@ -52,6 +52,7 @@ from petlbench.run.record import (
     differences,
     identify,
     score_groups,
+    write_attributes,
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
@@ -364,6 +365,7 @@ class _Run:
             write_tensors(learned, self.selected.learned, {"run_id": self.config.run_id})
             result.digests["learned"] = file_digest(learned)
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
+            result.artifacts |= write_attributes(draft, self.data)
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
             self.folder.publish()

@@ -32,6 +32,7 @@ from petlbench.metrics.groups import Aggregate, by_group
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled
 from petlbench.results.result import Memory
+from petlbench.results.stored import ATTRIBUTE_COLUMNS
 from petlbench.run.data import RunData, shared_images
 from petlbench.training.evaluation import Labels, Logits
 
@@ -46,6 +47,7 @@ __all__ = [
     "differences",
     "identify",
     "score_groups",
+    "write_attributes",
     "write_predictions",
 ]
 
@@ -54,6 +56,7 @@ ARTIFACTS: Mapping[str, str] = {
     "learned": "learned.safetensors",
     "manifest": "manifest.csv",
 }
+ATTRIBUTES = "attributes.parquet"
 
 # pyarrow builds its names at run time, out of sight of type checkers.
 _arrow: Any = pyarrow
@@ -178,6 +181,22 @@ def write_predictions(
     columns = {name: _arrow.array(values, _arrow.string()) for name, values in zip(_TEXTS, texts, strict=True)}
     columns |= {"label": _arrow.array(labels), "logits": _arrow.array(lists, _arrow.list_(_arrow.float32()))}
     _arrow.parquet.write_table(_arrow.table(columns), file)
+
+
+def write_attributes(folder: Path, data: RunData) -> dict[str, str]:
+    """Write what tables say of validation and test images beside label and group: a row a value, as a parquet file.
+
+    Returns:
+        The file among the run's artifacts; nothing, and no file, where tables say nothing.
+    """
+    records = [*data.records("val"), *data.records("test")]
+    rows = [(record.image_id, name, value) for record in records for name, value in record.extra]
+    if not rows:
+        return {}
+    columns = zip(ATTRIBUTE_COLUMNS, zip(*rows, strict=True), strict=True)
+    table = _arrow.table({name: _arrow.array(values, _arrow.string()) for name, values in columns})
+    _arrow.parquet.write_table(table, folder / ATTRIBUTES)
+    return {"attributes": ATTRIBUTES}
 
 
 def describe_intervals(

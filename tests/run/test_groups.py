@@ -72,3 +72,40 @@ def test_without_groups_there_are_no_scores_of_them(tmp_path: Path) -> None:
     assert result.metrics_by_group == result.intervals_by_group == {}
     with pytest.raises(InputError, match="aggregate"):
         pb.run("linear", "digits", output=tmp_path, tracking_uri="none", **TINY, aggregate="median")
+
+
+def test_the_worst_group_chooses_and_a_report_shows_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the command line: patients of two sexes and three ages, of which the table speaks."""
+    rng, rows = np.random.default_rng(0), []
+    for patient in range(150):
+        side = "train" if patient < 30 else "val" if patient < 90 else "test"
+        for number in range(1 + patient % 2):
+            pixels = rng.integers(0, 200, (32, 32, 3))
+            pixels[..., 0] += 40 * (patient % 2)
+            name = f"{patient}_{number}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
+            age = "" if patient % 10 == 9 else str(20 + patient % 60)
+            rows.append((name, patient % 2, f"p{patient}", side, "FM"[patient // 2 % 2], age))
+    frame = pd.DataFrame(rows, columns=["image", "label", "group", "split", "sex", "age"])
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    output, options = tmp_path / "results", [part for key, value in TINY.items() for part in (_flag(key), str(value))]
+    run = ["run", "--method", "linear", "--dataset", str(tmp_path / "table.csv"), *options, "--output", str(output)]
+    assert run_command([*run, "--tracking-uri", "none", "--select", "worst-group:sex", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["data"]["selected_by"] == {"column": "sex", "subgroups": {"F": 45, "M": 45}, "left_out": {}}
+    assert "val_auc_worst_group" in result["curve"][0]
+    assert len(result["digests"]["attributes"]) == 64
+    for unit, scores in (("image", "metrics"), ("group", "metrics_by_group")):
+        report = ["report", "subgroups", "--results", str(output), "--by", "sex,age:40:60", "--unit", unit, "--json"]
+        assert run_command(report) == 0
+        by_sex, _, by_age, _ = json.loads(capsys.readouterr().out)["tables"]
+        for table, names in (
+            (by_sex, ["F", "M"]),
+            (by_age, ["under 40", "40 to under 60", "60 and over", "not stated"]),
+        ):
+            assert [row["title"].partition(": ")[2] for row in table["rows"]] == names
+            assert sum(row["cells"]["count"]["value"] for row in table["rows"]) == result[scores]["test"]["count"]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

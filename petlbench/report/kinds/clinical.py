@@ -19,7 +19,7 @@ from petlbench.results.table import Spread
 if TYPE_CHECKING:
     from petlbench.statistics.clinical import ClassMetrics, Estimate
 
-__all__ = ["CLINICAL"]
+__all__ = ["CLINICAL", "class_name", "estimate_cell"]
 
 _MEASURES = (
     Column("sensitivity", "sensitivity", "%", "higher"),
@@ -82,20 +82,22 @@ def _table(key: str, title: str, measured: _Measured, classes: Sequence[str], in
 
 def _rows(line: Line, by_run: list[list[ClassMetrics]], classes: Sequence[str]) -> Iterator[Row]:
     for position, first in enumerate(by_run[0]):
-        name = _class_name(first, classes)
+        name = class_name(first.index, classes)
         flags = (FEW_POSITIVES,) if first.few else ()
         cells = {"positives": Cell(first.positives, str(first.positives), flags=flags)}
         for column in _MEASURES:
             factor = 100.0 if column.unit == "%" else 1.0
-            cells[column.key] = _cell([getattr(metrics[position], column.key) for metrics in by_run], factor)
+            cells[column.key] = estimate_cell([getattr(metrics[position], column.key) for metrics in by_run], factor)
         yield Row(f"{line.key} {name}", f"{line.title}, {name}", cells)
 
 
-def _class_name(metrics: ClassMetrics, classes: Sequence[str]) -> str:
-    return classes[metrics.index] if metrics.index < len(classes) else str(metrics.index)
+def class_name(index: int, classes: Sequence[str]) -> str:
+    """What a class is called, where its name is known."""
+    return classes[index] if index < len(classes) else str(index)
 
 
-def _cell(estimates: Sequence[Estimate], factor: float) -> Cell:
+def estimate_cell(estimates: Sequence[Estimate], factor: float) -> Cell:
+    """The mean of an estimate over runs, with its spread or, of a single run, its interval."""
     spread, *bounds = (
         Spread.of(None if value is None else factor * value for value in values)
         for values in zip(*((each.value, each.low, each.high) for each in estimates), strict=True)
@@ -113,7 +115,7 @@ def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) ->
         diagonal = Series("diagonal", "calibrated", {"predicted": [0.0, 1.0], "observed": [0.0, 1.0]}, role="reference")
         series = [diagonal, *(_calibration(line, by_run[0][position]) for line, by_run in measured)]
         caption = "The first run of each row. A point is a bin of test images, with its 95 % interval."
-        heading = f"Calibration: {title}, {_class_name(first, classes)}"
+        heading = f"Calibration: {title}, {class_name(first.index, classes)}"
         marks = {"square": True}
         yield Figure.of(f"{key}-{first.index}", "lines", heading, axes, series, caption=caption, marks=marks)
 
