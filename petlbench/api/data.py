@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +23,6 @@ if TYPE_CHECKING:
     from petlbench.features.maintenance import FeatureSet, Leftover, Pruned
     from petlbench.features.maintenance import Verified as VerifiedCache
     from petlbench.report.formats import Document
-
-__all__ = [
-    "DataFacts",
-    "DatasetAudit",
-    "audit_data",
-    "cache_info",
-    "data_info",
-    "doctor",
-    "prepare_data",
-    "prune_cache",
-    "verify_cache",
-    "verify_data",
-]
 
 _NO_SETTINGS: Mapping[str, Any] = {}
 
@@ -214,8 +200,7 @@ def verify_cache(cache_dir: Folder | None = None, *, keep: bool = False, progres
     from petlbench.features.maintenance import verify
 
     with shown_progress(progress) as shown:
-        start = partial(shown.phase, "checking features")
-        return verify(_cache(cache_dir), usable_cores(), keep=keep, on_start=start, on_shard=shown.advance)
+        return verify(_cache(cache_dir), usable_cores(), keep=keep, progress=shown)
 
 
 def prune_cache(cache_dir: Folder | None = None, *, cache_size: int | None = None, dry_run: bool = False) -> Pruned:
@@ -234,15 +219,23 @@ def doctor(
     """Versions, devices, free memory and disk, and where weights and data would be looked for, by heading."""
     import shutil
 
+    import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from petlbench.core.environment import describe_environment, free_memory
     from petlbench.core.files import existing_part
 
+    devices: dict[str, Any] = {"cpu": f"{usable_cores()} cores"}
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        devices[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, {free} of {total} bytes free"
+    if not torch.cuda.is_available():
+        devices["cuda"] = None
+    devices["mps"] = "available" if torch.backends.mps.is_available() else None
     environment, cache, results = describe_environment(), _cache(cache_dir), user_path(output, what="--output")
     return {
         "versions": {**{name: environment[name] for name in ("petlbench", "python")}, **environment["packages"]},
-        "devices": _devices(),
+        "devices": devices,
         "memory and disk": {
             "host memory free, bytes": free_memory(),
             "host memory, bytes": environment["hardware"]["memory"],
@@ -256,19 +249,6 @@ def doctor(
             "results are written to": str(results.absolute()),
         },
     }
-
-
-def _devices() -> dict[str, Any]:
-    import torch
-
-    devices: dict[str, Any] = {"cpu": f"{usable_cores()} cores"}
-    for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
-        devices[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, {free} of {total} bytes free"
-    if not torch.cuda.is_available():
-        devices["cuda"] = None
-    devices["mps"] = "available" if torch.backends.mps.is_available() else None
-    return devices
 
 
 def _root(data_root: Folder | None) -> Path:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from petlbench.sweep.sweep import SearchOutcome, SweepOptions
     from tools.published_memory import Comparison
 
-__all__ = ["Execution", "StudyPlan", "StudyRequest", "SweepRequest", "plan_forecast", "plan_study", "plan_sweep"]
-
 Settings = Mapping[str, Mapping[str, Any]]
 
 _TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
@@ -115,7 +113,7 @@ class StudyRequest:
                 raise InputError(message, hint=hint, kind="usage")
             matrices: list[dict[str, Any]] = [{"methods": self.methods, "seeds": [0], "settings": {}, "request": {}}]
         else:
-            matrices = required_study(load_report(catalog, self.report), self.preset)["matrices"]
+            matrices = required_study(load_report(catalog, self.report), self.preset)
         named = {name: value for name in ("datasets", "seeds") if (value := getattr(self, name)) is not None}
         methods = [[name for name in each["methods"] if name in (self.methods or [name])] for each in matrices]
         return [{**each, "methods": own, **named} for each, own in zip(matrices, methods, strict=True) if own]
@@ -126,7 +124,11 @@ class StudyRequest:
         groups = _by_group(self.settings, names)
         request = _request(values, matrix["request"], groups, "bench()")
         settings = {name: {**matrix["settings"].get(name, {}), **groups[name]} for name in names}
-        tuned = None if self.from_sweep is None else _tuned_by(options.output, self.from_sweep)
+        tuned: Callable[[RunConfig, DatasetInfo | None], Tuned] | None = None
+        if self.from_sweep is not None:
+            from petlbench.sweep.winner import read_winner
+
+            tuned = partial(read_winner, options.output, self.from_sweep)
         return Grid(methods, datasets, matrix["seeds"], request, {n: s for n, s in settings.items() if s}, tuned)
 
 
@@ -202,7 +204,6 @@ def plan_sweep(
 
 
 def _carried_out(options: Mapping[str, Any]) -> tuple[Execution, RunOptions, Catalog, dict[str, Any]]:
-    """How and where runs are carried out, apart from what they are of."""
     execution, options = take(Execution, options)
     run_options, values = sort_options(options)
     catalog = Catalog(run_options.catalogs)
@@ -235,12 +236,6 @@ def _request(
     values = with_training({**values, "training": training}, origin)
     tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in _TABLES.items()}
     return request_of({"method": "", **own, **values, **tables}, origin)
-
-
-def _tuned_by(output: Path, sweep: str) -> Callable[[RunConfig, DatasetInfo | None], Tuned]:
-    from petlbench.sweep.winner import read_winner
-
-    return partial(read_winner, output, sweep)
 
 
 @dataclass(frozen=True)
@@ -283,7 +278,10 @@ def plan_forecast(
     names = _method_names(methods, catalog)
     varied = Vary.parse(vary) if vary is not None else None
     settings = {name: values.get(key, {}) for name, key in _TABLES.items()}
-    _check_given_once(varied, values, settings["method"])
+    name = "" if varied is None else varied.name
+    if name and (values.get(name.replace("-", "_")) is not None or name.removeprefix("method.") in settings["method"]):
+        option = f"--set {name}" if name.startswith("method.") else f"--{name}"
+        raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")
     sized = {}
     if dataset is not None:
         if classes is not None:
@@ -300,12 +298,3 @@ def plan_forecast(
     runs = Grid(names, (), (0,), request, vary=varied).plans(catalog, run_options.data_root)
     task = {"classes": number, "dataset": dataset, "settings": settings}
     return ForecastPlan(runs, number, extras, run_options.catalogs, varied, task)
-
-
-def _check_given_once(varied: Vary | None, values: Mapping[str, Any], method_settings: Mapping[str, Any]) -> None:
-    if varied is None:
-        return
-    twice = values.get(varied.name.replace("-", "_")) is not None
-    if twice or varied.name.removeprefix("method.") in method_settings:
-        option = f"--set {varied.name}" if varied.name.startswith("method.") else f"--{varied.name}"
-        raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")

@@ -26,23 +26,6 @@ if TYPE_CHECKING:
     from petlbench.run.predict import Predictions
     from petlbench.statistics.verdict import Comparison
 
-__all__ = [
-    "Removed",
-    "adapt",
-    "check_statuses",
-    "compare",
-    "diff_results",
-    "export",
-    "find_run",
-    "load",
-    "load_result",
-    "load_results",
-    "predict",
-    "remove_results",
-    "report",
-    "track_results",
-]
-
 
 def load_results(folder: Folder = "results", study: str | None = None) -> Results:
     """The results in a folder, with PPE and PME: ``.to_dataframe()`` has one row a run, ``level="cell"`` one a cell.

@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from petlbench.study.summary import StudyResults
     from petlbench.sweep.sweep import SearchOutcome, SweepResult
 
-__all__ = [
-    "bench",
-    "dry_run",
-    "estimate_memory",
-    "forecast_memory",
-    "preview_bench",
-    "preview_sweep",
-    "run",
-    "sweep",
-]
-
 # Fewer predictions than this are made sooner than workers are started.
 _ALONE = 2
 

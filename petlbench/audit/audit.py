@@ -18,8 +18,6 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.record import SPLITS, Split, images_by_class
 from petlbench.data.splits import SplitScheme, assign_splits
 
-__all__ = ["TOO_EASY", "Audit", "Finding", "audit", "findings_of"]
-
 TOO_EASY = 0.9
 """A baseline whose AUC is above this with its lower bound marks the dataset."""
 
@@ -205,7 +203,7 @@ def findings_of(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping
         baselines: Trivial classifiers.
         unreadable: What is wrong with images that cannot be read, by image id.
     """
-    findings = [*_verdicts(baselines), *_leaks(leaks), *_labels(leaks)]
+    findings = [*_verdicts(baselines), *_leaks(leaks)]
     if unreadable:
         first = next(iter(unreadable))
         findings.append(Finding("unreadable", True, f"{_many(len(unreadable), 'image')} cannot be read, first {first}"))
@@ -251,9 +249,6 @@ def _leaks(leaks: Leaks) -> Iterator[Finding]:
     inside = [pair for pair in leaks.pairs if not pair.across]
     if inside:
         yield Finding("duplicates", False, f"{_pairs(inside)} on one side of the split")
-
-
-def _labels(leaks: Leaks) -> Iterator[Finding]:
     exact = [pair for pair in leaks.two_labels if pair.exact]
     near = [pair for pair in leaks.two_labels if not pair.exact]
     if exact:

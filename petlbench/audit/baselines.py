@@ -18,8 +18,6 @@ from petlbench.metrics.classification import macro_auc
 from petlbench.metrics.influence import auc_influences
 from petlbench.metrics.intervals import auc_interval, mean_auc_interval
 
-__all__ = ["Baseline", "run_baselines"]
-
 FOLDS = 5
 _TREES = 300
 _PIXEL_COMPONENTS = 80

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 
 from petlbench.audit.scan import Scan
 from petlbench.data.tasks.base import Question
-
-__all__ = ["FILE_SIZE", "MISSING", "WEAK", "Column", "Confound", "columns_of", "find_confounds", "most_common"]
 
 FILE_SIZE = "file size in bytes"
 MISSING = "not given"
@@ -78,21 +77,15 @@ def columns_of(scan: Scan) -> list[Column]:
 
 def _named_or_numbers(name: str, values: Sequence[str]) -> Column:
     words = {value for value in values if value}
-    if len(words) >= _FEWEST_NUMBERS and all(_is_number(value) for value in words):
-        return _numbers(name, [float(value) if value else math.nan for value in values])
+    with suppress(ValueError):
+        if len(words) >= _FEWEST_NUMBERS and all(math.isfinite(float(word)) for word in words):
+            return _numbers(name, [float(value) if value else math.nan for value in values])
     return Column(name, tuple(value or MISSING for value in values))
 
 
 def _numbers(name: str, numbers: Sequence[float]) -> Column:
     words = tuple(MISSING if math.isnan(number) else f"{number:.6g}" for number in numbers)
     return Column(name, words, np.array(numbers, dtype=np.float64))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def most_common(values: Sequence[str], count: int) -> list[str]:
@@ -162,14 +155,14 @@ def _compare(column: Column, questions: Sequence[Question], classes: int) -> Con
 
 
 def _ranges(numbers: NDArray[np.float64]) -> list[str]:
-    """Say for each number which row it belongs to."""
     present = numbers[~np.isnan(numbers)]
     levels, count = np.unique(present, return_counts=True)
     common = set(levels[count >= max(2, _COMMON * len(numbers))].tolist())
     rest = present[~np.isin(present, list(common))]
     edges = np.unique(np.quantile(rest, [0.25, 0.5, 0.75], method="nearest")) if len(rest) else rest
     bins = np.searchsorted(edges, rest)
-    spans = {part: _span(rest[bins == part]) for part in set(bins)}
+    ends = {part: (_short(rest[bins == part].min()), _short(rest[bins == part].max())) for part in set(bins)}
+    spans = {part: low if low == high else f"{low} to {high}" for part, (low, high) in ends.items()}
 
     def row(number: float) -> str:
         if np.isnan(number):
@@ -177,11 +170,6 @@ def _ranges(numbers: NDArray[np.float64]) -> list[str]:
         return _short(number) if number in common else spans[np.searchsorted(edges, number)]
 
     return [row(number) for number in numbers.tolist()]
-
-
-def _span(numbers: NDArray[np.float64]) -> str:
-    low, high = _short(numbers.min()), _short(numbers.max())
-    return low if low == high else f"{low} to {high}"
 
 
 def _short(number: float) -> str:

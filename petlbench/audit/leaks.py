@@ -12,8 +12,6 @@ from petlbench.data.duplicates import Kind, clusters, duplicate_pairs
 from petlbench.data.record import SPLITS, Split
 from petlbench.data.splits import shared_groups
 
-__all__ = ["DuplicatePair", "Leaks", "find_leaks"]
-
 
 @dataclass(frozen=True)
 class DuplicatePair:
@@ -105,11 +103,13 @@ def find_leaks(scan: Scan, sides: Sequence[Split | None]) -> Leaks:
     for row, first in enumerate(clusters(linked, len(scan.records))):
         members[first].append(row)
     sets = [rows for rows in members.values() if len(rows) > 1]
+    in_training = [rows for rows in sets if any(sides[row] == "train" for row in rows)]
+    leaked, totals = Counter(sides[row] for rows in in_training for row in rows), Counter(sides)
     names = [record.image_id for record in scan.records]
     return Leaks(
         tuple(duplicates),
         tuple(tuple(names[row] for row in rows) for rows in sets),
-        _leaked(sets, sides),
+        {side: (leaked[side], totals[side]) for side in SPLITS if side != "train" and totals[side]},
         tuple(shared_groups(scan.records, sides)),
     )
 
@@ -124,12 +124,3 @@ def _described(pair: duplicates.DuplicatePair, scan: Scan, sides: Sequence[Split
         (said(first.label, scan.classes), said(second.label, scan.classes)),
         (sides[pair.first], sides[pair.second]),
     )
-
-
-def _leaked(sets: Sequence[Sequence[int]], sides: Sequence[Split | None]) -> dict[str, tuple[int, int]]:
-    leaked: Counter[Split | None] = Counter()
-    for rows in sets:
-        if any(sides[row] == "train" for row in rows):
-            leaked.update(sides[row] for row in rows)
-    totals = Counter(sides)
-    return {side: (leaked[side], totals[side]) for side in SPLITS if side != "train" and totals[side]}

@@ -17,8 +17,6 @@ from petlbench.data.record import Record, map_images
 from petlbench.data.tasks.base import Question, TaskType
 from petlbench.data.tasks.multiclass import MULTICLASS
 
-__all__ = ["GreyLevels", "ImageStatistics", "Scan", "scan_images"]
-
 _BLACK, _WHITE = 5, 250
 """Darkest and lightest levels of 0 to 255 that count: JPEG blurs a black border by a few levels."""
 

@@ -11,8 +11,6 @@ from typing import Any, TextIO, cast
 
 from petlbench.core.environment import set_thread_defaults
 
-__all__ = ["main"]
-
 
 class _Unheard:
     """A standard stream whose reader may go, as ``| head -1`` does: the command goes on to its end without it."""
@@ -21,7 +19,6 @@ class _Unheard:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write as the stream does; nowhere once nobody reads."""
         try:
             return self._stream.write(text)
         except BrokenPipeError:
@@ -29,7 +26,6 @@ class _Unheard:
             return len(text)
 
     def flush(self) -> None:
-        """Write what is kept back."""
         try:
             self._stream.flush()
         except BrokenPipeError:

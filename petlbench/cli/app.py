@@ -12,8 +12,6 @@ import click
 from petlbench.cli.output import say
 from petlbench.core.errors import InputError, PetlbenchError
 
-__all__ = ["app", "run_command"]
-
 # In the order of their use. A command's module, which has its name, is imported when it is called.
 _COMMANDS = ["run", "bench", "sweep", "report", "results", "predict", "export", "memory"]
 _COMMANDS += ["list", "data", "cache", "doctor"]
@@ -26,11 +24,9 @@ class _Commands(click.Group):
     """A group whose commands are imported by name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order of their use."""
         return _COMMANDS
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"petlbench.cli.commands.{cmd_name}").command
@@ -59,12 +55,17 @@ def run_command(arguments: list[str], command: click.Command = app, name: str = 
         if "--debug" in arguments:
             say(traceback.format_exc(), err=True)
         failure = _explain(error, " ".join(rest[:1]))
-        _report(failure, "--json" in rest)
+        if "--json" in rest:
+            document = {"kind": failure.kind, "message": failure.message, "hint": failure.hint}
+            print(json.dumps({"error": document}))
+        else:
+            say(f"error: {failure.message}", err=True)
+            if failure.hint:
+                say(f"  hint: {failure.hint}", err=True)
         return failure.exit_status
 
 
 def _explain(error: BaseException, command: str) -> PetlbenchError:
-    """Turn any exception of a command into one that says what to do."""
     if isinstance(error, PetlbenchError):
         return error
     if isinstance(error, click.ClickException):
@@ -80,12 +81,3 @@ def _explain(error: BaseException, command: str) -> PetlbenchError:
         hint += "goes on from its last epoch" if command in ("run", "bench", "sweep") else "does it anew"
         return PetlbenchError(message, hint=hint, kind="io")
     return PetlbenchError(f"{type(error).__name__}: {error}", hint="add --debug to see where", kind="internal")
-
-
-def _report(error: PetlbenchError, json_wanted: bool) -> None:
-    if json_wanted:
-        print(json.dumps({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}))
-        return
-    say(f"error: {error.message}", err=True)
-    if error.hint:
-        say(f"  hint: {error.hint}", err=True)

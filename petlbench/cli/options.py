@@ -16,29 +16,6 @@ from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import user_path
 
-__all__ = [
-    "CACHE_SIZE_VARIABLE",
-    "PRESETS",
-    "SIZE",
-    "SIZE_OR_NOTHING",
-    "cache_dir_option",
-    "cache_images_option",
-    "cache_size_option",
-    "catalog_option",
-    "data_root_option",
-    "download_option",
-    "executor_options",
-    "json_option",
-    "list_option",
-    "output_option",
-    "parse_assignments",
-    "parse_list",
-    "request_values",
-    "run_options",
-    "setting_option",
-]
-
-
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 
@@ -52,7 +29,6 @@ class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generi
         self.least = least
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read a size in bytes."""
         match = _FORM.fullmatch(str(value).strip())
         if match is None:
             self.fail(f"'{value}' is no size: write 8GiB, 15.77GiB, 8192MiB, 8GB or a number of bytes", param, ctx)
@@ -72,10 +48,7 @@ PRESETS = click.Choice(["as-published", "best-practice", "any"])
 
 
 class _Place(click.Path):
-    """A path that something can lie at."""
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Read a path."""
         return user_path(value, what=param.opts[-1] if param is not None and param.opts else "the path")
 
 
@@ -240,17 +213,12 @@ def run_options(function: F) -> F:
 
 def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `petlbench.core.request.Request` that options name, and training settings of ``--set``."""
-    fields = {name: _renamed(name, value) for name, value in values.items() if value is not None}
+    fields = {name: value for name, value in values.items() if value is not None}
+    for (name, old), new in _OLD_VALUES.items():  # the old ones work for one version
+        if fields.get(name) == old:
+            say(f"note: --{name} {old} is called {new} now, and goes with the next version", err=True)
+            fields[name] = new
     return {**fields, "training": training} if training else fields
-
-
-def _renamed(name: str, value: Any) -> Any:
-    """A value by its name of today; the old one works for one version."""
-    new = _OLD_VALUES.get((name, value)) if isinstance(value, str) else None
-    if new is None:
-        return value
-    say(f"note: --{name} {value} is called {new} now, and goes with the next version", err=True)
-    return new
 
 
 def _config_options() -> Iterator[Callable[[F], F]]:

@@ -17,20 +17,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from petlbench.core.catalog import Catalog
-    from petlbench.report.document import Cell, Table
+    from petlbench.report.document import Table
     from petlbench.report.formats import Document, ReportFormat
-
-__all__ = [
-    "Target",
-    "check_file",
-    "print_document",
-    "print_facts",
-    "print_json",
-    "print_report_table",
-    "print_table",
-    "say",
-    "shortened",
-]
 
 # Columns of a table that goes to no terminal.
 _UNBOUNDED = 160
@@ -132,9 +120,10 @@ def print_report_table(table: Table) -> None:
     rows = [
         [
             Text(row.title, "italic" if row.kind == "baseline" else ""),
-            *(_cell_text(table.cell(row, column)) for column in table.columns),
+            *(Text(cell.text + (" †" if cell.flags else ""), _STYLES.get(cell.mark, "")) for cell in cells),
         ]
         for row in table.rows
+        for cells in ([table.cell(row, column) for column in table.columns],)
     ]
     caption = "\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
     print_table(table.title, [table.row_title, *_headings(table)], rows, caption=caption)
@@ -151,12 +140,6 @@ def _headings(table: Table) -> list[str]:
         headings.append(f"{group}{column.heading}{'>' if column.numeric else ''}")
         last = column.group
     return headings
-
-
-def _cell_text(cell: Cell) -> Text:
-    from rich.text import Text
-
-    return Text(cell.text + (" †" if cell.flags else ""), _STYLES.get(cell.mark, ""))
 
 
 def check_file(file: Path, option: str, endings: Collection[str] = ()) -> None:

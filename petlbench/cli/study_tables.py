@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from petlbench.study.status import RunState
     from petlbench.study.summary import CellSummary, Summary
 
-__all__ = ["print_previews", "print_summary"]
-
 
 def print_summary(summary: Summary, retry: str) -> None:
     """Print the table of a study, what is missing in it, and the command that tries it again."""

@@ -23,8 +23,6 @@ from petlbench.core.entry import KIND_SPECS, Card, Entry, Kind, MethodCard, ship
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import read_text
 
-__all__ = ["Catalog", "Folder", "Folders", "catalog_of", "folders_of", "read_entries", "register"]
-
 T = TypeVar("T")
 Folder = str | Path
 Folders = Folder | Sequence[Folder]
@@ -103,20 +101,13 @@ class Catalog:
         return folders
 
     def _read(self, kind: Kind) -> Iterator[Entry]:
-        spec = KIND_SPECS[kind]
-        for folder in self._sources(kind):
+        spec, folders = KIND_SPECS[kind], [shipped_folder(kind)]
+        for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
+            folders += [folder / spec.folder, folder] if spec.card else [folder / spec.folder]
+        for folder in dict.fromkeys(filter(Path.is_dir, folders)):
             for file in sorted(folder.glob("*" + spec.suffix)):
                 if not file.name.startswith(("_", ".")):
                     yield from read_entries(kind, file.resolve(), is_its_own=folder.name == spec.folder)
-
-    def _sources(self, kind: Kind) -> list[Path]:
-        spec = KIND_SPECS[kind]
-        sources = [shipped_folder(kind)]
-        for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
-            sources.append(folder / spec.folder)
-            if spec.card:
-                sources.append(folder)
-        return list(dict.fromkeys(source for source in sources if source.is_dir()))
 
 
 _REGISTERED: dict[tuple[Kind, str], Entry] = {}

@@ -14,8 +14,6 @@ from pydantic_core import PydanticCustomError
 
 from petlbench.core.errors import InputError, unknown_name
 
-__all__ = ["RunConfig", "TrainingConfig", "derive_seed", "validate_settings"]
-
 M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]

@@ -16,8 +16,6 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 import petlbench
 from petlbench.core.errors import InputError
 
-__all__ = ["KIND_SPECS", "Card", "Entry", "Kind", "MethodCard", "shipped_folder"]
-
 T = TypeVar("T")
 
 Kind = Literal[
@@ -43,6 +41,7 @@ class KindSpec:
 
     @property
     def suffix(self) -> str:
+        """What the names of its files end in."""
         return ".py" if self.card else ".toml"
 
 

@@ -18,21 +18,6 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "available_devices",
-    "choose_device",
-    "default_cache_dir",
-    "default_data_root",
-    "describe_environment",
-    "file_digest",
-    "free_memory",
-    "make_repeatable",
-    "package_versions",
-    "processor_vendor",
-    "set_thread_defaults",
-    "usable_cores",
-]
-
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "numpy", "scikit-learn", "pandas", "optuna", "mlflow", "pillow")
 
 
@@ -51,13 +36,21 @@ def set_thread_defaults() -> None:
 
 def describe_environment() -> dict[str, Any]:
     """Describe this machine and installation: packages, git state, hardware and driver."""
+    import torch
+
     return {
         "petlbench": petlbench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(),
         "git": _git_state(Path(petlbench.__file__).resolve().parent),
-        "hardware": _hardware(),
+        "hardware": {
+            "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+            "cores": usable_cores(),
+            "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+            "cuda": torch.version.cuda,
+        },
     }
 
 
@@ -156,18 +149,6 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _hardware() -> dict[str, Any]:
-    import torch
-
-    return {
-        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cores": usable_cores(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "cuda": torch.version.cuda,
-    }
 
 
 def processor_vendor() -> str:

@@ -8,8 +8,6 @@ from functools import partial
 
 from petlbench.core.text import without_password
 
-__all__ = ["InputError", "PetlbenchError", "RunError", "Stopped", "unknown_name"]
-
 
 class PetlbenchError(Exception):
     """An error that a user can act on; shown as one or two lines, without a traceback.

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["is_held", "locked", "remove_unheld"]
-
 
 @contextmanager
 def locked(file: Path, seconds: float = -1) -> Iterator[None]:

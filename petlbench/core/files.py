@@ -16,8 +16,6 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_writable", "existing_part", "write_atomically", "write_tensors"]
-
 _ABANDONED = 600  # seconds since the last byte of a temporary file, which no writing pauses for
 
 

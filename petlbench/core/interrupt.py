@@ -6,8 +6,6 @@ import signal
 import threading
 from types import FrameType
 
-__all__ = ["check_interrupt", "install_handlers"]
-
 _requested = threading.Event()
 
 

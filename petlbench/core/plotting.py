@@ -13,8 +13,6 @@ from petlbench.core.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "FORMATS", "HATCHES", "LINES", "MARKERS", "STYLE", "figure_file", "plain"]
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that people tell apart who see no red or no green: M. Okabe and K. Ito, "Color universal design" (2008)."""
 

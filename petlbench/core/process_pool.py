@@ -16,8 +16,6 @@ from typing import TypeVar
 from petlbench.core.errors import RunError
 from petlbench.core.interrupt import check_interrupt
 
-__all__ = ["Workers", "open_workers"]
-
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -49,7 +47,12 @@ class Workers:
             RunError: When a process was ended from outside.
         """
         if self._pool is None:
-            return [_call(function, item, on_done) for item in items]
+            results = []
+            for item in items:
+                results.append(function(item))
+                check_interrupt()
+                on_done()
+            return results
         try:
             futures = [self._pool.submit(function, item) for item in items]
             for future in as_completed(futures):
@@ -86,13 +89,6 @@ def open_workers(count: int) -> Iterator[Workers]:
                 process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-def _call(function: Callable[[A], B], item: A, on_done: Callable[[], None]) -> B:
-    result = function(item)
-    check_interrupt()
-    on_done()
-    return result
 
 
 def _begin() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Progress"]
-
 
 class Progress:
     """Told what a run is doing; this one keeps silent, the command line's draws bars."""

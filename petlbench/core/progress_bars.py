@@ -26,8 +26,6 @@ from rich.text import Text
 from petlbench.core.progress import Progress
 from petlbench.core.text import shown
 
-__all__ = ["ShownProgress", "StandardError", "shown_progress"]
-
 
 class StandardError(Console):
     """Standard error, to which nothing more is written once nobody reads it: who writes has work to end."""

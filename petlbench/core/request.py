@@ -10,8 +10,6 @@ from typing import Any
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import read_toml
 
-__all__ = ["DEFAULT_BACKBONE", "SETTINGS", "Request", "read_request", "request_of", "with_training"]
-
 SETTINGS = ("training", "method_settings", "dataset_settings")
 """The fields of a request that are tables."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["csv_cell", "plain_cell", "printable", "shown", "without_password"]
-
 # Marks that turn the direction of the text behind them, so that a line reads otherwise than it is.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = [
-    "MISSING",
-    "mebibytes",
-    "number",
-    "params_text",
-    "percent",
-    "readable_size",
-    "seconds",
-    "value_text",
-]
-
 MISSING = "–"
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

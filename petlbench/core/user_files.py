@@ -15,8 +15,6 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.units import readable_size
 
-__all__ = ["TEXT_LIMIT", "inside", "open_file", "read_bytes", "read_json", "read_text", "read_toml", "user_path"]
-
 TEXT_LIMIT = 256 << 20
 """The most bytes of a file that is read as text; results, cards and tables are far smaller."""
 

@@ -11,8 +11,6 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
 from petlbench.data.record import Record
 
-__all__ = ["NOT_STATED", "Attribute", "attribute_values", "value_order"]
-
 NOT_STATED = "not stated"
 """The subgroup of images of which the table says nothing."""
 

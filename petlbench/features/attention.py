@@ -11,8 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from petlbench.models.precision import autocast_type, meta_stands_for
 
-__all__ = ["attend_and_weigh", "attend_in_narrow_heads", "attend_to_stored", "has_narrow_heads", "importance"]
-
 # Rows of the attention matrix that are held at once: few enough for a core's cache, many enough for a matrix product.
 _QUERY_BLOCK = 64
 
@@ -123,13 +121,10 @@ def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:
     """Probabilities of a few queries at a time, (B, H, M', N): the whole matrix is never there."""
     transposed, scale = key.transpose(-2, -1), key.shape[-1] ** -0.5
     for block in torch.split(query, _QUERY_BLOCK, dim=2):
-        yield _softmax(_at_least_single((block * scale) @ transposed))
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax in place: on a CPU, fresh memory takes longer than the arithmetic."""
-    scores.sub_(scores.amax(dim=3, keepdim=True)).exp_()
-    return scores.div_(scores.sum(dim=3, keepdim=True))
+        scores = _at_least_single((block * scale) @ transposed)
+        # In place: on a CPU, fresh memory takes longer than the arithmetic.
+        scores.sub_(scores.amax(dim=3, keepdim=True)).exp_()
+        yield scores.div_(scores.sum(dim=3, keepdim=True))
 
 
 def _zeros(key: Tensor) -> Tensor:

@@ -15,8 +15,6 @@ try:
 except ImportError:  # a system that has no such locks
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["USED", "exclusive", "hold", "in_use", "last_used"]
-
 USED = "used"
 """The file in a feature set's folder that its users lock, and that dates from the last time that one began."""
 

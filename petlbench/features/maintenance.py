@@ -16,6 +16,7 @@ from typing import Any
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, existing_part
 from petlbench.core.interrupt import check_interrupt
+from petlbench.core.progress import Progress
 from petlbench.core.units import readable_size
 from petlbench.features.locks import exclusive, in_use, last_used
 from petlbench.features.shard import (
@@ -28,22 +29,6 @@ from petlbench.features.shard import (
     shards_in,
 )
 from petlbench.features.store import ABOUT, features_folder, read_about
-
-__all__ = [
-    "CacheConfig",
-    "Damage",
-    "FeatureSet",
-    "Leftover",
-    "Pruned",
-    "Purpose",
-    "Verified",
-    "check_quota",
-    "enforce_quota",
-    "free_bytes",
-    "list_sets",
-    "prune",
-    "verify",
-]
 
 _KEY = re.compile(r"[0-9a-f]{20}")
 # What a feature set is called while it is deleted: processes that look for it make a new one.
@@ -178,26 +163,18 @@ def prune(cache_dir: Path, most: int | None = None, *, dry_run: bool = False) ->
     return Pruned(tuple(gone), tuple(cleared), tuple(stayed), rest)
 
 
-def verify(
-    cache_dir: Path,
-    threads: int,
-    *,
-    keep: bool = False,
-    on_start: Callable[[int], None] = lambda total: None,
-    on_shard: Callable[[], None] = lambda: None,
-) -> Verified:
+def verify(cache_dir: Path, threads: int, *, keep: bool = False, progress: Progress | None = None) -> Verified:
     """Check every byte of every shard.
 
     Args:
         cache_dir: Folder of the whole cache; need not be there.
         threads: How many read at a time.
         keep: Leave damaged shards where they are; otherwise they are taken away, and the next run makes them again.
-        on_start: Told how many shards there are.
-        on_shard: Told each time that one is done.
+        progress: Told of every shard.
     """
     files = [file for folder in _folders(cache_dir) for file in shards_in(folder)]
-    on_start(len(files))
-    verified = Verified()
+    progress, verified = progress or Progress(), Verified()
+    progress.phase("checking features", len(files))
     with ThreadPoolExecutor(threads) as pool:
         futures = {pool.submit(_examine, file, keep): file for file in files}
         try:
@@ -209,7 +186,7 @@ def verify(
                     verified.damaged.append(answer)
                 elif not isinstance(answer, FileNotFoundError):  # deleted since
                     verified.unreadable.append((futures[future], answer.strerror or str(answer)))
-                on_shard()
+                progress.advance()
                 check_interrupt()
         except BaseException:
             # Without this, Ctrl-C would wait until every remaining shard is read.
@@ -334,7 +311,6 @@ def _clear(path: Path) -> bool:
 
 
 def _folders(cache_dir: Path) -> list[Path]:
-    """The folders of the feature sets."""
     try:
         paths = sorted(features_folder(cache_dir).iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -344,7 +320,6 @@ def _folders(cache_dir: Path) -> list[Path]:
 
 
 def _left_in(folder: Path, used: bool) -> Iterator[Path]:
-    """The files that killed processes have left in a feature set."""
     for path in sorted(folder.glob(".*.tmp")):
         shard = _shard_behind(path)
         if not used or (shard is not None and not being_written(shard)):

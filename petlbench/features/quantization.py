@@ -10,16 +10,6 @@ from torch import Tensor
 
 from petlbench.models.method import FeatureSpec, TensorSpec
 
-__all__ = [
-    "DEFAULT_CACHE_PRECISION",
-    "CachePrecision",
-    "StoredFeatures",
-    "compact",
-    "dequantize",
-    "stored_parts",
-    "stored_tensors",
-]
-
 CachePrecision = Literal["fp32", "bf16", "fp16", "int8"]
 
 DEFAULT_CACHE_PRECISION: CachePrecision = "int8"

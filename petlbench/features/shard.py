@@ -18,22 +18,6 @@ from torch import Tensor
 
 from petlbench.core.files import write_atomically, write_tensors
 
-__all__ = [
-    "IMAGE_OVERHEAD",
-    "SHARD_OVERHEAD",
-    "SUFFIX",
-    "DamagedShardError",
-    "being_written",
-    "images_in",
-    "images_of",
-    "lock_of",
-    "only_writer",
-    "read_shard",
-    "row_bytes",
-    "shards_in",
-    "write_shard",
-]
-
 SUFFIX = ".safetensors"
 
 IMAGE_OVERHEAD = 72

@@ -20,17 +20,6 @@ from petlbench.models.info import BackboneInfo
 from petlbench.models.method import FrozenFeatures, Inputs
 from petlbench.models.precision import autocast
 
-__all__ = [
-    "CachedFeatures",
-    "FeatureSource",
-    "LiveFeatures",
-    "NoFeatures",
-    "extraction_batch",
-    "fast_linear",
-    "mkl_is_slow",
-]
-
-
 _LARGEST_BATCH = 16
 # Numbers in one layer's tokens: on a CPU, more images at a time than fill its caches take longer, each of them.
 _CPU_NUMBERS = 2**20
@@ -134,7 +123,11 @@ class CachedFeatures:
         """Compute what is missing from batches of images by position; the callback is told of their number."""
 
         def extract(positions: Sequence[int]) -> dict[str, Tensor]:
-            parts = [self._compact(batch, on_images) for batch in load(positions)]
+            parts = []
+            for batch in load(positions):
+                stored = compact(self.live.extract(batch.to(self.device)), self.precision)
+                on_images(len(batch.index))
+                parts.append({name: value.cpu() for name, value in stored.items()})
             return {name: torch.cat([part[name] for part in parts]) for name in self.store.tensors}
 
         self.store.fill(self.images, extract, on_images)
@@ -144,11 +137,6 @@ class CachedFeatures:
         rows = self.store.rows([self.images[position] for position in batch.index.tolist()])
         moved = {name: value.to(self.device, non_blocking=True) for name, value in rows.items()}
         return Inputs(batch.views, StoredFeatures(moved))
-
-    def _compact(self, batch: Batch, on_images: Callable[[int], None]) -> dict[str, Tensor]:
-        stored = compact(self.live.extract(batch.to(self.device)), self.precision)
-        on_images(len(batch.index))
-        return {name: value.cpu() for name, value in stored.items()}
 
 
 def fast_linear(device: torch.device) -> AbstractContextManager[object]:

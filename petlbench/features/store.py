@@ -43,8 +43,6 @@ from petlbench.features.shard import (
 )
 from petlbench.models.method import FeatureSpec, TensorSpec
 
-__all__ = ["ABOUT", "FeatureStore", "features_folder", "plan_store", "plan_tensors", "read_about"]
-
 ABOUT = "about.json"
 """What a folder's features are determined by, for people and for ``petlbench cache``."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import bisect
 import dataclasses
 
-__all__ = ["BLOCK", "CachingAllocator"]
-
 BLOCK = 512
 """Bytes to which a request is rounded up."""
 
@@ -103,7 +101,6 @@ class CachingAllocator:
 
     @staticmethod
     def _join(block: _Block, neighbour: _Block) -> None:
-        """Let a block take over a free neighbour."""
         del block.pool[bisect.bisect_left(block.pool, neighbour.entry[:2])]
         block.size += neighbour.size
         if neighbour is block.before:

@@ -22,8 +22,6 @@ from torch.utils.hooks import RemovableHandle
 
 from petlbench.memory.allocator import BLOCK, CachingAllocator
 
-__all__ = ["ACTIVATIONS", "GRADIENTS", "OPTIMIZER", "OTHER", "PARAMETERS", "LiveTensors", "tensors_in"]
-
 PARAMETERS, GRADIENTS, OPTIMIZER = "parameters", "gradients", "optimizer"
 ACTIVATIONS, OTHER = "activations", "other"
 
@@ -104,7 +102,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         for thing in things:
             if isinstance(thing, nn.Module):
                 self._modules.add(thing)
-                self._tag_module(thing)
+                self.tag(PARAMETERS, (*thing.parameters(), *thing.buffers()))
+                self.tag(GRADIENTS, (each.grad for each in thing.parameters() if each.grad is not None))
             elif isinstance(thing, torch.optim.Optimizer):
                 self._optimizers.add(thing)
                 self._tag_optimizer(thing)
@@ -153,10 +152,6 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ig
         self._count(tensors_in(result), ACTIVATIONS)
         self._note_peak()
         return result
-
-    def _tag_module(self, module: nn.Module) -> None:
-        self.tag(PARAMETERS, (*module.parameters(), *module.buffers()))
-        self.tag(GRADIENTS, (parameter.grad for parameter in module.parameters() if parameter.grad is not None))
 
     def _tag_gradient(self, parameter: Tensor) -> None:
         if parameter.grad is not None:

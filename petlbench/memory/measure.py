@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from petlbench.memory.live_tensors import LiveTensors
 
-__all__ = ["CudaMeter", "HostMeter", "MemoryMeter", "MpsMeter", "PhaseMemory", "Sampler", "open_meter"]
-
 _FIGURES = ("allocated", "reserved", "process", "resident")
 # A thread that hangs in the driver must not keep the run from going on.
 _PATIENCE = 2.0
@@ -42,11 +40,11 @@ def open_meter(device: torch.device) -> MemoryMeter:
     """
     if device.type == "cuda":
         return CudaMeter(device)
-    return MpsMeter(device) if device.type == "mps" else HostMeter(device)
+    return MpsMeter(device) if device.type == "mps" else MemoryMeter(device)
 
 
 class MemoryMeter:
-    """Measures the phases of one run.
+    """Measures the phases of one run: on the CPU, tensors by counting, and the resident set.
 
     Args:
         device: The device whose tensors count.
@@ -58,12 +56,13 @@ class MemoryMeter:
         already_used: Bytes that others held on the device when the meter was opened; ``None`` where that is not known.
     """
 
-    source: str
+    source = "cpu"
 
     def __init__(self, device: torch.device, *, proc: Path = Path("/proc/self")) -> None:
         self.phases: dict[str, PhaseMemory] = {}
         self.already_used: int | None = None
         self._device = device
+        self._library: Any = None  # of torch's, where it caches memory of the device
         self._process: int | None = None
         self._resident = _ResidentSet(proc)
         self._open: str | None = None
@@ -109,6 +108,9 @@ class MemoryMeter:
 
     def _clear(self) -> None:
         """Free what is cached before a phase is entered for the first time, so that its peak is its own."""
+        if self._library is not None:
+            gc.collect()
+            self._library.empty_cache()
 
     def _watched(self) -> AbstractContextManager[object]:
         """The context in which a phase's work is done."""
@@ -128,12 +130,6 @@ class MemoryMeter:
         self.phases[name] = PhaseMemory(**larger, parts=parts)
 
 
-class HostMeter(MemoryMeter):
-    """Measures the CPU: tensors by counting, and the resident set."""
-
-    source = "cpu"
-
-
 class MpsMeter(MemoryMeter):
     """Measures Apple's GPU: tensors by counting, what Metal's driver says, and the resident set.
 
@@ -151,19 +147,15 @@ class MpsMeter(MemoryMeter):
         import torch
 
         super().__init__(device)
-        self._mps = mps if mps is not None else torch.mps
-
-    def _clear(self) -> None:
-        gc.collect()
-        self._mps.empty_cache()
+        self._library = mps if mps is not None else torch.mps
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        before = int(self._mps.driver_allocated_memory())
+        before = int(self._library.driver_allocated_memory())
         try:
             yield
         finally:
-            self._process = max(before, int(self._mps.driver_allocated_memory()))
+            self._process = max(before, int(self._library.driver_allocated_memory()))
 
 
 class CudaMeter(MemoryMeter):
@@ -183,22 +175,25 @@ class CudaMeter(MemoryMeter):
         import torch
 
         super().__init__(device)
-        self._cuda = cuda if cuda is not None else torch.cuda
+        self._library = cuda if cuda is not None else torch.cuda
         self._nvml = nvml
-        self._gpu = _gpu(device, self._cuda)
+        uuid = getattr(self._library.get_device_properties(device), "uuid", None)
+        index = cast("int | None", device.index)
+        self._gpu = Gpu(
+            index=int(self._library.current_device()) if index is None else index,
+            uuid=str(uuid) if uuid is not None else None,
+            visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+            in_bus_order=os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID",
+        )
         # A process that holds memory already may be on the driver's list by an id that is not its own.
-        touched = int(self._cuda.memory_reserved(device)) > 0
+        touched = int(self._library.memory_reserved(device)) > 0
         with open_driver(self._gpu, nvml=nvml) as driver:
             self.already_used = driver.memory_of_others(touched=touched) if driver is not None else None
-
-    def _clear(self) -> None:
-        gc.collect()
-        self._cuda.empty_cache()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
         self._process = None
-        self._cuda.reset_peak_memory_stats(self._device)
+        self._library.reset_peak_memory_stats(self._device)
         with open_driver(self._gpu, nvml=self._nvml) as driver:
             if driver is None:
                 yield
@@ -211,9 +206,15 @@ class CudaMeter(MemoryMeter):
                 self._process = sampler.peak
 
     def _figures(self, counted: LiveTensors | None) -> PhaseMemory:
-        allocated = int(self._cuda.max_memory_allocated(self._device))
-        reserved = int(self._cuda.max_memory_reserved(self._device))
-        parts = _parts(counted, allocated) if counted is not None else None
+        allocated = int(self._library.max_memory_allocated(self._device))
+        reserved = int(self._library.max_memory_reserved(self._device))
+        parts = None
+        # An allocator that rounds to less than blocks can say less than was counted: nothing is split then.
+        if counted is not None and (unseen := allocated - counted.peak) >= 0:
+            from petlbench.memory.live_tensors import OTHER
+
+            # What no tensor shows (a kernel's workspace, say) is other.
+            parts = counted.parts | {OTHER: counted.parts[OTHER] + unseen}
         return PhaseMemory(allocated, reserved, self._process, self._resident.peak(), parts)
 
 
@@ -281,26 +282,3 @@ class _ResidentSet:
             return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _parts(counted: LiveTensors, allocated: int) -> dict[str, int] | None:
-    """Split the allocator's peak by role; what no tensor shows (a kernel's workspace, say) is ``other``.
-
-    An allocator that rounds to something smaller than blocks can say less than was counted: then nothing is split.
-    """
-    from petlbench.memory.live_tensors import OTHER
-
-    unseen = allocated - counted.peak
-    parts = counted.parts
-    return parts | {OTHER: parts[OTHER] + unseen} if unseen >= 0 else None
-
-
-def _gpu(device: torch.device, cuda: Any) -> Gpu:
-    uuid = getattr(cuda.get_device_properties(device), "uuid", None)
-    index = cast("int | None", device.index)
-    return Gpu(
-        index=int(cuda.current_device()) if index is None else index,
-        uuid=str(uuid) if uuid is not None else None,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        in_bus_order=os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID",
-    )

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-
-__all__ = ["Driver", "Gpu", "open_driver"]
 
 _GPU, _MIG = "GPU-", "MIG-"
 
@@ -85,21 +83,19 @@ class Driver:
         info = info or _ask(self._library, "nvmlDeviceGetMemoryInfo", self._handle)
         return int(info.used) if info is not None else None
 
-    def _processes(self) -> Any:
-        """The processes that compute on the GPU; older drivers know only an older form of the question."""
-        question = "nvmlDeviceGetComputeRunningProcesses"
+    def _used_by_process(self) -> dict[int, int | None] | None:
+        question = "nvmlDeviceGetComputeRunningProcesses"  # older drivers know only an older form of it
         forms = [form for form in (question, f"{question}_v2") if hasattr(self._library, form)]
         answers = (_ask(self._library, form, self._handle) for form in forms)
-        return next((answer for answer in answers if answer is not None), None)
-
-    def _used_by_process(self) -> dict[int, int | None] | None:
-        listed = self._processes()
+        listed = next((answer for answer in answers if answer is not None), None)
         if listed is None:
             return None
         used: dict[int, int | None] = {}
         for entry in listed:  # a process has one entry for each MIG instance that it uses
-            before, now = used.get(entry.pid, 0), _figure(entry.usedGpuMemory)
-            used[entry.pid] = None if before is None or now is None else before + now
+            before, now = used.get(entry.pid, 0), entry.usedGpuMemory
+            # A number with all bits set, of 32 or 64, stands for none.
+            none = (None, -1, 2**32 - 1, 2**64 - 1)
+            used[entry.pid] = None if before is None or now in none else before + int(now)
         return used
 
 
@@ -111,7 +107,12 @@ def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
         gpu: Which one.
         nvml: The module to ask; ``pynvml`` by default.
     """
-    library = nvml if nvml is not None else _pynvml()
+    library = nvml
+    if library is None:
+        with suppress(ImportError):
+            import pynvml  # type: ignore[import-untyped, unused-ignore]
+
+            library = pynvml
     try:
         if library is not None:
             library.nvmlInit()
@@ -127,14 +128,6 @@ def open_driver(gpu: Gpu, *, nvml: Any = None) -> Iterator[Driver | None]:
         _ask(library, "nvmlShutdown")
 
 
-def _pynvml() -> Any:
-    try:
-        import pynvml  # type: ignore[import-untyped, unused-ignore]
-    except ImportError:
-        return None
-    return pynvml
-
-
 def _ask(library: Any, question: str, *arguments: Any) -> Any:
     try:
         return getattr(library, question)(*arguments)
@@ -145,11 +138,6 @@ def _ask(library: Any, question: str, *arguments: Any) -> Any:
 def _errors(library: Any) -> tuple[type[Exception], ...]:
     # A driver that is older than the library raises an error that is no NVMLError.
     return library.NVMLError, getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
-
-
-def _figure(value: int | None) -> int | None:
-    """A figure, unless it is the number that stands for none (all bits set, of 32 or 64)."""
-    return None if value is None or value in {-1, 2**32 - 1, 2**64 - 1} else int(value)
 
 
 def _handle(library: Any, gpu: Gpu) -> Any:

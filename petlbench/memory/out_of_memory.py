@@ -7,8 +7,6 @@ import re
 from petlbench.core.environment import free_memory
 from petlbench.core.units import readable_size
 
-__all__ = ["describe_shortage", "is_shortage"]
-
 _SIZE = r"([\d.]+ (?:[KMGTPE]i?B|bytes))"
 # What the allocators of CUDA, MPS, the CPU and NumPy say; torch's words for CUDA changed with 2.1.
 _WORDS = {

@@ -28,16 +28,6 @@ from petlbench.training.loss import Loss
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.step import new_step
 
-__all__ = [
-    "CONTEXT",
-    "WORKSPACE",
-    "MetaDevice",
-    "feature_source",
-    "fused_kernel",
-    "predict_inference",
-    "predict_training",
-]
-
 CONTEXT = 480 * 2**20
 """Bytes that a process holds on a CUDA device beside what torch reserves: the CUDA context with torch's kernels in it.
 

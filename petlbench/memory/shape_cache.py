@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from petlbench.memory.live_tensors import tensors_in
 
-__all__ = ["RememberedShapes", "shared_shapes"]
-
 _META = torch.device("meta")
 _PLAIN = (Tensor, nn.Parameter)
+
+_UNKNOWN: Any = object()  # stands for an answer that was not computed yet
 
 _Answer = Callable[[Any], Any]
 
@@ -54,12 +54,12 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
             return func(*args, **kwargs)
         try:
             key = (func, _described(args), _described(kwargs))
-            answer = self._answers.get(key, _unknown)
+            answer = self._answers.get(key, _UNKNOWN)
         except TypeError:  # something on another device, or that cannot be a key
             return func(*args, **kwargs)
         if kind is _Kind.FOREACH_IN_PLACE:
             return None
-        if answer is _unknown:
+        if answer is _UNKNOWN:
             result = func(*args, **kwargs)
             # An operation that changed the description of its own input is not the same one when it comes again.
             unchanged = key[1] == _described(args)
@@ -75,8 +75,6 @@ def shared_shapes() -> RememberedShapes:
 
 
 class _Kind(Enum):
-    """How an operation is dealt with."""
-
     PASSED = auto()
     COMPUTED_ONCE = auto()
     # An optimiser's update of all its tensors: nothing comes out, and there are no values that could change. To run it
@@ -91,11 +89,6 @@ def _kind(func: Any) -> _Kind:
     if func._schema.name.startswith("aten::_foreach_") and func._schema.is_mutable and not func._schema.returns:
         return _Kind.FOREACH_IN_PLACE
     return _Kind.COMPUTED_ONCE
-
-
-def _unknown(args: Any) -> Any:
-    """Stands for an answer that was not computed yet."""
-    raise NotImplementedError
 
 
 def _described(value: Any) -> Any:
@@ -121,8 +114,10 @@ def _described(value: Any) -> Any:
 
 def _answer(func: Any, args: Any, result: Any) -> _Answer | None:
     """How to make an operation's result anew; None where it has to be computed each time."""
-    if func._schema.is_mutable:
-        return _changed_in_place(args, result)
+    if func._schema.is_mutable:  # there are no values on meta that could change
+        if result is None:
+            return lambda _: None
+        return (lambda arguments: arguments[0]) if args and result is args[0] else None
     outputs = result if type(result) in {list, tuple} else (result,)
     if not outputs or not _are_new(outputs, args):
         return None
@@ -138,15 +133,6 @@ def _maker(output: Tensor | None) -> Callable[[], Tensor | None]:
         return lambda: None
     size, strides, dtype = output.shape, output.stride(), output.dtype
     return lambda: torch.empty_strided(size, strides, dtype=dtype, device=_META)
-
-
-def _changed_in_place(args: Any, result: Any) -> _Answer | None:
-    """There are no values on ``meta`` that could change."""
-    if result is None:
-        return lambda _: None
-    if args and result is args[0]:
-        return lambda arguments: arguments[0]
-    return None
 
 
 def _are_new(outputs: Any, args: Any) -> bool:

@@ -26,18 +26,6 @@ from petlbench.metrics.classification import softmax
 from petlbench.metrics.influence import number_groups
 from petlbench.metrics.metric import Labels, Logits, Numbers
 
-__all__ = [
-    "AGGREGATES",
-    "ANY_LABEL",
-    "MOST_SEVERE",
-    "UNANIMOUS",
-    "Aggregate",
-    "ByGroup",
-    "GroupRule",
-    "Members",
-    "by_group",
-]
-
 Aggregate = Literal["mean", "max", "noisy_or"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 
@@ -209,6 +197,14 @@ def _of_each_label(logits: Numbers, members: Members, aggregate: Aggregate) -> N
     return np.asarray(_log(-np.expm1(log_missed)) - log_missed)
 
 
+def _mean_label(labels: Labels, members: Members) -> tuple[Labels, NDArray[np.bool_]]:
+    return members.mean(labels), np.ones(len(members.sizes), dtype=bool)
+
+
+def _mean_value(values: Numbers, members: Members, _aggregate: Aggregate) -> Numbers:
+    return members.mean(values)
+
+
 def _log(probabilities: Numbers) -> Numbers:
     return np.asarray(np.log(np.maximum(probabilities, _SMALLEST)))
 
@@ -218,3 +214,4 @@ MOST_SEVERE = GroupRule(
 )
 UNANIMOUS = GroupRule("that of its images; a group whose images differ is left out", _unanimous, _of_each_class)
 ANY_LABEL = GroupRule("every label that one of its images has", _any_label, _of_each_label)
+MEAN_NUMBER = GroupRule("the mean of its images'", _mean_label, _mean_value, ("mean",))

@@ -14,9 +14,6 @@ from petlbench.core.user_files import read_bytes
 from petlbench.report.context import Context
 from petlbench.report.document import Cell, Row, Table
 
-__all__ = ["StoredAudit", "add_baselines", "read_audit", "read_audits"]
-
-
 _NOTE = (
     "Rows in italics are trivial classifiers, cross-validated on all images of a dataset by petlbench data audit: "
     "what a method gains over the best of them is what counts."

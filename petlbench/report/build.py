@@ -19,8 +19,6 @@ from petlbench.results.table import Results
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.verdict import Comparison
 
-__all__ = ["build_report", "compare_methods"]
-
 
 def build_report(
     card: ReportCard, request: ReportRequest, catalog: Catalog, progress: Progress | None = None

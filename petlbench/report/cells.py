@@ -13,8 +13,6 @@ from petlbench.report.document import Cell, Column, Mark, Row
 if TYPE_CHECKING:
     from petlbench.statistics.verdict import Cell as Judged
 
-__all__ = ["FEW_POSITIVES", "MIB", "average_cell", "mark_rows", "mebibytes", "number_cell", "rounded", "score_cell"]
-
 MIB = 2**20
 FEW_POSITIVES = "too few positives for the interval to hold"
 # Of the normal distribution: half an interval of 95 % in standard deviations.

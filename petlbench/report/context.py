@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from petlbench.statistics.comparison import Evidence
     from petlbench.statistics.runs import Scored
 
-__all__ = ["Context", "Grid", "Line", "build_grid", "peak", "score_form", "scored"]
-
 
 @dataclass(frozen=True)
 class Line:
@@ -200,8 +198,13 @@ class Context:
     @cached_property
     def fronts(self) -> dict[str, int]:
         """The Pareto front of each row: by average, memory, parameters and time."""
-        points = {line.key: self._costs(line) for line in self.grid.lines}
-        return fronts({key: point for key, point in points.items() if point is not None})
+        points, sign = {}, -1 if self.metric.direction == "higher" else 1
+        for line in self.grid.lines:
+            costs = (self.averages[line.key].value, line.memory(self.figure), line.parameters, line.seconds)
+            if None not in costs:
+                score, *others = (float(cost) for cost in costs if cost is not None)
+                points[line.key] = (sign * score, *others)
+        return fronts(points)
 
     def average_of(self, line: Line, datasets: Sequence[str]) -> Cell:
         """The mean of a row over some datasets, in percent."""
@@ -214,14 +217,6 @@ class Context:
                     by_repeat.setdefault((run.seed, index), []).append(100 * score)
         whole = [fmean(scores) for scores in by_repeat.values() if len(scores) == len(datasets)]
         return average_cell(cells, whole, [self.grid.titles[name] for name in datasets])
-
-    def _costs(self, line: Line) -> tuple[float, ...] | None:
-        average = self.averages[line.key].value
-        costs = (average, line.memory(self.figure), line.parameters, line.seconds)
-        if None in costs:
-            return None
-        score, *others = (float(cost) for cost in costs if cost is not None)
-        return (-score if self.metric.direction == "higher" else score, *others)
 
 
 def scored(
@@ -263,8 +258,11 @@ def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns
     for run in results:
         by_method.setdefault(run.method, []).append(run)
     if card.variants:
-        rows = card.variants
-        plans = [(row.title, row, [run for run in by_method.get(row.method, ()) if _is_of(run, row)]) for row in rows]
+        plans = []
+        for row in card.variants:
+            runs_of = [run for run in by_method.get(row.method, ()) if row.preload in (None, run.config["preload"])]
+            matching = [run for run in runs_of if row.settings.items() <= run.config["method_settings"].items()]
+            plans.append((row.title, row, matching))
     else:
         titles = {name: entry.title for name, entry in catalog.entries("method").items()}
         names = _ordered(card.study.methods, planned.methods, by_method)
@@ -278,11 +276,6 @@ def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns
         lines.append(Line(key, row.title, row.method, runs, reasons, row.published or key))
     most = max((len(runs) for line in lines for runs in line.runs.values()), default=None)
     return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or most)
-
-
-def _is_of(run: Stored, row: Variant) -> bool:
-    settings = run.config["method_settings"]
-    return row.preload in (None, run.config["preload"]) and row.settings.items() <= settings.items()
 
 
 def _ordered(first: Sequence[str], second: Sequence[str], results: Iterable[str]) -> list[str]:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Axis", "Cell", "Column", "Figure", "FigureKind", "Mark", "Row", "Series", "Table", "table_of"]
-
 Mark = Literal["", "best", "second"]
 FigureKind = Literal["scatter", "lines", "bars", "matrix", "ranks", "intervals"]
 

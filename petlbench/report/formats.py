@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,8 +19,6 @@ from petlbench.report.document import Figure, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["Content", "Document", "ReportFormat", "check_output", "one_line", "parse_formats", "write_report"]
 
 Content = str | bytes
 
@@ -52,10 +50,6 @@ class Document:
     runs: Sequence[Mapping[str, Any]] = ()
     source: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """Everything as plain values, fit for JSON."""
-        return asdict(self)
 
     def to_dataframe(self) -> pd.DataFrame:
         """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""

@@ -23,8 +23,6 @@ from petlbench.results.journal import read_reads
 from petlbench.results.stored import Predictions, Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
 
-__all__ = ["ReportInputs"]
-
 _MOST_DAMAGED = 10
 
 
@@ -167,9 +165,8 @@ class ReportInputs:
     def stored(self) -> Results:
         """Every result of the source, in whatever setting."""
         output = self.request.output
-        return self._tracked() if output is None else load_results(output, self.request.study)
-
-    def _tracked(self) -> Results:
+        if output is not None:
+            return load_results(output, self.request.study)
         from petlbench.results.tracking.read import read_tracked
 
         uri = self.request.results.removeprefix("mlflow:")

@@ -10,8 +10,6 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.report.spec import PRESETS, Preset
 from petlbench.results.stored import ALIKE, Stored
 
-__all__ = ["check_alike", "check_cells", "choose", "common_settings", "parse_where"]
-
 _MOST_SHOWN = 6
 
 

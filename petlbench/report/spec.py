@@ -19,19 +19,6 @@ if TYPE_CHECKING:
     from petlbench.report.inputs import ReportInputs
     from petlbench.report.kinds.papers import PaperTable
 
-__all__ = [
-    "PRESETS",
-    "Preset",
-    "ReportCard",
-    "ReportKind",
-    "ReportRequest",
-    "StudyCard",
-    "Unit",
-    "Variant",
-    "load_report",
-    "required_study",
-]
-
 Preset = Literal["as-published", "best-practice", "any"]
 Unit = Literal["image", "group"]
 
@@ -168,25 +155,23 @@ def load_report(catalog: Catalog, name: str) -> ReportCard:
     return card
 
 
-def required_study(card: ReportCard, preset: Preset = "any") -> dict[str, Any]:
-    """Say what a report needs, for `petlbench bench --report`.
+def required_study(card: ReportCard, preset: Preset = "any") -> list[dict[str, Any]]:
+    """What a report needs, for `petlbench bench --report`.
 
     Args:
         card: The report.
         preset: The standard setting of its runs; ``any`` leaves precision and attention as they are.
 
     Returns:
-        ``name``, ``title``; ``matrices``: one or more of ``methods``, ``datasets``, ``seeds``, ``settings`` (of one
-        method or dataset, by its name) and ``request`` (fields of `petlbench.run.resolve.Request` that hold
-        for all runs).
-        None at all where the report needs no run.
+        One or more of ``methods``, ``datasets``, ``seeds``, ``settings`` (of one method or dataset, by its name) and
+        ``request`` (fields of `petlbench.core.request.Request` that hold for all runs); none where it needs no run.
     """
     study = card.study
     request = {**study.request, **PRESETS.get(preset, {})}
     base = {"datasets": list(study.datasets), "seeds": list(study.seeds)}
     by_name = {name: dict(values) for name, values in study.settings.items()}
     if not study.datasets:
-        return {"name": card.name, "title": card.title, "matrices": []}
+        return []
     matrices: list[dict[str, Any]] = []
     if study.methods:
         matrices.append({**base, "methods": list(study.methods), "settings": by_name, "request": request})
@@ -196,7 +181,7 @@ def required_study(card: ReportCard, preset: Preset = "any") -> dict[str, Any]:
         matrices.append({**base, "methods": [variant.method], "settings": settings, "request": own})
     if card.sizes:
         matrices = [{**m, "request": {**m["request"], "image_size": size}} for m in matrices for size in card.sizes]
-    return {"name": card.name, "title": card.title, "matrices": matrices}
+    return matrices
 
 
 def _first(error: ValidationError) -> str:

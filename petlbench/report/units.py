@@ -16,8 +16,6 @@ from petlbench.report.context import score_form
 from petlbench.report.spec import Unit
 from petlbench.results.stored import Predictions, Stored
 
-__all__ = ["runs_by", "titled"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class _ByGroup(Stored):

@@ -11,12 +11,10 @@ from pathlib import Path, PurePath
 from filelock import Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
-from petlbench.core.file_lock import is_held, locked, remove_unheld
+from petlbench.core.file_lock import is_held, locked
 from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
-
-__all__ = ["RunFolder", "find_run", "only_run", "readable_result", "remove_leftovers", "remove_run", "run_ids"]
 
 _logger = logging.getLogger("petlbench")
 
@@ -74,13 +72,6 @@ class RunFolder:
         """
         return read_result(self.final) if (self.final / FILE).exists() else None
 
-    @property
-    def ended(self) -> float | None:
-        """When its finished result was written, in seconds of the epoch; None where there is none that can be read."""
-        result = readable_result(self.output, self.run_id)
-        is_finished = result is not None and result.status == "finished"
-        return (self.final / FILE).stat().st_mtime if is_finished else None
-
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
         shutil.rmtree(self.draft, ignore_errors=True)
@@ -115,12 +106,6 @@ def readable_result(output: Path, run_id: str) -> Result | None:
         return None
 
 
-def remove_leftovers(output: Path) -> None:
-    """Remove the locks that killed processes left in an output folder; what a run can go on from stays."""
-    for folder in (output / _UNFINISHED, output / _UNFINISHED / "drivers", output / "studies"):
-        remove_unheld(folder)
-
-
 def run_ids(output: Path) -> list[str]:
     """Names of all runs in an output folder, finished or not, in alphabetical order."""
     finished = {file.parent.name for file in output.glob(f"*/{FILE}")}
@@ -140,11 +125,11 @@ def find_run(name: str, output: Path) -> RunFolder:
     """
     runs = _matching_runs(name, output)
     if len(runs) > 1:
-        ended = {run: run.ended for run in runs}
-        finished = [run for run, when in ended.items() if when is not None]
+        results = [(run, readable_result(output, run.run_id)) for run in runs]
+        finished = [run for run, result in results if result is not None and result.status == "finished"]
         if not finished:
             raise _ambiguous(name, runs)
-        newest = max(finished, key=lambda run: ended[run] or 0.0)
+        newest = max(finished, key=lambda run: (run.final / FILE).stat().st_mtime)
         _logger.warning("'%s' begins %d runs: %s is the newest finished one", name, len(runs), newest.run_id)
         return newest
     return runs[0]

@@ -17,8 +17,6 @@ from typing import Any
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import read_bytes
 
-__all__ = ["FILE", "READS_FILE", "append_line", "read_journal", "read_reads", "write_event"]
-
 FILE = "journal.jsonl"
 READS_FILE = "test_reads.jsonl"
 # A line is looked for at so many places of one that is damaged.

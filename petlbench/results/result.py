@@ -19,24 +19,6 @@ from petlbench.core.files import write_atomically
 from petlbench.core.text import printable
 from petlbench.core.user_files import read_bytes
 
-__all__ = [
-    "FILE",
-    "SCHEMA",
-    "Inference",
-    "InferenceMemory",
-    "Memory",
-    "Parameters",
-    "PhaseMemory",
-    "Result",
-    "Scores",
-    "Status",
-    "iter_results",
-    "parse_result",
-    "read_result",
-    "write_result",
-]
-
-
 SCHEMA = 1
 FILE = "result.json"
 

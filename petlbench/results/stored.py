@@ -20,20 +20,6 @@ from petlbench.results.result import FILE, Result
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ALIKE",
-    "ATTRIBUTE_COLUMNS",
-    "GROUPS",
-    "Predictions",
-    "Stored",
-    "compare_results",
-    "dataset_names",
-    "final_metrics",
-    "flat",
-    "read_frame",
-    "read_predictions",
-]
-
 ALIKE = (
     "backbone",
     "weights",
@@ -346,12 +332,10 @@ def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     yield from ((f"inference_memory_{name}", (inference.get("memory") or {}).get(name)) for name in _MEMORY)
     yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
     yield from ((f"seconds_{name}", value) for name, value in document["timing"].items())
-    yield "seconds_run", _run_seconds(document["timing"])
-
-
-def _run_seconds(timing: Mapping[str, float]) -> float | None:
-    """The time of a run, but for what it waits for others: imports, the first reading of its data, a tracking store."""
-    return sum(timing.get(name, 0.0) for name in _RUN_PHASES) if "train" in timing else timing.get("total")
+    timing = document["timing"]
+    # Without what a run waits for others: imports, the first reading of its data, a tracking store.
+    whole = sum(timing.get(name, 0.0) for name in _RUN_PHASES) if "train" in timing else timing.get("total")
+    yield "seconds_run", whole
 
 
 def dataset_names(datasets: Iterable[str]) -> dict[str, str]:
@@ -362,7 +346,8 @@ def dataset_names(datasets: Iterable[str]) -> dict[str, str]:
     """
     alike: dict[str, dict[str, tuple[str, ...]]] = {}
     for dataset in datasets:
-        alike.setdefault(_short_name(dataset), {})[dataset] = _folders(dataset)
+        short = dataset.rstrip("/").rpartition("/")[2].partition(".")[0] or dataset
+        alike.setdefault(short, {})[dataset] = _folders(dataset)
     return {dataset: name for short, members in alike.items() for dataset, name in _apart(short, members).items()}
 
 
@@ -388,7 +373,3 @@ def _ends_with(folders: tuple[str, ...], end: tuple[str, ...]) -> bool:
 def _folders(dataset: str) -> tuple[str, ...]:
     # An absolute path begins with an empty part, so that it is the end of no other.
     return tuple(part.strip("/") for part in PurePath(dataset).parts[:-1] if part not in (".", "..", "~"))
-
-
-def _short_name(dataset: str) -> str:
-    return dataset.rstrip("/").rpartition("/")[2].partition(".")[0] or dataset

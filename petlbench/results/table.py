@@ -23,21 +23,6 @@ from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "STUDY_SCHEMA",
-    "PlannedRuns",
-    "Repeats",
-    "Results",
-    "Spread",
-    "load_results",
-    "load_trials",
-    "mean_curve",
-    "read_study",
-    "reason_of",
-    "searches",
-    "with_scores",
-]
-
 _logger = logging.getLogger("petlbench")
 
 STUDY_SCHEMA = 1

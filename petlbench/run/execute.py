@@ -35,7 +35,8 @@ from petlbench.results.journal import READS_FILE, write_event
 from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
-from petlbench.results.tracking.tracker import Tracker, open_tracker
+from petlbench.results.tracking.send_queue import open_queue
+from petlbench.results.tracking.tracker import Tracker
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
@@ -77,7 +78,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     config, options = run.config, context.options
     check_writable(options.output)
     check_apart(config, options)
-    tracker = open_tracker(options.tracking_uri, output=options.output)
+    tracker = Tracker(open_queue(options.tracking_uri, options.output))
     make_repeatable(config.threads)
     device, watch = choose_device(config.device), Stopwatch()
     meter = open_meter(device)

@@ -26,12 +26,12 @@ from petlbench.data.record import SPLITS, Record
 from petlbench.data.tasks.base import Scale
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
-from petlbench.memory.measure import MemoryMeter, PhaseMemory
+from petlbench.memory.measure import MemoryMeter
 from petlbench.metrics.classification import compute_intervals, evaluate
 from petlbench.metrics.groups import Aggregate, by_group
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled
-from petlbench.results.result import Memory
+from petlbench.results.result import Memory, PhaseMemory
 from petlbench.results.stored import ATTRIBUTE_COLUMNS
 from petlbench.run.data import RunData, shared_images
 from petlbench.training.evaluation import Labels, Logits

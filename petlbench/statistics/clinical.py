@@ -17,8 +17,6 @@ from petlbench.results.stored import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
 
-__all__ = ["Bin", "ClassMetrics", "Estimate", "clinical", "threshold_at"]
-
 _BINS = 10
 _RESAMPLES = 1000
 _SEED = 0

@@ -29,8 +29,6 @@ from petlbench.metrics.metric import Metric
 from petlbench.statistics.runs import Runs, Scored, influence_reader
 from petlbench.statistics.verdict import Average, Cell, Comparison, Parts, Source, add_up, judge, quantile
 
-__all__ = ["Evidence"]
-
 _TEST_TO_TRAIN = 0.25
 """Of five folds, where it is not known."""
 
@@ -64,8 +62,10 @@ class Evidence:
 
     def compare(self, a: str, b: str, dataset: str) -> Comparison | None:
         """Compare two methods on a dataset, over the splits that both have; None where they share no split."""
-        pair = self._pair(a, b, dataset)
-        return None if pair is None else self._turned(_compare((a, b, dataset), pair, self.level))
+        first, second = self._runs.get((a, dataset)), self._runs.get((b, dataset))
+        if first is None or second is None or not (shared := [each for each in first.splits if each in second.splits]):
+            return None
+        return self._turned(_compare((a, b, dataset), (first.only(shared), second.only(shared)), self.level))
 
     def average(self, a: str, b: str, datasets: Sequence[str] | None = None) -> Average | None:
         """Compare two methods over datasets.
@@ -87,13 +87,6 @@ class Evidence:
         if not self._lower_is_better or comparison.p_better is None:
             return comparison
         return replace(comparison, p_better=1 - comparison.p_better)
-
-    def _pair(self, a: str, b: str, dataset: str) -> tuple[Runs, Runs] | None:
-        first, second = self._runs.get((a, dataset)), self._runs.get((b, dataset))
-        if first is None or second is None:
-            return None
-        shared = [split for split in first.splits if split in second.splits]
-        return (first.only(shared), second.only(shared)) if shared else None
 
 
 def _compare(names: tuple[str, str, str], pair: tuple[Runs, Runs], level: float) -> Comparison:

@@ -10,8 +10,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RankTests", "critical_difference", "fronts", "holm", "rank_tests", "smallest_wilcoxon_p"]
-
 _Key = TypeVar("_Key", bound=Hashable)
 
 

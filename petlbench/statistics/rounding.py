@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["round_by_uncertainty", "with_uncertainty"]
-
 _MOST_DECIMALS = 6
 
 

@@ -15,8 +15,6 @@ from petlbench.metrics.metric import Metric
 from petlbench.results.stored import Predictions
 from petlbench.statistics.verdict import Source
 
-__all__ = ["Influence", "Runs", "Scored", "influence_reader"]
-
 
 @dataclass(frozen=True)
 class Influence:

@@ -31,8 +31,6 @@ from petlbench.statistics.clinical import ClassMetrics, clinical
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
 
-__all__ = ["Gap", "SubgroupMetrics", "SubgroupScore", "find_gap", "measure_subgroup", "score_subgroup"]
-
 _DRAWS = 10_000
 _SEED = 0
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Average", "Cell", "Comparison", "Parts", "Source", "Verdict", "add_up", "judge", "quantile"]
-
 Verdict = Literal["separable", "not separable", "too few"]
 
 _MOST_DF = 1e6

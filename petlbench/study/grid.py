@@ -16,8 +16,6 @@ from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.run.resolve import ResolvedRun, resolve
 
-__all__ = ["Grid", "PlannedRun", "Tuned", "Vary", "resolve_alike"]
-
 Plain = int | float | str
 
 _FIELDS = ("image-size", "precision", "attention-kernel", "backbone")
@@ -175,12 +173,10 @@ class Grid:
             base = replace(self.request, dataset=dataset, dataset_settings={**self.request.dataset_settings, **own})
             varied = self.vary.requests(base) if self.vary is not None else [(base, {})]
             columns = [_Column(self, base, values, classes, catalog, data_root).plans() for base, values in varied]
-            runs += [run for row in zip(*columns, strict=True) for first in row for run in self._with_seeds(first)]
+            for first in (first for row in zip(*columns, strict=True) for first in row):
+                configs = [first.config and first.config.model_copy(update={"seed": seed}) for seed in self.seeds]
+                runs += [replace(first, seed=s, config=c) for s, c in zip(self.seeds, configs, strict=True)]
         return runs
-
-    def _with_seeds(self, run: PlannedRun) -> list[PlannedRun]:
-        configs = [run.config and run.config.model_copy(update={"seed": seed}) for seed in self.seeds]
-        return [replace(run, seed=seed, config=config) for seed, config in zip(self.seeds, configs, strict=True)]
 
 
 def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:

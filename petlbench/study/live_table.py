@@ -20,8 +20,6 @@ from petlbench.core.units import percent, seconds
 from petlbench.results.stored import dataset_names
 from petlbench.study.status import RunState, StudyObserver, StudyStatus
 
-__all__ = ["LiveTable"]
-
 # Lines of a terminal around the table: its head, the running runs, so many at most, and the last line.
 _AROUND = _NAMED = 8
 
@@ -68,14 +66,24 @@ class LiveTable(StudyObserver):
         """Say one line of a run that has ended."""
         if not state.is_open:
             done = sum(not state.is_open for state in self._status.states)
-            self.say(f"[{done}/{len(self._status.states)}] {state.title}: {_outcome(state)}")
+            outcome = state.outcome
+            if state.status == "finished" and state.result is not None:
+                auc = percent(state.result.metrics.get("test", {}).get("auc"))
+                outcome = f"finished, test AUC {auc} %, {seconds(state.result.timing.get('total'))}"
+            self.say(f"[{done}/{len(self._status.states)}] {state.title}: {outcome}")
 
     def say(self, text: str) -> None:
         """Print one line."""
         self._console.print(shown(text), markup=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
-        return Group(self._table(), *self._running(), Text(self._last_line()))
+        counted = ", ".join(f"{number} {status}" for status, number in sorted(self._status.counts().items()))
+        remaining, unknown = self._status.seconds_left(self._at_once)
+        left = "time left unknown until a run is finished" if unknown else "nothing left"
+        if remaining is not None:
+            left = f"about {seconds(remaining)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
+        last = f"{len(self._status.states)} runs: {counted}; {left}"
+        return Group(self._table(), *self._running(), Text(last))
 
     def _table(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -110,24 +118,6 @@ class LiveTable(StudyObserver):
         stages = [f"epoch {state.epoch} of {state.epochs}" if state.epoch else state.phase for state in running]
         lines = [Text(printable(f"{state.title}: {stage}")) for state, stage in zip(running, stages, strict=True)]
         return [*lines[:_NAMED], Text(f"and {len(running) - _NAMED} more")] if len(running) > _NAMED else lines
-
-    def _last_line(self) -> str:
-        counts = self._status.counts()
-        counted = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-        return f"{len(self._status.states)} runs: {counted}; {self._time_left()}"
-
-    def _time_left(self) -> str:
-        remaining, unknown = self._status.seconds_left(self._at_once)
-        if remaining is None:
-            return "time left unknown until a run is finished" if unknown else "nothing left"
-        return f"about {seconds(remaining)} left" + (f", and {unknown} runs of unknown length" if unknown else "")
-
-
-def _outcome(state: RunState) -> str:
-    if state.status != "finished" or state.result is None:
-        return state.outcome
-    auc = state.result.metrics.get("test", {}).get("auc")
-    return f"finished, test AUC {percent(auc)} %, {seconds(state.result.timing.get('total'))}"
 
 
 def _counted(states: Sequence[RunState]) -> Text:

@@ -12,10 +12,11 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.environment import usable_cores
 from petlbench.core.errors import InputError, PetlbenchError
+from petlbench.core.file_lock import remove_unheld
 from petlbench.core.files import check_writable
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.results.folder import RunFolder, readable_result, remove_leftovers
+from petlbench.results.folder import RunFolder, readable_result
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
@@ -25,7 +26,6 @@ from petlbench.run.record import code_digests, differences
 from petlbench.study.executors.job import (
     Action,
     Ended,
-    EpochDone,
     Event,
     Executor,
     ExecutorOptions,
@@ -46,8 +46,6 @@ from petlbench.study.status import (
     study_file,
 )
 from petlbench.study.summary import Summary, summarize
-
-__all__ = ["Study", "carry_out", "check_data", "open_status", "plan_runs", "run_study", "tidy_up"]
 
 # What two results of one dataset must depend on alike.
 _DATA = {"data": "states of the images", "split": "splits", "weights": "weights of the backbone"}
@@ -137,7 +135,8 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
 
 def tidy_up(output: Path) -> None:
     """Remove what killed processes left in an output folder; what a run can go on from stays."""
-    remove_leftovers(output)
+    for folder in (output / ".work", output / ".work" / "drivers", output / "studies"):
+        remove_unheld(folder)
     remove_old_logs(output / ".work")
 
 
@@ -189,14 +188,24 @@ class _Driver:
     by_run: dict[str, RunState] = field(default_factory=dict)
 
     def carry_out(self) -> list[str]:
-        self._warn_of_threads()
+        configs = [state.planned.config for state in self.status.states if state.planned.config is not None]
+        threads = max((config.threads for config in configs if config.device == "cpu"), default=0)
+        if self.study.workers * threads > (cores := usable_cores()):
+            self.observer.say(
+                f"{self.study.workers} workers of {threads} threads each share {cores} cores: --threads "
+                f"{max(1, cores // self.study.workers)} would be faster (threads are part of a run's identity)"
+            )
         for state in self.status.states:
             if self._is_due(state):
                 state.status, state.error = "waiting", None
         self.by_run = {state.run_id: state for state in self.status.states if state.run_id is not None}
         # Two combinations may mean the same run; it is carried out once.
         waiting = {state.run_id: state for state in self.status.states if state.status == "waiting"}
-        self.queue.extend(sorted(waiting.values(), key=self._turn))
+        # Dataset by dataset, and the reference of PME before the rest of them.
+        turns = {name: number for number, name in enumerate(self.status.datasets)}
+        self.queue.extend(
+            sorted(waiting.values(), key=lambda each: (turns[each.planned.dataset], each.planned.method != REFERENCE))
+        )
         if replaced := self._record(self.status.states):
             self.observer.say(
                 f"study {self.study.name}: {len(replaced)} of its runs had another config until now; their results "
@@ -213,16 +222,11 @@ class _Driver:
         return _mixtures(self.status.states)
 
     def _is_due(self, state: RunState) -> bool:
-        """Whether a run is to be carried out now, seeing what stands of it."""
         if state.run_id is None or state.status == "unsupported":
             return False
         if state.status in FAILED:
             return self.study.retry_failed or self.study.options.rerun
         return state.status != "finished" or self.study.options.rerun
-
-    def _turn(self, state: RunState) -> tuple[int, bool]:
-        """Dataset by dataset, and the reference of PME before the rest of them."""
-        return self.status.datasets.index(state.planned.dataset), state.planned.method != REFERENCE
 
     def _jobs(self) -> Iterator[Job | None]:
         """Hand out runs until all have ended; None while there are only such that others work on."""
@@ -241,7 +245,6 @@ class _Driver:
         return None
 
     def _has_ended_elsewhere(self, state: RunState) -> bool:
-        """Whether another driver has ended this run since this one began."""
         before, now = state.result, self._stored(state)
         if now is None or now.status == "interrupted":
             return False
@@ -258,23 +261,21 @@ class _Driver:
 
     def _on(self, job: Job, event: Event) -> Action:
         state = self.by_run[job.config.run_id]
-        if not isinstance(event, Ended):
-            self._went_on(state, event)
-        elif event.status == "busy":
-            self._put_back(state)
-        else:
-            self._settle(state, event)
-        return Action.GO_ON
-
-    def _went_on(self, state: RunState, event: Event) -> None:
+        if isinstance(event, Ended):
+            if event.status == "busy":
+                self._put_back(state)
+            else:
+                self._settle(state, event)
+            return Action.GO_ON
         state.status = "running"
         if isinstance(event, Started):
             state.phase, state.epoch = "starting", 0
         elif isinstance(event, PhaseBegan):
             state.phase = event.name
-        elif isinstance(event, EpochDone):
+        else:
             state.epoch = int(event.entry["epoch"])
         self.observer.changed(state)
+        return Action.GO_ON
 
     def _put_back(self, state: RunState) -> None:
         is_news = state.status != "elsewhere"
@@ -310,15 +311,6 @@ class _Driver:
     def _record(self, states: Sequence[RunState]) -> list[Mapping[str, Any]]:
         return record_runs(self.study.options.output, self.study.name, [state.entry for state in states])
 
-    def _warn_of_threads(self) -> None:
-        configs = [state.planned.config for state in self.status.states if state.planned.config is not None]
-        threads = max((config.threads for config in configs if config.device == "cpu"), default=0)
-        if self.study.workers * threads > (cores := usable_cores()):
-            self.observer.say(
-                f"{self.study.workers} workers of {threads} threads each share {cores} cores: --threads "
-                f"{max(1, cores // self.study.workers)} would be faster (threads are part of a run's identity)"
-            )
-
 
 def _check_code(states: Sequence[RunState], catalog: Catalog) -> None:
     """See that finished results were made by this code, so that a table does not mix two versions of it.
@@ -353,6 +345,5 @@ def _mixtures(states: Sequence[RunState]) -> list[str]:
 
 
 def _digests(states: Sequence[RunState]) -> list[tuple[RunState, dict[str, Any]]]:
-    """What finished results depend on."""
     finished = [state for state in states if state.status == "finished"]
     return [(state, state.result.digests) for state in finished if state.result is not None]

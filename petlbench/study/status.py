@@ -20,17 +20,6 @@ from petlbench.results.result import Result, Status
 from petlbench.results.table import STUDY_SCHEMA, read_study
 from petlbench.study.grid import PlannedRun
 
-__all__ = [
-    "FAILED",
-    "RunState",
-    "RunStatus",
-    "StudyObserver",
-    "StudyStatus",
-    "check_study_name",
-    "record_runs",
-    "study_file",
-]
-
 RunStatus = Status | Literal["waiting", "running", "elsewhere"]
 
 FAILED: frozenset[str] = frozenset({"failed", "oom", "timeout", "pruned"})
@@ -148,7 +137,6 @@ class StudyStatus:
 
 
 def _usual_seconds(states: Sequence[RunState]) -> float | None:
-    """The mean time of the finished ones."""
     seconds = [
         state.result.timing["total"]
         for state in states

@@ -12,8 +12,6 @@ from petlbench.results.stored import Stored
 from petlbench.results.table import Repeats, Results, Spread, with_scores
 from petlbench.study.status import RunState, StudyStatus
 
-__all__ = ["CellSummary", "StudyResults", "Summary", "summarize"]
-
 
 @dataclass(frozen=True)
 class CellSummary:

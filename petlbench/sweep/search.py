@@ -13,33 +13,22 @@ from typing import Any
 
 import optuna
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
+from petlbench.data.tasks.base import task_of
+from petlbench.metrics.classification import load_metrics
 from petlbench.models.method import load_method
 from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import resolve
+from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
 from petlbench.study.grid import PlannedRun, Tuned, resolve_alike
 from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
-
-__all__ = [
-    "TRIALS",
-    "Search",
-    "TrialFacts",
-    "images_digest",
-    "is_ours",
-    "new_sampler",
-    "open_study",
-    "plan_search",
-    "run_search",
-    "run_with_retries",
-    "trial_facts",
-]
 
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
@@ -174,10 +163,24 @@ def plan_search(
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
     run = resolve(space.settings({}).below(request), catalog, context.options.data_root)
+    _require_objective(card, run, catalog)
     points, images = _points(card, space, run.config), images_digest(run.dataset)
     return Search(
         name, card, request, dataset, images, dataset, run.config, space, points, context, study_name, timeout
     )
+
+
+def _require_objective(card: SweepCard, run: ResolvedRun, catalog: Catalog) -> None:
+    """Refuse to search for a score that the dataset's task does not have."""
+    task = task_of(run.card, catalog)
+    names = [row.name for row in load_metrics(catalog, task.metrics, labels=task.labels.form)]
+    if card.metric not in names:
+        raise InputError(
+            f"the sweep searches for {card.objective}, and the task of {run.config.dataset} ({task.title}) has no such "
+            f"score: {', '.join(names)}",
+            hint="write a sweep with another objective, or choose another dataset",
+            kind="unsupported_task",
+        )
 
 
 def images_digest(info: DatasetInfo | None) -> str | None:
@@ -237,7 +240,6 @@ def new_sampler(card: SweepCard, slot: int) -> optuna.samplers.BaseSampler:
 
 
 def _new_pruner(card: SweepCard, epochs: int) -> optuna.pruners.BasePruner:
-    """The pruner: all methods and trials are looked at after the same epochs."""
     if card.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4))
     if card.pruner == "hyperband":
@@ -278,8 +280,12 @@ class _TrialLoop:
 
     def jobs(self) -> Iterator[Job | None]:
         """Ask for trials as long as a slot is left; each is asked for when a worker is free and not before."""
+
+        def prepare(slot: int) -> None:
+            self.study.sampler = new_sampler(self.search.card, slot)
+
         while not self.queue.all_used():
-            trial = self.queue.take(self._prepare)
+            trial = self.queue.take(prepare)
             if trial is None:
                 yield None
             elif (job := self._job(trial)) is not None:
@@ -295,9 +301,6 @@ class _TrialLoop:
         if isinstance(event, Ended):
             self._ended(trials.pop(0), job, event)
         return Action.GO_ON
-
-    def _prepare(self, slot: int) -> None:
-        self.study.sampler = new_sampler(self.search.card, slot)
 
     def _job(self, trial: optuna.Trial) -> Job | None:
         try:

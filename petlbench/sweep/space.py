@@ -19,8 +19,6 @@ from petlbench.sweep.spec import Range, SpaceValue, SweepCard
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Choice", "Dimension", "Space", "Span", "build_space"]
-
 Params = Mapping[str, Any]
 
 # How near to an end of its range, as a share of the range, a winner is on the edge.
@@ -78,7 +76,11 @@ class Span:
 
     def points(self) -> tuple[float, ...]:
         """The values that a grid takes, the ends among them."""
-        return tuple(self._at(index / (self.count - 1)) for index in range(self.count))
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        shares = [index / (self.count - 1) for index in range(1, self.count - 1)]
+        inner = [low * (1 - share) + high * share for share in shares]
+        # Six digits: a grid's values stand in file names and tables.
+        return (self.low, *(float(f"{math.exp(x) if self.log else x:.6g}") for x in inner), self.high)
 
     def widened(self, value: float) -> Span:
         """The same with a value in it."""
@@ -91,13 +93,6 @@ class Span:
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.log else value
-
-    def _at(self, share: float) -> float:
-        if share in (0, 1):
-            return self.high if share else self.low
-        place = self._scaled(self.low) * (1 - share) + self._scaled(self.high) * share
-        # Six digits: a grid's values stand in file names and tables.
-        return float(f"{math.exp(place) if self.log else place:.6g}")
 
 
 Dimension = Choice | Span
@@ -190,7 +185,11 @@ def build_space(
     if sweep.track == "tuned":
         values |= _sizes(method)
     values |= {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
-    _check_method(values, method)
+    for name, value in values.items():  # before anything is trained
+        group, _, key = name.partition(".")
+        if group == "method" and not isinstance(value, Range):
+            for single in value if isinstance(value, tuple) else (value,):
+                validate_settings(method.Settings, {key: single}, f"method {method.card.name}")
     names = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
     dimensions = {name: _dimension(value, method.defaults) for name, value in values.items() if name not in names}
     searched = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
@@ -213,15 +212,6 @@ def _sizes(method: type[Method[Any]]) -> dict[str, SpaceValue]:
         if isinstance(extra, dict) and isinstance(values := extra.get("search"), list):
             sizes[f"method.{name}"] = tuple(values)  # type: ignore[arg-type]  # plain values, as the contract test sees to
     return sizes
-
-
-def _check_method(values: Mapping[str, SpaceValue], method: type[Method[Any]]) -> None:
-    """Refuse names and values that are none of the method's, before anything is trained."""
-    for name, value in values.items():
-        group, _, key = name.partition(".")
-        if group == "method":
-            for single in value if isinstance(value, tuple) else (() if isinstance(value, Range) else (value,)):
-                validate_settings(method.Settings, {key: single}, f"method {method.card.name}")
 
 
 def _dimension(value: SpaceValue, defaults: TrainingDefaults) -> Dimension | None:

@@ -20,8 +20,6 @@ from pydantic import (
 from petlbench.core.config import TrainingConfig, validate_settings
 from petlbench.core.entry import Entry
 
-__all__ = ["Objective", "Range", "Scalar", "SpaceCard", "SpaceValue", "SweepCard", "Track", "load_sweep"]
-
 Track = Literal["matched", "tuned"]
 Objective = Literal[
     "val.auc", "val.auc_logits", "val.accuracy", "val.balanced_accuracy", "val.f1", "val.kappa", "val.loss"

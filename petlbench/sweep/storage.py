@@ -7,7 +7,6 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
@@ -17,8 +16,6 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.text import without_password
-
-__all__ = ["GRACE", "HEARTBEAT", "RetryingStorage", "default_address", "open_storage"]
 
 # Seconds between two signs of life of a trial, and after how many without one it is given up. A database that is gone
 # for half a minute must not look like so many dead drivers.
@@ -106,11 +103,6 @@ class _Connection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.execute("PRAGMA journal_mode=WAL")
         self.execute("PRAGMA synchronous=NORMAL")
-
-
-def default_address(output: Path) -> str:
-    """The SQLite file of an output folder, whose name may have characters that mean something in an address."""
-    return sqlalchemy.engine.URL.create("sqlite", database=str(output.absolute() / "sweeps.db")).render_as_string()
 
 
 def open_storage(address: str, say: Callable[[str], None] = lambda text: None) -> RetryingStorage:

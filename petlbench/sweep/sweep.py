@@ -17,31 +17,19 @@ from petlbench.core.request import Request
 from petlbench.core.units import params_text
 from petlbench.results.stored import dataset_names
 from petlbench.results.table import read_study
-from petlbench.results.tracking.store import choose_address
+from petlbench.results.tracking.store import choose_address, sqlite_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
 from petlbench.study.runner import Study, check_data, open_status, run_study, tidy_up
 from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs, study_file
 from petlbench.sweep.search import Search, TrialFacts, is_ours, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
-from petlbench.sweep.storage import default_address, open_storage
+from petlbench.sweep.storage import open_storage
 from petlbench.sweep.trial_queue import Liveness
 from petlbench.sweep.winner import Finalist, choose_winner, describe_winner, iter_winners, run_finalists, write_winner
 
 if TYPE_CHECKING:
     import pandas
-
-__all__ = [
-    "SearchOutcome",
-    "SweepDriver",
-    "SweepObserver",
-    "SweepOptions",
-    "SweepResult",
-    "TrialLines",
-    "carry_out",
-    "importances",
-    "plan_searches",
-]
 
 
 class SweepObserver(StudyObserver):
@@ -276,7 +264,7 @@ def carry_out(searches: Sequence[SearchOutcome], options: SweepOptions, observer
     for file in {study_file(output, search.study_name) for search in planned}:
         if file.exists():  # a damaged one is told now, and not when all trials are done
             read_study(file)
-    storage = open_storage(options.storage or default_address(output), observer.say)
+    storage = open_storage(options.storage or sqlite_address(output / "sweeps.db"), observer.say)
     outcomes = []
     with Liveness(output) as liveness:
         driver = SweepDriver(storage, executor, liveness, observer, options)
@@ -321,18 +309,14 @@ class SweepDriver:
             self.observer.say(f"{search.title}: no winner, since {why}")
             return outcome
         document = describe_winner(search, trials, finalists, winner)
-        self._announce(search, document)
-        return replace(outcome, winner=document, runs=self._test(search, winner) if self.options.is_final else [])
-
-    def _announce(self, search: Search, winner: dict[str, Any]) -> None:
-        """Write the winner's file, and warn of settings on the edge of their range."""
-        file = write_winner(search, winner)
-        for edge in winner["edge"]:
+        file = write_winner(search, document)
+        for edge in document["edge"]:
             self.observer.say(
                 f"warning: {search.title}: the winner's {edge['name']} = {edge['value']:g} is on the {edge['end']} "
                 "edge of its range; widen the range for all methods alike and sweep again"
             )
-        self.observer.say(f"{search.title}: trial {winner['number']} wins; its settings stand in {file}")
+        self.observer.say(f"{search.title}: trial {document['number']} wins; its settings stand in {file}")
+        return replace(outcome, winner=document, runs=self._test(search, winner) if self.options.is_final else [])
 
     def _test(self, search: Search, winner: Finalist) -> list[dict[str, Any]]:
         """Run the winner's settings on the sweep's seeds as ordinary runs of a study, each of which is tested once."""

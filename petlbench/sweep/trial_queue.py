@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -18,8 +18,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from petlbench.core.file_lock import is_held, locked
 from petlbench.sweep.storage import GRACE, HEARTBEAT
-
-__all__ = ["Liveness", "TrialQueue"]
 
 _SLOT, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
 
@@ -56,7 +54,10 @@ class TrialQueue:
         self._lock = lock
         self._reopened: frozenset[int] = frozenset()
         if retry_failed:
-            self._reopen()
+            # Noted in the study, where every driver sees it: these failures use no slot up any more.
+            failed = {trial._trial_id for trial in self._all() if trial.state == TrialState.FAIL}
+            reopened = self._study.user_attrs.get(_REOPENED, ())
+            self._study.set_user_attr(_REOPENED, sorted({*reopened, *failed}))
         self._mine: set[int] = set()
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="petlbench-heartbeat", daemon=True)
@@ -140,12 +141,6 @@ class TrialQueue:
         trials: list[FrozenTrial] = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
         return trials
 
-    def _reopen(self) -> None:
-        """Note in the study, where every driver sees it, which failures use no slot up any more."""
-        failed = {trial._trial_id for trial in self._all() if trial.state == TrialState.FAIL}
-        reopened = self._study.user_attrs.get(_REOPENED, ())
-        self._study.set_user_attr(_REOPENED, sorted({*reopened, *failed}))
-
     def _by_slot(self) -> dict[int, list[FrozenTrial]]:
         """The trials of each slot in the order of their numbers."""
         self._reopened = frozenset(self._study.user_attrs.get(_REOPENED, ()))
@@ -191,19 +186,17 @@ class TrialQueue:
                         self._give_up(trial._trial_id)
 
     def _give_up_lost(self) -> None:
-        """Give up what dead drivers left running."""
         running = [trial for trial in self._all() if trial.state == TrialState.RUNNING]
         others = [trial for trial in running if trial._trial_id not in self._mine]
         stale = set(self._storage._get_stale_trial_ids(self._study._study_id)) if others else set()
         for trial in others:
-            if self._is_lost(trial, stale):
+            driver, began = trial.user_attrs.get(_DRIVER), trial.datetime_start
+            if driver is None:  # killed in the moment of taking it
+                is_lost = began is None or datetime.now() - began > timedelta(seconds=GRACE)
+            else:
+                is_lost = trial._trial_id in stale or self._liveness.is_gone(driver)
+            if is_lost:
                 self._give_up(trial._trial_id)
-
-    def _is_lost(self, trial: FrozenTrial, stale: Collection[int]) -> bool:
-        driver = trial.user_attrs.get(_DRIVER)
-        if driver is None:  # killed in the moment of taking it
-            return trial.datetime_start is None or datetime.now() - trial.datetime_start > timedelta(seconds=GRACE)
-        return trial._trial_id in stale or self._liveness.is_gone(driver)
 
     def _give_up(self, trial_id: int) -> None:
         self._mine.discard(trial_id)

@@ -25,16 +25,6 @@ from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
 from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
 
-__all__ = [
-    "Finalist",
-    "choose_winner",
-    "describe_winner",
-    "iter_winners",
-    "read_winner",
-    "run_finalists",
-    "write_winner",
-]
-
 _FOLDER = "sweeps"
 # What a run's config says of the images and of how the backbone sees them: settings are good for that alone.
 _SEEN = (
@@ -242,16 +232,15 @@ def read_winner(output: Path, sweep: str, config: RunConfig, info: DatasetInfo |
         message = f"sweep {sweep} has {len(alike)} winners of {title}, of searches that differ in something else"
         hint = f"remove those that are not meant: {', '.join(str(file) for file, _ in alike)}"
         raise InputError(message, hint=hint, kind="ambiguous_winner")
-    others = [f"{file.name} {_why_not(winner, config, images)}" for file, winner in winners]
+    others = []
+    for file, winner in winners:
+        why = f"is of another {', '.join(winner.differences(config, images))}"
+        if winner.config is None:
+            why = "is of an older petlbench and does not say on which images it was found"
+        others.append(f"{file.name} {why}")
     message = "; ".join([f"sweep {sweep} has no winner of {title} in {output}", *others[:3], *damaged])
     hint = f"petlbench sweep {sweep} with the same --method, --dataset and --image-size finds one; no trial is lost"
     raise InputError(message, hint=hint, kind="unknown_winner")
-
-
-def _why_not(winner: _Winner, config: RunConfig, images: str | None) -> str:
-    if winner.config is None:
-        return "is of an older petlbench and does not say on which images it was found"
-    return f"is of another {', '.join(winner.differences(config, images))}"
 
 
 def iter_winners(output: Path, sweep: str) -> Iterator[tuple[Path, _Winner | InputError]]:

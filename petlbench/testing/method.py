@@ -33,8 +33,6 @@ from petlbench.testing.subject import (
     trained,
 )
 
-__all__ = ["MethodContract", "check_merge", "check_start"]
-
 _NO_VALUES = "there tensors have no values, so nothing may be read back: no .item(), float(x), x.numpy(), `if x`"
 
 
@@ -311,7 +309,7 @@ class MethodContract:
 
     def test_it_works_at_another_image_size(self, subject: Subject) -> None:
         """Twice the size is trained or refused, too."""
-        larger = subject.at(2 * subject.image_size)
+        larger = replace(subject, image_size=2 * subject.image_size)
         if larger.refusal():
             return
         losses = built(larger).train()

@@ -12,8 +12,6 @@ import pytest
 from petlbench.metrics.metric import Labels, Logits
 from petlbench.testing import explained, fail
 
-__all__ = ["MetricContract"]
-
 _IMAGES = 60
 
 

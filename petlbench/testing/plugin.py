@@ -62,10 +62,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 
 
 class _Contracts(pytest.Module):
-    """The contracts of the entries of one file."""
-
     def collect(self) -> list[pytest.Item | pytest.Collector]:
-        """A class of tests for each entry."""
         from petlbench.core.errors import InputError
 
         self.obj = ModuleType(self.path.stem)

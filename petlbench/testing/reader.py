@@ -21,8 +21,6 @@ from petlbench.data.readers.base import Reader, Source
 from petlbench.data.record import SPLITS, Record
 from petlbench.testing import explained, fail
 
-__all__ = ["ReaderContract"]
-
 _OPENED = 8
 
 
@@ -140,7 +138,6 @@ class ReaderContract:
         return self.reader.__name__
 
     def _compare(self, first: Reader, second: Reader, when: str) -> None:
-        """Fail where two readers of the same files differ."""
         if tuple(first.classes) != tuple(second.classes):
             fail(self, f"has the classes {first.classes} and, {when}, {second.classes}")
         for position, (record, other) in enumerate(zip_longest(first.records, second.records)):
@@ -149,7 +146,6 @@ class ReaderContract:
 
 
 def _sample_of(dataset: Reader) -> list[Record]:
-    """A few records, from the first to the last."""
     return list(dataset.records[:: max(1, len(dataset.records) // _OPENED)])
 
 
@@ -193,7 +189,6 @@ class _Listing(ExitStack):
 
 
 def _write_sample(folder: Path) -> Path:
-    """Write twelve images of two classes, as class folders and as a table."""
     rows = ["image,label"]
     for number in range(12):
         name = ("ill", "well")[number % 2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +22,6 @@ from petlbench.models.build import Assembled, assemble
 from petlbench.models.method import Adapted, Inputs, Method
 from petlbench.models.registry import build_backbone, probe_backbone
 from petlbench.training.step import Step, new_step
-
-__all__ = ["BATCH", "CLASSES", "Model", "Subject", "attempt", "built", "graph_leaves", "random_images", "trained"]
 
 T = TypeVar("T")
 
@@ -116,10 +114,6 @@ class Subject:
         if model.adapted.prepare is not None and device != "meta":
             model.adapted.prepare([(model.inputs(), model.batch().labels)])
         return model
-
-    def at(self, image_size: int) -> Subject:
-        """The same at another image size."""
-        return replace(self, image_size=image_size)
 
 
 class Model:

@@ -17,8 +17,6 @@ from petlbench.data.tasks.base import TaskType
 from petlbench.metrics.influence import number_groups
 from petlbench.metrics.metric import Labels, Logits, Metric
 
-__all__ = ["Selection", "selection_of"]
-
 _WORST = "worst-group:"
 
 

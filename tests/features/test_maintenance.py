@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.core.progress import Progress
 from petlbench.features import maintenance
 from petlbench.features.locks import hold
 from petlbench.features.maintenance import list_sets, prune, verify
@@ -188,14 +189,25 @@ class TestLeftovers:
         lock.close()
 
 
+class Counting(Progress):
+    def __init__(self) -> None:
+        self.events: list[int] = []
+
+    def phase(self, name: str, total: int) -> None:
+        self.events.append(total)
+
+    def advance(self, count: int = 1) -> None:
+        self.events.append(count)
+
+
 class TestVerifying:
     def test_every_good_shard_is_counted(self, cache: Path, make_set: MakeSet) -> None:
         make_set("a")
         make_set("b", images=1_100)  # three shards
-        events: list[int] = []
-        result = verify(cache, 3, on_start=events.append, on_shard=lambda: events.append(1))
+        progress = Counting()
+        result = verify(cache, 3, progress=progress)
         assert (result.good, result.damaged, result.unreadable) == (4, [], [])
-        assert events == [4, 1, 1, 1, 1]
+        assert progress.events == [4, 1, 1, 1, 1]
 
     def test_there_may_be_nothing(self, cache: Path) -> None:
         assert verify(cache, 2).good == 0

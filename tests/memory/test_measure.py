@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from petlbench.memory.measure import CudaMeter, HostMeter, MpsMeter, PhaseMemory, open_meter
+from petlbench.memory.measure import CudaMeter, MemoryMeter, MpsMeter, PhaseMemory, open_meter
 
 MIB = 2**20
 CPU = torch.device("cpu")
@@ -268,7 +268,7 @@ def test_the_resident_set_is_the_phase_s_own_where_the_kernel_allows() -> None:
 
 
 def test_without_proc_the_resident_set_is_that_of_the_process(tmp_path: Path) -> None:
-    meter = HostMeter(CPU, proc=tmp_path / "absent")
+    meter = MemoryMeter(CPU, proc=tmp_path / "absent")
     with meter.phase("build"):
         pass
     assert (meter.phases["build"].resident or 0) > MIB
@@ -277,7 +277,7 @@ def test_without_proc_the_resident_set_is_that_of_the_process(tmp_path: Path) ->
 def test_a_peak_that_cannot_be_reset_is_that_of_the_process(tmp_path: Path) -> None:
     (tmp_path / "clear_refs").mkdir()
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t    2048 kB\n")
-    meter = HostMeter(CPU, proc=tmp_path)
+    meter = MemoryMeter(CPU, proc=tmp_path)
     with meter.phase("build"):
         pass
     assert meter.phases["build"].resident == 2 * MIB

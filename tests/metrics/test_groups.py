@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from petlbench.metrics.classification import compute_intervals, evaluate, softmax
-from petlbench.metrics.groups import AGGREGATES, ANY_LABEL, MOST_SEVERE, UNANIMOUS, Aggregate, GroupRule, by_group
+from petlbench.metrics.groups import (
+    AGGREGATES,
+    ANY_LABEL,
+    MEAN_NUMBER,
+    MOST_SEVERE,
+    UNANIMOUS,
+    Aggregate,
+    GroupRule,
+    by_group,
+)
 
 RULES = (MOST_SEVERE, UNANIMOUS)
 GROUPS = ["a", "b", "a", None, "b", "a"]
@@ -112,6 +121,13 @@ def test_a_group_has_each_label_that_one_image_has_and_of_each_its_own_probabili
     alone = by_group(labels, 20 * logits, list("abcd"), ANY_LABEL, aggregate)
     assert alone is not None
     np.testing.assert_allclose(alone.logits, 20 * logits, rtol=1e-9)
+
+
+def test_numbers_are_averaged_and_in_no_other_way() -> None:
+    groups = by_group(np.array([1.0, 2.0, 4.0]), np.array([[1.0], [2.0], [5.0]]), ["p", "q", "p"], MEAN_NUMBER)
+    assert groups is not None
+    assert (groups.labels.tolist(), groups.logits.tolist()) == ([2.5, 2.0], [[3.0], [2.0]])
+    assert MEAN_NUMBER.aggregates == ("mean",)
 
 
 def test_noisy_or_is_at_least_the_largest_and_that_at_least_the_mean() -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from petlbench.cli.app import run_command
-from petlbench.memory.measure import HostMeter
+from petlbench.memory.measure import MemoryMeter
 from petlbench.run import execute
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
@@ -303,8 +303,8 @@ def test_the_facts_of_a_run_say_what_prediction_costs(
 def test_what_others_held_on_the_device_is_shown_and_kept(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shared(device: torch.device) -> HostMeter:
-        meter = HostMeter(device)
+    def shared(device: torch.device) -> MemoryMeter:
+        meter = MemoryMeter(device)
         meter.already_used = 700 << 20
         return meter
 

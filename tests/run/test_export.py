@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
 from timm.models import deit, register_model, swin_transformer
 from timm.models import vision_transformer as vit
 
@@ -288,6 +290,9 @@ def test_a_real_run_of_every_family_is_the_same_by_onnx(
     method: str, slow_mkl: bool, call: Export, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("petlbench.features.source.mkl_is_slow", lambda: slow_mkl)
+    digits = load_digits()
+    few = Bunch(images=digits.images[:200], target=digits.target[:200])
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
     options = "--dataset digits --backbone petlbench_micro --image-size 32 --epochs 1 --threads 1 --tracking-uri none"
     run = call("run", "--method", method, *options.split())["run_id"]
     beginning = run.partition("-s0")[0]

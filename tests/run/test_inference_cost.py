@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petlbench.data.loader import Batch
 from petlbench.features.source import LiveFeatures, NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
-from petlbench.memory.measure import HostMeter
+from petlbench.memory.measure import MemoryMeter
 from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.method import BackboneInfo, FeatureSpec, Inputs, TensorSpec
 from petlbench.models.registry import build_backbone
@@ -45,7 +45,7 @@ def predictor(module: nn.Module) -> Predictor:
 
 
 def test_the_figures_are_those_of_prediction() -> None:
-    module, meter = Deep(), HostMeter(CPU)
+    module, meter = Deep(), MemoryMeter(CPU)
     found = measure_inference(predictor(module), {"fine": 16}, 64, meter)
     assert found.error is None
     assert found.batch_size == 64
@@ -76,7 +76,7 @@ def test_looking_changes_nothing_but_drops_gradients() -> None:
     module(Inputs({"fine": torch.ones(2, 3, 16, 16)})).sum().backward()
     module.seen.clear()
     state = torch.get_rng_state()
-    measure_inference(predictor(module), {"fine": 16}, 4, HostMeter(CPU))
+    measure_inference(predictor(module), {"fine": 16}, 4, MemoryMeter(CPU))
     assert torch.equal(torch.get_rng_state(), state)
     assert {mode for mode, _ in module.seen} == {False}
     assert (module.training, module.one.training, module.dropout.training) == (True, False, True)
@@ -97,7 +97,7 @@ def test_a_slow_model_is_passed_through_a_few_times_only(
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     module = Slow()
-    found = measure_inference(predictor(module), {"fine": 16}, 4, HostMeter(CPU))
+    found = measure_inference(predictor(module), {"fine": 16}, 4, MemoryMeter(CPU))
     passes = {size: sum(seen == size for _, seen in module.seen) for size in (1, 4)}
     assert 3 <= passes[1] - 1 <= most
     assert 3 <= passes[4] - 2 <= most
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_said_and_raises_nothing(error: Exception, said: st
             return super().forward(inputs)
 
     module = Large().train()
-    found = measure_inference(predictor(module), {"fine": 16}, 4, HostMeter(CPU))
+    found = measure_inference(predictor(module), {"fine": 16}, 4, MemoryMeter(CPU))
     assert found.error is not None
     assert found.error.startswith(said)
     assert (found.latency, found.images_per_second, found.memory) == (None, None, None)
@@ -161,7 +161,7 @@ def test_live_features_and_their_backbone_count_and_the_same_pass_on_meta_agrees
         head = Head(backbone.info.width).to(device)
         return Predictor(head, LiveFeatures(backbone, FinalFeature(), "fp32"), device, "fp32")
 
-    measured = measure_inference(parts(CPU), {"fine": 32}, 8, HostMeter(CPU)).memory
+    measured = measure_inference(parts(CPU), {"fine": 32}, 8, MemoryMeter(CPU)).memory
     assert measured is not None
     assert measured.parts is not None
     on_meta = parts(META)

@@ -18,7 +18,7 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
 from petlbench.data.manifest import manifest_digest, split_digest
 from petlbench.features.maintenance import CacheConfig
-from petlbench.memory.measure import HostMeter, PhaseMemory
+from petlbench.memory.measure import MemoryMeter, PhaseMemory
 from petlbench.results.result import FILE, Inference, InferenceMemory, Memory, Result
 from petlbench.results.stored import Stored, final_metrics
 from petlbench.results.tracking.tracker import content_of
@@ -104,7 +104,7 @@ def test_a_backbone_that_does_not_fit_is_an_error_of_the_same_kind() -> None:
 
 
 def test_memory_carries_what_others_held() -> None:
-    meter = HostMeter(torch.device("cpu"))
+    meter = MemoryMeter(torch.device("cpu"))
     meter.phases |= {"train_step": PhaseMemory(allocated=5), "predict": PhaseMemory(allocated=3)}
     assert describe_memory(meter).others is None
     meter.already_used = 700

@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import read_result
+from petlbench.results.tracking.store import sqlite_address
 from petlbench.study.executors.job import Ended, Job
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, new_sampler, open_study, run_search
-from petlbench.sweep.storage import RetryingStorage, default_address, open_storage
+from petlbench.sweep.storage import RetryingStorage, open_storage
 from petlbench.sweep.sweep import SweepDriver, SweepObserver, SweepOptions, importances
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
 from petlbench.sweep.winner import choose_winner, read_winner, run_finalists
@@ -28,7 +29,7 @@ MakeSearch = Callable[..., Search]
 
 @pytest.fixture(scope="session")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> RetryingStorage:
-    return open_storage(default_address(tmp_path_factory.mktemp("storage")))
+    return open_storage(sqlite_address(tmp_path_factory.mktemp("storage") / "sweeps.db"))
 
 
 def carry_out(search: Search, storage: Any, executor: Scripted, **options: Any) -> list[TrialFacts]:

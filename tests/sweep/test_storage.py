@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from petlbench.core.errors import InputError
-from petlbench.sweep.storage import default_address, open_storage
+from petlbench.results.tracking.store import sqlite_address
+from petlbench.sweep.storage import open_storage
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_the_database_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    storage = open_storage(default_address(folder))
+    storage = open_storage(sqlite_address(folder / "sweeps.db"))
     assert storage.get_all_studies() == []
     assert (folder / "sweeps.db").exists()
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -69,5 +70,5 @@ def test_a_damaged_database_is_told_at_once(tmp_path: Path) -> None:
         file.write_text(text) if text is not None else file.mkdir()
         began = time.monotonic()
         with pytest.raises(InputError, match="sweeps.db"):
-            open_storage(default_address(tmp_path))
+            open_storage(sqlite_address(tmp_path / "sweeps.db"))
         assert time.monotonic() - began < 60

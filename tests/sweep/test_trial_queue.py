@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from petlbench.sweep.storage import default_address, open_storage
+from petlbench.results.tracking.store import sqlite_address
+from petlbench.sweep.storage import open_storage
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
 
 SLOTS = 4
@@ -53,7 +54,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def storage(output: Path) -> optuna.storages.BaseStorage:
-    return open_storage(default_address(output))
+    return open_storage(sqlite_address(output / "sweeps.db"))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

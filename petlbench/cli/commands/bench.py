@@ -24,10 +24,7 @@ from petlbench.cli.output import print_json, say
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from petlbench.study.forecast.preview import Preview
     from petlbench.study.summary import Summary
-
-__all__ = ["command"]
 
 EPILOG = (
     "Example: petlbench bench --method full,linear,fpt --dataset digits,lesions --seed 0,1,2 "
@@ -83,6 +80,7 @@ def command(
     datasets, such as --set fpt.num_prompts=8.
     """
     import petlbench as pb
+    from petlbench.cli.study_tables import print_previews, print_summary
 
     named = (
         None if methods is None else parse_list(methods, "--method", str),
@@ -98,17 +96,22 @@ def command(
     if dry_run:
         from petlbench.core.environment import usable_cores
 
-        return _show_previews(name, pb.preview_bench(*named, **{**options, "workers": usable_cores()}), json)
+        previews = pb.preview_bench(*named, **{**options, "workers": usable_cores()})
+        if json:
+            cells = [preview.document() for preview in previews]
+            print_json({"study": name, "runs": sum(preview.runs for preview in previews), "cells": cells})
+        else:
+            print_previews(name, previews)
+        return 0
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
     with redirect_stdout(sys.stderr):
         summaries = pb.bench(*named, **options).summaries
     if json:
         print_json(_document(name, summaries))
     else:
-        from petlbench.cli.study_tables import print_summary
-
+        arguments = [argument for argument in context.meta[_ARGUMENTS] if argument not in ("--retry-failed", "--rerun")]
         for summary in summaries:
-            print_summary(summary, _retry(context))
+            print_summary(summary, shlex.join(["petlbench", "bench", *arguments, "--retry-failed"]))
     return 1 if any(summary.unfinished() for summary in summaries) else 0
 
 
@@ -123,19 +126,3 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise InputError(f"--seed: '{text}' is no whole number", hint="for example --seed 0,1,2", kind="usage")
     return int(text)
-
-
-def _retry(context: click.Context) -> str:
-    arguments = [argument for argument in context.meta[_ARGUMENTS] if argument not in ("--retry-failed", "--rerun")]
-    return shlex.join(["petlbench", "bench", *arguments, "--retry-failed"])
-
-
-def _show_previews(name: str, previews: Sequence[Preview], json: bool) -> int:
-    if json:
-        cells = [preview.document() for preview in previews]
-        print_json({"study": name, "runs": sum(preview.runs for preview in previews), "cells": cells})
-    else:
-        from petlbench.cli.study_tables import print_previews
-
-        print_previews(name, previews)
-    return 0

@@ -16,9 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, readable_size
 
 if TYPE_CHECKING:
-    from petlbench.features.maintenance import FeatureSet, Leftover, Pruned, Verified
-
-__all__ = ["command"]
+    from petlbench.features.maintenance import FeatureSet, Leftover, Pruned
 
 _COLUMNS = ["key", "backbone", "features", "view>", "precision", "images>", "size>", "last used", "in use"]
 _NOTHING = "no features are kept here"
@@ -73,9 +71,17 @@ def verify(keep: bool, cache_dir: Path, json: bool) -> int:
 
     checked = pb.verify_cache(cache_dir, keep=keep, progress=True)
     if json:
-        print_json(_verified(checked, cache_dir))
+        damaged = [{"file": str(each.file), "reason": each.reason, "removed": each.removed} for each in checked.damaged]
+        unreadable = [{"file": str(file), "reason": reason} for file, reason in checked.unreadable]
+        print_json({"folder": str(cache_dir), "good": checked.good, "damaged": damaged, "unreadable": unreadable})
     else:
-        _print_verified(checked, cache_dir)
+        total = checked.good + len(checked.damaged) + len(checked.unreadable)
+        say(f"{cache_dir}: " + (f"{checked.good} of {total} files are good" if total else _NOTHING))
+        for damage in checked.damaged:
+            fate = "taken away, the next run makes it again" if damage.removed else "left where it is"
+            say(f"  {damage.file}: {damage.reason}; {fate}")
+        for file, reason in checked.unreadable:
+            say(f"  {file}: it cannot be read: {reason}")
     return 1 if checked.unreadable or any(not damage.removed for damage in checked.damaged) else 0
 
 
@@ -164,27 +170,6 @@ def _ranges(numbers: str) -> str:
     return ",".join("-".join(map(str, ends)) for ends in ranges)
 
 
-def _verified(checked: Verified, cache_dir: Path) -> dict[str, Any]:
-    return {
-        "folder": str(cache_dir),
-        "good": checked.good,
-        "damaged": [
-            {"file": str(damage.file), "reason": damage.reason, "removed": damage.removed} for damage in checked.damaged
-        ],
-        "unreadable": [{"file": str(file), "reason": reason} for file, reason in checked.unreadable],
-    }
-
-
-def _print_verified(checked: Verified, cache_dir: Path) -> None:
-    total = checked.good + len(checked.damaged) + len(checked.unreadable)
-    say(f"{cache_dir}: " + (f"{checked.good} of {total} files are good" if total else _NOTHING))
-    for damage in checked.damaged:
-        fate = "taken away, the next run makes it again" if damage.removed else "left where it is"
-        say(f"  {damage.file}: {damage.reason}; {fate}")
-    for file, reason in checked.unreadable:
-        say(f"  {file}: it cannot be read: {reason}")
-
-
 def _pruned(done: Pruned, cache_dir: Path, dry_run: bool) -> dict[str, Any]:
     return {
         "folder": str(cache_dir),
@@ -217,10 +202,6 @@ def _keys(sets: Sequence[FeatureSet]) -> str:
 
 def _files(leftovers: Sequence[Leftover]) -> str:
     return f"{len(leftovers)} file{'' if len(leftovers) == 1 else 's'} ({_size(leftovers)})"
-
-
-def _in_all(sets: Sequence[FeatureSet]) -> str:
-    return f"{len(sets)} feature set{'s' if len(sets) > 1 else ''}, {_size(sets)} in all"
 
 
 def _size(parts: Iterable[FeatureSet | Leftover]) -> str:

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from petlbench.data.official.prepare import Preparation
     from petlbench.data.official.verify import Verified
     from petlbench.data.overview import Overview
-    from petlbench.data.readers.prepared import Prepared
-
-__all__ = ["command"]
 
 _MOST_NAMED = 20
 _LEFT_OUT, _UNVERIFIED = "what was left out, or is not as expected", "not verified on the real files"
@@ -71,8 +68,15 @@ def info(dataset: str, figure: Path | None, settings: tuple[str, ...], json: boo
     _print(described)
     if described.dataset is not None and facts.overview is not None:
         _print_overview(described.dataset, facts.overview)
-    _print_prepared(described, facts.prepared)
-    _print_warnings(described, figure)
+    if facts.prepared is not None:
+        rows = [[scheme, split.sha256] for scheme, split in facts.prepared.splits.items()]
+        print_table("manifests, to be cited", ["split", "SHA-256"], rows)
+    elif described.card.layout is not None:
+        say(f"not prepared yet: petlbench data prepare {described.name}")
+    notes, card = () if described.dataset is None else described.dataset.notes, described.card
+    _print_notes({_LEFT_OUT: notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
+    if figure is not None:
+        say(f"drawn: {figure}")
 
 
 @command.command("prepare", epilog="Example: petlbench data prepare isic2018 --from ~/Downloads/isic2018")
@@ -107,7 +111,14 @@ def prepare(dataset: str, settings: tuple[str, ...], json: bool, **options: Any)
     values = parse_assignments(settings, ("dataset",))["dataset"]
     result = pb.prepare_data(dataset, settings=values, progress=True, **options)
     if json:
-        print_json(_preparation(result))
+        document: dict[str, Any] = {"name": result.name, "folder": str(result.folder), "new": result.new}
+        document["unverified"] = list(result.unverified)
+        if result.prepared is None:
+            document |= {"files": [str(file) for file in result.files], "images": result.images}
+        else:
+            root = str(result.prepared.root_in(result.folder))
+            document |= {**result.prepared.document(), "root": root}
+        print_json(document)
     else:
         _print_preparation(result)
 
@@ -228,35 +239,10 @@ def _print_overview(dataset: Dataset, overview: Overview) -> None:
     )
 
 
-def _print_prepared(described: DatasetInfo, prepared: Prepared | None) -> None:
-    if prepared is not None:
-        rows = [[scheme, split.sha256] for scheme, split in prepared.splits.items()]
-        print_table("manifests, to be cited", ["split", "SHA-256"], rows)
-    elif described.card.layout is not None:
-        say(f"not prepared yet: petlbench data prepare {described.name}")
-
-
-def _print_warnings(described: DatasetInfo, figure: Path | None) -> None:
-    card, dataset = described.card, described.dataset
-    notes = () if dataset is None else dataset.notes
-    _print_notes({_LEFT_OUT: notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
-    if figure is not None:
-        say(f"drawn: {figure}")
-
-
 def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
     for heading, lines in notes.items():
         if lines:
             print_table(heading, [""], [[line] for line in lines])
-
-
-def _preparation(result: Preparation) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": result.name, "folder": str(result.folder), "new": result.new}
-    document["unverified"] = list(result.unverified)
-    if result.prepared is None:
-        return {**document, "files": [str(file) for file in result.files], "images": result.images}
-    values = result.prepared.document()
-    return {**document, **values, "root": str(result.prepared.root_in(result.folder))}
 
 
 def _print_preparation(result: Preparation) -> None:

@@ -9,8 +9,6 @@ import click
 from petlbench.cli.options import cache_dir_option, data_root_option, json_option, output_option
 from petlbench.cli.output import print_facts, print_json
 
-__all__ = ["command"]
-
 
 @click.command("doctor", epilog="Example: petlbench doctor --json")
 @data_root_option
@@ -26,10 +24,5 @@ def command(data_root: Path, cache_dir: Path, output: Path, json: bool) -> None:
         print_json(report)
         return
     for title, facts in report.items():
-        print_facts(title, {name: _text(value) for name, value in facts.items()})
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "not found"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        texts = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in facts.items()}
+        print_facts(title, {name: "not found" if facts[name] is None else text for name, text in texts.items()})

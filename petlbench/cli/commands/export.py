@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from petlbench.cli.options import PLACE, catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import mebibytes
-
-if TYPE_CHECKING:
-    from petlbench.run.export import Exported
-
-__all__ = ["command"]
 
 _MEANING = {
     "model.safetensors": "state dict that timm.create_model loads",
@@ -51,10 +46,6 @@ def command(run: str, output: Path, json: bool, **options: Any) -> None:
     if json:
         print_json(exported.document())
         return
-    _print(exported)
-
-
-def _print(exported: Exported) -> None:
     rows = [[name, mebibytes(size), _MEANING[name]] for name, size in exported.files.items()]
     merged = "folded into the backbone" if exported.merged else "beside the backbone"
     caption = (

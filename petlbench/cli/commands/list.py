@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from petlbench.core.entry import Entry
     from petlbench.models.build import Compatibility
 
-__all__ = ["command"]
-
 _KINDS: dict[str, Kind] = {spec.folder: kind for kind, spec in KIND_SPECS.items()}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),
@@ -85,7 +83,11 @@ def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classe
             answers.append(answer)
             progress.advance()
     if json:
-        items = [{**_item(answer.entry), **_suitability(answer)} for answer in answers]
+        counts = [answer.parameters and answer.parameters.model_dump(mode="json") for answer in answers]
+        items = [
+            {**_item(each.entry), "suits": each.reason is None, "reason": each.reason, "parameters": count}
+            for each, count in zip(answers, counts, strict=True)
+        ]
         print_json({"items": items, "backbone": info.name, "image_size": info.image_size, "classes": classes})
         return
     rows = [[*_described(answer.entry), *_learned(answer, info.name)] for answer in answers]
@@ -105,11 +107,6 @@ def _learned(answer: Compatibility, backbone: str) -> list[str]:
     if answer.parameters is None:
         return [MISSING, MISSING, (answer.reason or "").removeprefix(f"{backbone} ")]
     return [f"{answer.parameters.learnable:,}", percent(answer.parameters.ratio, 3), ""]
-
-
-def _suitability(answer: Compatibility) -> dict[str, Any]:
-    counts = answer.parameters.model_dump(mode="json") if answer.parameters is not None else None
-    return {"suits": answer.reason is None, "reason": answer.reason, "parameters": counts}
 
 
 def _item(entry: Entry) -> dict[str, Any]:

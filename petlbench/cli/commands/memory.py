@@ -25,8 +25,6 @@ from petlbench.core.plotting import FORMATS
 if TYPE_CHECKING:
     from petlbench.report.kinds.memory import Forecast
 
-__all__ = ["command"]
-
 # With so few methods the answer to what other settings would save costs little.
 _FEW = 4
 
@@ -119,7 +117,6 @@ def command(
 
 
 def _deliver(forecast: Forecast, target: Target, figure: Path | None, as_json: bool) -> None:
-    """Draw, write and print what was predicted."""
     from petlbench.report.kinds.memory import memory_document, memory_figure
 
     if figure is not None:
@@ -130,7 +127,12 @@ def _deliver(forecast: Forecast, target: Target, figure: Path | None, as_json: b
     files = target.write(report)
     text = target.text(report)
     if as_json:
-        print_json(_document(forecast))
+        rows = [row.document(forecast.extras) for row in forecast.rows]
+        document: dict[str, Any] = {"rows": rows, "config": forecast.config}
+        if forecast.comparison is not None:
+            papers = forecast.comparison.document()
+            document |= {"comparison": papers["comparison"], "fits_of_constants": papers["constants"]}
+        print_json(document)
     elif text is not None:
         say(text, end="")
     else:
@@ -138,12 +140,3 @@ def _deliver(forecast: Forecast, target: Target, figure: Path | None, as_json: b
             print_report_table(table)
         if files:
             say(f"written: {', '.join(map(str, files))}")
-
-
-def _document(forecast: Forecast) -> dict[str, Any]:
-    rows = [row.document(forecast.extras) for row in forecast.rows]
-    document: dict[str, Any] = {"rows": rows, "config": forecast.config}
-    if forecast.comparison is not None:
-        papers = forecast.comparison.document()
-        document |= {"comparison": papers["comparison"], "fits_of_constants": papers["constants"]}
-    return document

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from petlbench.cli.options import PLACE, catalog_option, download_option, json_option, output_option
 from petlbench.cli.output import print_json, print_table
 from petlbench.core.units import number, percent
-
-if TYPE_CHECKING:
-    from petlbench.run.predict import Predictions
-
-__all__ = ["command"]
 
 # More rows than this are no table that a person reads.
 _SHOWN = 50
@@ -56,10 +51,6 @@ def command(run: str, images: tuple[Path, ...], save: Path | None, output: Path,
             }
         )
         return
-    _print(predictions, save)
-
-
-def _print(predictions: Predictions, save: Path | None) -> None:
     answer = predictions.answer
     shown = partial(percent, digits=1) if answer.fractions else partial(number, digits=4)
     rows = [

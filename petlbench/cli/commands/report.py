@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,6 @@ import click
 from petlbench.cli.options import PLACE, PRESETS, catalog_option, json_option
 from petlbench.cli.output import Target, print_document, print_json, say
 from petlbench.core.catalog import Catalog
-
-__all__ = ["command"]
 
 
 @click.command("report", epilog="Example: petlbench report table1 --results results --format md,latex --output tables")
@@ -94,7 +93,11 @@ def command(name: str, formats: str | None, standalone: bool, output: Path | Non
     if (old_preset := options.pop("old_preset")) is not None:
         say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
-    formats = _whole_documents(formats, output) if standalone else formats
+    if standalone and formats is not None:
+        names = {"latex": "latex_document", "tex": "latex_document"}
+        formats = ",".join(names.get(each.strip().lower(), each) for each in formats.split(","))
+    elif standalone and output is not None and output.suffix.lower() == ".tex":
+        formats = "latex_document"
     target = Target.parse(formats, output, Catalog(options["catalog"]))
     options["where"] = parse_where(options["where"])
     options["compare"] = options["compare"] is not None
@@ -104,18 +107,10 @@ def command(name: str, formats: str | None, standalone: bool, output: Path | Non
     files = target.write(document)
     text = target.text(document)
     if json:
-        print_json({**document.plain(), "files": [str(file) for file in files]})
+        print_json({**asdict(document), "files": [str(file) for file in files]})
     elif files:
         say("\n".join(str(file) for file in files))
     elif text is not None:
         say(text, end="")
     else:
         print_document(document)
-
-
-def _whole_documents(formats: str | None, output: Path | None) -> str | None:
-    """The formats with LaTeX as a whole document."""
-    if formats is None:
-        return "latex_document" if output is not None and output.suffix.lower() == ".tex" else None
-    names = {"latex": "latex_document", "tex": "latex_document"}
-    return ",".join(names.get(name.strip().lower(), name) for name in formats.split(","))

@@ -18,8 +18,6 @@ from petlbench.core.units import MISSING, mebibytes, percent, seconds
 if TYPE_CHECKING:
     from petlbench.results.stored import Stored
 
-__all__ = ["command"]
-
 _TRIALS = "trials"
 _SORTS: dict[str, Callable[[Stored], Any]] = {
     "name": lambda run: (run.method, run.value("dataset"), run.seed, run.run_id),

@@ -18,9 +18,7 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.results.result import Inference, Memory, Parameters, Result
-    from petlbench.study.forecast.preview import DryRun, PreloadedBytes
-
-__all__ = ["command", "show_result"]
+    from petlbench.study.forecast.preview import DryRun
 
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
@@ -71,7 +69,9 @@ def show_result(result: Result, output: Path, json: bool) -> int:
 def _facts(result: Result, folder: Path) -> dict[str, str]:
     facts = {"status": result.status, "backbone": _backbone(result.config)}
     if result.error is not None:
-        facts |= {"error": result.error["message"], **_shortage(result.error), "hint": result.error["hint"]}
+        sizes = ", ".join(f"{name} {result.error[name]}" for name in ("asked", "free", "total") if name in result.error)
+        shortage = {"memory": sizes} if sizes else {}
+        facts |= {"error": result.error["message"], **shortage, "hint": result.error["hint"]}
     chosen_by = result.data.get("selection", "auc")
     title = _title_of(chosen_by)
     external = f"{title} on {result.data['external']['title']}" if "external" in result.data else ""
@@ -86,7 +86,9 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
-    facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}{_reference(result)}"
+    facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
+    if result.scores.pme is None and result.status == "finished":
+        facts["PPE, PME"] += "  (PME needs a run of full at the same backbone, size, batch, precision and device)"
     facts["time"] = ", ".join(f"{name} {seconds(value)}" for name, value in result.timing.items())
     notes = result.data.get("notes", [])
     facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
@@ -146,18 +148,6 @@ def _prediction(inference: Inference | None) -> dict[str, str]:
     }
 
 
-def _shortage(error: Mapping[str, str]) -> dict[str, str]:
-    """What was asked for and what was there, where memory ran out."""
-    sizes = [f"{name} {error[name]}" for name in ("asked", "free", "total") if name in error]
-    return {"memory": ", ".join(sizes)} if sizes else {}
-
-
-def _reference(result: Result) -> str:
-    if result.scores.pme is None and result.status == "finished":
-        return "  (PME needs a run of full at the same backbone, size, batch, precision and device)"
-    return ""
-
-
 def _score(value: float | None) -> str:
     return number(None if value is None else 100 * value)
 
@@ -181,13 +171,8 @@ def _show_dry_run(plan: DryRun, cache_dir: Path, json: bool) -> int:
     facts: dict[str, Any] = {"run id": plan.config.run_id, "backbone": _backbone(plan.config)}
     facts |= _size(plan.parameters, plan.memory)
     if plan.preloaded.bytes_per_image is not None:
-        facts["feature cache"] = _preloaded(plan.preloaded, cache_dir)
+        sizes = (plan.preloaded.bytes_per_image, plan.preloaded.bytes, plan.preloaded.free)
+        each, whole, free = (MISSING if size is None else readable_size(size) for size in sizes)
+        facts["feature cache"] = f"{each} an image, {whole} in all; the disk of {cache_dir} has {free} free"
     print_facts(f"{_title(plan.config)}: dry run", facts)
     return 0
-
-
-def _preloaded(size: PreloadedBytes, cache_dir: Path) -> str:
-    each, all_of_them, free = (
-        MISSING if value is None else readable_size(value) for value in (size.bytes_per_image, size.bytes, size.free)
-    )
-    return f"{each} an image, {all_of_them} in all; the disk of {cache_dir} has {free} free"

@@ -24,8 +24,6 @@ from petlbench.core.units import MISSING, number, params_text, seconds, value_te
 if TYPE_CHECKING:
     from petlbench.sweep.sweep import SearchOutcome
 
-__all__ = ["command"]
-
 EPILOG = (
     "Example: petlbench sweep lr_wd --method linear --dataset digits --backbone petlbench_micro --image-size 64 "
     "--epochs 2 --workers 2 --threads 1"
@@ -84,24 +82,18 @@ def command(
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
     with redirect_stdout(sys.stderr):
         outcomes = pb.sweep(sweep, *named, **options).outcomes
-    _show(sweep, outcomes, json)
-    return 0 if all(_is_done(outcome) for outcome in outcomes) else 1
-
-
-def _is_done(outcome: SearchOutcome) -> bool:
-    if outcome.search is None:  # what cannot be had is no failure of the rest
-        return True
-    return outcome.winner is not None and all(run["status"] == "finished" for run in outcome.runs)
-
-
-def _show(sweep: str, outcomes: Sequence[SearchOutcome], json: bool) -> None:
     documents = [outcome.document() for outcome in outcomes]
     if json:
         several = {"sweeps": documents} if len(documents) > 1 else {}
         print_json({"sweep": sweep, **documents[0], **several})
-        return
-    for outcome in outcomes:
-        _show_one(outcome)
+    else:
+        for outcome in outcomes:
+            _show_one(outcome)
+    # What cannot be had is no failure of the rest.
+    searched = [outcome for outcome in outcomes if outcome.search is not None]
+    runs = [run for outcome in searched for run in outcome.runs]
+    is_done = all(outcome.winner is not None for outcome in searched)
+    return 0 if is_done and all(run["status"] == "finished" for run in runs) else 1
 
 
 def _show_one(outcome: SearchOutcome) -> None:

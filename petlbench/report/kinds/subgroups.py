@@ -25,8 +25,6 @@ from petlbench.results.stored import Predictions, Stored, read_predictions
 if TYPE_CHECKING:
     from petlbench.statistics.subgroups import SubgroupMetrics
 
-__all__ = ["SUBGROUPS"]
-
 _SEVERAL = "several"
 """The subgroup of a patient whose images are of different ones."""
 
@@ -104,6 +102,11 @@ def build(inputs: ReportInputs) -> Document:
                 tables.append(_table(key, heading, measured, order, (inputs, classes)))
                 tables.append(_gaps(key, heading, measured, classes))
                 figures.append(_figure(key, heading, measured, order, classes))
+    if not tables:
+        message = "no run has predictions of classes or labels, which subgroups are measured by"
+        raise InputError(
+            message, hint="runs from an MLflow store have none, and neither has regression", kind="no_results"
+        )
     return inputs.document(tables, figures, _notes(columns, grid.all_runs))
 
 

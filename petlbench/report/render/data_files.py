@@ -6,17 +6,15 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from petlbench.core.errors import InputError
 from petlbench.core.text import csv_cell
 from petlbench.report.document import Table
 from petlbench.report.formats import Document, ReportFormat, one_line
 
-__all__ = ["CSV", "JSON", "render_table"]
-
 
 def _csv(document: Document) -> Mapping[str, str]:
-    """Every table of a report by its key, the main one without."""
     if not document.tables:
         raise InputError(
             f"the report '{document.name}' has no table of these results",
@@ -26,12 +24,10 @@ def _csv(document: Document) -> Mapping[str, str]:
     return {table.key if number else "": render_table(table) for number, table in enumerate(document.tables)}
 
 
-def _json(document: Document) -> str:
-    return json.dumps(document.plain(), indent=1, allow_nan=False) + "\n"
-
-
 CSV = ReportFormat(name="csv", title="CSV", suffix=".csv", render=_csv)
-JSON = ReportFormat(name="json", title="JSON", suffix=".json", render=_json)
+JSON = ReportFormat(
+    name="json", title="JSON", suffix=".json", render=lambda d: json.dumps(asdict(d), indent=1, allow_nan=False) + "\n"
+)
 
 
 def render_table(table: Table) -> str:

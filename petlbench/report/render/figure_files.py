@@ -18,8 +18,6 @@ from petlbench.report.render.figures.scatter import draw_scatter
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PDF", "PNG", "SVG", "draw", "drawn"]
-
 _PAINTERS: Mapping[str, Callable[[Axes, Figure], None]] = {
     "scatter": draw_scatter,
     "lines": draw_lines,
@@ -89,7 +87,6 @@ SVG = ReportFormat(name="svg", title="SVG", suffix=".svg", render=partial(_rende
 
 
 def _height(figure: Figure) -> float:
-    """Inches that a figure needs."""
     points = sum(max(1, len(series.labels)) for series in figure.series)
     if figure.kind == "matrix":
         return 0.8 + 0.22 * max(5, points)

@@ -20,8 +20,6 @@ from petlbench.report.formats import Document, ReportFormat, one_line
 from petlbench.report.render.figure_files import drawn
 from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 
-__all__ = ["HTML", "as_json", "pack", "rounded"]
-
 # Nothing is fetched, whatever a page's data or code would like.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -158,15 +156,10 @@ def _content(cell: Cell, reasons: dict[str, int]) -> str:
     flags = "".join(f' <span class="flag">{_escape(flag)}</span>' for flag in cell.flags)
     if cell.low is None or cell.high is None:
         return text + flags
-    places = _digits(cell.text)
+    figure = re.search(r"\d+(?:\.(\d+))?", cell.text)  # an interval is rounded as its value is
+    places = len(figure.group(1) or "") if figure else 2
     ends = f"{cell.low:.{places}f} to {cell.high:.{places}f}"
     return f'{text}{flags} <small class="interval">{ends}</small>'
-
-
-def _digits(text: str) -> int:
-    """Digits behind the point of the first number in a text: an interval is rounded as its value is."""
-    match = re.search(r"\d+(?:\.(\d+))?", text)
-    return len(match.group(1) or "") if match else 2
 
 
 def _places(document: Document) -> Iterator[str]:
@@ -208,17 +201,14 @@ def _plain(figure: Figure) -> dict[str, Any]:
 
 def _details(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """All that is stored of each run, compressed some at a time; curves by column, which is shorter."""
-    chunks = [
-        pack(json.dumps([_by_column(rounded(run)) for run in runs[start : start + _CHUNK]], separators=(",", ":")))
-        for start in range(0, len(runs), _CHUNK)
-    ]
+    details = [rounded(run) for run in runs]
+    for run in details:
+        curve = run.get("curve") or []
+        names = dict.fromkeys(name for entry in curve for name in entry)
+        run["curve"] = {name: [entry.get(name) for entry in curve] for name in names}
+    starts = range(0, len(runs), _CHUNK)
+    chunks = [pack(json.dumps(details[start : start + _CHUNK], separators=(",", ":"))) for start in starts]
     return {"size": _CHUNK, "chunks": chunks}
-
-
-def _by_column(run: dict[str, Any]) -> dict[str, Any]:
-    curve = run.get("curve") or []
-    names = dict.fromkeys(name for entry in curve for name in entry)
-    return {**run, "curve": {name: [entry.get(name) for entry in curve] for name in names}}
 
 
 def _plotly() -> str:

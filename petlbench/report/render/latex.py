@@ -12,8 +12,6 @@ from textwrap import wrap
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document, ReportFormat, one_line
 
-__all__ = ["LATEX", "LATEX_DOCUMENT", "PREAMBLE", "escape", "render", "render_document", "render_table"]
-
 PREAMBLE = (
     r"\usepackage[utf8]{inputenc}",
     r"\usepackage[T1]{fontenc}",

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from petlbench.report.document import Cell, Row, Table
 from petlbench.report.formats import Document, ReportFormat, one_line
 
-__all__ = ["MARKDOWN", "escape", "render", "render_table"]
-
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#$])")
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,6 @@ from petlbench.results.tracking.tracker import WHOLE_TAG, Record, close_abandone
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-__all__ = ["Tracked", "track_results", "track_study"]
 
 _NO_STUDY = "petlbench"
 _PATIENCE = 45.0
@@ -161,7 +159,6 @@ def _send_missing(queue: SendQueue, output: Path, ended: Sequence[tuple[Result, 
 
 
 def _records(queue: SendQueue, experiment: str) -> dict[str, list[Run]]:
-    """The records that an experiment has of runs, by run id."""
     store, nothing = queue.store, list["Run"]()
 
     def read() -> list[Run]:
@@ -202,7 +199,6 @@ def _group_of(config: RunConfig) -> str:
 
 
 def _studies(output: Path) -> dict[str, list[str]]:
-    """The studies that a run belongs to, by its id."""
     studies: dict[str, list[str]] = {}
     for name, document in read_studies(output, None).items():
         for run in document.get("runs", []):
@@ -289,7 +285,9 @@ def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[st
 
     tables = store.runs(experiment_id, kind=_TABLE)
     run = tables[0] if tables else store.create(experiment_id, name=_TABLE, tags={KIND_TAG: _TABLE})
-    mlflow_run_id, markdown = run.info.run_id, _markdown(rows)
+    mlflow_run_id = run.info.run_id
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     store.put_table(mlflow_run_id, rows, "table.json")
     texts = {
         "csv": pd.DataFrame(rows).to_csv(index=False),
@@ -305,12 +303,6 @@ def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[st
 def _close(store: Store, run: Run) -> None:
     if run.info.status != "FINISHED":
         store.client.set_terminated(run.info.run_id, "FINISHED")
-
-
-def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table, with a dash where there is no value."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +16,6 @@ from petlbench.results.tracking.tracker import RESULT_FOLDER, WHOLE_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-__all__ = ["read_tracked"]
 
 _DOWNLOADS = 8
 _FILE = f"{RESULT_FOLDER}/result.json"
@@ -50,8 +47,9 @@ def read_tracked(uri: str, experiment: str) -> list[dict[str, Any]]:
     try:
         with quiet(), store.lock():
             runs = _newest(store, _experiment_id(store, experiment))
-        with quiet():
-            documents = _download(store, runs)
+        with quiet(), TemporaryDirectory() as folder, ThreadPoolExecutor(_DOWNLOADS) as pool:
+            read = pool.map(lambda run: _document(store, run, Path(folder, run.info.run_id)), runs)
+            documents = [document for document in read if document is not None]
     except InputError:
         raise
     except Exception as error:
@@ -92,12 +90,6 @@ def _newest(store: Store, experiment_id: str) -> list[Run]:
             if name not in by_name or WHOLE_TAG in run.data.tags:  # one under way does not hide one that is done
                 by_name[name] = run
     return [by_name[name] for name in sorted(by_name)]
-
-
-def _download(store: Store, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(_DOWNLOADS) as pool:
-        documents = pool.map(lambda run: _document(store, run, Path(folder, run.info.run_id)), runs)
-        return [document for document in documents if document is not None]
 
 
 def _document(store: Store, run: Run, folder: Path) -> dict[str, Any] | None:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from petlbench.core.text import without_password
-from petlbench.results.tracking.store import Store, check_address, choose_address, explain, is_refusal, quiet
-
-__all__ = ["SendQueue", "StoreAwayError", "open_queue"]
+from petlbench.results.tracking.store import Store, check_address, choose_address, explain, quiet
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 # After a failure the store is left alone for this many times what the failure took: waiting costs at most a twentieth.
@@ -21,6 +19,9 @@ _PAUSE_PER_WAIT = 20.0
 _SECONDS_A_TASK = 300.0
 # Between attempts of whoever waits for one task.
 _FIRST_RETRY, _LONGEST_RETRY = 0.5, 8.0
+
+# What a store that works says when it will never take a task.
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 _Value = TypeVar("_Value")
 
@@ -98,15 +99,10 @@ class SendQueue:
         self._settle(time.monotonic() - began)
         return self.empty
 
-    def send_if_due(self, within: float) -> bool:
-        """Do as `send` does, unless the store failed a short while ago; the pauses grow with every failure.
-
-        Returns:
-            Whether everything has been sent.
-        """
-        if self._pause and time.monotonic() < self._not_before:
-            return self.empty
-        return self.send(within)
+    def send_if_due(self, within: float) -> None:
+        """Do as `send` does, unless the store failed a short while ago; the pauses grow with every failure."""
+        if not self._pause or time.monotonic() >= self._not_before:
+            self.send(within)
 
     def carry_out(self, task: Callable[[], _Value], *, otherwise: _Value) -> _Value:
         """Carry out one task, waiting for a store that is away.
@@ -160,7 +156,7 @@ class SendQueue:
                 with self.store.lock():
                     self._tasks[0]()
             except Exception as error:
-                if not is_refusal(error):
+                if getattr(error, "error_code", None) not in _REFUSALS:
                     self.error = error
                     return
                 self.refusal = self.refusal or error

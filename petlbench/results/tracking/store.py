@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
 
-__all__ = [
-    "GROUP_TAG",
-    "KIND_TAG",
-    "PARENT_TAG",
-    "RUN_ID_TAG",
-    "Store",
-    "check_address",
-    "choose_address",
-    "explain",
-    "is_refusal",
-    "quiet",
-    "sqlite_address",
-    "sqlite_file",
-]
-
 RUN_ID_TAG = "petlbench.run_id"
 KIND_TAG = "petlbench.kind"
 GROUP_TAG = "petlbench.group"
@@ -50,7 +35,6 @@ _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH = 6000, 8000, 250
 _ITEMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 _FIRST_LOCK_SECONDS, _LOCK_SECONDS, _PROBE_SECONDS = 60.0, 10.0, 3.0
 _NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3", "git")
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 _SCHEMES = ("databricks", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite")
 _SERVERS = ("databricks", "http", "https")
 # A path, and no HOST:PORT.
@@ -307,11 +291,6 @@ def sqlite_file(uri: str) -> Path | None:
 
         name = make_url(uri).database or ""
     return Path(name) if name and name != ":memory:" else None
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether a store that works has said that it will never take this."""
-    return getattr(error, "error_code", None) in _REFUSALS
 
 
 def explain(error: Exception) -> str:

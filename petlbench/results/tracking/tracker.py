@@ -16,13 +16,11 @@ from petlbench.core.errors import InputError
 from petlbench.core.user_files import read_json
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import FILE
-from petlbench.results.tracking.send_queue import SendQueue, open_queue
+from petlbench.results.tracking.send_queue import SendQueue
 from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-__all__ = ["RESULT_FOLDER", "WHOLE_TAG", "Record", "Tracker", "content_of", "open_tracker"]
 
 STATUS_TAG = "petlbench.status"
 WHOLE_TAG = "petlbench.whole"
@@ -81,7 +79,7 @@ class Record:
             own[PARENT_TAG] = store.parent(experiment_id, self._group, shared)
         versions = reversed(store.runs(experiment_id, run_id=self._run_id))  # the newest first
         own_kind = (run for run in versions if run.data.tags.get(KIND_TAG, "run") == self._kind)
-        run = next((run for run in own_kind if _may_go_on(run, content)), None)
+        run = next((run for run in own_kind if run.info.status in _CONTINUED or _is_of(run, content)), None)
         self._is_new = run is None
         if run is None:
             run = store.create(experiment_id, name=self._run_id, tags=own, began=began)
@@ -126,7 +124,7 @@ class Record:
 
 
 class Tracker:
-    """Where a run reports to, calling the three methods in their order; made by `open_tracker`.
+    """Where a run reports to, calling the three methods in their order.
 
     What the store does not take, because it is away, is kept and sent at a later call. Nothing is raised: a store that
     is still away when the run ends costs one warning, and `petlbench.results.tracking.track_results` makes the record
@@ -223,17 +221,12 @@ class Tracker:
         )
 
 
-def open_tracker(uri: str | None, *, output: Path) -> Tracker:
-    """The tracker of a run, which never raises; nothing is opened or imported before its first use.
-
-    Raises:
-        InputError: As `open_queue` raises it.
-    """
-    return Tracker(open_queue(uri, output))
-
-
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def _is_of(run: Run, content: str) -> bool:
+    return bool(content) and run.data.tags.get(WHOLE_TAG, content) == content
 
 
 def close_abandoned(store: Store, experiment_id: str) -> None:
@@ -271,9 +264,3 @@ def content_of(folder: Path) -> str:
     document = read_json(folder / FILE, what="result")
     document.pop("scores", None)
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _may_go_on(run: Run, content: str) -> bool:
-    if run.info.status in _CONTINUED:
-        return True
-    return bool(content) and run.data.tags.get(WHOLE_TAG, content) == content

@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from petlbench.results.result import Status
     from petlbench.run.options import RunOptions
 
-__all__ = [
-    "Action",
-    "Ended",
-    "EpochDone",
-    "Event",
-    "Executor",
-    "ExecutorCard",
-    "ExecutorOptions",
-    "Job",
-    "On",
-    "PhaseBegan",
-    "Started",
-    "open_executor",
-]
-
 
 @dataclass(frozen=True)
 class Job:

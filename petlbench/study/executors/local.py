@@ -16,8 +16,6 @@ from petlbench.study.executors.pool import Attempts, Pool, Source, Work
 from petlbench.study.executors.run_job import perform
 from petlbench.study.executors.worker import WorkerProcess, clean_up
 
-__all__ = ["InProcessExecutor", "LocalExecutor"]
-
 
 class InProcessExecutor(Executor):
     """Carries out one job after the other in this process."""
@@ -109,7 +107,9 @@ class LocalExecutor(Pool[_Work]):
             raise InputError(message, hint="use --workers 0, which works in this process", kind="unsupported")
         super().__init__()
         devices = _cuda_devices()
-        shares = [()] * workers if devices else _shares_of_cores(workers)
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") and not devices else []
+        size = len(cores) // workers  # none where there are more workers than cores
+        shares = [tuple(cores[number * size : (number + 1) * size]) for number in range(workers)]
         turns = [{"CUDA_VISIBLE_DEVICES": name} for name in devices] or [{}]
         self._workers = [
             WorkerProcess(f"worker-{number}", share, turns[number % len(turns)]) for number, share in enumerate(shares)
@@ -152,10 +152,3 @@ def _cuda_devices() -> list[str]:
         return []
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     return names.split(",")[:count] if names else [str(number) for number in range(count)]
-
-
-def _shares_of_cores(workers: int) -> list[tuple[int, ...]]:
-    """Cut the cores of this process into equal shares; empty ones where there are more workers than cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    size = len(cores) // workers
-    return [tuple(cores[number * size : (number + 1) * size]) for number in range(workers)]

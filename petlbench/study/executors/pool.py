@@ -20,8 +20,6 @@ from petlbench.run.failure import describe_failure, record_ending
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On, Started
 from petlbench.study.executors.run_job import timeout_error
 
-__all__ = ["LOOK_UP", "Attempts", "Pool", "Source", "Work"]
-
 LOOK_UP = 1.0
 """A signal that Python drops is looked for so often, in seconds; and so is a job where there was none."""
 

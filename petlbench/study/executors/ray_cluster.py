@@ -19,8 +19,6 @@ from petlbench.study.executors.job import Action, Ended, Event, Executor, Execut
 from petlbench.study.executors.pool import LOOK_UP, Attempts, Pool, Work
 from petlbench.study.executors.ray_worker import EventQueue, Message, TaskInput, carry_out, same_handlers
 
-__all__ = ["RayExecutor"]
-
 # Results go through files, and Ray's store of objects holds next to nothing: 100 MB, about the least that it takes.
 _OBJECT_STORE = 100_000_000
 # What a run on another machine is to find as it is here.
@@ -100,18 +98,29 @@ class RayExecutor(Pool[_Flight]):
 
     def run(self, jobs: Iterator[Job | None], on: On) -> None:
         """Carry out jobs until there are no more; see `Executor.run`."""
+        ray = _import_ray()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         with _cluster(self._address):
             self._check_room()
-            self._events = _open_queue()
-            self._task = _remote_task(self._needs)
+            # The event queue is started beside the driver, so that no other node takes it with it.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            self._events = ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here).remote()
+            self._task = ray.remote(carry_out).options(
+                num_cpus=self._needs.get("CPU", 0),
+                num_gpus=self._needs.get("GPU", 0),
+                max_retries=0,  # they are counted here, as for local workers
+                scheduling_strategy="SPREAD",
+            )
             super().run(jobs, on)
 
     def _close(self) -> None:
         self._busy, self._pending = [], None
 
     def _begin(self, attempts: Attempts) -> None:
-        if attempts.count == 0:
-            self._check_device(attempts.job)
+        if attempts.count == 0 and attempts.job.config.device == "cuda" and "GPU" not in self._needs:
+            message = "--executor ray: the runs are to use CUDA, and Ray hides all GPUs from a run that asks for none"
+            raise InputError(message, hint="add --gpus-per-run 1, or a fraction of it", kind="no_room")
         attempt_id = next(self._attempt_ids)
         job = pickle.dumps(_with_whole_paths(attempts.next_job))
         environment = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
@@ -128,7 +137,11 @@ class RayExecutor(Pool[_Flight]):
         over, _ = ray.wait([self._pending, *flights], num_returns=1, timeout=max(timeout, 0.0), fetch_local=False)
         tasks = [task for task in over if task != self._pending]
         by_id = {flight.attempt_id: flight for flight in self._busy}
-        for attempt_id, message in self._collect(everything=bool(tasks)) if over else ():
+        messages: list[Message] = []
+        if over:  # those that were asked for, and those that came meanwhile
+            pending, self._pending = self._pending, None
+            messages = ray.get(pending) + (ray.get(self._events.collect.remote(0)) if tasks else [])
+        for attempt_id, message in messages:
             flight, event = by_id.get(attempt_id), pickle.loads(message)  # noqa: S301 - a run's own
             if flight is not None and flight in self._busy:  # else it is from an attempt that was given up
                 yield flight, _as_seen_here(flight.attempts.job, event) if isinstance(event, Ended) else event
@@ -136,24 +149,9 @@ class RayExecutor(Pool[_Flight]):
             if flight in self._busy:  # it is over, and has not said how
                 yield flight, flight.last_words()
 
-    def _collect(self, *, everything: bool) -> list[Message]:
-        """The messages that were asked for, and those that came meanwhile."""
-        import ray
-
-        pending, self._pending = self._pending, None
-        messages: list[Message] = ray.get(pending)
-        if everything:
-            messages += ray.get(self._events.collect.remote(0))
-        return messages
-
     def _has_room(self) -> bool:
         room = max(_room(self._needs), 1)  # what the living nodes have room for, and one that lets a cluster grow
         return len(self._busy) < (min(room, self._workers) if self._workers else room)
-
-    def _check_device(self, job: Job) -> None:
-        if job.config.device == "cuda" and "GPU" not in self._needs:
-            message = "--executor ray: the runs are to use CUDA, and Ray hides all GPUs from a run that asks for none"
-            raise InputError(message, hint="add --gpus-per-run 1, or a fraction of it", kind="no_room")
 
     def _check_room(self) -> None:
         if _room(self._needs):
@@ -192,52 +190,23 @@ def _cluster(address: str | None) -> Iterator[None]:
             if address is None:
                 ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, **quiet)
             else:
-                _check_address(address)
+                # Ray itself would try for minutes, and says less about it.
+                host, _, port = address.rpartition("://")[2].rpartition(":")
+                if host and port.isdigit():
+                    socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
                 ray.init(address, **quiet)
     except Exception as error:  # of many kinds
-        raise _no_cluster(address, error) from error
+        if address is None:
+            message = f"Ray does not start on this machine: {_gist(error)}"
+            hint = "try again when the machine is less busy, or use --workers"
+            raise RunError(message, hint=hint, kind="no_cluster") from error
+        message = f"no Ray cluster answers at {address}: {_gist(error)}"
+        hint = "start one with 'ray start --head', and give its HOST:PORT with --ray-address"
+        raise InputError(message, hint=hint, kind="no_cluster") from error
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Knock at HOST:PORT: Ray itself would try for minutes, and says less about it."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
-
-
-def _no_cluster(address: str | None, error: Exception) -> RunError | InputError:
-    if address is None:
-        message = f"Ray does not start on this machine: {_gist(error)}"
-        return RunError(message, hint="try again when the machine is less busy, or use --workers", kind="no_cluster")
-    return InputError(
-        f"no Ray cluster answers at {address}: {_gist(error)}",
-        hint="start one with 'ray start --head', and give its HOST:PORT with --ray-address",
-        kind="no_cluster",
-    )
-
-
-def _open_queue() -> Any:
-    """Start the event queue beside the driver, so that no other node takes it with it."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(EventQueue).options(num_cpus=0, scheduling_strategy=here).remote()
-
-
-def _remote_task(needs: Mapping[str, float]) -> Any:
-    import ray
-
-    return ray.remote(carry_out).options(
-        num_cpus=needs.get("CPU", 0),
-        num_gpus=needs.get("GPU", 0),
-        max_retries=0,  # they are counted here, as for local workers
-        scheduling_strategy="SPREAD",
-    )
 
 
 def _room(needs: Mapping[str, float]) -> int:

@@ -20,8 +20,6 @@ from typing import Any
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
-__all__ = ["EventQueue", "Message", "TaskInput", "carry_out", "same_handlers"]
-
 Message = tuple[str, bytes]
 """The id of an attempt and a pickled event."""
 

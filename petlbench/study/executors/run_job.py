@@ -15,8 +15,6 @@ from petlbench.run.options import RunContext
 from petlbench.run.resolve import resolve_config
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan
 
-__all__ = ["perform", "timeout_error"]
-
 
 def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> Ended:
     """Carry out one run in this process, whatever comes of it.

@@ -26,8 +26,6 @@ from typing import Any
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
-__all__ = ["WorkerProcess", "clean_up", "main", "remove_old_logs"]
-
 _LOG_LINES = 5
 # Seconds for which the log of a worker that is gone is kept.
 _LOGS_KEPT = 7 * 24 * 3600.0
@@ -89,12 +87,20 @@ class WorkerProcess:
             self.pipe.send(message)
 
     def receive(self) -> Event | str:
-        """Return the next message; of a process that is gone, how it ended."""
-        try:
+        """Return the next message; of a process that closed its pipe, once it is gone, how it ended."""
+        with suppress(EOFError, OSError, pickle.UnpicklingError):
             event: Event = self.pipe.recv()
-        except (EOFError, OSError, pickle.UnpicklingError):
-            return self.explain_end()
-        return event
+            return event
+        try:
+            status = self._process.wait(_END) if self._process is not None else -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "closed its pipe and went on"
+        if status >= 0:
+            return f"ended by itself with exit status {status}"
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
+        words = f"was ended by signal {-status} ({name})"
+        return words + ": often the kernel, for lack of memory" if -status == signal.SIGKILL else words
 
     def interrupt(self) -> bool:
         """Ask it to stop what it does, as Ctrl-C would; false where it was ended before."""
@@ -120,19 +126,6 @@ class WorkerProcess:
         self.kill()
         if self.log.exists() and self.log.stat().st_size == 0:
             self.log.unlink(missing_ok=True)
-
-    def explain_end(self) -> str:
-        """Wait for the end of a process that closed its pipe, and say how it ended."""
-        try:
-            status = self._process.wait(_END) if self._process is not None else -signal.SIGKILL
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "closed its pipe and went on"
-        if status >= 0:
-            return f"ended by itself with exit status {status}"
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
-        words = f"was ended by signal {-status} ({name})"
-        return words + ": often the kernel, for lack of memory" if -status == signal.SIGKILL else words
 
     def last_words(self) -> str:
         """The last lines of its log; empty where there are none."""

@@ -26,18 +26,6 @@ from petlbench.results.result import InferenceMemory, Memory
 from petlbench.study.forecast.papers import printed_figures
 from petlbench.study.grid import PlannedRun
 
-__all__ = [
-    "LARGEST",
-    "SAVINGS",
-    "Extras",
-    "Row",
-    "common_settings",
-    "largest_batch_size",
-    "peak_bytes",
-    "predict_rows",
-    "shared_catalog",
-]
-
 LARGEST = 4096
 """Batch sizes above this one are not looked at."""
 

@@ -20,8 +20,6 @@ from petlbench.core.entry import shipped_folder
 from petlbench.core.errors import InputError
 from petlbench.models.registry import resolve_backbone
 
-__all__ = ["Paper", "PaperRow", "papers", "printed_figures", "printed_lines", "published_memory"]
-
 _FOLDER = "published"
 _MIB = 2**20
 _CHECKOUT = Path(__file__).resolve().parents[3]

@@ -18,7 +18,7 @@ from petlbench.core.process_pool import Workers
 from petlbench.core.units import readable_size
 from petlbench.features.maintenance import CacheConfig, check_quota, free_bytes
 from petlbench.memory.predict import predict_training
-from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.models.build import assemble, count_parameters
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Memory, Parameters, iter_results
 from petlbench.run.options import RunContext, RunOptions
@@ -26,8 +26,6 @@ from petlbench.run.preload import plan_features
 from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.forecast.memory import peak_bytes, shared_catalog
 from petlbench.study.grid import PlannedRun
-
-__all__ = ["DryRun", "PreloadedBytes", "Preview", "dry_run", "preview_grid"]
 
 # What `petlbench.features.maintenance` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")
@@ -70,20 +68,15 @@ def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
         InputError: When preloaded features would find no room, as far as that can be said without the images.
     """
     assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
-    preloaded = _preloaded(run, assembled, cache)
+    preloaded, store = PreloadedBytes(), plan_features(run.config, assembled, run.views, cache.folder)
+    if store is not None:
+        each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
+        preloaded = PreloadedBytes(each, None if images is None else each * images, free_bytes(cache.folder))
+        if images is not None:
+            # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
+            folder, cached = store.alike()
+            check_quota(cache, folder, store.bytes_of(max(0, images - cached), spread_over=images))
     return DryRun(run.config, count_parameters(assembled), predict_training(run.config, assembled, run.loss), preloaded)
-
-
-def _preloaded(run: ResolvedRun, assembled: Assembled, cache: CacheConfig) -> PreloadedBytes:
-    store = plan_features(run.config, assembled, run.views, cache.folder)
-    if store is None:
-        return PreloadedBytes()
-    each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
-    if images is not None:
-        # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
-        folder, cached = store.alike()
-        check_quota(cache, folder, store.bytes_of(max(0, images - cached), spread_over=images))
-    return PreloadedBytes(each, each * images if images is not None else None, free_bytes(cache.folder))
 
 
 @dataclass(frozen=True)
@@ -205,7 +198,6 @@ def _alike(config: RunConfig) -> str:
 
 
 def _available(device: str) -> int | None:
-    """Bytes of memory that the device has; None for one that is not here."""
     if device == "cpu":
         return free_memory()
     if device == "cuda" and torch.cuda.is_available():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from petlbench.results.tracking.tracker import open_tracker
+from petlbench.results.tracking.send_queue import open_queue
+from petlbench.results.tracking.tracker import Tracker
 from tests.results.tracking.servers import MlflowServer, PostgresServer
 
 
@@ -23,7 +24,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def new_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables and nothing in them; making these takes seconds."""
     folder = tmp_path_factory.mktemp("store")
-    tracker = open_tracker(f"sqlite:///{folder}/mlflow.db", output=folder)
+    tracker = Tracker(open_queue(f"sqlite:///{folder}/mlflow.db", folder))
     tracker.start("first", "first", {}, {})
     assert tracker.delivered
     return folder / "mlflow.db"

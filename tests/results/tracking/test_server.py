@@ -139,8 +139,9 @@ def test_a_study_that_ends_while_the_server_is_away_waits_for_it(server: MlflowS
 
 
 RACER = (
-    "import sys, time; from pathlib import Path; from petlbench.results.tracking.tracker import open_tracker\n"
-    "t = open_tracker(sys.argv[1], output=Path('.')); t._queue.store.client.search_experiments()\n"
+    "import sys, time; from pathlib import Path; from petlbench.results.tracking.tracker import Tracker\n"
+    "from petlbench.results.tracking.send_queue import open_queue\n"
+    "t = Tracker(open_queue(sys.argv[1], Path('.'))); t._queue.store.client.search_experiments()\n"
     "print('ready', flush=True); sys.stdin.readline()\n"
     "t.start(sys.argv[2], 'race', {}, {}, group='fpt on digits'); t.finish('finished', {}, None)\n"
     "sys.exit(0 if t.delivered else 1)"

@@ -16,14 +16,15 @@ import pytest
 
 from petlbench.core.errors import InputError
 from petlbench.results.folder import RunFolder
-from petlbench.results.tracking.tracker import Tracker, open_tracker
+from petlbench.results.tracking.send_queue import open_queue
+from petlbench.results.tracking.tracker import Tracker
 from tests.results.tracking.servers import free_port
 
 CONFIG = {"method": "fpt", "epochs": 2, "set": {"num_prompts": 16}, "notes": "x" * 7000}
 
 
 def open_mlflow(uri: str | None, output: Path) -> Tracker:
-    return open_tracker(uri, output=output)
+    return Tracker(open_queue(uri, output))
 
 
 def result_folder(parent: Path) -> Path:
@@ -135,8 +136,9 @@ def test_many_params_metrics_and_strange_names_fit(output: Path) -> None:
 @pytest.mark.slow
 def test_processes_that_start_at_once_share_one_store(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from petlbench.results.tracking.tracker import open_tracker\n"
-        "t = open_tracker(None, output=Path(sys.argv[1])); t.start(sys.argv[2], 'study', {'a': 1}, {})\n"
+        "import sys; from pathlib import Path; from petlbench.results.tracking.tracker import Tracker\n"
+        "from petlbench.results.tracking.send_queue import open_queue\n"
+        "t = Tracker(open_queue(None, Path(sys.argv[1]))); t.start(sys.argv[2], 'study', {'a': 1}, {})\n"
         "t.log_epoch(1, {'m': 1.0}); t.finish('finished', {}, None); sys.exit(0 if t.delivered else 1)"
     )
     children = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), f"run-{i}"]) for i in range(2)]
@@ -183,13 +185,13 @@ def test_a_store_that_cannot_be_written_costs_one_warning(tmp_path: Path, caplog
 
 
 def test_none_turns_tracking_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracker = open_tracker("none", output=tmp_path)
+    tracker = Tracker(open_queue("none", tmp_path))
     tracker.start("run", "study", {}, {})
     tracker.log_epoch(1, {})
     tracker.finish("finished", {}, None)
     assert not any(tmp_path.iterdir())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none")
-    assert open_tracker(None, output=tmp_path).uri == "none"
+    assert Tracker(open_queue(None, tmp_path)).uri == "none"
 
 
 def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +203,7 @@ def test_the_environment_names_the_store(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("uri", ["htp://server", "localhost:5000", "mlruns", "/tmp/mlruns", "sqlite3:///x.db"])
 def test_an_unknown_scheme_is_bad_input(uri: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        open_tracker(uri, output=tmp_path)
+        Tracker(open_queue(uri, tmp_path))
     assert caught.value.kind == "bad_tracking_uri"
     assert uri in caught.value.message
     assert caught.value.hint
@@ -210,7 +212,7 @@ def test_an_unknown_scheme_is_bad_input(uri: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "/tmp/mlruns", "file:///tmp/mlruns"])
 def test_a_folder_is_no_store_and_the_error_says_what_is(uri: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder") as caught:
-        open_tracker(uri, output=tmp_path)
+        Tracker(open_queue(uri, tmp_path))
     assert "/mlruns/mlflow.db" in caught.value.hint
     assert "migrate-filestore" in caught.value.hint
 

@@ -239,7 +239,7 @@ def test_how_a_process_ended_is_said_in_words(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("petlbench.study.executors.worker.sys.executable", "/bin/false")
     process = WorkerProcess("worker-0")
     process.start(tmp_path / "log")
-    assert process.explain_end() == "ended by itself with exit status 1"
+    assert process.receive() == "ended by itself with exit status 1"
     assert process.last_words() == ""
     process.finish()
     assert not (tmp_path / "log").exists()

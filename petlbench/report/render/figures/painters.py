@@ -22,8 +22,6 @@ from petlbench.report.render.figures.styles import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_bars", "draw_intervals", "draw_lines", "draw_matrix", "draw_ranks"]
-
 _MARKS = 10  # markers on a line, and ticks at the places of values; more would hide it
 _MOST_SLANTED = 25  # labels; more of them stand upright
 _STEP = 0.5  # between two names, in the unit of the figure's height
@@ -166,7 +164,10 @@ def draw_ranks(axes: Axes, figure: Figure) -> None:
     depth = 0.35 + _BAR * len(cliques)
     in_order = sorted(ranks.values(), key=lambda pair: pair[1])
     half = math.ceil(len(in_order) / 2)
-    _draw_line(axes, last)
+    axes.plot([1, last], [0, 0], color="black", linewidth=0.8)
+    for mark in range(1, last + 1):
+        axes.plot([mark, mark], [0, -0.12], color="black", linewidth=0.8)
+        axes.text(mark, -0.2, str(mark), ha="center", va="bottom", fontsize=7)
     for row, (name, rank) in enumerate(in_order[:half]):
         _draw_name(axes, name, rank, 1, depth + _STEP * row)
     for row, (name, rank) in enumerate(reversed(in_order[half:])):
@@ -174,18 +175,13 @@ def draw_ranks(axes: Axes, figure: Figure) -> None:
     for row, clique in enumerate(cliques):
         height = 0.3 + _BAR * row
         axes.plot([min(clique) - 0.04, max(clique) + 0.04], [height, height], color="black", linewidth=2.5)
-    _draw_difference(axes, figure.marks.get("critical_difference"))
+    if (gap := figure.marks.get("critical_difference")) is not None:
+        axes.errorbar([1 + gap / 2], [-0.85], xerr=gap / 2, color="black", capsize=3, elinewidth=1)
+        axes.text(1 + gap / 2, -0.95, f"critical difference {gap:.2f}", ha="center", va="bottom", fontsize=7)
     axes.set_ylim(depth + _STEP * half, -1.3)
     margin = (last - 1) * 0.35
     axes.set_xlim(1 - margin, last + margin)
     axes.set_axis_off()
-
-
-def _draw_line(axes: Axes, last: int) -> None:
-    axes.plot([1, last], [0, 0], color="black", linewidth=0.8)
-    for rank in range(1, last + 1):
-        axes.plot([rank, rank], [0, -0.12], color="black", linewidth=0.8)
-        axes.text(rank, -0.2, str(rank), ha="center", va="bottom", fontsize=7)
 
 
 def _draw_name(axes: Axes, name: str, rank: float, side: float, height: float) -> None:
@@ -194,10 +190,3 @@ def _draw_name(axes: Axes, name: str, rank: float, side: float, height: float) -
     away, align = (-0.08, "right") if is_left else (0.08, "left")
     axes.plot([rank, rank, side + away], [0, height, height], color="0.3", linewidth=0.7)
     axes.text(side + 2 * away, height, f"{plain(name)} ({rank:.2f})", ha=align, va="center", fontsize=7)
-
-
-def _draw_difference(axes: Axes, difference: float | None) -> None:
-    if difference is None:
-        return
-    axes.errorbar([1 + difference / 2], [-0.85], xerr=difference / 2, color="black", capsize=3, elinewidth=1)
-    axes.text(1 + difference / 2, -0.95, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=7)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
 
-__all__ = ["Dot", "draw_scatter", "pareto_front", "place_names"]
-
 _SMALLEST, _LARGEST, _EQUAL = 14.0, 190.0, 34.0  # areas of dots, in square points
 _SIZE = 7  # points
 _DISTANCES = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0)  # points from the dot's edge
@@ -105,7 +103,6 @@ def _draw_legend(axes: Axes, figure: Figure, sizes: Normalize | None, front: lis
 
 
 def _points(figure: Figure, sizes: Normalize | None) -> list[tuple[Dot, Style, str]]:
-    """The dots with their styles and roles."""
     points: list[tuple[Dot, Style, str]] = []
     for series, style in styles(figure):
         others = series.values.get(figure.size or "", [None] * len(series.values[figure.x]))
@@ -173,9 +170,12 @@ def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -
     sheet = sheet_of(axes)
     sheet.draw_without_rendering()  # only now the axes are in their place
     scale = sheet.dpi / 72
-    centres = [_centre(axes, dot, scale) for dot in dots]
+    centres = [(float(x) / scale, float(y) / scale) for x, y in (axes.transData.transform((d.x, d.y)) for d in dots)]
     covered = [_around(*centre, 2 * dot.radius, 2 * dot.radius) for centre, dot in zip(centres, dots, strict=True)]
-    covered += [segment for line in lines for segment in _segments(line, scale)]
+    for line in lines:  # its parts as boxes two points thick
+        corners = np.asarray(line.get_transform().transform_path(line.get_path()).vertices) / scale
+        ends = pairwise(corners.tolist())
+        covered += [[min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1] for (a, b), (c, d) in ends]
     inside = [float(end) / scale for end in axes.get_window_extent().extents]
     for dot, centre in zip(dots, centres, strict=True):
         name = axes.annotate(
@@ -224,15 +224,3 @@ def _places(dot: Dot, width: float, height: float) -> Iterator[tuple[float, floa
             angle = 2 * math.pi * step / _DIRECTIONS
             away = dot.radius + distance
             yield math.cos(angle) * (away + width / 2), math.sin(angle) * (away + height / 2), distance
-
-
-def _centre(axes: Axes, dot: Dot, scale: float) -> tuple[float, float]:
-    x, y = axes.transData.transform((dot.x, dot.y))
-    return float(x) / scale, float(y) / scale
-
-
-def _segments(line: Line2D, scale: float) -> Iterator[_Box]:
-    """The parts of a line as boxes two points thick."""
-    corners = np.asarray(line.get_transform().transform_path(line.get_path()).vertices) / scale
-    for (x0, y0), (x1, y1) in pairwise(corners.tolist()):
-        yield [min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1]

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
 
-__all__ = ["Style", "heed_marks", "numbers", "place_legend", "prepare_axis", "sheet_of", "spread", "styles", "whiskers"]
-
 
 @dataclass(frozen=True)
 class Style:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from petlbench.report.document import Axis, Figure, Series
-from petlbench.results.stored import Stored
+from petlbench.results.stored import Stored, flat
 from petlbench.results.table import Spread, mean_curve
-
-__all__ = ["confusion_figures", "curve_figures", "describe_runs", "group_runs", "run_figures"]
 
 _SHOWN_SETTINGS = 8  # columns of settings that differ between runs
 _NAMED_SETTINGS = 3  # settings in the name of a group
@@ -261,12 +259,6 @@ def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if name not in _NAMES and len({str(each.get(name)) for each in settings}) > 1]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by name; one that is inside says enough: training.lr is known as lr."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, key)
-        else:
-            flat[key if prefix in {"", "training"} else f"{prefix.removesuffix('_settings')}.{key}"] = value
-    return flat
+    return {name.removeprefix("training.").replace("_settings.", ".", 1): each for name, each in flat(config).items()}
