@@ -54,13 +54,11 @@ class SubgroupScore:
     def distances(self, level: float) -> tuple[float, float]:
         """How far the bounds are from the score, at a level.
 
-        Where images share groups, the variance is estimated from the groups, so that Student's t takes the place of
-        the normal distribution.
+        Student's t takes the place of the normal distribution, with the degrees of freedom of the variance's estimate:
+        far out, where the largest of many differences is judged, few images or patients leave much open.
         """
         interval = self.interval(level) or {"low": self.value, "high": self.value}
-        is_grouped = len(np.unique(self.influence.units)) < len(self.influence.units)
-        degrees = self.influence.source().df if is_grouped else math.inf
-        wider = quantile(level, degrees) / quantile(level, math.inf)
+        wider = quantile(level, self.influence.source().df) / quantile(level, math.inf)
         return (self.value - interval["low"]) * wider, (interval["high"] - self.value) * wider
 
 

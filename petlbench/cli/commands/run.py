@@ -85,6 +85,8 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         facts[f"test {title}"] = "none: the dataset has no test split"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
+        if worst := result.data.get("selected_by"):
+            facts["best epoch"] += f" of the worst subgroup by {printable(str(worst.get('column')))}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
     if result.scores.pme is None and result.status == "finished":

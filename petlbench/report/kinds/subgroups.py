@@ -104,9 +104,8 @@ def build(inputs: ReportInputs) -> Document:
                 figures.append(_figure(key, heading, measured, order, classes))
     if not tables:
         message = "no run has predictions of classes or labels, which subgroups are measured by"
-        raise InputError(
-            message, hint="runs from an MLflow store have none, and neither has regression", kind="no_results"
-        )
+        hint = "runs from an MLflow store have none, and neither has regression"
+        raise InputError(message, hint=hint, kind="no_results")
     return inputs.document(tables, figures, _notes(columns, grid.all_runs))
 
 
