@@ -48,18 +48,19 @@ SUBJECTS = {
 
 @click.command()
 @click.option("--sample", type=click.IntRange(1), help="So many changes of each file, drawn at random.  [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Which sample: another seed draws other changes.")
 @click.option("--only", default="", help="Only files whose path has this in it.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds after which tests that hang have noticed.")
-def main(sample: int | None, only: str, timeout: float) -> None:
+def main(sample: int | None, seed: int, only: str, timeout: float) -> None:
     """Try changes and list the survivors; the status is 1 where one of them is not named as harmless."""
     unnamed = 0
     for subject, tests in SUBJECTS.items():
         if only in subject:
-            unnamed += _try(subject, tests, sample, timeout)
+            unnamed += _try(subject, tests, sample, seed, timeout)
     sys.exit(1 if unnamed else 0)
 
 
-def _try(subject: str, tests: str, sample: int | None, timeout: float) -> int:
+def _try(subject: str, tests: str, sample: int | None, seed: int, timeout: float) -> int:
     """Try the changes of one file; returns how many survive that are not named as harmless."""
     sessions = ROOT / "results" / "mutants"
     sessions.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def _try(subject: str, tests: str, sample: int | None, timeout: float) -> int:
         items = [item for item in session.work_items if _has_effect(item, subject)]
         items.sort(key=lambda item: (item.mutations[0].start_pos, item.mutations[0].operator_name))
         if sample is not None and sample < len(items):
-            items = random.Random(0).sample(items, sample)  # noqa: S311
+            items = random.Random(seed).sample(items, sample)  # noqa: S311
         results = dict(session.results)
         command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider -m 'not slow and not gpu' {tests}"
         pending = [item for item in items if item.job_id not in results]

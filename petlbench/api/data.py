@@ -41,6 +41,12 @@ class DataFacts:
     prepared: Prepared | None = None
     overview: Overview | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or is doubtful, and which images cannot be read, in words."""
+        dataset, overview = self.info.dataset, self.overview
+        return (*(() if dataset is None else dataset.notes), *(() if overview is None else overview.notes))
+
     def document(self) -> dict[str, Any]:
         """The facts as plain values."""
         info, dataset = self.info, self.info.dataset
@@ -55,7 +61,8 @@ class DataFacts:
             **{name: facts.get(name) for name in ("width", "height", "formats")},
             "prepared": self.prepared.document() if self.prepared is not None else None,
             "settings": dict(info.settings),
-            "notes": [] if dataset is None else list(dataset.notes),
+            "unreadable": facts.get("unreadable", {}),
+            "notes": list(self.notes),
         }
 
 

@@ -308,6 +308,7 @@ def predict(
     image_column: str = "image",
     merge: bool = False,
     progress: bool = False,
+    catalog: Folders = (),
     **options: Any,
 ) -> Predictions:
     """Class probabilities of images, from what a run has learned: ``.rows()``, ``.table()``.
@@ -320,17 +321,19 @@ def predict(
         image_column: Column of a CSV file that names the images.
         merge: Whether what was learned is folded into the backbone first.
         progress: Whether a bar shows what goes on.
-        options: ``catalog``, ``device`` and ``download``, as for `load`.
+        catalog: Folders with methods of your own.
+        options: ``device`` and ``download``, as for `load`.
 
     Raises:
         InputError: When there is no such run, or an image is absent or cannot be read.
     """
+    from petlbench.run.load import restore
     from petlbench.run.predict import find_images
 
     several = [images] if isinstance(images, str | Path) else images
     folder = find_run(run, results)
     files = find_images([Path(each) for each in several], image_column)
-    trained = load(folder.name, folder.parent, **options)
+    trained = restore(folder, catalog_of(catalog), **options)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
 

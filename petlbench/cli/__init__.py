@@ -43,7 +43,10 @@ class _Unheard:
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
     set_thread_defaults()
-    sys.stdout, sys.stderr = (cast("TextIO", _Unheard(stream)) for stream in (sys.stdout, sys.stderr))
+    # A stream that was closed before (``>&-``) is none at all: nothing is read, and nobody hears.
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - open until the end
+    streams = (stream or open(os.devnull, "w", encoding="utf-8") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
+    sys.stdout, sys.stderr = (cast("TextIO", _Unheard(cast("TextIO", stream))) for stream in streams)
     from petlbench.cli.app import run_command
     from petlbench.core.interrupt import install_handlers
 

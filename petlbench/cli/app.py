@@ -32,6 +32,29 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"petlbench.cli.commands.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that arguments begin with, and look at the rest of them."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            _refuse_twice(click.Context(command, ctx, name), rest)
+        return name, command, rest
+
+
+def _refuse_twice(context: click.Context, arguments: list[str]) -> None:
+    """Refuse an option that takes one value and is given two: click would take the last one without a word."""
+    _, rest, order = context.command.make_parser(context).parse_args(list(arguments))
+    for option in order:
+        takes_one = isinstance(option, click.Option) and not (option.multiple or option.count)
+        is_mark = isinstance(option, click.Option) and option.is_flag and not option.secondary_opts
+        if takes_one and not is_mark and order.count(option) > 1:
+            raise click.UsageError(f"{option.opts[0]} is given twice", context)
+    if isinstance(context.command, click.Group) and rest:
+        command = context.command.get_command(context, rest[0])
+        if command is not None:
+            _refuse_twice(click.Context(command, context, rest[0]), rest[1:])
+
 
 @click.group(
     cls=_Commands,

@@ -119,6 +119,9 @@ def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...] | None
             raise InputError(message, hint=hint, kind="bad_setting")
         if groups is not None and group not in groups:
             raise unknown_name("setting group", group, groups)
+        if key in by_group.get(group, {}):
+            message = f"--set gives {group}.{key} twice: {by_group[group][key]} and {value.strip()}"
+            raise InputError(message, hint="give it once", kind="bad_setting")
         by_group.setdefault(group, {})[key] = value.strip()
     return by_group
 

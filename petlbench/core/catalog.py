@@ -195,7 +195,7 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
             if not isinstance(card.get("title"), str):
                 raise ValueError("it has no 'title'")
             yield Entry(kind, file.stem, file, card["title"], card=card)
-    except (InputError, SyntaxError, ValueError) as error:
+    except (InputError, SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested without end, too
         raise InputError(
             f"the {kind} file {file} is broken: {error}",
             hint="mend the file, or move it out of the catalogue",

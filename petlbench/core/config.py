@@ -174,10 +174,10 @@ def validate_settings(model: type[M], values: Mapping[str, Any], owner: str) -> 
         return model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        path = [str(part) for part in first["loc"]] or ["settings"]
-        field = model.model_fields.get(path[0])
+        fault, path = first["msg"].removeprefix("Value error, "), [str(part) for part in first["loc"]]
+        described = {name: field.description for name, field in model.model_fields.items() if field.description}
         raise InputError(
-            f"{owner}: {'.'.join(path)} = {first['input']!r} is refused: {first['msg']}",
-            hint=f"{path[0]}: {field.description}" if field is not None and field.description else "",
+            f"{owner}: {'.'.join(path)} = {first['input']!r} is refused: {fault}" if path else f"{owner}: {fault}",
+            hint=f"{path[0]}: {described[path[0]]}" if path and path[0] in described else "",
             kind="bad_setting",
         ) from error

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # a system that has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+QUESTION = 0.5
+"""Seconds to wait for a lock that nobody should hold: whoever asks whether it is held holds it for a moment."""
 
 
 @contextmanager
@@ -38,6 +47,17 @@ def is_held(file: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def is_unused(file: BinaryIO) -> bool:
+    """Whether no process has locked an open file, as a worker does with its log; not where that cannot be told."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def remove_unheld(folder: Path) -> None:

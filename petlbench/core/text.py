@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 # Marks that turn the direction of the text behind them, so that a line reads otherwise than it is.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -39,6 +42,26 @@ def csv_cell(value: object) -> object:
 def plain_cell(cell: str) -> str:
     """The text that `csv_cell` made a table's cell of."""
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+
+
+def items_of(text: str) -> list[str]:
+    """What stands between a setting's commas, without blanks around it; what holds a comma stands in quotes."""
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error:  # it is longer than any names
+        rows = [[text]]
+    return [item.strip() for row in rows for item in row if item.strip()]
+
+
+def comma_separated(items: Iterable[str]) -> str:
+    """The text that `items_of` takes apart again."""
+    return ",".join('"{}"'.format(item.replace('"', '""')) if set(item) & set(',"\r\n') else item for item in items)
+
+
+def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first items with a separator between them, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def without_password(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
-from petlbench.core.user_files import inside, read_text
+from petlbench.core.user_files import inside, read_toml
 from petlbench.data.layout import Layout
 from petlbench.data.tasks.base import TaskType
 
@@ -151,6 +150,9 @@ class DatasetCard(_Part):
         default=(), description="How to get the files by hand, one step each, where a login or a form is before them."
     )
     layout: Layout | None = Field(default=None, description="How the official files are read (official only).")
+    label_sets: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Some of several labels that are learned together: name = [labels]."
+    )
 
     @field_validator("classes")
     @classmethod
@@ -168,6 +170,9 @@ class DatasetCard(_Part):
             raise ValueError("mean and std are given together or not at all")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be greater than 0")
+        for name, labels in self.label_sets.items():
+            if strange := [label for label in labels if label not in self.classes]:
+                raise ValueError(f"label_sets.{name} names '{strange[0]}', which is none of the classes")
         for table in (self.counts.official, self.counts.paper):
             strange = sorted({name for part in table.classes.values() for name in part} - set(self.classes))
             if strange:
@@ -185,8 +190,8 @@ class DatasetCard(_Part):
             raise ValueError(f"layout.labels and classes differ in: {', '.join(strange)}")
         if bool(self.layout.group) == (self.grouping in {"unavailable", "none"}):
             raise ValueError(f"the grouping is '{self.grouping}', but layout.group is '{self.layout.group}'")
-        if self.split == "official" and not {"train", "test"} <= {source.split for source in self.layout.images}:
-            raise ValueError("the split is 'official', but layout.images does not give train and test")
+        if self.split == "official" and not {"train", "test"} <= self.layout.sides:
+            raise ValueError("the split is 'official', but the layout does not give train and test")
         return self
 
 
@@ -202,11 +207,9 @@ def load_card(file: Path, catalog: Catalog | None = None) -> DatasetCard:
             message names the file and the key.
     """
     try:
-        fields = tomllib.loads(read_text(file, what="dataset card", limit=_LIMIT))
+        fields = read_toml(file, what="dataset card", limit=_LIMIT)
     except InputError as error:
-        raise InputError(f"a card cannot be read: {error.message}", hint=error.hint, kind="bad_card") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the dataset card {file} is not valid TOML: {error}", kind="bad_card") from error
+        raise InputError(error.message, hint=error.hint, kind="bad_card") from error
     card = _checked(fields, file)
     try:
         _check_names(card, catalog or Catalog())

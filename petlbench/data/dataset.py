@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.config import validate_settings
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress import Progress
 from petlbench.core.text import printable
@@ -25,7 +26,7 @@ from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source, load_reader, recognise
-from petlbench.data.readers.settings import ReaderSettings, check_settings
+from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
@@ -227,7 +228,7 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
     match = _find(reference, catalog)
     reader, values = _reader_of(match, catalog, settings)
     if match.card is None:
-        named = values.task_name if isinstance(values, ReaderSettings) else ""
+        named = _common(values).task_name
         labels = catalog.load("task", named, TaskType).labels if named else Labels()
         opened = reader(Source(match.name, match.path, values, labels=labels))
         counts = images_by_class(opened.records, opened.classes, labels)
@@ -236,23 +237,22 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         card = _card_for(match.name, opened, named)
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))
         return _as_set(dataset, values, catalog)
-    task = task_of(match.card, catalog)
-    if isinstance(values, ReaderSettings) and values.task_name not in ("", task.name):
+    card, task = _common(values).card_as_set(match.card), task_of(match.card, catalog)
+    if _common(values).task_name not in ("", task.name):
         raise InputError(
-            f"the dataset '{match.name}': its settings mean the task {values.task_name}, and its card says {task.name}",
+            f"the dataset '{match.name}': its settings mean the task {_common(values).task_name}, and its card says "
+            f"{task.name}",
             hint="leave the settings of the other task out",
             kind="bad_setting",
         )
-    opened = reader(Source(match.name, data_root / match.name, values, match.card, task.labels))
+    opened = reader(Source(match.name, data_root / match.name, values, card, task.labels))
     _require_labels(opened, task, match.name)
-    return _as_set(Dataset(match.name, match.card, opened, values.model_dump(), task), values, catalog)
+    return _as_set(Dataset(match.name, card, opened, values.model_dump(), task), values, catalog)
 
 
 def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     """The dataset as the settings that every reader has say: how images are decoded, and the classes' order."""
-    # A user's reader may have settings that are none of ours.
-    common = values if isinstance(values, ReaderSettings) else ReaderSettings()
-    reader = dataset.reader
+    common, reader = _common(values), dataset.reader
     reader.decoding = Decoding(Greys(partial(_ranges, reader, reader.records), common.grey_maximum), common.most_pixels)
     order = dataset.settings.get("order", "")
     if not order:
@@ -274,6 +274,11 @@ def _require_labels(reader: Reader, task: TaskType, name: str) -> None:
             hint="let the card name another task, or another reader",
             kind="unsupported_task",
         ) from error
+
+
+def _common(values: BaseModel) -> ReaderSettings:
+    # A user's reader may have settings that are none of ours.
+    return values if isinstance(values, ReaderSettings) else ReaderSettings()
 
 
 def _ranges(reader: Reader, records: Sequence[Record]) -> Iterator[GreyRange]:
@@ -298,7 +303,8 @@ def describe_dataset(reference: str, *, catalog: Catalog, data_root: Path, setti
         if match.card is None or error.kind != "data_missing":
             raise
         _, values = _reader_of(match, catalog, settings)
-        return DatasetInfo(match.name, match.card, match.card.counts.official.images, values.model_dump())
+        card = _common(values).card_as_set(match.card)
+        return DatasetInfo(match.name, card, card.counts.official.images, values.model_dump())
     return DatasetInfo(dataset.name, dataset.card, len(dataset.records), dataset.settings, dataset)
 
 
@@ -366,11 +372,12 @@ def existing_path(reference: str) -> Path | None:
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
     """Return the reader and its settings: the card's, and over them the user's, but for those of another dataset."""
     settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
+    owner = f"the dataset '{match.name}'"
     if match.card is None:
         reader = recognise(match.path, catalog)
-        return reader, check_settings(match.name, reader.Settings, settings)
+        return reader, validate_settings(reader.Settings, settings, owner)
     reader = load_reader(match.card.reader.kind, catalog)
-    return reader, check_settings(match.name, reader.Settings, {**match.card.reader.settings, **settings})
+    return reader, validate_settings(reader.Settings, {**match.card.reader.settings, **settings}, owner)
 
 
 def _short_name(text: str) -> str:

@@ -14,9 +14,10 @@ import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from petlbench.core.errors import InputError
-from petlbench.data.record import Split
+from petlbench.data.record import OfficialDraw, Split
 
 __all__ = [
+    "DrawLists",
     "ImageSource",
     "Layout",
     "LeftOutFiles",
@@ -123,7 +124,13 @@ class TableSource(_Part):
     file: Text = Field(description="The end of the file's path; * stands for any characters and allows many files.")
     optional: bool = Field(default=False, description="Whether it may lack; its fields are then empty.")
     split: Split | None = Field(default=None, description="The side whose images it is about; all without it.")
-    separator: str = Field(default=",", min_length=1, max_length=1, description="Between cells (not in Excel files).")
+    side: Split | None = Field(default=None, description="The side on which its rows put the images that they name.")
+    separator: str = Field(
+        default=",",
+        pattern=r"^( ?[^ ]|[^ ]? )$",
+        description="Between cells (not in Excel files). With a blank, alone or beside another character, a line is "
+        "divided from its end, and the first cell may hold blanks.",
+    )
     sheet: str | None = Field(default=None, description="The sheet of an Excel file; the first without it.")
     columns: tuple[Text, ...] = Field(default=(), description="Names of the columns where the file has no header.")
     text: Annotated[str, AfterValidator(_compiles)] = Field(
@@ -131,9 +138,20 @@ class TableSource(_Part):
         description="For free text, one file a row: regular expression whose named groups, empty where it is not "
         "found, are the columns beside 'stem', the file's name without its ending.",
     )
-    fields: dict[str, Text] = Field(default_factory=dict, description="What is taken from a row: field = 'column'.")
+    fields: dict[str, Text] = Field(
+        default_factory=dict,
+        description="What is taken from a row: field = 'column'; of several names with | between, the first that the "
+        "table has.",
+    )
     one_hot: dict[str, tuple[Text, ...]] = Field(
         default_factory=dict, description="Fields whose value is the name of the one column that holds a 1."
+    )
+    multi_hot: dict[str, tuple[Text, ...]] = Field(
+        default_factory=dict,
+        description="Fields that list the columns which hold a 1, with | between, and ? before those that hold a -1.",
+    )
+    blank: Literal["error", "absent", "unknown"] = Field(
+        default="error", description="What an empty cell of such columns means."
     )
     key: tuple[Text, ...] = Field(
         min_length=1, description="Templates over columns that name the images of a row; several name several images."
@@ -141,32 +159,58 @@ class TableSource(_Part):
     image_key: Text = Field(description="Template over an image's fields that must equal a key; \\ counts as /.")
     ignore_case: bool = Field(default=False, description="Whether keys are compared without regard to capitals.")
     unmatched: Literal["error", "empty", "leave out"] = Field(
-        default="error", description="What becomes of an image that no row names."
+        default="error", description="What becomes of an image that no row names; a list that gives sides has others."
     )
     reason: str = Field(default="", description="Why unmatched images are left out.")
 
     @property
     def provides(self) -> frozenset[str]:
         """The names of the fields that an image has from here."""
-        return frozenset(self.fields) | frozenset(self.one_hot)
+        return frozenset(self.fields) | frozenset(self.one_hot) | frozenset(self.multi_hot)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The columns without which it cannot be read, in the card's order."""
+        """The columns without which it cannot be read, in the card's order; one of those with | between."""
         columns = [*(name for key in self.key for name in names_in(key)), *self.fields.values()]
-        columns += [name for group in self.one_hot.values() for name in group]
+        columns += [name for group in (*self.one_hot.values(), *self.multi_hot.values()) for name in group]
         return tuple(dict.fromkeys(columns))
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSource:
         if bool(self.reason) != (self.unmatched == "leave out"):
             raise ValueError("a reason is given exactly where unmatched images are left out")
+        if self.side and self.unmatched == "leave out":
+            raise ValueError("a list that gives sides leaves no image out: 'unlisted' of the layout says why")
         if self.columns and self.text:
             raise ValueError("free text has no columns; its names are those of the groups in 'text'")
         names = self.columns or (*regex.compile(self.text).groupindex, "stem") * bool(self.text)
-        strange = [name for name in self.needs if names and name not in names]
+        several = [name for name in self.needs if "|" in name and name not in self.fields.values()]
+        if several:
+            raise ValueError(f"'{several[0]}': only 'fields' may name several columns with | between")
+        strange = [name for name in self.needs if names and not set(name.split("|")) & set(names)]
         if strange:
             raise ValueError(f"{self.file} has no column '{strange[0]}'; it has: {', '.join(names)}")
+        return self
+
+
+class DrawLists(_Part):
+    """Lists of the images of which the release has made draws of few: one for each side, number of shots and draw."""
+
+    file: Text = Field(description="The end of a list's path, with {shots}, {side} (train, val) and {number} (from 1).")
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="The numbers of shots.")
+    numbers: int = Field(ge=1, le=1000, description="How many draws there are of each number of shots.")
+    image_key: Text = Field(description="Template over an image's fields that must equal the first cell of a line.")
+    cells: int = Field(default=2, ge=1, description="Cells of a line, the image's name and its labels.")
+    separator: str = Field(default=" ", pattern=r"^( |[^ ] | [^ ])$", description="Between cells, as in tables.")
+
+    def name_of(self, draw: OfficialDraw) -> str:
+        """Return the end of the path of one list."""
+        return fill(self.file, {"shots": str(draw.shots), "side": draw.side, "number": str(draw.number + 1)})
+
+    @model_validator(mode="after")
+    def _tells_lists_apart(self) -> DrawLists:
+        if set(names_in(self.file)) != {"shots", "side", "number"}:
+            raise ValueError(f"draws: '{self.file}' needs {{shots}}, {{side}} and {{number}}, and no other name")
         return self
 
 
@@ -178,9 +222,17 @@ class Layout(_Part):
     leave: tuple[LeftOutFiles, ...] = Field(default=(), description="Files that are no images of the dataset.")
     refused: tuple[RefusedCopy, ...] = Field(default=(), description="Changed copies that are not read.")
     tables: tuple[TableSource, ...] = Field(default=(), description="The tables, in the order in which they are read.")
-    label: Text = Field(description="Template over an image's fields: the label as the release writes it.")
+    label: Text = Field(
+        description="Template over an image's fields: the label as the release writes it; several with | between, and "
+        "? before one that is uncertain."
+    )
+    none: tuple[Text, ...] = Field(default=(), description="Words for an image without any of several labels.")
+    unlisted: str = Field(
+        default="", description="Why images are left out that no list puts on a side; an error without it."
+    )
     group: str = Field(default="", description="Template for what stays on one side; an image without it is alone.")
-    extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for the audit.")
+    extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for audits and subgroups.")
+    draws: DrawLists | None = Field(default=None, description="The release's own draws of few images.")
     labels: dict[str, Text] = Field(min_length=1, description="The label as it is written = class.")
     left_out: dict[str, Text] = Field(
         default_factory=dict, description="The label as it is written = why such images are left out."
@@ -195,20 +247,31 @@ class Layout(_Part):
             self._check_side(side)
         return self
 
+    @property
+    def sides(self) -> frozenset[Split | None]:
+        """The sides of the release: those of its folders, or of its lists."""
+        return frozenset(source.split for source in self.images) | frozenset(table.side for table in self.tables)
+
     def _check_side(self, side: Split | None) -> None:
         """Check that every name is known when it is used, and given once."""
         names = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
+        listed: set[str] = set()
         for table in (table for table in self.tables if table.split in (None, side)):
             _require(names, table.image_key, f"tables: image_key of {table.file}")
-            twice = sorted(names & table.provides)
+            # No image is on two sides, so lists that give sides may give the same fields.
+            twice = sorted(names & table.provides - (listed if table.side else set()))
             if twice:
                 raise ValueError(f"the field '{twice[0]}' of {table.file} stands twice")
             names |= table.provides
+            listed |= table.provides if table.side else frozenset()
         _require(names, self.label, "label")
         # A side without groups, or without a column for the audit, is common: it is enough that some side has it.
         every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.tables))
         _require(every, self.group, "group")
         _require(every, "".join(f"{{{name}}}" for name in self.extra), "extra")
+        if "draws" in self.extra:
+            raise ValueError("extra has the field 'draws', which is the column of the release's own draws")
+        _require(every, self.draws.image_key if self.draws else "", "image_key of draws")
 
 
 def _require(names: set[str] | frozenset[str], template: str, where: str) -> None:

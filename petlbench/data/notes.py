@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from petlbench.core.errors import InputError
-from petlbench.core.text import printable
+from petlbench.core.text import comma_separated, printable
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
 __all__ = ["group_columns", "named_side", "notes_on_classes", "notes_on_sides", "option", "refuse_twins"]
@@ -31,7 +31,8 @@ _GROUP_WORDS = frozenset(("patient", "patients", "subject", "case", "lesion", "s
 
 def option(setting: str, *values: str) -> str:
     """Return the option that gives a dataset's setting these values, as a shell takes it."""
-    text = ",".join(f'"{value}"' if "," in value and len(value) > 1 else value for value in values)
+    # A separator stands as it is: it is no list of two empty values.
+    text = values[0] if len(values) == 1 and len(values[0]) == 1 else comma_separated(values)
     return f"--set {shlex.quote(f'dataset.{setting}={text}')}"
 
 

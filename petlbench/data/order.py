@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import items_of
 
 __all__ = ["ONE_CLASS", "ORDER_HELP", "UNORDERED", "are_numbered", "order_of", "task_name"]
 
@@ -42,7 +42,7 @@ def order_of(order: str, classes: Sequence[str], name: str) -> tuple[str, ...]:
     """
     if order in ("", UNORDERED):
         return tuple(classes)
-    names = [item.strip() for row in csv.reader([order], skipinitialspace=True) for item in row]
+    names = items_of(order)
     if sorted(names) != sorted(classes):
         raise InputError(
             f"the dataset '{name}': order = '{order}' does not name each class once",

@@ -13,6 +13,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
+from petlbench.core.text import first_few, printable
 from petlbench.data.dataset import Dataset
 from petlbench.data.images.files import Header, ImageFacts, read_header
 from petlbench.data.record import SPLITS, Record, map_images
@@ -23,6 +24,7 @@ __all__ = ["Overview", "Spread", "draw_contact_sheet", "overview_of", "sample_im
 _SIDE = 160
 """Pixels of the longer side of an image on a contact sheet."""
 
+_MOST_NAMED = 5
 _SEED: int = RunConfig.model_fields["split_seed"].default
 
 
@@ -47,6 +49,7 @@ class Overview:
         height: Of the images, in pixels.
         formats: Images by what their content is.
         unmeasured: Images that are no files, or whose head cannot be read.
+        unreadable: Why it cannot, by image id.
     """
 
     by_split: Mapping[str, Mapping[str, int]] | None
@@ -56,6 +59,13 @@ class Overview:
     formats: Mapping[str, int]
     unmeasured: int
     images: Mapping[str, int] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which images cannot be read, and why."""
+        count, reasons = len(self.unreadable), first_few(list(self.unreadable.values()), _MOST_NAMED, "; ")
+        return (f"{count} image{'s' if count > 1 else ''} cannot be read: {reasons}",) if count else ()
 
 
 def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> Overview:
@@ -69,7 +79,7 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
     """
     sides, refused = _sides(dataset)
     dataset.measure_greys(workers, progress)
-    images: Sequence[ImageFacts | Header] = list(facts.values()) or _measure(dataset, workers, progress)
+    images, unreadable = _measure(dataset, facts, workers, progress)
     return Overview(
         {side: dataset.by_class(records) for side, records in sides.items()} if sides else None,
         refused,
@@ -78,6 +88,7 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
         dict(Counter(image.format for image in images).most_common()),
         len(dataset.records) - len(images),
         {side: len(records) for side, records in sides.items()},
+        unreadable,
     )
 
 
@@ -92,15 +103,23 @@ def _sides(dataset: Dataset) -> tuple[Mapping[str, Sequence[Record]], str]:
     return {side: [record for own, record in pairs if own == side] for side in SPLITS}, ""
 
 
-def _measure(dataset: Dataset, workers: int, progress: Progress) -> list[Header]:
+def _measure(
+    dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress
+) -> tuple[Sequence[ImageFacts | Header], dict[str, str]]:
+    """Take what is known of images, or read their heads; and what is wrong with the others, by image id."""
+    if facts:
+        return list(facts.values()), {}
+
     def measure(record: Record) -> Header | None:
         file = dataset.file(record)
         return read_header(file) if file is not None else None
 
     headers, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
     for error in errors.values():
-        raise error
-    return [header for header in headers.values() if header is not None]
+        if error.kind == "missing_package":
+            raise error
+    unreadable = {name: printable(error.message) for name, error in errors.items()}
+    return [header for header in headers.values() if header is not None], unreadable
 
 
 def _spread(values: Sequence[int]) -> Spread | None:

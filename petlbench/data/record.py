@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.tasks.base import Label, Labels
 
-__all__ = ["SPLITS", "SPLIT_ALIASES", "Record", "Split", "images_by_class", "map_images", "refusal"]
+__all__ = ["SPLITS", "SPLIT_ALIASES", "OfficialDraw", "Record", "Split", "images_by_class", "map_images", "refusal"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,20 @@ SPLIT_ALIASES: Mapping[str, Split] = {
 """Other people's words for the three sides, in lower case."""
 
 
+class OfficialDraw(NamedTuple):
+    """A draw of few images that a dataset's own release has made, so that everybody trains on the same ones.
+
+    Args:
+        side: The part that it draws, ``train`` or ``val``.
+        shots: Images of each class, or groups.
+        number: Which of several draws, counted from 0.
+    """
+
+    side: Split
+    shots: int
+    number: int
+
+
 @dataclass(frozen=True)
 class Record:
     """One labelled image.
@@ -42,6 +56,7 @@ class Record:
         group: What must stay on one side of a split (patient, lesion), or None where it is not known.
         split: The side that the dataset's own split gives the image, or None where there is none.
         extra: What else the dataset's tables say of the image (site, device, sex, age, …), as (name, value) pairs.
+        draws: The dataset's own draws that have the image, sorted.
     """
 
     image_id: str
@@ -50,6 +65,7 @@ class Record:
     group: str | None = None
     split: Split | None = None
     extra: tuple[tuple[str, str], ...] = ()
+    draws: tuple[OfficialDraw, ...] = ()
 
 
 def images_by_class(records: Iterable[Record], classes: Sequence[str], labels: Labels) -> dict[str, int]:

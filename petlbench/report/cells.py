@@ -27,6 +27,8 @@ def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> C
     flags: tuple[str, ...] = (FEW_POSITIVES,) if judged.few else ()
     if expected is not None and judged.runs < expected:
         flags += (f"{judged.runs} of {expected} runs",)
+    if judged.low is not None and judged.note:
+        flags += (judged.note,)
     return Cell(100 * judged.mean, rounded(100 * judged.mean, std, low, high), low, high, std, flags=flags)
 
 

@@ -14,6 +14,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Cell, Column
+from petlbench.results.journal import CONTINUED
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 
@@ -201,7 +202,8 @@ def _search_hours(line: Line, context: Context) -> Cell:
 
 def _test_reads(line: Line, context: Context) -> Cell:
     mine = {run.run_id for run in line.all_runs}
-    count = sum(read.get("run_id") in mine for read in context.reads) if context.reads else None
+    readings = [read for read in context.reads if read.get("run_id") in mine and CONTINUED not in read]
+    count = len(readings) if context.reads else None
     return number_cell(count, 0, "there is no log of test reads")
 
 

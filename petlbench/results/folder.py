@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 
 from filelock import Timeout
 
 from petlbench.core.errors import InputError, RunError, unknown_name
-from petlbench.core.file_lock import is_held, locked
+from petlbench.core.file_lock import QUESTION, is_held, is_unused, locked, remove_unheld
 from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.results.result import FILE, Result, read_result
@@ -19,6 +21,8 @@ from petlbench.results.result import FILE, Result, read_result
 _logger = logging.getLogger("petlbench")
 
 _UNFINISHED = ".work"
+# Seconds for which the log of a worker that is gone is kept.
+_LOGS_KEPT = 7 * 24 * 3600.0
 
 
 class RunFolder:
@@ -55,7 +59,7 @@ class RunFolder:
         self.work.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self._lock, 0))
+                stack.enter_context(locked(self._lock, QUESTION))
             except Timeout as error:
                 raise RunError(
                     f"run {self.run_id} is being worked on by another process",
@@ -104,6 +108,21 @@ def readable_result(output: Path, run_id: str) -> Result | None:
     except InputError as error:
         _logger.warning("passed over: %s", error.message)
         return None
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what killed processes left in an output folder; what a run can go on from stays.
+
+    These are locks that nobody holds and the logs of workers that are gone: empty ones at once, others after a week.
+    """
+    work = output / _UNFINISHED
+    for folder in (work, work / "drivers", output / "studies"):
+        remove_unheld(folder)
+    for log in work.glob("worker-*-of-*.log"):
+        with suppress(OSError), log.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            if is_unused(opened) and (status.st_size == 0 or time.time() - status.st_mtime > _LOGS_KEPT):
+                log.unlink()
 
 
 def run_ids(output: Path) -> list[str]:
@@ -179,6 +198,7 @@ def remove_run(folder: RunFolder) -> int:
     Raises:
         RunError: When another process works on the run.
     """
+    remove_leftovers(folder.output)
     with folder.locked():
         freed = _size(folder.final) + _size(folder.work)
         if folder.final.exists():

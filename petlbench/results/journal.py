@@ -19,6 +19,8 @@ from petlbench.core.user_files import read_bytes
 
 FILE = "journal.jsonl"
 READS_FILE = "test_reads.jsonl"
+CONTINUED = "continued"
+"""The field of a reading that stands for one that was broken off, of which nothing was kept and so nothing shown."""
 # A line is looked for at so many places of one that is damaged.
 _MOST_STARTS = 20
 _logger = logging.getLogger("petlbench")

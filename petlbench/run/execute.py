@@ -30,8 +30,8 @@ from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.models.precision import autocast
-from petlbench.results.folder import RunFolder
-from petlbench.results.journal import READS_FILE, write_event
+from petlbench.results.folder import RunFolder, remove_leftovers
+from petlbench.results.journal import CONTINUED, READS_FILE, write_event
 from petlbench.results.result import Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
@@ -45,7 +45,8 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
-    KeptOutputs,
+    KeptReadings,
+    Outputs,
     Stopwatch,
     describe_data,
     describe_intervals,
@@ -57,7 +58,7 @@ from petlbench.run.record import (
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
-from petlbench.training.evaluation import Labels, Logits, Predictor, TestSplit
+from petlbench.training.evaluation import Labels, Predictor, TestSplit
 from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
@@ -78,6 +79,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     config, options = run.config, context.options
     check_writable(options.output)
     check_apart(config, options)
+    remove_leftovers(options.output)
     tracker = Tracker(open_queue(options.tracking_uri, options.output))
     make_repeatable(config.threads)
     device, watch = choose_device(config.device), Stopwatch()
@@ -213,7 +215,7 @@ class _Run:
             ending = self._test(predictor)
             if self.options.reveal_test:
                 self.inference = self._measure_inference()
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # whatever happens to a run, its result says so
+        except BaseException as error:  # whatever happens to a run, its result says so
             ending = describe_failure(error, self.config)
         return self._record(ending)
 
@@ -305,38 +307,38 @@ class _Run:
         What was read is kept until the result stands: an attempt that is killed in between reads nothing again.
         """
         identity = json.dumps([self.digests, self.selected.epoch, self.selected.curve], sort_keys=True)
-        kept = KeptOutputs(self.folder.work / "outputs.safetensors", identity)
+        kept = KeptReadings(self.folder.work / "readings.safetensors", identity)
         with self.watch.phase("evaluate"):
             with torch.no_grad():
                 for name, tensor in self.assembled.adapted.kept().items():
                     tensor.copy_(self.selected.learned[name])
-            readings, outputs = self._readings(predictor), kept.read()
-            for split, read in readings.items():
-                if split not in outputs:
-                    outputs[split] = read()
-                    kept.write(outputs)
-        return Ending("finished", outputs={split: outputs[split] for split in readings})
+            outputs = {"val": self._read_val(predictor)}
+            if self.options.reveal_test:
+                outputs |= {split: kept.once(split, read) for split, read in self._test_readings(predictor).items()}
+        return Ending("finished", outputs=outputs)
 
-    def _readings(self, predictor: Predictor) -> dict[str, Callable[[], tuple[Labels, Logits]]]:
-        """How the labels and logits of each split are had that belongs into the result."""
-        config, digests = self.config, self.digests
-        readings: dict[str, Callable[[], tuple[Labels, Logits]]] = {"val": partial(self._read_val, predictor)}
-        if self.options.reveal_test:
-            loader = self._loader("test")
-            if loader.indices:  # a dataset's own parts may be for training and validation alone
-                readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
-            if self.external is not None and self.external_source is not None:
-                loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
-                predictor = self._predictor(self.external_source)
-                readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
+    def _test_readings(self, predictor: Predictor) -> dict[str, Callable[[bool], Outputs]]:
+        """How the labels and logits of each split are had that is tested on."""
+        config, digests, loader = self.config, self.digests, self._loader("test")
+        readings: dict[str, Callable[[bool], Outputs]] = {}
+        if loader.indices:  # a dataset's own parts may be for training and validation alone
+            readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
+        if self.external is not None and self.external_source is not None:
+            loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
+            predictor = self._predictor(self.external_source)
+            readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
         return readings
 
-    def _read_val(self, predictor: Predictor) -> tuple[Labels, Logits]:
+    def _read_val(self, predictor: Predictor) -> Outputs:
         self.progress.phase("validation", len(self.data.indices["val"]))
         return predictor(self._loader("val"), self.progress.advance)
 
-    def _read_test(self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str) -> tuple[Labels, Logits]:
+    def _read_test(
+        self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str, was_broken_off: bool
+    ) -> Outputs:
         identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
+        if was_broken_off:
+            identity[CONTINUED] = "nothing was kept of the reading before"
         log = self.options.output / READS_FILE
         images = TestSplit(loader, log, identity, is_hidden=not self.options.reveal_test).read()
         self.progress.phase("test", len(images.indices))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ from petlbench.training.evaluation import Labels, Logits
 
 __all__ = [
     "ARTIFACTS",
-    "KeptOutputs",
+    "KeptReadings",
     "Stopwatch",
     "code_digests",
     "describe_data",
@@ -88,9 +88,12 @@ class Stopwatch:
         return {"total": total, **self.seconds, "other": max(total - sum(self.seconds.values()), 0.0)}
 
 
+Outputs = tuple[Labels, Logits]
+
+
 @dataclass(frozen=True)
-class KeptOutputs:
-    """What a run has read of its splits, on the disk until its result stands.
+class KeptReadings:
+    """What a run has read of its test splits, on the disk until its result stands: no attempt reads them again.
 
     Args:
         file: A safetensors file.
@@ -100,25 +103,44 @@ class KeptOutputs:
     file: Path
     identity: str
 
-    def write(self, outputs: Mapping[str, tuple[Labels, Logits]]) -> None:
-        """Keep labels (N,) and logits (N, C) by split, whole or not at all."""
+    def once(self, split: str, read: Callable[[bool], Outputs]) -> Outputs:
+        """Labels (N,) and logits (N, C) of a split: those that are kept, or else what is read, which is kept.
+
+        Args:
+            split: Its name.
+            read: Reads it; told whether an attempt before has begun to, of which nothing was kept.
+        """
+        begun, outputs = self._load()
+        if split not in outputs:
+            self._keep(begun | {split}, outputs)
+            outputs[split] = read(split in begun)
+            self._keep(begun | {split}, outputs)
+        return outputs[split]
+
+    def _keep(self, begun: Set[str], outputs: Mapping[str, Outputs]) -> None:
+        """Write what there is, whole or not at all."""
         tensors: dict[str, torch.Tensor] = {}
         for split, (labels, logits) in outputs.items():
             tensors |= {f"labels/{split}": torch.from_numpy(labels), f"logits/{split}": torch.from_numpy(logits)}
         with write_atomically(self.file) as temporary:
-            write_tensors(temporary, tensors, {"identity": self.identity})
+            write_tensors(temporary, tensors, {"identity": self.identity, "begun": ",".join(sorted(begun))})
 
-    def read(self) -> dict[str, tuple[Labels, Logits]]:
-        """Labels (N,) and logits (N, C) by split; none where there is no whole file of this identity."""
+    def _load(self) -> tuple[Set[str], dict[str, Outputs]]:
+        """The splits whose reading was begun, and what is kept; none where there is no whole file of this identity."""
         try:
             with safe_open(self.file, "np") as opened:
-                if (opened.metadata() or {}).get("identity") != self.identity:
-                    return {}
+                about = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
         except (OSError, SafetensorError):
-            return {}
-        splits = [name.partition("/")[2] for name in tensors if name.startswith("labels/")]
-        return {split: (tensors[f"labels/{split}"], tensors[f"logits/{split}"]) for split in splits}
+            return frozenset(), {}
+        if about.get("identity") != self.identity:
+            return frozenset(), {}
+        begun = frozenset(about.get("begun", "").split(","))
+        return begun, {
+            split: (tensors[f"labels/{split}"], tensors[f"logits/{split}"])
+            for split in begun
+            if f"labels/{split}" in tensors
+        }
 
 
 def identify(

@@ -12,11 +12,10 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.environment import usable_cores
 from petlbench.core.errors import InputError, PetlbenchError
-from petlbench.core.file_lock import remove_unheld
 from petlbench.core.files import check_writable
 from petlbench.data.dataset import open_dataset
 from petlbench.metrics.efficiency import REFERENCE
-from petlbench.results.folder import RunFolder, readable_result
+from petlbench.results.folder import RunFolder, readable_result, remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.table import read_study
 from petlbench.results.tracking.backfill import track_study
@@ -34,7 +33,6 @@ from petlbench.study.executors.job import (
     Started,
     open_executor,
 )
-from petlbench.study.executors.worker import remove_old_logs
 from petlbench.study.grid import Grid, PlannedRun
 from petlbench.study.status import (
     FAILED,
@@ -133,13 +131,6 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
     return summarize(study.name, status, study.options.output, notes)
 
 
-def tidy_up(output: Path) -> None:
-    """Remove what killed processes left in an output folder; what a run can go on from stays."""
-    for folder in (output / ".work", output / ".work" / "drivers", output / "studies"):
-        remove_unheld(folder)
-    remove_old_logs(output / ".work")
-
-
 def open_status(study: Study) -> StudyStatus:
     """Return how far a study is, as its results on the disk say; a run whose result is damaged counts as failed."""
     return StudyStatus([_state_of(planned, study.options.output) for planned in study.plans])
@@ -157,7 +148,7 @@ def run_study(study: Study, status: StudyStatus, executor: Executor, observer: S
     """
     check_writable(study.options.output)
     study.options.output.mkdir(parents=True, exist_ok=True)
-    tidy_up(study.options.output)
+    remove_leftovers(study.options.output)
     if not (study.options.rerun or study.options.accept):
         _check_code(status.states, Catalog(study.options.catalogs))
     return _Driver(study, status, executor, observer).carry_out()

@@ -15,12 +15,13 @@ from petlbench.core.files import check_writable
 from petlbench.core.progress_bars import ShownProgress
 from petlbench.core.request import Request
 from petlbench.core.units import params_text
+from petlbench.results.folder import remove_leftovers
 from petlbench.results.stored import dataset_names
 from petlbench.results.table import read_study
 from petlbench.results.tracking.store import choose_address, sqlite_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
-from petlbench.study.runner import Study, check_data, open_status, run_study, tidy_up
+from petlbench.study.runner import Study, check_data, open_status, run_study
 from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs, study_file
 from petlbench.sweep.search import Search, TrialFacts, is_ours, open_study, plan_search, run_search, trial_facts
 from petlbench.sweep.spec import SweepCard
@@ -258,7 +259,7 @@ def carry_out(searches: Sequence[SearchOutcome], options: SweepOptions, observer
     if executor.is_local:
         check_data([search.final_run(search.config) for search in planned], context)
     check_writable(output)
-    tidy_up(output)
+    remove_leftovers(output)
     if options.storage is None:
         output.mkdir(parents=True, exist_ok=True)
     for file in {study_file(output, search.study_name) for search in planned}:

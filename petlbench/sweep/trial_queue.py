@@ -16,7 +16,7 @@ from filelock import FileLock
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from petlbench.core.file_lock import is_held, locked
+from petlbench.core.file_lock import QUESTION, is_held, locked
 from petlbench.sweep.storage import GRACE, HEARTBEAT
 
 _SLOT, _STATUS, _DRIVER, _REOPENED = "ticket", "status", "driver", "reopened"
@@ -217,7 +217,7 @@ class Liveness:
         folder = output.absolute() / ".work" / "drivers"
         folder.mkdir(parents=True, exist_ok=True)
         self._file = folder / f"{uuid.uuid4().hex}.lock"
-        self._lock = FileLock(self._file, timeout=0)
+        self._lock = FileLock(self._file, timeout=QUESTION)
         self.mark = f"{socket.gethostname()}:{self._file}"
 
     def __enter__(self) -> Self:

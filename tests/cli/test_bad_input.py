@@ -9,7 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class TestSettings:
                 "'lesions' has no setting 'image_c",
                 "image_count",
             ),
-            ({"set": "dataset.colour=3"}, "'pictures' has no setting 'colour'", "layout (default auto)"),
+            ({"set": "dataset.colour=3"}, "'pictures' has no setting 'colour'", "did you mean layout?"),
         ],
     )
     def test_an_unknown_key_names_its_owner_and_the_known_keys(
@@ -164,6 +164,24 @@ class TestSettings:
         assert error["kind"] == "unknown_setting"
         assert owner in error["message"]
         assert near in error["hint"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "name"),
+        [
+            (("run", "--lr", "1", "--lr", "2"), "--lr"),
+            (("run", "--seed", "3", "--method", "full", "--seed", "3"), "--seed"),
+            (("bench", "--preload", "--method", "full", "--no-preload"), "--preload"),
+            (("data", "info", "digits", "--figure", "a.png", "--figure", "b.png"), "--figure"),
+        ],
+    )
+    def test_an_option_of_one_value_is_not_given_twice(
+        self, refused: Refused, arguments: Sequence[str], name: str
+    ) -> None:
+        assert refused(*arguments)["message"] == f"{name} is given twice"
+
+    def test_a_setting_is_not_given_twice(self, refused: Refused, quick: Quick) -> None:
+        error = refused(*quick(set="method.rank=3"), "--set", " method.rank = 4")
+        assert error["message"] == "--set gives method.rank twice: 3 and 4"
 
     def test_an_unknown_group_is_answered_with_the_nearest(self, refused: Refused, quick: Quick) -> None:
         error = refused(*quick(set="metod.rank=3"))

@@ -101,3 +101,11 @@ def test_a_run_that_nobody_listens_to_goes_on_to_its_end(quick: Callable[..., li
     (result,) = Path("results").glob("*/result.json")
     assert json.loads(result.read_text())["status"] == "finished"
     assert len(json.loads(result.read_text())["curve"]) == 2
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_streams_that_are_closed_before_the_command_begins_stop_nothing(closed: str) -> None:
+    command = f"{sys.executable} -m petlbench list methods {closed}"
+    done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("Linear probing" in done.stdout) == (closed == "2>&-")

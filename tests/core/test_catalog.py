@@ -148,6 +148,23 @@ class TestEntryPoint:
         assert "'no_such_package.catalog'" in caught.value.message
 
 
+class TestBroken:
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [
+            ("deep.py", "a = " + "-" * 200_000 + "1"),
+            ("sweeps/deep.toml", "a = " + "[" * 100_000),
+            ("many.py", "a = " + "(" * 5_000),
+        ],
+    )
+    def test_a_file_that_is_nested_without_end_is_named(self, tmp_path: Path, file: str, text: str) -> None:
+        write(tmp_path / "own" / file, text)
+        with pytest.raises(InputError) as caught:
+            Catalog([tmp_path / "own"]).entries("sweep" if file.startswith("sweeps") else "method")
+        assert caught.value.kind == "broken_catalog"
+        assert file in caught.value.message
+
+
 class TestNames:
     def test_a_name_taken_twice_names_both_files(self, tmp_path: Path) -> None:
         first, second = method(tmp_path / "a" / "one.py", "same"), method(tmp_path / "b" / "two.py", "same")

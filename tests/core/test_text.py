@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.core.text import csv_cell, plain_cell, printable, shown, without_password
+from petlbench.core.text import comma_separated, csv_cell, items_of, plain_cell, printable, shown, without_password
 
 WORD = st.text("abcXYZ019._-", min_size=1, max_size=12)
 SECRET = st.text("abcXYZ019._-@/:!$", min_size=1, max_size=12).map(lambda text: f"S3{text}S3")
@@ -77,3 +77,13 @@ def test_a_cell_gives_its_text_back_and_is_no_formula(text: str) -> None:
 
 def test_a_log_keeps_its_lines_and_columns_and_no_password() -> None:
     assert shown("a\tb\r\nc\x1b[2J\rd http://u:p@h/x") == "a\tb\r\nc\\x1b[2J\\rd http://u:***@h/x"
+
+
+@given(st.lists(st.text().map(str.strip).filter(bool)))
+def test_names_of_every_form_go_into_a_setting_and_out_again(names: list[str]) -> None:
+    assert items_of(comma_separated(names)) == names
+
+
+@pytest.mark.parametrize("text", ["", ",", " , ,", "a\nb", "\r,\n", '"', "x" * 200_000])
+def test_a_setting_of_any_text_has_items(text: str) -> None:
+    assert all(item == item.strip() for item in items_of(text))

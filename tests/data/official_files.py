@@ -1,4 +1,4 @@
-"""Small made-up files in the exact layout of the eight official releases: no image shows anybody.
+"""Small made-up files in the exact layout of official releases: no image shows anybody.
 
 `make` writes the files as they lie once unpacked, `archives` as they are downloaded. Names, folders, columns and DICOM
 tags are the official ones; images have 32x32 pixels, differ from one another, and can be told apart by class.
@@ -6,19 +6,17 @@ tags are the official ones; images have 32x32 pixels, differ from one another, a
 
 from __future__ import annotations
 
-import csv
 import re
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+import pytest
 
 from petlbench.core.catalog import Catalog
+from tests.data import more_official_files as more
+from tests.data.drawn_files import draw, in_parts, keep, write_csv, write_dicom, write_excel, zip_all, zip_folders
 
-SIZE = 32
 CLASSES: Mapping[str, int] = {
     "messidor2": 5,
     "isic2018": 7,
@@ -28,8 +26,12 @@ CLASSES: Mapping[str, int] = {
     "isic2016": 2,
     "cmmd": 2,
     "chncxr": 2,
+    **more.CLASSES,
 }
 """Number of classes by the name of the dataset's card."""
+MORE = tuple(more.CLASSES)
+RELEASES = tuple(pytest.param(name, marks=pytest.mark.slow) if name in more.SLOW else name for name in CLASSES)
+"""The names for tests that take seconds of each: those whose layouts hold nothing new are slow."""
 
 
 def make(name: str, folder: Path, *, images_per_class: int = 12) -> Path:
@@ -64,7 +66,7 @@ def archives(name: str, folder: Path, *, images_per_class: int = 12) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         unpacked = make(name, Path(temporary) / "unpacked", images_per_class=images_per_class)
         for entry in sorted(unpacked.iterdir()):
-            _PACKERS.get(name, _keep)(entry, folder)
+            _PACKERS.get(name, keep)(entry, folder)
     return folder
 
 
@@ -82,72 +84,6 @@ def unchecked_card(name: str, folder: Path) -> Path:
     file = folder / f"{name}.toml"
     file.write_text(re.sub(r"(?m)^(sha256|md5|bytes) = .*\n", "", text), encoding="utf-8")
     return file
-
-
-def draw(file: Path, label: int, seed: int, *, colour: bool = True) -> None:
-    """Draw one image: blocks as its seed says, and a square that tells the class. The suffix gives the format."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = _pixels(label, seed)
-    image = Image.fromarray(np.stack([pixels, pixels // 2, pixels // 3], axis=2) if colour else pixels)
-    image.save(file, format="PNG" if file.suffix.lower() == ".png" else "JPEG")
-
-
-def write_csv(file: Path, rows: Iterable[Sequence[object]], separator: str = ",") -> None:
-    """Write the rows of a table, a header among them where it has one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, delimiter=separator, lineterminator="\n").writerows(rows)
-
-
-def write_excel(file: Path, sheet: str, rows: Iterable[Sequence[object]]) -> None:
-    """Write the rows of one sheet, its header first."""
-    import openpyxl
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    book = openpyxl.Workbook()
-    page = book.active
-    assert page is not None
-    page.title = sheet
-    for row in rows:
-        page.append(list(row))
-    book.save(file)
-
-
-def write_dicom(file: Path, patient: str, side: str, view: str, label: int, seed: int) -> None:
-    """Write one mammogram with the tags that the reader of a release asks for."""
-    import pydicom
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    pixels = _pixels(label, seed)
-    made = pydicom.Dataset()
-    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.2"
-    made.SOPInstanceUID = generate_uid(entropy_srcs=[patient, side, view, str(seed)])
-    made.Modality = "MG"
-    made.PatientID = patient
-    made.PatientAge = f"{40 + seed % 30:03d}Y"
-    made.ImageLaterality = side
-    made.ViewPosition = view
-    made.Rows, made.Columns = pixels.shape
-    made.SamplesPerPixel = 1
-    made.PhotometricInterpretation = "MONOCHROME2"
-    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 8, 8, 7, 0
-    made.PixelData = pixels.tobytes()
-    made.file_meta = pydicom.dataset.FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
-    file.parent.mkdir(parents=True, exist_ok=True)
-    made.save_as(file, enforce_file_format=True)
-
-
-def _pixels(label: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    # Coarse blocks: two images that differed in fine noise alone would count as near duplicates.
-    pixels = np.kron(rng.integers(0, 110, (8, 8)), np.ones((SIZE // 8, SIZE // 8), np.int64))
-    pixels += rng.integers(0, 20, pixels.shape)
-    left, top = 4 * (label % 4), 12 * (label // 4)
-    pixels[top : top + 12, left : left + 12] += 40 + 12 * label
-    return pixels.astype(np.uint8)
 
 
 def _messidor2(folder: Path, images_per_class: int) -> None:
@@ -293,52 +229,6 @@ def _chncxr(folder: Path, images_per_class: int) -> None:
         readings.write_text(text, encoding="utf-8")
 
 
-def _keep(entry: Path, folder: Path) -> None:
-    """Bring a file or a folder over as it is."""
-    for file in [entry] if entry.is_file() else sorted(path for path in entry.rglob("*") if path.is_file()):
-        target = folder / file.relative_to(entry.parent)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.read_bytes())
-
-
-def _zip(entry: Path, file: Path) -> Path:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(entry.rglob("*")):
-            archive.write(path, path.relative_to(entry.parent))
-    return file
-
-
-def _zip_folders(entry: Path, folder: Path) -> None:
-    """One zip for every folder, of its name; files stay as they are."""
-    if entry.is_dir():
-        _zip(entry, folder / f"{entry.name}.zip")
-    else:
-        _keep(entry, folder)
-
-
-def _kaggle(entry: Path, folder: Path) -> None:
-    """Kaggle's page gives a dataset as archive.zip."""
-    _zip(entry, folder / "archive.zip")
-
-
-def _in_parts(parts: int) -> Callable[[Path, Path], None]:
-    """A zip cut into parts of equal size that are joined before it can be opened."""
-
-    def pack(entry: Path, folder: Path) -> None:
-        if entry.is_file():
-            _keep(entry, folder)
-            return
-        whole = _zip(entry, folder / f"{entry.name}.zip")
-        content = whole.read_bytes()
-        whole.unlink()
-        length = -(-len(content) // parts)
-        for part in range(parts):
-            target = folder / f"{whole.name}.{part + 1:03d}"
-            target.write_bytes(content[part * length : (part + 1) * length])
-
-    return pack
-
-
 _MAKERS: Mapping[str, Callable[[Path, int], None]] = {
     "messidor2": _messidor2,
     "isic2018": _isic2018,
@@ -348,13 +238,15 @@ _MAKERS: Mapping[str, Callable[[Path, int], None]] = {
     "isic2016": _isic2016,
     "cmmd": _cmmd,
     "chncxr": _chncxr,
+    **more.MAKERS,
 }
 _PACKERS: Mapping[str, Callable[[Path, Path], None]] = {
-    "messidor2": _in_parts(4),
-    "isic2018": _zip_folders,
-    "ddsm": _kaggle,
-    "covid": _kaggle,
-    "ddr": _in_parts(10),
-    "isic2016": _zip_folders,
-    "chncxr": _zip_folders,
+    "messidor2": in_parts(4),
+    "isic2018": zip_folders,
+    "ddsm": zip_all("archive.zip"),
+    "covid": zip_all("archive.zip"),
+    "ddr": in_parts(10),
+    "isic2016": zip_folders,
+    "chncxr": zip_folders,
+    **more.PACKERS,
 }

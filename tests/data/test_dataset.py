@@ -322,20 +322,20 @@ class TestNames:
         assert (info.images, info.dataset is not None, info.settings["image_count"]) == (70, True, 70)
 
     @pytest.mark.parametrize(
-        ("settings", "kind", "said"),
+        ("settings", "kind", "said", "hint"),
         [
-            ({"imagecount": 60}, "unknown_setting", "imagecount"),
-            ({"image_count": 59}, "bad_setting", "image_count = 59"),
-            ({"seed": "x"}, "bad_setting", "seed = 'x'"),
-            ({"lesion_min_size": 9}, "bad_setting", "lesion_min_size 9"),
-            ({"image_size": 128, "lesion_max_size": 40}, "bad_setting", "do not fit"),
+            ({"imagecount": 60}, "unknown_setting", "'lesions' has no setting 'imagecount'", "image_count"),
+            ({"image_count": 59}, "bad_setting", "image_count = 59 is refused: Input should be greater", "Number of"),
+            ({"seed": "x"}, "bad_setting", "seed = 'x'", "Seed"),
+            ({"lesion_min_size": 9}, "bad_setting", "'lesions': lesion_min_size 9", ""),
+            ({"image_size": 128, "lesion_max_size": 40}, "bad_setting", "do not fit", ""),
         ],
     )
-    def test_wrong_settings(self, settings: Mapping[str, Any], kind: str, said: str) -> None:
+    def test_wrong_settings(self, settings: Mapping[str, Any], kind: str, said: str, hint: str) -> None:
         error = refused("lesions", settings)
         assert error.kind == kind
         assert said in error.message
-        assert "image_count (60 to 100000, default 600)" in error.hint
+        assert hint in error.hint
 
     def test_several_labels_an_image(self, tmp_path: Path) -> None:
         text = CATALOG.find("dataset", "digits").file.read_text(encoding="utf-8")

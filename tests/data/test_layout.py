@@ -51,6 +51,16 @@ image_key = "{patient}_{number}"
 9 = "not read"
 """
 
+DRAWS = """
+[layout.draws]
+file = "{shots}-shot_{side}_{number}.txt"
+shots = [1]
+numbers = 5
+image_key = "{patient}"
+
+[layout.labels]
+"""
+
 
 def card(folder: Path, *changes: tuple[str, str]) -> Path:
     text = CARD
@@ -87,6 +97,18 @@ def test_a_whole_layout(tmp_path: Path) -> None:
         ('key = ["{Image}"]', 'key = ["{Image}"]\nunmatched = "leave out"', "a reason is given exactly where"),
         ('key = ["{Image}"]', 'key = ["{Image}"]\nseperator = ";"', "unknown key 'layout.tables.0.seperator'"),
         ('key = ["{Image}"]', 'key = ["{Image}"]\ntext = "(?P<Finding>.)"', "has no column 'Image'"),
+        ('key = ["{Image}"]', 'key = ["{Image|Index}"]', "'Image|Index': only 'fields' may name several columns"),
+        ('key = ["{Image}"]', 'key = ["{Image}"]\nmulti_hot = { f = ["A|B"] }', "'A|B': only 'fields' may name"),
+        ('key = ["{Image}"]', 'key = ["{Image}"]\nseparator = "  "', "separator"),
+        (
+            'key = ["{Image}"]',
+            'key = ["{Image}"]\nside = "train"\nunmatched = "leave out"\nreason = "no"',
+            "'unlisted' of the layout says why",
+        ),
+        ("[layout.labels]", DRAWS.replace("{side}", "val"), "needs {shots}, {side} and {number}"),
+        ("[layout.labels]", DRAWS.replace("{patient}", "{name}"), "image_key of draws uses the field 'name'"),
+        ("[layout.labels]", DRAWS.replace("[1]", "[0]"), "layout.draws.shots.0"),
+        ("[layout.labels]", "[label_sets]\nsome = ['ill', 'sick']\n\n[layout.labels]", "label_sets.some names 'sick'"),
     ],
 )
 def test_a_wrong_layout_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -146,3 +168,41 @@ def test_a_pattern_that_takes_for_ever_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_repetitions_in_repetitions_take_no_time(pattern: str, text: str) -> None:
     assert match_pattern(pattern, text) is None
     assert not ends_with("a" * 250 + "bc", "*a" * 40 + "b")
+
+
+def test_a_field_called_draws_cannot_be_kept(tmp_path: Path) -> None:
+    file = card(tmp_path, ('sex = "Sex"', 'draws = "Sex"'), ('extra = ["sex"]', 'extra = ["draws"]'))
+    with pytest.raises(InputError, match="extra has the field 'draws'"):
+        load_card(file)
+
+
+LISTS = """
+[[layout.tables]]
+file = "train.txt"
+side = "train"
+separator = " "
+columns = ["image", "grade"]
+fields = { grade = "grade" }
+key = ["{image}"]
+image_key = "{number}"
+
+[[layout.tables]]
+file = "test.txt"
+side = "test"
+separator = " "
+columns = ["image", "grade"]
+fields = { grade = "grade" }
+key = ["{image}"]
+image_key = "{number}"
+
+[layout.labels]
+"""
+
+
+def test_lists_that_give_sides_may_give_the_same_fields(tmp_path: Path) -> None:
+    lists = ("[layout.labels]", LISTS)
+    found = load_card(card(tmp_path, lists, ('split = "random"', 'split = "official"'))).layout
+    assert found is not None
+    assert {"train", "test"} <= found.sides
+    with pytest.raises(InputError, match=r"the field 'grade' of test\.txt stands twice"):
+        load_card(card(tmp_path, ("[layout.labels]", LISTS.replace('side = "test"\n', ""))))

@@ -61,6 +61,14 @@ def test_no_cell_is_a_formula_of_a_spreadsheet(dataset: Dataset, tmp_path: Path)
     assert manifest_digest(frame) == hashlib.sha256((tmp_path / "manifest.csv").read_bytes()).hexdigest()
 
 
+def test_digests_of_equal_rows_are_the_same_in_every_version() -> None:
+    rows = [["b", "b.png", "x", "test", "", "1"], ["a", "=a.png", "y", "train", "p", "0"]]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    text = "image_id,path,label,split,group,sha256\na,'=a.png,y,train,p,0\nb,b.png,x,test,,1\n"
+    assert manifest_digest(frame) == hashlib.sha256(text.encode()).hexdigest()
+    assert split_digest(frame) == hashlib.sha256(b"image_id,split\na,train\nb,test\n").hexdigest()
+
+
 def test_digests_do_not_depend_on_the_order(dataset: Dataset) -> None:
     frame = built(dataset)
     assert manifest_digest(frame.iloc[::-1]) == manifest_digest(frame)
@@ -83,5 +91,6 @@ def test_an_image_that_vanished_is_named(dataset: Dataset, tmp_path: Path) -> No
 
 
 def test_the_number_of_splits_is_checked(dataset: Dataset) -> None:
-    with pytest.raises(InputError, match="4 images, but 1 splits"):
-        built(dataset, ["train"])
+    for count in (1, 5):
+        with pytest.raises(InputError, match=f"4 images, but {count} splits"):
+            manifest_of(dataset, ["train"] * count, ["0"] * 4)

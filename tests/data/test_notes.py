@@ -125,11 +125,13 @@ class TestLabels:
 
 
 class TestTables:
-    def test_one_column_a_class(self, tmp_path: Path) -> None:
-        file = table(tmp_path, "1.0,0.0", "0.0,1.0", "1,0", header="image,AAA,BBB")
+    @pytest.mark.parametrize(("header", "first"), [("AAA,BBB", "AAA"), ('"mass, ""left""",BBB', 'mass, "left"')])
+    def test_one_column_a_class(self, tmp_path: Path, header: str, first: str) -> None:
+        file = table(tmp_path, "1.0,0.0", "0.0,1.0", "1,0", header=f"image,{header}")
         error = refused(file)
         dataset = opened(file, advice(error.hint))
-        assert [dataset.classes[record.label] for record in dataset.records] == ["AAA", "BBB", "AAA"]
+        assert {dataset.classes[record.label] for record in dataset.records} == {first, "BBB"}
+        assert [dataset.classes[record.label] == first for record in dataset.records] == [True, False, True]
         assert dataset.records[0].extra == ()
 
     @pytest.mark.parametrize(("cells", "said"), [("1,1", "2 of the columns"), ("0.5,0.5", "neither 0 nor 1")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.images.files import Header, read_facts, read_header
 from petlbench.data.overview import Spread, draw_contact_sheet, overview_of, sample_images
-from tests.data.official_files import write_dicom
+from tests.data.drawn_files import write_dicom
 
 
 @pytest.fixture
@@ -58,6 +59,25 @@ def test_what_is_known_is_not_measured_again(folder: Path) -> None:
     assert (unknown.width, unknown.unmeasured) == (None, 20)
 
 
+def test_what_cannot_be_measured_is_named_with_the_reason(folder: Path) -> None:
+    files = sorted(folder.rglob("*.*"))
+    for file in files[:7]:
+        file.unlink()
+    os.mkfifo(files[0])
+    files[1].symlink_to("/dev/zero")
+    files[2].symlink_to(files[2].name)
+    seen = overview_of(opened(folder), {}, 1, Progress())
+    assert seen.unmeasured == len(seen.unreadable) == 3
+    [note] = seen.notes
+    for reason in ("3 images cannot be read: ", "is a pipe, not a file; ", "is a device", "levels of symbolic links"):
+        assert reason in note
+    for file in files[3:7]:
+        file.write_bytes(b"no picture")
+    [note] = overview_of(opened(folder), {}, 1, Progress()).notes
+    assert note.count("no image in a known format") == 2
+    assert note.endswith(" and 2 more")
+
+
 def test_made_images_have_no_file_to_measure() -> None:
     seen = overview_of(opened("digits"), {}, 1, Progress())
     assert (seen.width, seen.formats, seen.unmeasured) == (None, {}, 1797)
@@ -71,8 +91,9 @@ def test_the_content_gives_the_format_and_the_head_the_size(tmp_path: Path) -> N
     sizes = [(tmp_path / name).stat().st_size for name in ("a.jpg", "b.dcm")]
     assert read_header(tmp_path / "a.jpg") == Header(7, 9, "PNG", "grey, 8 bits", sizes[0])
     assert read_header(tmp_path / "b.dcm") == Header(32, 32, "DICOM", "grey, 8 bits", sizes[1])
-    assert read_header(tmp_path / "c.png") is None
-    assert read_header(tmp_path / "d.png") is None
+    for name in ("c.png", "d.png"):
+        with pytest.raises(InputError, match=name):
+            read_header(tmp_path / name)
     facts = read_facts(tmp_path / "b.dcm")
     assert (facts.width, facts.height, facts.format, facts.bytes) == (
         32,

@@ -237,6 +237,10 @@ class TestScheme:
             SplitScheme.parse(text)
         assert caught.value.kind == "bad_split"
 
+    def test_a_part_that_does_not_exist_is_answered_with_those_that_do(self) -> None:
+        with pytest.raises(InputError, match="'kfold:5/5' does not exist: the parts are numbered 0 to 4$"):
+            SplitScheme.parse("kfold:5/5")
+
     @given(
         st.text(alphabet="kfold:repat/0123 -", max_size=12) | st.from_regex(r"(kfold|repeat):\d?/\d?", fullmatch=True)
     )

@@ -59,6 +59,10 @@ def test_whatever_changes_the_features_changes_the_folder(tmp_path: Path) -> Non
     assert plan_store(tmp_path, SPEC, "int8", ORIGIN).folder == plans[0].folder
 
 
+def test_the_same_features_have_the_same_folder_in_every_version(tmp_path: Path) -> None:
+    assert plan_store(tmp_path, SPEC, "int8", ORIGIN).folder == tmp_path / "features" / "9fa1fd8bad9a36e6b782"
+
+
 def test_without_the_weights_the_fullest_store_that_is_alike_is_meant(
     tmp_path: Path, make_set: Callable[..., Path]
 ) -> None:

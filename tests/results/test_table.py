@@ -101,6 +101,16 @@ def test_a_reference_of_the_same_split_is_nearer_than_one_of_the_same_seed(tmp_p
     assert (shown.scores.pme_reference or {})["run_id"] == here.run_id
 
 
+@pytest.mark.parametrize("status", ["failed", "interrupted", "oom", "timeout", "unsupported"])
+def test_a_run_of_full_that_is_not_finished_is_no_reference(tmp_path: Path, status: str) -> None:
+    full = store(tmp_path, "full", memory=500)
+    run = store(tmp_path, "lora", memory=250)
+    file = tmp_path / full.run_id / "result.json"
+    file.write_text(file.read_text().replace('"finished"', f'"{status}"'))
+    [shown] = with_scores([read_result(tmp_path / run.run_id)], tmp_path)
+    assert (shown.scores.pme, shown.scores.pme_reference) == (None, None)
+
+
 def test_datasets_that_would_be_called_alike_have_their_folders_in_front() -> None:
     paths = ["/x/a/images", "/x/b/images", "digits", "/y/labels.csv", "a/images"]
     names = dataset_names(paths)

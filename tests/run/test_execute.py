@@ -104,6 +104,9 @@ def test_preloading_and_no_preloading_agree(run: Run, precision: str, apart: flo
     preloaded, live = run(*options, "--cache-precision", precision), run(*options, "--no-preload")
     logits = [np.stack(predictions(result)["logits"].to_list()) for result in (preloaded, live)]
     np.testing.assert_allclose(*logits, atol=apart)
+    features = preloaded["data"]["features"]
+    assert features["bytes"] == 60 * features["bytes_per_image"] > 0
+    assert "features" not in live["data"]
 
 
 def test_what_is_stored_is_what_was_learned_and_nothing_else(run: Run) -> None:
@@ -420,6 +423,46 @@ from petlbench.run import execute
 execute.measure_inference = lambda *_: os.kill(os.getpid(), 9)
 run_command(sys.argv[1:])
 """
+
+
+IN_READING = """
+import os, sys
+from petlbench.cli.app import run_command
+from petlbench.training.evaluation import Predictor
+predict = Predictor.__call__
+def killed(self, loader, on_images):
+    return predict(self, loader, lambda count: os.kill(os.getpid(), 9) if os.path.exists(sys.argv[1]) else None)
+Predictor.__call__ = killed
+run_command(sys.argv[2:])
+"""
+
+
+def test_a_reading_that_a_kill_broke_off_is_done_again_and_the_log_says_so(
+    run: Run, images: Path, tmp_path: Path
+) -> None:
+    options, log = ("--method", "linear", "--epochs", "2"), tmp_path / "results" / "test_reads.jsonl"
+    whole = run(*options, output=tmp_path / "whole")
+    command = ["run", *options, *TINY, "--dataset", str(images), "--tracking-uri", "none"]
+    command += ["--output", str(tmp_path / "results")]
+    ended = subprocess.run([sys.executable, "-c", IN_READING, str(log), *command], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    resumed = run(*options)
+    assert (resumed["status"], resumed["metrics"]) == ("finished", whole["metrics"])
+    assert run(*options, "--rerun")["status"] == "finished"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({(line["run_id"], line["split"], line["dataset"]) for line in lines}) == 1
+    assert [line.get("continued") for line in lines] == [None, "nothing was kept of the reading before", None]
+
+
+def test_what_killed_processes_left_goes_with_the_next_run_and_a_run_leaves_no_lock(run: Run, tmp_path: Path) -> None:
+    work = tmp_path / "results" / ".work"
+    (work / "drivers").mkdir(parents=True)
+    for name in ("fpt-digits-s0-0123.lock", "drivers/0123.lock", "worker-0-of-1.log"):
+        (work / name).touch()
+    (tmp_path / "results" / "poetry.lock").touch()
+    run("--method", "linear", "--epochs", "1")
+    assert [file for file in work.rglob("*") if file.is_file()] == []
+    assert [file.name for file in (tmp_path / "results").glob("*.lock")] == ["poetry.lock"]
 
 
 def test_a_run_killed_behind_its_reading_reads_the_test_split_no_second_time(

@@ -10,6 +10,7 @@ import pytest
 from petlbench.cli.app import run_command
 
 METHOD = """
+import asyncio
 import sys
 
 import torch
@@ -26,6 +27,8 @@ class Module(torch.nn.Module):
     def forward(self, inputs: Inputs):
         if self.fault == "exit":
             sys.exit()
+        if self.fault == "cancel":
+            raise asyncio.CancelledError("gone")
         logits = self.head(self._pooled(inputs.views["fine"]))
         return {"nan": logits / 0, "fixed": logits.detach(), "list": [logits]}.get(self.fault, logits)
 
@@ -48,6 +51,7 @@ class Faulty(Method):
     ("fault", "kind", "words"),
     [
         ("exit", "exception", "SystemExit"),
+        ("cancel", "exception", "CancelledError: gone"),
         ("build", "exception", "asked the program to end"),
         ("five", "bad_module", "(2, 13) for 2 images of 10 classes"),
         ("list", "bad_module", "gives list"),

@@ -24,7 +24,7 @@ from petlbench.results.stored import Stored, final_metrics
 from petlbench.results.tracking.tracker import content_of
 from petlbench.run.failure import describe_failure, shortage_while_building
 from petlbench.run.image_cache import _plan
-from petlbench.run.record import KeptOutputs, Stopwatch, describe_memory, differences
+from petlbench.run.record import KeptReadings, Outputs, Stopwatch, describe_memory, differences
 
 
 def result() -> Result:
@@ -186,19 +186,37 @@ def test_each_size_and_filter_of_stored_images_has_a_folder_of_its_own(tmp_path:
     assert len(folders) == len(forms)
 
 
-def test_outputs_that_are_kept_are_those_of_what_made_them(tmp_path: Path) -> None:
-    outputs = {"val": (np.array([0, 1]), np.ones((2, 3), np.float32)), "test": (np.array([2]), np.zeros((1, 3), "f4"))}
-    file = tmp_path / "outputs.safetensors"
-    assert KeptOutputs(file, "mine").read() == {}
-    KeptOutputs(file, "mine").write(outputs)
-    kept = KeptOutputs(file, "mine").read()
-    assert set(kept) == set(outputs)
-    for split, (labels, logits) in outputs.items():
-        assert np.array_equal(kept[split][0], labels)
-        assert np.array_equal(kept[split][1], logits)
-    assert KeptOutputs(file, "another").read() == {}
+def test_a_reading_is_kept_for_what_made_it_and_one_that_was_broken_off_is_known(tmp_path: Path) -> None:
+    outputs = {
+        "test": (np.array([0, 1]), np.ones((2, 3), np.float32)),
+        "external": (np.array([2]), np.zeros((1, 3), "f4")),
+    }
+    file = tmp_path / "readings.safetensors"
+    broken_off: list[tuple[str, bool]] = []
+
+    def read(split: str, identity: str = "mine", *, breaks: bool = False) -> Outputs:
+        def reading(was_broken_off: bool) -> Outputs:
+            broken_off.append((split, was_broken_off))
+            if breaks:
+                raise KeyboardInterrupt
+            return outputs[split]
+
+        return KeptReadings(file, identity).once(split, reading)
+
+    read("test")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            read("external", breaks=True)
+    for split in (*outputs, *outputs):
+        for kept, made in zip(read(split), outputs[split], strict=True):
+            assert kept.dtype == made.dtype
+            assert np.array_equal(kept, made)
+    assert broken_off == [("test", False), ("external", False), ("external", True), ("external", True)]
+    read("test", "another")
+    assert broken_off[4:] == [("test", False)]
     file.write_bytes(file.read_bytes()[:50])
-    assert KeptOutputs(file, "mine").read() == {}
+    read("test", "another")
+    assert broken_off[5:] == [("test", False)]
 
 
 def test_the_phases_of_a_run_add_up_to_its_time() -> None:

@@ -110,3 +110,31 @@ def test_a_failure_uses_its_slot_up(output: Path, storage: optuna.storages.BaseS
     assert driver.queue.all_used()
     assert driver.queue.take(lambda slot: None) is None
     driver.act("die")
+
+
+def test_trials_that_are_lost_are_counted_and_those_that_ended_are_not(
+    output: Path, storage: optuna.storages.BaseStorage
+) -> None:
+    study = optuna.create_study(storage=storage)
+    first, second = Driver(study, output), Driver(study, output)
+    for action in ("take", "fail", "take", "finish", "take", "prune", "take"):
+        first.act(action)
+    assert first.queue.retries == 0
+    first.act("die")
+    second.act("take")
+    second.act("finish")
+    assert second.queue.all_used()
+    assert second.queue.retries == 1
+    second.act("die")
+
+
+def test_a_driver_that_ends_gives_back_what_it_has(output: Path, storage: optuna.storages.BaseStorage) -> None:
+    study = optuna.create_study(storage=storage)
+    first, second = Driver(study, output), Driver(study, output)
+    with first.queue:
+        first.act("take")
+    assert [trial.state.name for trial in study.get_trials()].count("RUNNING") == 0
+    second.act("take")
+    assert [trial.params["x"] for trial in second.trials] == [0.0]
+    for driver in (first, second):
+        driver.act("die")

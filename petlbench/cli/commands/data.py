@@ -23,10 +23,12 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.units import readable_size
 
 if TYPE_CHECKING:
+    from petlbench.api.data import DataFacts
     from petlbench.data.dataset import Dataset, DatasetInfo
     from petlbench.data.official.prepare import Preparation
     from petlbench.data.official.verify import Verified
     from petlbench.data.overview import Overview
+    from petlbench.data.readers.prepared import Prepared
 
 _MOST_NAMED = 20
 _LEFT_OUT, _UNVERIFIED = "what was left out, or is not as expected", "not verified on the real files"
@@ -68,15 +70,8 @@ def info(dataset: str, figure: Path | None, settings: tuple[str, ...], json: boo
     _print(described)
     if described.dataset is not None and facts.overview is not None:
         _print_overview(described.dataset, facts.overview)
-    if facts.prepared is not None:
-        rows = [[scheme, split.sha256] for scheme, split in facts.prepared.splits.items()]
-        print_table("manifests, to be cited", ["split", "SHA-256"], rows)
-    elif described.card.layout is not None:
-        say(f"not prepared yet: petlbench data prepare {described.name}")
-    notes, card = () if described.dataset is None else described.dataset.notes, described.card
-    _print_notes({_LEFT_OUT: notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
-    if figure is not None:
-        say(f"drawn: {figure}")
+    _print_prepared(described, facts.prepared)
+    _print_warnings(facts, figure)
 
 
 @command.command("prepare", epilog="Example: petlbench data prepare isic2018 --from ~/Downloads/isic2018")
@@ -237,6 +232,21 @@ def _print_overview(dataset: Dataset, overview: Overview) -> None:
         ],
         caption=f"formats: {formats}" + (f"; {overview.unmeasured} not measured" if overview.unmeasured else ""),
     )
+
+
+def _print_prepared(described: DatasetInfo, prepared: Prepared | None) -> None:
+    if prepared is not None:
+        rows = [[scheme, split.sha256] for scheme, split in prepared.splits.items()]
+        print_table("manifests, to be cited", ["split", "SHA-256"], rows)
+    elif described.card.layout is not None:
+        say(f"not prepared yet: petlbench data prepare {described.name}")
+
+
+def _print_warnings(facts: DataFacts, figure: Path | None) -> None:
+    card = facts.info.card
+    _print_notes({_LEFT_OUT: facts.notes, "known issues": card.known_issues, _UNVERIFIED: card.unverified})
+    if figure is not None:
+        say(f"drawn: {figure}")
 
 
 def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:

@@ -196,12 +196,18 @@ def to_rgb(image: Image) -> Image:
 @contextmanager
 def _opened(stream: BinaryIO, name: str, decoding: Decoding) -> Iterator[Image]:
     """Open an image, of which Pillow decodes nothing before it is asked to, with errors of ours."""
+    with broken_named(name), open_image(stream) as image:
+        _check_pixels(image, name, decoding.most_pixels)
+        yield image
+
+
+@contextmanager
+def broken_named(name: str) -> Iterator[None]:
+    """Raise errors of ours, which name the image, for what decoders let through on broken files."""
     from PIL import UnidentifiedImageError
 
     try:
-        with open_image(stream) as image:
-            _check_pixels(image, name, decoding.most_pixels)
-            yield image
+        yield
     except UnidentifiedImageError as error:
         raise _corrupt(name, "it is no image in a known format") from error
     except _BROKEN as error:

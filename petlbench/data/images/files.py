@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import open_file
-from petlbench.data.images.decode import NOT_DATA, decode_image, open_image, read_bytes
+from petlbench.data.images.decode import NOT_DATA, broken_named, decode_image, open_image, read_bytes
 from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, read_dataset, require_pydicom
 
 __all__ = ["Header", "ImageFacts", "files_below", "is_folder", "read_facts", "read_header", "sorted_entries"]
@@ -75,25 +75,21 @@ def read_facts(file: Path) -> ImageFacts:
     """
     content = read_bytes(file)
     image = decode_image(content, str(file))
-    header = read_header(file)
-    kind = "unknown" if header is None else header.format
+    kind = read_header(file).format
     return ImageFacts(hashlib.sha256(content).hexdigest(), len(content), image.width, image.height, kind)
 
 
-def read_header(file: Path) -> Header | None:
-    """Return what a file's head says; None where it cannot be read."""
-    try:
-        with open_file(file, what="image") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            has_tags = is_dicom(stream.read(HEAD_BYTES))
-            stream.seek(0)
-            return _dicom_header(stream, file, size) if has_tags else _header(stream, size)
-    except InputError as error:
-        if error.kind == "missing_package":
-            raise
-        return None
-    except (OSError, ValueError, SyntaxError):
-        return None
+def read_header(file: Path) -> Header:
+    """Return what a file's head says.
+
+    Raises:
+        InputError: When the file is absent, no regular one, or its head cannot be read.
+    """
+    with open_file(file, what="image") as stream, broken_named(str(file)):
+        size = os.fstat(stream.fileno()).st_size
+        has_tags = is_dicom(stream.read(HEAD_BYTES))
+        stream.seek(0)
+        return _dicom_header(stream, file, size) if has_tags else _header(stream, size)
 
 
 def _header(stream: BinaryIO, size: int) -> Header:
@@ -108,6 +104,8 @@ def _dicom_header(stream: BinaryIO, file: Path, size: int) -> Header:
     header = read_dataset(stream, stop_before_pixels=True, specific_tags=tags)
     channels = "colour" if header.get("SamplesPerPixel", 1) > 1 else "grey"
     depth = f"{channels}, {header.get('BitsStored', '?')} bits"
+    if not {"Rows", "Columns"} <= set(header.dir()):
+        raise ValueError("it does not say how many rows and columns it has")
     return Header(int(header.Columns), int(header.Rows), "DICOM", depth, size)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
+from petlbench.core.file_lock import locked
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, find_card, official_files, open_dataset
@@ -146,7 +147,7 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
 
     def readable(folder: Path) -> bool:
         with suppress(InputError):
-            return bool(read_official(sources.card, folder, sources.name).records)
+            return bool(read_official(sources.card, folder, sources.name, task.labels).records)
         return False
 
     root = gather(sources, readable, anew=options.again)
@@ -161,15 +162,13 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
 @contextmanager
 def _holding(folder: Path, name: str) -> Iterator[None]:
     """Keep a dataset's folder to this process; what stays of it when nothing was made is nothing."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK, timeout=0)
     try:
-        with lock:
+        with locked(folder / _LOCK, 0):
             yield
-            (folder / _LOCK).unlink(missing_ok=True)
     except Timeout as error:
         raise InputError(
             f"another process prepares '{name}' in {folder} now",
@@ -177,7 +176,6 @@ def _holding(folder: Path, name: str) -> Iterator[None]:
             kind="busy",
         ) from error
     except BaseException:
-        (folder / _LOCK).unlink(missing_ok=True)
         for path in (folder / DOWNLOADS, folder / FILES, *new):
             with suppress(OSError):  # there is something in it
                 path.rmdir()
@@ -185,7 +183,7 @@ def _holding(folder: Path, name: str) -> Iterator[None]:
 
 
 def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:
-    official = read_official(sources.card, root, sources.name, progress=sources.progress)
+    official = read_official(sources.card, root, sources.name, task.labels, progress=sources.progress)
     for name, count in images_by_class(official.records, sources.card.classes, task.labels).items():
         if not count:
             raise InputError(

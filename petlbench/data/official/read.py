@@ -19,8 +19,10 @@ from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import is_dicom, read_dataset, require_pydicom
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
+from petlbench.data.official.draws import join_draws
 from petlbench.data.official.tables import ImageEntry, join, read_header
 from petlbench.data.record import Record
+from petlbench.data.tasks.base import Labels
 
 __all__ = ["OfficialImages", "read_official"]
 
@@ -46,13 +48,16 @@ class OfficialImages:
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progress | None = None) -> OfficialImages:
+def read_official(
+    card: DatasetCard, root: Path, name: str, labels: Labels | None = None, *, progress: Progress | None = None
+) -> OfficialImages:
     """Read the unpacked files of an official release; no image is decoded.
 
     Args:
         card: The card; it has a layout.
         root: The folder in which the files lie as the layout says, or one above them, or the outermost of them.
         name: The dataset's name, for errors.
+        labels: How the labels of its task are stored; one class an image without it.
         progress: Told of the headers that are read, where there are any.
 
     Returns:
@@ -72,13 +77,15 @@ def read_official(card: DatasetCard, root: Path, name: str, *, progress: Progres
     images, left_out = _find_images(layout, root, names, name)
     _read_tags(layout, root, images, progress or Progress())
     notes = [note for table in layout.tables for note in join(table, images, root, paths, name)]
+    if layout.draws is not None:
+        notes += join_draws(layout.draws, images, root, paths, name)
     records = []
     for image in images:
-        reason = image.left_out or layout.left_out.get(fill(layout.label, image.fields), "")
+        reason = _why_left_out(image, layout, root)
         if reason:
             left_out[reason].append(image.path)
         else:
-            records.append(_record(image, card, layout))
+            records.append(_record(image, card, layout, labels or Labels()))
     records.sort(key=lambda record: record.image_id)
     reasons = {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}
     return OfficialImages(tuple(records), reasons, tuple(notes), names)
@@ -116,7 +123,8 @@ def _find_images(
             raise InputError(
                 f"{root} has one image twice: {other} and {path}", hint="keep one of the two", kind="duplicate_image"
             )
-        images.append(ImageEntry(path, layout.images[position], match.groupdict(default="")))
+        source = layout.images[position]
+        images.append(ImageEntry(path, source, match.groupdict(default=""), side=source.split))
     _require_every_source(layout, images, root, name)
     return images, left_out
 
@@ -205,9 +213,23 @@ def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
         raise InputError(f"the DICOM header of {file} cannot be read: {error}", kind="corrupt_image") from error
 
 
-def _record(image: ImageEntry, card: DatasetCard, layout: Layout) -> Record:
+def _why_left_out(image: ImageEntry, layout: Layout, root: Path) -> str:
+    lists = [table.file for table in layout.tables if table.side]
+    if lists and image.side is None and not layout.unlisted:
+        raise InputError(
+            f"the image {root / image.path} stands in none of the lists {', '.join(lists)}",
+            hint="are the lists whole? else take the image away",
+            kind="image_without_row",
+        )
+    if lists and image.side is None:
+        return layout.unlisted
+    return image.left_out or layout.left_out.get(fill(layout.label, image.fields), "")
+
+
+def _record(image: ImageEntry, card: DatasetCard, layout: Layout, labels: Labels) -> Record:
     raw = fill(layout.label, image.fields)
-    if raw not in layout.labels:
+    text = _several(layout, raw) if labels.form == "labels" else layout.labels.get(raw)
+    if text is None:
         place = next((image.origin[name] for name in names_in(layout.label) if name in image.origin), image.path)
         raise InputError(
             f"{place}: the label '{raw}' of {image.path} is unknown to the card; it knows "
@@ -219,8 +241,24 @@ def _record(image: ImageEntry, card: DatasetCard, layout: Layout) -> Record:
     return Record(
         image_id=image.path,
         path=image.path,
-        label=card.classes.index(layout.labels[raw]),
+        label=labels.parse(text, card.classes),
         group=fill(layout.group, image.fields) or None,
-        split=image.source.split,
+        split=image.side,
         extra=tuple((name, image.fields.get(name, "")) for name in layout.extra),
+        draws=image.draws,
     )
+
+
+def _several(layout: Layout, raw: str) -> str | None:
+    """Return several labels in the classes' own names; None where one is unknown."""
+    classes: dict[str, str] = {}
+    for part in raw.split("|"):
+        name = part.removeprefix("?")
+        if not part or part in layout.none:
+            continue
+        if name not in layout.labels:
+            return None
+        # Several columns may be one class: then a certain one counts.
+        mark = part[: len(part) - len(name)]
+        classes[layout.labels[name]] = min(mark, classes.get(layout.labels[name], mark))
+    return "|".join(mark + name for name, mark in classes.items())

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import regex
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
 from petlbench.core.user_files import read_bytes
 from petlbench.data.layout import ImageSource, TableSource, ends_with, fill, match_pattern, names_in
 from petlbench.data.readers.csv_file import hot_column, read_lines
+from petlbench.data.readers.list_file import read_list
+from petlbench.data.record import OfficialDraw, Split
 
 __all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
 
 _TEXT_LIMIT = 1 << 20
 """Bytes of a free text that stands for one row; reports of one patient have some thousand."""
+# What openpyxl raises over a damaged file, when it opens one and when it comes to a row; XML's errors are SyntaxErrors.
+_BROKEN_EXCEL = (
+    *(OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 EXCEL_SUFFIXES = frozenset((".xlsx", ".xlsm"))
 
 
@@ -34,6 +43,8 @@ class ImageEntry:
         fields: What is known of it.
         origin: File and line from which a field comes, for those that come from tables.
         left_out: Why it is left out; empty where it is not.
+        side: The side that a list gives it, or its folder; None where neither does.
+        draws: The release's own draws that have it.
     """
 
     path: str
@@ -41,6 +52,8 @@ class ImageEntry:
     fields: dict[str, str]
     origin: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
+    side: Split | None = None
+    draws: tuple[OfficialDraw, ...] = ()
 
 
 class _Entry(NamedTuple):
@@ -73,7 +86,7 @@ def join(
         return (f"there is no {table.file}: {', '.join(sorted(table.provides))} are unknown",)
     entries = _index(table, files)
     used: dict[str, tuple[str, ImageEntry]] = {}
-    for image in (image for image in images if table.split in (None, image.source.split)):
+    for image in (image for image in images if table.split in (None, image.side)):
         key = _image_key(table, image, root)
         folded = key.casefold() if table.ignore_case else key
         if folded not in entries:
@@ -87,10 +100,22 @@ def join(
                 hint="keep one of the two",
                 kind="duplicate_image",
             )
+        if table.side is not None:
+            _put_on_side(table, image, entry)
         image.fields.update(entry.values)
         image.origin.update(dict.fromkeys(entry.values, entry.row.place))
     _require_used([entry for folded, entry in entries.items() if folded not in used], table, root)
     return ()
+
+
+def _put_on_side(table: TableSource, image: ImageEntry, entry: _Entry) -> None:
+    if image.side not in (None, table.side):
+        raise InputError(
+            f"{entry.row.place}: '{entry.key}' is on the side {table.side}, but was on the side {image.side} before",
+            hint="are these the lists of the official release, unchanged?",
+            kind="duplicate_image",
+        )
+    image.side = table.side
 
 
 def _files(table: TableSource, root: Path, paths: Sequence[str], name: str) -> list[Path]:
@@ -116,8 +141,9 @@ def _index(table: TableSource, files: Sequence[Path]) -> dict[str, _Entry]:
     """Read all rows; rows that say the same of an image count once."""
     entries: dict[str, _Entry] = {}
     for row in (row for file in files for row in _rows(table, file)):
-        values = {name: row.cells[column] for name, column in table.fields.items()}
+        values = {name: row.first_of(columns) for name, columns in table.fields.items()}
         values |= {name: _hot(row, columns) for name, columns in table.one_hot.items()}
+        values |= {name: _all_hot(row, columns, table.blank) for name, columns in table.multi_hot.items()}
         keys = [fill(key, row.cells).replace("\\", "/") for key in table.key if _is_whole(key, row.cells)]
         if not keys:
             raise row.wrong(f"the row names no image: {table.needs[0]} is empty")
@@ -154,6 +180,19 @@ def _hot(row: Row, columns: Sequence[str]) -> str:
         raise row.wrong(str(error)) from error
 
 
+_HOT = {"1": "", "1.0": "", "0": None, "0.0": None, "-1": "?", "-1.0": "?"}
+"""What stands before the name of a column with such a cell; None where the name is not listed."""
+
+
+def _all_hot(row: Row, columns: Sequence[str], blank: str) -> str:
+    meanings = {**_HOT, **({} if blank == "error" else {"": None if blank == "absent" else "?"})}
+    for column in columns:
+        if row.cells[column] not in meanings:
+            raise row.wrong(f"the column {column} holds '{row.cells[column]}', not one of {', '.join(_HOT)}")
+    marks = {column: meanings[row.cells[column]] for column in columns}
+    return "|".join(f"{mark}{column}" for column, mark in marks.items() if mark is not None)
+
+
 def _is_whole(template: str, values: Mapping[str, str]) -> bool:
     return all(values.get(name) for name in names_in(template))
 
@@ -173,7 +212,7 @@ def _image_key(table: TableSource, image: ImageEntry, root: Path) -> str:
 def _unmatched(table: TableSource, image: ImageEntry, key: str, files: Sequence[Path], root: Path) -> None:
     if table.unmatched == "leave out":
         image.left_out = image.left_out or table.reason
-    elif table.unmatched == "error":
+    elif table.unmatched == "error" and table.side is None:
         where = str(files[0]) if len(files) == 1 else f"any of the {len(files)} files {table.file}"
         raise InputError(
             f"the image {root / image.path} stands in no row: there is no '{key}' in {where}",
@@ -212,6 +251,10 @@ class Row:
         """File and line, as errors name them."""
         return f"{self.file}, line {self.line}"
 
+    def first_of(self, columns: str) -> str:
+        """Return the cell of the first of some columns, written with | between, that the table has."""
+        return next(self.cells[name] for name in columns.split("|") if name in self.cells)
+
     def wrong(self, message: str) -> InputError:
         """Return the error for a row that has to be corrected."""
         return InputError(f"{self.place}: {message}", hint="correct or remove the row", kind="bad_table")
@@ -229,9 +272,9 @@ def read_rows(
 
     Args:
         file: Separated text in UTF-8, or an Excel file by its ending.
-        required: Columns that must be there.
+        required: Columns that must be there; of several with | between, one.
         columns: The names of the columns of a file without a header; a first line that repeats them is a header.
-        separator: The character between cells; not for Excel. With a blank, several are as good as one.
+        separator: The character between cells; not for Excel. A blank makes it a list: see `read_list`.
         sheet: The sheet of an Excel file; None for the first.
 
     Returns:
@@ -241,7 +284,7 @@ def read_rows(
         InputError: When the file or the sheet is absent or cannot be read, a required column lacks or stands twice,
             or a row has more or fewer cells than the header.
     """
-    lines = ((line, cells) for line, cells in _lines(file, separator, sheet) if any(cells))
+    lines = ((line, cells) for line, cells in _lines(file, separator, sheet, len(columns)) if any(cells))
     first = next(lines, None)
     if first is None:
         raise InputError(f"the table {file} is empty", kind="bad_table")
@@ -256,14 +299,15 @@ def read_header(file: Path, separator: str = ",") -> list[str]:
     return next((cells for _, cells in _lines(file, separator, None)), [])
 
 
-def _lines(file: Path, separator: str, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
+def _lines(file: Path, separator: str, sheet: str | None, columns: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, stripped cells)."""
     if file.suffix.lower() in EXCEL_SUFFIXES:
         yield from _excel_lines(file, sheet)
-        return
-    for line, cells in read_lines(file, separator):
-        stripped = [cell.strip() for cell in cells]
-        yield line, [cell for cell in stripped if cell] if separator.isspace() else stripped
+    elif " " in separator:
+        yield from read_list(file, columns, separator)
+    else:
+        for line, cells in read_lines(file, separator):
+            yield line, [cell.strip() for cell in cells]
 
 
 def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
@@ -276,22 +320,27 @@ def _excel_lines(file: Path, sheet: str | None) -> Iterator[tuple[int, list[str]
             hint="pip install 'petlbench[excel]'",
             kind="missing_package",
         ) from error
+    content = io.BytesIO(read_bytes(file, what="table"))
     try:
-        book = openpyxl.load_workbook(io.BytesIO(read_bytes(file, what="table")), read_only=True, data_only=True)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, InvalidFileException) as error:
-        raise InputError(f"{file} cannot be read as an Excel file: {error}", kind="bad_table") from error
-    with closing(book):
-        title = sheet if sheet is not None else book.sheetnames[0]
-        if title not in book.sheetnames:
-            raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
-        width = 0
-        for line, row in enumerate(book[title].iter_rows(values_only=True), start=1):
-            cells = [_text(value) for value in row]
-            while cells and not cells[-1]:
-                cells.pop()
-            # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
-            width = width or len(cells)
-            yield line, cells + [""] * (width - len(cells))
+        with closing(openpyxl.load_workbook(content, read_only=True, data_only=True)) as book:
+            yield from _sheet_lines(file, book, sheet)
+    except (*_BROKEN_EXCEL, InvalidFileException) as error:
+        text = printable(str(error) or type(error).__name__)
+        raise InputError(f"{file} cannot be read as an Excel file: {text}", kind="bad_table") from error
+
+
+def _sheet_lines(file: Path, book: Any, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
+    title = sheet if sheet is not None else book.sheetnames[0]
+    if title not in book.sheetnames:
+        raise InputError(f"{file} has no sheet '{title}'; it has: {', '.join(book.sheetnames)}", kind="bad_table")
+    width = 0
+    for line, row in enumerate(book[title].iter_rows(values_only=True), start=1):
+        cells = [_text(value) for value in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        # Excel keeps no empty cells at the end of a row: what is short of the header's length is empty.
+        width = width or len(cells)
+        yield line, cells + [""] * (width - len(cells))
 
 
 def _text(value: object) -> str:
@@ -303,15 +352,16 @@ def _text(value: object) -> str:
 
 
 def _check_header(file: Path, header: Sequence[str], required: Sequence[str]) -> None:
-    for name in required:
-        if name not in header:
+    for names in required:
+        there = [name for name in header if name in names.split("|")]
+        if not there:
             raise InputError(
-                f"{file} has no column '{name}'; it has: {', '.join(header)}",
+                f"{file} has no column '{names}'; it has: {', '.join(header)}",
                 hint="is it the file of the official release, unchanged?",
                 kind="missing_column",
             )
-        if list(header).count(name) > 1:
-            raise InputError(f"{file} has the column '{name}' twice", kind="bad_table")
+        if len(there) > len(set(there)):
+            raise InputError(f"{file} has the column '{there[0]}' twice", kind="bad_table")
 
 
 def _row(file: Path, header: Sequence[str], line: int, cells: Sequence[str]) -> Row:

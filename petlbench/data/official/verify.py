@@ -19,8 +19,9 @@ from petlbench.data.images.decode import decode_image, read_bytes
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.fetch import require_official
 from petlbench.data.readers.base import Source
-from petlbench.data.readers.prepared import PREPARED_FILE, PreparedReader
+from petlbench.data.readers.prepared import PREPARED_FILE, PreparedReader, PreparedSettings
 from petlbench.data.record import Record, map_images
+from petlbench.data.tasks.base import task_of
 
 __all__ = ["Fault", "Verified", "verify_dataset"]
 
@@ -77,7 +78,9 @@ def verify_dataset(reference: str, catalog: Catalog, data_root: Path, workers: i
     name, card = find_card(reference, catalog=catalog)
     folder = data_root / name
     if card is not None and card.layout is not None:
-        return _verify_prepared(PreparedReader(Source(name, folder, card=card)), folder, workers, progress)
+        labels = task_of(card, catalog).labels
+        reader = PreparedReader(Source(name, folder, PreparedSettings(), card, labels))
+        return _verify_prepared(reader, folder, workers, progress)
     if card is not None and any(file.checksum for file in card.files):
         return _verify_files(name, card, folder, progress)
     raise InputError(

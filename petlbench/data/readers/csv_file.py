@@ -19,6 +19,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import items_of
 from petlbench.core.user_files import TEXT_LIMIT, inside, open_file
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import fill, names_in
@@ -116,7 +117,7 @@ class CsvReader(ImageFiles):
         columns = self._columns(header, lines)
         # Columns that decide the label are no further knowledge of an image, and neither is what has a role.
         settings = self._settings
-        hot = settings.columns or ([] if settings.label_column in header else _several(settings.label_column))
+        hot = settings.columns or ([] if settings.label_column in header else items_of(settings.label_column))
         used = {*columns.values(), *(header.index(name) for name in hot)}
         others = {name: place for place, name in enumerate(header) if name and place not in used}
         for line, cells in lines:
@@ -140,7 +141,7 @@ class CsvReader(ImageFiles):
     def _columns(self, header: Sequence[str], lines: Iterator[tuple[int, list[str]]]) -> Mapping[str, int]:
         """Return the position of each role's column; a label that is spread over several has none."""
         names = {role: getattr(self._settings, f"{role}_column") for role in ("image", "label", "split", "group")}
-        hot = self._settings.columns or _several(names["label"])
+        hot = self._settings.columns or items_of(names["label"])
         if self._settings.columns or (names["label"] not in header and len(hot) > 1 and set(hot) <= set(header)):
             del names["label"]
         self._require_columns(header)
@@ -303,10 +304,6 @@ def hot_column(cells: Mapping[str, str]) -> str:
     if len(hot) != 1:
         raise ValueError(f"{len(hot)} of the columns {', '.join(cells)} hold a 1; it must be one")
     return hot[0]
-
-
-def _several(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _folded(path: str) -> str:

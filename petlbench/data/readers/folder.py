@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import first_few
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
 from petlbench.data.images.files import files_below, is_folder, sorted_entries
@@ -67,10 +68,9 @@ class FolderReader(ImageFiles):
     def _left_out(self) -> Iterator[str]:
         """Say which files were left out."""
         if self._ignored:
-            count, names = len(self._ignored), sorted(self._ignored)[:_MOST_NAMED]
-            more = f" and {count - len(names)} more" if count > len(names) else ""
+            count, names = len(self._ignored), first_few(sorted(self._ignored), _MOST_NAMED)
             what = "1 file that is no image is" if count == 1 else f"{count} files that are no images are"
-            yield f"{what} left out: {', '.join(names)}{more}"
+            yield f"{what} left out: {names}"
         if self._skipped:
             yield f"{self._skipped} files or folders like '{self._settings.skip}' are left out (dataset.skip)"
 

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,14 +18,18 @@ from petlbench.core.user_files import inside, read_bytes
 from petlbench.data.card import DatasetCard
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source
-from petlbench.data.record import Record, Split
-from petlbench.data.tasks.base import Labels
+from petlbench.data.readers.settings import ReaderSettings, silent
+from petlbench.data.readers.several import Doubt
+from petlbench.data.record import OfficialDraw, Record, Split
+from petlbench.data.tasks.base import Label, Labels
+from petlbench.data.tasks.multilabel import SEPARATOR, UNKNOWN
 
 __all__ = [
     "PREPARED_FILE",
     "TABLE_FILE",
     "Prepared",
     "PreparedReader",
+    "PreparedSettings",
     "WrittenSplit",
     "card_digest",
     "other_card",
@@ -36,6 +40,7 @@ __all__ = [
 
 PREPARED_FILE = "prepared.json"
 TABLE_FILE = "images.csv"
+_DRAWS = "draws"
 _AGAIN = "prepare it again: petlbench data prepare {} --again"
 _COLUMNS = ("image_id", "path", "label", "split", "group", "sha256", "bytes", "width", "height", "format")
 
@@ -124,12 +129,12 @@ def table_bytes(
 ) -> bytes:
     """Return the table of images as CSV in UTF-8: one row an image with what its file says, sorted by image id."""
     ordered = sorted(records, key=lambda record: record.image_id)
-    extra = list(dict.fromkeys(name for record in ordered for name, _ in record.extra))
+    extra = list(dict.fromkeys(name for record in ordered for name, _ in _further(record)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_COLUMNS, *map(csv_cell, extra)])
     for record in ordered:
-        image, more = facts[record.image_id], dict(record.extra)
+        image, more = facts[record.image_id], dict(_further(record))
         label = labels.text(record.label, classes)
         where = (record.image_id, record.path, label, record.split or "", record.group or "")
         what = (image.sha256, image.bytes, image.width, image.height, image.format)
@@ -137,8 +142,8 @@ def table_bytes(
     return text.getvalue().encode("utf-8")
 
 
-def read_table(content: bytes, classes: Sequence[str], labels: Labels) -> Iterator[tuple[Record, ImageFacts]]:
-    """Yield each image of a table that `table_bytes` wrote, and what its file says of it."""
+def read_table(content: bytes, parse: Callable[[str], Label]) -> Iterator[tuple[Record, ImageFacts]]:
+    """Yield each image of a table that `table_bytes` wrote, its label parsed so, and what its file says of it."""
     rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
     header = [plain_cell(name) for name in next(rows, [])]
     if tuple(header[: len(_COLUMNS)]) != _COLUMNS:
@@ -146,10 +151,62 @@ def read_table(content: bytes, classes: Sequence[str], labels: Labels) -> Iterat
     extra = header[len(_COLUMNS) :]
     for row in rows:
         image_id, path, name, split, group, sha256, size, width, height, kind, *more = map(plain_cell, row)
-        others = tuple((key, value) for key, value in zip(extra, more, strict=True) if value)
-        side = cast("Split | None", split or None)
-        record = Record(image_id, path, labels.parse(name, classes), group or None, side, others)
+        others = {key: value for key, value in zip(extra, more, strict=True) if value}
+        draws = _parse_draws(others.pop(_DRAWS, ""))
+        label, side = parse(name), cast("Split | None", split or None)
+        record = Record(image_id, path, label, group or None, side, tuple(others.items()), draws)
         yield record, ImageFacts(sha256, int(size), int(width), int(height), kind)
+
+
+def _further(record: Record) -> tuple[tuple[str, str], ...]:
+    """What further columns say of an image: those of the release, and the draws that have it, where it made any."""
+    draws = ";".join(f"{draw.side} {draw.shots} {draw.number}" for draw in record.draws)
+    return (*record.extra, (_DRAWS, draws)) if draws else record.extra
+
+
+def _parse_draws(text: str) -> tuple[OfficialDraw, ...]:
+    cells = (draw.split(" ") for draw in text.split(";") if draw)
+    return tuple(OfficialDraw(cast("Split", side), int(shots), int(number)) for side, shots, number in cells)
+
+
+class PreparedSettings(ReaderSettings):
+    """Which of several labels are learned, and what becomes of those that are uncertain."""
+
+    labels: str = silent(
+        "", description="Those of several labels that are learned, with commas between, or a set that the card names."
+    )
+    uncertain: Doubt = silent(
+        "ignore", description="Labels that are uncertain: left out of loss and scores, absent, or present."
+    )
+
+    def card_as_set(self, card: DatasetCard) -> DatasetCard:
+        """Return the card with the labels that are learned as its classes.
+
+        Raises:
+            InputError: When one is none of the card's.
+        """
+        chosen = card.label_sets.get(self.labels, tuple(name.strip() for name in self.labels.split(",")))
+        if not self.labels:
+            return card
+        for name in chosen:
+            if name not in card.classes:
+                raise InputError(
+                    f"dataset.labels: '{card.title}' has no label '{name}'",
+                    hint=f"labels: {', '.join(card.classes)}; sets: {', '.join(card.label_sets) or 'none'}",
+                    kind="bad_setting",
+                )
+        return card.model_copy(update={"classes": tuple(dict.fromkeys(chosen))})
+
+    def parse(self, text: str, classes: Sequence[str], labels: Labels) -> Label:
+        """Return a label that `Labels.text` has written, of several labels those that these settings leave."""
+        if labels.form != "labels":
+            return labels.parse(text, classes)
+        marks = {"ignore": UNKNOWN, "zero": None, "one": ""}
+        pairs = ((part.startswith(UNKNOWN), part.removeprefix(UNKNOWN)) for part in text.split(SEPARATOR))
+        parts = {name: marks[self.uncertain] if uncertain else "" for uncertain, name in pairs if name in classes}
+        return labels.parse(
+            SEPARATOR.join(f"{mark}{name}" for name, mark in parts.items() if mark is not None), classes
+        )
 
 
 class PreparedReader(ImageFiles):
@@ -164,6 +221,7 @@ class PreparedReader(ImageFiles):
     """
 
     card = ReaderCard(name="official", title="official files that were prepared")
+    Settings = PreparedSettings
 
     def __init__(self, source: Source) -> None:
         folder, card = source.path, source.card
@@ -183,8 +241,13 @@ class PreparedReader(ImageFiles):
                 hint=f"prepare it from their new place: petlbench data prepare {folder.name} --from DIR --again",
                 kind="data_missing",
             )
+        settings: PreparedSettings = source.settings
+        if source.labels.form != "labels" and (settings.labels or settings.uncertain != "ignore"):
+            message = f"'{prepared.name}' has one class an image: dataset.labels and dataset.uncertain mean nothing"
+            raise InputError(message, hint="leave them out", kind="bad_setting")
         try:
-            rows = list(read_table(_checked_table(folder, prepared), card.classes, source.labels))
+            content = _checked_table(folder, prepared)
+            rows = list(read_table(content, lambda text: settings.parse(text, card.classes, source.labels)))
         except (LookupError, ValueError, csv.Error) as error:
             message = f"{folder / TABLE_FILE} is no table of images: {type(error).__name__}: {error}"
             raise InputError(message, hint=_AGAIN.format(prepared.name), kind="bad_prepared") from error

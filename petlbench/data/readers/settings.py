@@ -1,28 +1,30 @@
-"""A reader's settings: those that every reader has, those that settle doubts about labels, and how they are checked."""
+"""A reader's settings: those that every reader has, and those that settle doubts about labels."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import items_of
 from petlbench.data.images.decode import MOST_PIXELS
 from petlbench.data.images.greys import GREY_HELP
 from petlbench.data.order import ORDER_HELP
 
-__all__ = ["LabelSettings", "ReaderSettings", "check_settings", "silent"]
+if TYPE_CHECKING:
+    from petlbench.data.card import DatasetCard
+
+__all__ = ["LabelSettings", "ReaderSettings", "silent"]
 
 
 def silent(default: Any, **options: Any) -> Any:
@@ -48,6 +50,10 @@ class ReaderSettings(BaseModel):
         """The task type that these settings mean; empty for one class an image, or that of the card."""
         return self.task
 
+    def card_as_set(self, card: DatasetCard) -> DatasetCard:
+        """Return a dataset's card as these settings have it: it may be learned in part."""
+        return card
+
     @model_serializer(mode="wrap")
     def _without_silent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = {name: info for name, info in type(self).model_fields.items() if info.json_schema_extra}
@@ -63,7 +69,7 @@ class LabelSettings(ReaderSettings):
 
     @model_validator(mode="after")
     def _parses(self) -> Self:
-        if any("=" not in item for item in _items(self.rename)):
+        if any("=" not in item for item in items_of(self.rename)):
             raise ValueError(f"rename {self.rename} is not of the form OLD=NEW,OLD=NEW")
         return self
 
@@ -73,8 +79,8 @@ class LabelSettings(ReaderSettings):
         Raises:
             InputError: When a setting names a label that no image has.
         """
-        names = dict(item.rpartition("=")[::2] for item in _items(self.rename))
-        dropped = set(_items(self.leave_out))
+        names = dict(item.rpartition("=")[::2] for item in items_of(self.rename))
+        dropped = set(items_of(self.leave_out))
         counts = Counter(labels)
         for name in (*names, *dropped):
             if name not in counts:
@@ -86,44 +92,3 @@ class LabelSettings(ReaderSettings):
         notes = [f"{counts[old]} images of '{old}' are taken as '{new}' (dataset.rename)" for old, new in names.items()]
         notes += [f"{counts[name]} images of '{name}' are left out (dataset.leave_out)" for name in sorted(dropped)]
         return [None if label in dropped else names.get(label, label) for label in labels], tuple(notes)
-
-
-def _items(text: str) -> list[str]:
-    """What stands between commas; what holds one stands in quotes."""
-    return [item.strip() for row in csv.reader([text], skipinitialspace=True) for item in row if item.strip()]
-
-
-def check_settings(name: str, model: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:
-    """Return all settings of a reader: those that are given, over its defaults.
-
-    Args:
-        name: The dataset's short name.
-        model: The model of the reader's settings.
-        settings: The card's, and over them the user's, by name.
-
-    Raises:
-        InputError: When a setting is unknown or out of bounds.
-    """
-    hint = f"settings: {_in_words(model)}"
-    for key in settings:
-        if key not in model.model_fields:
-            raise InputError(f"the dataset '{name}' has no setting '{key}'", hint=hint, kind="unknown_setting")
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        fault = first["msg"].removeprefix("Value error, ")
-        if first["loc"]:
-            key = str(first["loc"][0])
-            fault = f"{key} = {settings[key]!r} is wrong: {fault[0].lower()}{fault[1:]}"
-        raise InputError(f"the dataset '{name}': {fault}", hint=hint, kind="bad_setting") from error
-
-
-def _in_words(model: type[BaseModel]) -> str:
-    """Return every setting with its bounds and default, for example ``image_count (60 to 100000, default 600)``."""
-    words: list[str] = []
-    for name, info in model.model_fields.items():
-        limits = {key: getattr(bound, key) for bound in info.metadata for key in ("ge", "le") if hasattr(bound, key)}
-        bounds = "{ge} to {le}, ".format(**limits) if len(limits) == 2 else ""
-        words.append(f"{name} ({bounds}default {info.default if info.default != '' else 'none'})")
-    return ", ".join(words) or "none"

@@ -180,15 +180,27 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
     missing = [(line.method, name) for line in lines for name in context.grid.datasets if not line.runs.get(name)]
     commands = []
     if has_pme and context.missing_reference:
-        commands.append(["run", "--method", REFERENCE, "--dataset", str(runs[0].config["dataset"])])
-    if missing and runs:
-        paths = {run.dataset: str(run.config["dataset"]) for run in runs}
-        rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in missing)]
-        seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
-        commands.append(["bench", *rows, "--dataset", _listed(paths.get(name, name) for _, name in missing), *seeds])
+        reference = ["run", "--method", REFERENCE, "--dataset", str(runs[0].config["dataset"])]
+        commands.append([*reference, *_split(runs, runs[0].dataset)])
+    paths = {run.dataset: str(run.config["dataset"]) for run in runs}
+    seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
+    for split in dict.fromkeys(_split(runs, name) for _, name in missing) if runs else ():
+        cells = [(method, name) for method, name in missing if _split(runs, name) == split]
+        rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in cells)]
+        datasets = _listed(paths.get(name, name) for _, name in cells)
+        commands.append(["bench", *rows, "--dataset", datasets, *seeds, *split])
     folders = [word for folder in inputs.catalog.folders for word in ("--catalog", str(folder))]
     folders += [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
     return [shlex.join(["petlbench", *words, *_settings(runs), *folders]) for words in commands]
+
+
+def _split(runs: Sequence[Stored], dataset: str) -> tuple[str, ...]:
+    """The options that split a dataset as its runs do; none where it has no run, or they do not agree."""
+    splits = {(str(run.value("split")), run.value("split_seed")) for run in runs if run.dataset == dataset}
+    if len(splits) != 1:
+        return ()
+    [(scheme, seed)] = splits
+    return ("--split", scheme, *(("--split-seed", str(seed)) if seed else ()))
 
 
 def _settings(runs: Sequence[Stored]) -> list[str]:

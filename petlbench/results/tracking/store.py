@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from petlbench.core.errors import InputError, RunError
+from petlbench.core.file_lock import locked
 from petlbench.core.text import without_password
 from petlbench.results.stored import flat
 
@@ -89,14 +90,12 @@ class Store:
         """Let one process at a time into an SQLite file: MLflow makes its tables unguarded, SQLite waits 5 s."""
         if self._database is None:
             return contextlib.nullcontext()
-        from filelock import FileLock
-
         _configure_mlflow()
         import mlflow  # noqa: F401  # seconds, in which others need not wait
 
         self._database.parent.mkdir(parents=True, exist_ok=True)
         seconds = _FIRST_LOCK_SECONDS if self._client is None else _LOCK_SECONDS
-        return FileLock(f"{self._database}.lock", timeout=seconds)
+        return locked(self._database.with_name(f"{self._database.name}.lock"), seconds)
 
     def experiment(self, name: str) -> str:
         """Find or make an experiment.

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -27,8 +26,6 @@ from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
 _LOG_LINES = 5
-# Seconds for which the log of a worker that is gone is kept.
-_LOGS_KEPT = 7 * 24 * 3600.0
 # Seconds in which a process must end that has nothing left to do, or was killed.
 _END = 10.0
 
@@ -133,20 +130,6 @@ class WorkerProcess:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             return "\n".join(lines[-_LOG_LINES:])
         return ""
-
-
-def remove_old_logs(folder: Path) -> None:
-    """Remove the logs of workers that are gone: at once where nothing stands in them, and else after a week."""
-    if os.name != "posix":  # there are no workers
-        return
-    import fcntl
-
-    for log in folder.glob("worker-*-of-*.log"):
-        with suppress(OSError), log.open("rb") as held:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(held.fileno())
-            if status.st_size == 0 or time.time() - status.st_mtime > _LOGS_KEPT:
-                log.unlink()
 
 
 def main(handle: int, name: str, cores: tuple[int, ...]) -> None:

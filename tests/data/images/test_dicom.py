@@ -263,10 +263,17 @@ def test_a_file_without_preamble_and_header(tmp_path: Path, implicit: bool) -> N
     assert is_image(file)
     assert np.array_equal(levels(content), levels(dicom(RAMP)))
     header = read_header(file)
-    assert header is not None
     assert (header.format, header.width, header.height) == ("DICOM", RAMP.shape[1], RAMP.shape[0])
 
 
 def test_what_is_no_dicom_file() -> None:
     for content in (b"", b"\x08\x00", b"\x89PNG\r\n" + bytes(200), b"\x08\x00\x01\x00" + b"\xff" * 200, bytes(132)):
         assert not is_dicom(content)
+
+
+def test_a_head_that_does_not_say_how_large_the_image_is(tmp_path: Path) -> None:
+    made = dataset_of(RAMP)
+    del made.Columns
+    made.save_as(tmp_path / "x.dcm", enforce_file_format=True)
+    with pytest.raises(InputError, match=r"x\.dcm cannot be decoded: it does not say how many rows"):
+        read_header(tmp_path / "x.dcm")

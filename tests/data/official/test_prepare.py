@@ -29,8 +29,10 @@ from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare
 from petlbench.data.official.read import read_official
 from petlbench.data.official.verify import verify_dataset
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
+from petlbench.data.tasks.base import task_of
+from tests.data.drawn_files import draw
 from tests.data.file_server import serve
-from tests.data.official_files import CLASSES, archives, draw, make
+from tests.data.official_files import RELEASES, archives, make
 
 FEW = 6
 Prepare = Callable[..., Preparation]
@@ -95,13 +97,14 @@ def reference(name: str, folder: Path) -> str:
 
 
 class TestEveryDataset:
-    @pytest.mark.parametrize("name", CLASSES)
+    @pytest.mark.parametrize("name", RELEASES)
     def test_from_its_archives_to_its_manifests(
         self, name: str, official: Callable[[str], Path], prepare: Prepare, data_root: Path, tmp_path: Path
     ) -> None:
         card = reference(name, tmp_path)
         done = prepare(card, official(name))
-        expected = read_official(load_card(Catalog().find("dataset", name).file), make_again(name, tmp_path), name)
+        task = task_of(load_card_of(name), Catalog())
+        expected = read_official(load_card_of(name), make_again(name, tmp_path), name, task.labels)
         assert done.new
         assert done.images == len(expected.records) > 0
         assert done.prepared is not None
@@ -117,7 +120,8 @@ class TestEveryDataset:
         assert len(done.prepared.splits) == (1 if dataset.card.split == "official" else 5)
         for scheme, written in done.prepared.splits.items():
             # As a run does it.
-            sides = assign_splits(dataset.records, SplitScheme.parse(scheme), 0, classes=dataset.classes)
+            parsed = SplitScheme.parse(scheme)
+            sides = assign_splits(dataset.records, parsed, 0, classes=dataset.classes, strata=task.strata)
             content = (done.folder / written.file).read_bytes()
             digests = [dataset.content_hash(record) for record in dataset.records]
             assert manifest_digest(manifest_of(dataset, sides, digests)) == written.sha256

@@ -16,9 +16,11 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.official.read import OfficialImages, read_official
-from petlbench.data.record import SPLITS, Record
+from petlbench.data.record import SPLITS, Record, images_by_class
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
-from tests.data.official_files import CLASSES, DDSM_COLUMNS, draw, make, write_csv, write_excel
+from petlbench.data.tasks.base import task_of
+from tests.data.drawn_files import draw, write_csv, write_excel
+from tests.data.official_files import CLASSES, DDSM_COLUMNS, make
 
 CATALOG = Catalog()
 OTHER_BREAST = "the other breast: no row of the clinical table gives it a label"
@@ -42,7 +44,7 @@ def card(name: str) -> DatasetCard:
 
 
 def read(name: str, root: Path) -> OfficialImages:
-    return read_official(card(name), root, name)
+    return read_official(card(name), root, name, task_of(card(name), CATALOG).labels)
 
 
 def refused(name: str, root: Path) -> InputError:
@@ -73,7 +75,8 @@ class TestEveryRelease:
         ids = [record.image_id for record in found.records]
         assert ids == sorted(set(ids))
         assert all(record.image_id == record.path and (root / record.path).is_file() for record in found.records)
-        assert Counter(record.label for record in found.records).keys() == set(range(CLASSES[name]))
+        counts = images_by_class(found.records, card(name).classes, task_of(card(name), CATALOG).labels)
+        assert all(counts.values())
         assert len(card(name).classes) == CLASSES[name]
 
     def test_every_image_file_is_accounted_for(self, name: str, made: Callable[[str], Path]) -> None:
@@ -89,7 +92,8 @@ class TestEveryRelease:
         schemes = [f"repeat:5/{part}" for part in range(5)] if split == "repeat:5/0" else [split]
         assert split in {"repeat:5/0", "official"}
         for scheme in schemes:
-            sides = assign_splits(found.records, SplitScheme.parse(scheme), 0)
+            strata = task_of(card(name), CATALOG).strata
+            sides = assign_splits(found.records, SplitScheme.parse(scheme), 0, strata=strata)
             assert set(sides) == set(SPLITS)
             assert shared_groups(found.records, sides) == []
 

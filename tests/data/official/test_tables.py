@@ -10,7 +10,7 @@ import pytest
 
 from petlbench.core.errors import InputError
 from petlbench.data.official.tables import read_header, read_rows
-from tests.data.official_files import write_excel
+from tests.data.drawn_files import write_excel
 
 
 def text(folder: Path, content: str, encoding: str = "utf-8") -> Path:
@@ -66,7 +66,7 @@ def test_excel_like_text(tmp_path: Path) -> None:
         ("a,b\n1\n", {}, "bad_table", "line 2: the row has 1 cells"),
         ("a,b\n1,2,3\n", {}, "bad_table", "line 2: the row has 3 cells"),
         ("", {}, "bad_table", "is empty"),
-        ("a b\n", {"columns": ("image",), "separator": " "}, "bad_table", "line 1: the row has 2 cells"),
+        ("ab\n", {"columns": ("image", "label"), "separator": " "}, "bad_table", "line 1: the row has 1 cells"),
     ],
 )
 def test_bad_text(tmp_path: Path, content: str, how: dict[str, Any], kind: str, said: str) -> None:
@@ -91,6 +91,21 @@ def test_bad_excel(tmp_path: Path) -> None:
     assert "line 2: the row has 3 cells" in refused(file).message
     file.write_bytes(b"PK no book")
     assert refused(file).kind == "bad_table"
+
+
+@pytest.mark.parametrize("place", range(0, 100, 5))
+def test_a_damaged_excel_file_is_read_or_refused(tmp_path: Path, place: int) -> None:
+    file = tmp_path / "table.xlsx"
+    write_excel(file, "Data", [("a", "b"), *((row, "text") for row in range(50))])
+    content = bytearray(file.read_bytes())
+    start = place * len(content) // 100
+    content[start : start + 40] = bytes(range(40))
+    file.write_bytes(content)
+    try:
+        assert read_rows(file)
+    except InputError as error:
+        assert error.kind == "bad_table"
+        assert "\n" not in error.message
 
 
 def test_a_header_alone(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import DatasetCard, load_card
+from petlbench.data.dataset import describe_dataset, open_dataset
 from petlbench.data.images.files import ImageFacts
 from petlbench.data.official.prepare import Preparation, PrepareOptions, prepare_dataset
 from petlbench.data.official.verify import verify_dataset
 from petlbench.data.readers.base import Source
-from petlbench.data.readers.prepared import PreparedReader, read_prepared, read_table, table_bytes
+from petlbench.data.readers.prepared import PreparedReader, PreparedSettings, read_prepared, read_table, table_bytes
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.tasks.base import Labels
 from tests.data.official_files import make
@@ -52,7 +53,7 @@ RECORDS = st.lists(
 @given(RECORDS, st.data())
 def test_the_table_reads_back(records: list[Record], data: st.DataObject) -> None:
     facts = {record.image_id: data.draw(FACTS) for record in records}
-    back = list(read_table(table_bytes(records, facts, ("a", "b", "c"), Labels()), ("a", "b", "c"), Labels()))
+    back = list(read_table(table_bytes(records, facts, ("a", "b", "c"), Labels()), ("a", "b", "c").index))
     assert [record for record, _ in back] == sorted(records, key=lambda record: record.image_id)
     assert {record.image_id: found for record, found in back} == facts
 
@@ -62,7 +63,7 @@ def test_no_cell_of_the_table_is_a_formula_of_a_spreadsheet() -> None:
     content = table_bytes([record], {"=1+1": ImageFacts("0" * 64, 1, 2, 3, "PNG")}, ("=c", "d"), Labels())
     cells = [cell for line in content.decode().splitlines() for cell in line.split(",")]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
-    assert [record for record, _ in read_table(content, ("=c", "d"), Labels())] == [record]
+    assert [record for record, _ in read_table(content, ("=c", "d").index)] == [record]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def card() -> DatasetCard:
 
 
 def opened(folder: Path, card: DatasetCard) -> PreparedReader:
-    return PreparedReader(Source("isic2016", folder, card=card))
+    return PreparedReader(Source("isic2016", folder, PreparedSettings(), card))
 
 
 def test_it_opens_as_it_was_prepared(folder: Path, card: DatasetCard, prepared: Preparation) -> None:
@@ -211,3 +212,55 @@ def test_a_manifest_that_lies_elsewhere_is_not_read(folder: Path, prepared: Prep
     with pytest.raises(InputError) as caught:
         verify_dataset("isic2016", Catalog(), folder.parent, 1, Progress())
     assert caught.value.kind == "path_outside"
+
+
+@pytest.fixture(scope="module")
+def chexpert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data root of made-up CheXpert files that were prepared."""
+    top = tmp_path_factory.mktemp("chexpert")
+    taken = PrepareOptions(make("chexpert", top / "files", images_per_class=4))
+    prepare_dataset("chexpert", Catalog(), top / "data", {}, taken, workers=2, progress=Progress())
+    return top / "data"
+
+
+def labels_of(data_root: Path, **settings: str) -> tuple[tuple[str, ...], list[tuple[int | None, ...]]]:
+    dataset = open_dataset("chexpert", catalog=Catalog(), data_root=data_root, settings=settings)
+    assert dataset.card.classes == dataset.classes
+    return dataset.classes, [record.label for record in dataset.records]
+
+
+def test_uncertain_labels_are_what_the_setting_says(chexpert: Path) -> None:
+    classes, ignored = labels_of(chexpert)
+    assert len(classes) == 14
+    assert any(None in label for label in ignored)
+    for setting, value in (("zero", 0), ("one", 1)):
+        expected = [tuple(value if own is None else own for own in label) for label in ignored]
+        assert labels_of(chexpert, uncertain=setting) == (classes, expected)
+
+
+@pytest.mark.parametrize("labels", ["competition", "atelectasis,cardiomegaly,consolidation,edema, pleural effusion"])
+def test_some_labels_are_learned_by_name_or_as_a_set_of_the_card(chexpert: Path, labels: str) -> None:
+    classes, every = labels_of(chexpert)
+    chosen, some = labels_of(chexpert, labels=labels)
+    assert chosen == ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
+    assert some == [tuple(label[classes.index(name)] for name in chosen) for label in every]
+
+
+def test_a_label_that_is_none_of_the_cards_is_refused(chexpert: Path, tmp_path: Path) -> None:
+    for data_root in (chexpert, tmp_path):  # with the images, and before they are there
+        with pytest.raises(InputError, match="has no label 'oedema'") as caught:
+            describe_dataset("chexpert", catalog=Catalog(), data_root=data_root, settings={"labels": "edema,oedema"})
+        assert "sets: competition" in caught.value.hint
+
+
+def test_fewer_labels_are_known_before_the_images_are_there(tmp_path: Path) -> None:
+    settings = {"labels": "competition"}
+    info = describe_dataset("chexpert", catalog=Catalog(), data_root=tmp_path, settings=settings)
+    assert len(info.card.classes) == 5
+
+
+def test_one_class_an_image_has_no_labels_to_choose_from(folder: Path, card: DatasetCard) -> None:
+    settings = PreparedSettings(uncertain="one")
+    with pytest.raises(InputError, match="has one class an image") as caught:
+        PreparedReader(Source("isic2016", folder, settings, card))
+    assert caught.value.kind == "bad_setting"

@@ -77,7 +77,8 @@ def test_without_full_there_is_no_pme_and_the_command_that_makes_it(tmp_path: Pa
     empty = cell(document, "linear", "pme")
     assert empty.value is None
     command = (
-        "petlbench run --method full --dataset digits --backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k "
+        "petlbench run --method full --dataset digits --split random "
+        "--backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k "
         f"--image-size 224 --epochs 2 --batch-size 8 --precision bf16 --device cpu --threads 1 --output {tmp_path}"
     )
     assert empty.reason == "there is no run of full in this setting"
@@ -219,7 +220,8 @@ def test_preloading_has_columns_of_its_own(study: Path) -> None:
 def test_columns_on_request(study: Path) -> None:
     trial = store(study / "trials", "fpt", "covid", 7, seconds=3600)
     reads = [json.dumps({"dataset": "covid", "run_id": one.name}) for one in study.glob("fpt-*")]
-    (study / "test_reads.jsonl").write_text("\n".join([*reads, *reads, '{"cut off']))
+    again = [json.dumps(json.loads(read) | {"continued": "nothing was kept of the reading before"}) for read in reads]
+    (study / "test_reads.jsonl").write_text("\n".join([*reads, *reads, *again, '{"cut off']))
     document = made(study, columns=("gap", "last", "hours", "search_hours", "disk", "trials", "test_reads"))
     found = {key: cell(document, "fpt", key) for key in ("gap", "best_val", "last_val", "trials", "test_reads")}
     assert {key: one.text for key, one in found.items()} == {
@@ -402,7 +404,31 @@ def test_rows_without_any_run_are_empty_and_the_command_of_all_is_named(study: P
     document = made(study, "ablation")
     assert len(document.tables[0].rows) == 5
     (command,) = document.tables[0].commands
-    assert command.startswith("petlbench bench --report ablation --dataset isic2018,covid --seed 0,1,2 --backbone ")
+    assert command.startswith("petlbench bench --report ablation --dataset isic2018,covid --seed 0,1,2 --split random ")
+
+
+def test_commands_split_each_dataset_as_its_runs_do(tmp_path: Path) -> None:
+    for dataset, split in (("covid", "official"), ("ddsm", "random"), ("isic2018", "official")):
+        store(tmp_path, "full", dataset, split=split, split_seed=3 * (dataset == "ddsm"))
+    store(tmp_path, "linear", "isic2018", split="official", split_seed=0)
+    commands = made(tmp_path).tables[0].commands
+    assert sorted(command.partition(" --backbone")[0] for command in commands) == [
+        "petlbench bench --method linear --dataset covid --seed 0 --split official",
+        "petlbench bench --method linear --dataset ddsm --seed 0 --split random --split-seed 3",
+    ]
+
+
+def test_the_interval_of_one_run_says_what_it_leaves_out(tmp_path: Path) -> None:
+    store_predicted(tmp_path, "linear", "covid", 0, 1.0)
+    store_predicted(tmp_path, "full", "covid", 0, 2.0)
+    store_predicted(tmp_path, "full", "covid", 1, 2.0)
+    document = made(tmp_path)
+    note = "one run: without what another seed would give"
+    assert (note in cell(document, "linear", "covid").flags, note in cell(document, "full", "covid").flags) == (
+        True,
+        False,
+    )
+    assert any(line.startswith("One run: without what another seed would give: ") for line in document.tables[0].notes)
 
 
 def test_commands_name_the_folders_of_ones_own(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_run_is_kept_in_sqlite_and_nothing_is_printed(
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")
     assert (output / "mlflow.db").exists()
+    assert not list(output.rglob("*.lock"))
     assert list((output / "mlartifacts").rglob("result.json"))
     assert not any(elsewhere.iterdir())
 
