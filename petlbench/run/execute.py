@@ -398,17 +398,15 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             timing=self.watch.timing(self.earlier),
-            data={
-                **describe_data(
-                    self.data,
-                    self.run.normalization,
-                    self.external,
-                    self.source,
-                    metrics=self.metrics,
-                    scale=self.scale,
-                ),
-                **self.selection.describe(),
-            },
+            data=describe_data(
+                self.data,
+                self.run.normalization,
+                self.external,
+                self.source,
+                metrics=self.metrics,
+                scale=self.scale,
+            )
+            | self.selection.describe(),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),
