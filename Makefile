@@ -24,10 +24,10 @@ $(STAMP): pyproject.toml
 
 install: $(STAMP) ## Make .venv and install petlbench with what its developers need.
 
-install-parts: $(PARTS) ## Install what only some tests take, too: Ray, PostgreSQL's driver, MedMNIST's evaluator, a mutation tool.
+install-parts: $(PARTS) ## Install what only some tests take, too: Ray, PostgreSQL's driver, MedMNIST's evaluator and corruptions, a mutation tool.
 
 $(PARTS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,medmnist,mutants,postgres,ray]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,corruptions,medmnist,mutants,postgres,ray]'
 	touch $(PARTS)
 
 demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with the backbone that travels with petlbench.

@@ -48,7 +48,7 @@ class ARC(Method[ARCSettings]):
     )
     Settings = ARCSettings
     # The authors' rate on VTAB-1k; they decay nothing there.
-    defaults = TrainingDefaults(lr=1e-2, weight_decay=0, published_rates=(1e-2,))
+    defaults = TrainingDefaults(lr=1e-2, weight_decay=0, lr_range=(1e-3, 1e-1), published_rates=(1e-2,))
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs blocks of one width with a norm in front of their attention and MLP."""

@@ -9,9 +9,12 @@ from .api.data import prepare_data as prepare_data
 from .api.data import prune_cache as prune_cache
 from .api.data import verify_cache as verify_cache
 from .api.data import verify_data as verify_data
+from .api.recommendation import recommend as recommend
+from .api.recommendation import replay as replay
 from .api.results import adapt as adapt
 from .api.results import compare as compare
 from .api.results import diff_results as diff_results
+from .api.results import evaluate as evaluate
 from .api.results import export as export
 from .api.results import find_run as find_run
 from .api.results import load as load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,16 +17,18 @@ REQUIRE = "PETLBENCH_REQUIRE"
 
 @dataclass(frozen=True)
 class Part:
-    """Modules and programs that come together, and how they are had."""
+    """Modules, programs and libraries that come together, and how they are had."""
 
     install: str
     modules: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
 
     def missing(self) -> list[str]:
         """What of it is not there."""
         modules = [name for name in self.modules if find_spec(name) is None]
-        return modules + [name for name in self.programs if find_program(name) is None]
+        programs = [name for name in self.programs if find_program(name) is None]
+        return modules + programs + [name for name in self.libraries if find_library(name) is None]
 
 
 PARTS = {
@@ -36,6 +39,9 @@ PARTS = {
     "chromium": Part("apt-get install chromium", ("playwright",), ("chromium",)),
     "latex": Part("apt-get install texlive-latex-recommended lmodern", programs=("pdflatex",)),
     "medmnist": Part("make install-parts", modules=("medmnist",)),
+    "medmnistc": Part(
+        "make install-parts, apt-get install libmagickwand-6.q16-6", ("medmnistc",), libraries=("MagickWand-6.Q16",)
+    ),
     "pdftotext": Part("apt-get install poppler-utils", programs=("pdftotext",)),
 }
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from petlbench.models.adapted_model import AdaptedModel
     from petlbench.models.method import Method
     from petlbench.report.formats import Document
+    from petlbench.results.evaluation import Evaluation
     from petlbench.results.result import Result
     from petlbench.results.table import Results
     from petlbench.results.tracking.backfill import Tracked
@@ -336,6 +337,48 @@ def predict(
     trained = restore(folder, catalog_of(catalog), **options)
     with shown_progress(progress) as shown:
         return (trained.merged() if merge else trained).probabilities(files, batch_size, shown)
+
+
+def evaluate(
+    run: Folder,
+    on: str | Path,
+    results: Folder = "results",
+    *,
+    progress: bool = False,
+    **options: Any,
+) -> Evaluation:
+    """One more reading of a test set by a finished run: ``.metrics``, ``.intervals``, ``.robustness``, ….
+
+    The reading is logged, and what came of it lies in the run's folder, whose result stays as it is. What stands
+    already is returned, and nothing is read again.
+
+    Args:
+        run: As for `load`.
+        on: Another dataset as `run` takes it, all of whose images are read; or that which the run was trained on, of
+            which the test side is.
+        results: As for `load`.
+        progress: Whether a bar shows what goes on.
+        options: Fields of `petlbench.run.evaluate.EvaluateRequest` (``test_set``, ``corruptions``, ``device``,
+            ``download``) and of `petlbench.run.options.RunOptions` (``data_root``, ``workers``, ``rerun``), and
+            ``catalog``: folders with methods, datasets, … of your own.
+
+    Raises:
+        InputError: When there is no such finished run, the dataset or its classes are wrong, or images of it are among
+            those that the run was trained or selected on.
+        RunError: When another process works on the run, or the backbone's weights are not on this machine.
+    """
+    from petlbench.results.folder import find_run
+    from petlbench.run.evaluate import EvaluateRequest, evaluate_run
+    from petlbench.run.keywords import sort_options, take
+    from petlbench.run.options import RunContext
+
+    folder = find_run(str(run), user_path(results, what="--output"))
+    run_options, rest = sort_options({**options, "output": folder.output})
+    request, unknown = take(EvaluateRequest, {**rest, "on": str(on)})
+    for name in unknown:
+        raise unknown_name("option of evaluate()", name, [each.name for each in fields(EvaluateRequest)])
+    with shown_progress(progress) as shown:
+        return evaluate_run(folder, request, RunContext(run_options, shown))
 
 
 def export(

@@ -108,6 +108,27 @@ setting_option = click.option(
 )
 
 
+def _pairs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    """``KEY=VALUE`` as a mapping; None where none is given."""
+    pairs = {}
+    for text in values:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals):
+            message, hint = f"--test-set {text}: not of the form KEY=VALUE", "for example --test-set label_column=grade"
+            raise InputError(message, hint=hint, kind="bad_setting")
+        pairs[key] = value
+    return pairs or None
+
+
+test_set_option = click.option(
+    "--test-set",
+    multiple=True,
+    callback=_pairs,
+    metavar="KEY=VALUE",
+    help="A setting of the external test set, such as label_column=grade; may be given several times.",
+)
+
+
 def parse_assignments(assignments: Iterable[str], groups: tuple[str, ...] | None = None) -> dict[str, dict[str, str]]:
     """Sort ``--set group.key=value`` into a mapping for each of the groups, or for whatever is named."""
     by_group: dict[str, dict[str, str]] = {group: {} for group in groups or ()}
@@ -205,7 +226,15 @@ _OLD_VALUES = {("weights", "none"): "random"}
 
 def run_options(function: F) -> F:
     """Give a command all options of a run but its method, dataset and seed: one a field of the config."""
-    shared = (setting_option, data_root_option, cache_dir_option, cache_size_option, cache_images_option, output_option)
+    shared = (
+        setting_option,
+        test_set_option,
+        data_root_option,
+        cache_dir_option,
+        cache_size_option,
+        cache_images_option,
+        output_option,
+    )
     tracking = click.option(
         "--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]"
     )

@@ -18,7 +18,12 @@ M = TypeVar("M", bound=BaseModel)
 
 Positive = Annotated[float, Field(gt=0)]
 # Fields that came later, and what held before them: runs of then keep their names.
-_LATER: Mapping[str, Any] = {"training.decay": "all", "training.select": "score", "aggregate": "mean"}
+_LATER: Mapping[str, Any] = {
+    "training.decay": "all",
+    "training.select": "score",
+    "aggregate": "mean",
+    "calibrate": "none",
+}
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
 
@@ -115,6 +120,9 @@ class RunConfig(BaseModel):
         "auto", description="explicit attention or torch's fused kernels"
     )
     checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
+    calibrate: Literal["none", "temperature"] = Field(
+        "none", description="what makes probabilities true after training, fitted on validation: none, or a temperature"
+    )
 
     @property
     def digest(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import read_toml
 
-SETTINGS = ("training", "method_settings", "dataset_settings")
+SETTINGS = ("training", "method_settings", "dataset_settings", "test_set")
 """The fields of a request that are tables."""
 
 # ViT-B/16 of ImageNet-21k, fine-tuned at 384: the checkpoint that the FPT papers adapt. timm's own default for the
@@ -24,7 +24,8 @@ class Request:
 
     The fields are those of `petlbench.core.config.RunConfig`, which says what they are, before anything is looked up:
     ``dataset`` is a name, folder, table or card as it was written, or None where no image is to be read and the number
-    of classes is known; ``device`` may be ``auto``; ``preload`` None is wherever the method can.
+    of classes is known; ``device`` may be ``auto``; ``preload`` None is wherever the method can; ``test_set`` has the
+    settings of the external test set, which are ``test_on.…`` of a config's ``dataset_settings``.
     """
 
     method: str
@@ -49,6 +50,8 @@ class Request:
     skip_corrupt: bool = False
     test_on: str | None = None
     aggregate: str = "mean"
+    test_set: Mapping[str, Any] = field(default_factory=dict)
+    calibrate: str = "none"
 
 
 def request_of(values: Mapping[str, Any], origin: str) -> Request:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "EXTERNAL",
     "Dataset",
     "DatasetInfo",
     "Record",
@@ -184,27 +185,27 @@ def require_learned_classes(name: str, classes: Sequence[str], learned: Sequence
     others = [each for each in classes if each not in learned]
     if others:
         raise InputError(
-            f"--test-on {name}: its classes are {', '.join(classes)}; the run learns {', '.join(learned)}, and not "
-            f"{', '.join(others)}",
+            f"the classes of the test set {name} are {', '.join(classes)}; the run learns {', '.join(learned)}, and "
+            f"not {', '.join(others)}",
             hint="an external test set has classes that the run learns, by name; some may be absent",
             kind="class_mismatch",
         )
 
 
-_EXTERNAL = "test_on."
+EXTERNAL = "test_on."
+"""What the settings of an external test set begin with among those of a run's dataset."""
 
 
 @contextmanager
 def external_settings(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Give the settings of a run's external test set: those of its dataset that begin with ``test_on.``.
 
-    Errors inside name settings as they are set.
+    Errors inside name the option that sets them.
     """
     try:
-        yield {name.removeprefix(_EXTERNAL): value for name, value in settings.items() if name.startswith(_EXTERNAL)}
+        yield {name.removeprefix(EXTERNAL): value for name, value in settings.items() if name.startswith(EXTERNAL)}
     except InputError as error:
-        hint = error.hint.replace("--set dataset.", f"--set dataset.{_EXTERNAL}")
-        hint = hint.replace("--set 'dataset.", f"--set 'dataset.{_EXTERNAL}")
+        hint = error.hint.replace("--set dataset.", "--test-set ").replace("--set 'dataset.", "--test-set '")
         raise InputError(error.message, hint=hint, kind=error.kind) from error
 
 
@@ -371,7 +372,7 @@ def existing_path(reference: str) -> Path | None:
 
 def _reader_of(match: _Match, catalog: Catalog, settings: Mapping[str, Any]) -> tuple[type[Reader], BaseModel]:
     """Return the reader and its settings: the card's, and over them the user's, but for those of another dataset."""
-    settings = {name: value for name, value in settings.items() if not name.startswith(_EXTERNAL)}
+    settings = {name: value for name, value in settings.items() if not name.startswith(EXTERNAL)}
     owner = f"the dataset '{match.name}'"
     if match.card is None:
         reader = recognise(match.path, catalog)

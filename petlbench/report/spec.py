@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Entry, Kind
@@ -86,6 +86,16 @@ class ReportCard(_Part):
     sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
     by: tuple[str, ...] = Field(default=(), description="columns that make subgroups, where --by names none")
     specificity: float = Field(default=0.9, description="at which thresholds are chosen, where they are")
+    thresholds: tuple[float, float] = Field(
+        default=(0.01, 0.5), description="the least and the greatest probability of a decision curve, in hundredths"
+    )
+
+    @field_validator("thresholds")
+    @classmethod
+    def _check_thresholds(cls, thresholds: tuple[float, float]) -> tuple[float, float]:
+        if not 0.01 <= thresholds[0] < thresholds[0] + 0.01 <= thresholds[1] <= 0.99:
+            raise ValueError("the first is at least 0.01, the second at most 0.99, and they are 0.01 apart or more")
+        return thresholds
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ def _check_scores(scores: dict[str, Any]) -> dict[str, Any]:
     return scores
 
 
+MetricScores = Annotated[dict[str, Any], AfterValidator(_check_scores)]
+"""What ``metrics`` has of a split: finite numbers or None by name, and a few lists of counts."""
+
+
 def _check_epoch(entry: dict[str, Any]) -> dict[str, Any]:
     if type(entry.get("epoch")) is not int:
         raise PydanticCustomError("no_epoch", "an entry of the curve has no epoch that is a number")
@@ -149,6 +153,21 @@ class Inference(_Part):
     error: str | None = Field(default=None, description="why the figures are missing, where they are")
 
 
+class Calibration(_Part):
+    """What makes the probabilities of a run true: its logits are divided by the temperature; those stored are not."""
+
+    temperature: float = Field(gt=0, description="1 where none could be fitted")
+    low: float | None = Field(default=None, description="lower bound of its interval of 95 %")
+    high: float | None = Field(default=None, description="upper bound of its interval of 95 %")
+    images: int = Field(description="of the validation split, on which it was fitted")
+    loss: str = Field(description="what it minimises there")
+    note: str = Field(default="", description="why none could be fitted")
+    figures: dict[str, dict[str, dict[str, float]]] = Field(
+        default_factory=dict,
+        description="by split, before and after: ece and brier (means over classes, each against the rest), loss",
+    )
+
+
 class Result(_Part):
     """All that is kept of a run."""
 
@@ -170,6 +189,7 @@ class Result(_Part):
     intervals_by_group: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
     memory: Memory | None = None
     inference: Inference | None = None
+    calibration: Calibration | None = None
     timing: dict[str, float] = Field(default_factory=dict)
     data: Annotated[dict[str, Any], _like(Data)] = Field(default_factory=dict)
     preprocessing: dict[str, str] = Field(default_factory=dict)

@@ -67,6 +67,10 @@ class Predictions:
     labels: NDArray[Any]
     logits: NDArray[np.floating[Any]]
 
+    def at(self, temperature: float) -> Predictions:
+        """The same predictions with logits that are divided by a temperature."""
+        return self if temperature == 1 else replace(self, logits=self.logits.astype(np.float64) / temperature)
+
     @property
     def units(self) -> list[str]:
         """The name of what is drawn with each image: its group, or itself."""
@@ -94,11 +98,13 @@ class Stored:
         document: What ``result.json`` holds.
         folder: Where it lies; None where only a tracker has it.
         name: The dataset's name in the table; empty for the one that it has alone.
+        temperature: What the logits of its predictions are divided by.
     """
 
     document: Mapping[str, Any]
     folder: Path | None = None
     name: str = ""
+    temperature: float = 1.0
 
     @property
     def run_id(self) -> str:
@@ -208,7 +214,17 @@ class Stored:
 
     def predictions(self, split: str) -> Predictions | None:
         """The predictions on a split, read anew; None where it kept none."""
-        return None if self.predictions_file is None else read_predictions(self.predictions_file, split)
+        predictions = None if self.predictions_file is None else read_predictions(self.predictions_file, split)
+        return None if predictions is None else predictions.at(self.temperature)
+
+    @property
+    def calibration(self) -> Mapping[str, Any] | None:
+        """What makes its probabilities true, as ``result.json`` has it; None where nothing was fitted."""
+        return self.document.get("calibration")
+
+    def calibrated(self) -> Stored:
+        """The same result with its predictions at the temperature that it has fitted, if it has."""
+        return self if self.calibration is None else replace(self, temperature=self.calibration["temperature"])
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
         """A figure of memory in bytes: of the training step, or of another phase."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -23,7 +24,9 @@ __all__ = [
     "check_apart",
     "load_external_data",
     "load_run_data",
+    "open_test_set",
     "opened_dataset",
+    "read_test_set",
     "shared_images",
 ]
 
@@ -115,19 +118,37 @@ def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) 
     """
     if not run.config.test_on:
         return None
-    root, classes = context.options.data_root, trained.dataset.classes
     with external_settings(run.config.dataset_settings) as settings:
-        dataset = open_dataset(run.config.test_on, catalog=context.catalog, data_root=root, settings=settings)
-    absent = [name for name in classes if name not in dataset.classes]
-    if absent:
-        context.progress.say(f"{dataset.name} has no image of {', '.join(absent)}: its scores are of the other classes")
-    images = ImageStore(dataset.labelled_as(classes))
-    external = _read_all(images, lambda rest: ["test"] * len(rest.records), run.config.skip_corrupt, context)
+        dataset = open_test_set(run.config.test_on, settings, trained.dataset.classes, context)
+    external = read_test_set(dataset, run.config.skip_corrupt, context)
     if shared := shared_images(external, trained):
         context.progress.say(
             f"{shared} images of {external.dataset.name} are images of {trained.dataset.name}, byte for byte"
         )
     return external
+
+
+def open_test_set(reference: str, settings: Mapping[str, Any], classes: Sequence[str], context: RunContext) -> Dataset:
+    """Open a dataset as a test set of classes that are learned; it may lack some, which is said.
+
+    Raises:
+        InputError: When the dataset or its classes are wrong.
+    """
+    root = context.options.data_root
+    dataset = open_dataset(reference, catalog=context.catalog, data_root=root, settings=settings)
+    labelled = dataset.labelled_as(classes)
+    if absent := [name for name in classes if name not in dataset.classes]:
+        context.progress.say(f"{dataset.name} has no image of {', '.join(absent)}: its scores are of the other classes")
+    return labelled
+
+
+def read_test_set(dataset: Dataset, skip_corrupt: bool, context: RunContext) -> RunData:
+    """Read every image of a dataset once, as a test split.
+
+    Raises:
+        InputError: When an image cannot be read and is not to be skipped.
+    """
+    return _read_all(ImageStore(dataset), lambda rest: ["test"] * len(rest.records), skip_corrupt, context)
 
 
 def _read_all(

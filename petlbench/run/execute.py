@@ -32,11 +32,12 @@ from petlbench.models.method import Inputs
 from petlbench.models.precision import autocast
 from petlbench.results.folder import RunFolder, remove_leftovers
 from petlbench.results.journal import CONTINUED, READS_FILE, write_event
-from petlbench.results.result import Inference, Result, write_result
+from petlbench.results.result import Calibration, Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.send_queue import open_queue
 from petlbench.results.tracking.tracker import Tracker
+from petlbench.run.calibration import calibrate
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
@@ -59,6 +60,7 @@ from petlbench.run.record import (
 )
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Labels, Predictor, TestSplit
+from petlbench.training.loss import Loss
 from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
@@ -397,6 +399,7 @@ class _Run:
             parameters=self.parameters,
             memory=describe_memory(self.meter),
             inference=self.inference,
+            calibration=self._calibration(ending),
             timing=self.watch.timing(self.earlier),
             data=describe_data(
                 self.data,
@@ -413,6 +416,13 @@ class _Run:
             artifacts=dict(ARTIFACTS) if ending.status == "finished" else {},
             error=ending.error,
         )
+
+    def _calibration(self, ending: Ending) -> Calibration | None:
+        """The temperature that validation gives, where the run is to have one."""
+        if self.config.calibrate == "none" or "val" not in ending.outputs:
+            return None
+        loss = self.context.catalog.load("loss", self.task.loss, Loss)
+        return calibrate(ending.outputs, loss, self.task)
 
     def _begin(self, epochs: int) -> None:
         write_event(self.options.output, "started", self.config.run_id, epoch=epochs)

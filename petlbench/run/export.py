@@ -60,6 +60,7 @@ class Exported:
         merged: Whether what was learned is part of the backbone's own layers.
         max_difference: Largest difference of a probability between the run's own module and a written file, on a few
             random images.
+        temperature: What the run's logits are divided by in the files; 1 where it has fitted none.
     """
 
     run_id: str
@@ -67,6 +68,7 @@ class Exported:
     files: Mapping[str, int]
     merged: bool
     max_difference: float
+    temperature: float = 1.0
 
     def document(self) -> dict[str, Any]:
         """The export as plain values."""
@@ -103,7 +105,7 @@ def export_run(
     with _whole_or_absent(to) as draft:
         difference = _write(draft, restored, which, reference, progress)
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
-    return Exported(restored.result.run_id, to, sizes, restored.is_merged, difference)
+    return Exported(restored.result.run_id, to, sizes, restored.is_merged, difference, restored.temperature)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class _Reference:
         images = {
             name: torch.rand(_SAMPLES, 3, view.size, view.size, generator=generator) for name, view in views.items()
         }
-        probabilities = restored.task.activation(restored(_normalized(images, views)))
+        probabilities = restored.task.activation(restored(_normalized(images, views)) / restored.temperature)
         return cls(images, probabilities, _TOLERANCE * (1.0 if restored.scale is None else restored.scale.std))
 
     def difference(self, probabilities: Tensor, name: str) -> float:
@@ -163,7 +165,9 @@ def _normalized(images: Mapping[str, Tensor], views: Mapping[str, View]) -> dict
 def _write_timm(file: Path, restored: Restored) -> None:
     """Write the merged backbone with its head as the state dict of a timm classifier."""
     config, model = restored.result.config, restored.assembled.backbone.module
-    head = restored.module.get_submodule("head").state_dict()
+    # A linear head whose tensors are divided gives logits that are.
+    tensors_of_head = restored.module.get_submodule("head").state_dict()
+    head = {name: tensor / restored.temperature for name, tensor in tensors_of_head.items()}
     if restored.scale is not None:  # timm's model says what the run says: labels in their own unit
         head = {"weight": head["weight"] * restored.scale.std, "bias": restored.scale.to_labels(head["bias"])}
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
@@ -200,7 +204,7 @@ class _Graph(nn.Module):
 
     def __init__(self, restored: Restored) -> None:
         super().__init__()
-        self._views, self._source = restored.views, restored.source
+        self._views, self._source, self._temperature = restored.views, restored.source, restored.temperature
         self._scale, self._activation = restored.scale, restored.task.activation
         self.module = restored.module
         # The frozen features come from it; as a child, its tensors are seen.
@@ -210,7 +214,7 @@ class _Graph(nn.Module):
         """Map the views, each (B, 3, size, size), to logits and probabilities, each (B, C)."""
         views = _normalized(dict(zip(self._views, images, strict=True)), self._views)
         nothing = torch.empty(0, dtype=torch.int64)
-        logits = self.module(self._source(Batch(nothing, views, nothing)))
+        logits = self.module(self._source(Batch(nothing, views, nothing))) / self._temperature
         logits = logits if self._scale is None else self._scale.to_labels(logits)
         return logits, self._activation(logits)
 
@@ -311,6 +315,8 @@ def _describe(restored: Restored, opset: int | None) -> dict[str, Any]:
         "backbone": config.backbone,
         "merged": restored.is_merged,
         "labels": restored.classes,
+        "temperature": restored.temperature,
+        "calibration": "logits are divided by the temperature in the files, so that there is nothing left to do",
         "image": "first frame, turned as its EXIF orientation says, 8-bit RGB; 16-bit greys are divided by 257, "
         "transparent parts become black",
         "views": {name: _describe_view(view) for name, view in restored.views.items()},

@@ -114,8 +114,14 @@ class Restored:
             logits.append(self(moved).to(torch.float32).cpu().numpy())
             progress.advance(len(logits[-1]))
         names = [str(image.file) for image in images]
-        probabilities = self.task.probabilities(np.concatenate(logits))
-        return Predictions(self.result.run_id, self.classes, names, probabilities, self.task.answer)
+        exact = np.concatenate(logits).astype(np.float64) / self.temperature
+        probabilities, answer = self.task.probabilities(exact), self.task.answer
+        return Predictions(self.result.run_id, self.classes, names, probabilities, answer, self.temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 where the run has fitted none."""
+        return self.result.calibration.temperature if self.result.calibration is not None else 1.0
 
     @property
     def can_be_merged(self) -> bool:
@@ -123,7 +129,7 @@ class Restored:
         return self.assembled.adapted.merge is not None
 
     def __call__(self, views: Mapping[str, Tensor]) -> Tensor:
-        """Apply the module.
+        """Apply the module; `temperature` is left to do.
 
         Args:
             views: Normalised images by view name, each (B, 3, size, size), on the device.

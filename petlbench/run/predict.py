@@ -80,8 +80,9 @@ class Predictions:
         run_id: The run.
         classes: Class names, C of them; of other task types what its outputs stand for.
         images: The files, N of them.
-        probabilities: Softmax of the logits, (N, C); or what the task type makes of them.
+        probabilities: Softmax of the logits, divided by the temperature, (N, C); or what the task type makes of them.
         answer: How the task type shows them.
+        temperature: The run's; 1 where it has fitted none.
     """
 
     run_id: str
@@ -89,6 +90,7 @@ class Predictions:
     images: list[str]
     probabilities: NDArray[np.float64]
     answer: Answer = MULTICLASS.answer
+    temperature: float = 1.0
 
     def rows(self) -> list[dict[str, Any]]:
         """One row an image: the file, what is said of it (the most probable class) and all probabilities."""

@@ -42,6 +42,7 @@ __all__ = [
     "Stopwatch",
     "code_digests",
     "describe_data",
+    "describe_images",
     "describe_intervals",
     "describe_memory",
     "differences",
@@ -282,17 +283,18 @@ def describe_data(
 ) -> dict[str, Any]:
     """Count the images by split and class, name what was skipped, and say what was made of the images."""
     forms = {metric.name: metric.form for metric in metrics if metric.form}
-    description = {**_describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
+    description = {**describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
     description |= {"selection": data.dataset.task.selection, "scale": None if scale is None else asdict(scale)}
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
     if external is not None:
-        description["external"] = {**_describe_images(external), "shared_images": shared_images(external, data)}
+        description["external"] = {**describe_images(external), "shared_images": shared_images(external, data)}
     return description
 
 
-def _describe_images(data: RunData) -> dict[str, Any]:
+def describe_images(data: RunData) -> dict[str, Any]:
+    """Count the images of one dataset by split and class, and say what it is."""
     card, classes = data.dataset.card, data.dataset.classes
     counts = {side: data.dataset.by_class(data.records(side)) for side in SPLITS}
     return {

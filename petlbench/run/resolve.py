@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from petlbench.core.request import Request
 from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import (
+    EXTERNAL,
     DatasetInfo,
     describe_dataset,
     existing_path,
@@ -35,7 +36,7 @@ from petlbench.models.weights import check_weights_file
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 
-__all__ = ["ResolvedRun", "build_views", "resolve", "resolve_config"]
+__all__ = ["ResolvedRun", "build_views", "reference_of", "resolve", "resolve_config"]
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -103,6 +104,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     Raises:
         InputError: When a name is unknown, a value is out of bounds, or the parts do not go together.
     """
+    request = _with_test_set(request)
     method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
     dataset = _dataset(request, catalog, data_root)
     image_size = dataset.card.image_size if request.image_size is None and dataset is not None else request.image_size
@@ -118,7 +120,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
-        "dataset": _reference(request.dataset, catalog),
+        "dataset": reference_of(request.dataset, catalog) if request.dataset is not None else "",
         "dataset_settings": _dataset_settings(request, dataset),
         "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
@@ -138,6 +140,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
+        "calibrate": _calibrate(request, dataset, catalog),
     }
     config = validate_settings(RunConfig, values, "run")
     return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
@@ -175,12 +178,18 @@ def build_views(
     return views
 
 
+def _with_test_set(request: Request) -> Request:
+    """The request with the settings of its external test set where a config has them."""
+    settings = {f"{EXTERNAL}{name}": value for name, value in request.test_set.items()}
+    return replace(request, dataset_settings={**request.dataset_settings, **settings})
+
+
 def _dataset(request: Request, catalog: Catalog, data_root: Path) -> DatasetInfo | None:
     if request.dataset is None:
         return None
     # A path that is there is opened under the name that the config has for it; one that is not is refused as given.
     is_there = existing_path(request.dataset) is not None
-    name = _reference(request.dataset, catalog) if is_there else request.dataset
+    name = reference_of(request.dataset, catalog) if is_there else request.dataset
     return describe_dataset(name, catalog=catalog, data_root=data_root, settings=request.dataset_settings)
 
 
@@ -188,19 +197,19 @@ def _dataset_settings(request: Request, dataset: DatasetInfo | None) -> dict[str
     """The dataset's own settings, complete, and what is set for an external test set."""
     own = {} if dataset is None else dataset.settings
     with external_settings(request.dataset_settings) as others:
-        return {**own, **{f"test_on.{name}": value for name, value in others.items()}}
+        return {**own, **{f"{EXTERNAL}{name}": value for name, value in others.items()}}
 
 
 def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, data_root: Path) -> str:
     with external_settings(request.dataset_settings) as settings:
         if request.test_on is None or dataset is None:
             if settings:
-                message = f"dataset.test_on.{next(iter(settings))} is set, and there is no external test set"
+                message = f"--test-set {next(iter(settings))} is a setting of an external test set, and there is none"
                 raise InputError(message, hint="name one with --test-on", kind="bad_setting")
             return ""
         external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings=settings)
     require_learned_classes(external.name, external.card.classes, dataset.card.classes)
-    return _reference(request.test_on, catalog)
+    return reference_of(request.test_on, catalog)
 
 
 def _aggregate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) -> str:
@@ -215,9 +224,21 @@ def _aggregate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) 
     return request.aggregate
 
 
-def _reference(dataset: str | None, catalog: Catalog) -> str:
-    if dataset is None:
-        return ""
+def _calibrate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) -> str:
+    if request.calibrate != "none" and dataset is not None:
+        task = task_of(dataset.card, catalog)
+        if not task.answer.fractions:
+            raise InputError(
+                f"--calibrate {request.calibrate}: a run on {dataset.name} gives no probabilities, as its task is "
+                f"{task.title}",
+                hint="leave --calibrate out",
+                kind="bad_setting",
+            )
+    return request.calibrate
+
+
+def reference_of(dataset: str, catalog: Catalog) -> str:
+    """What a config calls a dataset: its name in the catalogue, or else its absolute path."""
     return dataset if dataset in catalog.entries("dataset") else str(user_path(dataset, what="--dataset").resolve())
 
 

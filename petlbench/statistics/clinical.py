@@ -1,18 +1,19 @@
-"""What a clinic asks of a classifier: sensitivity at a specificity, precision, and whether probabilities are true."""
+"""What a clinic asks of a classifier: sensitivity at a specificity, precision, true probabilities, and net benefit."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from petlbench.data.tasks.base import Question, TaskType
+from petlbench.data.tasks.base import TaskType
 from petlbench.data.tasks.multiclass import MULTICLASS
 from petlbench.metrics.influence import auc_influences, number_groups
 from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
-from petlbench.metrics.metric import Numbers
+from petlbench.metrics.metric import Labels, Logits, Numbers
 from petlbench.results.stored import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
@@ -45,6 +46,23 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class NetBenefit:
+    """What acting on a probability of at least the threshold is worth, in true positives an image; none is worth 0.
+
+    A. J. Vickers and E. B. Elkin, Medical Decision Making 26 (2006) 565: ``TP / N - FP / N * t / (1 - t)``.
+
+    Args:
+        threshold: The probability t, at which one would be of two minds about acting.
+        model: Acting where the model says so.
+        treat_all: Acting on every image.
+    """
+
+    threshold: float
+    model: Estimate
+    treat_all: float
+
+
+@dataclass(frozen=True)
 class ClassMetrics:
     """One class against the rest, on the test split.
 
@@ -60,6 +78,7 @@ class ClassMetrics:
         brier: Mean squared distance of probability and truth.
         bins: How probabilities compare with what is: bins of equal width that are not empty, the smallest first.
         ece: Expected calibration error: mean distance of predicted and observed over images.
+        decision: The decision curve, a point a threshold.
     """
 
     index: int
@@ -72,6 +91,7 @@ class ClassMetrics:
     brier: Estimate
     bins: tuple[Bin, ...]
     ece: Estimate
+    decision: tuple[NetBenefit, ...]
 
 
 def clinical(
@@ -79,6 +99,8 @@ def clinical(
     test: Predictions,
     specificity: float = 0.9,
     level: float = 0.95,
+    *,
+    thresholds: Sequence[float] = (),
     task: TaskType = MULTICLASS,
 ) -> list[ClassMetrics]:
     """Compute the clinical metrics of one run.
@@ -88,37 +110,71 @@ def clinical(
         test: Predictions on the test split.
         specificity: What the threshold shall reach on validation, a fraction.
         level: Of the intervals. They are about other test images, not about another threshold.
+        thresholds: Probabilities of the decision curve, each above 0 and below 1.
         task: What a label is.
 
     Returns:
         With two classes that of the positive class, else one for each class; none where labels are no classes.
 
     Raises:
-        ValueError: A split is empty, a logit is not finite, or the specificity is not a fraction.
+        ValueError: A split is empty, a logit is not finite, the specificity is not a fraction, or a threshold none.
     """
     if not 0 <= specificity <= 1:
         raise ValueError(f"the specificity is {specificity}, but it has to be between 0 and 1")
+    if not all(0 < threshold < 1 for threshold in thresholds):
+        raise ValueError(f"the thresholds are {thresholds}, but each has to be above 0 and below 1")
     for name, predictions in (("validation", val), ("test", test)):
         if len(predictions.labels) == 0 or not np.isfinite(predictions.logits).all():
             raise ValueError(f"the {name} split has no images, or logits that are not finite")
-    on_val, on_test = (
-        task.questions(each.labels, range(each.logits.shape[1]), task.probabilities(each.logits))
-        for each in (val, test)
-    )
-    units = number_groups(test.groups, len(test.labels))
-    return [
-        _one_class(output, threshold_at(specificity, *_side(before, option)), (*_side(asked, option), own), level)
-        for before, asked in zip(on_val, on_test, strict=True)
-        for own in [np.unique(units[asked.rows], return_inverse=True)[1]]
-        for option, output in enumerate(asked.outputs)
-        if output is not None and (option == 1 or len(asked.outputs) > 2) and len(asked.rows)
-    ]
+    units, splits = number_groups(test.groups, len(test.labels)), (val, test)
+    metrics = []
+    for on_val, on_test in zip(*(_sides(each.labels, each.logits, task) for each in splits), strict=True):
+        if len(on_test.rows):
+            threshold = threshold_at(specificity, on_val.positive, on_val.probabilities)
+            own = np.unique(units[on_test.rows], return_inverse=True)[1]
+            metrics.append(_one_class(threshold, on_test, own, thresholds, level))
+    return metrics
 
 
-def _side(question: Question, option: int) -> tuple[Truth, Numbers]:
-    """Whether each image has that answer, (n,), and its probability, (n,)."""
-    chances = question.chances
-    return question.answers == option, np.empty(0) if chances is None else chances[:, option]
+def calibration_errors(labels: Labels, logits: Logits, task: TaskType = MULTICLASS) -> dict[str, float]:
+    """Say how far probabilities are from the truth: ``ece`` and ``brier``, means over the classes of `clinical`.
+
+    Args:
+        labels: As the task type stores them, of N images, at least 1.
+        logits: Finite, (N, C).
+        task: What a label is.
+    """
+    errors: dict[str, list[float]] = {"ece": [], "brier": []}
+    for side in (side for side in _sides(labels, logits, task) if len(side.rows)):
+        gaps = side.probabilities - side.positive
+        errors["ece"].append(np.abs(np.bincount(_place(side.probabilities), weights=gaps)).sum() / len(gaps))
+        errors["brier"].append((gaps**2).mean())
+    return {name: float(np.mean(values)) for name, values in errors.items()}
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A class against the rest.
+
+    Args:
+        index: The class.
+        rows: The images of which it is known, (n,) positions among N.
+        positive: Whether these are of it, (n,).
+        probabilities: How probable it is, (n,).
+    """
+
+    index: int
+    rows: NDArray[np.int64]
+    positive: Truth
+    probabilities: Numbers
+
+
+def _sides(labels: Labels, logits: Logits, task: TaskType) -> Iterator[_Side]:
+    """Each class or label against the rest; of a question with two answers the second alone."""
+    for question in task.questions(labels, range(logits.shape[1]), task.probabilities(logits)):
+        for option, output in enumerate(question.outputs):
+            if output is not None and (option == 1 or len(question.outputs) > 2) and question.chances is not None:
+                yield _Side(output, question.rows, question.answers == option, question.chances[:, option])
 
 
 def threshold_at(specificity: float, positive: Truth, probabilities: Numbers) -> float | None:
@@ -140,25 +196,28 @@ def threshold_at(specificity: float, positive: Truth, probabilities: Numbers) ->
     return 0.0 if below == 0 else float(np.nextafter(rest[below - 1], np.inf))
 
 
-def _one_class(index: int, threshold: float | None, test: tuple[Truth, Numbers, Units], level: float) -> ClassMetrics:
-    positive, probabilities, units = test
-    place = np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
+def _one_class(
+    threshold: float | None, test: _Side, units: Units, thresholds: Sequence[float], level: float
+) -> ClassMetrics:
+    positive, probabilities = test.positive, test.probabilities
+    place = _place(probabilities)
     called = probabilities >= (math.inf if threshold is None else threshold)
     sides = [len(np.unique(units[side])) for side in (positive, ~positive)]
     shares = [_NOTHING] * 2
     if threshold is not None:
         shares = [_share(hits[side], units[side], level) for hits, side in ((called, positive), (~called, ~positive))]
     return ClassMetrics(
-        index,
+        test.index,
         positives=sides[0],
         few=min(sides) < FEW,
         threshold=threshold,
         sensitivity=shares[0],
         specificity=shares[1],
         average_precision=_average_precision(positive, probabilities, units, level),
-        brier=_brier(positive, probabilities, units, level),
+        brier=_mean((probabilities - positive) ** 2, units, level, (0.0, 1.0)),
         bins=_bins(place, positive, probabilities, units, level),
         ece=_ece(place, probabilities - positive, units, level),
+        decision=_decision(positive, probabilities, units, thresholds, level),
     )
 
 
@@ -185,14 +244,32 @@ def _average_precision(positive: Truth, probabilities: Numbers, units: Units, le
     return Estimate(value, float(low), float(high))
 
 
-def _brier(positive: Truth, probabilities: Numbers, units: Units, level: float) -> Estimate:
-    errors = (probabilities - positive) ** 2
-    value, count = float(errors.mean()), len(errors)
+def _mean(values: Numbers, units: Units, level: float, bounds: tuple[float, float]) -> Estimate:
+    """The mean of what images have, between its bounds, with Student's interval over groups."""
+    mean, count = float(values.mean()), len(values)
     groups = len(np.unique(units))
     scale = math.sqrt(groups / max(groups - 1, 1)) / count
-    source = Influence(units, (errors - value) * scale).source()
+    source = Influence(units, (values - mean) * scale).source()
     reach = quantile(level, source.df) * math.sqrt(source.variance)
-    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
+    return Estimate(mean, max(bounds[0], mean - reach), min(bounds[1], mean + reach))
+
+
+def _decision(
+    positive: Truth, probabilities: Numbers, units: Units, thresholds: Sequence[float], level: float
+) -> tuple[NetBenefit, ...]:
+    """Net benefit is a mean over images: 1 of a true positive, the odds of the threshold less of a false one."""
+    curve = []
+    for threshold in thresholds:
+        odds = threshold / (1 - threshold)
+        worth = np.where(positive, 1.0, -odds)
+        model = _mean(np.where(probabilities >= threshold, worth, 0.0), units, level, (-odds, 1.0))
+        curve.append(NetBenefit(threshold, model, float(worth.mean())))
+    return tuple(curve)
+
+
+def _place(probabilities: Numbers) -> NDArray[np.int64]:
+    """The bin of each image."""
+    return np.minimum((probabilities * _BINS).astype(np.int64), _BINS - 1)
 
 
 def _bins(

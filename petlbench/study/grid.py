@@ -186,7 +186,13 @@ def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_ro
         InputError: When the settings do not go together.
     """
     without = replace(
-        request, dataset=None, dataset_settings={}, test_on=None, normalize="backbone", image_size=config.image_size
+        request,
+        dataset=None,
+        dataset_settings={},
+        test_on=None,
+        test_set={},
+        normalize="backbone",
+        image_size=config.image_size,
     )
     alike = {name: getattr(config, name) for name in _OF_DATASET}
     return resolve(without, catalog, data_root).config.model_copy(update=alike)

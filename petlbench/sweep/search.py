@@ -265,13 +265,15 @@ def run_search(
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / "sweeps.lock"
     with TrialQueue(study, search.points, liveness, lock, retry_failed=retry_failed) as queue:
-        run = _TrialLoop(search, study, queue, on_trial)
+        run = TrialLoop(search, study, queue, on_trial)
         run_with_retries(executor, run.jobs(), run.on_event)
         return [trial_facts(trial) for trial in queue.trials()], queue.retries
 
 
 @dataclass
-class _TrialLoop:
+class TrialLoop:
+    """Asks for the trials of a search one by one, makes runs of them, and tells what came of each."""
+
     search: Search
     study: optuna.Study
     queue: TrialQueue

@@ -23,6 +23,7 @@ FUNCTIONS = {
     "results diff": {"find_run", "diff_results"},
     "results rm": {"remove_results"},
     "results track": {"track_results"},
+    "evaluate": {"evaluate"},
     "predict": {"predict"},
     "export": {"export"},
     "memory": {"forecast_memory"},

@@ -58,6 +58,7 @@ RUN: dict[str, Any] = {
     "precision": "fp32",
     "attention_kernel": "auto",
     "checkpointing": False,
+    "calibrate": "none",
 }
 # Another value of every field; a field that is missing here fails a test.
 OTHER_TRAINING: dict[str, Any] = {
@@ -103,6 +104,7 @@ OTHER: dict[str, Any] = {
     "precision": "bf16",
     "attention_kernel": "eager",
     "checkpointing": True,
+    "calibrate": "temperature",
 }
 
 
@@ -116,7 +118,7 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 class TestRunId:
     def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
-        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, "aggregate")
+        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, "aggregate", "calibrate")
         text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
         assert config().digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -145,7 +147,8 @@ class TestRunId:
             assert changed(chosen[1:]).run_id != changed(chosen).run_id
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
-        later = {"aggregate": "max", "training": {**TRAINING, "decay": "matrices", "select": "worst-group:sex"}}
+        training = {**TRAINING, "decay": "matrices", "select": "worst-group:sex"}
+        later = {"aggregate": "max", "calibrate": "temperature", "training": training}
         text = json.dumps({**RUN, **later}, sort_keys=True, separators=(",", ":"))
         assert config(**later).digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -275,6 +278,7 @@ class TestBounds:
             "normalize": "backbone",
             "precision": "fp32",
             "attention_kernel": "auto",
+            "calibrate": "none",
             "epochs": 20,
             "batch_size": 16,
             "accumulate": 1,

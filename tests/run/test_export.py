@@ -200,7 +200,7 @@ class TestSameProbabilities:
     def test_full_as_onnx_and_as_timms_own_model(self, call: Export, pictures: Path, here: Path) -> None:
         run = finished_run(here / "results", "full")
         told = call("export", run.name)
-        assert set(told) == {"run_id", "folder", "files", "merged", "max_difference"}
+        assert set(told) == {"run_id", "folder", "files", "merged", "max_difference", "temperature"}
         assert (told["run_id"], told["merged"]) == (run.name, True)
         assert set(told["files"]) == {path.name for path in (run / "export").iterdir()} == ONNX | {"model.safetensors"}
         assert 0 <= told["max_difference"] < 1e-4

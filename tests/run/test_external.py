@@ -114,10 +114,16 @@ def test_the_external_set_has_settings_of_its_own(
     arguments = ("--method", "linear", "--test-on", str(table))
     status, refused = run(own, tmp_path / "results", *arguments, capsys=capsys)
     assert (status, refused["error"]["kind"]) == (2, "missing_column")
-    assert "dataset.test_on.label_column=grade" in refused["error"]["hint"]
-    named = ("--set", "dataset.test_on.label_column=grade")
+    assert "--test-set label_column=grade" in refused["error"]["hint"]
+    named = ("--test-set", "label_column=grade")
     status, result = run(own, tmp_path / "results", *arguments, *named, capsys=capsys)
     assert (status, result["config"]["dataset_settings"]) == (0, {"test_on.label_column": "grade"})
+    earlier = ("--set", "dataset.test_on.label_column=grade")
+    _, same = run(own, tmp_path / "results", *arguments, *earlier, capsys=capsys)
+    assert same["run_id"] == result["run_id"]
+    status, refused = run(own, tmp_path / "results", "--method", "linear", *named, capsys=capsys)
+    assert (status, refused["error"]["kind"]) == (2, "bad_setting")
+    assert "--test-set label_column" in refused["error"]["message"]
     status, refused = run(own, tmp_path / "results", "--method", "linear", *named, capsys=capsys)
     assert (status, "--test-on" in refused["error"]["hint"]) == (2, True)
 

@@ -80,7 +80,7 @@ def test_predictions_and_exported_files_say_the_same(place: Path, result: Result
 
 
 def test_a_clinical_report_has_a_row_for_each_label(place: Path, result: Result) -> None:
-    [table] = pb.report("clinical", results=place / "out").tables
+    table = pb.report("clinical", results=place / "out").tables[0]
     assert [row.title for row in table.rows] == [f"Linear probing, {name}" for name in NAMES]
     assert [row.cells["positives"].value for row in table.rows] == result.metrics["test"]["support"]
 
@@ -117,3 +117,31 @@ def test_what_is_visible_is_learned_and_nothing_else(tmp_path: Path, method: str
     assert square > 0.9
     assert stripes > 0.9
     assert 0.4 < unseen < 0.6
+
+
+def test_a_temperature_of_all_labels_and_a_second_reading(place: Path) -> None:
+    calibrated = run(place, "full", epochs=4, calibrate="temperature")
+    fit = calibrated.calibration
+    assert fit is not None
+    assert (fit.loss, fit.images) == ("binary_cross_entropy", 30)
+    kept = read_predictions(place / "out" / calibrated.run_id / "predictions.parquet")
+    assert kept is not None
+    for when, temperature in (("before", 1.0), ("after", fit.temperature)):
+        chances = sigmoid(kept.logits.astype(np.float64) / temperature)
+        figures = fit.figures["test"][when]
+        assert figures["brier"] == pytest.approx(((chances - kept.labels) ** 2).mean())
+        likelihood = np.where(kept.labels == 1, chances, 1 - chances)
+        assert figures["loss"] == pytest.approx(-np.log(likelihood).mean())
+    options: dict[str, Any] = {"catalog": place, "data_root": place}
+    evaluation = pb.evaluate(place / "out" / calibrated.run_id, "drawn", **options)
+    assert evaluation.is_own
+    assert evaluation.metrics["auc"] == pytest.approx(calibrated.metrics["test"]["auc"])
+    assert evaluation.metrics["support"] == calibrated.metrics["test"]["support"]
+    document = pb.report("clinical", place / "out", where={"method": "full"}, catalog=place)
+    titles = [table.title for table in document.tables]
+    assert [title.partition(":")[0] for title in titles] == [
+        "Clinical metrics",
+        "Before and after calibration",
+        "Net benefit",
+    ]
+    assert len([figure for figure in document.figures if figure.title.startswith("Decision curve")]) == 3

@@ -87,6 +87,8 @@ def test_predictions_and_exported_files_say_the_same(place: Path, result: Result
 def test_what_has_classes_only_says_so(place: Path, result: Result) -> None:
     with pytest.raises(InputError, match="takes labels of the form 'class'"):
         run(place, loss="cross_entropy", epochs=1)
+    with pytest.raises(InputError, match="--calibrate temperature: a run on ages gives no probabilities"):
+        run(place, calibrate="temperature")
     with pytest.raises(InputError, match="--class-weights balanced: the labels of ages"):
         run(place, class_weights="balanced", epochs=1)
     with pytest.raises(InputError, match="the metric 'mae' is in the label's unit"):

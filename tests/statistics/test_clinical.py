@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss
 
 from petlbench.metrics.classification import softmax
 from petlbench.results.stored import Predictions
-from petlbench.statistics.clinical import clinical, threshold_at
+from petlbench.statistics.clinical import calibration_errors, clinical, threshold_at
 
 
 def draw(count: int, classes: int, seed: int, groups: int = 0) -> Predictions:
@@ -119,3 +119,42 @@ def test_what_cannot_be_computed_is_refused() -> None:
         clinical(known, broken)
     with pytest.raises(ValueError, match="specificity is 1.5"):
         clinical(known, known, specificity=1.5)
+
+
+def test_net_benefit_is_that_of_vickers_and_elkin() -> None:
+    test = draw(60, 3, 5)
+    thresholds = (0.05, 0.2, 0.5)
+    probabilities = softmax(test.logits)
+    for metrics in clinical(test, test, thresholds=thresholds):
+        truth = test.labels == metrics.index
+        assert [point.threshold for point in metrics.decision] == list(thresholds)
+        for point in metrics.decision:
+            called = probabilities[:, metrics.index] >= point.threshold
+            odds = point.threshold / (1 - point.threshold)
+            by_hand = ((called & truth).sum() - odds * (called & ~truth).sum()) / len(truth)
+            assert point.model.value == pytest.approx(by_hand)
+            assert point.treat_all == pytest.approx(truth.mean() - odds * (1 - truth.mean()))
+            assert point.model.low is not None
+            assert point.model.high is not None
+            assert -odds <= point.model.low <= by_hand <= point.model.high <= 1
+    with pytest.raises(ValueError, match="thresholds"):
+        clinical(test, test, thresholds=(0.5, 1.0))
+
+
+def test_a_threshold_that_all_reach_is_treating_all() -> None:
+    test = draw(60, 2, 6)
+    sure = Predictions(test.image_ids, test.groups, test.labels, np.tile([0.0, 9.0], (len(test.labels), 1)))
+    (point,) = clinical(sure, sure, thresholds=(0.3,))[0].decision
+    assert point.model.value == pytest.approx(point.treat_all)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_errors_before_and_after_are_means_over_the_classes_of_the_report(classes: int) -> None:
+    test = draw(90, classes, 7)
+    for temperature in (1.0, 2.5):
+        same = test.at(temperature)
+        report, errors = clinical(same, same), calibration_errors(same.labels, same.logits)
+        for name in ("ece", "brier"):
+            assert errors[name] == pytest.approx(np.mean([getattr(metrics, name).value for metrics in report]))
+    assert test.at(1.0) is test
+    assert softmax(test.at(2.5).logits) == pytest.approx(softmax(test.logits.astype(np.float64) / 2.5))

@@ -48,8 +48,11 @@ def command(run: str, output: Path, json: bool, **options: Any) -> None:
         return
     rows = [[name, mebibytes(size), _MEANING[name]] for name, size in exported.files.items()]
     merged = "folded into the backbone" if exported.merged else "beside the backbone"
+    calibrated = ""
+    if exported.temperature != 1:
+        calibrated = f"Calibrated: logits are divided by the run's temperature, {exported.temperature:.3g}. "
     caption = (
         f"In {exported.folder}. What was learned is {merged}. Probabilities differ from the run's own by at most "
-        f"{exported.max_difference:.1g}, on random images. Not a diagnosis."
+        f"{exported.max_difference:.1g}, on random images. {calibrated}Not a diagnosis."
     )
     print_table(f"{exported.run_id}: export", ["file", "MiB>", "what it is"], rows, caption=caption)

@@ -46,6 +46,7 @@ def command(run: str, images: tuple[Path, ...], save: Path | None, output: Path,
             {
                 "run_id": predictions.run_id,
                 "classes": predictions.classes,
+                "temperature": predictions.temperature,
                 "predictions": predictions.rows(),
                 "saved": str(save) if save is not None else None,
             }
@@ -59,6 +60,8 @@ def command(run: str, images: tuple[Path, ...], save: Path | None, output: Path,
     ]
     more = len(rows) - _SHOWN
     notes = [f"{more} more images; --save FILE and --json give them all."] if more > 0 and save is None else []
+    if predictions.temperature != 1:
+        notes.append(f"Calibrated: logits are divided by the run's temperature, {predictions.temperature:.3g}.")
     notes += [f"All {len(rows)} images are in {save}."] if save is not None else []
     unit = ", %" if answer.fractions else ""
     columns = ["image", answer.key, *(f"{name}{unit}>" for name in predictions.classes)]

@@ -17,9 +17,11 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
-    from petlbench.results.result import Inference, Memory, Parameters, Result
+    from petlbench.results.evaluation import Evaluation
+    from petlbench.results.result import Calibration, Inference, Memory, Parameters, Result
     from petlbench.study.forecast.preview import DryRun
 
+_ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
 EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
 
 
@@ -53,17 +55,31 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
 
 def show_result(result: Result, output: Path, json: bool) -> int:
     """Print a result, and return the exit status of a run that ended so."""
+    from petlbench.results.evaluation import read_evaluations
     from petlbench.results.table import with_scores
 
     folder = output / result.run_id
     [result] = with_scores([result], output)
+    evaluations = read_evaluations(folder)
     if json:
         document = result.document()
         document["artifacts"] = {name: str(folder / file) for name, file in result.artifacts.items()}
+        document["evaluations"] = [evaluation.document() for evaluation in evaluations]
         print_json(document)
     else:
-        print_facts(_title(result.config), _facts(result, folder))
+        facts = {f"read on {each.name}": _evaluated(each, result.data.get("selection", "auc")) for each in evaluations}
+        print_facts(_title(result.config), _facts(result, folder) | facts)
     return 0 if result.status == "finished" else 1
+
+
+def _evaluated(evaluation: Evaluation, score: str) -> str:
+    """What came of one more reading of a test set, in a line."""
+    scores, robustness = evaluation.metrics, evaluation.robustness
+    text = f"{title_of(score)} {_score_text(scores, score)}, {scores['count']} images"
+    if robustness is not None:
+        clean, corrupted = robustness.clean["balanced_error"], robustness.balanced_error
+        text += f"; balanced error {percent(clean)} %, corrupted {percent(corrupted)} %"
+    return text
 
 
 def _facts(result: Result, folder: Path) -> dict[str, str]:
@@ -73,7 +89,7 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         shortage = {"memory": sizes} if sizes else {}
         facts |= {"error": result.error["message"], **shortage, "hint": result.error["hint"]}
     chosen_by = result.data.get("selection", "auc")
-    title = _title_of(chosen_by)
+    title = title_of(chosen_by)
     external = f"{title} on {result.data['external']['title']}" if "external" in result.data else ""
     for split, name in (("val", f"validation {title}"), ("test", f"test {title}"), ("external", external)):
         if split in result.metrics:
@@ -88,6 +104,7 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         if worst := result.data.get("selected_by"):
             facts["best epoch"] += f" of the worst subgroup by {printable(str(worst.get('column')))}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
+    facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
     if result.scores.pme is None and result.status == "finished":
         facts["PPE, PME"] += "  (PME needs a run of full at the same backbone, size, batch, precision and device)"
@@ -102,7 +119,8 @@ def _groups(metrics: Mapping[str, Any], aggregate: str) -> str:
     return f"  of {metrics['count']} groups by {aggregate}{left_out}"
 
 
-def _title_of(metric: str) -> str:
+def title_of(metric: str) -> str:
+    """What tables call a metric."""
     entry = Catalog().entries("metric").get(metric)
     return metric if entry is None else entry.title
 
@@ -111,13 +129,15 @@ def _score_text(metrics: Mapping[str, Any], name: str) -> str:
     """A score with its unit, and in brackets the accuracy or, where there is none, the score that comes next."""
     rows = Catalog().entries("metric")
     second = next((each for each in ("accuracy", *metrics) if each in metrics and each != name and each in rows), name)
-    texts = [
-        f"{percent(metrics.get(each))} %"
-        if each in rows and rows[each].card.get("unit", "%") == "%"
-        else number(metrics.get(each), 4)
-        for each in (name, second)
-    ]
-    return f"{texts[0]}  ({_title_of(second)} {texts[1]})" if second != name else texts[0]
+    texts = [score_text(each, metrics.get(each)) for each in (name, second)]
+    return f"{texts[0]}  ({title_of(second)} {texts[1]})" if second != name else texts[0]
+
+
+def score_text(metric: str, value: float | None) -> str:
+    """A score with its unit."""
+    entry = Catalog().entries("metric").get(metric)
+    is_fraction = entry is not None and entry.card.get("unit", "%") == "%"
+    return f"{percent(value)} %" if is_fraction else number(value, 4)
 
 
 def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str]:
@@ -148,6 +168,21 @@ def _prediction(inference: Inference | None) -> dict[str, str]:
         "prediction": f"{number(1000 * inference.latency, 1)} ms an image, {number(inference.images_per_second, 1)} "
         f"images/s and a peak of {peak} MiB in batches of {inference.batch_size}"
     }
+
+
+def calibration_facts(calibration: Calibration | None) -> dict[str, str]:
+    """What a temperature has changed, on the test split or else on validation."""
+    if calibration is None:
+        return {}
+    bounds = [value for value in (calibration.low, calibration.high) if value is not None]
+    text = calibration.note or " to ".join(f"{value:.3g}" for value in bounds) or "fitted"
+    facts = {"temperature": f"{calibration.temperature:.3g} ({text}), on {calibration.images} validation images"}
+    for split in ("test", "val"):
+        if split in calibration.figures and calibration.temperature != 1:
+            before, after = (calibration.figures[split][when] for when in ("before", "after"))
+            changes = [f"{title} {before[name]:.4f} -> {after[name]:.4f}" for name, title in _ERRORS.items()]
+            return facts | {f"calibrated, {'validation' if split == 'val' else split}": ", ".join(changes)}
+    return facts
 
 
 def _score(value: float | None) -> str:

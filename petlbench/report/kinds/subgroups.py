@@ -147,7 +147,7 @@ def _measure(
     numbers: dict[str, int] = {}
     for run in runs:
         task = inputs.catalog.load("task", run.document.get("data", {}).get("task", "multiclass"), TaskType)
-        val, test = (inputs.predictions(run, split) for split in ("val", "test"))
+        val, test = (inputs.predictions(run.calibrated(), split) for split in ("val", "test"))
         if val is None or test is None:
             continue
         for name, part in _parts(test, _of_predictions(run, test, subgroups, inputs.request.unit)):

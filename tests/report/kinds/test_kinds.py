@@ -18,6 +18,7 @@ from petlbench.report.build import build_report
 from petlbench.report.formats import Document
 from petlbench.report.kinds.budget import expected_best
 from petlbench.report.spec import PRESETS, ReportRequest, load_report, required_study
+from petlbench.results.result import Calibration, read_result, write_result
 from petlbench.statistics.ranks import fronts
 from tests.report.stored import store, store_predicted, store_study
 
@@ -220,14 +221,49 @@ def test_clinical_metrics_of_every_row(tmp_path: Path) -> None:
     for seed in range(2):
         store_predicted(tmp_path, "full", "covid", seed, 3.0)
     document = made(tmp_path, "clinical")
-    (table,) = document.tables
+    table, benefit = document.tables
     (row,) = table.rows
     assert row.title == "Full fine-tuning, yes"
     for key in ("sensitivity", "specificity", "average_precision"):
         assert 50 < (row.cells[key].value or 0) <= 100
     assert 0 < (row.cells["brier"].value or 0) < 0.25
     assert "specificity of 90 % on its validation split" in table.caption
-    assert [series.role for series in document.figures[0].series] == ["reference", "data"]
+    calibration, decision = document.figures
+    assert [series.role for series in calibration.series] == ["reference", "data"]
+    assert [row.title for row in benefit.rows] == ["Full fine-tuning, yes", "treat all, yes", "treat none, yes"]
+    assert [column.key for column in benefit.columns] == ["0.05", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    model, everyone, nobody = ([row.cells[key].value or 0.0 for key in row.cells] for row in benefit.rows)
+    assert model[-1] > max(everyone[-1], 0)
+    assert nobody == [0] * 6
+    assert [series.title for series in decision.series] == ["treat all", "treat none", "Full fine-tuning"]
+    assert "thresholds from 0.01 to 0.5" in decision.caption
+
+
+def test_a_temperature_stands_in_the_clinical_report_and_changes_its_probabilities(tmp_path: Path) -> None:
+    for method in ("full", "linear"):
+        store_predicted(tmp_path, method, "covid", 0, 3.0)
+    raw = made(tmp_path, "clinical").tables[0].rows
+    [folder] = tmp_path.glob("full-*")
+    result = read_result(folder)
+    errors = [{"ece": 0.2 - part, "loss": 0.5 - part, "brier": 0.3 - part} for part in (0.0, 0.1)]
+    figures = {"test": dict(zip(("before", "after"), errors, strict=True))}
+    result.calibration = Calibration(temperature=2.0, images=40, loss="cross_entropy", figures=figures)
+    write_result(folder, result)
+    table, calibration, _ = made(tmp_path, "clinical").tables
+    assert [old.cells["brier"] == new.cells["brier"] for old, new in zip(raw, table.rows, strict=True)] == [False, True]
+    (row,) = calibration.rows
+    assert (row.title, row.cells["temperature"].value) == ("Full fine-tuning", 2.0)
+    for when, expected in zip(("before", "after"), errors, strict=True):
+        assert {name: row.cells[f"{name}_{when}"].value for name in expected} == expected
+
+
+@pytest.mark.parametrize("thresholds", ["[0.5, 0.5]", "[0.0, 0.5]", "[0.1, 1.0]", "[0.2]"])
+def test_thresholds_that_make_no_decision_curve_are_refused(tmp_path: Path, thresholds: str) -> None:
+    (tmp_path / "reports").mkdir()
+    content = f'title = "Mine"\nkind = "clinical"\nthresholds = {thresholds}\n'
+    (tmp_path / "reports" / "mine.toml").write_text(content)
+    with pytest.raises(InputError, match="thresholds"):
+        load_report(Catalog([tmp_path]), "mine")
 
 
 @given(st.dictionaries(st.text(max_size=3), st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=8))

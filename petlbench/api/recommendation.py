@@ -1,0 +1,190 @@
+"""Which method to take, for some data, a card and some hours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from petlbench.core.catalog import Folder
+from petlbench.core.errors import InputError
+from petlbench.core.user_files import user_path
+
+if TYPE_CHECKING:
+    from petlbench.recommend.answer import Answer
+    from petlbench.recommend.prior import Prior
+    from petlbench.recommend.replay import Replay
+    from petlbench.study.forecast.memory import Row
+    from petlbench.sweep.search import Search
+    from petlbench.sweep.sweep import SweepOptions
+
+_SWEEP = "recommend"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What can take part: a search a method, what each is predicted to take, who is out and why."""
+
+    searches: Sequence[Search]
+    how: SweepOptions
+    memory: dict[str, int | None]
+    refused: dict[str, str]
+
+
+def recommend(
+    dataset: Any,
+    *,
+    hours: float,
+    budget: int | None = None,
+    methods: str | Iterable[str] = "all",
+    metric: str = "auc",
+    max_params: float | None = None,
+    trials: int = 200,
+    prior: Folder = "shipped",
+    test_finalists: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Answer:
+    """The method to take for a dataset: ``.document()``, ``.sentences()``, ``.command()``, ``.report()``.
+
+    Candidates of all methods race on the validation images: a prior says which to try first, a method is dropped once
+    the interval of its paired difference to the leader leaves out zero, and the best trials of the two best methods
+    run again on further seeds. The recommended one alone is tested, once. A race that was stopped goes on.
+
+    Args:
+        dataset: A dataset as `run` takes it.
+        hours: Hours that all runs may take together.
+        budget: Bytes of memory that a training step may take; methods are predicted, and trained in smaller parts of a
+            batch where that makes them fit.
+        methods: Names of methods; ``all`` for every one.
+        metric: The score, of which more is better.
+        max_params: The largest share of learnable parameters, a fraction.
+        trials: Most trials of all methods together.
+        prior: ``shipped``, ``none`` or a file of `tools/make_prior.py`.
+        test_finalists: Whether the second best is tested, too.
+        progress: Whether a line a trial shows what goes on.
+        options: Fields of `petlbench.api.requests.Execution` (``executor``, ``workers``, …), and as for `run`.
+
+    Raises:
+        InputError: When nothing fits, the hours are too few, or a name or a setting is wrong.
+        RunError: When no trial finished.
+    """
+    from petlbench.recommend.answer import Answer
+    from petlbench.recommend.contest import Contest
+    from petlbench.recommend.field import Field, Standing, entrants
+    from petlbench.recommend.fit import look_at_data
+    from petlbench.sweep.sweep import SweepObserver, TrialLines
+
+    if not hours > 0 or not math.isfinite(hours):
+        raise InputError(
+            f"--hours {hours:g} is no time", hint="give --hours 4, or a part of an hour", kind="bad_setting"
+        )
+    plan = _plan(dataset, methods, budget, max_params, options)
+    look = look_at_data(plan.searches[0])
+    score = look.metric(metric, plan.searches[0].context.catalog)
+    searches = [replace(s, card=s.card.model_copy(update={"objective": f"val.{metric}"})) for s in plan.searches]
+    field = Field.of(entrants(searches, searches[0].card.trials or 1), _prior(prior), score, trials)
+    standing = Standing(field, look.images)
+    with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
+        contest = Contest(field, standing, 3600 * hours, plan.how, observer, test_finalists)
+        return Answer(contest.carry_out(), score, plan.memory, plan.refused, look.notes, hours)
+
+
+def replay(
+    trials: Folder,
+    finals: Folder,
+    *,
+    budget: int = 52,
+    prior: Folder = "shipped",
+    leave_out: Sequence[str] = (),
+    validation_images: int = 200,
+) -> Replay:
+    """The method to take for every task of recorded trials, and what each decision costs: ``.document()``.
+
+    Args:
+        trials: CSV of recorded trials.
+        finals: CSV of what each method's winner reached on the test images.
+        budget: Trials that a task may use.
+        prior: ``shipped``, ``none`` or a file of `tools/make_prior.py`; the table's other tasks count besides.
+        leave_out: Tasks that no prior may have seen, beside the one that is decided.
+        validation_images: Images that a trial's score is made of.
+
+    Raises:
+        InputError: When a file is damaged, or the two do not fit together.
+    """
+    from petlbench.recommend.replay import replay as decide
+
+    recorded, reached = (user_path(file, what="--replay") for file in (trials, finals))
+    images, belief = validation_images, _prior(prior)
+    return decide(recorded, reached, belief, budget=budget, images=images, leave_out=leave_out)
+
+
+def _prior(name: Folder) -> Prior:
+    from petlbench.recommend.prior import SHIPPED, Prior, load_prior
+
+    if str(name) == "none":
+        return Prior.of({})
+    return load_prior(SHIPPED if str(name) == "shipped" else user_path(name, what="--prior"))
+
+
+def _plan(
+    dataset: Any, methods: str | Iterable[str], budget: int | None, max_params: float | None, options: dict[str, Any]
+) -> _Plan:
+    from petlbench.api.requests import Execution, plan_sweep
+
+    searches, how = plan_sweep(_SWEEP, methods, dataset, options)
+    refused = {each.method: str(each.refusal) for each in searches if each.search is None}
+    able = {each.method: each.search for each in searches if each.search is not None}
+    others = {name: value for name, value in options.items() if name not in {f.name for f in fields(Execution)}}
+    memory: dict[str, int | None] = {}
+    for row in _predicted(able, dataset, budget, others):
+        method = row.run.method
+        memory[method] = row.figure
+        if row.refused is not None:
+            continue  # what cannot be predicted is tried
+        if row.fits is False and not row.max_batch_size:
+            refused[method] = f"a batch of one image takes more than {(budget or 0) / 2**20:,.0f} MiB"
+        elif row.fits is False:
+            batch = able[method].config.training.batch_size
+            pieces = {"accumulate": math.ceil(batch / (row.max_batch_size or 1))}
+            again, _ = plan_sweep(_SWEEP, method, dataset, {**options, **pieces})
+            able[method] = again[0].search or able[method]
+    refused |= _too_many(able, max_params)
+    able = {method: search for method, search in able.items() if method not in refused}
+    if not able:
+        reasons = "; ".join(f"{method}: {why}" for method, why in list(refused.items())[:3])
+        raise InputError(
+            f"no method is left: {reasons}",
+            hint="give a larger budget, a smaller image size, or another backbone",
+            kind="nothing_fits",
+        )
+    return _Plan(list(able.values()), how, memory, refused)
+
+
+def _predicted(able: dict[str, Search], dataset: Any, budget: int | None, options: dict[str, Any]) -> Sequence[Row]:
+    from petlbench.api.requests import plan_forecast
+    from petlbench.study.forecast.memory import predict_rows
+
+    first = next(iter(able.values()))
+    values = {"device": first.config.device, **options, **({} if budget is None else {"budget": budget})}
+    groups = values.pop("settings", {})
+    tables = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
+    values |= {key: {**groups.get(name, {}), **values.get(key, {})} for name, key in tables.items()}
+    plan = plan_forecast(list(able), first.request.dataset, None, None, values)
+    return predict_rows(plan.runs, plan.classes, plan.extras, folders=plan.folders)
+
+
+def _too_many(able: dict[str, Search], most: float | None) -> dict[str, str]:
+    """The methods that learn a larger share of the parameters than is allowed."""
+    from petlbench.recommend.fit import learnable_share
+
+    if most is None:
+        return {}
+    shares = {method: learnable_share(search) for method, search in able.items()}
+    return {
+        method: f"it learns {100 * share:.2f} % of the parameters, more than {100 * most:g} %"
+        for method, share in shares.items()
+        if share > most
+    }

@@ -1,0 +1,1 @@
+"""Which method, for my data, on my card, in my hours."""

@@ -1,0 +1,292 @@
+"""What a race has decided, in figures and in words."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from petlbench.core.units import number, percent
+from petlbench.metrics.metric import Metric
+from petlbench.recommend.contest import Outcome
+from petlbench.recommend.field import Entrant
+from petlbench.report.cells import MIB
+from petlbench.report.document import Axis, Cell, Column, Figure, Series, table_of
+from petlbench.report.formats import Document
+from petlbench.results.folder import readable_result
+from petlbench.results.result import Result
+from petlbench.statistics.comparison import Evidence
+from petlbench.statistics.ranks import fronts
+from petlbench.statistics.verdict import Comparison
+from petlbench.sweep.search import TRIALS
+
+_Z = 1.96
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A recommendation.
+
+    Args:
+        outcome: The race.
+        metric: The score.
+        memory: Predicted peak of a training step in bytes by method; None where none was predicted.
+        refused: Methods that were left out before the race, with the reason.
+        notes: What speaks against any table of this dataset.
+        hours: The hours that were given.
+    """
+
+    outcome: Outcome
+    metric: Metric
+    memory: Mapping[str, int | None] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    hours: float = 0.0
+
+    @property
+    def best(self) -> Entrant:
+        """The recommended entrant."""
+        return self.outcome.entrant(self.outcome.winner)
+
+    @property
+    def result(self) -> Result | None:
+        """The recommended entrant's tested run; None where it did not finish."""
+        run_id = self.best.config.run_id
+        return next((result for result in self.outcome.results if result.run_id == run_id), None)
+
+    @property
+    def rivals(self) -> dict[str, Comparison]:
+        """Every other method's best trial against the recommended one's, on the same validation images."""
+        best, standing = self.outcome.standing.best_trials(self.outcome.trials), self.outcome.standing
+        evidence = Evidence([standing.scored(method, trial) for method, trial in best.items()], self.metric)
+        mine, label = self.best.candidate.method, self.outcome.field.label
+        pairs = {method: evidence.compare(method, mine, label) for method in best if method != mine}
+        return {method: pair for method, pair in pairs.items() if pair is not None}
+
+    @property
+    def inseparable(self) -> dict[str, Comparison]:
+        """The methods that cannot be told from the recommended one."""
+        return {method: pair for method, pair in self.rivals.items() if pair.high is None or pair.high >= 0}
+
+    @property
+    def alternatives(self) -> list[dict[str, Any]]:
+        """Methods not separably worse that are cheaper in memory or in learnable parameters, the cheapest first."""
+        mine = self.row(self.best.candidate.method)
+        rows = [self.row(method) for method in self.inseparable]
+        cheaper = [row for row in rows if _cheaper(row, mine)]
+        front = fronts({row["method"]: (-row["score"], row["memory"] or 0, row["learnable"] or 0) for row in cheaper})
+        chosen = [row for row in cheaper if front[row["method"]] == 1]
+        return sorted(chosen, key=lambda row: (row["memory"] or 0, row["learnable"] or 0))
+
+    @property
+    def untried(self) -> list[str]:
+        """The methods that could have taken part and of which no trial finished."""
+        methods = dict.fromkeys(entrant.candidate.method for entrant in self.outcome.field.entrants)
+        tried = self.outcome.standing.best_trials(self.outcome.trials)
+        return [method for method in methods if method not in tried and method not in self.outcome.too_dear]
+
+    @property
+    def more_images(self) -> int | None:
+        """Validation images beyond those there are that would tell the two best methods apart, if they differ as seen.
+
+        The error falls with the root of the number of images. None where they are told apart, or do not differ.
+        """
+        close = max(self.inseparable.values(), key=lambda pair: pair.effect, default=None)
+        if close is None or close.error is None or not close.effect:
+            return None
+        images = self.outcome.standing.images
+        return max(0, round(images * (_Z * close.error / close.effect) ** 2) - images)
+
+    def row(self, method: str) -> dict[str, Any]:
+        """What the race knows of a method: its best trial, parameters, predicted memory, seconds."""
+        trial = self.outcome.standing.best_trials(self.outcome.trials)[method]
+        entrant = self.outcome.standing.entrant(trial)
+        stored = readable_result(self.outcome.field.options.output / TRIALS, entrant.config.run_id)
+        counts = stored.parameters if stored is not None else None
+        return {
+            "method": method,
+            "score": trial.value,
+            "settings": _settings(entrant),
+            "memory": self.memory.get(method),
+            "learnable": counts.learnable if counts is not None else None,
+            "ratio": counts.ratio if counts is not None else None,
+            "seconds": trial.seconds,
+            "seconds_predicted": self.outcome.costs[method].seconds,
+            "trials": sum(
+                self.outcome.standing.entrant(t).candidate.method == method
+                for t in self.outcome.trials
+                if "candidate" in t.params
+            ),
+        }
+
+    def command(self) -> str:
+        """The command that trains the recommended method in full."""
+        config, request = self.best.config, self.outcome.field.request
+        parts = ["petlbench", "run", "--method", config.method, "--dataset", request.dataset or config.dataset]
+        parts += ["--backbone", config.backbone, "--image-size", str(config.image_size)]
+        training = config.training
+        parts += ["--epochs", str(training.epochs), "--batch-size", str(training.batch_size)]
+        parts += ["--lr", f"{training.lr:g}", "--set", f"training.weight_decay={training.weight_decay:g}"]
+        for name, value in config.method_settings.items():
+            parts += ["--set", f"method.{name}={value}"] if value is not None else []
+        return shlex.join(parts)
+
+    def document(self) -> dict[str, Any]:
+        """The answer as plain values."""
+        outcome, result, winner = self.outcome, self.result, self.outcome.winner
+        test = None if result is None else result.metrics.get("test", {}).get(self.metric.name)
+        interval = None if result is None else result.intervals.get("test", {}).get(self.metric.name)
+        return {
+            "recommended": {
+                **self.row(self.best.candidate.method),
+                "val_mean": winner.mean,
+                "seeds": len(winner.values),
+                "test": test,
+                "interval": interval,
+                "latency": None if result is None or result.inference is None else result.inference.model_dump(),
+                "run_id": self.best.config.run_id,
+                "config": self.best.config.model_dump(mode="json"),
+                "command": self.command(),
+            },
+            "metric": self.metric.name,
+            "separable": bool(self.rivals) and not self.inseparable and not self.untried,
+            "untried": self.untried,
+            "not_separable": {
+                m: {"effect": p.effect, "low": p.low, "high": p.high} for m, p in self.inseparable.items()
+            },
+            "more_images": self.more_images,
+            "alternatives": self.alternatives,
+            "excluded": self.excluded(),
+            "methods": [self.row(method) for method in outcome.standing.best_trials(outcome.trials)],
+            "finalists": [finalist.document() for finalist in outcome.finalists],
+            "trials": len(outcome.trials),
+            "hours": {"given": self.hours, "spent": outcome.spent / 3600, "costs": _costs(outcome)},
+            "notes": list(self.notes),
+        }
+
+    def excluded(self) -> dict[str, str]:
+        """Every method that is out, with the reason."""
+        dear = {m: f"a run is predicted to take {s / 3600:.2g} hours" for m, s in self.outcome.too_dear.items()}
+        worse = {m: f"worse by {percent(-d, 1)} points" for m, d in self.outcome.excluded.items()}
+        return {**self.refused, **dear, **worse}
+
+    def sentences(self) -> list[str]:
+        """The answer in words, the most important first."""
+        best, result = self.best.candidate.method, self.result
+        words = [f"Take {best}, with {_words(_settings(self.best))}."]
+        if result is not None and (score := result.metrics["test"].get(self.metric.name)) is not None:
+            interval = result.intervals.get("test", {}).get(self.metric.name) or {}
+            bounds = f" ({percent(interval['low'], 1)} to {percent(interval['high'], 1)})" if interval else ""
+            words.append(f"{self.metric.title} on the test images, read once: {percent(score, 1)} %{bounds}.")
+        if alternatives := self.alternatives:
+            cheap = alternatives[0]
+            words.append(f"{cheap['method']} is cheaper and not separably worse: {_price(cheap)}.")
+        if self.inseparable:
+            names = ", ".join(sorted(self.inseparable))
+            more = self.more_images
+            need = f" About {more:,} more validation images would tell the two best apart." if more else ""
+            words.append(f"Not separable from it: {names}.{need}")
+        elif self.rivals:
+            words.append("It is separable from every other method that was tried.")
+        if self.untried:
+            words.append(f"There was no time for {', '.join(self.untried)}.")
+        return words
+
+    def report(self) -> Document:
+        """The answer as a document of every format: sentences, a table of methods, the race as a figure."""
+        columns = [
+            Column("method", "method", numeric=False),
+            Column("score", f"validation {self.metric.title}", "%", "higher"),
+            Column("difference", "against the recommended", "points"),
+            Column("learnable", "learnable parameters"),
+            Column("memory", "predicted memory", "MiB", "lower"),
+            Column("seconds", "a run", "s", "lower"),
+            Column("trials", "trials"),
+        ]
+        rivals = self.rivals
+        rows = [
+            self._cells(self.row(method), rivals.get(method))
+            for method in sorted(self.outcome.standing.best_trials(self.outcome.trials), key=self._order)
+        ]
+        caption = (
+            "One trial a row, the method's best; differences are paired on the validation images. Memory is predicted."
+        )
+        table = table_of("methods", "Methods in the race", columns, rows, caption)
+        out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]
+        notes = [*self.sentences(), *self.notes, *out, self.command()]
+        title = f"Which method for {self.outcome.field.label}"
+        return Document("recommend", title, [table], [self._figure()], notes, source="a race on this machine")
+
+    def _order(self, method: str) -> float:
+        return -(self.row(method)["score"] or 0.0)
+
+    def _cells(self, row: Mapping[str, Any], rival: Comparison | None) -> list[Cell | str]:
+        difference = Cell(text="")
+        if rival is not None:
+            low, high = (None if end is None else 100 * end for end in rival.interval)
+            bounds = f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else ""
+            difference = Cell(100 * rival.effect, f"{100 * rival.effect:+.1f}{bounds}", low, high)
+        memory = None if row["memory"] is None else row["memory"] / MIB
+        return [
+            row["method"],
+            Cell(100 * row["score"], percent(row["score"])),
+            difference,
+            Cell(row["learnable"], f"{row['learnable']:,}" if row["learnable"] is not None else ""),
+            Cell(memory, number(memory, 0) if memory is not None else "", reason="" if memory else "not predicted"),
+            Cell(row["seconds"], number(row["seconds"], 1)),
+            Cell(row["trials"], str(row["trials"])),
+        ]
+
+    def _figure(self) -> Figure:
+        axes = (
+            Axis("hours", "hours spent", "h"),
+            Axis("score", f"best validation {self.metric.title} so far", "%", better="higher"),
+        )
+        lines: dict[str, tuple[list[float], list[float]]] = {}
+        spent = 0.0
+        for trial in self.outcome.trials:
+            spent += trial.seconds or 0.0
+            if trial.value is None:
+                continue
+            hours, scores = lines.setdefault(self.outcome.standing.entrant(trial).candidate.method, ([], []))
+            hours.append(spent / 3600)
+            scores.append(max([*scores, 100 * trial.value]))
+        series = [Series(m, m, {"hours": hours, "score": scores}) for m, (hours, scores) in lines.items()]
+        return Figure.of(
+            "race", "lines", "The race", axes, series, caption="A line ends where a method had its last trial."
+        )
+
+
+def _settings(entrant: Entrant) -> dict[str, Any]:
+    training = entrant.config.training
+    own = {name: value for name, value in entrant.config.method_settings.items() if value is not None}
+    return {"lr": training.lr, "weight_decay": training.weight_decay, **own}
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items()
+    )
+
+
+def _cheaper(row: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
+    return any((row[name] or 0) < (than[name] or 0) for name in ("memory", "learnable"))
+
+
+def _price(row: Mapping[str, Any]) -> str:
+    parameters = f"{row['learnable']:,} learnable parameters" if row["learnable"] is not None else ""
+    memory = f"{row['memory'] / MIB:,.0f} MiB predicted" if row["memory"] is not None else ""
+    return ", ".join(part for part in (memory, parameters) if part)
+
+
+def _costs(outcome: Outcome) -> dict[str, Any]:
+    return {
+        method: {
+            "predicted": cost.seconds,
+            "low": cost.interval[0],
+            "high": cost.interval[1],
+            "measuring": cost.measured,
+        }
+        for method, cost in outcome.costs.items()
+    }

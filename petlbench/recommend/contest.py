@@ -1,0 +1,259 @@
+"""The race carried out: within some hours, through Optuna and an executor, to finalists and one test."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+
+from petlbench.core.errors import InputError, RunError
+from petlbench.core.files import check_writable
+from petlbench.recommend.field import Entrant, Field, RaceSampler, Standing
+from petlbench.results.folder import readable_result, remove_leftovers
+from petlbench.results.result import Result
+from petlbench.results.tracking.store import sqlite_address
+from petlbench.study.executors.job import Action, Event, Executor, Job, open_executor
+from petlbench.study.runner import Study, check_data, open_status, run_study
+from petlbench.study.status import record_runs
+from petlbench.sweep.search import TRIALS, TrialFacts, TrialLoop, is_ours, open_study, run_with_retries, trial_facts
+from petlbench.sweep.storage import open_storage
+from petlbench.sweep.sweep import SweepObserver, SweepOptions
+from petlbench.sweep.trial_queue import Liveness, TrialQueue
+from petlbench.sweep.winner import Finalist, choose_winner, run_finalists
+
+_MEASURING = 0.03
+"""Share of the hours that measuring what an epoch takes may take."""
+_SPREAD = 0.2
+"""Relative half-width of the interval that is stated around predicted hours."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run of a method takes on this machine.
+
+    Args:
+        seconds: Predicted for a full run.
+        measured: Seconds that measuring it took; 0 where it is estimated by the dearest method that was measured.
+    """
+
+    seconds: float
+    measured: float = 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The bounds stated around it, seconds."""
+        return self.seconds / (1 + _SPREAD), self.seconds * (1 + _SPREAD)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a race.
+
+    Args:
+        field: All entrants.
+        standing: The race's state, for what its trials say.
+        trials: Its trials, in their order.
+        excluded: Methods that are worse than the leader by a paired interval, with the difference, a fraction.
+        finalists: The best trial of each of the best methods, on several seeds; the best first.
+        winner: The finalist that is recommended.
+        results: The tested runs: of the winner, and of the next one where that was asked for.
+        costs: What a full run takes, by method.
+        spent: Seconds that all runs took together.
+        too_dear: Methods of which a run takes longer than there is, with its predicted seconds.
+    """
+
+    field: Field
+    standing: Standing
+    trials: Sequence[TrialFacts]
+    excluded: dict[str, float]
+    finalists: Sequence[Finalist]
+    winner: Finalist
+    results: Sequence[Result]
+    costs: dict[str, Cost]
+    spent: float
+    too_dear: dict[str, float]
+
+    def entrant(self, finalist: Finalist) -> Entrant:
+        """Whose finalist it is."""
+        return self.standing.entrant(finalist.trial)
+
+
+@dataclass
+class Contest:
+    """A race that may take some hours.
+
+    Args:
+        field: All entrants.
+        standing: What the trials so far say.
+        seconds: Seconds that all runs may take together.
+        options: How runs are carried out.
+        observer: Told what goes on.
+        tests_finalists: Whether the second best is tested, too.
+    """
+
+    field: Field
+    standing: Standing
+    seconds: float
+    options: SweepOptions
+    observer: SweepObserver
+    tests_finalists: bool = False
+    costs: dict[str, Cost] = dataclasses.field(default_factory=dict)
+
+    def carry_out(self) -> Outcome:
+        """Measure, race, refit, test once; whatever stands from before is not done again.
+
+        Raises:
+            InputError: When the dataset is not there, or the hours are too few for one run.
+            RunError: When no trial finished.
+            KeyboardInterrupt: When the user stops it; the same call goes on from there.
+        """
+        context, output = self.field.context, self.field.options.output
+        executor = open_executor(self.options.executor, self.options.executor_options, context.catalog)
+        check_writable(output)
+        if executor.is_local:
+            check_data([self.field.final_run(self.field.config)], context)
+        remove_leftovers(output)
+        output.mkdir(parents=True, exist_ok=True)
+        storage = open_storage(self.options.storage or sqlite_address(output / "sweeps.db"), self.observer.say)
+        measuring = self._measure(executor)
+        too_dear = self._too_dear()
+        with Liveness(output) as liveness:
+            study = open_study(self.field, storage)
+            trials = self._race(study, executor, liveness, measuring, too_dear)
+        best = self.standing.best_trials(trials)
+        if not best:
+            reasons = {trial.error for trial in trials if trial.error}
+            raise RunError(f"none of {len(trials)} trials finished", hint="; ".join(sorted(reasons)), kind="no_trial")
+        excluded = self.standing.excluded(trials)
+        finalists = run_finalists(self.field, list(best.values()), executor, self.observer.say)
+        winner = choose_winner(self.field, finalists)
+        if winner is None:
+            raise RunError("no finalist finished on all seeds", hint="see the trials' results", kind="no_trial")
+        tested = [winner, *(each for each in finalists if each is not winner and self.tests_finalists)]
+        results = [result for each in tested for result in self._test(each, executor)]
+        spent = measuring + sum(trial.seconds or 0 for trial in trials)
+        finalists = sorted(finalists, key=lambda each: -(each.mean or 0))
+        return Outcome(
+            self.field, self.standing, trials, excluded, finalists, winner, results, self.costs, spent, too_dear
+        )
+
+    def _measure(self, executor: Executor) -> float:
+        """Train every method for one epoch, the most promising first, while that takes little; seconds it took."""
+        first: dict[str, Entrant] = {}
+        race = self.standing.race([])
+        for index in race.opening:
+            entrant = self.field.entrants[index]
+            first[entrant.candidate.method] = entrant
+        spent = 0.0
+        self.observer.phase("measuring an epoch", len(first))
+        for method, entrant in first.items():
+            if spent < _MEASURING * self.seconds:
+                spent += self._measured(method, entrant, executor)
+            self.observer.advance()
+        dearest = max((cost.seconds for cost in self.costs.values()), default=0.0)
+        for method in first:
+            self.costs.setdefault(method, Cost(dearest))
+        return spent
+
+    def _measured(self, method: str, entrant: Entrant, executor: Executor) -> float:
+        config = entrant.config
+        one = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 1})})
+        result = _finished(self.field, entrant, one, executor)
+        if result is None:
+            return 0.0
+        each = result.timing.get("train", 0.0)
+        total = result.timing.get("total", each)
+        self.costs[method] = Cost(total + (config.training.epochs - 1) * each, total)
+        return total
+
+    def _too_dear(self) -> dict[str, float]:
+        """Methods of which three runs, a trial and two more seeds, take longer than there is."""
+        dear = {m: cost.seconds for m, cost in self.costs.items() if 3 * cost.seconds > self.seconds}
+        if len(dear) == len(self.costs):
+            least = min(dear.values())
+            raise InputError(
+                f"--hours {self.seconds / 3600:g}: three runs of the cheapest method are predicted to take "
+                f"{3 * least / 3600:.2g} hours",
+                hint=f"give --hours {4 * least / 3600:.2g} or more, fewer epochs, or a smaller image size",
+                kind="too_few_hours",
+            )
+        return dear
+
+    def _race(
+        self, study: optuna.Study, executor: Executor, liveness: Liveness, spent: float, out: dict[str, float]
+    ) -> list[TrialFacts]:
+        def over(trials: Sequence[TrialFacts]) -> bool:
+            used = spent + sum(trial.seconds or 0 for trial in trials)
+            best = self.standing.best_trials(trials).values()
+            final = max((trial.seconds or 0 for trial in best), default=0.0)
+            # What is left has to do for one more trial, and for the finalists' other seeds and the test.
+            dearest = max((cost.seconds for method, cost in self.costs.items() if method not in out), default=0.0)
+            return used + dearest + 2 * len(self.field.card.finalist_seeds) * final > self.seconds
+
+        folder = self.field.options.output / ".work"
+        folder.mkdir(parents=True, exist_ok=True)
+        points, retry = self.field.points, self.options.retry_failed
+        self.observer.search(self.field, [trial_facts(t) for t in study.get_trials(deepcopy=False) if is_ours(t)])
+        with TrialQueue(study, points, liveness, folder / "sweeps.lock", retry_failed=retry) as queue:
+            sampler = RaceSampler(self.standing, trial_facts, frozenset(out))
+            loop = _Timed(self.field, study, queue, self._tell, sampler=sampler, over=over)
+            run_with_retries(executor, loop.jobs(), loop.on_event)
+            return [trial_facts(trial) for trial in queue.trials()]
+
+    def _tell(self, trial: TrialFacts) -> None:
+        """Tell of a trial by what it trained, and not by its number among the entrants."""
+        entrant = self.standing.entrant(trial)
+        params = {"method": entrant.candidate.method, **entrant.params}
+        self.observer.trial(self.field, replace(trial, params=params))
+
+    def _test(self, finalist: Finalist, executor: Executor) -> list[Result]:
+        """Train a finalist's settings once more as an ordinary run, which is tested once."""
+        entrant = self.standing.entrant(finalist.trial)
+        run = entrant.search.final_run(entrant.config)
+        name = f"recommend-{entrant.candidate.method}"
+        study = Study(name, [run], self.field.options, self.field.timeout, self.options.retry_failed, 1)
+        status = open_status(study)
+        record_runs(self.field.options.output, name, [state.entry for state in status.states], kind="bench")
+        for sentence in run_study(study, status, executor, self.observer):
+            self.observer.say(sentence)
+        result = readable_result(self.field.options.output, entrant.config.run_id)
+        return [result] if result is not None and result.status == "finished" else []
+
+
+@dataclass
+class _Timed(TrialLoop):
+    """Asks for trials until the time is over."""
+
+    sampler: Any = None
+    over: Callable[[Sequence[TrialFacts]], bool] = lambda trials: False
+
+    def jobs(self) -> Iterator[Job | None]:
+        """Ask the race for trials."""
+
+        def prepare(slot: int) -> None:
+            self.study.sampler = self.sampler
+
+        while not self.queue.all_used():
+            facts = [trial_facts(t) for t in self.study.get_trials(deepcopy=False) if is_ours(t)]
+            if self.over(facts) or self.sampler.has_ended(facts):
+                return
+            trial = self.queue.take(prepare)
+            if trial is None:
+                yield None
+            elif (job := self._job(trial)) is not None:
+                yield job
+
+
+def _finished(field: Field, entrant: Entrant, config: Any, executor: Executor) -> Result | None:
+    """Carry out one run that reads no test images, and return its result; None where it did not finish."""
+    job = entrant.search.trial_job(config)
+
+    def on_event(job: Job, event: Event) -> Action:
+        return Action.GO_ON
+
+    run_with_retries(executor, iter([job]), on_event)
+    result = readable_result(field.options.output / TRIALS, config.run_id)
+    return result if result is not None and result.status == "finished" else None

@@ -1,0 +1,293 @@
+"""All candidates of all methods as one search, whose trials a race chooses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from petlbench.core.config import RunConfig
+from petlbench.core.errors import InputError
+from petlbench.metrics.metric import Metric
+from petlbench.recommend.prior import Prior
+from petlbench.recommend.race import Race
+from petlbench.recommend.trials import Candidate
+from petlbench.results.folder import readable_result
+from petlbench.results.stored import Predictions, read_predictions
+from petlbench.statistics.comparison import Evidence
+from petlbench.statistics.runs import Scored
+from petlbench.study.grid import Tuned
+from petlbench.sweep.search import TRIALS, Search, TrialFacts
+from petlbench.sweep.space import Choice, Params, Space, Span
+
+_NAME = "candidate"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A candidate and the run that it means.
+
+    Args:
+        search: The method's search, which makes its runs.
+        params: What is set, by dotted name.
+        candidate: The same as a prior knows it.
+        config: The run.
+    """
+
+    search: Search
+    params: Mapping[str, Any]
+    candidate: Candidate
+    config: RunConfig
+
+
+def entrants(searches: Sequence[Search], each: int) -> list[Entrant]:
+    """Return some candidates of every method: its published defaults, and points that cover its space evenly.
+
+    Args:
+        searches: One a method.
+        each: Candidates of a method.
+    """
+    return [entrant for search in searches for entrant in _of_search(search, each)]
+
+
+def _of_search(search: Search, each: int) -> Iterator[Entrant]:
+    from scipy.stats import qmc
+
+    space = search.space
+    halton = qmc.Halton(max(1, len(space.dimensions)), scramble=True, seed=search.card.seed)
+    points = [dict(space.published), *(_at(space, shares) for shares in halton.random(each - 1).tolist())]
+    seen = set()
+    for params in points:
+        try:
+            config = search.configure(space.settings(params), search.card.seed)
+        except InputError:  # settings that do not go together
+            continue
+        if config.run_id in seen:
+            continue
+        seen.add(config.run_id)
+        training = config.training
+        candidate = Candidate.of(config.method, training.lr, training.weight_decay, dict(config.method_settings))
+        yield Entrant(search, params, candidate, config)
+
+
+def _at(space: Space, shares: Sequence[float]) -> dict[str, Any]:
+    """The values at some shares, from 0 to 1, of all that is searched."""
+    params: dict[str, Any] = {}
+    for (name, dimension), share in zip(space.dimensions.items(), shares, strict=True):
+        if dimension.only_if is not None and params.get(dimension.only_if[0]) != dimension.only_if[1]:
+            continue
+        if isinstance(dimension, Choice):
+            params[name] = dimension.values[int(share * len(dimension.values))]
+        else:
+            params[name] = _between(dimension, share)
+    return params
+
+
+def _between(span: Span, share: float) -> float:
+    low, high = (np.log(end) if span.log else end for end in (span.low, span.high))
+    value = low + share * (high - low)
+    return float(f"{np.exp(value) if span.log else value:.3g}")
+
+
+@dataclass(frozen=True)
+class _Entered(Tuned):
+    """The settings of an entrant, and whose they are."""
+
+    index: int = -1
+
+
+class _EntrantSpace(Space):
+    """What a trial chooses of: the entrants."""
+
+    def __init__(self, field: Sequence[Entrant]) -> None:
+        super().__init__({}, {})
+        object.__setattr__(self, "field", field)
+
+    def ask(self, trial: optuna.Trial) -> Tuned:
+        """Let the race choose an entrant."""
+        return self.settings({_NAME: trial.suggest_int(_NAME, 0, len(cast("Any", self).field) - 1)})
+
+    def settings(self, params: Params) -> Tuned:
+        """The settings of the entrant that a trial chose."""
+        return _Entered(index=int(params[_NAME]))
+
+
+@dataclass(frozen=True)
+class Field(Search):
+    """All entrants as one search.
+
+    Args:
+        entrants: The entrants, N.
+        prior: What is believed of them before the first trial.
+        metric: The score.
+    """
+
+    entrants: Sequence[Entrant] = ()
+    prior: Prior | None = None
+    score: Metric | None = None
+
+    @classmethod
+    def of(cls, field: Sequence[Entrant], prior: Prior, metric: Metric, trials: int) -> Field:
+        """Make the search of some entrants with so many trials at most."""
+        first = field[0].search
+        values = {name: getattr(first, name) for name in first.__dataclass_fields__}
+        points: list[dict[str, Any]] = [{}] * min(trials, len(field))
+        return cls(
+            **{**values, "name": "recommend", "label": first.label, "space": _EntrantSpace(field), "points": points},
+            entrants=field,
+            prior=prior,
+            score=metric,
+        )
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"recommend on {self.label}"
+
+    @property
+    def digest(self) -> str:
+        """Digest of the entrants, and of the images."""
+        text = json.dumps([self.images, [entrant.config.run_id for entrant in self.entrants]])
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def key(self) -> str:
+        """The name in the storage."""
+        return f"recommend/{self.dataset}/{self.digest}"
+
+    def configure(self, settings: Tuned, seed: int) -> RunConfig:
+        """The run of an entrant on a seed."""
+        entrant = self.entrants[cast("_Entered", settings).index]
+        return entrant.search.configure(entrant.search.space.settings(entrant.params), seed)
+
+
+class Standing:
+    """The race as the trials so far have it.
+
+    Args:
+        field: All entrants.
+        images: Validation images.
+    """
+
+    def __init__(self, field: Field, images: int) -> None:
+        candidates = [entrant.candidate for entrant in field.entrants]
+        prior = field.prior or Prior.of({})
+        self.field, self.images = field, images
+        self._belief, self._candidates = prior.belief(candidates), candidates
+        self._predictions: dict[str, Predictions | None] = {}
+
+    def race(self, trials: Sequence[TrialFacts]) -> Race:
+        """The race after some trials; one under way counts as if it were to give what is expected of it."""
+        race = Race(self._candidates, self._belief, self.images)
+        for trial in trials:
+            index = trial.params.get(_NAME)
+            if index is None:
+                continue
+            if trial.value is not None:
+                race.observe(index, 100 * trial.value, variance=self._variance(trial))
+            else:
+                race.skip(index)
+        return race
+
+    def excluded(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
+        """Methods that are worse than the leader by the interval of the paired difference, and that difference.
+
+        It is taken on the validation images of each method's best trial.
+        """
+        best = self.best_trials(trials)
+        if len(best) < 2:
+            return {}
+        leader = max(best, key=lambda method: best[method].value or 0.0)
+        evidence = Evidence([self.scored(method, trial) for method, trial in best.items()], self._metric)
+        excluded = {}
+        for method in best:
+            comparison = None if method == leader else evidence.compare(method, leader, self.field.label)
+            if comparison is not None and comparison.high is not None and comparison.high < 0:
+                excluded[method] = comparison.effect
+        return excluded
+
+    def best_trials(self, trials: Sequence[TrialFacts]) -> dict[str, TrialFacts]:
+        """The best finished trial of every method that has one."""
+        best: dict[str, TrialFacts] = {}
+        for trial in trials:
+            if trial.value is not None and _NAME in trial.params:
+                method = self.entrant(trial).candidate.method
+                if method not in best or trial.value > (best[method].value or 0.0):
+                    best[method] = trial
+        return best
+
+    def entrant(self, trial: TrialFacts) -> Entrant:
+        """Whose trial it is."""
+        return self.field.entrants[int(trial.params[_NAME])]
+
+    @property
+    def _metric(self) -> Metric:
+        return cast("Metric", self.field.score)
+
+    def scored(self, method: str, trial: TrialFacts) -> Scored:
+        """A method's trial as the statistics see it, with its predictions on the validation images."""
+
+        def predictions() -> Predictions | None:
+            return self._read(trial)
+
+        return Scored(method, self.field.label, 0, "validation", trial.value or 0.0, predictions)
+
+    def _variance(self, trial: TrialFacts) -> float | None:
+        """Variance of a trial's score over draws of validation images, points squared; None where it is not known."""
+        predictions = self._read(trial)
+        parts = None if predictions is None else self._metric.influence(predictions.labels, predictions.logits)
+        return None if parts is None else float((100 * parts) @ (100 * parts))
+
+    def _read(self, trial: TrialFacts) -> Predictions | None:
+        run_id = trial.run_id or ""
+        if run_id not in self._predictions:
+            folder = self.field.options.output / TRIALS
+            result = readable_result(folder, run_id)
+            file = folder / run_id / "predictions.parquet"
+            self._predictions[run_id] = read_predictions(file, "val") if result is not None and file.is_file() else None
+        return self._predictions[run_id]
+
+
+class RaceSampler(optuna.samplers.BaseSampler):
+    """Lets the race choose the next entrant, by all trials in the storage, other drivers' too.
+
+    Args:
+        standing: What the trials say.
+        facts: Reads a trial of the storage.
+        out: Methods that are out from the start.
+    """
+
+    def __init__(
+        self, standing: Standing, facts: Callable[[FrozenTrial], TrialFacts], out: frozenset[str] = frozenset()
+    ) -> None:
+        self._standing, self._facts, self._out = standing, facts, out
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing is sampled together."""
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """Nothing is sampled together."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> int:
+        """The entrant to train next."""
+        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and _NAME in t.params]
+        index = self._next([self._facts(t) for t in others])
+        return len(self._standing.field.entrants) - 1 if index is None else index
+
+    def has_ended(self, trials: Sequence[TrialFacts]) -> bool:
+        """Whether nothing is left that could be trained."""
+        return self._next(trials) is None
+
+    def _next(self, trials: Sequence[TrialFacts]) -> int | None:
+        return self._standing.race(trials).next(self._out.union(self._standing.excluded(trials)))

@@ -1,0 +1,83 @@
+"""What is known before anything is trained: the validation images, what speaks against a table, parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from petlbench.core.catalog import Catalog
+from petlbench.core.errors import InputError
+from petlbench.data.splits import SplitScheme, assign_splits
+from petlbench.data.tasks.base import TaskType
+from petlbench.metrics.classification import load_metrics
+from petlbench.metrics.metric import Metric
+from petlbench.models.build import assemble, count_parameters
+from petlbench.models.method import load_method
+from petlbench.run.data import opened_dataset
+from petlbench.run.resolve import resolve
+from petlbench.sweep.search import Search
+
+FEW = 50
+"""Validation images below which choosing by them is a matter of luck."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a dataset is before anything is trained.
+
+    Args:
+        task: Its task type.
+        images: Number of its validation images.
+        notes: What speaks against any decision on it.
+    """
+
+    task: TaskType
+    images: int
+    notes: Sequence[str]
+
+    def metric(self, name: str, catalog: Catalog) -> Metric:
+        """A score of the task of which more is better.
+
+        Raises:
+            InputError: When the task has no such score, or a race cannot be run by it.
+        """
+        rows = load_metrics(catalog, self.task.metrics, ordered=self.task.ordered, labels=self.task.labels.form)
+        metrics = {row.name: row for row in rows if row.direction == "higher" and row.unit == "%"}
+        if name not in metrics:
+            hint = f"give one of {', '.join(metrics)}" if metrics else "the task has no score that is a fraction"
+            message = f"--metric {name}: {self.task.title} has no such score of which more is better"
+            raise InputError(message, hint=hint, kind="bad_setting")
+        return metrics[name]
+
+
+def look_at_data(search: Search) -> Look:
+    """Return what is known of the dataset of a search before anything is trained.
+
+    Raises:
+        InputError: When the images are not there, or cannot be split.
+    """
+    config, context = search.config, search.context
+    dataset = opened_dataset(resolve(search.request, context.catalog, context.options.data_root), context)
+    scheme, strata = SplitScheme.parse(config.split), dataset.task.strata
+    sides = assign_splits(dataset.records, scheme, config.split_seed, classes=dataset.classes, strata=strata)
+    images = Counter(sides)
+    notes = list(dataset.notes)
+    if images["val"] < FEW:
+        notes.append(f"too few validation images: the method is chosen on {images['val']}, and {FEW} would be few")
+    rare = min(dataset.by_class().items(), key=lambda item: item[1], default=("", 10))
+    if rare[1] < 10:
+        notes.append(f"the class '{rare[0]}' has {rare[1]} images: scores of it are hints")
+    if dataset.card.grouping not in {"none", "unavailable"} and not any(record.group for record in dataset.records):
+        notes.append("no groups are known: images of one patient may lie on two sides of the split")
+    return Look(dataset.task, images["val"], notes)
+
+
+def learnable_share(search: Search) -> float:
+    """Return the share of learnable parameters of a method at its defaults, a fraction."""
+    config, catalog = search.config, search.context.catalog
+    method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
+    classes = len(opened_dataset(resolve(search.request, catalog, search.options.data_root), search.context).classes)
+    return count_parameters(assemble(config, method, classes, torch.device("meta"))).ratio

@@ -1,0 +1,108 @@
+"""Races on real runs, through the command, on a tiny backbone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from petlbench.cli.app import app
+from petlbench.core.errors import InputError
+
+TINY = [
+    "--backbone",
+    "petlbench_micro",
+    "--image-size",
+    "32",
+    "--epochs",
+    "1",
+    "--workers",
+    "0",
+    "--tracking-uri",
+    "none",
+]
+
+
+def recommend(output: Path, *arguments: str) -> Any:
+    run = ["recommend", "--output", str(output), *TINY, "--json", *arguments]
+    result = CliRunner().invoke(app, run, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def reads(output: Path) -> list[str]:
+    return [line for file in output.glob("*reads*.jsonl") for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of two digits in class folders."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("data") / "two"
+    digits = load_digits()
+    for label in (0, 1):
+        (folder / str(label)).mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.target == label][:30]):
+            Image.fromarray((image * 15).astype("uint8")).save(folder / str(label) / f"{number}.png")
+    return folder
+
+
+def test_a_race_tests_the_winner_once_and_goes_on_from_where_it_was(tmp_path: Path, digits_folder: Path) -> None:
+    arguments = ("--dataset", str(digits_folder), "--hours", "1", "--methods", "linear,bitfit", "--trials", "4")
+    answer = recommend(tmp_path, *arguments)
+    best = answer["recommended"]
+    assert best["method"] in {"linear", "bitfit"}
+    assert best["seeds"] == 3
+    assert answer["trials"] == 4
+    assert {row["method"] for row in answer["methods"]} == {"linear", "bitfit"}
+    assert best["test"] is not None
+    assert best["interval"]["low"] <= best["test"] <= best["interval"]["high"]
+    assert best["command"].startswith(f"petlbench run --method {best['method']}")
+    assert any("too few validation images" in note for note in answer["notes"])
+    seen = reads(tmp_path)
+    assert len(seen) == 1
+    trained = sorted((tmp_path / "trials").glob("*/result.json"))
+    stamps = [file.stat().st_mtime_ns for file in trained]
+    again = recommend(tmp_path, *arguments)
+    assert again["recommended"]["config"] == best["config"]
+    assert reads(tmp_path) == seen
+    assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "trials").glob("*/result.json"))] == stamps
+
+
+@pytest.mark.slow
+def test_the_command_that_it_names_is_the_run_that_it_tested(tmp_path: Path, digits_folder: Path) -> None:
+    import shlex
+
+    data = ("--dataset", str(digits_folder))
+    answer = recommend(tmp_path, *data, "--hours", "1", "--methods", "lora", "--trials", "1")
+    words = shlex.split(answer["recommended"]["command"])[1:]
+    run = [*words, "--output", str(tmp_path), "--tracking-uri", "none", "--json"]
+    again = json.loads(CliRunner().invoke(app, run, catch_exceptions=False).stdout)
+    assert again["run_id"] == answer["recommended"]["run_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (["--budget", "10KiB"], "nothing_fits", "no method is left"),
+        (["--max-params", "0.0001%"], "nothing_fits", "of the parameters"),
+        (["--hours", "0.0001"], "too_few_hours", "three runs of the cheapest method"),
+        (["--metric", "loss"], "bad_setting", "no such score of which more is better"),
+        (["--methods", "lorra"], "unknown_method", "lorra"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused(
+    tmp_path: Path, digits_folder: Path, arguments: list[str], kind: str, words: str
+) -> None:
+    given = {"--hours": "1", "--methods": "linear", **dict(zip(arguments[::2], arguments[1::2], strict=True))}
+    words_of = [word for pair in given.items() for word in pair]
+    run = ["recommend", "--dataset", str(digits_folder), "--output", str(tmp_path), *TINY, *words_of]
+    with pytest.raises(InputError) as caught:
+        CliRunner().invoke(app, run, catch_exceptions=False, standalone_mode=False)
+    assert caught.value.kind == kind
+    assert words in caught.value.message
