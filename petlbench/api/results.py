@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from petlbench.core.catalog import Folder, Folders, catalog_of
 from petlbench.core.errors import InputError, RunError, unknown_name
@@ -208,6 +208,7 @@ def compare(
     results: Folder = "results",
     study: str | None = None,
     metric: str = "auc",
+    unit: Literal["image", "group"] = "image",
     catalog: Folders = (),
 ) -> Comparison:
     """How much better method a is than method b: ``.effect``, ``.interval`` (fractions), ``.verdict``.
@@ -219,6 +220,7 @@ def compare(
         results: Folder of all results.
         study: A study whose runs are taken alone.
         metric: Name of the score.
+        unit: What it counts: images, or groups (patients, lesions).
         catalog: Folders with metrics of your own.
 
     Returns:
@@ -228,13 +230,13 @@ def compare(
     Raises:
         InputError: When one of them has no finished run there, or the runs are not comparable.
     """
-    from petlbench.data.tasks.base import metric_of
     from petlbench.report.build import compare_methods
+    from petlbench.report.spec import ReportRequest
     from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())
-    score = metric_of(metric, catalog_of(catalog))
-    return compare_methods(load_results(results, study), (a, b), datasets, score)
+    request = ReportRequest(str(results), metric=metric, unit=unit)
+    return compare_methods(load_results(results, study), (a, b), datasets, request, catalog_of(catalog))
 
 
 def adapt(

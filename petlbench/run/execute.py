@@ -16,6 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
+from petlbench.core.text import printable
 from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
@@ -54,11 +55,14 @@ from petlbench.run.record import (
     describe_memory,
     differences,
     identify,
+    score_groups,
+    write_attributes,
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Predictor, TestSplit
 from petlbench.training.loss import Loss
+from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
@@ -173,10 +177,20 @@ class _Run:
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
         self.task = self.data.dataset.task
+        self.selection = self._selection()
         self.scale = self.task.scale(self.data.labels("train"))
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
+
+    def _selection(self) -> Selection:
+        """What the best epoch is chosen by, of the task's score."""
+        classes, select = len(self.data.dataset.classes), self.config.training.select
+        metric = next(row for row in self.metrics if row.name == self.task.selection)
+        selection = selection_of(select, metric, self.task, classes, self.data.records("val"))
+        for name, count in selection.left_out.items():
+            self.progress.say(f"{printable(name)} has too few images on validation ({count}) to be a worst group")
+        return selection
 
     def _open_source(self, data: RunData) -> FeatureSource:
         return open_source(self.run, self.assembled, data, cache=self.options.cache, device=self.device)
@@ -253,7 +267,7 @@ class _Run:
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
-            selection=self.task.selection,
+            selection=self.selection,
             count=self.task.count,
             progress=self.progress,
             on_start=self._begin,
@@ -345,6 +359,7 @@ class _Run:
             write_tensors(learned, self.selected.learned, {"run_id": self.config.run_id})
             result.digests["learned"] = file_digest(learned)
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
+            result.artifacts |= write_attributes(draft, self.data)
         write_result(draft, result)
         if ending.status == "finished" or not _is_finished(self.folder):
             self.folder.publish()
@@ -356,6 +371,7 @@ class _Run:
         return result
 
     def _result(self, ending: Ending) -> Result:
+        by_group = score_groups(self.data, self.external, ending.outputs, self.metrics, self.config.aggregate)
         return Result(
             run_id=self.config.run_id,
             status=ending.status,
@@ -363,6 +379,8 @@ class _Run:
             best_epoch=self.selected.epoch or None,
             metrics={split: evaluate(*read, self.metrics, self.task.count) for split, read in ending.outputs.items()},
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
+            metrics_by_group={split: scores for split, (scores, _) in by_group.items()},
+            intervals_by_group={split: intervals for split, (_, intervals) in by_group.items()},
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),
@@ -371,7 +389,8 @@ class _Run:
             timing=self.watch.timing(self.earlier),
             data=describe_data(
                 self.data, self.run.normalization, self.external, self.source, metrics=self.metrics, scale=self.scale
-            ),
+            )
+            | self.selection.describe(),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -27,10 +29,12 @@ from petlbench.data.tasks.base import Scale
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter
-from petlbench.metrics.classification import compute_intervals
+from petlbench.metrics.classification import compute_intervals, evaluate
+from petlbench.metrics.groups import Aggregate, by_group
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled
 from petlbench.results.result import Memory, PhaseMemory
+from petlbench.results.stored import ATTRIBUTE_COLUMNS
 from petlbench.run.data import RunData, shared_images
 from petlbench.training.evaluation import Labels, Logits
 
@@ -45,6 +49,8 @@ __all__ = [
     "describe_memory",
     "differences",
     "identify",
+    "score_groups",
+    "write_attributes",
     "write_predictions",
 ]
 
@@ -53,6 +59,7 @@ ARTIFACTS: Mapping[str, str] = {
     "learned": "learned.safetensors",
     "manifest": "manifest.csv",
 }
+ATTRIBUTES = "attributes.parquet"
 
 # pyarrow builds its names at run time, out of sight of type checkers.
 _arrow: Any = pyarrow
@@ -152,7 +159,14 @@ def identify(
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
         "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
+        **({} if config.training.select == "score" else {"attributes": _attributes_digest(data.records("val"))}),
     }
+
+
+def _attributes_digest(records: Sequence[Record]) -> str:
+    """The SHA-256 of what tables say of images beside their labels, which chooses the epoch where subgroups do."""
+    rows = sorted((record.image_id, sorted(record.extra)) for record in records)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
@@ -168,7 +182,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "draw", "weights", "method", "external", "greys")
+        for name in ("data", "split", "draw", "weights", "method", "external", "greys", "attributes")
         if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:
@@ -196,6 +210,22 @@ def write_predictions(
     _arrow.parquet.write_table(_arrow.table(columns), file)
 
 
+def write_attributes(folder: Path, data: RunData) -> dict[str, str]:
+    """Write what tables say of validation and test images beside label and group: a row a value, as a parquet file.
+
+    Returns:
+        The file among the run's artifacts; nothing, and no file, where tables say nothing.
+    """
+    records = [*data.records("val"), *data.records("test")]
+    rows = [(record.image_id, name, value) for record in records for name, value in record.extra]
+    if not rows:
+        return {}
+    columns = zip(ATTRIBUTE_COLUMNS, zip(*rows, strict=True), strict=True)
+    table = _arrow.table({name: _arrow.array(values, _arrow.string()) for name, values in columns})
+    _arrow.parquet.write_table(table, folder / ATTRIBUTES)
+    return {"attributes": ATTRIBUTES}
+
+
 def describe_intervals(
     data: RunData,
     external: RunData | None,
@@ -208,6 +238,27 @@ def describe_intervals(
         split: compute_intervals(labels, logits, [record.group for record in records[split]], metrics=metrics)
         for split, (labels, logits) in outputs.items()
     }
+
+
+def score_groups(
+    data: RunData,
+    external: RunData | None,
+    outputs: Mapping[str, tuple[Labels, Logits]],
+    metrics: Sequence[Metric],
+    aggregate: Aggregate,
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """The scores of groups (patients, lesions) and their intervals by split, where the groups of its images are known.
+
+    The scores count the groups that are left out beside them, as ``ambiguous``.
+    """
+    records, task = _records(data, external), data.dataset.task
+    scores = {}
+    for split, (labels, logits) in outputs.items():
+        groups = by_group(labels, logits, [record.group for record in records[split]], task.groups, aggregate)
+        if groups is not None:
+            values = {**evaluate(groups.labels, groups.logits, metrics, task.count), "ambiguous": groups.ambiguous}
+            scores[split] = values, compute_intervals(groups.labels, groups.logits, metrics=metrics)
+    return scores
 
 
 def describe_memory(meter: MemoryMeter) -> Memory:
