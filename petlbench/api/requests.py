@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Settings = Mapping[str, Mapping[str, Any]]
 
 _TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
+# Which part of the training split is trained on: fields of a request that take several values in a study.
+_PARTS = ("shots", "train_fraction")
 # Classes of the data where none are named: as many as in the papers.
 _CLASSES = 7
 
@@ -79,7 +82,11 @@ class StudyRequest:
         methods: Names of methods, each once; None for those of a report, as with what follows.
         datasets: Datasets, each once.
         seeds: Seeds, each once.
-        study: The study's name; None for the report's, or ``bench``.
+        shots: Numbers of images of each class to train on; 0 for all.
+        train_fraction: Shares of the training split.
+        draw: Draws of these, from 0.
+        study: The study's name; None for the report's, or ``bench``. Runs of few labels are studies of their own, whose
+            names begin with it: ``bench.5-shot``, ``bench.10-percent``.
         report: A report whose runs these are; what is named beside it takes the place of its own choices.
         preset: Precision and attention kernel of the report.
         from_sweep: A sweep whose best settings are taken where none are given here.
@@ -90,6 +97,9 @@ class StudyRequest:
     methods: list[str] | None = None
     datasets: list[str] | None = None
     seeds: list[int] | None = None
+    shots: list[int] | None = None
+    train_fraction: list[float] | None = None
+    draw: list[int] | None = None
     study: str | None = None
     report: str | None = None
     preset: Preset = "any"
@@ -103,7 +113,18 @@ class StudyRequest:
             which = "" if self.methods is None else f" of {', '.join(self.methods)}"
             message = f"report {self.report} needs no run{which}"
             raise InputError(message, hint="see petlbench report --help", kind="usage")
-        return [self._grid(matrix, values, options) for matrix in matrices]
+        parts = [(matrix, part) for matrix in matrices for part in self._parts(matrix)]
+        return [self._grid(matrix, {**values, **part}, options) for matrix, part in parts]
+
+    def _parts(self, matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The parts of the training split that are trained on, as fields of a request: those named, or the report's."""
+        named = {name: values for name in _PARTS if (values := getattr(self, name)) is not None}
+        parts = [dict(zip(named, values, strict=True)) for values in product(*named.values())]
+        parts = parts if named else matrix.get("parts", parts)
+        if self.draw is not None and parts == [{}]:
+            message, hint = "--draw: nothing is drawn, all images are trained on", "add --shots K or --train-fraction F"
+            raise InputError(message, hint=hint, kind="bad_setting")
+        return parts
 
     def _matrices(self, catalog: Catalog) -> list[Mapping[str, Any]]:
         """What is combined: ``methods``, ``datasets``, ``seeds``, and the report's own ``settings`` and ``request``."""
@@ -115,6 +136,7 @@ class StudyRequest:
         else:
             matrices = required_study(load_report(catalog, self.report), self.preset)
         named = {name: value for name in ("datasets", "seeds") if (value := getattr(self, name)) is not None}
+        named |= {} if self.draw is None else {"draws": self.draw}
         methods = [[name for name in each["methods"] if name in (self.methods or [name])] for each in matrices]
         return [{**each, "methods": own, **named} for each, own in zip(matrices, methods, strict=True) if own]
 
@@ -129,7 +151,9 @@ class StudyRequest:
             from petlbench.sweep.winner import read_winner
 
             tuned = partial(read_winner, options.output, self.from_sweep)
-        return Grid(methods, datasets, matrix["seeds"], request, {n: s for n, s in settings.items() if s}, tuned)
+        own = {name: values for name, values in settings.items() if values}
+        draws, label = matrix.get("draws", ()), _label(request)
+        return Grid(methods, datasets, matrix["seeds"], request, own, tuned, draws=draws, label=label)
 
 
 @dataclass(frozen=True)
@@ -173,6 +197,9 @@ def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options
         methods=None if methods is None else _method_names(methods, catalog),
         datasets=None if datasets is None else dataset_names(datasets, run_options),
         seeds=None if seeds is None else list(dict.fromkeys(seeds)),
+        shots=_several(request.shots),
+        train_fraction=_several(request.train_fraction),
+        draw=_several(request.draw),
     )
     name = request.study or request.report or "bench"
     return StudyPlan(name, plan_runs(name, request.grids(values, run_options), run_options), run_options, execution)
@@ -217,6 +244,19 @@ def _method_names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
     if names == ["all"]:
         return list(catalog.entries("method"))
     return list(dict.fromkeys(catalog.find("method", name.strip()).name for name in names))
+
+
+def _several(values: Any) -> list[Any] | None:
+    """One or several values as a list, each once; None where there are none."""
+    return None if values is None else list(dict.fromkeys(values if isinstance(values, Iterable) else [values]))
+
+
+def _label(request: Request) -> str:
+    """What a study of a part of the training split is called behind its name; empty for all of it."""
+    if request.shots:
+        return f"{request.shots}-shot"
+    fraction = 1 if request.train_fraction is None else request.train_fraction
+    return "" if fraction == 1 else f"{100 * fraction:g}-percent"
 
 
 def _by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -224,8 +224,13 @@ _TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
 _OLD_VALUES = {("weights", "none"): "random"}
 
 
-def run_options(function: F) -> F:
-    """Give a command all options of a run but its method, dataset and seed: one a field of the config."""
+def run_options(function: F, several: Collection[str] = ()) -> F:
+    """Give a command all options of a run but its method, dataset and seed: one a field of the config.
+
+    Args:
+        function: The command.
+        several: Fields of which it takes several values, as one text with commas between them.
+    """
     shared = (
         setting_option,
         test_set_option,
@@ -238,7 +243,7 @@ def run_options(function: F) -> F:
     tracking = click.option(
         "--tracking-uri", help="MLflow: an address, or none.  [default: a file in the output folder]"
     )
-    for option in reversed([*_config_options(), *shared, tracking, catalog_option]):
+    for option in reversed([*_config_options(several), *shared, tracking, catalog_option]):
         function = option(function)
     return function
 
@@ -253,7 +258,7 @@ def request_values(values: Mapping[str, Any], training: Mapping[str, Any]) -> di
     return {**fields, "training": training} if training else fields
 
 
-def _config_options() -> Iterator[Callable[[F], F]]:
+def _config_options(several: Collection[str]) -> Iterator[Callable[[F], F]]:
     """Make an option of every field of a config, as the syntax tree has it.
 
     Help texts would take twice as long if they imported pydantic.
@@ -262,7 +267,8 @@ def _config_options() -> Iterator[Callable[[F], F]]:
     for owner in reversed([node for node in tree.body if isinstance(node, ast.ClassDef)]):
         for field in owner.body:
             if isinstance(field, ast.AnnAssign) and (name := ast.unparse(field.target)) not in _OTHERWISE:
-                yield _option(name, ast.unparse(field.annotation), _literals(field.value))
+                annotation = "several" if name in several else ast.unparse(field.annotation)
+                yield _option(name, annotation, _literals(field.value))
 
 
 def _literals(value: ast.expr | None) -> dict[str, Any]:
@@ -281,6 +287,8 @@ def _option(name: str, annotation: str, field: Mapping[str, Any]) -> Callable[[F
     text = str(field.get("description", name))
     text = f"{text[0].upper()}{text[1:]}."
     shown = f"  [default: {default}]" if default not in (None, "", False) else ""
+    if annotation == "several":
+        return list_option(flag, help=f"{text[:-1]}; several with commas between them.{shown}")
     if annotation == "bool":
         both = f"{flag}/--no-{name.replace('_', '-')}"
         return click.option(both, default=None, help=text + shown)

@@ -47,7 +47,7 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
     rows = [
         [
             preview.method,
-            names[preview.dataset],
+            f"{names[preview.dataset]}{f', {preview.part}' if preview.part else ''}",
             f"{preview.finished}/{preview.runs}",
             mebibytes(preview.peak),
             seconds(preview.seconds),
@@ -76,7 +76,7 @@ def _scores(summary: Summary, names: Mapping[str, str]) -> Table:
         memory = _over(cells, "allocated", lambda value: mebibytes(round(value)))
         rows.append([method, *map(_auc, cells), ratio, memory])
     sources = sorted({source for cell in summary.cells for source in cell.memory_sources})
-    caption = "test AUC in %, mean ± sample standard deviation over seeds"
+    caption = "test AUC in %, mean ± sample standard deviation over runs"
     if sources:
         caption += f"; allocated by a training step ({', '.join(sources)})"
     return table_of("main", f"study {summary.name}", columns, rows, caption)

@@ -23,6 +23,10 @@ _LATER: Mapping[str, Any] = {
     "training.select": "score",
     "aggregate": "mean",
     "calibrate": "none",
+    "shots": 0,
+    "train_fraction": 1.0,
+    "draw": 0,
+    "shots_val": False,
 }
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
@@ -98,6 +102,10 @@ class RunConfig(BaseModel):
     dataset_settings: Mapping[str, Any] = Field(default_factory=dict)
     split: str = Field(description="official, random, kfold:K/I or repeat:N/I")
     split_seed: int = Field(0, ge=0, description="seed of the split; the same for all seeds of a study")
+    shots: int = Field(0, ge=0, description="images of each class to train on, groups where they are known; 0 for all")
+    train_fraction: float = Field(1, gt=0, le=1, description="share of the training split to train on")
+    draw: int = Field(0, ge=0, le=1_000_000, description="which draw of shots or of train_fraction, from 0")
+    shots_val: bool = Field(False, description="whether the validation split is drawn as the training split is")
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
     aggregate: Literal["mean", "max", "noisy_or"] = Field(
@@ -127,14 +135,14 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this config."""
-        values = self.model_dump(mode="json")
-        for path, earlier in _LATER.items():
-            part, _, name = path.rpartition(".")
-            fields = values[part] if part else values
-            if fields[name] == earlier:
-                del fields[name]
+        values = without_later(self.model_dump(mode="json"))
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def part(self) -> str:
+        """What it is trained on, where labels are few: ``5 shots`` or ``10 %``; empty for the whole training split."""
+        return part_name(self.shots, self.train_fraction)
 
     @property
     def dataset_name(self) -> str:
@@ -146,6 +154,22 @@ class RunConfig(BaseModel):
     def run_id(self) -> str:
         """The name of the run: readable in front, its digest behind."""
         return f"{self.method}-{self.dataset_name or 'dataset'}-s{self.seed}-{self.digest[:12]}"
+
+
+def without_later(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config without fields that came later and say what held before: as one of then has them."""
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    for path, earlier in _LATER.items():
+        part, _, name = path.rpartition(".")
+        fields = kept.get(part, {}) if part else kept
+        if name in fields and fields[name] == earlier:
+            del fields[name]
+    return kept
+
+
+def part_name(shots: int, fraction: float) -> str:
+    """What a part of the training split is called in tables; empty for the whole."""
+    return f"{shots} shot{'s'[: shots > 1]}" if shots else f"{100 * fraction:g} %" if fraction != 1 else ""
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:

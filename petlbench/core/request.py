@@ -38,6 +38,10 @@ class Request:
     dataset_settings: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
     split_seed: int = 0
+    shots: int | None = None
+    train_fraction: float | None = None
+    draw: int | None = None
+    shots_val: bool = False
     seed: int = 0
     device: str = "auto"
     threads: int | None = None

@@ -25,7 +25,7 @@ from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
 from petlbench.data.notes import notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
-from petlbench.data.readers.base import Reader, Source, load_reader, recognise
+from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
 from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
@@ -247,7 +247,7 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
             kind="bad_setting",
         )
     opened = reader(Source(match.name, data_root / match.name, values, card, task.labels))
-    _require_labels(opened, task, match.name)
+    require_labels(opened, task, match.name)
     return _as_set(Dataset(match.name, card, opened, values.model_dump(), task), values, catalog)
 
 
@@ -262,19 +262,6 @@ def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     task = task_name(classes, order) if dataset.task.name in ONE_CLASS else dataset.task.name
     card = dataset.card.model_copy(update={"classes": classes, "task": task})
     return replace(dataset.labelled_as(classes), card=card, task=task_of(card, catalog))
-
-
-def _require_labels(reader: Reader, task: TaskType, name: str) -> None:
-    """Refuse a reader whose labels are none of the task's."""
-    try:
-        task.labels.to_array([record.label for record in reader.records[:1]])
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"the labels of '{name}' are no {task.title} labels: the reader '{reader.card.name}' gives "
-            f"{reader.records[0].label!r}",
-            hint="let the card name another task, or another reader",
-            kind="unsupported_task",
-        ) from error
 
 
 def _common(values: BaseModel) -> ReaderSettings:

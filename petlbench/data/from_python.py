@@ -99,7 +99,8 @@ def _name(label: Any, classes: Any, position: int) -> str:
     if _is_missing(label) or not isinstance(label, str | int | np.integer) or label == "":
         raise InputError(
             f"item {position} of the dataset has the label {label!r}, which is no class",
-            hint="give names of classes, or whole numbers",
+            hint="give names of classes, or whole numbers; several labels an image, or a number, are read from a "
+            "table: --set dataset.label_columns=A,B or --set dataset.task=regression",
             kind="bad_label",
         )
     if isinstance(label, int) and classes is not None and 0 <= label < len(classes):

@@ -73,13 +73,13 @@ class ImageStore:
         part.dataset = dataset
         return part
 
-    def read(self, record: Record, split: Split) -> str:
+    def read(self, record: Record, split: Split | None) -> str:
         """Return the digest of an image's content, seen to be decodable; what its split will be read in is kept.
 
         Raises:
             InputError: When it cannot be read.
         """
-        views = self.views.get(split, {})
+        views = self.views.get(split, {}) if split is not None else {}
         cache = self.caches.get(frozenset(view.form for view in views.values()))
         if cache is None:
             # Decoded before it is hashed: a reader that makes its images knows the digest by then.

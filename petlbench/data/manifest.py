@@ -15,10 +15,12 @@ from petlbench.data.dataset import Dataset
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "manifest_digest", "manifest_of", "split_digest", "write_manifest"]
+__all__ = ["COLUMNS", "draw_digest", "manifest_digest", "manifest_of", "split_digest", "with_draw", "write_manifest"]
 
 COLUMNS = ("image_id", "path", "label", "split", "group", "sha256")
 _SPLIT_COLUMNS = ("image_id", "split")
+_DRAWN = "drawn"
+"""Where few labels are drawn, a further column: the side of an image in this run, empty for none."""
 
 
 def manifest_of(dataset: Dataset, splits: Sequence[str], digests: Sequence[str]) -> pd.DataFrame:
@@ -49,11 +51,18 @@ def manifest_of(dataset: Dataset, splits: Sequence[str], digests: Sequence[str])
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("image_id", ignore_index=True)
 
 
+def with_draw(frame: pd.DataFrame, dataset: Dataset, sides: Sequence[str | None]) -> pd.DataFrame:
+    """Return the manifest with the side of every record in a run that draws few labels, None for what is not drawn."""
+    by_id = {record.image_id: side or "" for record, side in zip(dataset.records, sides, strict=True)}
+    return frame.assign(**{_DRAWN: frame["image_id"].map(by_id)})
+
+
 def write_manifest(frame: pd.DataFrame, file: Path) -> None:
-    """Write what `manifest_of` returned as CSV, whole or not at all; the file's folder is made."""
+    """Write a manifest as CSV, whole or not at all; the file's folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    columns = [name for name in (*COLUMNS, _DRAWN) if name in frame]
     with write_atomically(file) as temporary:
-        temporary.write_bytes(_canonical(frame, COLUMNS, csv_cell))
+        temporary.write_bytes(_canonical(frame, columns, csv_cell))
 
 
 def manifest_digest(frame: pd.DataFrame) -> str:
@@ -64,6 +73,11 @@ def manifest_digest(frame: pd.DataFrame) -> str:
 def split_digest(frame: pd.DataFrame) -> str:
     """Return the SHA-256 of image ids and sides only: it names the split, whatever the images hold."""
     return hashlib.sha256(_canonical(frame, _SPLIT_COLUMNS)).hexdigest()
+
+
+def draw_digest(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 of image ids and sides of a draw; empty where nothing is drawn."""
+    return hashlib.sha256(_canonical(frame, ("image_id", _DRAWN))).hexdigest() if _DRAWN in frame else ""
 
 
 def _canonical(frame: pd.DataFrame, columns: Sequence[str], cell: Callable[[object], object] | None = None) -> bytes:

@@ -88,9 +88,13 @@ def _auc_parts(labels: Labels, logits: Logits) -> tuple[Numbers, Numbers]:
 
 
 def _auc_interval(labels: Labels, logits: Logits, units: Units, level: float) -> dict[str, Any] | None:
-    """Newcombe's interval of each label's AUC, combined by the correlation of their errors."""
+    """Newcombe's interval of each label's AUC, combined by the correlation of their errors.
+
+    Of labels with two to twenty positives among others the upper bounds are too near: by simulation, 14 labels with
+    prevalences from 0.2 to 20 % miss the true mean above in 5 % of 1,000 images, and in 3 % with twice the lean.
+    """
     parts, columns = _auc_parts(labels, logits), labels.T[_two_sided(labels)]
-    return mean_auc_interval(parts, columns == 1, columns == 0, units, level) if len(columns) else None
+    return mean_auc_interval(parts, columns == 1, columns == 0, units, level, lean=0.5) if len(columns) else None
 
 
 def average_precision(positive: NDArray[np.bool_], scores: Numbers) -> tuple[float, Numbers]:

@@ -209,12 +209,12 @@ class Context:
     def average_of(self, line: Line, datasets: Sequence[str]) -> Cell:
         """The mean of a row over some datasets, in percent."""
         cells = [self.cell(line, name) for name in datasets]
-        by_repeat: dict[tuple[int, str], list[float]] = {}
+        by_repeat: dict[tuple[int, str, int], list[float]] = {}
         for name in datasets:
             for run in line.runs.get(name, ()):
                 if (score := run.score(self.metric.name)) is not None:
                     index = str(run.config["split"]).partition("/")[2]
-                    by_repeat.setdefault((run.seed, index), []).append(100 * score)
+                    by_repeat.setdefault((run.seed, index, run.draw), []).append(100 * score)
         whole = [fmean(scores) for scores in by_repeat.values() if len(scores) == len(datasets)]
         return average_cell(cells, whole, [self.grid.titles[name] for name in datasets])
 

@@ -79,7 +79,7 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
     """Check that the results of one cell are repeats of one configuration.
 
     Raises:
-        InputError: When two results of a row on one dataset differ in more than seed and split.
+        InputError: When two results of a row on one dataset differ in more than seed, split and draw.
     """
     cells: dict[tuple[str, str], list[Stored]] = {}
     for run in results:

@@ -68,6 +68,9 @@ class StudyCard(_Part):
     methods: tuple[str, ...] = Field(default=(), description="names of methods, in the order of the rows")
     datasets: tuple[str, ...] = Field(default=(), description="names of datasets, in the order of the columns")
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), description="seeds")
+    shots: tuple[int, ...] = Field(default=(), description="numbers of images of each class to train on")
+    train_fractions: tuple[float, ...] = Field(default=(), description="shares of the training split to train on")
+    draws: tuple[int, ...] = Field(default=(), description="draws of few labels, from 0")
     request: Mapping[str, Any] = Field(default={}, description="of all runs, as petlbench.run.resolve.Request names it")
     settings: Mapping[str, Mapping[str, Any]] = Field(default={}, description="of single methods or datasets, by name")
 
@@ -173,12 +176,16 @@ def required_study(card: ReportCard, preset: Preset = "any") -> list[dict[str, A
         preset: The standard setting of its runs; ``any`` leaves precision and attention as they are.
 
     Returns:
-        One or more of ``methods``, ``datasets``, ``seeds``, ``settings`` (of one method or dataset, by its name) and
-        ``request`` (fields of `petlbench.core.request.Request` that hold for all runs); none where it needs no run.
+        One or more of ``methods``, ``datasets``, ``seeds``, ``draws``, ``parts`` (of the training split, each as fields
+        of a request), ``settings`` (of one method or dataset, by its name) and ``request`` (fields of
+        `petlbench.core.request.Request` that hold for all runs); none where it needs no run.
     """
     study = card.study
     request = {**study.request, **PRESETS.get(preset, {})}
-    base = {"datasets": list(study.datasets), "seeds": list(study.seeds)}
+    parts: list[dict[str, float]] = [{"shots": shots} for shots in study.shots]
+    parts += [{"train_fraction": fraction} for fraction in study.train_fractions]
+    base = {"datasets": list(study.datasets), "seeds": list(study.seeds), "draws": list(study.draws)}
+    base |= {"parts": parts or [{}]}
     by_name = {name: dict(values) for name, values in study.settings.items()}
     if not study.datasets:
         return []

@@ -71,6 +71,11 @@ class _Normalization(TypedDict):
     origin: str
 
 
+class _Scale(TypedDict):
+    mean: float
+    std: float
+
+
 class Data(TypedDict, total=False):
     """What is read of ``data``."""
 
@@ -83,7 +88,7 @@ class Data(TypedDict, total=False):
     images_by_class: dict[str, dict[str, int]]
     normalization: _Normalization
     task: str
-    scale: dict[str, float] | None
+    scale: _Scale | None
     features: dict[str, int | float]
     external: dict[str, Any]
     notes: Sequence[Any]

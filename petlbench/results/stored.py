@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.core.config import part_name
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, open_file
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALIKE = (
+    "shots",
+    "train_fraction",
+    "shots_val",
     "backbone",
     "weights",
     "image_size",
@@ -48,7 +52,7 @@ ATTRIBUTE_COLUMNS = ("image_id", "name", "value")
 _RUN_PHASES = ("preload", "prepare", "train", "evaluate")
 _MEMORY = ("allocated", "reserved", "process")
 # Runs of one cell differ in these: they are what its spread is over.
-_REPEATS = ("seed", "split", "split_seed")
+_REPEATS = ("seed", "split", "split_seed", "draw")
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,16 @@ class Stored:
         return int(self.config["seed"])
 
     @property
+    def draw(self) -> int:
+        """Which draw of few labels it is trained on."""
+        return int(self.config.get("draw", 0))
+
+    @property
+    def part(self) -> str:
+        """What it is trained on, where labels are few: ``5 shots`` or ``10 %``; empty for the whole training split."""
+        return part_name(self.config.get("shots", 0), self.config.get("train_fraction", 1))
+
+    @property
     def split(self) -> str:
         """The split with its seed where it is drawn."""
         split = str(self.config["split"])
@@ -163,7 +177,7 @@ class Stored:
 
     @cached_property
     def setting(self) -> dict[str, str]:
-        """The config but for what repeats differ in (the seed, the split's index and seed), as texts by key."""
+        """The config but for what repeats differ in (seed, draw, the split's index and seed), as texts by key."""
         setting = {"split": str(self.config["split"]).partition("/")[0]}
         groups = {fields: group for group, fields in GROUPS.items()}
         for key, value in self.config.items():

@@ -35,6 +35,7 @@ class _StudyRun(TypedDict):
     method: str
     dataset: str
     seed: int
+    draw: NotRequired[int]
     run_id: NotRequired[str | None]
     status: NotRequired[str | None]
     error: NotRequired[str | dict[str, Any] | None]
@@ -80,7 +81,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Repeats:
-    """A cell of the table: runs of one method on one dataset that differ in seed and split alone.
+    """A cell of the table: runs of one method on one dataset that differ in seed, split and draw alone.
 
     Args:
         method: Name of the method.
@@ -342,7 +343,7 @@ def _read(folder: Path, studies: Sequence[Mapping[str, Any]] = ()) -> Results:
 
 def _identity(run: Stored) -> dict[str, Any]:
     names = {"run_id": run.run_id, "status": run.status, "method": run.method, "dataset": run.dataset}
-    return {**names, "seed": run.seed, "split": run.split}
+    return {**names, "seed": run.seed, "split": run.split, "draw": run.draw}
 
 
 def _runs(results: Results) -> Iterator[dict[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, Record, external_settings, open_dataset
+from petlbench.data.draws import Draw
 from petlbench.data.loader import ImageStore
-from petlbench.data.manifest import manifest_of
+from petlbench.data.manifest import manifest_of, with_draw
 from petlbench.data.record import SPLITS, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext, RunOptions
@@ -27,6 +29,7 @@ __all__ = [
     "open_test_set",
     "opened_dataset",
     "read_test_set",
+    "require_classes",
     "shared_images",
 ]
 
@@ -40,11 +43,12 @@ class RunData:
     """A dataset with its split.
 
     Args:
-        dataset: The dataset without the images that were skipped.
+        dataset: The dataset without the images that were skipped, and without those that were not drawn.
         indices: Positions in the dataset by split.
         manifest: One row an image: image_id, path, label, split, group, sha256.
         skipped: What was wrong with each image that was left out.
         images: The images, and what was kept of them when they were read for the first time.
+        drawn: The draw of few labels: how many, which one, whether the release's own; empty where all are used.
     """
 
     dataset: Dataset
@@ -52,10 +56,35 @@ class RunData:
     manifest: pd.DataFrame
     skipped: tuple[str, ...]
     images: ImageStore
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
         return [self.dataset.records[index] for index in self.indices[split]]
+
+    def labels(self, split: Split) -> NDArray[Any]:
+        """The labels of one side, in the order of its indices, as the loss takes them."""
+        return self.dataset.task.labels.to_array([record.label for record in self.records(split)])
+
+    def balanced_weights(self) -> NDArray[Any] | None:
+        """The weights (C,) that balance the training images; None where the task has none."""
+        balanced = self.dataset.task.balanced
+        return None if balanced is None else balanced(self.labels("train"), len(self.dataset.classes))
+
+
+def require_classes(dataset: Dataset, method: str) -> None:
+    """Refuse a dataset whose images have no one class each, for a method that chooses by it what it learns.
+
+    Raises:
+        InputError: When they have none.
+    """
+    if not dataset.task.labels.exclusive:
+        raise InputError(
+            f"{method} chooses what it learns by the images' classes, and the labels of {dataset.name} are no classes: "
+            f"its task is {dataset.task.title}",
+            hint="choose another method",
+            kind="unsupported",
+        )
 
 
 def check_apart(config: RunConfig, options: RunOptions) -> None:
@@ -91,20 +120,35 @@ def opened_dataset(run: ResolvedRun, context: RunContext) -> Dataset:
 def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> RunData:
     """Split a run's dataset, and read every image once: to be sure of it, to hash it, and to keep it.
 
-    Raises:
-        InputError: When the split is wrong, or an image cannot be read and is not to be skipped.
-    """
-    scheme = SplitScheme.parse(run.config.split)
+    All are read of which some are drawn: what is drawn must not depend on whether other images can be read.
 
-    def split(dataset: Dataset) -> list[Split]:
+    Raises:
+        InputError: When the split is wrong, a class has too few images to draw from, or an image cannot be read and is
+            not to be skipped.
+    """
+    config, scheme = run.config, SplitScheme.parse(run.config.split)
+    draw = Draw(config.shots, config.train_fraction, config.draw, config.split_seed, config.shots_val)
+
+    def is_official(dataset: Dataset) -> bool:
+        return scheme.kind == "official" and draw.is_official(dataset.records)
+
+    def split(dataset: Dataset) -> tuple[list[Split], list[Split | None]]:
         for name, members in dataset.by_class().items():
             if not members:
                 message = f"class '{name}' of {dataset.name} has no image left"
                 raise InputError(message, hint="mend its images, or take the class out", kind="class_too_small")
-        seed, strata = run.config.split_seed, dataset.task.strata
-        return assign_splits(dataset.records, scheme, seed, classes=dataset.classes, strata=strata)
+        records, names, strata = dataset.records, dataset.classes, dataset.task.strata
+        if draw.shots and len(names) < 2:
+            message = f"--shots {draw.shots}: {dataset.name} has no classes of which so many images could be drawn"
+            raise InputError(message, hint="draw a share with --train-fraction", kind="bad_setting")
+        splits = assign_splits(records, scheme, config.split_seed, classes=names, strata=strata)
+        return splits, draw.sides(records, splits, classes=names, strata=strata, official=is_official(dataset))
 
-    return _read_all(images, split, run.config.skip_corrupt, context)
+    data = _read_all(images, split, config.skip_corrupt, context)
+    if draw.is_whole:
+        return data
+    drawn = {name: getattr(config, name) for name in ("shots", "train_fraction", "draw", "shots_val")}
+    return replace(data, drawn={**drawn, "official": is_official(data.dataset)})
 
 
 def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) -> RunData | None:
@@ -148,16 +192,27 @@ def read_test_set(dataset: Dataset, skip_corrupt: bool, context: RunContext) -> 
     Raises:
         InputError: When an image cannot be read and is not to be skipped.
     """
-    return _read_all(ImageStore(dataset), lambda rest: ["test"] * len(rest.records), skip_corrupt, context)
+
+    def all_tested(rest: Dataset) -> tuple[list[Split], list[Split]]:
+        sides: list[Split] = ["test"] * len(rest.records)
+        return sides, sides
+
+    return _read_all(ImageStore(dataset), all_tested, skip_corrupt, context)
 
 
 def _read_all(
-    images: ImageStore, split: Callable[[Dataset], list[Split]], skip_corrupt: bool, context: RunContext
+    images: ImageStore,
+    split: Callable[[Dataset], tuple[Sequence[Split], Sequence[Split | None]]],
+    skip_corrupt: bool,
+    context: RunContext,
 ) -> RunData:
-    """Split a dataset and look at every image; once more split what is left where some cannot be read."""
+    """Split a dataset and look at every image; once more split what is left where some cannot be read.
+
+    A split is the sides of all images, and the sides of those that are drawn, with None for the others.
+    """
     dataset = images.dataset
-    splits = split(dataset)
-    side = {record.image_id: name for record, name in zip(dataset.records, splits, strict=True)}
+    splits, drawn = split(dataset)
+    side = {record.image_id: name for record, name in zip(dataset.records, drawn, strict=True)}
     dataset.measure_greys(context.options.workers, context.progress)
     digests, errors = map_images(
         dataset.records,
@@ -170,10 +225,14 @@ def _read_all(
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
         context.progress.say(f"{len(errors)} unreadable images are left out")
-        splits = split(dataset)
+        splits, drawn = split(dataset)
     manifest = manifest_of(dataset, splits, [digests[record.image_id] for record in dataset.records])
+    if list(drawn) != list(splits):
+        manifest = with_draw(manifest, dataset, drawn)
+        dataset = dataset.keep([record for record, name in zip(dataset.records, drawn, strict=True) if name])
+    sides = [name for name in drawn if name]
     indices: dict[Split, list[int]] = {
-        name: [index for index, side in enumerate(splits) if side == name] for name in SPLITS
+        name: [index for index, side in enumerate(sides) if side == name] for name in SPLITS
     }
     skipped = tuple(error.message for error in errors.values())
     return RunData(dataset, indices, manifest, skipped, images.part(dataset))

@@ -21,11 +21,12 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
+from petlbench.data.tasks.base import metrics_of
 from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.memory.out_of_memory import is_shortage
-from petlbench.metrics.classification import evaluate, load_metrics
+from petlbench.metrics.classification import evaluate
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
 from petlbench.models.method import Inputs
@@ -38,7 +39,7 @@ from petlbench.results.table import with_scores
 from petlbench.results.tracking.send_queue import open_queue
 from petlbench.results.tracking.tracker import Tracker
 from petlbench.run.calibration import calibrate
-from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
+from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset, require_classes
 from petlbench.run.failure import Ending, describe_failure, shortage_while_building
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
@@ -59,7 +60,7 @@ from petlbench.run.record import (
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
-from petlbench.training.evaluation import Labels, Predictor, TestSplit
+from petlbench.training.evaluation import Predictor, TestSplit
 from petlbench.training.loss import Loss
 from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import new_step
@@ -89,8 +90,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     folder = RunFolder(options.output, config.run_id)
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
-        task = dataset.task
-        metrics = load_metrics(context.catalog, task.metrics, ordered=task.ordered, labels=task.labels.form)
+        metrics = metrics_of(dataset.task, context.catalog)
         if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
@@ -117,13 +117,8 @@ def _build(run: ResolvedRun, dataset: Dataset, device: torch.device, meter: Memo
     try:
         with meter.phase("build"):
             assembled = assemble(run.config, run.method, len(dataset.classes), device)
-        if assembled.adapted.prepare is not None and not dataset.task.labels.exclusive:
-            raise InputError(
-                f"{run.config.method} chooses what it learns by the images' classes, and the labels of {dataset.name} "
-                f"are no classes: its task is {dataset.task.title}",
-                hint="choose another method",
-                kind="unsupported",
-            )
+        if assembled.adapted.prepare is not None:
+            require_classes(dataset, run.config.method)
         return assembled
     except SystemExit as error:  # of a user's method: it would end the program as if all were done
         raise RunError(
@@ -183,7 +178,7 @@ class _Run:
         self.parameters = count_parameters(self.assembled)
         self.task = self.data.dataset.task
         self.selection = self._selection()
-        self.scale = self.task.scale(self._labels())
+        self.scale = self.task.scale(self.data.labels("train"))
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
@@ -293,15 +288,9 @@ class _Run:
         tags = {"method": self.config.method, "dataset": card.title, "synthetic": str(card.synthetic).lower()}
         return {**tags, "petlbench.kind": kind}
 
-    def _labels(self) -> Labels:
-        """The labels of the training images, as the loss takes them."""
-        return self.task.labels.to_array([record.label for record in self.data.records("train")])
-
     def _class_weights(self) -> torch.Tensor | None:
-        if self.config.training.class_weights == "none" or self.task.balanced is None:
-            return None
-        weights = self.task.balanced(self._labels(), len(self.data.dataset.classes))
-        return torch.from_numpy(weights).float().to(self.device)
+        weights = self.data.balanced_weights() if self.config.training.class_weights != "none" else None
+        return None if weights is None else torch.from_numpy(weights).float().to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
         """Read the test split, once and where it is revealed, with the epoch that validation chose.
@@ -388,10 +377,7 @@ class _Run:
             status=ending.status,
             config=self.config,
             best_epoch=self.selected.epoch or None,
-            metrics={
-                split: evaluate(labels, logits, self.metrics, self.task.count)
-                for split, (labels, logits) in ending.outputs.items()
-            },
+            metrics={split: evaluate(*read, self.metrics, self.task.count) for split, read in ending.outputs.items()},
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
             metrics_by_group={split: scores for split, (scores, _) in by_group.items()},
             intervals_by_group={split: intervals for split, (_, intervals) in by_group.items()},
@@ -402,12 +388,7 @@ class _Run:
             calibration=self._calibration(ending),
             timing=self.watch.timing(self.earlier),
             data=describe_data(
-                self.data,
-                self.run.normalization,
-                self.external,
-                self.source,
-                metrics=self.metrics,
-                scale=self.scale,
+                self.data, self.run.normalization, self.external, self.source, metrics=self.metrics, scale=self.scale
             )
             | self.selection.describe(),
             preprocessing={name: view.describe() for name, view in self.views.items()},

@@ -240,7 +240,7 @@ def restore(
         module=assembled.adapted.module.eval(),
         source=source or NoFeatures(),
         task=catalog.load("task", result.data.get("task", "multiclass"), TaskType),
-        scale=None if scale is None else Scale(**scale),
+        scale=None if scale is None else Scale(scale["mean"], scale["std"]),
     )
 
 

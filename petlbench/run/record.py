@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,8 +22,9 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
 from petlbench.core.files import write_atomically, write_tensors
-from petlbench.data.manifest import manifest_digest, split_digest
+from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
+from petlbench.data.splits import group_numbers
 from petlbench.data.tasks.base import Scale
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
@@ -148,9 +150,11 @@ def identify(
     config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
 ) -> dict[str, Any]:
     """Take the digests that decide whether a stored result still stands for its config."""
+    drawn = draw_digest(data.manifest)
     return {
         "data": manifest_digest(data.manifest),
         "split": split_digest(data.manifest),
+        **({"draw": drawn} if drawn else {}),
         "weights": assembled.weights_digest,
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
@@ -178,7 +182,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "weights", "method", "external", "greys", "attributes")
+        for name in ("data", "split", "draw", "weights", "method", "external", "greys", "attributes")
         if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:
@@ -285,11 +289,26 @@ def describe_data(
     forms = {metric.name: metric.form for metric in metrics if metric.form}
     description = {**describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
     description |= {"selection": data.dataset.task.selection, "scale": None if scale is None else asdict(scale)}
+    if data.drawn:
+        description["drawn"] = _describe_draw(data)
     if isinstance(source, CachedFeatures):
         each = source.store.bytes_an_image
         description["features"] = {"bytes_per_image": each, "bytes": each * len(data.dataset.records)}
     if external is not None:
         description["external"] = {**describe_images(external), "shared_images": shared_images(external, data)}
+    return description
+
+
+def _describe_draw(data: RunData) -> dict[str, Any]:
+    """Which draw of few labels the training split is, and how many images, and groups, of each class it has."""
+    records, classes = data.records("train"), data.dataset.classes
+    description = {**data.drawn, "images_by_class": data.dataset.by_class(records)}
+    if any(record.group is not None for record in records):
+        positions = data.dataset.task.labels.positions
+        units = zip(records, group_numbers(records).tolist(), strict=True)
+        pairs = {(place, unit) for record, unit in units for place in positions(record.label)}
+        counts = Counter(place for place, _ in pairs)
+        description["groups_by_class"] = {name: counts[place] for place, name in enumerate(classes)}
     return description
 
 
@@ -305,11 +324,17 @@ def describe_images(data: RunData) -> dict[str, Any]:
         "classes": list(classes),
         "images": {side: len(data.indices[side]) for side in SPLITS},
         "images_by_class": {side: {name: n for name, n in counts[side].items() if n} for side in SPLITS},
+        "groups": {side: _groups(data.records(side)) for side in SPLITS},
         "grouping": card.grouping,
         "greys": data.dataset.greys.whites(),
         "skipped": list(data.skipped),
         "notes": list(data.dataset.notes),
     }
+
+
+def _groups(records: Sequence[Record]) -> int | None:
+    """The number of groups, an image without one among them; None where none is known."""
+    return len(set(group_numbers(records).tolist())) if any(record.group is not None for record in records) else None
 
 
 def _records(data: RunData, external: RunData | None) -> dict[str, list[Record]]:

@@ -124,6 +124,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "dataset_settings": _dataset_settings(request, dataset),
         "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
+        **_draw(request),
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
         "aggregate": _aggregate(request, dataset, catalog),
@@ -240,6 +241,25 @@ def _calibrate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) 
 def reference_of(dataset: str, catalog: Catalog) -> str:
     """What a config calls a dataset: its name in the catalogue, or else its absolute path."""
     return dataset if dataset in catalog.entries("dataset") else str(user_path(dataset, what="--dataset").resolve())
+
+
+def _draw(request: Request) -> dict[str, Any]:
+    """The draw of few labels; where nothing is drawn, all draws are one and the same run."""
+    shots, fraction = request.shots or 0, 1 if request.train_fraction is None else request.train_fraction
+    if shots and fraction != 1:
+        raise InputError(
+            f"--shots {shots} and --train-fraction {fraction} exclude each other",
+            hint="draw so many images of each class, or a share of all",
+            kind="bad_setting",
+        )
+    if not shots and fraction == 1:
+        if (request.draw or request.shots_val) and request.shots is None and request.train_fraction is None:
+            option = "--shots-val" if request.shots_val else f"--draw {request.draw}"
+            hint = "add --shots K or --train-fraction F"
+            raise InputError(f"{option}: nothing is drawn, all images are trained on", hint=hint, kind="bad_setting")
+        return {}
+    draw = request.draw or 0
+    return {"shots": shots, "train_fraction": fraction, "draw": draw, "shots_val": request.shots_val}
 
 
 def _weights(weights: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ _OF_METHOD = "method."
 # What a config has of its dataset alone. The methods of a study share it, and a dataset is looked at once.
 _OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", "normalize")
 
-_LARGEST_SEED = 2**32 - 1
+_LARGEST = {"seed": 2**32 - 1, "draw": 10**6}
 
 Classes = Mapping[str, type[Method[Any]]]
 
@@ -42,6 +43,7 @@ class PlannedRun:
         refusal: Why it cannot be had.
         is_defect: Whether that is a defect of the method's code rather than a refusal.
         varied: The value of what is varied, by its name; empty where nothing is.
+        draw: Which draw of few labels.
     """
 
     method: str
@@ -52,6 +54,7 @@ class PlannedRun:
     refusal: str | None = None
     is_defect: bool = False
     varied: Mapping[str, Plain] = field(default_factory=dict)
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class Grid:
         settings: Further settings of one method or one dataset, by its name.
         tuned: Gives what a search found best for a run at its method's defaults, whose dataset is the second argument.
         vary: A setting that takes several values; None for none.
+        draws: Draws of few labels, each once; of the request's own where none are named.
+        label: What tells its runs from those of the study's other grids, in a name; empty for none.
     """
 
     methods: Sequence[str]
@@ -148,6 +153,8 @@ class Grid:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Callable[[RunConfig, DatasetInfo | None], Tuned] | None = None
     vary: Vary | None = None
+    draws: Sequence[int] = ()
+    label: str = ""
 
     def plans(self, catalog: Catalog, data_root: Path) -> list[PlannedRun]:
         """Resolve every combination.
@@ -161,10 +168,11 @@ class Grid:
         Raises:
             InputError: When a name is unknown, or a setting is unknown or out of bounds.
         """
-        for seed in self.seeds:
-            if not 0 <= seed <= _LARGEST_SEED:
-                message = f"--seed {seed}: not between 0 and {_LARGEST_SEED}"
-                raise InputError(message, hint="for example --seed 0,1,2", kind="bad_seed")
+        for option, numbers in (("seed", self.seeds), ("draw", self.draws)):
+            for number in numbers:
+                if not 0 <= number <= _LARGEST[option]:
+                    message = f"--{option} {number}: not between 0 and {_LARGEST[option]}"
+                    raise InputError(message, hint=f"for example --{option} 0,1,2", kind=f"bad_{option}")
         classes = {name: load_method(catalog.find("method", name)) for name in self.methods}
         names = {dataset: find_card(dataset, catalog=catalog)[0] for dataset in self.datasets}
         runs: list[PlannedRun] = []
@@ -174,9 +182,16 @@ class Grid:
             varied = self.vary.requests(base) if self.vary is not None else [(base, {})]
             columns = [_Column(self, base, values, classes, catalog, data_root).plans() for base, values in varied]
             for first in (first for row in zip(*columns, strict=True) for first in row):
-                configs = [first.config and first.config.model_copy(update={"seed": seed}) for seed in self.seeds]
-                runs += [replace(first, seed=s, config=c) for s, c in zip(self.seeds, configs, strict=True)]
+                for draw, seed in product(self._draws(first.config), self.seeds):
+                    config = first.config and first.config.model_copy(update={"draw": draw, "seed": seed})
+                    runs.append(replace(first, seed=seed, draw=draw, config=config))
         return runs
+
+    def _draws(self, config: RunConfig | None) -> Sequence[int]:
+        """The draws of a run; a single one where everything is trained on."""
+        if config is None:
+            return self.draws or (0,)
+        return self.draws if self.draws and config.part else (config.draw,)
 
 
 def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_root: Path) -> RunConfig:

@@ -68,7 +68,7 @@ class Study:
 
 
 def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str, list[PlannedRun]]:
-    """Return the runs of each study by its name; with several grids, each is a study with a number behind its name.
+    """Return the runs of each study by its name; grids of one label are studies with a number behind their name.
 
     A method that stands in several grids, with other settings, is one cell in each of their studies.
 
@@ -77,7 +77,11 @@ def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str
     """
     check_study_name(name)
     catalog = Catalog(options.catalogs)
-    names = [name] if len(grids) == 1 else [f"{name}.{number}" for number in range(1, len(grids) + 1)]
+    labelled = [f"{name}.{grid.label}" if grid.label else name for grid in grids]
+    names = [
+        f"{own}.{labelled[:place].count(own) + 1}" if labelled.count(own) > 1 else own
+        for place, own in enumerate(labelled)
+    ]
     return {title: grid.plans(catalog, options.data_root) for title, grid in zip(names, grids, strict=True)}
 
 
@@ -311,8 +315,7 @@ def _check_code(states: Sequence[RunState], catalog: Catalog) -> None:
     now = cache(lambda method: code_digests(method, catalog))
     stale = {}
     for state, digests in _digests(states):
-        same = {name: digests.get(name) for name in ("data", "split", "weights", "method", "external")}
-        if changed := differences(digests, {**same, **now(state.planned.method)}):
+        if changed := differences(digests, {**digests, **now(state.planned.method)}):
             stale[state.title] = changed
     if stale:
         first, changed = next(iter(stale.items()))

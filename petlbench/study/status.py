@@ -26,6 +26,8 @@ FAILED: frozenset[str] = frozenset({"failed", "oom", "timeout", "pruned"})
 """How a run ends that is not tried again before it is asked for."""
 
 _CELL = ("method", "dataset", "seed")
+# A run's own cell has its draw of few labels besides, which older files do not know.
+_DRAW = "draw"
 _OPEN = frozenset({"waiting", "running", "elsewhere"})
 
 
@@ -71,7 +73,7 @@ class RunState:
         error = self.error["message"] if self.error is not None else None
         ending = None if status in _OPEN else status
         cell = {name: getattr(self.planned, name) for name in _CELL}
-        return {**cell, "run_id": self.run_id, "status": ending, "error": error}
+        return {**cell, _DRAW: self.planned.draw, "run_id": self.run_id, "status": ending, "error": error}
 
     @property
     def outcome(self) -> str:
@@ -81,7 +83,8 @@ class RunState:
     @property
     def title(self) -> str:
         """What a person calls the run."""
-        return f"{self.planned.method} on {self.planned.dataset}, seed {self.planned.seed}"
+        draw = f", draw {self.planned.draw}" if self.planned.draw else ""
+        return f"{self.planned.method} on {self.planned.dataset}{draw}, seed {self.planned.seed}"
 
 
 class StudyObserver(Progress):
@@ -170,7 +173,7 @@ def record_runs(
     kind: Literal["bench", "sweep"] = "bench",
     more: Mapping[str, Any] | None = None,
 ) -> list[Mapping[str, Any]]:
-    """Write down the runs of a study, and return those that had another config for the same method, dataset and seed.
+    """Write down the runs of a study, and return those that had another config for the same combination.
 
     These are replaced; all others that the study has stay. Several processes may do so at once.
 
@@ -190,7 +193,7 @@ def record_runs(
         document |= {f"{axis}s": [] for axis in (*_CELL, "run")}
         if file.exists():
             document |= read_study(file)
-        before, new = ({tuple(run[name] for name in _CELL): run for run in each} for each in (document["runs"], runs))
+        before, new = ({_cell_of(run): run for run in each} for each in (document["runs"], runs))
         shared = [(old, new[cell]) for cell, old in before.items() if cell in new]
         replaced = [old for old, new in shared if old.get("run_id") is not None and new["run_id"] != old["run_id"]]
         merged = list((before | new).values())
@@ -200,3 +203,7 @@ def record_runs(
         with write_atomically(file) as temporary:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return replaced
+
+
+def _cell_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*(run[name] for name in _CELL), run.get(_DRAW, 0))

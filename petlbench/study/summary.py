@@ -145,6 +145,7 @@ def _run(state: RunState, result: Result | None) -> dict[str, Any]:
         "method": planned.method,
         "dataset": planned.dataset,
         "seed": planned.seed,
+        "draw": planned.draw,
         "metrics": {} if result is None else result.metrics,
         "scores": None if result is None else result.scores.model_dump(mode="json"),
         "error": state.error,

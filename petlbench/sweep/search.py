@@ -14,12 +14,11 @@ from typing import Any
 import optuna
 
 from petlbench.core.catalog import Catalog
-from petlbench.core.config import RunConfig, derive_seed
+from petlbench.core.config import RunConfig, derive_seed, without_later
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.dataset import DatasetInfo, find_card
-from petlbench.data.tasks.base import task_of
-from petlbench.metrics.classification import load_metrics
+from petlbench.data.tasks.base import metrics_of, task_of
 from petlbench.models.method import load_method
 from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
@@ -82,7 +81,7 @@ class Search:
         of trials is not in it, so that a search can be made longer; nor is what is done with its best trials.
         """
         same = {
-            "config": self.config.model_dump(mode="json"),
+            "config": without_later(self.config.model_dump(mode="json")),
             "images": self.images,
             "searched": {name: asdict(dimension) for name, dimension in self.space.dimensions.items()},
             "fixed": dict(self.space.fixed),
@@ -173,14 +172,11 @@ def plan_search(
 def _require_objective(card: SweepCard, run: ResolvedRun, catalog: Catalog) -> None:
     """Refuse to search for a score that the dataset's task does not have."""
     task = task_of(run.card, catalog)
-    names = [row.name for row in load_metrics(catalog, task.metrics, labels=task.labels.form)]
+    names = [row.name for row in metrics_of(task, catalog)]
     if card.metric not in names:
-        raise InputError(
-            f"the sweep searches for {card.objective}, and the task of {run.config.dataset} ({task.title}) has no such "
-            f"score: {', '.join(names)}",
-            hint="write a sweep with another objective, or choose another dataset",
-            kind="unsupported_task",
-        )
+        where = f"the task of {run.config.dataset} ({task.title}) has no such score: {', '.join(names)}"
+        hint = "write a sweep with another objective, or choose another dataset"
+        raise InputError(f"the sweep searches for {card.objective}, and {where}", hint=hint, kind="unsupported_task")
 
 
 def images_digest(info: DatasetInfo | None) -> str | None:

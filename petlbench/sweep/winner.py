@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from petlbench.core.config import RunConfig
+from petlbench.core.config import RunConfig, without_later
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.text import printable
@@ -32,6 +32,9 @@ _SEEN = (
     "dataset_settings",
     "split",
     "split_seed",
+    "shots",
+    "train_fraction",
+    "shots_val",
     "skip_corrupt",
     "backbone",
     "weights",
@@ -188,19 +191,19 @@ class _Winner(BaseModel):
 
     def differences(self, config: RunConfig, images: str | None) -> list[str]:
         """In what a run sees other images than the search's runs did, in words."""
-        mine, theirs = config.model_dump(mode="json"), self.config or {}
-        names = [name for name in _SEEN if theirs.get(name) != mine[name]]
+        mine, theirs = (without_later(each) for each in (config.model_dump(mode="json"), self.config or {}))
+        names = [name for name in _SEEN if theirs.get(name) != mine.get(name)]
         if not names and None not in (images, self.images) and images != self.images:
             return ["state of the images"]
         return [f"{name.replace('_', ' ')} ({printable(str(theirs.get(name)))})" for name in names]
 
     def is_alike(self, config: RunConfig) -> bool:
-        """Whether a run is the search's in all but its seed and what the search found best."""
-        mine, theirs = config.model_dump(mode="json"), dict(self.config or {})
+        """Whether a run is the search's in all but its seed, its draw and what the search found best."""
+        mine, theirs = (without_later(each) for each in (config.model_dump(mode="json"), self.config or {}))
         for group, best in (("training", self.best.training), ("method_settings", self.best.method)):
             for values in (mine, theirs):
                 values[group] = {name: value for name, value in values.get(group, {}).items() if name not in best}
-        return {**mine, "seed": 0} == {**theirs, "seed": 0}
+        return {**mine, "seed": 0, "draw": 0} == {**theirs, "seed": 0, "draw": 0}
 
 
 def read_winner(output: Path, sweep: str, config: RunConfig, info: DatasetInfo | None) -> Tuned:

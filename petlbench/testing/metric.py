@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,12 @@ from petlbench.metrics.metric import Labels, Logits
 from petlbench.testing import explained, fail
 
 _IMAGES = 60
+
+_FORMS: dict[str, Callable[[Labels, int], Labels]] = {
+    "class": lambda labels, classes: labels,
+    "labels": lambda labels, classes: np.eye(classes)[labels],
+}
+"""From classes (N,) to labels in a form that metrics take."""
 
 
 class MetricContract:
@@ -41,7 +48,7 @@ class MetricContract:
 
     def test_it_is_a_finite_number(self, classes: int) -> None:
         """It gives a finite number, a fraction where its unit is ``%``, or None; never NaN."""
-        for labels, logits in (_random(classes), _perfect(classes), *_odd_splits(classes)):
+        for labels, logits in map(self._taken, (_random(classes), _perfect(classes), *_odd_splits(classes))):
             value = self._score(labels, logits)
             if value is not None and getattr(self.metric, "unit", "%") == "%" and not -1 <= value <= 1:
                 fail(self, f"it gives {value:g}, which is no fraction: divide by 100, or give it a unit of its own")
@@ -50,12 +57,12 @@ class MetricContract:
         """Without images there is no score."""
         # What a row gives through `score` the engine takes; there NaN is undefined, too.
         name = "score" if hasattr(self.metric, "score") else "compute"
-        if (value := self._score(np.zeros(0, np.int64), np.zeros((0, classes)), name)) is not None:
+        if (value := self._score(*self._taken((np.zeros(0, np.int64), np.zeros((0, classes)))), name)) is not None:
             fail(self, f"it gives {value} for a split without images: return None where nothing can be computed")
 
     def test_the_order_of_the_images_does_not_count(self, classes: int) -> None:
         """The same images in another order have the same score, and contributions in that order."""
-        labels, logits = _random(classes)
+        labels, logits = self._taken(_random(classes))
         order = np.random.default_rng(1).permutation(len(labels))
         first, second = self._score(labels, logits), self._score(labels[order], logits[order])
         if (first is None) != (second is None) or not math.isclose(first or 0, second or 0, abs_tol=1e-12):
@@ -69,17 +76,17 @@ class MetricContract:
 
     def test_it_gives_the_same_each_time_and_changes_nothing(self, classes: int) -> None:
         """Labels and logits are read only, and nothing is drawn."""
-        labels, logits = _random(classes)
+        labels, logits = self._taken(_random(classes))
         copies = labels.copy(), logits.copy()
         first, second = self._score(labels, logits), self._score(*copies)
-        if not (np.array_equal(labels, copies[0]) and np.array_equal(logits, _random(classes)[1])):
+        if not (np.array_equal(labels, copies[0]) and np.array_equal(logits, self._taken(_random(classes))[1])):
             fail(self, "it changes the labels or the logits that it is given: work on a copy")
         if first != second:
             fail(self, f"it gives {first} and then {second} for the same images: draw nothing, or from a fixed seed")
 
     def test_its_direction_is_that_of_a_perfect_classifier(self, classes: int) -> None:
         """A perfect classifier is better than one whose logits belong to other images."""
-        labels, logits = _perfect(classes)
+        labels, logits = self._taken(_perfect(classes))
         perfect, wrong = self._score(labels, logits), self._score(labels, np.roll(logits, 1, axis=0))
         if perfect is None or wrong is None:
             fail(self, f"it is undefined ({perfect}, {wrong}) for {_IMAGES} images of {classes} classes")
@@ -91,10 +98,18 @@ class MetricContract:
         """An interval has a low end, a high end and the score between them."""
         if (interval := getattr(self.metric, "interval", None)) is None:
             pytest.skip(f"the metric '{self.metric.name}' has no interval")
-        labels, logits = _random(classes)
+        labels, logits = self._taken(_random(classes))
         ends, value = interval(labels, logits, np.arange(len(labels)), 0.95), self._score(labels, logits)
         if ends is not None and value is not None and not ends["low"] <= value <= ends["high"]:
             fail(self, f"its interval is {ends['low']} to {ends['high']}, but the score is {value}")
+
+    def _taken(self, case: tuple[Labels, Logits]) -> tuple[Labels, Logits]:
+        """The case with labels in the form that the metric takes; a form that is not known here is not tried."""
+        form = getattr(self.metric, "takes", "class")
+        if form not in _FORMS:
+            pytest.skip(f"the metric '{self.metric.name}' takes labels of the form '{form}', which are not made here")
+        labels, logits = case
+        return _FORMS[form](labels, logits.shape[1]), logits
 
     def __str__(self) -> str:
         """Name the metric in a message."""
@@ -102,7 +117,7 @@ class MetricContract:
 
     def _score(self, labels: Labels, logits: Logits, compute: str = "compute") -> float | None:
         """The score as the engine takes it; the test fails where it is no plain number."""
-        case = f"for {len(labels)} images and {logits.shape[1]} classes, of which {len(set(labels.tolist()))} are there"
+        case = f"for {len(labels)} images and {logits.shape[1]} classes, of which {len(np.unique(labels))} are there"
         with explained(f"{self} it fails {case}: return None where it is undefined"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean, which may be handled
             value = getattr(self.metric, compute)(labels, logits)
@@ -120,7 +135,8 @@ def _random(classes: int) -> tuple[Labels, Logits]:
 
 def _perfect(classes: int) -> tuple[Labels, Logits]:
     labels = np.arange(_IMAGES, dtype=np.int64) % classes
-    return labels, 4 * np.eye(classes)[labels] + np.random.default_rng(0).uniform(size=(_IMAGES, classes))
+    # Above zero where an image is of a class, and below where not: of several labels an image each is decided alone.
+    return labels, 4 * np.eye(classes)[labels] - 2 + np.random.default_rng(0).uniform(size=(_IMAGES, classes))
 
 
 def _odd_splits(classes: int) -> list[tuple[Labels, Logits]]:

@@ -42,6 +42,10 @@ RUN: dict[str, Any] = {
     "dataset_settings": {},
     "split": "random",
     "split_seed": 0,
+    "shots": 0,
+    "train_fraction": 1.0,
+    "draw": 0,
+    "shots_val": False,
     "skip_corrupt": False,
     "test_on": "",
     "aggregate": "mean",
@@ -89,6 +93,10 @@ OTHER: dict[str, Any] = {
     "dataset_settings": {"image_count": 60},
     "split": "official",
     "split_seed": 1,
+    "shots": 5,
+    "train_fraction": 0.1,
+    "draw": 1,
+    "shots_val": True,
     "skip_corrupt": True,
     "test_on": "lesions",
     "aggregate": "noisy_or",
@@ -107,6 +115,9 @@ OTHER: dict[str, Any] = {
     "calibrate": "temperature",
 }
 
+# Fields of a run that came later.
+LATER = ("aggregate", "calibrate", "shots", "train_fraction", "draw", "shots_val")
+
 
 def config(**changed: Any) -> RunConfig:
     return RunConfig.model_validate({**RUN, **changed})
@@ -118,7 +129,7 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 class TestRunId:
     def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
-        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, "aggregate", "calibrate")
+        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, *LATER)
         text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
         assert config().digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -147,10 +158,11 @@ class TestRunId:
             assert changed(chosen[1:]).run_id != changed(chosen).run_id
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
+        later = {name: OTHER[name] for name in LATER}
         training = {**TRAINING, "decay": "matrices", "select": "worst-group:sex"}
-        later = {"aggregate": "max", "calibrate": "temperature", "training": training}
-        text = json.dumps({**RUN, **later}, sort_keys=True, separators=(",", ":"))
-        assert config(**later).digest == hashlib.sha256(text.encode()).hexdigest()
+        whole = {**RUN, **later, "training": training}
+        text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
+        assert config(**whole).digest == hashlib.sha256(text.encode()).hexdigest()
 
     def test_a_default_that_is_spelled_out_changes_nothing(self) -> None:
         short = {"lr": 1e-3, "weight_decay": 1e-4}
@@ -255,6 +267,8 @@ class TestBounds:
             ("warmup_epochs", 10_000, 1),
             ("layer_decay", 1, 1e-9),
             ("seed", 2**32 - 1, 1),
+            ("train_fraction", 1, 1e-9),
+            ("draw", 10**6, 1),
             ("threads", 1024, 1),
         ],
     )
@@ -274,6 +288,7 @@ class TestBounds:
         assert {
             name: field.default for name, field in optional.items() if not field.default_factory and field.default
         } == {
+            "train_fraction": 1,
             "weights": "default",
             "normalize": "backbone",
             "precision": "fp32",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.metrics import (  # type: ignore[import-untyped, unused-ignore]
     accuracy_score,
     average_precision_score,
@@ -23,6 +24,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.data.tasks.base import TaskType, metric_of
 from petlbench.metrics.classification import compute_intervals, evaluate, load_metrics
 from petlbench.metrics.multilabel import average_precision, sigmoid
+from petlbench.testing import MetricContract
 
 TASK = Catalog().load("task", "multilabel", TaskType)
 METRICS = load_metrics(Catalog(), TASK.metrics, labels=TASK.labels.form)
@@ -159,3 +161,37 @@ def test_reports_find_the_form_that_a_run_has() -> None:
     metric = metric_of("auc", Catalog())
     assert metric.in_form("mean over labels") == ROWS["auc"]
     assert metric.in_form("") == metric
+
+
+class TestMeanAuc(MetricContract):
+    metric = ROWS["auc"]
+
+
+class TestAveragePrecision(MetricContract):
+    metric = ROWS["average_precision"]
+
+
+class TestExactMatch(MetricContract):
+    metric = ROWS["exact_match"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("units", "most"), [(1000, 1), (400, 10)])
+def test_the_interval_of_a_mean_auc_over_rare_labels_holds_the_truth(units: int, most: int) -> None:
+    """Prevalences from 0.2 to 20 %; labels stand together, and so do the errors of an image's scores."""
+    rng, labels, draws, held = np.random.default_rng(0), 14, 1000, 0
+    cuts, shift = norm.isf(np.geomspace(0.002, 0.2, labels)), rng.permutation(np.linspace(0.8, 2.2, labels))
+    for _ in range(draws):
+        group = np.repeat(np.arange(units), rng.integers(1, most + 1, units))
+        own, shared, error = (rng.normal(size=(units, size))[group] for size in (labels, 1, 1))
+        noise = rng.normal(size=(2, len(group), labels))
+        latent = 0.2**0.5 * shared + 0.4**0.5 * (own + noise[0])
+        truth = (latent > cuts).astype(np.float64)
+        truth[rng.random(truth.shape) < 0.05] = np.nan
+        logits = np.where(truth == 1, shift, 0) + 0.3**0.5 * error + 0.7**0.5 * noise[1]
+        interval = ROWS["auc"].interval(truth, logits, group, 0.95)  # type: ignore[misc]
+        there = (truth == 1).any(axis=0)
+        assert interval is not None
+        held += interval["low"] <= norm.cdf(shift / 2**0.5)[there].mean() <= interval["high"]
+    print(f"{units} units of at most {most} images: {held / draws:.3f}")
+    assert 0.93 <= held / draws <= 0.99

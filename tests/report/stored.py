@@ -44,6 +44,7 @@ def store(
     seconds: float = 100.0,
     curve: Sequence[float] = (0.5, 0.6),
     features: int | None = None,
+    data: Mapping[str, Any] | None = None,
     score_forms: Mapping[str, str] | None = None,
     **config: Any,
 ) -> Result:
@@ -69,7 +70,8 @@ def store(
     finished = status == "finished"
     size = (memory or MEMORY.get(method, 500)) * MIB
     phases = {"train_step": {"allocated": size}, **({"preload": {"allocated": 300 * MIB}} if preload else {})}
-    data: dict[str, Any] = {"title": title or dataset, "classes": ["no", "yes"], "images": {"train": 80, "test": 40}}
+    counts = {"images": {"train": 80, "test": 40}}
+    data = {"title": title or dataset, "classes": ["no", "yes"], **counts, **(data or {})}
     if preload:
         data["features"] = {"bytes": features or 5 * MIB}
     scores = {"auc": auc, "auc_logits": auc, "accuracy": auc, "confusion_matrix": [[10, 0], [0, 10]]}

@@ -35,6 +35,10 @@ OTHER: dict[str, Any] = {
     "dataset_settings": {"group": "patient"},
     "split": "kfold:5/1",
     "split_seed": 1,
+    "shots": 5,
+    "train_fraction": 0.5,
+    "draw": 1,
+    "shots_val": True,
     "skip_corrupt": True,
     "test_on": "/c/images",
     "backbone": "vit_tiny_patch16_224",
@@ -52,7 +56,7 @@ OTHER: dict[str, Any] = {
 }
 # What the images are and how a run sees them: settings that won are good for that alone.
 SEEN = {"dataset", "dataset_settings", "split", "split_seed", "skip_corrupt", "backbone", "weights", "image_size"}
-SEEN |= {"normalize"}
+SEEN |= {"normalize", "shots", "train_fraction", "shots_val"}
 TRAINING: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 8,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,12 +27,15 @@ from petlbench.core.errors import InputError
 if TYPE_CHECKING:
     from petlbench.study.summary import Summary
 
+A = TypeVar("A")
+
 EPILOG = (
     "Example: petlbench bench --method full,linear,fpt --dataset digits,lesions --seed 0,1,2 "
     "--backbone petlbench_micro --image-size 64 --epochs 5"
 )
 
 _ARGUMENTS = "petlbench.arguments"
+_SEVERAL: Mapping[str, Callable[[str], float]] = {"shots": int, "train_fraction": float, "draw": int}
 
 
 class _Command(click.Command):
@@ -54,7 +58,7 @@ class _Command(click.Command):
 )
 @click.option("--setting", "old_preset", type=PRESETS, hidden=True)
 @click.option("--study", help="The study's name: its file, and MLflow's experiment.  [default: the report's, or bench]")
-@run_options
+@partial(run_options, several=_SEVERAL)
 @executor_options
 @click.option("--from-sweep", metavar="SWEEP", help="Settings that this sweep found best, where none are given here.")
 @click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
@@ -85,11 +89,15 @@ def command(
     named = (
         None if methods is None else parse_list(methods, "--method", str),
         None if datasets is None else parse_list(datasets, "--dataset", str),
-        None if seeds is None else parse_list(seeds, "--seed", _whole),
+        None if seeds is None else parse_list(seeds, "--seed", partial(_number, "--seed", int)),
     )
     if (old_preset := options.pop("old_preset")) is not None:
         say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
+    for option, kind in _SEVERAL.items():
+        if options[option] is not None:
+            flag = f"--{option.replace('_', '-')}"
+            options[option] = parse_list(options[option], flag, partial(_number, flag, kind))
     groups = parse_assignments(settings)
     options = {**request_values(options, groups.pop("training", {})), "settings": groups}
     name = options.get("study") or options.get("report") or "bench"
@@ -122,7 +130,11 @@ def _document(name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
     return {"study": name, "runs": [run for part in documents for run in part["runs"]], "studies": documents}
 
 
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"--seed: '{text}' is no whole number", hint="for example --seed 0,1,2", kind="usage")
-    return int(text)
+def _number(option: str, kind: Callable[[str], A], text: str) -> A:
+    if kind is int and not text.isdecimal():
+        raise InputError(f"{option}: '{text}' is no whole number", hint=f"for example {option} 0,1,2", kind="usage")
+    try:
+        return kind(text)
+    except ValueError:
+        hint = f"for example {option} 0.05,0.1,1"
+        raise InputError(f"{option}: '{text}' is no number", hint=hint, kind="usage") from None

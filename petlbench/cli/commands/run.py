@@ -99,6 +99,10 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
             facts[f"{name}, by group"] = _score_text(by_group, chosen_by) + _groups(by_group, result.config.aggregate)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
         facts[f"test {title}"] = "none: the dataset has no test split"
+    if "drawn" in result.data:
+        images = result.data["images"]["train"]
+        own = ", the release's own" if result.data["drawn"]["official"] else ""
+        facts["trained on"] = f"{result.config.part}, draw {result.config.draw}{own}: {images} images"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
         if worst := result.data.get("selected_by"):

@@ -25,7 +25,7 @@ from petlbench.data.images.greys import GreyRange
 from petlbench.data.notes import refuse_twins
 from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record
-from petlbench.data.tasks.base import Labels
+from petlbench.data.tasks.base import Labels, TaskType
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,6 +41,7 @@ __all__ = [
     "load_reader",
     "ordered_classes",
     "recognise",
+    "require_labels",
 ]
 
 
@@ -290,3 +291,20 @@ def recognise(path: Path, catalog: Catalog) -> type[Reader]:
             kind="ambiguous_dataset",
         )
     return claims[0]
+
+
+def require_labels(reader: Reader, task: TaskType, name: str) -> None:
+    """Refuse a reader whose labels are none of the task's.
+
+    Raises:
+        InputError: When they are not.
+    """
+    try:
+        task.labels.to_array([record.label for record in reader.records[:1]])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the labels of '{name}' are no {task.title} labels: the reader '{reader.card.name}' gives "
+            f"{reader.records[0].label!r}",
+            hint="let the card name another task, or another reader",
+            kind="unsupported_task",
+        ) from error

@@ -27,6 +27,7 @@ __all__ = [
     "TaskType",
     "class_strata",
     "metric_of",
+    "metrics_of",
     "task_of",
 ]
 
@@ -283,6 +284,17 @@ class TaskType(Card):
     questions: Callable[..., list[Question]] = _which_class
     answer: Answer = field(default_factory=lambda: Answer("class", _most_probable))
     scale: Callable[[NDArray[Any]], Scale | None] = lambda labels: None
+
+
+def metrics_of(task: TaskType, catalog: Catalog) -> tuple[Metric, ...]:
+    """Return the metrics that apply to a task type, in its order, then the user's own by name.
+
+    Raises:
+        InputError: As of `petlbench.metrics.classification.load_metrics`.
+    """
+    from petlbench.metrics.classification import load_metrics
+
+    return load_metrics(catalog, task.metrics, ordered=task.ordered, labels=task.labels.form)
 
 
 def metric_of(name: str, catalog: Catalog) -> Metric:

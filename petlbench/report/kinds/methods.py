@@ -31,10 +31,13 @@ _FRONT = (
 )
 # Each stands behind the option of its name.
 _OPTIONS = (
+    *("shots", "train_fraction"),
     *("backbone", "weights", "image_size", "normalize", "training.epochs", "training.batch_size"),
     *("training.accumulate", "training.optimizer", "precision", "attention_kernel", "device"),
 )
 _DEFAULTS = {
+    "shots": 0,
+    "train_fraction": 1,
     "weights": "default",
     "normalize": "backbone",
     "training.accumulate": 1,
@@ -42,6 +45,8 @@ _DEFAULTS = {
     "precision": "fp32",
     "attention_kernel": "auto",
 }
+# What goes without saying in words.
+_UNSAID = {name: _DEFAULTS[name] for name in ("weights", "shots", "train_fraction")}
 
 
 def build(inputs: ReportInputs) -> Document:
@@ -87,6 +92,8 @@ def main_table(inputs: ReportInputs) -> Table:
 def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> str:
     """The settings that results have in common, in words."""
     words = {
+        "shots": "{} shots of each class",
+        "train_fraction": "{:.3g} of the training split",
         "backbone": "{}",
         "weights": "weights {}",
         "image_size": "{} pixels",
@@ -100,7 +107,7 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
     parts = [
         text.format(settings[key]) if (key, settings[key]) != ("training.epochs", 1) else "1 epoch"
         for key, text in words.items()
-        if settings.get(key) is not None and key not in but and (key, settings[key]) != ("weights", "default")
+        if settings.get(key) is not None and key not in but and settings[key] != _UNSAID.get(key)
     ]
     parts.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
     if settings.get("training.accumulate") not in (None, 1):
@@ -184,6 +191,7 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         commands.append([*reference, *_split(runs, runs[0].dataset)])
     paths = {run.dataset: str(run.config["dataset"]) for run in runs}
     seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
+    seeds += ["--draw", _listed(map(str, sorted({run.draw for run in runs})))] if runs and runs[0].part else []
     for split in dict.fromkeys(_split(runs, name) for _, name in missing) if runs else ():
         cells = [(method, name) for method, name in missing if _split(runs, name) == split]
         rows = ["--report", card.name] if card.variants else ["--method", _listed(method for method, _ in cells)]

@@ -81,14 +81,16 @@ def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
 
 @dataclass(frozen=True)
 class Preview:
-    """What the runs of one method on one dataset would take, each.
+    """What the runs of one method on one dataset, with one number of labels, would take, each.
 
     Args:
+        part: Which part of the training split they are trained on; empty for all of it.
         runs: How many there are.
         finished: How many of them are finished already.
         memory: The predicted peak of a training step.
         available: Bytes that the device has; None where that is not known.
-        seconds: Mean time of earlier runs that differ in seed, learning rate and weight decay alone; None without any.
+        seconds: Mean time of earlier runs that differ in seed, draw, learning rate and weight decay alone; None without
+            any.
         preloaded: What preloaded features would take.
         problems: Why it cannot be carried out here, one sentence each.
         refusal: Why it cannot be had at all.
@@ -97,6 +99,7 @@ class Preview:
     method: str
     dataset: str
     runs: int
+    part: str = ""
     finished: int = 0
     memory: Memory | None = None
     available: int | None = None
@@ -117,7 +120,7 @@ class Preview:
 
     def document(self) -> dict[str, Any]:
         """The preview as plain values."""
-        names = ("method", "dataset", "runs", "finished", "available", "fits", "seconds", "refusal")
+        names = ("method", "dataset", "part", "runs", "finished", "available", "fits", "seconds", "refusal")
         return {
             **{name: getattr(self, name) for name in names},
             "memory": None if self.memory is None else self.memory.model_dump(mode="json"),
@@ -128,9 +131,10 @@ class Preview:
 
 def preview_grid(plans: Sequence[PlannedRun], context: RunContext, workers: Workers) -> list[Preview]:
     """Return what each method on each dataset would take, in the order of the combinations; the workers predict it."""
-    by_cell: dict[tuple[str, str], list[PlannedRun]] = {}
+    by_cell: dict[tuple[str, str, str], list[PlannedRun]] = {}
     for planned in plans:
-        by_cell.setdefault((planned.method, planned.dataset), []).append(planned)
+        part = planned.config.part if planned.config is not None else ""
+        by_cell.setdefault((planned.method, planned.dataset, part), []).append(planned)
     options, progress, cells = context.options, context.progress, list(by_cell.values())
     seconds = _usual_seconds(options.output)
     progress.phase("predicting memory", len(cells))
@@ -170,6 +174,7 @@ def _preview(
         first.method,
         first.dataset,
         len(plans),
+        config.part,
         finished=sum(result is not None and result.status == "finished" for result in results),
         memory=memory,
         available=available[config.device],
@@ -194,7 +199,7 @@ def _usual_seconds(output: Path) -> dict[str, list[float]]:
 def _alike(config: RunConfig) -> str:
     """What a run's time depends on."""
     training = config.training.model_copy(update={"lr": 0.0, "weight_decay": 0.0})
-    return config.model_copy(update={"seed": 0, "training": training}).digest
+    return config.model_copy(update={"seed": 0, "draw": 0, "training": training}).digest
 
 
 def _available(device: str) -> int | None:

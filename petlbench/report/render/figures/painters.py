@@ -33,7 +33,7 @@ def draw_lines(axes: Axes, figure: Figure) -> None:
 
     The mark ``square`` gives both axes the same scale, as a calibration plot has it.
     """
-    from matplotlib.ticker import FixedLocator, MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
     for series, style in styles(figure):
         x = numbers(series.values[figure.x])
@@ -52,10 +52,12 @@ def draw_lines(axes: Axes, figure: Figure) -> None:
     prepare_axis(axes, "x", figure.axis(figure.x))
     prepare_axis(axes, "y", figure.axis(figure.y))
     places = sorted({x for series in figure.series for x in series.values[figure.x] if x is not None})
-    if all(float(x).is_integer() for x in places):
-        axes.xaxis.set_major_locator(
-            FixedLocator(places) if len(places) <= _MARKS else MaxNLocator("auto", integer=True)
-        )
+    are_whole = all(float(x).is_integer() for x in places)
+    if are_whole and len(places) <= _MARKS:
+        axes.xaxis.set_major_locator(FixedLocator(places))
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif are_whole and figure.axis(figure.x).scale == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     heed_marks(axes, figure, "y")
     if figure.marks.get("square"):
         axes.set_aspect("equal", adjustable="box")
