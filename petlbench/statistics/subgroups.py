@@ -55,10 +55,14 @@ class SubgroupScore:
         """How far the bounds are from the score, at a level.
 
         Student's t takes the place of the normal distribution, with the degrees of freedom of the variance's estimate:
-        far out, where the largest of many differences is judged, few images or patients leave much open.
+        far out, where the largest of many differences is judged, few images or patients leave much open. Where images
+        share groups, the variance of m groups of the rarest side about their own mean is m - 1 of m parts of the true.
         """
         interval = self.interval(level) or {"low": self.value, "high": self.value}
         wider = quantile(level, self.influence.source().df) / quantile(level, math.inf)
+        if len(np.unique(self.influence.units)) < len(self.influence.units):
+            groups = max(int(interval.get("positives", 0)), 2)
+            wider *= math.sqrt(groups / (groups - 1))
         return (self.value - interval["low"]) * wider, (interval["high"] - self.value) * wider
 
 
