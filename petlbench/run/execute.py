@@ -93,7 +93,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, data.dataset, device, meter)
+        assembled = _build(run, context, data.dataset, device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
@@ -109,10 +109,14 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         return work.carry_out()
 
 
-def _build(run: ResolvedRun, dataset: Dataset, device: torch.device, meter: MemoryMeter) -> Assembled:
+def _build(
+    run: ResolvedRun, context: RunContext, dataset: Dataset, device: torch.device, meter: MemoryMeter
+) -> Assembled:
     with explained(run.config):
         with meter.phase("build"):
-            assembled = assemble(run.config, run.method, len(dataset.classes), device)
+            assembled = assemble(run.config, run.method, len(dataset.classes), device, context.catalog)
+        if assembled.backbone.weights:
+            context.progress.say(assembled.backbone.weights)
         if assembled.adapted.prepare is not None:
             require_classes(dataset, run.config.method)
         return assembled
