@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from petlbench import Backbone, Companion, MethodSettings
@@ -62,17 +63,21 @@ class OwnLayerMethod(LayerMethod[S]):
         return None
 
 
+# timm's norm of maps is a layer norm whose channels stand in front.
+_CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, LayerNorm2d)
+
+
 class ScaledAndShifted(nn.Module):
     """A layer and what is learned behind it.
 
     Args:
-        inner: A convolution with its channels on axis 1, or a layer with its channels on the last axis.
+        inner: A convolution or a norm of maps, with its channels on axis 1, or a layer with them on the last axis.
     """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self._shape = (-1, 1, 1) if isinstance(inner, nn.Conv2d) else (-1,)
+        self._shape = (-1, 1, 1) if isinstance(inner, _CHANNELS_FIRST) else (-1,)
         channels = len(cast("Tensor", inner.weight))
         self.scale = nn.Parameter(nn.init.normal_(torch.empty(channels), mean=1, std=0.02))
         has_bias = getattr(inner, "bias", None) is not None

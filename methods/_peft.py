@@ -25,7 +25,7 @@ from petlbench import (
 
 __all__ = ["LayerMethod", "PeftMethod", "TargetSettings", "Targets", "cannot_cut", "too_large"]
 
-Targets = Literal["q,v", "q,k,v", "q", "v", "q,k,v,proj", "q,k,v,proj,fc1,fc2"]
+Targets = Literal["q,v", "q,k,v", "q", "v", "q,k,v,proj", "fc1,fc2", "q,k,v,proj,fc1,fc2"]
 
 # The name that peft gives an adapter when it gets none.
 _ADAPTER = "default"
@@ -69,9 +69,10 @@ class LayerMethod(Method[S]):
         return None
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
-        """Needs queries, keys and values in linear layers of their own, and targets that the settings suit."""
-        if lacking := backbone.lacks("blocks", "qkv"):
-            return lacking
+        """Needs the targets as linear layers of their own, and such that the settings suit."""
+        if missing := set(self.parts()) - set(backbone.linears):
+            lacking = backbone.lacks("qkv") or f"{backbone.name} has no such linear layer"
+            return f"{lacking} (targets {', '.join(sorted(missing))})"
         targets = [shape for part in self.parts() for shape in backbone.linears[part]]
         reason = next((reason for target in targets if (reason := self.misfit(target))), None)
         return f"{backbone.name}: {reason}" if reason else None

@@ -115,7 +115,7 @@ class _NormedClassifier(Classifier):
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes)
-        self.batch_norm = nn.BatchNorm1d(backbone.info.width, affine=False, eps=1e-6)
+        self.batch_norm = nn.BatchNorm1d(backbone.info.feature_width, affine=False, eps=1e-6)
         self.batch_norm.num_batches_tracked = None  # it counts for averages of another kind
 
     def forward(self, inputs: Inputs) -> Tensor:

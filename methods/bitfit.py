@@ -38,7 +38,9 @@ class BitFit(Method[BitFitSettings]):
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs blocks; for the queries' biases alone, a fused layer that can be taken apart."""
-        return backbone.lacks("blocks", "qkv") if self.settings.which == "query_mlp" else backbone.lacks("blocks")
+        if self.settings.which == "query_mlp":
+            return backbone.lacks("blocks", "qkv")
+        return backbone.lacks_either("blocks", "stages")
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Put a head on the backbone and learn it together with the chosen biases."""
@@ -46,13 +48,14 @@ class BitFit(Method[BitFitSettings]):
             backbone.split_qkv()
         module = Classifier(backbone, num_classes)
         names = (name for name, _ in module.named_parameters())
-        learnable = frozenset(name for name in names if self._is_learned(name))
+        blocks = tuple(f"backbone.{name}." for name in backbone.block_names())
+        learnable = frozenset(name for name in names if self._is_learned(name, blocks))
         return Adapted(module, learnable, merge=backbone.fuse_qkv)
 
-    def _is_learned(self, name: str) -> bool:
+    def _is_learned(self, name: str, blocks: tuple[str, ...]) -> bool:
         if name.startswith("head."):
             return True
         if self.settings.which == "query_mlp":
             return name.endswith((".qkv.q.bias", ".q_proj.bias", ".mlp.fc1.bias", ".mlp.fc1_g.bias", ".mlp.fc1_x.bias"))
         # EVA keeps the biases of its queries and values beside the layer.
-        return name.endswith((".bias", "_bias")) and (self.settings.which == "all" or ".blocks." in name)
+        return name.endswith((".bias", "_bias")) and (self.settings.which == "all" or name.startswith(blocks))

@@ -171,7 +171,7 @@ class _Sided(nn.Module):
         super().__init__()
         self._run = backbone.pooled_through
         self.backbone, self.side = backbone.module, side
-        self.head = new_head(backbone.info.width, num_classes)
+        self.head = new_head(backbone.info.feature_width, num_classes)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the fine view (B, 3, H, W) to logits (B, C)."""

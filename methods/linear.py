@@ -52,7 +52,7 @@ class LinearProbing(_HeadAlone[MethodSettings]):
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Make the head; the backbone stays outside the trained module."""
-        module = _Head(backbone.info.width, num_classes)
+        module = _Head(backbone.info.feature_width, num_classes)
         return Adapted(module, frozenset({"head.weight", "head.bias"}), merge=nothing_to_merge)
 
 
@@ -84,7 +84,7 @@ class MLPHead(_HeadAlone[MLPHeadSettings]):
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Make the head; the backbone stays outside the trained module."""
-        width, settings = backbone.info.width, self.settings
+        width, settings = backbone.info.feature_width, self.settings
         parts = ((_hidden_layer(width), nn.ReLU(), nn.Dropout(settings.dropout)) for _ in range(settings.layers - 1))
         module = _Head(width, num_classes, nn.Sequential(*(layer for part in parts for layer in part)))
         return Adapted(module, frozenset(name for name, _ in module.named_parameters()))

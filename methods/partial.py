@@ -24,7 +24,7 @@ from petlbench import (
 __all__ = ["AttentionTuning", "NormTuning", "PartialSettings", "PartialTuning"]
 
 # Where timm keeps the norm behind the last block: in front of the pooling or behind it.
-_FINAL_NORMS = ("backbone.norm.", "backbone.fc_norm.")
+_FINAL_NORMS = ("backbone.norm.", "backbone.fc_norm.", "backbone.head.norm.")
 
 S = TypeVar("S", bound=MethodSettings)
 
@@ -79,8 +79,13 @@ class NormTuning(_PartTuning[MethodSettings]):
     )
     defaults = TrainingDefaults(lr=1e-3, decay="matrices")
 
+    def refuse(self, backbone: BackboneInfo) -> str | None:
+        """Needs blocks, or stages of convolutions, whose batch norms count, too."""
+        return backbone.lacks_either("blocks", "stages")
+
     def _part(self, module: Classifier, backbone: Backbone) -> Iterable[str]:
-        norms = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.LayerNorm)]
+        kinds = (nn.LayerNorm, nn.BatchNorm2d)
+        norms = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
         return (f"{name}.{part}" for name, layer in norms for part, _ in layer.named_parameters())
 
 
@@ -110,7 +115,7 @@ class PartialTuning(_PartTuning[PartialSettings]):
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs as many blocks as are to be learned."""
-        if lacking := super().refuse(backbone):
+        if lacking := backbone.lacks_either("blocks", "stages"):
             return lacking
         if self.settings.num_blocks > backbone.blocks:
             return f"{self.settings.num_blocks} blocks are to be learned, but {backbone.name} has {backbone.blocks}"

@@ -69,7 +69,7 @@ class SideTuning(Method[SideTuningSettings]):
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Build the side network; the backbone stays outside the trained module."""
-        module = BlendedClassifier(backbone.info.width, num_classes)
+        module = BlendedClassifier(backbone.info.feature_width, num_classes)
         return Adapted(module, frozenset(name for name, _ in module.named_parameters()))
 
 

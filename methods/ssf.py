@@ -35,11 +35,11 @@ class SSF(Method[MethodSettings]):
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Needs an attention that calls its layers rather than reading their weights."""
-        return backbone.lacks("blocks", "qkv")
+        return backbone.lacks("blocks", "qkv") if backbone.lacks("norms_apart") else None
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Wrap every layer that has weights and put a head on the backbone."""
-        if any(hasattr(block.attn, "q_proj") for block in backbone.blocks()):
+        if any(hasattr(getattr(block, "attn", None), "q_proj") for block in backbone.blocks()):
             # EVA reads its fused layer's weight and adds biases of its own; it calls the three layers.
             backbone.split_qkv()
         wrapped = {name: ScaledAndShifted(layer) for name, layer in _layers(backbone.module)}

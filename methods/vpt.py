@@ -75,7 +75,7 @@ class _Prompted(nn.Module):
         nn.init.uniform_(self.prompts, -bound, bound)
         self.dropout = nn.Dropout(settings.dropout)
         # The authors' head: prompts are moved by what comes through it, fifty times as much as through a ViT's own.
-        self.head = nn.Linear(info.width, num_classes)
+        self.head = nn.Linear(info.feature_width, num_classes)
         nn.init.kaiming_normal_(self.head.weight, mode="fan_out")
 
     def forward(self, inputs: Inputs) -> Tensor:

@@ -81,7 +81,7 @@ def dry_run(
     from petlbench.study.forecast.preview import dry_run
 
     resolved, context = resolve_keywords(method, dataset, config, *sort_options(options))
-    return dry_run(resolved, context.options.cache)
+    return dry_run(resolved, context.options.cache, context.catalog)
 
 
 def bench(

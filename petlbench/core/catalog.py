@@ -191,16 +191,26 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
         if KIND_SPECS[kind].card:
             yield from _python_entries(kind, file, text, is_its_own=is_its_own)
         else:
-            card = tomllib.loads(text)
-            if not isinstance(card.get("title"), str):
-                raise ValueError("it has no 'title'")
-            yield Entry(kind, file.stem, file, card["title"], card=card)
+            yield from _toml_entries(kind, file, tomllib.loads(text))
     except (InputError, SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested without end, too
         raise InputError(
             f"the {kind} file {file} is broken: {error}",
             hint="mend the file, or move it out of the catalogue",
             kind="broken_catalog",
         ) from error
+
+
+def _toml_entries(kind: Kind, file: Path, table: Mapping[str, Any]) -> Iterator[Entry]:
+    """Give the card that a file is, or each of the ``cards`` that it lists, one a line."""
+    if "cards" not in table:
+        if not isinstance(table.get("title"), str):
+            raise ValueError("it has no 'title'")
+        yield Entry(kind, file.stem, file, table["title"], card=table)
+        return
+    for card in table["cards"] if isinstance(table["cards"], list) else [None]:
+        if not isinstance(card, dict) or not all(isinstance(card.get(key), str) for key in ("name", "title")):
+            raise ValueError("'cards' is no list of cards with a 'name' and a 'title' each")
+        yield Entry(kind, card["name"], file, card["title"], card=card)
 
 
 def _python_entries(kind: Kind, file: Path, text: str, *, is_its_own: bool) -> Iterator[Entry]:

@@ -30,6 +30,9 @@ _LATER: Mapping[str, Any] = {
 }
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
+# Two or six numbers: the mean and the deviation of all channels, or three of each.
+_NUMBER = r"\d{1,6}(\.\d{1,12})?"
+_NORMALIZE = rf"backbone|card|imagenet|half|clip|none|{_NUMBER},{_NUMBER}(,{_NUMBER}){{4}}|{_NUMBER},{_NUMBER}"
 
 
 class TrainingConfig(BaseModel):
@@ -111,10 +114,13 @@ class RunConfig(BaseModel):
     aggregate: Literal["mean", "max", "noisy_or"] = Field(
         "mean", description="how the probabilities of a group's (a patient's) images become the group's"
     )
-    backbone: str = Field(description="timm name; with its weight tag once resolved")
-    weights: str = Field("default", description="default (the hub), random, or a file")
+    backbone: str = Field(description="a card's or timm's name, hf-hub:ID, or the path of a card or folder")
+    weights: str = Field("default", description="default (the published ones), random, or a file or folder")
     image_size: int = Field(gt=0, description="height and width of the fine view in pixels")
-    normalize: Literal["backbone", "card"] = Field("backbone", description="whose mean and standard deviation")
+    normalize: str = Field(
+        "backbone",
+        description="mean and deviation: backbone, card (the dataset's), imagenet, half, clip, none or M,S",
+    )
     training: TrainingConfig
     preload: bool = Field(description="whether frozen features are computed once; wherever the method can")
     cache_precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(
@@ -131,6 +137,13 @@ class RunConfig(BaseModel):
     calibrate: Literal["none", "temperature"] = Field(
         "none", description="what makes probabilities true after training, fitted on validation: none, or a temperature"
     )
+
+    @field_validator("normalize")
+    @classmethod
+    def _check_normalize(cls, name: str) -> str:
+        if not re.fullmatch(_NORMALIZE, name):
+            raise PydanticCustomError("bad_normalize", "it is none of the names, and no two or six numbers")
+        return name
 
     @property
     def digest(self) -> str:

@@ -19,7 +19,18 @@ from petlbench.core.errors import InputError
 T = TypeVar("T")
 
 Kind = Literal[
-    "method", "dataset", "sweep", "report", "metric", "reader", "task", "loss", "executor", "format", "report_kind"
+    "method",
+    "dataset",
+    "backbone",
+    "sweep",
+    "report",
+    "metric",
+    "reader",
+    "task",
+    "loss",
+    "executor",
+    "format",
+    "report_kind",
 ]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,6 +59,7 @@ class KindSpec:
 KIND_SPECS: Mapping[Kind, KindSpec] = {
     "method": KindSpec("methods", "MethodCard"),
     "dataset": KindSpec("datasets"),
+    "backbone": KindSpec("backbones", package="models.backbones"),
     "sweep": KindSpec("sweeps"),
     "report": KindSpec("reports"),
     "metric": KindSpec("metrics", "Metric", "metrics"),

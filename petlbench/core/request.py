@@ -48,7 +48,7 @@ class Request:
     precision: str = "fp32"
     attention_kernel: str = "auto"
     checkpointing: bool = False
-    normalize: str = "backbone"
+    normalize: str | None = None
     preload: bool | None = None
     cache_precision: str | None = None
     skip_corrupt: bool = False

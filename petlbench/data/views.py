@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as _functional
 
+from petlbench.core.errors import InputError
 from petlbench.data.images.decode import to_rgb
 from petlbench.data.record import Split
 
 # torchvision declares tensors where it takes Pillow images as well.
 F: Any = _functional
 
-__all__ = ["RGB", "Augmentation", "Form", "Normalization", "View", "by_split"]
+__all__ = ["RGB", "Augmentation", "Form", "Normalization", "View", "by_split", "named_normalization"]
 
 RGB = NDArray[np.uint8]
 """An RGB image, (height, width, 3)."""
@@ -48,6 +49,32 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     origin: str
+
+
+Colour = tuple[float, float, float]
+# The first is that of ImageNet's training images, the third that of OpenAI's CLIP; half brings 0 to 1 to -1 to 1.
+_NAMED: Mapping[str, tuple[Colour, Colour]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+def named_normalization(name: str) -> Normalization:
+    """The normalisation that a name of `_NAMED`, or two or six numbers with commas between them, mean.
+
+    Raises:
+        InputError: When a deviation is zero.
+    """
+    if name in _NAMED:
+        return Normalization(*_NAMED[name], name)
+    numbers = [float(number) for number in name.split(",")]
+    mean, std = (numbers[:3], numbers[3:]) if len(numbers) == 6 else (numbers[:1] * 3, numbers[1:] * 3)
+    if min(std) <= 0:
+        message = f"--normalize {name}: a standard deviation has to be greater than 0"
+        raise InputError(message, hint="give mean and deviation, or three and three", kind="bad_setting")
+    return Normalization(cast("Colour", tuple(mean)), cast("Colour", tuple(std)), name)
 
 
 @dataclass(frozen=True)

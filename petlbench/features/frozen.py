@@ -21,7 +21,7 @@ class FinalFeature:
 
     def spec(self, backbone: BackboneInfo) -> FeatureSpec:
         """One vector of the backbone's width an image."""
-        return FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((backbone.width,))})
+        return FeatureSpec("fine", {"feature": "final"}, {"final": TensorSpec((backbone.feature_width,))})
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
         """The final feature, from one pass through the whole backbone."""

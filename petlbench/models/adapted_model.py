@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_tensors
-from petlbench.models.backbone import Backbone
+from petlbench.models.backbone import Backbone, freeze_statistics
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Inputs, Method
-from petlbench.models.registry import describe_module
+from petlbench.models.structure import describe_module
 
 __all__ = ["AdaptedModel", "adapt_model"]
 
@@ -38,6 +38,7 @@ def adapt_model(model: nn.Module, method: Method[Any], num_classes: int) -> Adap
     """
     if reset := getattr(model, "reset_classifier", None):
         reset(0)
+    freeze_statistics(model)
     info = _describe(model)
     if reason := method.refuse(info):
         raise InputError(

@@ -5,17 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
+from timm.models.convnext import ConvNeXt
+from timm.models.efficientnet import EfficientNet
+from timm.models.resnet import ResNet
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from petlbench.models.info import BackboneInfo
 
-__all__ = ["AttentionKernel", "Backbone", "FusedAttentionSwitch", "SplitQKV", "named_blocks", "set_attention_kernel"]
+__all__ = [
+    "AttentionKernel",
+    "Backbone",
+    "FusedAttentionSwitch",
+    "SplitQKV",
+    "freeze_statistics",
+    "named_blocks",
+    "set_attention_kernel",
+]
 
 # Where timm keeps the linear layer that plays a part, from the block on; the first that is there is taken. A gated MLP
 # has two layers in the place of the first one.
@@ -52,10 +63,10 @@ class FusedAttentionSwitch(nn.Module):
 
 
 class Backbone:
-    """A pre-trained vision transformer without its classifier: its structure, and timm's module."""
+    """A pre-trained vision transformer without its classifier: its structure, timm's module, the weights in words."""
 
-    def __init__(self, info: BackboneInfo, module: nn.Module) -> None:
-        self.info, self.module = info, module
+    def __init__(self, info: BackboneInfo, module: nn.Module, weights: str = "") -> None:
+        self.info, self.module, self.weights = info, module, weights
 
     @property
     def device(self) -> torch.device:
@@ -171,12 +182,12 @@ class Backbone:
     def split_qkv(self) -> None:
         """Take every fused query-key-value layer apart, in place; the outputs stay the same (needs ``qkv``)."""
         for block in self.blocks():
-            _split(block.attn)
+            _split(getattr(block, "attn", None))
 
     def fuse_qkv(self) -> None:
         """Put every layer that `split_qkv` took apart together again, in place; the outputs stay the same."""
         for block in self.blocks():
-            _fuse(block.attn)
+            _fuse(getattr(block, "attn", None))
 
     def expect_prefix_tokens(self, more: int) -> None:
         """Tell rotary attention of tokens behind the prefix tokens that have no position either."""
@@ -185,11 +196,13 @@ class Backbone:
                 block.attn.num_prefix_tokens += more
 
     def digest(self) -> str:
-        """SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+        """SHA-256 over names, shapes, types and bytes of all parameters and buffers, and what a card says beside."""
         digest = hashlib.sha256()
+        if self.info.arguments:  # an activation, say, shows in no tensor
+            digest.update(f"{self.info.timm} {sorted(self.info.arguments.items())}\n".encode())
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -206,13 +219,45 @@ class SplitQKV(nn.Module):
 
 
 def named_blocks(model: Any) -> list[tuple[str, Any]]:
-    """The blocks of a column of them, or of Swin's stages, by name; none where they are arranged in another way."""
+    """The blocks of a column of them, or of stages, by name; none where they are arranged in another way."""
     stages = {}
-    if isinstance(getattr(model, "blocks", None), nn.ModuleList | nn.Sequential):
+    if isinstance(model, EfficientNet):
+        stages = {f"blocks.{index}": stage for index, stage in enumerate(cast("Any", model).blocks)}
+    elif isinstance(model, ConvNeXt):
+        stages = {f"stages.{index}.blocks": cast("Any", stage).blocks for index, stage in enumerate(model.stages)}
+    elif isinstance(model, ResNet):
+        stages = {name: getattr(model, name) for name in ("layer1", "layer2", "layer3", "layer4")}
+    elif isinstance(getattr(model, "blocks", None), nn.ModuleList | nn.Sequential):
         stages = {"blocks": model.blocks}
     elif isinstance(model, SwinTransformer):
         stages = {f"layers.{index}.blocks": cast("Any", stage).blocks for index, stage in enumerate(model.layers)}
     return [(f"{name}.{index}", block) for name, blocks in stages.items() for index, block in enumerate(blocks)]
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Let batch norms use the statistics that came with their weights, in training too, in place.
+
+    Those of a batch would change the frozen backbone with every image that it sees, and a batch in parts would give
+    other numbers than a whole one. Scale and shift stay what a method makes of them.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            kind: Any = type(layer)
+            layer.__class__ = _with_frozen_statistics(kind)
+            layer.eval()
+
+
+class _FrozenStatistics(nn.Module):
+    """Comes in front of a batch norm's own class."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+@cache
+def _with_frozen_statistics(kind: Any) -> Any:
+    return type(kind.__name__, (_FrozenStatistics, kind), {"__module__": kind.__module__})
 
 
 def set_attention_kernel(module: nn.Module, kernel: str) -> None:

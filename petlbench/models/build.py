@@ -46,7 +46,9 @@ class Assembled:
     weights_digest: str
 
 
-def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: torch.device) -> Assembled:
+def assemble(
+    config: RunConfig, method: Method[Any], num_classes: int, device: torch.device, catalog: Catalog | None = None
+) -> Assembled:
     """The parts of a run: the backbone with its weights, adapted by the method.
 
     Args:
@@ -54,6 +56,7 @@ def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: t
         method: Its method, with its settings.
         num_classes: Number of classes C.
         device: Where to build; on ``meta`` nothing is allocated and no weight is read.
+        catalog: The catalogues in which the backbone's card stands; None for those that need no ``--catalog``.
 
     Raises:
         InputError: When the weights cannot be had or do not fit.
@@ -61,7 +64,7 @@ def assemble(config: RunConfig, method: Method[Any], num_classes: int, device: t
     # Random weights stand in for pre-trained ones, which are the same for every seed too.
     torch.manual_seed(derive_seed(0, "backbone"))
     backbone = build_backbone(
-        config.backbone, config.image_size, config.weights, device, drop_path=config.training.drop_path
+        config.backbone, config.image_size, config.weights, device, catalog, drop_path=config.training.drop_path
     )
     digest = backbone.digest() if device.type != "meta" else ""
     torch.manual_seed(derive_seed(config.seed, "adapt"))
@@ -121,15 +124,15 @@ def check_compatibility(
 
     Args:
         catalog: The catalogues.
-        backbone: timm's name.
+        backbone: Its name, as `resolve_backbone` takes it.
         image_size: Height and width in pixels; None for the size that the weights were trained at.
         num_classes: Number of classes C.
 
     Raises:
         InputError: When the backbone is unknown or cannot be adapted at all.
     """
-    info = probe_backbone(resolve_backbone(backbone), image_size)
-    plain = build_backbone(info.name, info.image_size, "none", _META).module
+    info = probe_backbone(resolve_backbone(backbone, catalog), image_size, catalog)
+    plain = build_backbone(info.name, info.image_size, "none", _META, catalog).module
     for entry in catalog.entries("method").values():
         method = load_method(entry).from_settings({})
         if reason := method.refuse(info):

@@ -29,6 +29,10 @@ class Names(list[str]):
         super().__init__(row["name"] for row in rows)
         self._rows = rows
 
+    def to_rows(self) -> list[Mapping[str, Any]]:
+        """The rows of `to_dataframe` as plain values."""
+        return list(self._rows)
+
     def to_dataframe(self) -> pandas.DataFrame:
         """One row a name: ``name``, ``title``, ``file`` and the fields of its card."""
         import pandas
@@ -61,11 +65,20 @@ def list_metrics(catalog: Folders = ()) -> Names:
     return _listed("metric", catalog)
 
 
-def list_backbones(pattern: str = "") -> Names:
-    """The names of the backbones that can be adapted which hold a text, or match a pattern with ``*``."""
+def list_backbones(pattern: str = "", catalog: Folders = ()) -> Names:
+    """The names of the backbones that can be adapted which hold a text, or match a pattern with ``*``.
+
+    Those with a card, which ``.to_dataframe()`` has, and timm's other vision transformers.
+    """
+    from fnmatch import fnmatch
+
     from petlbench.models.registry import list_vision_transformers
 
-    return Names([{"name": name, "title": name} for name in list_vision_transformers(pattern)])
+    wide = pattern if "*" in pattern else f"*{pattern}*"
+    cards = _listed("backbone", catalog).to_rows()
+    rows = {row["name"]: row for row in cards if fnmatch(row["name"], wide)}
+    plain = {name: {"name": name, "title": name} for name in list_vision_transformers(pattern)}
+    return Names([row for _, row in sorted({**plain, **rows}.items())])
 
 
 def _listed(kind: Kind, catalog: Folders) -> Names:

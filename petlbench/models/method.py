@@ -350,7 +350,7 @@ class Classifier(nn.Module):
         super().__init__()
         self._pooled = backbone.pooled
         self.backbone = backbone.module
-        self.head = new_head(backbone.info.width, num_classes)
+        self.head = new_head(backbone.info.feature_width, num_classes)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Map the fine view (B, 3, H, W) to logits (B, C)."""

@@ -2,40 +2,252 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import cache
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from timm.models import PretrainedCfg, eva, swin_transformer
-from timm.models import vision_transformer as vit
-from torch import nn
+from timm.models import PretrainedCfg, is_model_in_modules
+from torch import Tensor, nn
 
+from petlbench.core.catalog import Catalog
+from petlbench.core.entry import Entry
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import DEFAULT_BACKBONE
+from petlbench.core.user_files import user_path
 from petlbench.models import micro  # noqa: F401 - tells timm of it
-from petlbench.models.backbone import Backbone, named_blocks
-from petlbench.models.info import BackboneInfo, LinearShape
+from petlbench.models.backbone import Backbone, freeze_statistics
+from petlbench.models.card import Architecture, BackboneCard, checked_card, load_backbone_card
+from petlbench.models.folder_card import card_of_folder
+from petlbench.models.hub import card_of_repository
+from petlbench.models.info import BackboneInfo
+from petlbench.models.structure import describe_module, not_adaptable
 
-__all__ = ["build_backbone", "describe_module", "list_vision_transformers", "probe_backbone", "resolve_backbone"]
+__all__ = [
+    "build_backbone",
+    "create_module",
+    "find_backbone_card",
+    "list_vision_transformers",
+    "probe_backbone",
+    "resolve_backbone",
+]
+
+_HUB = "hf-hub:"
 
 
 # timm's modules whose models are, for the most part, vision transformers that can be adapted.
 _MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "micro")
+# And those of convolutional networks, for a table's baseline.
+_CONVOLUTIONAL = ("convnext", "resnet", "efficientnet")
 
 
-def resolve_backbone(name: str) -> str:
-    """``architecture.tag`` of ``architecture`` or ``architecture.tag``, so that a config says which weights it means.
+def resolve_backbone(name: str, catalog: Catalog | None = None) -> str:
+    """What a config calls a backbone, so that it says which weights it means; nothing is fetched for that.
 
-    It is the bare architecture where timm has no tag for it.
+    Args:
+        name: One of timm's names, a card's, ``hf-hub:ORGANISATION/NAME`` perhaps with ``@REVISION``, or the path of a
+            card or of a folder as ``save_pretrained`` writes it.
+        catalog: The catalogues in which cards stand; None for those that need no ``--catalog``.
+
+    Returns:
+        ``architecture.tag`` for one of timm's, or the bare architecture where timm has no tag for it; a card's name;
+        ``hf-hub:ORGANISATION/NAME``; or an absolute path.
 
     Raises:
-        InputError: When timm does not know it; the nearest names are given.
+        InputError: When there is no such backbone; the nearest names are given.
     """
+    repository = _repository(name)
+    plain = (repository or name).removeprefix("timm/")
+    if timm.is_model(plain.partition(".")[0]) and (repository is None or repository.startswith("timm/")):
+        _check_not_shadowed(plain, catalog)
+        return _with_tag(plain)
+    cards = (catalog or Catalog()).entries("backbone")
+    if repository is not None:
+        return next((entry.name for entry in cards.values() if _is_of(entry, repository)), f"hf-hub:{repository}")
+    if name in cards:
+        return name
+    if (path := _local(name)) is not None:
+        return str(path)
+    names = [*timm.list_models(), *cards]
+    hint = "petlbench list backbones shows the cards; any vision transformer of timm's can be named, too"
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and not name.endswith(".toml"):
+        hint = f"for a repository on the hub write hf-hub:{name}"
+        names = []
+    raise unknown_name("backbone", name, names, hint=hint)
+
+
+def find_backbone_card(name: str, catalog: Catalog | None = None) -> BackboneCard | None:
+    """The card of a backbone that `resolve_backbone` named; None for one of timm's.
+
+    Raises:
+        InputError: When the card, or what it is made of, cannot be read.
+        RunError: When the hub cannot be reached.
+    """
+    if name.startswith(_HUB):
+        return card_of_repository(name.removeprefix(_HUB))
+    if timm.is_model(name.partition(".")[0]):
+        return None
+    if Path(name).is_absolute():
+        path = Path(name)
+        return (
+            card_of_folder(path, name) if path.is_dir() else load_backbone_card(path).model_copy(update={"name": name})
+        )
+    entry = (catalog or Catalog()).find("backbone", name)
+    return checked_card({"name": name, **entry.card}, entry.file).model_copy(update={"folder": entry.file.parent})
+
+
+def probe_backbone(name: str, image_size: int | None = None, catalog: Catalog | None = None) -> BackboneInfo:
+    """A backbone's structure, without loading or allocating it.
+
+    Args:
+        name: A name from `resolve_backbone`.
+        image_size: Height and width in pixels; None for the size that the weights were trained at.
+        catalog: The catalogues in which cards stand; None for those that need no ``--catalog``.
+
+    Raises:
+        InputError: When it is no backbone that can be adapted, or the image size is no multiple of its patch.
+    """
+    card = find_backbone_card(name, catalog)
+    return _probe(name, image_size, card.model_dump_json() if card is not None else "", _Held(card))
+
+
+def build_backbone(
+    name: str,
+    image_size: int,
+    weights: str,
+    device: torch.device,
+    catalog: Catalog | None = None,
+    *,
+    drop_path: float = 0.0,
+) -> Backbone:
+    """A backbone with its weights.
+
+    Args:
+        name: A name from `resolve_backbone`.
+        image_size: Height and width in pixels; the position table is resized to it.
+        weights: ``default`` (the published ones), ``none`` (random, from torch's global generator), or a file or
+            folder.
+        device: Where to put it; on ``meta`` no weight is read.
+        catalog: The catalogues in which cards stand; None for those that need no ``--catalog``.
+        drop_path: Rate of stochastic depth in the last block; it grows from 0 in the first one.
+
+    Raises:
+        InputError: When the weights cannot be had or belong to another model.
+    """
+    from petlbench.models.weights import load_weights
+
+    info = probe_backbone(name, image_size, catalog)
+    if device.type == "meta":
+        with device:
+            return Backbone(info, create_module(info, drop_path=drop_path))
+    module = create_module(info, drop_path=drop_path)
+    loaded = load_weights(module, name, weights, info.card)
+    if loaded.differences:
+        info = replace(info, arguments={**info.arguments, **dict(loaded.differences)})
+    return Backbone(info, module.to(device), loaded.words)
+
+
+def create_module(info: BackboneInfo, num_classes: int = 0, *, drop_path: float = 0.0) -> nn.Module:
+    """The module of a backbone with random weights, with a classifier where there are classes.
+
+    Args:
+        info: Its structure.
+        num_classes: Number of classes C; 0 for none.
+        drop_path: Rate of stochastic depth in the last block.
+    """
+    return _create(info.timm, info.image_size, info.arguments, num_classes, drop_path)
+
+
+def list_vision_transformers(pattern: str = "") -> list[str]:
+    """The names of timm's models that can be adapted and hold a text, or match a pattern with ``*``."""
+    pattern = pattern if "*" in pattern else f"*{pattern}*"
+    return sorted(
+        {name for module in (*_MODULES, *_CONVOLUTIONAL) for name in timm.list_models(pattern, module=module)}
+    )
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A card beside the text of it, which tells one from another in a cache."""
+
+    card: BackboneCard | None = field(compare=False)
+
+
+@cache
+def _probe(name: str, image_size: int | None, _text: str, held: _Held) -> BackboneInfo:
+    card = held.card
+    cfg = timm.get_pretrained_cfg(name if card is None else card.timm) or PretrainedCfg()
+    known = timm.is_model((name if card is None else card.timm).partition(".")[0])
+    if card is not None and not known:
+        raise unknown_name("backbone", card.timm, timm.list_models(), hint=f"{name} is made of it: architecture.timm")
+    native = (card.architecture.img_size if card is not None else None) or cfg.input_size[-1]
+    architecture, arguments = (name, {}) if card is None else (card.timm, card.architecture.differences)
+    with torch.device("meta"):
+        info = describe_module(_create(architecture, native, arguments), name, cfg, native)
+        if image_size not in (None, info.native_size, native):
+            _check_image_size(name, image_size, info.patch)
+            info = describe_module(_create(architecture, image_size, arguments), name, cfg, image_size)
+    return info if card is None else _as_carded(info, card, native)
+
+
+def _as_carded(info: BackboneInfo, card: BackboneCard, native: int) -> BackboneInfo:
+    """What the module says, and what its card does."""
+    stated = card.preprocessing
+    return replace(
+        info,
+        native_size=native,
+        card=card,
+        timm=card.timm,
+        arguments=card.architecture.differences,
+        mean=stated.mean if stated is not None else None,
+        std=stated.std if stated is not None else None,
+        interpolation=stated.interpolation if stated is not None else info.interpolation,
+    )
+
+
+def _repository(name: str) -> str | None:
+    """The repository on the hub that a name means; None where it is none, or that of a plain folder."""
+    for prefix in (_HUB, "hf_hub:"):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name if name.startswith("timm/") else None
+
+
+def _is_of(entry: Entry, repository: str) -> bool:
+    """Whether a card is that of a repository, and the only thing that is adapted out of it."""
+    source = entry.card.get("source")
+    return isinstance(source, dict) and str(source.get("hub", "")).casefold() == repository.casefold()
+
+
+def _local(name: str) -> Path | None:
+    """The card or the folder that a name is the path of."""
+    text = name.removeprefix("local-dir:")
+    if not text.strip() or "://" in text:
+        return None
+    path = user_path(text, what="--backbone")
+    is_path = text != name or path.suffix == ".toml" or "/" in text.removesuffix("/") or path.is_dir()
+    if not is_path or not path.exists():
+        return None
+    return path.resolve()
+
+
+def _check_not_shadowed(name: str, catalog: Catalog | None) -> None:
+    """Refuse a user's own card that is called like one of timm's architectures: none takes the other's place."""
+    entry = catalog.entries("backbone").get(name) if catalog is not None else None
+    if entry is not None and not entry.shipped:
+        raise InputError(
+            f"the backbone name '{name}' is taken twice: by timm, and by {entry.file}",
+            hint="rename the card; no entry overrides another",
+            kind="duplicate_name",
+        )
+
+
+def _with_tag(name: str) -> str:
     architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        raise unknown_name("backbone", name, timm.list_models(), hint="any timm vision transformer can be named")
     if tag and name not in _tagged(architecture):
         raise unknown_name("backbone", name, _tagged(architecture))
     if name == DEFAULT_BACKBONE.partition(".")[0]:
@@ -45,69 +257,33 @@ def resolve_backbone(name: str) -> str:
 
 
 @cache
-def probe_backbone(name: str, image_size: int | None = None) -> BackboneInfo:
-    """A backbone's structure, without loading or allocating it.
-
-    Args:
-        name: A name from `resolve_backbone`.
-        image_size: Height and width in pixels; None for the size that the weights were trained at.
-
-    Raises:
-        InputError: When it is no vision transformer that can be adapted, or the image size is no multiple of its
-            patch.
-    """
-    cfg = timm.get_pretrained_cfg(name) or PretrainedCfg()
-    with torch.device("meta"):
-        info = describe_module(_create(name, cfg.input_size[-1]), name, cfg)
-        if image_size in (None, info.native_size):
-            return info
-        _check_image_size(name, image_size, info.patch)
-        return describe_module(_create(name, image_size), name, cfg)
-
-
-def build_backbone(
-    name: str, image_size: int, weights: str, device: torch.device, *, drop_path: float = 0.0
-) -> Backbone:
-    """A backbone with its weights.
-
-    Args:
-        name: A name from `resolve_backbone`.
-        image_size: Height and width in pixels; the position table is resized to it.
-        weights: ``default`` (the hub), ``none`` (random, from torch's global generator), or a file.
-        device: Where to put it; on ``meta`` no weight is read.
-        drop_path: Rate of stochastic depth in the last block; it grows from 0 in the first one.
-
-    Raises:
-        InputError: When the weights cannot be had or belong to another model.
-    """
-    from petlbench.models.weights import load_weights
-
-    info = probe_backbone(name, image_size)
-    if device.type == "meta":
-        with device:
-            return Backbone(info, _create(name, image_size, drop_path))
-    module = _create(name, image_size, drop_path)
-    load_weights(module, name, weights)
-    return Backbone(info, module.to(device))
-
-
-def list_vision_transformers(pattern: str = "") -> list[str]:
-    """The names of timm's vision transformers with weights that hold a text, or match a pattern with ``*``."""
-    pattern = pattern if "*" in pattern else f"*{pattern}*"
-    return sorted({name for module in _MODULES for name in timm.list_models(pattern, module=module)})
-
-
-@cache
 def _tagged(architecture: str) -> list[str]:
     return [name for name in timm.list_pretrained() if name.partition(".")[0] == architecture]
 
 
-def _create(name: str, image_size: int, drop_path: float = 0.0) -> nn.Module:
+def _create(
+    name: str, image_size: int, differences: Mapping[str, Any], num_classes: int = 0, drop_path: float = 0.0
+) -> nn.Module:
+    more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
-        more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
-        return timm.create_model(name, pretrained=False, img_size=image_size, num_classes=0, **more)
-    except TypeError as error:
-        raise _not_a_vit(name) from error
+        more |= Architecture.model_validate(differences).arguments()
+        architecture = name.partition(".")[0]
+        is_convolutional = is_model_in_modules(architecture, _CONVOLUTIONAL)
+        if torch.get_default_device().type == "meta" and is_model_in_modules(architecture, ("vision_transformer",)):
+            more["weight_init"] = "skip"  # values that nothing has take half of the time
+        more |= {} if is_convolutional else {"img_size": image_size}
+        module: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **more)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise not_adaptable(name) from error
+    freeze_statistics(module)
+    if differences.get("global_pool") == "token_and_avg":
+        cast("Any", module).pool = partial(_token_and_mean, cast("Any", module).num_prefix_tokens)
+    return module
+
+
+def _token_and_mean(prefix_tokens: int, tokens: Tensor) -> Tensor:
+    """The class token and the mean of the patches of tokens (B, N, D) side by side, (B, 2 D)."""
+    return torch.cat([tokens[:, 0], tokens[:, prefix_tokens:].mean(dim=1)], dim=-1)
 
 
 def _check_image_size(name: str, size: int, patch: int) -> None:
@@ -118,102 +294,3 @@ def _check_image_size(name: str, size: int, patch: int) -> None:
             hint=f"use --image-size {' or '.join(map(str, near))}",
             kind="bad_image_size",
         )
-
-
-def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg) -> BackboneInfo:
-    """The structure of a timm model.
-
-    Args:
-        module: The model without a classifier; on ``meta``, since its fused layers are taken apart to be looked at.
-        name: What it is called.
-        cfg: What timm knows of its weights.
-
-    Raises:
-        InputError: When it is no vision transformer that can be adapted.
-    """
-    model, capabilities = cast("Any", module), _capabilities(module)
-    blocks = [block for _, block in named_blocks(module)]
-    if "blocks" not in capabilities:
-        raise _not_a_vit(name)
-    layers = [next(layer for layer in block.modules() if isinstance(layer, nn.Linear)) for block in blocks]
-    return BackboneInfo(
-        name=name,
-        image_size=model.patch_embed.img_size[0],
-        native_size=cfg.input_size[-1],
-        blocks=len(blocks),
-        width=model.num_features,
-        widths=tuple(layer.in_features for layer in layers),
-        heads=blocks[0].attn.num_heads,
-        patch=model.patch_embed.patch_size[0],
-        prefix_tokens=getattr(model, "num_prefix_tokens", 0),
-        classes=cfg.num_classes,
-        parameters=sum(tensor.numel() for tensor in module.parameters()),
-        mean=cast("tuple[float, float, float]", tuple(cfg.mean)),
-        std=cast("tuple[float, float, float]", tuple(cfg.std)),
-        interpolation=cfg.interpolation,
-        capabilities=capabilities,
-        linears=_linears(module, name) if "qkv" in capabilities else {},
-    )
-
-
-def _linears(module: nn.Module, name: str) -> dict[str, tuple[LinearShape, ...]]:
-    """The linear layers by part; fused queries, keys and values are taken apart for it."""
-    backbone = Backbone(cast("Any", None), module)
-    backbone.split_qkv()
-    linears = {}
-    for part in ("q", "k", "v", "proj", "fc1", "fc2"):
-        with suppress(KeyError):
-            names = [name for block in backbone.linears(part) for name in block]
-            layers = [cast("nn.Linear", module.get_submodule(name)) for name in names]
-            linears[part] = tuple(LinearShape(e.in_features, e.out_features, e.bias is not None) for e in layers)
-    return linears
-
-
-def _capabilities(model: Any) -> frozenset[str]:
-    blocks = [block for _, block in named_blocks(model)]
-    usable = blocks and all(hasattr(block, "attn") and hasattr(block, "mlp") for block in blocks)
-    if not usable or not _cuts_patches(model):
-        return frozenset()
-    capabilities = {"blocks"}
-    if all(hasattr(model, name) for name in ("num_prefix_tokens", "_pos_embed", "norm", "norm_pre")):
-        capabilities.add("isotropic")
-    # timm's other blocks and attentions place their norms elsewhere, turn queries and keys by position, or read the
-    # fused weight past its layer. Those of EVA-02 and DINOv3 have three layers or can be made to have them.
-    types = {(type(block), type(block.attn)) for block in blocks}
-    fused = all(isinstance(getattr(block.attn, "qkv", None), nn.Linear) for block in blocks)
-    plain: Any = (vit.Block, vit.Attention)  # type: ignore[attr-defined, unused-ignore]
-    if fused and types == {plain} and isinstance(model, vit.VisionTransformer):
-        capabilities |= {"qkv", "keys_values"}
-    swin = {(swin_transformer.SwinTransformerBlock, swin_transformer.WindowAttention)}
-    if types == {(eva.EvaBlock, eva.EvaAttention)} or (fused and types == swin):
-        capabilities.add("qkv")
-    if all(_has_plain_mlp(block) for block in blocks):
-        capabilities.add("plain_mlp")
-    for token, word in (("cls_token", "class_token"), ("reg_token", "register_tokens")):
-        if getattr(model, token, None) is not None:
-            capabilities.add(word)
-    return frozenset(capabilities)
-
-
-def _has_plain_mlp(block: Any) -> bool:
-    fc1, fc2 = getattr(block.mlp, "fc1", None), getattr(block.mlp, "fc2", None)
-    if not (isinstance(fc1, nn.Linear) and isinstance(fc2, nn.Linear)):
-        return False
-    return fc1.out_features == fc2.in_features and fc1.out_features % fc1.in_features == 0
-
-
-def _cuts_patches(model: Any) -> bool:
-    """Whether the image is cut into patches directly, rather than read by a convolutional network first."""
-    embedding: Any = getattr(model, "patch_embed", None)
-    patch = getattr(embedding, "patch_size", None)
-    if not (isinstance(patch, tuple) and hasattr(embedding, "num_patches") and hasattr(embedding, "img_size")):
-        return False
-    return bool(embedding.num_patches == (embedding.img_size[0] // patch[0]) ** 2)
-
-
-def _not_a_vit(name: str) -> InputError:
-    return InputError(
-        f"backbone '{name}' is not a vision transformer that petlbench can adapt",
-        hint="name one of timm's ViTs, for example vit_base_patch16_384 or vit_tiny_patch16_224",
-        kind="unsupported_backbone",
-    )

@@ -1,44 +1,77 @@
-"""Weights of a backbone: from the hub, from a file, or none."""
+"""Weights of a backbone: published ones, those of a file or a folder, or none; they fit exactly or are refused."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import isqrt
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from petlbench.core.errors import InputError, PetlbenchError, RunError
+from petlbench.models.card import BackboneCard, KeyRecipe
+from petlbench.models.encoder import Encoder, take_encoder, unwrapped
+from petlbench.models.layouts import LAYOUTS, State
+from petlbench.models.weight_files import check_weights_file, find_weights, read_weights
 
-__all__ = ["check_weights_file", "classifier_names", "load_weights", "without_network"]
+__all__ = ["Loaded", "check_weights_file", "classifier_names", "load_weights", "without_network"]
 
 _SHOWN = 5
+_FITS = "name the backbone that the file belongs to with --backbone"
 
 
-def load_weights(module: nn.Module, name: str, weights: str) -> None:
-    """Fill a timm model with weights.
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded, in words, and in which arguments of timm's the file made the model another one."""
+
+    words: str = ""
+    differences: tuple[tuple[str, Any], ...] = ()
+
+
+def load_weights(module: nn.Module, name: str, weights: str, card: BackboneCard | None = None) -> Loaded:
+    """Fill a timm model with weights; all of it, or nothing.
 
     Args:
         module: The model, without its classifier.
-        name: Its timm name with the weight tag.
-        weights: ``default`` (timm's hub, or this package where they travel with it), ``none`` (leave the random
-            ones), or a file: safetensors, or a checkpoint that torch reads with ``weights_only=True``.
+        name: The backbone's name: timm's with the weight tag, or the card's.
+        weights: ``default`` (the published ones, or those beside the card), ``none`` (leave the random ones), or a
+            file or folder that `petlbench.models.weight_files.read_weights` reads.
+        card: The backbone's card; None for one of timm's.
+
+    Returns:
+        What was loaded; no words for the published weights of a backbone of timm's.
 
     Raises:
-        InputError: When the file is missing, unreadable or made for another model (lists what does not fit), or timm
-            publishes no weights under this name.
+        InputError: When the file is missing, unreadable or made for another model (lists what does not fit), or no
+            weights are published under this name.
         RunError: When the hub cannot be reached.
     """
     if weights in ("random", "none"):  # the second is what results of earlier versions say
-        return
-    state = _published(name) if weights == "default" else _from_file(Path(weights))
-    origin = f"timm's weights for {name}" if weights == "default" else f"weights file {weights}"
-    _fill(module, _converted(module, _unwrapped(state), origin), name, origin)
+        return Loaded()
+    if weights == "default" and card is None:
+        origin = f"timm's weights for {name}"
+        state, _, _ = unwrapped(_published(name))
+        _fill(module, _converted(module, state, origin), name, origin)
+        return Loaded()
+    file = _file(weights, card)
+    origin = f"weights file {file}"
+    keys = card.keys if card is not None else KeyRecipe()
+    encoder = take_encoder(read_weights(file), module, keys, origin)
+    encoder, heads = _without_classifier(encoder, module)
+    differences = _follow(module, encoder, card)
+    notes = [_fit_positions(module, encoder.state)]
+    _check_structure(module, encoder, name, origin)
+    _fill(module, _converted(module, encoder.state, origin), name, origin)
+    if heads:
+        encoder = replace(encoder, left_out=tuple(dict.fromkeys((*encoder.left_out, *heads))))
+    notes += [f"{key} is {value}, as the file has it" for key, value in differences]
+    return Loaded("; ".join([f"{file.name}: {encoder.describe()}", *filter(None, notes)]), differences)
 
 
 @contextmanager
@@ -59,14 +92,13 @@ def classifier_names(module: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def check_weights_file(file: Path) -> None:
-    """Raise an InputError where a weights file is not there, before anything else is done."""
-    if not file.is_file():
-        raise InputError(
-            f"weights file {file} does not exist",
-            hint="give --weights a file, default (the hub) or none (random)",
-            kind="no_weights",
-        )
+def _file(weights: str, card: BackboneCard | None) -> Path:
+    """The file that is read."""
+    if weights != "default" or card is None:
+        return find_weights(Path(weights))
+    from petlbench.models.hub import fetch_weights
+
+    return fetch_weights(card)
 
 
 def _published(name: str) -> object:
@@ -74,7 +106,7 @@ def _published(name: str) -> object:
 
     cfg = timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.file:  # they travel with the package
-        return _from_file(Path(cfg.file))
+        return read_weights(Path(cfg.file))
     if cfg is None or not cfg.has_weights or not cfg.hf_hub_id:
         raise InputError(
             f"timm publishes no weights under the name '{name}'",
@@ -96,48 +128,94 @@ def _published(name: str) -> object:
         ) from error
 
 
-def _from_file(file: Path) -> object:
-    check_weights_file(file)
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        return cast("object", torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # damaged files make torch's reader raise almost anything
+def _without_classifier(encoder: Encoder, module: nn.Module) -> tuple[Encoder, list[str]]:
+    """The encoder without what classifies, and the names of that."""
+    names = dict.fromkeys((*classifier_names(module), "head", "head_dist", "fc", "classifier"))
+    own = module.state_dict()
+    heads = tuple(f"{name}." for name in names)
+    kept = {key: tensor for key, tensor in encoder.state.items() if key in own or not key.startswith(heads)}
+    left = [name for name in names if any(key.startswith(f"{name}.") for key in encoder.state if key not in kept)]
+    return replace(encoder, state=kept), left
+
+
+def _follow(module: nn.Module, encoder: Encoder, card: BackboneCard | None) -> tuple[tuple[str, Any], ...]:
+    """Change what a file decides and a name does not: norms behind the pooling, and what norms add to the variance."""
+    model, state = cast("Any", module), encoder.state
+    differences: list[tuple[str, Any]] = []
+    has_both = all(isinstance(getattr(model, name, None), nn.Module) for name in ("norm", "fc_norm"))
+    if has_both and "fc_norm.weight" in state and "norm.weight" not in state and isinstance(model.fc_norm, nn.Identity):
+        model.fc_norm, model.norm, model.global_pool = model.norm, nn.Identity(), "avg"
+        differences.append(("global_pool", "avg"))
+    eps = LAYOUTS[encoder.layout].norm_eps
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.LayerNorm)]
+    is_stated = card is not None and card.architecture.norm_eps is not None
+    if not is_stated and eps is not None and any(layer.eps != eps for layer in norms):
+        for layer in norms:
+            layer.eps = eps
+        differences.append(("norm_eps", eps))
+    return tuple(differences)
+
+
+def _check_structure(module: nn.Module, encoder: Encoder, name: str, origin: str) -> None:
+    """Refuse another patch, width or depth in words: timm would resample a patch and say nothing."""
+    own, state = module.state_dict(), encoder.state
+    ours, theirs = own.get("patch_embed.proj.weight"), state.get("patch_embed.proj.weight")
+    faults = []
+    if ours is not None and theirs is not None and ours.dim() == theirs.dim() == 4:
+        if ours.shape[2:] != theirs.shape[2:]:
+            faults.append(f"a patch of {_by(theirs.shape[2:])} pixels, for {_by(ours.shape[2:])}")
+        if len(ours) != len(theirs):
+            faults.append(f"tokens of {len(theirs)} channels, for {len(ours)}")
+    blocks = Encoder(own, "timm").blocks
+    if theirs is not None and blocks and encoder.blocks > blocks:
+        faults.append(f"{encoder.blocks} blocks, for {blocks}")
+    if faults:
         raise InputError(
-            f"weights file {file} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            hint="give a safetensors file, or a .pth or .bin file that holds tensors alone",
+            f"{origin} does not fit {name}: it has {', and '.join(faults)}; nothing of that is resampled",
+            hint=f"{_FITS}; a backbone of another structure takes a card, see docs/backbones.md",
             kind="bad_weights",
-        ) from error
+        )
 
 
-def _unwrapped(loaded: object) -> dict[str, Tensor]:
-    """The tensors inside the wrappers that training scripts put around them; anything else holds none."""
-    state: Mapping[Any, Any] = loaded if isinstance(loaded, Mapping) else {}
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        inner = state.get(key)
-        if isinstance(inner, Mapping):
-            state = inner
-            break
-    return {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+def _by(shape: torch.Size) -> str:
+    return " x ".join(map(str, shape))
 
 
-def _converted(module: nn.Module, state: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+def _fit_positions(module: nn.Module, state: State) -> str:
+    """Give register tokens and class token their places in the position table; say whether it will be resized."""
+    model, table = cast("Any", module), state.get("pos_embed")
+    embedding = getattr(model, "patch_embed", None)
+    if table is None or table.dim() != 3 or getattr(model, "pos_embed", None) is None or embedding is None:
+        return ""
+    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 1)
+    registers, grid = getattr(model, "num_reg_tokens", 0), isqrt(table.shape[1] - 1)
+    if registers and prefix != 1 and grid**2 == table.shape[1] - 1 and {"cls_token", "reg_token"} <= set(state):
+        if model.no_embed_class:
+            state["cls_token"], state["pos_embed"] = state["cls_token"] + table[:, :1], table[:, 1:]
+        else:  # a register's token is what it is without a position
+            nothing = torch.zeros_like(table[:, :1]).expand(-1, registers, -1)
+            state["pos_embed"] = torch.cat([table[:, :1], nothing, table[:, 1:]], dim=1)
+    else:
+        grid = isqrt(max(table.shape[1] - prefix, 0))
+    side = embedding.grid_size[0]
+    return f"position table resized from {grid} x {grid} to {side} x {side}" if grid and grid != side else ""
+
+
+def _converted(module: nn.Module, state: State, origin: str) -> State:
     """Weights in timm's present layout, the position table resized, without the classifier that is not used."""
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     try:
         converted = cast("dict[str, Tensor]", convert(state, module)) if convert else dict(state)
     except (KeyError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
         raise InputError(
-            f"{origin} was made for another model: {type(error).__name__}: {error}",
-            hint="name the backbone that the file belongs to with --backbone",
-            kind="bad_weights",
+            f"{origin} was made for another model: {type(error).__name__}: {error}", hint=_FITS, kind="bad_weights"
         ) from error
     heads = tuple(f"{name}." for name in (*classifier_names(module), "head", "head_dist"))
     own = module.state_dict()
     return {name: value for name, value in converted.items() if name in own or not name.startswith(heads)}
 
 
-def _fill(module: nn.Module, state: dict[str, Tensor], name: str, origin: str) -> None:
+def _fill(module: nn.Module, state: State, name: str, origin: str) -> None:
     own = module.state_dict()
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
@@ -147,8 +225,6 @@ def _fill(module: nn.Module, state: dict[str, Tensor], name: str, origin: str) -
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InputError(
-            f"{origin} does not fit {name}: {'; '.join(problems[:_SHOWN])}{more}",
-            hint="name the backbone that the file belongs to with --backbone",
-            kind="bad_weights",
+            f"{origin} does not fit {name}: {'; '.join(problems[:_SHOWN])}{more}", hint=_FITS, kind="bad_weights"
         )
     module.load_state_dict(state)

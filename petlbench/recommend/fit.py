@@ -80,4 +80,4 @@ def learnable_share(search: Search) -> float:
     config, catalog = search.config, search.context.catalog
     method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
     classes = len(opened_dataset(resolve(search.request, catalog, search.options.data_root), search.context).classes)
-    return count_parameters(assemble(config, method, classes, torch.device("meta"))).ratio
+    return count_parameters(assemble(config, method, classes, torch.device("meta"), catalog)).ratio

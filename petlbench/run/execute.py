@@ -14,7 +14,6 @@ import torch
 
 from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
-from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.core.text import printable
 from petlbench.data.dataset import Dataset
@@ -25,7 +24,6 @@ from petlbench.data.tasks.base import metrics_of
 from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
-from petlbench.memory.out_of_memory import is_shortage
 from petlbench.metrics.classification import evaluate
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
@@ -40,10 +38,10 @@ from petlbench.results.tracking.send_queue import open_queue
 from petlbench.results.tracking.tracker import Tracker
 from petlbench.run.calibration import calibrate
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset, require_classes
-from petlbench.run.failure import Ending, describe_failure, shortage_while_building
+from petlbench.run.failure import Ending, describe_failure, explained
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
-from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.options import RunContext
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
@@ -53,9 +51,9 @@ from petlbench.run.record import (
     describe_data,
     describe_intervals,
     describe_memory,
-    differences,
     identify,
     score_groups,
+    standing_result,
     write_attributes,
     write_predictions,
 )
@@ -65,8 +63,6 @@ from petlbench.training.loss import Loss
 from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
-
-__all__ = ["execute"]
 
 
 def execute(run: ResolvedRun, context: RunContext) -> Result:
@@ -91,65 +87,39 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
         metrics = metrics_of(dataset.task, context.catalog)
-        if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
+        if folder.is_finished and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, data.dataset, device, meter)
+        assembled = _build(run, context, data.dataset, device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
-    if (stored := _stored(folder, digests, options)) is not None:
+    if (stored := standing_result(folder, digests, options)) is not None:
         context.progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
     work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, watch, metrics)
     with folder.locked():
-        if (stored := _stored(folder, digests, options)) is not None:
+        if (stored := standing_result(folder, digests, options)) is not None:
             return stored  # another process has finished it meanwhile
         if options.rerun:
             folder.clear()
         return work.carry_out()
 
 
-def _build(run: ResolvedRun, dataset: Dataset, device: torch.device, meter: MemoryMeter) -> Assembled:
-    try:
+def _build(
+    run: ResolvedRun, context: RunContext, dataset: Dataset, device: torch.device, meter: MemoryMeter
+) -> Assembled:
+    with explained(run.config):
         with meter.phase("build"):
-            assembled = assemble(run.config, run.method, len(dataset.classes), device)
+            assembled = assemble(run.config, run.method, len(dataset.classes), device, context.catalog)
+        if assembled.backbone.weights:
+            context.progress.say(assembled.backbone.weights)
         if assembled.adapted.prepare is not None:
             require_classes(dataset, run.config.method)
         return assembled
-    except SystemExit as error:  # of a user's method: it would end the program as if all were done
-        raise RunError(
-            f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",
-            hint="take sys.exit() out of it",
-            kind="exception",
-        ) from error
-    except Exception as error:
-        if is_shortage(error):
-            raise shortage_while_building(error, run.config) from error
-        raise
-
-
-def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> Result | None:
-    """Return the finished result of this run, if it still stands for it."""
-    result = None if options.rerun else folder.result()
-    if result is None or result.status != "finished":
-        return None
-    changed = differences(result.digests, digests)
-    if changed and not options.accept:
-        raise InputError(
-            f"{folder.final} is a finished result of this config, but it depends on something else: "
-            f"{'; '.join(changed)}",
-            hint="--rerun runs it again, --accept takes the result as it is",
-            kind="stale_result",
-        )
-    return result
-
-
-def _is_finished(folder: RunFolder) -> bool:
-    return (result := folder.result()) is not None and result.status == "finished"
 
 
 @dataclass
@@ -361,7 +331,7 @@ class _Run:
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
             result.artifacts |= write_attributes(draft, self.data)
         write_result(draft, result)
-        if ending.status == "finished" or not _is_finished(self.folder):
+        if ending.status == "finished" or not self.folder.is_finished:
             self.folder.publish()
         if not ending.resumable:
             self.folder.clear()

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.loader import Batch
 from petlbench.data.views import View
 from petlbench.models.backbone import set_attention_kernel
+from petlbench.models.registry import create_module
 from petlbench.models.weights import classifier_names
 from petlbench.run.load import Restored, read_finished, restore
 
@@ -175,7 +175,9 @@ def _write_timm(file: Path, restored: Restored) -> None:
     # the one that was learned. safetensors wants a copy for each.
     for classifier in classifier_names(model):
         tensors |= {f"{classifier}.{name}": tensor.detach().clone() for name, tensor in head.items()}
-    about = {"format": "pt", "run_id": restored.result.run_id, "architecture": config.backbone}
+    info = restored.assembled.backbone.info
+    about = {"format": "pt", "run_id": restored.result.run_id, "architecture": info.timm}
+    about |= {"arguments": json.dumps(info.arguments)} if info.arguments else {}
     about |= {"image_size": str(config.image_size), "labels": json.dumps(restored.classes)}
     write_tensors(file, tensors, about)
 
@@ -183,9 +185,7 @@ def _write_timm(file: Path, restored: Restored) -> None:
 def _timm_probabilities(file: Path, restored: Restored, images: Mapping[str, Tensor]) -> Tensor:
     """Load a file as its reader would, and compute probabilities, (B, C)."""
     config = restored.result.config
-    model: nn.Module = timm.create_model(
-        config.backbone, pretrained=False, num_classes=len(restored.classes), img_size=config.image_size
-    )
+    model = create_module(restored.assembled.backbone.info, len(restored.classes))
     try:
         model.load_state_dict(load_file(file), strict=True)
     except RuntimeError as error:
@@ -307,12 +307,13 @@ def _require_packages() -> None:
 
 def _describe(restored: Restored, opset: int | None) -> dict[str, Any]:
     """Say all that a program needs to feed the model and to read its answer."""
-    config = restored.result.config
+    config, info = restored.result.config, restored.assembled.backbone.info
     return {
         "run_id": restored.result.run_id,
         "method": config.method,
         "task": restored.task.name,
         "backbone": config.backbone,
+        "timm_model": {"name": info.timm, "arguments": dict(info.arguments)},
         "merged": restored.is_merged,
         "labels": restored.classes,
         "temperature": restored.temperature,

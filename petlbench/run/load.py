@@ -222,9 +222,9 @@ def restore(
     own = config.device if config.device in available_devices() else "cpu"
     place, precision = torch.device(device or own), precision or config.precision
     _check_learned(folder, result)
-    resolve_backbone(config.backbone)
+    resolve_backbone(config.backbone, catalog)
     with nullcontext() if download else _no_download(config.backbone):
-        assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place)
+        assembled = assemble(config, configured_method(config, catalog), len(result.data["classes"]), place, catalog)
     _check_weights(result, assembled)
     hint = "the method's code or the file has changed since; run again with --rerun"
     assembled.adapted.load(folder / ARTIFACTS["learned"], f"{config.method} on {config.backbone}", hint)

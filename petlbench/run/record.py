@@ -21,6 +21,7 @@ import petlbench
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
+from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically, write_tensors
 from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
@@ -33,9 +34,11 @@ from petlbench.metrics.classification import compute_intervals, evaluate
 from petlbench.metrics.groups import Aggregate, by_group
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled
-from petlbench.results.result import Memory, PhaseMemory
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import Memory, PhaseMemory, Result
 from petlbench.results.stored import ATTRIBUTE_COLUMNS
 from petlbench.run.data import RunData, shared_images
+from petlbench.run.options import RunOptions
 from petlbench.training.evaluation import Labels, Logits
 
 __all__ = [
@@ -190,6 +193,26 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = stored.get("packages", {}), now["packages"]
     changes += [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
     return changes
+
+
+def standing_result(folder: RunFolder, digests: Mapping[str, Any], options: RunOptions) -> Result | None:
+    """Return the finished result of a run, if it still stands for what these digests are of.
+
+    Raises:
+        InputError: When it depends on something else, and is neither to be replaced nor to be accepted.
+    """
+    result = None if options.rerun else folder.result()
+    if result is None or result.status != "finished":
+        return None
+    changed = differences(result.digests, digests)
+    if changed and not options.accept:
+        raise InputError(
+            f"{folder.final} is a finished result of this config, but it depends on something else: "
+            f"{'; '.join(changed)}",
+            hint="--rerun runs it again, --accept takes the result as it is",
+            kind="stale_result",
+        )
+    return result
 
 
 def write_predictions(

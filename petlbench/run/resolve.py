@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
+from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
 from petlbench.data.dataset import (
@@ -26,13 +28,13 @@ from petlbench.data.dataset import (
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import TaskType, task_of
-from petlbench.data.views import Augmentation, Normalization, View, by_split
+from petlbench.data.views import Augmentation, Normalization, View, by_split, named_normalization
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.metrics.groups import AGGREGATES
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
-from petlbench.models.weights import check_weights_file
+from petlbench.models.weight_files import find_weights
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 
@@ -73,10 +75,14 @@ class ResolvedRun:
 
     @cached_property
     def normalization(self) -> Normalization:
-        """The mean and standard deviation that the run uses: the backbone's own, or on request the card's."""
-        if self.config.normalize == "card" and self.card.mean is not None and self.card.std is not None:
-            return Normalization(self.card.mean, self.card.std, "card")
-        return Normalization(self.backbone.mean, self.backbone.std, "backbone")
+        """The mean and standard deviation that the run uses: the backbone's own, or on request the card's or others."""
+        name = self.config.normalize
+        if name not in ("backbone", "card"):
+            return named_normalization(name)
+        source = self.card if name == "card" else self.backbone
+        if source.mean is None or source.std is None:
+            raise _unknown_preprocessing(self.backbone.name, f"the card of {self.backbone.name} does not say it")
+        return Normalization(source.mean, source.std, name)
 
     @cached_property
     def views(self) -> Mapping[str, View]:
@@ -108,14 +114,14 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     method = load_method(catalog.find("method", request.method)).from_settings(request.method_settings)
     dataset = _dataset(request, catalog, data_root)
     image_size = dataset.card.image_size if request.image_size is None and dataset is not None else request.image_size
-    backbone = probe_backbone(resolve_backbone(request.backbone), image_size)
+    backbone = probe_backbone(resolve_backbone(request.backbone, catalog), image_size, catalog)
     if reason := method.refuse(backbone):
         raise InputError(
             f"{request.method} cannot adapt {backbone.name}: {reason}",
             hint=f"choose another backbone, or other settings (petlbench list methods --method {request.method})",
             kind="unsupported",
         )
-    preload = _preload(request, method, backbone)
+    preload, weights = _preload(request, method, backbone), _weights(request.weights)
     card_split = dataset.card.split if dataset is not None else "random"  # without a dataset nothing is split
     values = {
         "method": request.method,
@@ -129,9 +135,9 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "test_on": _external(request, dataset, catalog, data_root),
         "aggregate": _aggregate(request, dataset, catalog),
         "backbone": backbone.name,
-        "weights": _weights(request.weights),
+        "weights": weights,
         "image_size": backbone.image_size,
-        "normalize": _normalize(request.normalize, dataset),
+        "normalize": _normalize(request.normalize, backbone, weights, dataset),
         "training": _training(method, request.training, catalog, dataset),
         "preload": preload,
         "cache_precision": _cache_precision(request, preload),
@@ -154,7 +160,7 @@ def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> Reso
         InputError: When a name is unknown, or the dataset is not there or wrong.
     """
     method = configured_method(config, catalog)
-    backbone = probe_backbone(config.backbone, config.image_size)
+    backbone = probe_backbone(config.backbone, config.image_size, catalog)
     dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
     return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
@@ -265,19 +271,39 @@ def _draw(request: Request) -> dict[str, Any]:
 def _weights(weights: str) -> str:
     if weights in ("default", "random", "none"):
         return "random" if weights == "none" else weights
-    file = user_path(weights, what="--weights").resolve()
-    check_weights_file(file)
-    return str(file)
+    path = user_path(weights, what="--weights").resolve()
+    find_weights(path)
+    return str(path)
 
 
-def _normalize(normalize: str, dataset: DatasetInfo | None) -> str:
-    if normalize == "card" and dataset is not None and (dataset.card.mean is None or dataset.card.std is None):
+def _normalize(name: str | None, backbone: BackboneInfo, weights: str, dataset: DatasetInfo | None) -> str:
+    """What the config says of mean and deviation; a guess at what weights expect is refused."""
+    if name is None:
+        if weights == "random":  # such weights expect nothing
+            return "backbone" if backbone.mean is not None else "half"
+        if backbone.card is None and weights != "default":
+            raise _unknown_preprocessing(weights, f"a file does not say it, and {backbone.name} may be another model")
+        name = "backbone"
+    if name == "backbone" and backbone.mean is None:
+        raise _unknown_preprocessing(backbone.name, "its card does not say it")
+    if name == "card" and dataset is not None and (dataset.card.mean is None or dataset.card.std is None):
         raise InputError(
             f"--normalize card: the card of {dataset.name} gives no mean and standard deviation",
             hint="use --normalize backbone",
             kind="bad_setting",
         )
-    return normalize
+    if name not in ("backbone", "card") and re.fullmatch(r"[\d.,]+", name) and name.count(",") in (1, 5):
+        named_normalization(name)
+    return name
+
+
+def _unknown_preprocessing(owner: str, reason: str) -> InputError:
+    return InputError(
+        f"which mean and standard deviation {printable(owner)} expects is not known: {reason}",
+        hint="say it with --normalize backbone (those of the name), imagenet, half, clip, none or M,S (two or six "
+        "numbers), or name a backbone card with --backbone (petlbench list backbones)",
+        kind="unknown_preprocessing",
+    )
 
 
 def _training(

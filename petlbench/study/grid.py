@@ -206,7 +206,7 @@ def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_ro
         dataset_settings={},
         test_on=None,
         test_set={},
-        normalize="backbone",
+        normalize="half",
         image_size=config.image_size,
     )
     alike = {name: getattr(config, name) for name in _OF_DATASET}
@@ -229,7 +229,7 @@ class _Column:
         dataset, size = self.request.dataset, self.request.image_size
         card = find_card(dataset, catalog=self.catalog)[1] if dataset is not None else None
         size = card.image_size if size is None and card is not None else size
-        self.backbone = probe_backbone(resolve_backbone(self.request.backbone), size)
+        self.backbone = probe_backbone(resolve_backbone(self.request.backbone, self.catalog), size, self.catalog)
 
     def plans(self) -> list[PlannedRun]:
         """One combination a method, with the first seed."""

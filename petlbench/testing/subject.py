@@ -36,7 +36,9 @@ def _stirred_weights(backbone: str, image_size: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         module = build_backbone(backbone, image_size, "none", _CPU).module
-        state = {name: value + 0.1 * torch.randn_like(value) for name, value in module.state_dict().items()}
+        tensors = {name: value for name, value in module.state_dict().items() if value.is_floating_point()}
+        stirred = {name: value + 0.1 * torch.randn_like(value) for name, value in tensors.items()}
+        state = {**module.state_dict(), **stirred}  # counts stay
     file = Path(_FOLDER.name) / f"{backbone}-{image_size}.safetensors"
     save_file(state, file)
     return file

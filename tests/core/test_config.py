@@ -223,7 +223,7 @@ class TestBounds:
             ("device", "tpu"),
             ("precision", "fp64"),
             ("attention_kernel", "flash"),
-            ("normalize", "imagenet"),
+            ("normalize", "imagenot"),
             ("unknown", 1),
         ],
     )

@@ -25,11 +25,16 @@ OTHERS = [name for name in METHODS if name not in COMPARED]
 # The other structures, each with an image size that suits its patch; see conftest.py.
 # So large that FPT keeps two tokens at least: where there is but one to attend to, no query learns anything.
 STRUCTURES = {"tiny_distilled": 32, "tiny_registers": 42, "tiny_eva": 28, "tiny_swin": 32}
+# What medical backbones are made of besides, and convolutions, which few methods take.
+SWIGLU_AND_OTHERS = {"tiny_swiglu": 42, "tiny_siglip": 32, "tiny_subnorm": 32, "tiny_beit": 32}
+CONVOLUTIONS = {"tiny_resnet": 32, "tiny_convnext": 32, "tiny_efficientnet": 32}
+SIZES = {**STRUCTURES, **SWIGLU_AND_OTHERS, **CONVOLUTIONS}
+DEAR = [pytest.param(name, marks=pytest.mark.slow) for name in (*SWIGLU_AND_OTHERS, *CONVOLUTIONS)]
 BACKBONE, SIZE = "tiny_vit", 32
 
 
 def subject(method: str, backbone: str = BACKBONE) -> Subject:
-    return Subject(method_class(method), backbone, {BACKBONE: SIZE, **STRUCTURES}[backbone])
+    return Subject(method_class(method), backbone, {BACKBONE: SIZE, **SIZES}[backbone])
 
 
 def build(method: str, backbone: str = BACKBONE) -> Model:
@@ -122,7 +127,7 @@ def test_no_two_methods_are_the_same() -> None:
         assert not all(same), (one, other)
 
 
-@pytest.mark.parametrize("backbone", STRUCTURES)
+@pytest.mark.parametrize("backbone", [*STRUCTURES, *DEAR])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_structure_is_refused_or_adapted(method: str, backbone: str) -> None:
     if reason := subject(method, backbone).refusal():
@@ -134,6 +139,24 @@ def test_every_structure_is_refused_or_adapted(method: str, backbone: str) -> No
     model.train()
     assert model.changes(before) == model.adapted.learnable
     check_merge(model)
+
+
+@pytest.mark.parametrize("backbone", CONVOLUTIONS)
+def test_convolutions_are_for_the_methods_that_have_sense_there(backbone: str) -> None:
+    suited = {name for name in METHODS if subject(name, backbone).refusal() is None}
+    anywhere = {"full", "linear", "mlp_head", "partial", "bitfit", "norm", "side_tuning"}
+    assert anywhere <= suited <= anywhere | {"ssf", "hydra"}  # Hydra takes the MLPs, which ConvNeXt has
+    assert ("ssf" in suited) == (backbone != "tiny_efficientnet")  # its norms hold their activations
+    linear = load_method(CATALOG.find("method", "lora")).from_settings({"targets": "fc1,fc2"})
+    assert (linear.refuse(probe_backbone(backbone, SIZE)) is None) == (backbone == "tiny_convnext")
+
+
+def test_batch_norms_keep_their_statistics_in_training() -> None:
+    model = build("full", "tiny_resnet")
+    before = {name: tensor.clone() for name, tensor in model.module.named_buffers()}
+    model.train()
+    assert before
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.module.named_buffers())
 
 
 def test_fpt_refuses_a_side_network_that_its_heads_cannot_share() -> None:

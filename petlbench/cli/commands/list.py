@@ -7,29 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.options import catalog_option, json_option
+from petlbench.cli.options import catalog_option, json_option, parse_list
 from petlbench.cli.output import print_json, print_table, shortened
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import KIND_SPECS, Kind
 from petlbench.core.errors import InputError
-from petlbench.core.units import MISSING, percent
+from petlbench.core.units import MISSING, mebibytes, percent
 
 if TYPE_CHECKING:
     from petlbench.core.entry import Entry
     from petlbench.models.build import Compatibility
+    from petlbench.study.forecast.backbones import Suitability
 
 _KINDS: dict[str, Kind] = {spec.folder: kind for kind, spec in KIND_SPECS.items()}
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),
     "dataset": ("modality", "task", "licence"),
     "metric": ("direction",),
+    "backbone": ("family", "domain", "parameters", "gated", "licence"),
     "format": ("suffix",),
 }
 
 
 @click.command("list", epilog="Example: petlbench list methods --backbone vit_base_patch16_384 --classes 7")
 @click.argument("what", type=click.Choice(list(_KINDS)))
-@click.option("--method", help="Show the settings of this method.")
+@click.option("--method", help="Show the settings of this method; with backbones: what these methods learn on each.")
 @click.option("--backbone", help="Show what each method learns on this backbone, or why it cannot.")
 @click.option("--image-size", type=int, help="Pixels, for --backbone.  [default: the backbone's]")
 @click.option("--classes", type=click.IntRange(2, 100_000), default=2, show_default=True, help="For --backbone.")
@@ -46,9 +48,12 @@ def command(
 ) -> None:
     """List what the catalogues hold of a kind, such as methods or datasets: the shipped ones and your own."""
     catalogs = Catalog(catalog)
+    if what == "backbones" and backbone is None and method is not None:
+        _backbones(catalogs, parse_list(method, "--method", str), image_size, classes, json)
+        return
     if (method is not None or backbone is not None) and what != "methods":
         raise InputError(
-            f"--method and --backbone go with petlbench list methods, not with petlbench list {what}",
+            f"--method and --backbone go with petlbench list methods, --method with backbones, too, not with {what}",
             hint="see petlbench list --help",
             kind="usage",
         )
@@ -75,7 +80,7 @@ def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classe
     from petlbench.models.build import check_compatibility
     from petlbench.models.registry import probe_backbone, resolve_backbone
 
-    info = probe_backbone(resolve_backbone(backbone), image_size)
+    info = probe_backbone(resolve_backbone(backbone, catalog), image_size, catalog)
     answers = []
     with ShownProgress() as progress:
         progress.phase("methods", len(catalog.entries("method")))
@@ -98,9 +103,51 @@ def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classe
     print_table(title, columns, rows)
 
 
+def _backbones(catalog: Catalog, methods: list[str], image_size: int | None, classes: int, json: bool) -> None:
+    from petlbench.core.progress_bars import ShownProgress
+    from petlbench.study.forecast.backbones import predict_backbones
+
+    answers = []
+    with ShownProgress() as progress:
+        progress.phase("backbones", len(catalog.entries("backbone")))
+        for answer in predict_backbones(catalog, methods, classes, {"image_size": image_size}):
+            answers.append(answer)
+            progress.advance()
+    if json:
+        items = [{**_item(entry), "methods": [each.document() for each in suits]} for entry, suits in answers]
+        print_json({"items": items, "classes": classes})
+        return
+    rows = [
+        [entry.name, each.method, *_predicted(each), each.reason or ""] for entry, suits in answers for each in suits
+    ]
+    columns = ["name", "method", "pixels>", "learnable>", "of all, %>", "memory, MiB>", "why not"]
+    print_table(f"what methods learn and take, batch of 16, {classes} classes (predicted)", columns, rows)
+
+
+def _predicted(answer: Suitability) -> list[str]:
+    if answer.parameters is None or answer.memory is None:
+        return [MISSING] * 4
+    learnable, ratio = answer.parameters.learnable, answer.parameters.ratio
+    return [str(answer.image_size), f"{learnable:,}", percent(ratio, 3), mebibytes(answer.memory.allocated)]
+
+
 def _described(entry: Entry) -> list[str]:
-    columns = _COLUMNS.get(entry.kind, ())
-    return [entry.name, entry.title, *(shortened(str(entry.card.get(column, ""))) for column in columns)]
+    return [entry.name, entry.title, *(shortened(_shown(entry, column)) for column in _COLUMNS.get(entry.kind, ()))]
+
+
+def _shown(entry: Entry, column: str) -> str:
+    value = _field(entry, column)
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:,}" if isinstance(value, int) and column == "parameters" else "" if value is None else str(value)
+
+
+def _field(entry: Entry, column: str) -> Any:
+    """A field of a card; whether weights are gated stands beside where they are."""
+    if column == "gated":
+        source = entry.card.get("source")
+        return isinstance(source, dict) and source.get("gated") is True
+    return entry.card.get(column)
 
 
 def _learned(answer: Compatibility, backbone: str) -> list[str]:
@@ -110,7 +157,7 @@ def _learned(answer: Compatibility, backbone: str) -> list[str]:
 
 
 def _item(entry: Entry) -> dict[str, Any]:
-    shown = {key: entry.card.get(key) for key in (*_COLUMNS.get(entry.kind, ()), "family", "year", "paper")}
+    shown = {key: _field(entry, key) for key in (*_COLUMNS.get(entry.kind, ()), "family", "year", "paper")}
     return {"name": entry.name, "title": entry.title, **shown, "file": str(entry.file)}
 
 

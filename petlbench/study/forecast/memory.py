@@ -153,12 +153,12 @@ def common_settings(runs: Sequence[PlannedRun]) -> dict[str, Any]:
 
 def _settings(run: PlannedRun) -> dict[str, Any]:
     request = run.request
-    backbone = probe_backbone(resolve_backbone(request.backbone), request.image_size)
+    backbone, image_size = _backbone(run)
     values = {"lr": 1.0, "weight_decay": 0.0, **request.training}
     training = validate_settings(TrainingConfig, values, "training")
     return {
-        "backbone": backbone.name,
-        "image_size": backbone.image_size,
+        "backbone": backbone,
+        "image_size": image_size,
         "batch_size": training.batch_size,
         "precision": request.precision,
         "attention_kernel": request.attention_kernel,
@@ -168,6 +168,17 @@ def _settings(run: PlannedRun) -> dict[str, Any]:
         "device": request.device,
         "preload": request.preload,
     }
+
+
+def _backbone(run: PlannedRun) -> tuple[str, int | None]:
+    """The name and the pixels of a run's backbone; as they were asked for where the run was refused for them."""
+    if run.config is not None:
+        return run.config.backbone, run.config.image_size
+    try:
+        backbone = probe_backbone(resolve_backbone(run.request.backbone), run.request.image_size)
+    except InputError:  # a card of the user's own, which is found with --catalog
+        return run.request.backbone, run.request.image_size
+    return backbone.name, backbone.image_size
 
 
 def _predict(run: PlannedRun, *, classes: int, extras: Extras, folders: tuple[Path, ...]) -> Row:
@@ -207,7 +218,7 @@ class _Prediction:
         )
 
     def _assemble(self, config: RunConfig) -> Assembled:
-        return assemble(config, configured_method(config, self._catalog), self._classes, _META)
+        return assemble(config, configured_method(config, self._catalog), self._classes, _META, self._catalog)
 
     def _training(self, config: RunConfig, assembled: Assembled) -> Memory:
         check_interrupt()

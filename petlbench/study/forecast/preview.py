@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import free_memory
 from petlbench.core.errors import InputError
@@ -61,13 +62,13 @@ class DryRun:
         return {"run_id": self.config.run_id, **parts, "feature_cache": asdict(self.preloaded)}
 
 
-def dry_run(run: ResolvedRun, cache: CacheConfig) -> DryRun:
+def dry_run(run: ResolvedRun, cache: CacheConfig, catalog: Catalog) -> DryRun:
     """Return what a run would take, built on device ``meta``; its images need not be there.
 
     Raises:
         InputError: When preloaded features would find no room, as far as that can be said without the images.
     """
-    assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"))
+    assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"), catalog)
     preloaded, store = PreloadedBytes(), plan_features(run.config, assembled, run.views, cache.folder)
     if store is not None:
         each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
@@ -157,14 +158,15 @@ def _preview(
         return Preview(first.method, first.dataset, len(plans), refusal=first.refusal)
     config, problems = first.config, []
     memory, preloaded = None, PreloadedBytes()
+    catalog = shared_catalog(options.catalogs)
     try:
-        run = resolve_config(config, shared_catalog(options.catalogs), options.data_root)
-        plan = dry_run(run, options.cache)
+        run = resolve_config(config, catalog, options.data_root)
+        plan = dry_run(run, options.cache, catalog)
         memory, preloaded = plan.memory, plan.preloaded
     except InputError as error:
         problems.append(error.message)
         if error.kind in _NO_ROOM:
-            assembled = assemble(config, run.method, len(run.card.classes), torch.device("meta"))
+            assembled = assemble(config, run.method, len(run.card.classes), torch.device("meta"), catalog)
             memory = predict_training(config, assembled, run.loss)
     except (Exception, SystemExit) as error:  # one method's defect is a line of the table, and the others stand
         problems.append(f"{type(error).__name__}: {error}")
