@@ -20,6 +20,8 @@ Positive = Annotated[float, Field(gt=0)]
 # Fields that came later, and what held before them: runs of then keep their names.
 _LATER: Mapping[str, Any] = {
     "training.decay": "all",
+    "training.select": "score",
+    "aggregate": "mean",
     "calibrate": "none",
     "shots": 0,
     "train_fraction": 1.0,
@@ -66,6 +68,12 @@ class TrainingConfig(BaseModel):
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
     clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
     augment: Literal["standard", "none"] = Field("standard", description="augmentation of the training images")
+    select: str = Field(
+        "score",
+        pattern=r"^(score|worst-group:.+)$",
+        description="what chooses the epoch on validation: score, or worst-group:COLUMN, the score of the worst of the "
+        "subgroups by a column of the dataset's table",
+    )
 
     @property
     def micro_batch_size(self) -> int:
@@ -103,6 +111,9 @@ class RunConfig(BaseModel):
     shots_val: bool = Field(False, description="whether the validation split is drawn as the training split is")
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
+    aggregate: Literal["mean", "max", "noisy_or"] = Field(
+        "mean", description="how the probabilities of a group's (a patient's) images become the group's"
+    )
     backbone: str = Field(description="a card's or timm's name, hf-hub:ID, or the path of a card or folder")
     weights: str = Field("default", description="default (the published ones), random, or a file or folder")
     image_size: int = Field(gt=0, description="height and width of the fine view in pixels")

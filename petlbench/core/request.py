@@ -53,6 +53,7 @@ class Request:
     cache_precision: str | None = None
     skip_corrupt: bool = False
     test_on: str | None = None
+    aggregate: str = "mean"
     test_set: Mapping[str, Any] = field(default_factory=dict)
     calibrate: str = "none"
 

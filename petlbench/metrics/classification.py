@@ -176,7 +176,7 @@ LOSS = Metric(
 METRICS = tuple(row for row in list(globals().values()) if isinstance(row, Metric))
 """The rows above, in the order that they have in ``result.json``."""
 
-_FACTS = ("confusion_matrix", "support", "classes_absent", "count")
+_FACTS = ("confusion_matrix", "support", "classes_absent", "count", "ambiguous")
 
 
 def load_metrics(

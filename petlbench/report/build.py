@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.progress import Progress
-from petlbench.metrics.metric import Metric
+from petlbench.data.tasks.base import metric_of
 from petlbench.report.context import scored
 from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.papers import printed_report
 from petlbench.report.selection import check_alike, check_cells
 from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
+from petlbench.report.units import runs_by, titled
 from petlbench.results.table import Results
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.verdict import Comparison
@@ -29,17 +30,23 @@ def build_report(
     """
     inputs = ReportInputs(card, request, catalog, progress or Progress())
     kind = catalog.load("report_kind", card.kind, ReportKind)
+    if request.unit == "group" and not kind.by_group:
+        message = f"--unit group: a report of the kind '{card.kind}' is about images, or has no scores"
+        raise InputError(message, hint="leave --unit out", kind="bad_setting")
     return kind.build(inputs) if request.paper is None else printed_report(inputs, request.paper, kind)
 
 
-def compare_methods(results: Results, methods: tuple[str, str], datasets: Sequence[str], metric: Metric) -> Comparison:
+def compare_methods(
+    results: Results, methods: tuple[str, str], datasets: Sequence[str], request: ReportRequest, catalog: Catalog
+) -> Comparison:
     """The difference of two methods' scores; over several datasets the mean of their differences.
 
     Args:
         results: The results.
         methods: The method a, and the method b that it is compared with.
         datasets: Names of datasets; empty for all that both methods were run on.
-        metric: The score.
+        request: Which score, and whether it counts images or groups.
+        catalog: The catalogues.
 
     Returns:
         Score of a minus score of b as a fraction, with the interval that images, seeds and splits give it
@@ -52,7 +59,8 @@ def compare_methods(results: Results, methods: tuple[str, str], datasets: Sequen
     for name in methods:
         if all(run.method != name for run in runs):
             raise unknown_name("finished run of", name, {run.method for run in runs})
-    runs = [run for run in runs if run.method in methods]
+    metric = titled(metric_of(request.metric, catalog), request.unit)
+    runs = runs_by(request.unit, [run for run in runs if run.method in methods], metric, catalog)
     check_alike(runs)
     check_cells(runs, lambda run: run.method)
     records = [record for run in runs if (record := scored(run, run.method, run.dataset, metric)) is not None]

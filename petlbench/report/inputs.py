@@ -10,6 +10,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.core.text import printable
+from petlbench.metrics.metric import Metric
 from petlbench.report.audits import StoredAudit, read_audits
 from petlbench.report.columns import OPTIONAL, find_metric
 from petlbench.report.context import Context, build_grid
@@ -17,6 +18,7 @@ from petlbench.report.document import Figure, Table
 from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
+from petlbench.report.units import runs_by, titled
 from petlbench.results.journal import read_reads
 from petlbench.results.stored import Predictions, Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
@@ -37,7 +39,17 @@ class ReportInputs:
 
     @cached_property
     def results(self) -> Sequence[Stored]:
-        """Results of the setting that was asked for, unfinished ones too.
+        """Results of the setting that was asked for, unfinished ones too, with the scores of the unit."""
+        return runs_by(self.request.unit, self.chosen, self.metric, self.catalog)
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The score, which tables show in percent."""
+        return titled(find_metric(self.catalog, self.request.metric), self.request.unit)
+
+    @cached_property
+    def chosen(self) -> Sequence[Stored]:
+        """Results of the setting that was asked for, as they are stored.
 
         Raises:
             InputError: When there are none.
@@ -107,7 +119,7 @@ class ReportInputs:
         return Context(
             grid,
             [run for run in self.stored.references if runs and run.alike == runs[0].alike],
-            find_metric(self.catalog, request.metric),
+            self.metric,
             self.predictions,
             request.figure,
             {name: audit.marks for name, audit in self.audits.items()},
@@ -133,11 +145,12 @@ class ReportInputs:
             "setting": request.preset,
             "where": dict(request.where),
             "metric": request.metric,
+            "unit": request.unit,
             "memory": request.figure,
         }
         settings |= common_settings(self.finished) if self.finished else {}
         notes = [*notes, *self.passed_over()]
-        runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.results]
+        runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.chosen]
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
 
     def passed_over(self) -> list[str]:

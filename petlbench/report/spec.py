@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from petlbench.report.kinds.papers import PaperTable
 
 Preset = Literal["as-published", "best-practice", "any"]
+Unit = Literal["image", "group"]
 
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "as-published": {"precision": "fp16", "attention_kernel": "eager"},
@@ -35,6 +36,7 @@ class ReportKind(Card):
     Args:
         build: Makes the report of its inputs.
         needs: Fields of the report's file that must not be empty.
+        by_group: Whether its scores can be those of groups (patients) as well as of images.
         printed_figure: Draws a paper's printed table as the request asks for it; None where nothing is drawn.
     """
 
@@ -42,6 +44,7 @@ class ReportKind(Card):
 
     build: Callable[[ReportInputs], Document]
     needs: tuple[str, ...] = ()
+    by_group: bool = False
     printed_figure: Callable[[PaperTable, ReportInputs], Figure] | None = None
 
 
@@ -84,6 +87,7 @@ class ReportCard(_Part):
     study: StudyCard = Field(default=StudyCard(), description="what it needs")
     variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
     sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
+    by: tuple[str, ...] = Field(default=(), description="columns that make subgroups, where --by names none")
     specificity: float = Field(default=0.9, description="at which thresholds are chosen, where they are")
     thresholds: tuple[float, float] = Field(
         default=(0.01, 0.5), description="the least and the greatest probability of a decision curve, in hundredths"
@@ -114,6 +118,8 @@ class ReportRequest:
         audits: Folder of stored audits; None for ``audits`` in the folder of the results.
         x: The cost that a figure shows to the right: memory, parameters or time; None for the report's own.
         measured: Whether memory is that of the results rather than predicted.
+        unit: What scores count: images, or groups (patients, lesions).
+        by: Columns of the datasets' tables that make subgroups, with edges as `petlbench.data.attributes` reads them.
     """
 
     results: str = "results"
@@ -128,6 +134,8 @@ class ReportRequest:
     audits: Path | None = None
     x: str | None = None
     measured: bool = False
+    unit: Unit = "image"
+    by: Sequence[str] = ()
 
     @property
     def output(self) -> Path | None:

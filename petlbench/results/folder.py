@@ -76,6 +76,11 @@ class RunFolder:
         """
         return read_result(self.final) if (self.final / FILE).exists() else None
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether a finished result stands."""
+        return (result := self.result()) is not None and result.status == "finished"
+
     def new_draft(self) -> Path:
         """Make an empty folder to write the result's files into."""
         shutil.rmtree(self.draft, ignore_errors=True)

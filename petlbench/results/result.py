@@ -190,6 +190,8 @@ class Result(_Part):
     parameters: Parameters | None = None
     scores: Scores = Field(default_factory=Scores)
     intervals: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
+    metrics_by_group: dict[str, Annotated[dict[str, Any], AfterValidator(_check_scores)]] = Field(default_factory=dict)
+    intervals_by_group: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
     memory: Memory | None = None
     inference: Inference | None = None
     calibration: Calibration | None = None

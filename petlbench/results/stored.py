@@ -15,6 +15,7 @@ from petlbench.core.config import part_name
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, open_file
+from petlbench.metrics.groups import Aggregate, GroupRule, by_group
 from petlbench.results.result import FILE, Result
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ GROUPS = {"training": "training", "method": "method_settings", "dataset": "datas
 
 _COMPARED = ("status", "config", "data", "preprocessing", "digests", "environment", "parameters", "metrics", "memory")
 _COLUMNS = ("image_id", "group", "split", "label", "logits")
+ATTRIBUTE_COLUMNS = ("image_id", "name", "value")
+"""The columns of what a run keeps of its dataset's tables."""
 # What the time of a run is made of.
 _RUN_PHASES = ("preload", "prepare", "train", "evaluate")
 _MEMORY = ("allocated", "reserved", "process")
@@ -77,6 +80,18 @@ class Predictions:
         """The name of what is drawn with each image: its group, or itself."""
         pairs = zip(self.image_ids, self.groups, strict=True)
         return [f"image {image}" if group is None else f"group {group}" for image, group in pairs]
+
+    def part(self, rows: Sequence[int]) -> Predictions:
+        """Some of them, by their positions."""
+        images, groups = [self.image_ids[row] for row in rows], [self.groups[row] for row in rows]
+        return Predictions(images, groups, self.labels[rows], self.logits[rows])
+
+    def by_group(self, rule: GroupRule, aggregate: Aggregate) -> Predictions | None:
+        """One prediction a group, which bears the name of its first image; None where no group is known."""
+        groups = by_group(self.labels, self.logits, self.groups, rule, aggregate)
+        if groups is None:
+            return None
+        return replace(self.part(groups.rows.tolist()), labels=groups.labels, logits=groups.logits)
 
 
 @dataclass(frozen=True)
@@ -185,13 +200,31 @@ class Stored:
         value = self.document["metrics"].get(split, {}).get(metric)
         return None if value is None else float(value)
 
+    def _artifact(self, kind: str) -> Path | None:
+        name = self.document.get("artifacts", {}).get(kind)
+        if self.folder is None or name is None:
+            return None
+        return inside(self.folder, name, what=f"artifacts.{kind} of {self.folder / FILE}")
+
     @property
     def predictions_file(self) -> Path | None:
         """Where its predictions lie, in its folder; None where it kept none."""
-        name = self.document.get("artifacts", {}).get("predictions")
-        if self.folder is None or name is None:
-            return None
-        return inside(self.folder, name, what=f"artifacts.predictions of {self.folder / FILE}")
+        return self._artifact("predictions")
+
+    @cached_property
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """What the dataset's table says of validation and test images: by column, the value of each image by its id.
+
+        Raises:
+            InputError: When the file is damaged.
+        """
+        file = self._artifact("attributes")
+        table = None if file is None else _read(file, ATTRIBUTE_COLUMNS)
+        columns: dict[str, dict[str, str]] = {}
+        if table is not None:
+            for image, name, value in zip(*(table[key].to_pylist() for key in ATTRIBUTE_COLUMNS), strict=True):
+                columns.setdefault(str(name), {})[str(image)] = str(value)
+        return columns
 
     def predictions(self, split: str) -> Predictions | None:
         """The predictions on a split, read anew; None where it kept none."""
@@ -268,14 +301,14 @@ def read_frame(file: Path) -> pd.DataFrame | None:
     return frame
 
 
-def _read(file: Path, **options: Any) -> Any:
+def _read(file: Path, columns: Sequence[str] = _COLUMNS, **options: Any) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with open_file(file, what="predictions") as opened:
             table = pyarrow.parquet.read_table(opened, **options)
-        if absent := [name for name in _COLUMNS if name not in table.column_names]:
+        if absent := [name for name in columns if name not in table.column_names]:
             raise ValueError(f"there is no column {absent[0]}")
         return table
     except (InputError, pyarrow.ArrowException, OSError, ValueError, TypeError) as error:
@@ -319,6 +352,8 @@ def final_metrics(result: Result) -> dict[str, float]:
 def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     for split, metrics in document["metrics"].items():
         yield from ((f"{split}_{name}", value) for name, value in metrics.items() if isinstance(value, float))
+    for split, metrics in document.get("metrics_by_group", {}).items():
+        yield from ((f"{split}_{name}_by_group", value) for name, value in metrics.items() if isinstance(value, float))
     if parameters := document.get("parameters"):
         yield from (("learnable_parameters", parameters["learnable"]), ("learnable_ratio", parameters["ratio"]))
     memory, inference = document.get("memory") or {}, document.get("inference") or {}

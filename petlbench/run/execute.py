@@ -14,8 +14,8 @@ import torch
 
 from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
-from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable, write_tensors
+from petlbench.core.text import printable
 from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
@@ -24,7 +24,6 @@ from petlbench.data.tasks.base import metrics_of
 from petlbench.data.views import View, by_split
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
 from petlbench.memory.measure import MemoryMeter, open_meter
-from petlbench.memory.out_of_memory import is_shortage
 from petlbench.metrics.classification import evaluate
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled, assemble, count_parameters
@@ -39,10 +38,10 @@ from petlbench.results.tracking.send_queue import open_queue
 from petlbench.results.tracking.tracker import Tracker
 from petlbench.run.calibration import calibrate
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset, require_classes
-from petlbench.run.failure import Ending, describe_failure, shortage_while_building
+from petlbench.run.failure import Ending, describe_failure, explained
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import measure_inference
-from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.options import RunContext
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
     ARTIFACTS,
@@ -52,17 +51,18 @@ from petlbench.run.record import (
     describe_data,
     describe_intervals,
     describe_memory,
-    differences,
     identify,
+    score_groups,
+    standing_result,
+    write_attributes,
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Predictor, TestSplit
 from petlbench.training.loss import Loss
+from petlbench.training.selection import Selection, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
-
-__all__ = ["execute"]
 
 
 def execute(run: ResolvedRun, context: RunContext) -> Result:
@@ -87,7 +87,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     with watch.phase("read"):
         dataset = opened_dataset(run, context)
         metrics = metrics_of(dataset.task, context.catalog)
-        if _is_finished(folder) and not options.rerun:  # images are read to be checked, and most likely no further
+        if folder.is_finished and not options.rerun:  # images are read to be checked, and most likely no further
             images = ImageStore(dataset)
         else:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
@@ -97,12 +97,12 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
-    if (stored := _stored(folder, digests, options)) is not None:
+    if (stored := standing_result(folder, digests, options)) is not None:
         context.progress.say(f"{config.run_id} is finished already; --rerun runs it again")
         return stored
     work = _Run(run, context, data, external, assembled, meter, digests, folder, tracker, device, watch, metrics)
     with folder.locked():
-        if (stored := _stored(folder, digests, options)) is not None:
+        if (stored := standing_result(folder, digests, options)) is not None:
             return stored  # another process has finished it meanwhile
         if options.rerun:
             folder.clear()
@@ -112,7 +112,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
 def _build(
     run: ResolvedRun, context: RunContext, dataset: Dataset, device: torch.device, meter: MemoryMeter
 ) -> Assembled:
-    try:
+    with explained(run.config):
         with meter.phase("build"):
             assembled = assemble(run.config, run.method, len(dataset.classes), device, context.catalog)
         if assembled.backbone.weights:
@@ -120,36 +120,6 @@ def _build(
         if assembled.adapted.prepare is not None:
             require_classes(dataset, run.config.method)
         return assembled
-    except SystemExit as error:  # of a user's method: it would end the program as if all were done
-        raise RunError(
-            f"the code of {run.config.method} asked the program to end (SystemExit: {error.code})",
-            hint="take sys.exit() out of it",
-            kind="exception",
-        ) from error
-    except Exception as error:
-        if is_shortage(error):
-            raise shortage_while_building(error, run.config) from error
-        raise
-
-
-def _stored(folder: RunFolder, digests: dict[str, Any], options: RunOptions) -> Result | None:
-    """Return the finished result of this run, if it still stands for it."""
-    result = None if options.rerun else folder.result()
-    if result is None or result.status != "finished":
-        return None
-    changed = differences(result.digests, digests)
-    if changed and not options.accept:
-        raise InputError(
-            f"{folder.final} is a finished result of this config, but it depends on something else: "
-            f"{'; '.join(changed)}",
-            hint="--rerun runs it again, --accept takes the result as it is",
-            kind="stale_result",
-        )
-    return result
-
-
-def _is_finished(folder: RunFolder) -> bool:
-    return (result := folder.result()) is not None and result.status == "finished"
 
 
 @dataclass
@@ -177,10 +147,20 @@ class _Run:
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
         self.task = self.data.dataset.task
+        self.selection = self._selection()
         self.scale = self.task.scale(self.data.labels("train"))
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
+
+    def _selection(self) -> Selection:
+        """What the best epoch is chosen by, of the task's score."""
+        classes, select = len(self.data.dataset.classes), self.config.training.select
+        metric = next(row for row in self.metrics if row.name == self.task.selection)
+        selection = selection_of(select, metric, self.task, classes, self.data.records("val"))
+        for name, count in selection.left_out.items():
+            self.progress.say(f"{printable(name)} has too few images on validation ({count}) to be a worst group")
+        return selection
 
     def _open_source(self, data: RunData) -> FeatureSource:
         return open_source(self.run, self.assembled, data, cache=self.options.cache, device=self.device)
@@ -257,7 +237,7 @@ class _Run:
             config=self.config.training,
             seed=self.config.seed,
             metrics=self.metrics,
-            selection=self.task.selection,
+            selection=self.selection,
             count=self.task.count,
             progress=self.progress,
             on_start=self._begin,
@@ -349,8 +329,9 @@ class _Run:
             write_tensors(learned, self.selected.learned, {"run_id": self.config.run_id})
             result.digests["learned"] = file_digest(learned)
             write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
+            result.artifacts |= write_attributes(draft, self.data)
         write_result(draft, result)
-        if ending.status == "finished" or not _is_finished(self.folder):
+        if ending.status == "finished" or not self.folder.is_finished:
             self.folder.publish()
         if not ending.resumable:
             self.folder.clear()
@@ -360,6 +341,7 @@ class _Run:
         return result
 
     def _result(self, ending: Ending) -> Result:
+        by_group = score_groups(self.data, self.external, ending.outputs, self.metrics, self.config.aggregate)
         return Result(
             run_id=self.config.run_id,
             status=ending.status,
@@ -367,6 +349,8 @@ class _Run:
             best_epoch=self.selected.epoch or None,
             metrics={split: evaluate(*read, self.metrics, self.task.count) for split, read in ending.outputs.items()},
             intervals=describe_intervals(self.data, self.external, ending.outputs, self.metrics),
+            metrics_by_group={split: scores for split, (scores, _) in by_group.items()},
+            intervals_by_group={split: intervals for split, (_, intervals) in by_group.items()},
             curve=self.selected.curve,
             parameters=self.parameters,
             memory=describe_memory(self.meter),
@@ -375,7 +359,8 @@ class _Run:
             timing=self.watch.timing(self.earlier),
             data=describe_data(
                 self.data, self.run.normalization, self.external, self.source, metrics=self.metrics, scale=self.scale
-            ),
+            )
+            | self.selection.describe(),
             preprocessing={name: view.describe() for name, view in self.views.items()},
             digests=dict(self.digests),
             environment=describe_environment(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,7 @@ from petlbench.results.journal import write_event
 from petlbench.results.result import Result, Status, write_result
 from petlbench.training.evaluation import Labels, Logits
 
-__all__ = ["Ending", "describe_failure", "record_ending", "shortage_while_building"]
+__all__ = ["Ending", "describe_failure", "explained", "record_ending", "shortage_while_building"]
 
 
 def record_ending(
@@ -55,6 +56,27 @@ def record_ending(
             folder.clear()
         write_event(output, "ended", config.run_id, status=status)
     return result
+
+
+@contextmanager
+def explained(config: RunConfig) -> Iterator[None]:
+    """Say in words what went wrong while a run was built.
+
+    Raises:
+        RunError: When memory was too short, or the method's code asked the program to end.
+    """
+    try:
+        yield
+    except SystemExit as error:  # of a user's method: it would end the program as if all were done
+        raise RunError(
+            f"the code of {config.method} asked the program to end (SystemExit: {error.code})",
+            hint="take sys.exit() out of it",
+            kind="exception",
+        ) from error
+    except Exception as error:
+        if is_shortage(error):
+            raise shortage_while_building(error, config) from error
+        raise
 
 
 _GOES_ON = "the same command goes on from here"

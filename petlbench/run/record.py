@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -19,6 +21,7 @@ import petlbench
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
+from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically, write_tensors
 from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
@@ -27,11 +30,15 @@ from petlbench.data.tasks.base import Scale
 from petlbench.data.views import Normalization
 from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter
-from petlbench.metrics.classification import compute_intervals
+from petlbench.metrics.classification import compute_intervals, evaluate
+from petlbench.metrics.groups import Aggregate, by_group
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import Assembled
-from petlbench.results.result import Memory, PhaseMemory
+from petlbench.results.folder import RunFolder
+from petlbench.results.result import Memory, PhaseMemory, Result
+from petlbench.results.stored import ATTRIBUTE_COLUMNS
 from petlbench.run.data import RunData, shared_images
+from petlbench.run.options import RunOptions
 from petlbench.training.evaluation import Labels, Logits
 
 __all__ = [
@@ -45,6 +52,8 @@ __all__ = [
     "describe_memory",
     "differences",
     "identify",
+    "score_groups",
+    "write_attributes",
     "write_predictions",
 ]
 
@@ -53,6 +62,7 @@ ARTIFACTS: Mapping[str, str] = {
     "learned": "learned.safetensors",
     "manifest": "manifest.csv",
 }
+ATTRIBUTES = "attributes.parquet"
 
 # pyarrow builds its names at run time, out of sight of type checkers.
 _arrow: Any = pyarrow
@@ -152,7 +162,14 @@ def identify(
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
         "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
+        **({} if config.training.select == "score" else {"attributes": _attributes_digest(data.records("val"))}),
     }
+
+
+def _attributes_digest(records: Sequence[Record]) -> str:
+    """The SHA-256 of what tables say of images beside their labels, which chooses the epoch where subgroups do."""
+    rows = sorted((record.image_id, sorted(record.extra)) for record in records)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def code_digests(method: str, catalog: Catalog) -> dict[str, Any]:
@@ -168,7 +185,7 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say in words what differs between two sets of digests."""
     changes = [
         f"{name} differs"
-        for name in ("data", "split", "draw", "weights", "method", "external", "greys")
+        for name in ("data", "split", "draw", "weights", "method", "external", "greys", "attributes")
         if stored.get(name, "") != now.get(name, "")
     ]
     if stored.get("petlbench") != now["petlbench"]:
@@ -176,6 +193,26 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = stored.get("packages", {}), now["packages"]
     changes += [f"{name} was {old.get(name)} and is {new[name]}" for name in new if old.get(name) != new[name]]
     return changes
+
+
+def standing_result(folder: RunFolder, digests: Mapping[str, Any], options: RunOptions) -> Result | None:
+    """Return the finished result of a run, if it still stands for what these digests are of.
+
+    Raises:
+        InputError: When it depends on something else, and is neither to be replaced nor to be accepted.
+    """
+    result = None if options.rerun else folder.result()
+    if result is None or result.status != "finished":
+        return None
+    changed = differences(result.digests, digests)
+    if changed and not options.accept:
+        raise InputError(
+            f"{folder.final} is a finished result of this config, but it depends on something else: "
+            f"{'; '.join(changed)}",
+            hint="--rerun runs it again, --accept takes the result as it is",
+            kind="stale_result",
+        )
+    return result
 
 
 def write_predictions(
@@ -196,6 +233,22 @@ def write_predictions(
     _arrow.parquet.write_table(_arrow.table(columns), file)
 
 
+def write_attributes(folder: Path, data: RunData) -> dict[str, str]:
+    """Write what tables say of validation and test images beside label and group: a row a value, as a parquet file.
+
+    Returns:
+        The file among the run's artifacts; nothing, and no file, where tables say nothing.
+    """
+    records = [*data.records("val"), *data.records("test")]
+    rows = [(record.image_id, name, value) for record in records for name, value in record.extra]
+    if not rows:
+        return {}
+    columns = zip(ATTRIBUTE_COLUMNS, zip(*rows, strict=True), strict=True)
+    table = _arrow.table({name: _arrow.array(values, _arrow.string()) for name, values in columns})
+    _arrow.parquet.write_table(table, folder / ATTRIBUTES)
+    return {"attributes": ATTRIBUTES}
+
+
 def describe_intervals(
     data: RunData,
     external: RunData | None,
@@ -208,6 +261,27 @@ def describe_intervals(
         split: compute_intervals(labels, logits, [record.group for record in records[split]], metrics=metrics)
         for split, (labels, logits) in outputs.items()
     }
+
+
+def score_groups(
+    data: RunData,
+    external: RunData | None,
+    outputs: Mapping[str, tuple[Labels, Logits]],
+    metrics: Sequence[Metric],
+    aggregate: Aggregate,
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """The scores of groups (patients, lesions) and their intervals by split, where the groups of its images are known.
+
+    The scores count the groups that are left out beside them, as ``ambiguous``.
+    """
+    records, task = _records(data, external), data.dataset.task
+    scores = {}
+    for split, (labels, logits) in outputs.items():
+        groups = by_group(labels, logits, [record.group for record in records[split]], task.groups, aggregate)
+        if groups is not None:
+            values = {**evaluate(groups.labels, groups.logits, metrics, task.count), "ambiguous": groups.ambiguous}
+            scores[split] = values, compute_intervals(groups.labels, groups.logits, metrics=metrics)
+    return scores
 
 
 def describe_memory(meter: MemoryMeter) -> Memory:

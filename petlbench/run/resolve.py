@@ -30,6 +30,7 @@ from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import TaskType, task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split, named_normalization
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
+from petlbench.metrics.groups import AGGREGATES
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
@@ -132,6 +133,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         **_draw(request),
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
+        "aggregate": _aggregate(request, dataset, catalog),
         "backbone": backbone.name,
         "weights": weights,
         "image_size": backbone.image_size,
@@ -215,6 +217,18 @@ def _external(request: Request, dataset: DatasetInfo | None, catalog: Catalog, d
         external = describe_dataset(request.test_on, catalog=catalog, data_root=data_root, settings=settings)
     require_learned_classes(external.name, external.card.classes, dataset.card.classes)
     return reference_of(request.test_on, catalog)
+
+
+def _aggregate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) -> str:
+    if dataset is not None:
+        task = task_of(dataset.card, catalog)
+        if request.aggregate in AGGREGATES and request.aggregate not in task.groups.aggregates:
+            raise InputError(
+                f"--aggregate {request.aggregate}: predictions of the task '{task.name}' are not put together so",
+                hint=f"choose {', '.join(task.groups.aggregates)}",
+                kind="bad_setting",
+            )
+    return request.aggregate
 
 
 def _calibrate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) -> str:

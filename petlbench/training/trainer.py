@@ -20,12 +20,13 @@ from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.progress import Progress
 from petlbench.data.loader import ImageLoader
-from petlbench.metrics.classification import METRICS, count_classes, evaluate
+from petlbench.metrics.classification import AUC, METRICS, count_classes, evaluate
 from petlbench.metrics.metric import Labels, Logits, Metric
 from petlbench.models.method import Adapted
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
 from petlbench.training.optim import learning_rate
+from petlbench.training.selection import Selection
 from petlbench.training.step import Step
 
 __all__ = ["Checkpoint", "Curve", "MovingAverage", "Selected", "Trainer"]
@@ -77,7 +78,7 @@ class Trainer:
         config: How to train.
         seed: The run's seed.
         metrics: The scores of an epoch.
-        selection: Name of the one that the best epoch is chosen by.
+        selection: What the best epoch is chosen by.
         count: What is said of an epoch beside the scores.
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
@@ -98,7 +99,7 @@ class Trainer:
     config: TrainingConfig
     seed: int
     metrics: Sequence[Metric] = METRICS
-    selection: str = "auc"
+    selection: Selection = field(default_factory=lambda: Selection(AUC))
     count: Callable[[Labels, Logits], dict[str, Any]] = count_classes
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
@@ -183,17 +184,15 @@ class Trainer:
             labels, logits = self.predictor(self.val, self.progress.advance)
         if not np.isfinite(logits).all():
             raise _not_finite("the logits of the validation images are not finite")
-        return evaluate(labels, logits, self.metrics, self.count)
+        scores = evaluate(labels, logits, self.metrics, self.count)
+        return {**scores, **self.selection.scores(labels, logits)}
 
     def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
         scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
         selected.curve.append(
             {"epoch": epoch, "train_loss": loss, "lr": float(self.step.optimizer.param_groups[-1]["lr"]), **scalars}
         )
-        score, directions = metrics[self.selection], {metric.name: metric.direction for metric in self.metrics}
-        sign = 1.0 if directions[self.selection] == "higher" else -1.0
-        # A validation split with one class has no AUC; the loss then decides alone.
-        key = (sign * score, 0.0) if score is not None else (0.0, -metrics.get("loss", 0.0))
+        key = self.selection.key(metrics)
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}

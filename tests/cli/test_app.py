@@ -25,6 +25,7 @@ FUNCTIONS = {
     "results track": {"track_results"},
     "evaluate": {"evaluate"},
     "predict": {"predict"},
+    "recommend": {"recommend", "replay"},
     "export": {"export"},
     "memory": {"forecast_memory"},
     "data info": {"data_info"},

@@ -33,6 +33,7 @@ TRAINING: dict[str, Any] = {
     "class_weights": "none",
     "clip_grad_norm": 1.0,
     "augment": "standard",
+    "select": "score",
 }
 RUN: dict[str, Any] = {
     "method": "lora",
@@ -47,6 +48,7 @@ RUN: dict[str, Any] = {
     "shots_val": False,
     "skip_corrupt": False,
     "test_on": "",
+    "aggregate": "mean",
     "backbone": "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
     "weights": "default",
     "image_size": 224,
@@ -82,6 +84,7 @@ OTHER_TRAINING: dict[str, Any] = {
     "class_weights": "balanced",
     "clip_grad_norm": 0.0,
     "augment": "none",
+    "select": "worst-group:sex",
 }
 OTHER: dict[str, Any] = {
     "method": "full",
@@ -96,6 +99,7 @@ OTHER: dict[str, Any] = {
     "shots_val": True,
     "skip_corrupt": True,
     "test_on": "lesions",
+    "aggregate": "noisy_or",
     "backbone": "vit_small_patch16_224.augreg_in21k_ft_in1k",
     "weights": "none",
     "image_size": 384,
@@ -112,7 +116,7 @@ OTHER: dict[str, Any] = {
 }
 
 # Fields of a run that came later.
-LATER = ("calibrate", "shots", "train_fraction", "draw", "shots_val")
+LATER = ("aggregate", "calibrate", "shots", "train_fraction", "draw", "shots_val")
 
 
 def config(**changed: Any) -> RunConfig:
@@ -125,7 +129,7 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 class TestRunId:
     def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
-        earlier = without({**RUN, "training": without(TRAINING, "decay")}, *LATER)
+        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, *LATER)
         text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
         assert config().digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -155,7 +159,8 @@ class TestRunId:
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
         later = {name: OTHER[name] for name in LATER}
-        whole = {**RUN, **later, "training": {**TRAINING, "decay": "matrices"}}
+        training = {**TRAINING, "decay": "matrices", "select": "worst-group:sex"}
+        whole = {**RUN, **later, "training": training}
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
         assert config(**whole).digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -300,6 +305,8 @@ class TestBounds:
             "class_weights": "none",
             "clip_grad_norm": 1,
             "augment": "standard",
+            "aggregate": "mean",
+            "select": "score",
         }
 
     def test_a_config_cannot_be_changed(self) -> None:

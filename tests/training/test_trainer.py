@@ -21,8 +21,10 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
+from petlbench.metrics.classification import AUC, LOSS
 from petlbench.models.method import Adapted, Companion, Inputs
 from petlbench.training.optim import learning_rate
+from petlbench.training.selection import Selection
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, MovingAverage, Selected, Trainer
 
@@ -238,8 +240,16 @@ class TestSelection:
 
     def test_the_task_type_names_the_score_that_is_selected_by(self, file: Path) -> None:
         made = trainer([RIGHT, WRONG, 3 * RIGHT])
-        made.selection = "loss"
+        made.selection = Selection(LOSS)
         assert fit(made, file).epoch == 3, "of two epochs with an AUC of 1, that of the smaller loss"
+
+    def test_the_epoch_is_that_of_the_best_worst_subgroup(self, file: Path) -> None:
+        uneven = np.array([[2.0, 0.0], [1.0, 0.0], [1.5, 0.0], [0.0, 2.0]], dtype=np.float32)  # AUC 3/4; of F 0, of M 1
+        made = trainer([uneven, np.zeros((4, 2), dtype=np.float32)])
+        made.selection = Selection(AUC, "sex", {"F": np.array([1, 2]), "M": np.array([0, 3])})
+        selected = fit(made, file)
+        assert selected.epoch == 2
+        assert [entry["val_auc_worst_group"] for entry in selected.curve] == [0.0, 0.5]
 
     def test_the_curve_tells_loss_rate_and_every_score(self, file: Path) -> None:
         made = trainer([RIGHT, HALF])

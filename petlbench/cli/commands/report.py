@@ -43,6 +43,19 @@ from petlbench.core.catalog import Catalog
 )
 @click.option("--metric", default="auc", show_default=True, metavar="NAME", help="A score of petlbench list metrics.")
 @click.option(
+    "--unit",
+    type=click.Choice(["image", "group"]),
+    default="image",
+    show_default=True,
+    help="What scores count: images, or groups (patients, lesions).",
+)
+@click.option(
+    "--by",
+    default="",
+    metavar="COLUMNS",
+    help="Subgroups by these columns of the dataset's table, such as sex,site,age:40:60; a report on subgroups.",
+)
+@click.option(
     "--memory",
     "figure",
     type=click.Choice(["allocated", "reserved", "process", "resident"]),
@@ -88,7 +101,8 @@ def command(name: str, formats: str | None, standalone: bool, output: Path | Non
     target = Target.parse(formats, output, Catalog(options["catalog"]))
     options["where"] = parse_where(options["where"])
     options["compare"] = options["compare"] is not None
-    options["columns"] = tuple(column.strip() for column in options["columns"].split(",") if column.strip())
+    for several in ("columns", "by"):
+        options[several] = tuple(name.strip() for name in options[several].split(",") if name.strip())
     document = pb.report(name, progress=True, **options)
     files = target.write(document)
     text = target.text(document)

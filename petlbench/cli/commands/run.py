@@ -94,6 +94,9 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     for split, name in (("val", f"validation {title}"), ("test", f"test {title}"), ("external", external)):
         if split in result.metrics:
             facts[name] = _score_text(result.metrics[split], chosen_by)
+        if split in result.metrics_by_group:
+            by_group = result.metrics_by_group[split]
+            facts[f"{name}, by group"] = _score_text(by_group, chosen_by) + _groups(by_group, result.config.aggregate)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
         facts[f"test {title}"] = "none: the dataset has no test split"
     if "drawn" in result.data:
@@ -102,6 +105,8 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         facts["trained on"] = f"{result.config.part}, draw {result.config.draw}{own}: {images} images"
     if result.best_epoch is not None:
         facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
+        if worst := result.data.get("selected_by"):
+            facts["best epoch"] += f" of the worst subgroup by {printable(str(worst.get('column')))}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
@@ -111,6 +116,11 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     notes = result.data.get("notes", [])
     facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
+
+
+def _groups(metrics: Mapping[str, Any], aggregate: str) -> str:
+    left_out = f", {metrics['ambiguous']} left out" if metrics.get("ambiguous") else ""
+    return f"  of {metrics['count']} groups by {aggregate}{left_out}"
 
 
 def title_of(metric: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from petlbench.data.card import DatasetCard
+    from petlbench.metrics.groups import GroupRule
     from petlbench.metrics.metric import Metric
 
 __all__ = [
@@ -192,6 +193,12 @@ def class_strata(labels: Sequence[int]) -> NDArray[Any]:
     return np.eye(int(positions.max(initial=-1)) + 1, dtype=bool)[positions]
 
 
+def _unanimous() -> GroupRule:
+    from petlbench.metrics.groups import UNANIMOUS
+
+    return UNANIMOUS
+
+
 def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
     from petlbench.metrics.classification import softmax
 
@@ -242,6 +249,7 @@ class TaskType(Card):
         ordered: Whether the classes stand in an order, as grades do: kappa then has quadratic weights.
         strata: From the labels of N images to what a split balances: (N, K), whether image n counts in stratum k.
             Where every image counts in one, splits are stratified by it; where in several, iteratively.
+        groups: What label and prediction a group (a patient) of images has.
         count: From labels and logits (N, C) to what a result has beside the scores; raises ValueError where they do
             not fit.
         balanced: From the training labels and C to the weights (C,) of ``--class-weights balanced``; None where that
@@ -270,6 +278,7 @@ class TaskType(Card):
     selection: str = "auc"
     ordered: bool = False
     strata: Callable[[Sequence[Label]], NDArray[Any]] = class_strata
+    groups: GroupRule = field(default_factory=_unanimous)
     count: Callable[[NDArray[Any], NDArray[Any]], dict[str, Any]] = _count_classes
     balanced: Callable[[NDArray[Any], int], NDArray[Any]] | None = _balanced
     questions: Callable[..., list[Question]] = _which_class

@@ -1,7 +1,8 @@
 """One class an image, of two; the second is the positive one."""
 
 from petlbench.data.tasks.base import Labels, TaskType
+from petlbench.metrics.groups import MOST_SEVERE
 
 __all__ = ["BINARY"]
 
-BINARY = TaskType(name="binary", title="binary", labels=Labels(most=2))
+BINARY = TaskType(name="binary", title="binary", labels=Labels(most=2), groups=MOST_SEVERE)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from petlbench.core.errors import InputError
 from petlbench.data.tasks.base import Answer, Labels, Question, TaskType
+from petlbench.metrics.groups import ANY_LABEL
 from petlbench.metrics.multilabel import MULTILABEL_METRICS, count_labels, sigmoid
 
 __all__ = ["MULTILABEL", "SEPARATOR", "UNKNOWN", "MultiLabels"]
@@ -129,4 +130,5 @@ MULTILABEL = TaskType(
     balanced=_positive_weights,
     questions=_which_labels,
     answer=Answer("labels", _likely),
+    groups=ANY_LABEL,
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from petlbench.core.errors import InputError
 from petlbench.data.tasks.base import Answer, Labels, Question, Scale, TaskType
+from petlbench.metrics.groups import MEAN_NUMBER
 from petlbench.metrics.regression import REGRESSION_METRICS, count_values
 
 __all__ = ["REGRESSION", "Numbers"]
@@ -125,4 +126,5 @@ REGRESSION = TaskType(
     questions=_no_questions,
     answer=Answer("prediction", lambda values, classes: float(values[0]), values="values", fractions=False),
     scale=_scale,
+    groups=MEAN_NUMBER,
 )

@@ -19,7 +19,7 @@ from petlbench.results.table import Spread
 if TYPE_CHECKING:
     from petlbench.statistics.clinical import ClassMetrics, Estimate
 
-__all__ = ["CLINICAL"]
+__all__ = ["CLINICAL", "class_name", "estimate_cell"]
 
 _MEASURES = (
     Column("sensitivity", "sensitivity", "%", "higher"),
@@ -62,7 +62,7 @@ def build(inputs: ReportInputs) -> Document:
     return inputs.document(tables, figures)
 
 
-CLINICAL = ReportKind(name="clinical", title="Clinical metrics", build=build)
+CLINICAL = ReportKind(name="clinical", title="Clinical metrics", build=build, by_group=True)
 
 
 def _by_run(runs: Sequence[Stored], inputs: ReportInputs) -> list[list[ClassMetrics]]:
@@ -98,20 +98,22 @@ def _table(key: str, title: str, measured: _Measured, classes: Sequence[str], in
 
 def _rows(line: Line, by_run: list[list[ClassMetrics]], classes: Sequence[str]) -> Iterator[Row]:
     for position, first in enumerate(by_run[0]):
-        name = _class_name(first, classes)
+        name = class_name(first.index, classes)
         flags = (FEW_POSITIVES,) if first.few else ()
         cells = {"positives": Cell(first.positives, str(first.positives), flags=flags)}
         for column in _MEASURES:
             factor = 100.0 if column.unit == "%" else 1.0
-            cells[column.key] = _cell([getattr(metrics[position], column.key) for metrics in by_run], factor)
+            cells[column.key] = estimate_cell([getattr(metrics[position], column.key) for metrics in by_run], factor)
         yield Row(f"{line.key} {name}", f"{line.title}, {name}", cells)
 
 
-def _class_name(metrics: ClassMetrics, classes: Sequence[str]) -> str:
-    return classes[metrics.index] if metrics.index < len(classes) else str(metrics.index)
+def class_name(index: int, classes: Sequence[str]) -> str:
+    """What a class is called, where its name is known."""
+    return classes[index] if index < len(classes) else str(index)
 
 
-def _cell(estimates: Sequence[Estimate], factor: float) -> Cell:
+def estimate_cell(estimates: Sequence[Estimate], factor: float) -> Cell:
+    """The mean of an estimate over runs, with its spread or, of a single run, its interval."""
     spread, *bounds = (
         Spread.of(None if value is None else factor * value for value in values)
         for values in zip(*((each.value, each.low, each.high) for each in estimates), strict=True)
@@ -129,7 +131,7 @@ def _plots(key: str, title: str, measured: _Measured, classes: Sequence[str]) ->
         diagonal = Series("diagonal", "calibrated", {"predicted": [0.0, 1.0], "observed": [0.0, 1.0]}, role="reference")
         series = [diagonal, *(_calibration(line, by_run[0][position]) for line, by_run in measured)]
         caption = "The first run of each row. A point is a bin of test images, with its 95 % interval."
-        heading = f"Calibration: {title}, {_class_name(first, classes)}"
+        heading = f"Calibration: {title}, {class_name(first.index, classes)}"
         marks = {"square": True}
         yield Figure.of(f"{key}-{first.index}", "lines", heading, axes, series, caption=caption, marks=marks)
 
@@ -191,10 +193,12 @@ def _decision_table(key: str, title: str, measured: _Measured, classes: Sequence
 
     rows = []
     for position, first in enumerate(measured[0][1][0]):
-        name = _class_name(first, classes)
+        name = class_name(first.index, classes)
         for line, by_run in measured:
             models = [[run[position].decision[number].model for run in by_run] for number in points]
-            rows.append(row(f"{line.key} {name}", f"{line.title}, {name}", (_cell(each, 1.0) for each in models)))
+            rows.append(
+                row(f"{line.key} {name}", f"{line.title}, {name}", (estimate_cell(each, 1.0) for each in models))
+            )
         everyone = [Cell(value := first.decision[number].treat_all, f"{value:.3f}") for number in points]
         rows.append(row(f"all {name}", f"treat all, {name}", everyone, "baseline"))
         rows.append(row(f"none {name}", f"treat none, {name}", [Cell(0.0, "0")] * len(points), "baseline"))
@@ -224,5 +228,5 @@ def _decision_curves(key: str, title: str, measured: _Measured, classes: Sequenc
             f"The first run of each row, on the test split, at thresholds from {places[0]:g} to {places[-1]:g}. The "
             f"line of treating all ends where it falls below {_LEAST_BENEFIT:g}."
         )
-        heading = f"Decision curve: {title}, {_class_name(first, classes)}"
+        heading = f"Decision curve: {title}, {class_name(first.index, classes)}"
         yield Figure.of(f"{key}-decision-{first.index}", "lines", heading, axes, series, caption=caption)

@@ -61,8 +61,8 @@ def build(inputs: ReportInputs) -> Document:
     return inputs.document([main, *papers, *tables], figures, notes)
 
 
-METHODS = ReportKind(name="methods", title="Methods on datasets", build=build)
-VARIANTS = ReportKind(name="variants", title="Variants of a method", build=build, needs=("variants",))
+METHODS = ReportKind(name="methods", title="Methods on datasets", build=build, by_group=True)
+VARIANTS = ReportKind(name="variants", title="Variants of a method", build=build, by_group=True, needs=("variants",))
 
 
 def main_table(inputs: ReportInputs) -> Table:

@@ -59,7 +59,9 @@ def _scatter(axes: Sequence[Axis], x: str, series: Sequence[Series], caption: st
     return Figure("tradeoff", "scatter", title, axes, x, "score", series, _OTHER[x], caption, marks)
 
 
-TRADEOFF = ReportKind(name="tradeoff", title="Score against cost", build=build, printed_figure=_paper_figure)
+TRADEOFF = ReportKind(
+    name="tradeoff", title="Score against cost", build=build, by_group=True, printed_figure=_paper_figure
+)
 
 
 def _point(line: Line, context: Context) -> Series | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -89,6 +90,21 @@ def test_a_prepared_release_is_audited(name: str, cli: Cli, official: Callable[[
     assert audit.status == 0, audit
     assert (audit.document["unreadable"], audit.document["groups_on_two_sides"]) == ({}, [])
     assert audit.document["baselines"]
+
+
+@pytest.mark.slow
+def test_a_run_of_few_labels_takes_the_release_s_own_draw(
+    cli: Cli, official: Callable[[str], Path], here: Path
+) -> None:
+    files = official("medfmc_colon")
+    assert cli("data", "prepare", "medfmc_colon", "--from", files).status == 0
+    done = cli("run", "--dataset", "medfmc_colon", "--shots", "1", "--draw", "1", *RUN, *QUIET)
+    assert done.status == 0, done
+    assert done.document["data"]["drawn"]["official"]
+    lines = (files / "colon" / "colon_1-shot_train_exp2.txt").read_text(encoding="utf-8").splitlines()
+    with Path(done.document["artifacts"]["manifest"]).open(encoding="utf-8", newline="") as stream:
+        trained = {row["path"].rpartition("/")[2] for row in csv.DictReader(stream) if row["drawn"] == "train"}
+    assert trained == {line.rpartition(" ")[0] for line in lines}
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ class _Measure:
 
 _MEASURES = (
     _Measure(Axis("auc", "test AUC", "%", "linear", "higher"), "test_auc", 100),
+    _Measure(Axis("auc_by_group", "test AUC by group", "%", "linear", "higher"), "test_auc_by_group", 100),
     _Measure(Axis("val_auc", "validation AUC", "%", "linear", "higher"), "val_auc", 100),
     _Measure(Axis("accuracy", "test accuracy", "%", "linear", "higher"), "test_accuracy", 100),
     _Measure(Axis("parameters", "learnable parameters", "%", "log", "lower"), "learnable_ratio", 100, 3),
@@ -45,7 +46,7 @@ _MEASURES = (
     _Measure(Axis("ppe", "PPE", "%", "linear", "higher"), "ppe", 100),
     _Measure(Axis("pme", "PME", "%", "linear", "higher"), "pme", 100),
 )
-_AUC, _VALIDATION = _MEASURES[0], _MEASURES[1]
+_AUC, _VALIDATION = _MEASURES[0], _MEASURES[2]
 
 
 @dataclass(frozen=True)
