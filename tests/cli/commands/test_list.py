@@ -68,7 +68,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
     assert {("run",), ("predict",), ("list",), ("doctor",), ("data", "info")} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "methods"], ["list", "datasets"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "methods"], ["list", "backbones"]])
 def test_help_and_lists_load_no_heavy_package(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
@@ -99,6 +99,15 @@ def test_the_table_shows_every_method(cli: Cli) -> None:
         assert name in outcome.out
         assert entry.title in outcome.out
     assert outcome.err == ""
+
+
+def test_backbones_are_listed_with_family_size_gate_and_licence(cli: Cli) -> None:
+    items = {item["name"]: item for item in cli("list", "backbones", "--json").document["items"]}
+    assert len(items) >= 60
+    card = {"family": "DINOv2", "domain": "histopathology", "parameters": 303350784, "gated": True}
+    assert {key: items["uni"][key] for key in card} == card
+    assert items["uni"]["licence"] == "CC-BY-NC-ND-4.0"
+    assert items["vit_base_patch16_224.mae"]["gated"] is False
 
 
 def test_datasets_are_listed_with_modality_task_and_licence(cli: Cli) -> None:
