@@ -165,12 +165,6 @@ class BackboneCard(_Part):
         """The architecture in timm."""
         return self.architecture.timm or self.name.partition(".")[0]
 
-    @property
-    def structure(self) -> str:
-        """What tensors do not show of the structure, as one line for a digest."""
-        values = {"timm": self.timm, **self.architecture.differences}
-        return ",".join(f"{name}={value}" for name, value in sorted(values.items()))
-
 
 def load_backbone_card(file: Path) -> BackboneCard:
     """The card that a TOML file holds, checked.

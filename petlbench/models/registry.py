@@ -23,7 +23,7 @@ from petlbench.models import micro  # noqa: F401 - tells timm of it
 from petlbench.models.backbone import Backbone, freeze_statistics
 from petlbench.models.card import Architecture, BackboneCard, checked_card, load_backbone_card
 from petlbench.models.folder_card import card_of_folder
-from petlbench.models.hub import card_of_repository
+from petlbench.models.hub import card_of_repository, fetch_weights
 from petlbench.models.info import BackboneInfo
 from petlbench.models.structure import describe_module, not_adaptable
 
@@ -135,6 +135,8 @@ def build_backbone(
     if device.type == "meta":
         with device:
             return Backbone(info, create_module(info, drop_path=drop_path))
+    if info.card is not None and weights == "default":  # before anything is allocated: they may not be had
+        weights = str(fetch_weights(info.card))
     module = create_module(info, drop_path=drop_path)
     loaded = load_weights(module, name, weights, info.card)
     if loaded.differences:

@@ -38,8 +38,8 @@ def load_weights(module: nn.Module, name: str, weights: str, card: BackboneCard 
     Args:
         module: The model, without its classifier.
         name: The backbone's name: timm's with the weight tag, or the card's.
-        weights: ``default`` (the published ones, or those beside the card), ``none`` (leave the random ones), or a
-            file or folder that `petlbench.models.weight_files.read_weights` reads.
+        weights: ``default`` (those that timm publishes), ``none`` (leave the random ones), or a file or folder that
+            `petlbench.models.weight_files.read_weights` reads.
         card: The backbone's card; None for one of timm's.
 
     Returns:
@@ -52,12 +52,12 @@ def load_weights(module: nn.Module, name: str, weights: str, card: BackboneCard 
     """
     if weights in ("random", "none"):  # the second is what results of earlier versions say
         return Loaded()
-    if weights == "default" and card is None:
+    if weights == "default":
         origin = f"timm's weights for {name}"
         state, _, _ = unwrapped(_published(name))
         _fill(module, _converted(module, state, origin), name, origin)
         return Loaded()
-    file = _file(weights, card)
+    file = find_weights(Path(weights))
     origin = f"weights file {file}"
     keys = card.keys if card is not None else KeyRecipe()
     encoder = take_encoder(read_weights(file), module, keys, origin)
@@ -88,15 +88,6 @@ def classifier_names(module: nn.Module) -> tuple[str, ...]:
     """Names under which timm keeps a model's classifier; a distilled model has two."""
     names = cast("Any", module).pretrained_cfg.get("classifier") or "head"
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _file(weights: str, card: BackboneCard | None) -> Path:
-    """The file that is read."""
-    if weights != "default" or card is None:
-        return find_weights(Path(weights))
-    from petlbench.models.hub import fetch_weights
-
-    return fetch_weights(card)
 
 
 def _published(name: str) -> object:
