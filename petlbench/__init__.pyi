@@ -44,8 +44,8 @@ from .core.errors import RunError as RunError
 # What other files of a user's own are made of.
 from .data.readers.base import Reader as Reader
 from .data.readers.base import ReaderCard as ReaderCard
-from .data.readers.base import ReaderSettings as ReaderSettings
 from .data.readers.base import Source as Source
+from .data.readers.settings import ReaderSettings as ReaderSettings
 from .data.record import Record as Record
 from .data.tasks.base import Labels as Labels
 from .data.tasks.base import TaskType as TaskType

@@ -16,8 +16,6 @@ from petlbench.core.user_files import inside, read_toml
 from petlbench.data.layout import Layout
 from petlbench.data.tasks.base import TaskType
 
-__all__ = ["CountTable", "Counts", "DatasetCard", "OfficialFile", "ReaderSpec", "load_card"]
-
 _LIMIT = 4 << 20
 """Bytes of a card; the longest that petlbench brings has some thousand."""
 

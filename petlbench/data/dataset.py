@@ -33,19 +33,6 @@ from petlbench.data.tasks.base import Labels, TaskType, task_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "EXTERNAL",
-    "Dataset",
-    "DatasetInfo",
-    "Record",
-    "describe_dataset",
-    "existing_path",
-    "external_settings",
-    "find_card",
-    "official_files",
-    "open_dataset",
-    "require_learned_classes",
-]
 
 _LONGEST_NAME = 100
 

@@ -24,20 +24,6 @@ from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record, map_images
 
-__all__ = [
-    "HASH_BITS",
-    "LEAST_CORRELATION",
-    "THUMBNAIL",
-    "DuplicatePair",
-    "Fingerprint",
-    "close_pairs",
-    "clusters",
-    "duplicate_pairs",
-    "fingerprint",
-    "near_duplicate_groups",
-    "perceptual_hashes",
-]
-
 HASH_BITS = 4
 LEAST_CORRELATION = 0.88
 THUMBNAIL = 64

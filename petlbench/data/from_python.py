@@ -18,8 +18,6 @@ from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.user_files import read_bytes
 
-__all__ = ["keep_dataset"]
-
 
 def keep_dataset(data: Any, folder: Path, name: str = "dataset") -> Path:
     """The table of a dataset's images, written once for the same images and labels.

@@ -16,19 +16,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from petlbench.core.errors import InputError
 from petlbench.data.record import OfficialDraw, Split
 
-__all__ = [
-    "DrawLists",
-    "ImageSource",
-    "Layout",
-    "LeftOutFiles",
-    "RefusedCopy",
-    "TableSource",
-    "ends_with",
-    "fill",
-    "match_pattern",
-    "names_in",
-]
-
 _NAME = re.compile(r"\{([^{}]+)\}")
 
 _SECONDS = 2.0

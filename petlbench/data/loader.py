@@ -20,8 +20,6 @@ from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
 
-__all__ = ["Batch", "ImageCache", "ImageLoader", "ImageStore", "Pixels", "decode_ahead", "form_bytes"]
-
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 

@@ -15,7 +15,6 @@ from petlbench.data.dataset import Dataset
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "draw_digest", "manifest_digest", "manifest_of", "split_digest", "with_draw", "write_manifest"]
 
 COLUMNS = ("image_id", "path", "label", "split", "group", "sha256")
 _SPLIT_COLUMNS = ("image_id", "split")

@@ -15,8 +15,6 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import comma_separated, printable
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
-__all__ = ["group_columns", "named_side", "notes_on_classes", "notes_on_sides", "option", "refuse_twins"]
-
 _MISSING = frozenset(
     ("nan", "na", "n/a", "#n/a", "none", "null", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
 )

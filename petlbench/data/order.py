@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from petlbench.core.errors import InputError
 from petlbench.core.text import items_of
 
-__all__ = ["ONE_CLASS", "ORDER_HELP", "UNORDERED", "are_numbered", "order_of", "task_name"]
-
 UNORDERED = "none"
 """What the setting says where numbers name classes that have no order."""
 

@@ -19,8 +19,6 @@ from petlbench.data.images.files import Header, ImageFacts, read_header
 from petlbench.data.record import SPLITS, Record, map_images
 from petlbench.data.splits import SplitScheme, assign_splits
 
-__all__ = ["Overview", "Spread", "draw_contact_sheet", "overview_of", "sample_images"]
-
 _SIDE = 160
 """Pixels of the longer side of an image on a contact sheet."""
 

@@ -12,8 +12,6 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.tasks.base import Label, Labels
 
-__all__ = ["SPLITS", "SPLIT_ALIASES", "OfficialDraw", "Record", "Split", "images_by_class", "map_images", "refusal"]
-
 T = TypeVar("T")
 
 Split = Literal["train", "val", "test"]

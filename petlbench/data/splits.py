@@ -16,8 +16,6 @@ from petlbench.core.errors import InputError
 from petlbench.data.record import SPLITS, Record, Split
 from petlbench.data.tasks.base import class_strata
 
-__all__ = ["SplitScheme", "assign_splits", "group_numbers", "shared_groups"]
-
 SchemeKind = Literal["official", "random", "kfold", "repeat"]
 
 _FORMS = "official, random, kfold:K/I (fold I of K, from 0) or repeat:N/I (random split I of N, from 0)"

@@ -28,7 +28,6 @@ from petlbench.data.record import Split
 # torchvision declares tensors where it takes Pillow images as well.
 F: Any = _functional
 
-__all__ = ["RGB", "Augmentation", "Form", "Normalization", "View", "by_split", "named_normalization"]
 
 RGB = NDArray[np.uint8]
 """An RGB image, (height, width, 3)."""

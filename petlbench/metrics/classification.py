@@ -14,18 +14,6 @@ from petlbench.core.errors import InputError
 from petlbench.metrics import influence, intervals
 from petlbench.metrics.metric import Labels, Logits, Metric, Numbers
 
-__all__ = [
-    "AUC",
-    "METRICS",
-    "compute_intervals",
-    "count_classes",
-    "evaluate",
-    "load_metrics",
-    "macro_auc",
-    "mean_of",
-    "softmax",
-]
-
 _Value = TypeVar("_Value")
 
 

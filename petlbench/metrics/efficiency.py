@@ -6,9 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["REFERENCE", "References", "pme", "ppe"]
-
-
 REFERENCE = "full"
 
 # What must agree before two runs' memory is compared.

@@ -19,22 +19,6 @@ from numpy.typing import NDArray
 
 from petlbench.metrics.metric import Labels, Logits, Numbers
 
-__all__ = [
-    "Disagreement",
-    "accuracy_influences",
-    "auc_influences",
-    "f1_influences",
-    "kappa_influences",
-    "loss_influences",
-    "number_groups",
-    "one_auc",
-    "plain_disagreement",
-    "quadratic_disagreement",
-    "recall_influences",
-    "small_sample",
-    "sum_by_group",
-]
-
 
 def auc_influences(labels: Labels, scores: Logits) -> tuple[Numbers, Numbers]:
     """Compute the AUC of each class against the rest, and what each image contributes to its error.

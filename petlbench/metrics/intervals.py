@@ -22,25 +22,6 @@ from petlbench.metrics.influence import (
 )
 from petlbench.metrics.metric import Labels, Logits, Numbers
 
-__all__ = [
-    "FEW",
-    "Units",
-    "accuracy_interval",
-    "auc_interval",
-    "balanced_accuracy_interval",
-    "combine",
-    "design_effect",
-    "f1_interval",
-    "interval_document",
-    "interval_of_mean",
-    "kappa_interval",
-    "mean_auc_interval",
-    "newcombe",
-    "share_interval",
-    "wilson",
-]
-
-
 FEW = 10
 """Images (or groups) of the rarest side of a score below which its interval is flagged."""
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from petlbench.core.entry import Card, Kind
 
-__all__ = ["Contribution", "Interval", "Labels", "Logits", "Metric", "Numbers"]
-
 Labels = NDArray[Any]
 """Labels of images as their task type has them: classes, true or predicted, (N,), whole numbers; or as `takes` says."""
 Logits = NDArray[np.floating[Any]]

@@ -24,8 +24,6 @@ from petlbench.metrics.intervals import (
 )
 from petlbench.metrics.metric import Labels, Logits, Metric, Numbers
 
-__all__ = ["MULTILABEL_METRICS", "average_precision", "count_labels", "sigmoid"]
-
 _FORM = "mean over labels"
 
 

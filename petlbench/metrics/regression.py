@@ -16,8 +16,6 @@ from petlbench.metrics.influence import small_sample, sum_by_group
 from petlbench.metrics.intervals import Units, design_effect, interval_document
 from petlbench.metrics.metric import Labels, Logits, Metric, Numbers
 
-__all__ = ["REGRESSION_METRICS", "count_values"]
-
 _Part = Callable[[Labels, Numbers], "tuple[float, Numbers] | None"]
 """From labels (N,) and predictions (N,) to a score and its influences, (N,); None where it is undefined."""
 

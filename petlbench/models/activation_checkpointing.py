@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-__all__ = ["checkpoint_blocks", "recompute_under", "recomputed"]
-
 _Factory = Callable[[], AbstractContextManager[object]]
 _RECOMPUTE_UNDER: ContextVar[_Factory] = ContextVar("petlbench.recompute_under", default=nullcontext)
 

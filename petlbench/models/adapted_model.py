@@ -19,8 +19,6 @@ from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Inputs, Method
 from petlbench.models.structure import describe_module
 
-__all__ = ["AdaptedModel", "adapt_model"]
-
 _FACTS = ("input_size", "num_classes", "mean", "std", "interpolation")
 
 

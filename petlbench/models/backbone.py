@@ -18,16 +18,6 @@ from torch.overrides import TorchFunctionMode
 
 from petlbench.models.info import BackboneInfo
 
-__all__ = [
-    "AttentionKernel",
-    "Backbone",
-    "FusedAttentionSwitch",
-    "SplitQKV",
-    "freeze_statistics",
-    "named_blocks",
-    "set_attention_kernel",
-]
-
 # Where timm keeps the linear layer that plays a part, from the block on; the first that is there is taken. A gated MLP
 # has two layers in the place of the first one.
 _PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {

@@ -20,8 +20,6 @@ from petlbench.models.method import Adapted, FrozenFeatures, Method, load_method
 from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from petlbench.results.result import Parameters
 
-__all__ = ["Assembled", "Compatibility", "assemble", "check_compatibility", "count_parameters"]
-
 _META = torch.device("meta")
 
 

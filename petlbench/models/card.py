@@ -14,8 +14,6 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, read_toml
 
-__all__ = ["Architecture", "BackboneCard", "KeyRecipe", "Preprocessing", "Source", "checked_card", "load_backbone_card"]
-
 _LIMIT = 1 << 20
 """Bytes of a card."""
 

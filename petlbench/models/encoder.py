@@ -14,8 +14,6 @@ from petlbench.core.text import printable
 from petlbench.models.card import KeyRecipe
 from petlbench.models.layouts import LAYOUTS, State, fuse_qkv, recognise
 
-__all__ = ["Encoder", "take_encoder", "unwrapped"]
-
 # Entries in which training scripts keep tensors; of several the first one is taken. An average of weights and a teacher
 # come in front of what they follow.
 _WRAPPERS = (

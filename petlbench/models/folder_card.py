@@ -11,8 +11,6 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.models.card import BackboneCard, Source, checked_card
 
-__all__ = ["CONFIGS", "PREPROCESSOR", "card_of_folder"]
-
 CONFIGS = ("config.json", "open_clip_config.json")
 """Names of the file that says what a model is made of; the first that is there is read."""
 PREPROCESSOR = "preprocessor_config.json"

@@ -14,8 +14,6 @@ from petlbench.models.card import BackboneCard, Source
 from petlbench.models.folder_card import CONFIGS, PREPROCESSOR, card_of_folder
 from petlbench.models.weight_files import WEIGHTS_FILES, check_weights_file, find_weights
 
-__all__ = ["card_of_repository", "fetch_weights"]
-
 _INDEX = ".index.json"
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from petlbench.models.card import BackboneCard
 
-__all__ = ["CAPABILITIES", "BackboneInfo", "LinearShape"]
 
 # What a method may rely on, and how it is called where it is missing.
 CAPABILITIES: Mapping[str, str] = {

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["LAYOUTS", "KeyLayout", "State", "fuse_qkv", "recognise"]
-
 State = dict[str, Tensor]
 Renames = tuple[tuple[str, str], ...]
 _NEVER = r"$^"

@@ -11,16 +11,6 @@ from petlbench.core.entry import Kind
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "Names",
-    "list_backbones",
-    "list_datasets",
-    "list_methods",
-    "list_metrics",
-    "list_reports",
-    "list_sweeps",
-]
-
 
 class Names(list[str]):
     """Names in a catalogue, in alphabetical order; `to_dataframe` has the row of each."""

@@ -26,25 +26,6 @@ from petlbench.core.user_files import open_file
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
 
-__all__ = [
-    "Adapted",
-    "Classifier",
-    "Companion",
-    "FeatureSpec",
-    "FrozenFeatures",
-    "Inputs",
-    "Method",
-    "MethodSettings",
-    "TensorSpec",
-    "TrainingDefaults",
-    "ViewSpec",
-    "configured_method",
-    "load_method",
-    "new_head",
-    "nothing_to_merge",
-]
-
-
 S = TypeVar("S", bound="MethodSettings")
 
 

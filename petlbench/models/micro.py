@@ -12,8 +12,6 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 
-__all__ = ["petlbench_micro"]
-
 # timm looks for this name in the module of a model.
 default_cfgs = generate_default_cfgs(
     {

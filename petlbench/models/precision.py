@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["LOWER", "PROMOTED", "SET_TYPE", "autocast", "autocast_type", "meta_stands_for"]
-
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 meta_stands_for: ContextVar[str] = ContextVar("meta_stands_for", default="cuda")

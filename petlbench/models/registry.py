@@ -27,15 +27,6 @@ from petlbench.models.hub import card_of_repository, fetch_weights
 from petlbench.models.info import BackboneInfo
 from petlbench.models.structure import describe_module, not_adaptable
 
-__all__ = [
-    "build_backbone",
-    "create_module",
-    "find_backbone_card",
-    "list_vision_transformers",
-    "probe_backbone",
-    "resolve_backbone",
-]
-
 _HUB = "hf-hub:"
 
 

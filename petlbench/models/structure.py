@@ -17,8 +17,6 @@ from petlbench.core.errors import InputError
 from petlbench.models.backbone import Backbone, named_blocks
 from petlbench.models.info import BackboneInfo, LinearShape
 
-__all__ = ["describe_module", "not_adaptable"]
-
 
 def describe_module(module: nn.Module, name: str, cfg: PretrainedCfg, image_size: int | None = None) -> BackboneInfo:
     """The structure of a timm model.

@@ -16,8 +16,6 @@ from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.text import printable
 from petlbench.core.user_files import inside, read_json
 
-__all__ = ["WEIGHTS_FILES", "check_weights_file", "find_weights", "read_weights"]
-
 WEIGHTS_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",

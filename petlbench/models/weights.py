@@ -18,9 +18,7 @@ from petlbench.core.errors import InputError, PetlbenchError, RunError
 from petlbench.models.card import BackboneCard, KeyRecipe
 from petlbench.models.encoder import Encoder, take_encoder, unwrapped
 from petlbench.models.layouts import LAYOUTS, State
-from petlbench.models.weight_files import check_weights_file, find_weights, read_weights
-
-__all__ = ["Loaded", "check_weights_file", "classifier_names", "load_weights", "without_network"]
+from petlbench.models.weight_files import find_weights, read_weights
 
 _SHOWN = 5
 _FITS = "name the backbone that the file belongs to with --backbone"

@@ -20,7 +20,7 @@ from petlbench.recommend.prior import Prior
 from petlbench.recommend.race import Race
 from petlbench.recommend.trials import Candidate
 from petlbench.results.folder import readable_result
-from petlbench.results.stored import Predictions, read_predictions
+from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.runs import Scored
 from petlbench.study.grid import Tuned

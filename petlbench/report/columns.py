@@ -18,8 +18,6 @@ from petlbench.results.journal import CONTINUED
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
 
-__all__ = ["DATASETS", "OPTIONAL", "Maker", "find_metric", "make_columns"]
-
 DATASETS = "datasets"
 """Stands for one column a dataset."""
 

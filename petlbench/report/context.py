@@ -15,7 +15,8 @@ from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell, Row
 from petlbench.report.spec import ReportCard, Variant
-from petlbench.results.stored import Predictions, Stored
+from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Stored
 from petlbench.results.table import PlannedRuns, reason_of, searches
 from petlbench.statistics.ranks import fronts
 

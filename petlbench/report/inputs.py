@@ -20,7 +20,8 @@ from petlbench.report.selection import choose, common_settings
 from petlbench.report.spec import ReportCard, ReportRequest
 from petlbench.report.units import runs_by, titled
 from petlbench.results.journal import read_reads
-from petlbench.results.stored import Predictions, Stored
+from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
 
 _MOST_DAMAGED = 10

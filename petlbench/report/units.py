@@ -14,7 +14,8 @@ from petlbench.metrics.groups import GroupRule
 from petlbench.metrics.metric import Metric
 from petlbench.report.context import score_form
 from petlbench.report.spec import Unit
-from petlbench.results.stored import Predictions, Stored
+from petlbench.results.predictions import Predictions
+from petlbench.results.stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.metrics.efficiency import REFERENCE, References
+from petlbench.results.predictions import read_frame
 from petlbench.results.result import Result, Scores, iter_results
-from petlbench.results.stored import ALIKE, Stored, dataset_names, read_frame
+from petlbench.results.stored import ALIKE, Stored, dataset_names
 
 if TYPE_CHECKING:
     import pandas as pd

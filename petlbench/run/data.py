@@ -11,28 +11,14 @@ from numpy.typing import NDArray
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
-from petlbench.data.dataset import Dataset, Record, external_settings, open_dataset
+from petlbench.data.dataset import Dataset, external_settings, open_dataset
 from petlbench.data.draws import Draw
 from petlbench.data.loader import ImageStore
 from petlbench.data.manifest import manifest_of, with_draw
-from petlbench.data.record import SPLITS, Split, map_images, refusal
+from petlbench.data.record import SPLITS, Record, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun
-
-__all__ = [
-    "KEPT",
-    "RunData",
-    "check_apart",
-    "load_external_data",
-    "load_run_data",
-    "open_test_set",
-    "opened_dataset",
-    "read_test_set",
-    "require_classes",
-    "shared_images",
-]
-
 
 KEPT = "datasets"
 """The folder, in that of the results, of data that came from Python."""

@@ -372,8 +372,7 @@ class _Run:
         """The temperature that validation gives, where the run is to have one."""
         if self.config.calibrate == "none" or "val" not in ending.outputs:
             return None
-        loss = self.context.catalog.load("loss", self.task.loss, Loss)
-        return calibrate(ending.outputs, loss, self.task)
+        return calibrate(ending.outputs, self.context.catalog.load("loss", self.task.loss, Loss), self.task)
 
     def _begin(self, epochs: int) -> None:
         write_event(self.options.output, "started", self.config.run_id, epoch=epochs)
@@ -397,6 +396,5 @@ class _Run:
         return {name: view for name, view in self.views.items() if name != self.source.spared_view}
 
     def _load(self, split: Split, views: Mapping[str, View]) -> ImageLoader:
-        batch_size = self.config.training.batch_size
-        images, pinned = self.data.images, self.device.type == "cuda"
-        return ImageLoader(images, self.data.indices[split], views, batch_size, self.options.workers, pinned)
+        size, pinned = self.config.training.batch_size, self.device.type == "cuda"
+        return ImageLoader(self.data.images, self.data.indices[split], views, size, self.options.workers, pinned)

@@ -31,8 +31,6 @@ from petlbench.models.registry import create_module
 from petlbench.models.weights import classifier_names
 from petlbench.run.load import Restored, read_finished, restore
 
-__all__ = ["DOCUMENT", "FORMATS", "ONNX_FILE", "TIMM_FILE", "Exported", "export_run"]
-
 # Its makers' builds keep a number of this machine on the disk and send what they do with models, unless they are told
 # not to before they are loaded; the function does so where the system has that built in.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

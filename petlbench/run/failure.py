@@ -20,8 +20,6 @@ from petlbench.results.journal import write_event
 from petlbench.results.result import Result, Status, write_result
 from petlbench.training.evaluation import Labels, Logits
 
-__all__ = ["Ending", "describe_failure", "explained", "record_ending", "shortage_while_building"]
-
 
 def record_ending(
     config: RunConfig, output: Path, status: Status, error: Mapping[str, str], *, seconds: float = 0.0

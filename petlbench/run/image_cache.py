@@ -23,9 +23,6 @@ from petlbench.features.maintenance import CacheConfig, Purpose, check_quota, en
 from petlbench.features.store import FeatureStore, plan_tensors
 from petlbench.models.method import TensorSpec
 
-__all__ = ["DiskCache", "ImageCache", "check_disk", "fill_disk", "memory_bound", "open_images"]
-
-
 ImageCache = Literal["ram", "disk", "none"]
 
 # The rest is for the training itself, and for other processes.

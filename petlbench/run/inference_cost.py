@@ -18,8 +18,6 @@ from petlbench.memory.out_of_memory import is_shortage
 from petlbench.results.result import Inference, InferenceMemory
 from petlbench.training.evaluation import Predictor
 
-__all__ = ["measure_inference"]
-
 # Timed passes and the seconds that they may take: a few of a large model, more of a small one, never more than this.
 _FEWEST, _MOST = 3, 20
 _SHORT, _LONG = 0.3, 2.0

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.models.method import Method
 
-__all__ = ["dataset_names", "resolve_keywords", "sort_options", "take", "with_card"]
 
 T = TypeVar("T")
 

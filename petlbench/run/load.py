@@ -37,7 +37,6 @@ from petlbench.run.resolve import build_views
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Restored", "read_finished", "restore"]
 
 # A merged model is the backbone with a head, and this is the view that backbones read.
 _MERGED_VIEW = "fine"

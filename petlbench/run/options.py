@@ -11,8 +11,6 @@ from petlbench.core.progress import Progress
 from petlbench.features.maintenance import CacheConfig
 from petlbench.run.image_cache import ImageCache
 
-__all__ = ["RunContext", "RunOptions"]
-
 
 @dataclass(frozen=True)
 class RunOptions:

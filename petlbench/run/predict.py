@@ -37,16 +37,6 @@ from petlbench.results.result import Result
 if TYPE_CHECKING:
     import pandas
 
-__all__ = [
-    "IMAGE_COLUMN",
-    "FoundImage",
-    "Predictions",
-    "check_table",
-    "decoded_batches",
-    "decoding_of",
-    "find_images",
-    "write_table",
-]
 
 IMAGE_COLUMN: str = CsvSettings().image_column
 _TABLES = (".csv", ".parquet")

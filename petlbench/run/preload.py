@@ -20,8 +20,6 @@ from petlbench.run.data import RunData
 from petlbench.run.options import RunContext
 from petlbench.run.resolve import ResolvedRun
 
-__all__ = ["open_source", "plan_features", "preload"]
-
 
 def plan_features(
     config: RunConfig, assembled: Assembled, views: Mapping[str, View], cache_dir: Path

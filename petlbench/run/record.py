@@ -41,22 +41,6 @@ from petlbench.run.data import RunData, shared_images
 from petlbench.run.options import RunOptions
 from petlbench.training.evaluation import Labels, Logits
 
-__all__ = [
-    "ARTIFACTS",
-    "KeptReadings",
-    "Stopwatch",
-    "code_digests",
-    "describe_data",
-    "describe_images",
-    "describe_intervals",
-    "describe_memory",
-    "differences",
-    "identify",
-    "score_groups",
-    "write_attributes",
-    "write_predictions",
-]
-
 ARTIFACTS: Mapping[str, str] = {
     "predictions": "predictions.parquet",
     "learned": "learned.safetensors",

@@ -38,8 +38,6 @@ from petlbench.models.weight_files import find_weights
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 
-__all__ = ["ResolvedRun", "build_views", "reference_of", "resolve", "resolve_config"]
-
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
 

@@ -14,7 +14,7 @@ from petlbench.data.tasks.multiclass import MULTICLASS
 from petlbench.metrics.influence import auc_influences, number_groups
 from petlbench.metrics.intervals import FEW, Units, design_effect, share_interval, wilson
 from petlbench.metrics.metric import Labels, Logits, Numbers
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile
 

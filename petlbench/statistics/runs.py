@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.metrics.metric import Metric
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.verdict import Source
 
 

@@ -26,7 +26,7 @@ from petlbench.data.tasks.base import TaskType
 from petlbench.metrics.classification import AUC
 from petlbench.metrics.influence import number_groups
 from petlbench.metrics.metric import Metric, Numbers
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.clinical import ClassMetrics, clinical
 from petlbench.statistics.runs import Influence
 from petlbench.statistics.verdict import quantile

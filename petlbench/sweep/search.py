@@ -393,8 +393,7 @@ def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: On) -> 
 
 def _free(parked: deque[Job]) -> Iterator[Job]:
     """Take out those that nobody works on any more."""
-    for _ in range(len(parked)):
-        job = parked.popleft()
+    for job in [parked.popleft() for _ in range(len(parked))]:
         if RunFolder(job.options.output, job.config.run_id).is_locked:
             parked.append(job)
         else:

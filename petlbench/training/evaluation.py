@@ -21,8 +21,6 @@ from petlbench.features.source import FeatureSource
 from petlbench.models.precision import autocast
 from petlbench.results.journal import append_line
 
-__all__ = ["Predictor", "TestSplit"]
-
 Labels = NDArray[Any]
 Logits = NDArray[np.float32]
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from petlbench.core.entry import Card, Kind
 from petlbench.data.tasks.base import Scale
 
-__all__ = ["Loss", "Objective"]
-
 
 def _weight_of_classes(labels: Tensor, class_weights: Tensor | None) -> Tensor | float:
     return len(labels) if class_weights is None else class_weights[labels].sum()

@@ -17,8 +17,6 @@ from torch import nn
 from petlbench.core.config import TrainingConfig
 from petlbench.core.errors import InputError, unknown_name
 
-__all__ = ["check_optimizer", "learning_rate", "new_optimizer"]
-
 # timm's sgd has Nesterov's momentum; papers that say SGD mean the plain one.
 _NAMES = {"sgd": "momentum"}
 _MOMENTUM = 0.9

@@ -17,8 +17,6 @@ from petlbench.training.loss import Loss, Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.optim import new_optimizer
 
-__all__ = ["Step", "new_step"]
-
 
 @dataclass
 class Step:

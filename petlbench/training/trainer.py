@@ -29,9 +29,6 @@ from petlbench.training.optim import learning_rate
 from petlbench.training.selection import Selection
 from petlbench.training.step import Step
 
-__all__ = ["Checkpoint", "Curve", "MovingAverage", "Selected", "Trainer"]
-
-
 # The loss is read back to the host once in so many steps: each read makes a GPU wait.
 _READ_EVERY = 10
 # Steps that are watched for peak memory; the second is the first that holds the optimiser's state.

@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 import petlbench as pb
 from petlbench.core.errors import InputError
 from petlbench.metrics.classification import softmax
+from petlbench.results.predictions import read_predictions
 from petlbench.results.result import Result, write_result
-from petlbench.results.stored import read_predictions
 from tests.report.stored import store, store_predicted
 
 METHODS = {"lora": 1.5, "fpt": 1.0}

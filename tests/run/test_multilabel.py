@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped, unused
 import petlbench as pb
 from petlbench.core.errors import InputError
 from petlbench.metrics.multilabel import sigmoid
+from petlbench.results.predictions import read_predictions
 from petlbench.results.result import Result
-from petlbench.results.stored import read_predictions
 from tests.data.labelled import NAMES, write_archive
 
 COMMON: dict[str, Any] = {

@@ -13,8 +13,8 @@ from PIL import Image
 
 import petlbench as pb
 from petlbench.core.errors import InputError
+from petlbench.results.predictions import read_predictions
 from petlbench.results.result import Result
-from petlbench.results.stored import read_predictions
 
 COMMON: dict[str, Any] = {
     "backbone": "petlbench_micro",

@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 from petlbench.metrics.classification import compute_intervals
 from petlbench.metrics.influence import auc_influences
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.runs import Scored
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss
 
 from petlbench.metrics.classification import softmax
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.clinical import calibration_errors, clinical, threshold_at
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_1samp, ttest_ind
 
 from petlbench.metrics.classification import AUC
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.runs import Scored
 from petlbench.statistics.verdict import Comparison, Source, add_up, judge

@@ -12,7 +12,7 @@ import pytest
 
 from petlbench.core.errors import InputError
 from petlbench.report.audits import read_audit
-from petlbench.results.stored import read_predictions
+from petlbench.results.predictions import read_predictions
 from petlbench.run.record import _PREDICTIONS
 
 

@@ -13,7 +13,7 @@ from petlbench.data.tasks.binary import BINARY
 from petlbench.data.tasks.multiclass import MULTICLASS
 from petlbench.data.tasks.multilabel import MULTILABEL
 from petlbench.metrics.classification import AUC
-from petlbench.results.stored import Predictions
+from petlbench.results.predictions import Predictions
 from petlbench.statistics.subgroups import Gap, SubgroupScore, find_gap, measure_subgroup, score_subgroup
 
 

@@ -24,20 +24,6 @@ from petlbench.data.images.greys import FULL, GreyRange, Greys, is_deep, needs_w
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MOST_PIXELS",
-    "NOT_DATA",
-    "Decoding",
-    "decode_image",
-    "grey_range",
-    "has_deep_greys",
-    "is_image",
-    "open_image",
-    "read_bytes",
-    "read_image",
-    "to_rgb",
-]
 
 IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
     (".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp")

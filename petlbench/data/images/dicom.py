@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-__all__ = ["DICOM_SUFFIXES", "HEAD_BYTES", "decode_dicom", "is_dicom", "read_dataset", "require_pydicom"]
 
 DICOM_SUFFIXES = frozenset((".dcm", ".dicom"))
 """Suffixes, in lower case, that DICOM files usually have; many have none."""

@@ -14,8 +14,6 @@ from petlbench.core.user_files import open_file
 from petlbench.data.images.decode import NOT_DATA, broken_named, decode_image, open_image, read_bytes
 from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, read_dataset, require_pydicom
 
-__all__ = ["Header", "ImageFacts", "files_below", "is_folder", "read_facts", "read_header", "sorted_entries"]
-
 _DEPTHS = {
     "1": "1 bit",
     "L": "grey, 8 bits",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["FULL", "GREY_HELP", "GreyRange", "Greys", "is_deep", "needs_white", "range_of"]
 
 FULL = 65535
 """White among whole numbers of 16 bits, where nothing else is known."""

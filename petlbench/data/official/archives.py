@@ -27,7 +27,6 @@ from petlbench.data.images.decode import NOT_DATA
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["JoinedFile", "UnpackBounds", "archive_parts", "is_archive", "is_piece", "unpack"]
 
 _BLOCK = 1 << 20
 _USE_7Z = "unpack it with 7-Zip (7z x FILE) and give the folder with --from"

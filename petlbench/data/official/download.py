@@ -15,7 +15,6 @@ from petlbench.core.text import without_password
 if TYPE_CHECKING:
     from requests import Response
 
-__all__ = ["download"]
 
 _MIB = 1 << 20
 _BLOCK = 1 << 16

@@ -13,8 +13,6 @@ from petlbench.data.official.tables import ImageEntry
 from petlbench.data.readers.list_file import read_list
 from petlbench.data.record import OfficialDraw, Split
 
-__all__ = ["join_draws"]
-
 _SIDES: tuple[Split, ...] = ("train", "val")
 
 

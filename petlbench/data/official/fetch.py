@@ -21,8 +21,6 @@ from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.official.archives import archive_parts, is_archive, is_piece, unpack
 from petlbench.data.official.download import download
 
-__all__ = ["DOWNLOADS", "FILES", "Sources", "fetch", "gather", "place_files", "require_official"]
-
 DOWNLOADS = "downloads"
 FILES = "files"
 _STATE = ".unpacked.json"

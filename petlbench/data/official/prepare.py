@@ -39,8 +39,6 @@ from petlbench.data.record import SPLITS, Record, images_by_class, map_images, r
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType, task_of
 
-__all__ = ["Preparation", "PrepareOptions", "prepare_dataset"]
-
 _LOCK = ".lock"
 _SPLITS_FOLDER = "splits"
 _DRAFT = ".preparing"

@@ -24,8 +24,6 @@ from petlbench.data.official.tables import ImageEntry, join, read_header
 from petlbench.data.record import Record
 from petlbench.data.tasks.base import Labels
 
-__all__ = ["OfficialImages", "read_official"]
-
 _NO_IMAGE = "the file is no image"
 _ELSEWHERE = "the file is not where the card says that images lie"
 _MOST_THREADS = 8

@@ -21,8 +21,6 @@ from petlbench.data.readers.csv_file import hot_column, read_lines
 from petlbench.data.readers.list_file import read_list
 from petlbench.data.record import OfficialDraw, Split
 
-__all__ = ["ImageEntry", "Row", "join", "read_header", "read_rows"]
-
 _TEXT_LIMIT = 1 << 20
 """Bytes of a free text that stands for one row; reports of one patient have some thousand."""
 # What openpyxl raises over a damaged file, when it opens one and when it comes to a row; XML's errors are SyntaxErrors.

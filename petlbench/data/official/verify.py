@@ -23,8 +23,6 @@ from petlbench.data.readers.prepared import PREPARED_FILE, PreparedReader, Prepa
 from petlbench.data.record import Record, map_images
 from petlbench.data.tasks.base import task_of
 
-__all__ = ["Fault", "Verified", "verify_dataset"]
-
 FaultKind = Literal["count", "missing", "size", "checksum", "unreadable", "manifest"]
 
 

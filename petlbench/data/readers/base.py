@@ -30,20 +30,6 @@ from petlbench.data.tasks.base import Labels, TaskType
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = [
-    "ImageFiles",
-    "Reader",
-    "ReaderCard",
-    "ReaderSettings",
-    "Source",
-    "UnavailableReader",
-    "choose_classes",
-    "load_reader",
-    "ordered_classes",
-    "recognise",
-    "require_labels",
-]
-
 
 @dataclass(frozen=True)
 class ReaderCard(Card):

@@ -29,9 +29,6 @@ from petlbench.data.readers.settings import silent
 from petlbench.data.readers.several import SeveralSettings
 from petlbench.data.record import SPLIT_ALIASES, Record
 
-__all__ = ["CsvReader", "CsvSettings", "hot_column", "read_lines"]
-
-
 _MOST_FILES = 1_000_000
 """That are looked through for images that are not where the table says."""
 

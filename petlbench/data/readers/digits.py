@@ -8,8 +8,6 @@ from PIL import Image
 from petlbench.data.readers.base import Reader, ReaderCard, Source
 from petlbench.data.record import Record
 
-__all__ = ["DigitsReader"]
-
 _BRIGHTEST = 16
 
 

@@ -17,8 +17,6 @@ from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_c
 from petlbench.data.readers.settings import LabelSettings, silent
 from petlbench.data.record import SPLIT_ALIASES, Record, Split
 
-__all__ = ["FolderReader", "FolderSettings"]
-
 
 class FolderSettings(LabelSettings):
     """What the folders are."""

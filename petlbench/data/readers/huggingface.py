@@ -24,8 +24,6 @@ from petlbench.data.readers.settings import LabelSettings
 from petlbench.data.record import SPLIT_ALIASES, Record
 from petlbench.data.tasks.base import Labels
 
-__all__ = ["HuggingFaceReader"]
-
 # The one part of a dataset that was saved without a split.
 _WHOLE = "all"
 

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 from pydantic import Field, model_validator
 
-from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source
+from petlbench.data.readers.base import Reader, ReaderCard, Source
+from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import Record
-
-__all__ = ["GRADES", "LesionReader", "LesionSettings", "draw", "grade_of", "lesion_count", "patient_of"]
 
 GRADES = 5
 _BLOCK = 2 * GRADES

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from petlbench.core.user_files import read_text
 
-__all__ = ["read_list"]
-
 
 def read_list(file: Path, columns: int = 2, separator: str = " ") -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of every line with text, divided from its end: the first cell keeps its blanks.

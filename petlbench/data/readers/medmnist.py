@@ -18,11 +18,10 @@ from pydantic import Field, field_validator
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import open_file
 from petlbench.data.card import OfficialFile
-from petlbench.data.readers.base import Reader, ReaderCard, ReaderSettings, Source
+from petlbench.data.readers.base import Reader, ReaderCard, Source
+from petlbench.data.readers.settings import ReaderSettings
 from petlbench.data.record import SPLITS, Record, Split
 from petlbench.data.tasks.base import Label, Labels
-
-__all__ = ["SIZES", "MedMnistReader", "MedMnistSettings", "archive_name"]
 
 SIZES = (28, 64, 128, 224)
 

@@ -24,20 +24,6 @@ from petlbench.data.record import OfficialDraw, Record, Split
 from petlbench.data.tasks.base import Label, Labels
 from petlbench.data.tasks.multilabel import SEPARATOR, UNKNOWN
 
-__all__ = [
-    "PREPARED_FILE",
-    "TABLE_FILE",
-    "Prepared",
-    "PreparedReader",
-    "PreparedSettings",
-    "WrittenSplit",
-    "card_digest",
-    "other_card",
-    "read_prepared",
-    "read_table",
-    "table_bytes",
-]
-
 PREPARED_FILE = "prepared.json"
 TABLE_FILE = "images.csv"
 _DRAWS = "draws"

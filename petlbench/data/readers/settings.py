@@ -24,8 +24,6 @@ from petlbench.data.order import ORDER_HELP
 if TYPE_CHECKING:
     from petlbench.data.card import DatasetCard
 
-__all__ = ["LabelSettings", "ReaderSettings", "silent"]
-
 
 def silent(default: Any, **options: Any) -> Any:
     """Return the field of a setting that is no part of a run's description while it has its default.

@@ -12,8 +12,6 @@ from pydantic import model_validator
 from petlbench.data.readers.settings import LabelSettings, silent
 from petlbench.data.tasks.multilabel import MULTILABEL, SEPARATOR, UNKNOWN
 
-__all__ = ["SeveralSettings"]
-
 _CELL = re.compile(r"(-1|0|1)?(\.0*)?")
 
 Doubt = Literal["ignore", "zero", "one"]

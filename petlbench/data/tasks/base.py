@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from petlbench.metrics.groups import GroupRule
     from petlbench.metrics.metric import Metric
 
-__all__ = [
-    "Answer",
-    "Label",
-    "Labels",
-    "Question",
-    "Scale",
-    "TaskType",
-    "class_strata",
-    "metric_of",
-    "metrics_of",
-    "task_of",
-]
 
 Label = Any
 """The label of one image as its task type stores it: the position of its class; several of 0, 1, None; or a number."""

@@ -3,6 +3,4 @@
 from petlbench.data.tasks.base import Labels, TaskType
 from petlbench.metrics.groups import MOST_SEVERE
 
-__all__ = ["BINARY"]
-
 BINARY = TaskType(name="binary", title="binary", labels=Labels(most=2), groups=MOST_SEVERE)

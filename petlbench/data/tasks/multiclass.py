@@ -2,6 +2,4 @@
 
 from petlbench.data.tasks.base import TaskType
 
-__all__ = ["MULTICLASS"]
-
 MULTICLASS = TaskType(name="multiclass", title="multi-class")

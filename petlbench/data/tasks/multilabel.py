@@ -13,8 +13,6 @@ from petlbench.data.tasks.base import Answer, Labels, Question, TaskType
 from petlbench.metrics.groups import ANY_LABEL
 from petlbench.metrics.multilabel import MULTILABEL_METRICS, count_labels, sigmoid
 
-__all__ = ["MULTILABEL", "SEPARATOR", "UNKNOWN", "MultiLabels"]
-
 SEPARATOR = "|"
 """Between the names in a label that is written as text; none are named where an image has none."""
 UNKNOWN = "?"

@@ -3,6 +3,4 @@
 from petlbench.data.tasks.base import TaskType
 from petlbench.metrics.groups import MOST_SEVERE
 
-__all__ = ["ORDINAL"]
-
 ORDINAL = TaskType(name="ordinal", title="ordinal", ordered=True, groups=MOST_SEVERE)

@@ -14,8 +14,6 @@ from petlbench.data.tasks.base import Answer, Labels, Question, Scale, TaskType
 from petlbench.metrics.groups import MEAN_NUMBER
 from petlbench.metrics.regression import REGRESSION_METRICS, count_values
 
-__all__ = ["REGRESSION", "Numbers"]
-
 _NAME = "value"
 """What the number is called where no card names it."""
 _STRATUM = 20

@@ -15,8 +15,6 @@ from petlbench.report.cells import number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
 from petlbench.report.formats import Document
 
-__all__ = ["audit_document"]
-
 _MOST_PAIRS = 24
 _MOST_CONFOUNDS = 8
 _MOST_NAMES = 20

@@ -23,8 +23,6 @@ from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 from petlbench.results.table import searches
 
-__all__ = ["BUDGET", "expected_best"]
-
 _SHOWN = (1, 2, 4, 8, 16, 32, 64, 128)
 _CAPTION = (
     "Expected best validation score of n trials: the mean over all ways to choose n of those that were tried "

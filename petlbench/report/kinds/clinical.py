@@ -19,7 +19,6 @@ from petlbench.results.table import Spread
 if TYPE_CHECKING:
     from petlbench.statistics.clinical import ClassMetrics, Estimate
 
-__all__ = ["CLINICAL", "class_name", "estimate_cell"]
 
 _MEASURES = (
     Column("sensitivity", "sensitivity", "%", "higher"),

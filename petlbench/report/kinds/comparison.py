@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from petlbench.statistics.ranks import RankTests
     from petlbench.statistics.verdict import Average, Comparison
 
-__all__ = ["compare_lines"]
 
 # Each comparison reads the predictions of its runs: more than this takes minutes, so it is done on request only.
 _MOST_RUNS = 600

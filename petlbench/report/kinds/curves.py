@@ -10,8 +10,6 @@ from petlbench.report.selection import check_alike, check_cells
 from petlbench.report.spec import ReportKind
 from petlbench.results.table import mean_curve
 
-__all__ = ["CURVES"]
-
 _CAPTION = "A line is the mean over runs, its band from the lowest to the highest run. The test split is not in it."
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from petlbench.study.grid import Vary
     from tools.published_memory import Comparison
 
-__all__ = ["Forecast", "memory_document", "memory_figure"]
 
 _PARTS = ("parameters", "gradients", "optimizer", "activations", "other")
 _GIB = 2**30

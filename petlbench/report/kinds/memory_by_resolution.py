@@ -21,7 +21,6 @@ from petlbench.results.stored import Stored
 if TYPE_CHECKING:
     from petlbench.study.forecast.memory import Row as Forecast
 
-__all__ = ["RESOLUTIONS"]
 
 _CLASSES = 7
 _SIZE = "image_size"

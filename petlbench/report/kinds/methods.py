@@ -20,8 +20,6 @@ from petlbench.report.selection import check_alike, check_cells, common_settings
 from petlbench.report.spec import ReportKind
 from petlbench.results.stored import Stored
 
-__all__ = ["METHODS", "VARIANTS", "describe_settings", "main_table"]
-
 _MARKED = "Best bold, second underlined."
 _PME = "PME refers to full fine-tuning in the same setting."
 _PRELOADING = "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."

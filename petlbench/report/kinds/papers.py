@@ -20,7 +20,6 @@ from petlbench.study.forecast.papers import Paper, papers, printed_lines
 if TYPE_CHECKING:
     from petlbench.report.inputs import ReportInputs
 
-__all__ = ["PaperRow", "PaperTable", "compare_with_papers", "paper_table", "printed_report", "recomputed"]
 
 # Columns that are no dataset.
 _OTHERS = ("params", "memory", "avg_auc", "ppe", "pme")

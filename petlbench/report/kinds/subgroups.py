@@ -20,7 +20,8 @@ from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.clinical import class_name, estimate_cell
 from petlbench.report.selection import check_alike, check_cells
 from petlbench.report.spec import ReportKind, Unit
-from petlbench.results.stored import Predictions, Stored, read_predictions
+from petlbench.results.predictions import Predictions, read_predictions
+from petlbench.results.stored import Stored
 
 if TYPE_CHECKING:
     from petlbench.statistics.subgroups import SubgroupMetrics

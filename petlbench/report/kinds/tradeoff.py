@@ -14,8 +14,6 @@ from petlbench.report.kinds.methods import main_table
 from petlbench.report.kinds.papers import PaperTable
 from petlbench.report.spec import ReportKind
 
-__all__ = ["TRADEOFF"]
-
 _AXES = (
     Axis("memory", "peak memory of a training step", "MiB", "log", "lower"),
     Axis("parameters", "learnable parameters", "%", "log", "lower"),

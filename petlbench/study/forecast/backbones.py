@@ -21,8 +21,6 @@ from petlbench.models.info import BackboneInfo
 from petlbench.results.result import Memory, Parameters
 from petlbench.run.resolve import ResolvedRun, resolve
 
-__all__ = ["Suitability", "predict_backbones"]
-
 
 @dataclass(frozen=True)
 class Suitability:

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from petlbench.training.loss import Loss
 
-__all__ = ["BINARY_CROSS_ENTROPY"]
-
 
 def _compute(logits: Tensor, labels: Tensor, label_smoothing: float, positive_weights: Tensor | None) -> Tensor:
     """Mean over the known labels of a batch, a scalar in nats.

@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from petlbench.training.loss import Loss
 
-__all__ = ["CROSS_ENTROPY"]
-
 
 def _compute(logits: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
     """Mean cross-entropy, a scalar in nats, of logits (B, C) and labels (B,)."""

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from petlbench.training.loss import Loss
 
-__all__ = ["HUBER", "L1", "L2"]
-
 
 def _mean_of(function: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, float, Tensor | None], Tensor]:
     """Make the mean over a batch, a scalar, of logits (B, 1) and labels (B,); nothing is smoothed or weighed."""
