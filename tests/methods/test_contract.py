@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -78,7 +79,7 @@ def test_what_was_chosen_stays_in_training() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_plain_structure_is_never_refused(method: str) -> None:
     assert subject(method).refusal() is None
-    assert subject(method).at(2 * SIZE).refusal() is None
+    assert replace(subject(method), image_size=2 * SIZE).refusal() is None
 
 
 @pytest.mark.slow

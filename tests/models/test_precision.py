@@ -78,6 +78,15 @@ FUNCTIONS: dict[str, Function] = {
 
 
 @pytest.fixture(autouse=True)
+def as_torch_is_at_its_start() -> Iterator[None]:
+    """A run of another test may have asked torch for repeatable sums, for which it resizes by other operators."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No test, whatever it tries, leaves a rule in force."""
     yield

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from petlbench.recommend.replay import Replay
 
 _EPILOG = (
-    "Examples: petlbench recommend --dataset lesions --hours 0.25 --backbone petlbench_micro --image-size 64; "
-    "petlbench recommend --replay trials.csv finals.csv --trials 52"
+    "Example: petlbench recommend --dataset lesions --hours 0.25 --backbone petlbench_micro --image-size 64 --epochs 5"
 )
 
 
