@@ -33,20 +33,31 @@ class _Plan:
     refused: dict[str, str]
 
 
-def recommend(
-    dataset: Any,
-    *,
-    hours: float,
-    budget: int | None = None,
-    methods: str | Iterable[str] = "all",
-    metric: str = "auc",
-    max_params: float | None = None,
-    trials: int = 200,
-    prior: Folder = "shipped",
-    test_finalists: bool = False,
-    progress: bool = True,
-    **options: Any,
-) -> Answer:
+@dataclass(frozen=True)
+class RecommendRequest:
+    """What a recommendation is asked for, beside the dataset and the hours.
+
+    Args:
+        methods: Names of methods; ``all`` for every one.
+        budget: Bytes of memory that a training step may take; methods are predicted, and trained in smaller parts of a
+            batch where that makes them fit. None for no bound.
+        metric: The score, of which more is better.
+        max_params: The largest share of learnable parameters, a fraction; None for no bound.
+        trials: Most trials of all methods together.
+        prior: ``shipped``, ``none`` or a file of `tools/make_prior.py`.
+        test_finalists: Whether the second best is tested, too.
+    """
+
+    methods: str | Iterable[str] = "all"
+    budget: int | None = None
+    metric: str = "auc"
+    max_params: float | None = None
+    trials: int = 200
+    prior: Folder = "shipped"
+    test_finalists: bool = False
+
+
+def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: Any) -> Answer:
     """The method to take for a dataset: ``.document()``, ``.sentences()``, ``.command()``, ``.report()``.
 
     Candidates of all methods race on the validation images: a prior says which to try first, a method is dropped once
@@ -56,16 +67,9 @@ def recommend(
     Args:
         dataset: A dataset as `run` takes it.
         hours: Hours that all runs may take together.
-        budget: Bytes of memory that a training step may take; methods are predicted, and trained in smaller parts of a
-            batch where that makes them fit.
-        methods: Names of methods; ``all`` for every one.
-        metric: The score, of which more is better.
-        max_params: The largest share of learnable parameters, a fraction.
-        trials: Most trials of all methods together.
-        prior: ``shipped``, ``none`` or a file of `tools/make_prior.py`.
-        test_finalists: Whether the second best is tested, too.
         progress: Whether a line a trial shows what goes on.
-        options: Fields of `petlbench.api.requests.Execution` (``executor``, ``workers``, …), and as for `run`.
+        options: Fields of `RecommendRequest` (``methods``, ``budget``, ``metric``, …), of
+            `petlbench.api.requests.Execution` (``executor``, ``workers``, …), and as for `run`.
 
     Raises:
         InputError: When nothing fits, the hours are too few, or a name or a setting is wrong.
@@ -75,20 +79,22 @@ def recommend(
     from petlbench.recommend.contest import Contest
     from petlbench.recommend.field import Field, Standing, entrants
     from petlbench.recommend.fit import look_at_data
+    from petlbench.run.keywords import take
     from petlbench.sweep.sweep import SweepObserver, TrialLines
 
     if not hours > 0 or not math.isfinite(hours):
-        raise InputError(
-            f"--hours {hours:g} is no time", hint="give --hours 4, or a part of an hour", kind="bad_setting"
-        )
-    plan = _plan(dataset, methods, budget, max_params, options)
+        hint = "give --hours 4, or a part of an hour"
+        raise InputError(f"--hours {hours:g} is no time", hint=hint, kind="bad_setting")
+    request, options = take(RecommendRequest, options)
+    plan = _plan(dataset, request, options)
     look = look_at_data(plan.searches[0])
-    score = look.metric(metric, plan.searches[0].context.catalog)
-    searches = [replace(s, card=s.card.model_copy(update={"objective": f"val.{metric}"})) for s in plan.searches]
-    field = Field.of(entrants(searches, searches[0].card.trials or 1), _prior(prior), score, trials)
+    score = look.metric(request.metric, plan.searches[0].context.catalog)
+    objective = {"objective": f"val.{request.metric}"}
+    searches = [replace(search, card=search.card.model_copy(update=objective)) for search in plan.searches]
+    field = Field.of(entrants(searches, searches[0].card.trials or 1), _prior(request.prior), score, request.trials)
     standing = Standing(field, look.images)
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
-        contest = Contest(field, standing, 3600 * hours, plan.how, observer, test_finalists)
+        contest = Contest(field, standing, 3600 * hours, plan.how, observer, request.test_finalists)
         return Answer(contest.carry_out(), score, plan.memory, plan.refused, look.notes, hours)
 
 
@@ -129,29 +135,27 @@ def _prior(name: Folder) -> Prior:
     return load_prior(SHIPPED if str(name) == "shipped" else user_path(name, what="--prior"))
 
 
-def _plan(
-    dataset: Any, methods: str | Iterable[str], budget: int | None, max_params: float | None, options: dict[str, Any]
-) -> _Plan:
+def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _Plan:
     from petlbench.api.requests import Execution, plan_sweep
 
-    searches, how = plan_sweep(_SWEEP, methods, dataset, options)
+    searches, how = plan_sweep(_SWEEP, request.methods, dataset, options)
     refused = {each.method: str(each.refusal) for each in searches if each.search is None}
     able = {each.method: each.search for each in searches if each.search is not None}
     others = {name: value for name, value in options.items() if name not in {f.name for f in fields(Execution)}}
     memory: dict[str, int | None] = {}
-    for row in _predicted(able, dataset, budget, others):
+    for row in _predicted(able, request.budget, others):
         method = row.run.method
         memory[method] = row.figure
         if row.refused is not None:
             continue  # what cannot be predicted is tried
         if row.fits is False and not row.max_batch_size:
-            refused[method] = f"a batch of one image takes more than {(budget or 0) / 2**20:,.0f} MiB"
+            refused[method] = f"a batch of one image takes more than {(request.budget or 0) / 2**20:,.0f} MiB"
         elif row.fits is False:
             batch = able[method].config.training.batch_size
             pieces = {"accumulate": math.ceil(batch / (row.max_batch_size or 1))}
             again, _ = plan_sweep(_SWEEP, method, dataset, {**options, **pieces})
             able[method] = again[0].search or able[method]
-    refused |= _too_many(able, max_params)
+    refused |= _too_many(able, request.max_params)
     able = {method: search for method, search in able.items() if method not in refused}
     if not able:
         reasons = "; ".join(f"{method}: {why}" for method, why in list(refused.items())[:3])
@@ -163,7 +167,7 @@ def _plan(
     return _Plan(list(able.values()), how, memory, refused)
 
 
-def _predicted(able: dict[str, Search], dataset: Any, budget: int | None, options: dict[str, Any]) -> Sequence[Row]:
+def _predicted(able: dict[str, Search], budget: int | None, options: dict[str, Any]) -> Sequence[Row]:
     from petlbench.api.requests import plan_forecast
     from petlbench.study.forecast.memory import predict_rows
 
