@@ -94,12 +94,8 @@ def command(
     if (old_preset := options.pop("old_preset")) is not None:
         say("--setting is called --preset now", err=True)
         options["preset"] = old_preset
-    for option, kind in _SEVERAL.items():
-        if options[option] is not None:
-            flag = f"--{option.replace('_', '-')}"
-            options[option] = parse_list(options[option], flag, partial(_number, flag, kind))
     groups = parse_assignments(settings)
-    options = {**request_values(options, groups.pop("training", {})), "settings": groups}
+    options = {**request_values(_with_lists(options), groups.pop("training", {})), "settings": groups}
     name = options.get("study") or options.get("report") or "bench"
     if dry_run:
         from petlbench.core.environment import usable_cores
@@ -121,6 +117,13 @@ def command(
         for summary in summaries:
             print_summary(summary, shlex.join(["petlbench", "bench", *arguments, "--retry-failed"]))
     return 1 if any(summary.unfinished() for summary in summaries) else 0
+
+
+def _with_lists(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, those that take several values as lists of numbers."""
+    flags = {name: f"--{name.replace('_', '-')}" for name in _SEVERAL if options[name] is not None}
+    lists = {n: parse_list(options[n], flag, partial(_number, flag, _SEVERAL[n])) for n, flag in flags.items()}
+    return {**options, **lists}
 
 
 def _document(name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
