@@ -84,7 +84,7 @@ def test_a_card_names_it_and_sets_its_settings(catalog: Catalog, tmp_path: Path)
     assert len({dataset.content_hash(record) for record in dataset.records}) == 11
     brighter = open_dataset("greys", catalog=catalog, data_root=tmp_path / "data", settings={"brightest": "240"})
     assert brighter.open(brighter.records[-1]).getpixel((0, 0)) == (240, 240, 240)
-    with pytest.raises(InputError, match="brightest = '256' is wrong"):
+    with pytest.raises(InputError, match="brightest = '256' is refused"):
         open_dataset("greys", catalog=catalog, data_root=tmp_path / "data", settings={"brightest": "256"})
 
 
