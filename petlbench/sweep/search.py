@@ -339,8 +339,7 @@ class TrialLoop:
 
 def _frozen(trial: optuna.Trial) -> optuna.trial.FrozenTrial:
     """What the storage has of a trial now."""
-    frozen: optuna.trial.FrozenTrial = trial.storage.get_trial(trial._trial_id)
-    return frozen
+    return trial.storage.get_trial(trial._trial_id)
 
 
 def is_ours(trial: optuna.trial.FrozenTrial) -> bool:
@@ -393,7 +392,8 @@ def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: On) -> 
 
 def _free(parked: deque[Job]) -> Iterator[Job]:
     """Take out those that nobody works on any more."""
-    for job in [parked.popleft() for _ in range(len(parked))]:
+    for _ in range(len(parked)):
+        job = parked.popleft()
         if RunFolder(job.options.output, job.config.run_id).is_locked:
             parked.append(job)
         else:

@@ -62,7 +62,7 @@ def test_every_score_stands_by_image_and_by_patient(
     rows = pb.load_results(tmp_path).to_dataframe().set_index("run_id")
     assert rows.loc[by_or["run_id"], "test_auc_by_group"] == scores["auc"]
     run_command(["results", "show", by_or["run_id"], "--output", str(tmp_path)])
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "test AUC, by group" in shown
     assert f"{scores['count']} groups by noisy_or" in shown
 

@@ -386,7 +386,8 @@ class TestBadInput:
         folder = finished_run(tmp_path / "results", "linear")
         text = (folder / "result.json").read_text()
         (folder / "result.json").write_text(text.replace("test_vit.r160_in1k", "hf-hub:any/repo"))
-        assert refused(folder, pictures)["kind"] == "unknown_backbone"
+        error = predict(folder, pictures, status=1)["error"]
+        assert (error["kind"], "hf-hub:any/repo" in error["message"]) == ("weights_unavailable", True)
         (folder / "result.json").write_text(text.replace('"weights": "none"', '"weights": "default"'))
         error = predict(folder, pictures, status=1)["error"]
         assert error["kind"] == "weights_unavailable"

@@ -13,7 +13,6 @@ import pytest
 from petlbench.core.errors import InputError
 from petlbench.report.audits import read_audit
 from petlbench.results.predictions import read_predictions
-from petlbench.run.record import _PREDICTIONS
 
 
 def write(file: Path) -> None:
@@ -22,7 +21,7 @@ def write(file: Path) -> None:
         {"image_id": "b", "group": None, "split": "val", "label": 0, "logits": [9.0, 9.0]},
         {"image_id": "c", "group": None, "split": "test", "label": 0, "logits": [2.0, -1.0]},
     ]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=_PREDICTIONS), file)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
 
 
 def test_predictions_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from petlbench.core.file_lock import QUESTION
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import read_result
 from petlbench.results.tracking.store import sqlite_address
@@ -214,7 +215,7 @@ class TestTwoDrivers:
         def work() -> None:
             with folder.locked():
                 is_held.set()
-                threading.Event().wait(0.5)
+                threading.Event().wait(3 * QUESTION)  # for longer than a lock is waited for
                 other._write(job, Ended("finished"), folder)
 
         thread = threading.Thread(target=work)

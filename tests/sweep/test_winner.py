@@ -29,6 +29,8 @@ MakeSearch = Callable[..., Search]
 
 # Another value of each field of a run.
 OTHER: dict[str, Any] = {
+    "aggregate": "max",
+    "calibrate": "temperature",
     "method": "bitfit",
     "method_settings": {"rank": 3},
     "dataset": "/b/images",
@@ -59,6 +61,7 @@ SEEN = {"dataset", "dataset_settings", "split", "split_seed", "skip_corrupt", "b
 SEEN |= {"normalize", "shots", "train_fraction", "shots_val"}
 TRAINING: dict[str, Any] = {
     "epochs": 2,
+    "select": "worst-group:sex",
     "batch_size": 8,
     "accumulate": 2,
     "optimizer": "sgd",

@@ -20,6 +20,6 @@ def test_each_field_that_can_change_a_time_is_part_of_its_key(plans: list[Planne
         changed[f"training.{name}"] = config.model_copy(update=update)
     assert not [name for name, other in changed.items() if other == config]
     same = {name for name, other in changed.items() if _alike(other) == _alike(config)}
-    assert same == {"seed", "training.lr", "training.weight_decay"}
+    assert same == {"seed", "draw", "training.lr", "training.weight_decay"}
     keys = [_alike(other) for name, other in changed.items() if name not in same]
     assert len(set(keys)) == len(keys)
