@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Folder
 from petlbench.core.errors import InputError
+from petlbench.core.units import readable_size
 from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _
         if row.refused is not None:
             continue  # what cannot be predicted is tried
         if row.fits is False and not row.max_batch_size:
-            refused[method] = f"a batch of one image takes more than {(request.budget or 0) / 2**20:,.0f} MiB"
+            refused[method] = f"a batch of one image takes more than {readable_size(request.budget or 0)}"
         elif row.fits is False:
             batch = able[method].config.training.batch_size
             pieces = {"accumulate": math.ceil(batch / (row.max_batch_size or 1))}

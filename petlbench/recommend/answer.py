@@ -10,15 +10,13 @@ from typing import Any
 from petlbench.core.units import number, percent
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.contest import Outcome
-from petlbench.recommend.field import Entrant
+from petlbench.recommend.field import Difference, Entrant
 from petlbench.report.cells import MIB
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, table_of
 from petlbench.report.formats import Document
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Result
-from petlbench.statistics.comparison import Evidence
 from petlbench.statistics.ranks import fronts
-from petlbench.statistics.verdict import Comparison
 from petlbench.sweep.search import TRIALS
 
 _Z = 1.96
@@ -56,16 +54,14 @@ class Answer:
         return next((result for result in self.outcome.results if result.run_id == run_id), None)
 
     @property
-    def rivals(self) -> dict[str, Comparison]:
+    def rivals(self) -> dict[str, Difference]:
         """Every other method's best trial against the recommended one's, on the same validation images."""
-        best, standing = self.outcome.standing.best_trials(self.outcome.trials), self.outcome.standing
-        evidence = Evidence([standing.scored(method, trial) for method, trial in best.items()], self.metric)
-        mine, label = self.best.candidate.method, self.outcome.field.label
-        pairs = {method: evidence.compare(method, mine, label) for method in best if method != mine}
-        return {method: pair for method, pair in pairs.items() if pair is not None}
+        standing, mine = self.outcome.standing, self.best.candidate.method
+        best = standing.best_trials(self.outcome.trials)
+        return {method: standing.difference(best[method], best[mine]) for method in best if method != mine}
 
     @property
-    def inseparable(self) -> dict[str, Comparison]:
+    def inseparable(self) -> dict[str, Difference]:
         """The methods that cannot be told from the recommended one."""
         return {method: pair for method, pair in self.rivals.items() if pair.high is None or pair.high >= 0}
 
@@ -168,7 +164,7 @@ class Answer:
     def excluded(self) -> dict[str, str]:
         """Every method that is out, with the reason."""
         dear = {m: f"a run is predicted to take {s / 3600:.2g} hours" for m, s in self.outcome.too_dear.items()}
-        worse = {m: f"worse by {percent(-d, 1)} points" for m, d in self.outcome.excluded.items()}
+        worse = {m: f"worse than the leader by {percent(-d, 1)} points" for m, d in self.outcome.excluded.items()}
         return {**self.refused, **dear, **worse}
 
     def sentences(self) -> list[str]:
@@ -221,10 +217,10 @@ class Answer:
     def _order(self, method: str) -> float:
         return -(self.row(method)["score"] or 0.0)
 
-    def _cells(self, row: Mapping[str, Any], rival: Comparison | None) -> list[Cell | str]:
+    def _cells(self, row: Mapping[str, Any], rival: Difference | None) -> list[Cell | str]:
         difference = Cell(text="")
         if rival is not None:
-            low, high = (None if end is None else 100 * end for end in rival.interval)
+            low, high = (None if end is None else 100 * end for end in (rival.low, rival.high))
             bounds = f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else ""
             difference = Cell(100 * rival.effect, f"{100 * rival.effect:+.1f}{bounds}", low, high)
         memory = None if row["memory"] is None else row["memory"] / MIB

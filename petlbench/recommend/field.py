@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -21,13 +21,14 @@ from petlbench.recommend.race import Race
 from petlbench.recommend.trials import Candidate
 from petlbench.results.folder import readable_result
 from petlbench.results.predictions import Predictions, read_predictions
-from petlbench.statistics.comparison import Evidence
-from petlbench.statistics.runs import Scored
+from petlbench.statistics.runs import Scored, influence_reader
+from petlbench.statistics.verdict import judge
 from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts
 from petlbench.sweep.space import Choice, Params, Space, Span
 
 _NAME = "candidate"
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,22 @@ class Field(Search):
         return entrant.search.configure(entrant.search.space.settings(entrant.params), seed)
 
 
+class Difference(NamedTuple):
+    """The difference of two trials' scores, fractions.
+
+    Args:
+        effect: The difference.
+        low: Lower bound of its interval; None where no predictions are kept, or no image differs.
+        high: Upper bound.
+        error: Standard error.
+    """
+
+    effect: float
+    low: float | None
+    high: float | None
+    error: float | None
+
+
 class Standing:
     """The race as the trials so far have it.
 
@@ -182,6 +199,7 @@ class Standing:
         self.field, self.images = field, images
         self._belief, self._candidates = prior.belief(candidates), candidates
         self._predictions: dict[str, Predictions | None] = {}
+        self._influence = influence_reader(self._metric)
 
     def race(self, trials: Sequence[TrialFacts]) -> Race:
         """The race after some trials; one under way counts as if it were to give what is expected of it."""
@@ -202,16 +220,21 @@ class Standing:
         It is taken on the validation images of each method's best trial.
         """
         best = self.best_trials(trials)
-        if len(best) < 2:
-            return {}
-        leader = max(best, key=lambda method: best[method].value or 0.0)
-        evidence = Evidence([self.scored(method, trial) for method, trial in best.items()], self._metric)
-        excluded = {}
-        for method in best:
-            comparison = None if method == leader else evidence.compare(method, leader, self.field.label)
-            if comparison is not None and comparison.high is not None and comparison.high < 0:
-                excluded[method] = comparison.effect
-        return excluded
+        leader = max(best, key=lambda method: best[method].value or 0.0, default="")
+        differences = {method: self.difference(best[method], best[leader]) for method in best if method != leader}
+        return {m: each.effect for m, each in differences.items() if each.high is not None and each.high < 0}
+
+    def difference(self, trial: TrialFacts, other: TrialFacts) -> Difference:
+        """A trial's score minus another one's, with the interval of 95 % over draws of validation images.
+
+        Images, or groups, are paired. Another seed might give another difference: that is what the finalists' seeds
+        are for.
+        """
+        effect = (trial.value or 0.0) - (other.value or 0.0)
+        first, second = (self._influence(self._scored(each)) for each in (trial, other))
+        source = None if first is None or second is None else first.minus(second).source()
+        judgement = judge(effect, source, _LEVEL)
+        return Difference(effect, judgement.low, judgement.high, judgement.error)
 
     def best_trials(self, trials: Sequence[TrialFacts]) -> dict[str, TrialFacts]:
         """The best finished trial of every method that has one."""
@@ -231,13 +254,11 @@ class Standing:
     def _metric(self) -> Metric:
         return cast("Metric", self.field.score)
 
-    def scored(self, method: str, trial: TrialFacts) -> Scored:
-        """A method's trial as the statistics see it, with its predictions on the validation images."""
-
+    def _scored(self, trial: TrialFacts) -> Scored:
         def predictions() -> Predictions | None:
             return self._read(trial)
 
-        return Scored(method, self.field.label, 0, "validation", trial.value or 0.0, predictions)
+        return Scored("", self.field.label, 0, "validation", trial.value or 0.0, predictions)
 
     def _variance(self, trial: TrialFacts) -> float | None:
         """Variance of a trial's score over draws of validation images, points squared; None where it is not known."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from petlbench.cli.app import app
 from petlbench.core.errors import InputError
+from petlbench.metrics.classification import AUC
+from petlbench.recommend.field import Field, Standing
+from petlbench.results.predictions import Predictions
+from petlbench.sweep.search import TrialFacts
 
 TINY = [
     "--backbone",
@@ -63,6 +69,11 @@ def test_a_race_tests_the_winner_once_and_goes_on_from_where_it_was(tmp_path: Pa
     assert best["test"] is not None
     assert best["interval"]["low"] <= best["test"] <= best["interval"]["high"]
     assert best["command"].startswith(f"petlbench run --method {best['method']}")
+    others = {*answer["not_separable"], *answer["excluded"]}
+    assert others == {"linear", "bitfit"} - {best["method"]}
+    assert all(
+        each["low"] <= each["effect"] <= each["high"] for each in answer["not_separable"].values() if each["effect"]
+    )
     assert any("too few validation images" in note for note in answer["notes"])
     seen = reads(tmp_path)
     assert len(seen) == 1
@@ -106,3 +117,26 @@ def test_what_cannot_be_decided_is_refused(
         CliRunner().invoke(app, run, catch_exceptions=False, standalone_mode=False)
     assert caught.value.kind == kind
     assert words in caught.value.message
+
+
+def test_a_difference_is_paired_on_the_validation_images() -> None:
+    rng, images = np.random.default_rng(0), 400
+    labels = rng.integers(0, 2, images)
+    seen = labels + rng.normal(size=images)
+    field = SimpleNamespace(entrants=(), prior=None, score=AUC, label="made up")
+    standing = Standing(cast("Field", field), images)
+    outputs = {"good": seen, "nearly": seen + 0.1 * rng.normal(size=images), "bad": rng.normal(size=images)}
+    trials = {}
+    for name, values in outputs.items():
+        logits = np.stack([np.zeros(images), values], axis=1)
+        ids = [str(image) for image in range(images)]
+        standing._predictions[name] = Predictions(ids, [None] * images, labels, logits)
+        trials[name] = TrialFacts(0, "finished", {}, AUC.score(labels, logits), name)
+    near = standing.difference(trials["nearly"], trials["good"])
+    far = standing.difference(trials["bad"], trials["good"])
+    assert cast("float", near.low) < near.effect < cast("float", near.high)
+    assert cast("float", far.high) < -0.1
+    # Images that both judge alike say nothing of the difference: paired, it is known ten times as well.
+    alone = sum(float((AUC.influence(labels, standing._predictions[n].logits) ** 2).sum()) for n in ("good", "nearly"))  # type: ignore[union-attr, operator]
+    assert near.error is not None
+    assert near.error < 0.4 * alone**0.5
