@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,10 +105,11 @@ def _torch_file(file: Path) -> object:
 def _advice(file: Path, error: str) -> str:
     if "Unsupported global" not in error:
         return "give a safetensors file, or a .pth or .bin file that holds tensors alone"
-    line = f"import torch; f = torch.load('{file.name}', weights_only=False); torch.save(f['model'], 'tensors.pth')"
+    # A file's name is the sender's, and this line is meant to be copied.
+    line = f"import torch; f = torch.load({file.name!r}, weights_only=False); torch.save(f['model'], 'tensors.pth')"
     return (
         "petlbench runs no code of a file. Give one that holds tensors alone; where you trust it, this saves it again "
-        f'(with the name of the entry that holds the tensors): python -c "{line}"'
+        f"(with the name of the entry that holds the tensors): python -c {shlex.quote(printable(line))}"
     )
 
 
