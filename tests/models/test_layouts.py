@@ -16,9 +16,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import petlbench as pb
+from petlbench.cli.app import run_command
 from petlbench.models.backbone import Backbone
 from petlbench.models.layouts import LAYOUTS, recognise
 from petlbench.models.registry import build_backbone, create_module, probe_backbone, resolve_backbone
+from petlbench.results.result import iter_results
 
 CPU = torch.device("cpu")
 SIZE = 32
@@ -95,6 +98,26 @@ def test_a_folder_of_transformers_gives_its_features(name: str, tmp_path: Path) 
         # CLIP's last state is not normed, that of the others is.
         same(last if layout == "hf_clip_vision" else backbone.module.norm(last), output.last_hidden_state)
     assert LAYOUTS[layout].title in backbone.weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_run_of_the_command_line_is_on_those_features(name: str, tmp_path: Path) -> None:
+    layout, make = TRANSFORMERS[name]
+    source = stirred(make())
+    source.save_pretrained(tmp_path / "backbone")
+    results = tmp_path / "results"
+    run = ["run", "--method", "linear", "--dataset", "digits", "--shots", "1", "--epochs", "1", "--normalize", "half"]
+    run += ["--backbone", str(tmp_path / "backbone"), "--image-size", str(SIZE), "--tracking-uri", "none"]
+    run += ["--output", str(results), "--cache-dir", str(tmp_path / "cache")]
+    assert run_command(run) == 0
+    (result,) = iter_results(results)
+    backbone = pb.load(result.run_id, results=results).assembled.backbone
+    backbone.module.double()
+    with torch.no_grad():
+        output = source.double()(images())
+        same(backbone.pooled(images()), output.last_hidden_state[:, 0] if layout == "hf_vit" else output.pooler_output)
+    assert result.metrics["test"]["auc"] is not None
 
 
 @pytest.mark.parametrize("kind", ["siglip", "clip"])
