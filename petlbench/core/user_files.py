@@ -88,12 +88,17 @@ def read_text(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> str
 def read_json(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> dict[str, Any]:
     """The file's JSON object; raises as `open_file` does, or of kind ``damaged_file`` when it is none."""
     try:
-        document = json.loads(read_text(file, what=what, limit=limit))
+        document = json.loads(read_text(file, what=what, limit=limit), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _damaged(file, what, f"no JSON: {error}") from error
     if not isinstance(document, dict):
         raise _damaged(file, what, f"no JSON object but {_JSON_NAMES[type(document)]}")
     return document
+
+
+def _no_constant(name: str) -> None:
+    """Refuse what Python reads as JSON and JSON has not: what was read so could not be written again."""
+    raise ValueError(f"it has no {name}")
 
 
 def read_toml(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> dict[str, Any]:
