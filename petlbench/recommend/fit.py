@@ -11,8 +11,7 @@ import torch
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.splits import SplitScheme, assign_splits
-from petlbench.data.tasks.base import TaskType
-from petlbench.metrics.classification import load_metrics
+from petlbench.data.tasks.base import TaskType, metrics_of
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import assemble, count_parameters
 from petlbench.models.method import load_method
@@ -44,8 +43,9 @@ class Look:
         Raises:
             InputError: When the task has no such score, or a race cannot be run by it.
         """
-        rows = load_metrics(catalog, self.task.metrics, ordered=self.task.ordered, labels=self.task.labels.form)
-        metrics = {row.name: row for row in rows if row.direction == "higher" and row.unit == "%"}
+        metrics = {
+            row.name: row for row in metrics_of(self.task, catalog) if row.direction == "higher" and row.unit == "%"
+        }
         if name not in metrics:
             hint = f"give one of {', '.join(metrics)}" if metrics else "the task has no score that is a fraction"
             message = f"--metric {name}: {self.task.title} has no such score of which more is better"
