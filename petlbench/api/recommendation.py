@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Folder
@@ -138,11 +138,12 @@ def _prior(name: Folder) -> Prior:
 
 def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _Plan:
     from petlbench.api.requests import Execution, plan_sweep
+    from petlbench.run.keywords import take
 
     searches, how = plan_sweep(_SWEEP, request.methods, dataset, options)
     refused = {each.method: str(each.refusal) for each in searches if each.search is None}
     able = {each.method: each.search for each in searches if each.search is not None}
-    others = {name: value for name, value in options.items() if name not in {f.name for f in fields(Execution)}}
+    _, others = take(Execution, options)
     memory: dict[str, int | None] = {}
     for row in _predicted(able, request.budget, others):
         method = row.run.method
