@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
@@ -25,7 +24,7 @@ from petlbench.statistics.runs import Scored, influence_reader
 from petlbench.statistics.verdict import judge
 from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts
-from petlbench.sweep.space import Choice, Params, Space, Span
+from petlbench.sweep.space import Params, Space
 
 _NAME = "candidate"
 _LEVEL = 0.95
@@ -84,17 +83,8 @@ def _at(space: Space, shares: Sequence[float]) -> dict[str, Any]:
     for (name, dimension), share in zip(space.dimensions.items(), shares, strict=True):
         if dimension.only_if is not None and params.get(dimension.only_if[0]) != dimension.only_if[1]:
             continue
-        if isinstance(dimension, Choice):
-            params[name] = dimension.values[int(share * len(dimension.values))]
-        else:
-            params[name] = _between(dimension, share)
+        params[name] = dimension.at(share)
     return params
-
-
-def _between(span: Span, share: float) -> float:
-    low, high = (np.log(end) if span.log else end for end in (span.low, span.high))
-    value = low + share * (high - low)
-    return float(f"{np.exp(value) if span.log else value:.3g}")
 
 
 @dataclass(frozen=True)

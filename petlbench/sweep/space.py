@@ -42,6 +42,10 @@ class Choice:
         """The values that a grid takes."""
         return self.values
 
+    def at(self, share: float) -> Any:
+        """The value at a share of the way from the first to the last, from 0 to below 1."""
+        return self.values[int(share * len(self.values))]
+
     def widened(self, value: Any) -> Choice:
         """The same with a value in it."""
         return self if value in self.values else replace(self, values=(*self.values, value))
@@ -76,11 +80,14 @@ class Span:
 
     def points(self) -> tuple[float, ...]:
         """The values that a grid takes, the ends among them."""
-        low, high = self._scaled(self.low), self._scaled(self.high)
-        shares = [index / (self.count - 1) for index in range(1, self.count - 1)]
-        inner = [low * (1 - share) + high * share for share in shares]
         # Six digits: a grid's values stand in file names and tables.
-        return (self.low, *(float(f"{math.exp(x) if self.log else x:.6g}") for x in inner), self.high)
+        inner = (self.at(index / (self.count - 1), digits=6) for index in range(1, self.count - 1))
+        return (self.low, *inner, self.high)
+
+    def at(self, share: float, digits: int = 3) -> float:
+        """The value at a share of the way from low to high, rounded to so many digits."""
+        value = self._scaled(self.low) * (1 - share) + self._scaled(self.high) * share
+        return float(f"{math.exp(value) if self.log else value:.{digits}g}")
 
     def widened(self, value: float) -> Span:
         """The same with a value in it."""
