@@ -94,16 +94,15 @@ class _Entered(Tuned):
     index: int = -1
 
 
+@dataclass(frozen=True)
 class _EntrantSpace(Space):
-    """What a trial chooses of: the entrants."""
+    """What a trial chooses of: some entrants, by their index."""
 
-    def __init__(self, field: Sequence[Entrant]) -> None:
-        super().__init__({}, {})
-        object.__setattr__(self, "field", field)
+    entrants: int = 0
 
     def ask(self, trial: optuna.Trial) -> Tuned:
         """Let the race choose an entrant."""
-        return self.settings({_NAME: trial.suggest_int(_NAME, 0, len(cast("Any", self).field) - 1)})
+        return self.settings({_NAME: trial.suggest_int(_NAME, 0, self.entrants - 1)})
 
     def settings(self, params: Params) -> Tuned:
         """The settings of the entrant that a trial chose."""
@@ -127,15 +126,10 @@ class Field(Search):
     @classmethod
     def of(cls, field: Sequence[Entrant], prior: Prior, metric: Metric, trials: int) -> Field:
         """Make the search of some entrants with so many trials at most."""
-        first = field[0].search
-        values = {name: getattr(first, name) for name in first.__dataclass_fields__}
+        space = _EntrantSpace({}, {}, entrants=len(field))
         points: list[dict[str, Any]] = [{}] * min(trials, len(field))
-        return cls(
-            **{**values, "name": "recommend", "label": first.label, "space": _EntrantSpace(field), "points": points},
-            entrants=field,
-            prior=prior,
-            score=metric,
-        )
+        values = {**vars(field[0].search), "name": "recommend", "space": space, "points": points}
+        return cls(**values, entrants=field, prior=prior, score=metric)
 
     @property
     def title(self) -> str:
