@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import optuna
@@ -183,7 +184,9 @@ class Standing:
         self.field, self.images = field, images
         self._belief, self._candidates = prior.belief(candidates), candidates
         self._predictions: dict[str, Predictions | None] = {}
+        self._scored: dict[str, Scored] = {}
         self._influence = influence_reader(self._metric)
+        self._variance = cache(self._variance_of)
 
     def race(self, trials: Sequence[TrialFacts]) -> Race:
         """The race after some trials; one under way counts as if it were to give what is expected of it."""
@@ -193,7 +196,7 @@ class Standing:
             if index is None:
                 continue
             if trial.value is not None:
-                race.observe(index, 100 * trial.value, variance=self._variance(trial))
+                race.observe(index, 100 * trial.value, variance=self._variance(trial.run_id or ""))
             else:
                 race.skip(index)
         return race
@@ -215,7 +218,7 @@ class Standing:
         are for.
         """
         effect = (trial.value or 0.0) - (other.value or 0.0)
-        first, second = (self._influence(self._scored(each)) for each in (trial, other))
+        first, second = (self._influence(self._run(each)) for each in (trial, other))
         source = None if first is None or second is None else first.minus(second).source()
         judgement = judge(effect, source, _LEVEL)
         return Difference(effect, judgement.low, judgement.high, judgement.error)
@@ -238,20 +241,21 @@ class Standing:
     def _metric(self) -> Metric:
         return cast("Metric", self.field.score)
 
-    def _scored(self, trial: TrialFacts) -> Scored:
-        def predictions() -> Predictions | None:
-            return self._read(trial)
+    def _run(self, trial: TrialFacts) -> Scored:
+        """A trial's run as the statistics see it: always the same one, by which they keep its influences."""
+        run_id = trial.run_id or ""
+        if run_id not in self._scored:
+            predictions = partial(self._read, run_id)
+            self._scored[run_id] = Scored("", self.field.label, 0, "validation", trial.value or 0.0, predictions)
+        return self._scored[run_id]
 
-        return Scored("", self.field.label, 0, "validation", trial.value or 0.0, predictions)
-
-    def _variance(self, trial: TrialFacts) -> float | None:
-        """Variance of a trial's score over draws of validation images, points squared; None where it is not known."""
-        predictions = self._read(trial)
+    def _variance_of(self, run_id: str) -> float | None:
+        """Variance of a run's score over draws of validation images, points squared; None where it is not known."""
+        predictions = self._read(run_id)
         parts = None if predictions is None else self._metric.influence(predictions.labels, predictions.logits)
         return None if parts is None else float((100 * parts) @ (100 * parts))
 
-    def _read(self, trial: TrialFacts) -> Predictions | None:
-        run_id = trial.run_id or ""
+    def _read(self, run_id: str) -> Predictions | None:
         if run_id not in self._predictions:
             folder = self.field.options.output / TRIALS
             result = readable_result(folder, run_id)
