@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -161,7 +162,7 @@ class Contest:
     def _measured(self, method: str, entrant: Entrant, executor: Executor) -> float:
         config = entrant.config
         one = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 1})})
-        result = _finished(self.field, entrant, one, executor)
+        result = _carried_out(self.field, entrant, one, executor)
         if result is None:
             return 0.0
         each = result.timing.get("train", 0.0)
@@ -219,8 +220,8 @@ class Contest:
         record_runs(self.field.options.output, name, [state.entry for state in status.states], kind="bench")
         for sentence in run_study(study, status, executor, self.observer):
             self.observer.say(sentence)
-        result = readable_result(self.field.options.output, entrant.config.run_id)
-        return [result] if result is not None and result.status == "finished" else []
+        result = _finished(self.field.options.output, entrant.config.run_id)
+        return [] if result is None else [result]
 
 
 @dataclass
@@ -247,7 +248,7 @@ class _Timed(TrialLoop):
                 yield job
 
 
-def _finished(field: Field, entrant: Entrant, config: Any, executor: Executor) -> Result | None:
+def _carried_out(field: Field, entrant: Entrant, config: Any, executor: Executor) -> Result | None:
     """Carry out one run that reads no test images, and return its result; None where it did not finish."""
     job = entrant.search.trial_job(config)
 
@@ -255,5 +256,9 @@ def _finished(field: Field, entrant: Entrant, config: Any, executor: Executor) -
         return Action.GO_ON
 
     run_with_retries(executor, iter([job]), on_event)
-    result = readable_result(field.options.output / TRIALS, config.run_id)
+    return _finished(field.options.output / TRIALS, config.run_id)
+
+
+def _finished(output: Path, run_id: str) -> Result | None:
+    result = readable_result(output, run_id)
     return result if result is not None and result.status == "finished" else None
