@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from petlbench.core.units import number, percent
@@ -17,7 +18,7 @@ from petlbench.report.formats import Document
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Result
 from petlbench.statistics.ranks import fronts
-from petlbench.sweep.search import TRIALS
+from petlbench.sweep.search import TRIALS, TrialFacts
 
 _Z = 1.96
 
@@ -53,23 +54,23 @@ class Answer:
         run_id = self.best.config.run_id
         return next((result for result in self.outcome.results if result.run_id == run_id), None)
 
-    @property
+    @cached_property
     def rivals(self) -> dict[str, Difference]:
         """Every other method's best trial against the recommended one's, on the same validation images."""
         standing, mine = self.outcome.standing, self.best.candidate.method
         best = standing.best_trials(self.outcome.trials)
         return {method: standing.difference(best[method], best[mine]) for method in best if method != mine}
 
-    @property
+    @cached_property
     def inseparable(self) -> dict[str, Difference]:
         """The methods that cannot be told from the recommended one."""
         return {method: pair for method, pair in self.rivals.items() if pair.high is None or pair.high >= 0}
 
-    @property
+    @cached_property
     def alternatives(self) -> list[dict[str, Any]]:
         """Methods not separably worse that are cheaper in memory or in learnable parameters, the cheapest first."""
-        mine = self.row(self.best.candidate.method)
-        rows = [self.row(method) for method in self.inseparable]
+        mine = self.rows[self.best.candidate.method]
+        rows = [self.rows[method] for method in self.inseparable]
         cheaper = [row for row in rows if _cheaper(row, mine)]
         front = fronts({row["method"]: (-row["score"], row["memory"] or 0, row["learnable"] or 0) for row in cheaper})
         chosen = [row for row in cheaper if front[row["method"]] == 1]
@@ -94,9 +95,13 @@ class Answer:
         images = self.outcome.standing.images
         return max(0, round(images * (_Z * close.error / close.effect) ** 2) - images)
 
-    def row(self, method: str) -> dict[str, Any]:
-        """What the race knows of a method: its best trial, parameters, predicted memory, seconds."""
-        trial = self.outcome.standing.best_trials(self.outcome.trials)[method]
+    @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """What the race knows of every method: its best trial, parameters, predicted memory, seconds."""
+        best = self.outcome.standing.best_trials(self.outcome.trials)
+        return {method: self._row(method, trial) for method, trial in best.items()}
+
+    def _row(self, method: str, trial: TrialFacts) -> dict[str, Any]:
         entrant = self.outcome.standing.entrant(trial)
         stored = readable_result(self.outcome.field.options.output / TRIALS, entrant.config.run_id)
         counts = stored.parameters if stored is not None else None
@@ -135,7 +140,7 @@ class Answer:
         interval = None if result is None else result.intervals.get("test", {}).get(self.metric.name)
         return {
             "recommended": {
-                **self.row(self.best.candidate.method),
+                **self.rows[self.best.candidate.method],
                 "val_mean": winner.mean,
                 "seeds": len(winner.values),
                 "test": test,
@@ -154,7 +159,7 @@ class Answer:
             "more_images": self.more_images,
             "alternatives": self.alternatives,
             "excluded": self.excluded(),
-            "methods": [self.row(method) for method in outcome.standing.best_trials(outcome.trials)],
+            "methods": list(self.rows.values()),
             "finalists": [finalist.document() for finalist in outcome.finalists],
             "trials": len(outcome.trials),
             "hours": {"given": self.hours, "spent": outcome.spent / 3600, "costs": _costs(outcome)},
@@ -200,11 +205,8 @@ class Answer:
             Column("seconds", "a run", "s", "lower"),
             Column("trials", "trials"),
         ]
-        rivals = self.rivals
-        rows = [
-            self._cells(self.row(method), rivals.get(method))
-            for method in sorted(self.outcome.standing.best_trials(self.outcome.trials), key=self._order)
-        ]
+        ordered = sorted(self.rows.values(), key=lambda row: -(row["score"] or 0.0))
+        rows = [self._cells(row, self.rivals.get(row["method"])) for row in ordered]
         caption = (
             "One trial a row, the method's best; differences are paired on the validation images. Memory is predicted."
         )
@@ -213,9 +215,6 @@ class Answer:
         notes = [*self.sentences(), *self.notes, *out, self.command()]
         title = f"Which method for {self.outcome.field.label}"
         return Document("recommend", title, [table], [self._figure()], notes, source="a race on this machine")
-
-    def _order(self, method: str) -> float:
-        return -(self.row(method)["score"] or 0.0)
 
     def _cells(self, row: Mapping[str, Any], rival: Difference | None) -> list[Cell | str]:
         difference = Cell(text="")
