@@ -14,10 +14,10 @@ from petlbench.core.units import readable_size
 from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
+    from petlbench.api.requests import ForecastPlan
     from petlbench.recommend.answer import Answer
     from petlbench.recommend.prior import Prior
     from petlbench.recommend.replay import Replay
-    from petlbench.study.forecast.memory import Row
     from petlbench.sweep.search import Search
     from petlbench.sweep.sweep import SweepOptions
 
@@ -139,13 +139,15 @@ def _prior(name: Folder) -> Prior:
 def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _Plan:
     from petlbench.api.requests import Execution, plan_sweep
     from petlbench.run.keywords import take
+    from petlbench.study.forecast.memory import predict_rows
 
     searches, how = plan_sweep(_SWEEP, request.methods, dataset, options)
     refused = {each.method: str(each.refusal) for each in searches if each.search is None}
     able = {each.method: each.search for each in searches if each.search is not None}
     _, others = take(Execution, options)
     memory: dict[str, int | None] = {}
-    for row in _predicted(able, request.budget, others):
+    plan = _forecast(able, request.budget, others)
+    for row in predict_rows(plan.runs, plan.classes, plan.extras, folders=plan.folders):
         method = row.run.method
         memory[method] = row.figure
         if row.refused is not None:
@@ -157,7 +159,7 @@ def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _
             pieces = {"accumulate": math.ceil(batch / (row.max_batch_size or 1))}
             again, _ = plan_sweep(_SWEEP, method, dataset, {**options, **pieces})
             able[method] = again[0].search or able[method]
-    refused |= _too_many(able, request.max_params)
+    refused |= _too_many(able, request.max_params, plan.classes)
     able = {method: search for method, search in able.items() if method not in refused}
     if not able:
         reasons = "; ".join(f"{method}: {why}" for method, why in list(refused.items())[:3])
@@ -169,26 +171,25 @@ def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _
     return _Plan(list(able.values()), how, memory, refused)
 
 
-def _predicted(able: dict[str, Search], budget: int | None, options: dict[str, Any]) -> Sequence[Row]:
+def _forecast(able: dict[str, Search], budget: int | None, options: dict[str, Any]) -> ForecastPlan:
+    """The steps of the methods' defaults, whose memory is to be predicted."""
     from petlbench.api.requests import plan_forecast
-    from petlbench.study.forecast.memory import predict_rows
 
     first = next(iter(able.values()))
     values = {"device": first.config.device, **options, **({} if budget is None else {"budget": budget})}
     groups = values.pop("settings", {})
     tables = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
     values |= {key: {**groups.get(name, {}), **values.get(key, {})} for name, key in tables.items()}
-    plan = plan_forecast(list(able), first.request.dataset, None, None, values)
-    return predict_rows(plan.runs, plan.classes, plan.extras, folders=plan.folders)
+    return plan_forecast(list(able), first.request.dataset, None, None, values)
 
 
-def _too_many(able: dict[str, Search], most: float | None) -> dict[str, str]:
+def _too_many(able: dict[str, Search], most: float | None, classes: int) -> dict[str, str]:
     """The methods that learn a larger share of the parameters than is allowed."""
     from petlbench.recommend.fit import learnable_share
 
     if most is None:
         return {}
-    shares = {method: learnable_share(search) for method, search in able.items()}
+    shares = {method: learnable_share(search, classes) for method, search in able.items()}
     return {
         method: f"it learns {100 * share:.2f} % of the parameters, more than {100 * most:g} %"
         for method, share in shares.items()

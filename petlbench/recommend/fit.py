@@ -75,9 +75,8 @@ def look_at_data(search: Search) -> Look:
     return Look(dataset.task, images["val"], notes)
 
 
-def learnable_share(search: Search) -> float:
-    """Return the share of learnable parameters of a method at its defaults, a fraction."""
+def learnable_share(search: Search, classes: int) -> float:
+    """Return the share of learnable parameters of a method at its defaults, a fraction, with so many classes."""
     config, catalog = search.config, search.context.catalog
     method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
-    classes = len(opened_dataset(resolve(search.request, catalog, search.options.data_root), search.context).classes)
     return count_parameters(assemble(config, method, classes, torch.device("meta"), catalog)).ratio
