@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from petlbench.core.catalog import Catalog
-from petlbench.core.errors import InputError
-from petlbench.data.card import DatasetCard, load_card
 from petlbench.data.images.files import ImageFacts
-from petlbench.data.official.read import OfficialImages, read_official
+from petlbench.data.official.read import OfficialImages
 from petlbench.data.readers.prepared import read_table, table_bytes
-from petlbench.data.tasks.base import Labels, task_of
+from petlbench.data.tasks.base import Labels
 from tests.data.drawn_files import draw
-from tests.data.official_files import make
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the made-up files of a release: made once, to be read only."""
-    top = tmp_path_factory.mktemp("official")
-    return lambda name: top / name if (top / name).is_dir() else make(name, top / name, images_per_class=4)
-
-
-@pytest.fixture
-def copied(made: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Give a copy of the made-up files that may be changed."""
-    return lambda name: Path(shutil.copytree(made(name), tmp_path / "files"))
-
-
-def card(name: str) -> DatasetCard:
-    return load_card(Catalog().find("dataset", name).file)
-
-
-def read(name: str, root: Path) -> OfficialImages:
-    return read_official(card(name), root, name, task_of(card(name), Catalog()).labels)
-
-
-def refused(name: str, root: Path) -> InputError:
-    with pytest.raises(InputError) as caught:
-        read(name, root)
-    return caught.value
-
-
-def change(file: Path, old: str, new: str) -> Path:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new, 1), encoding="utf-8")
-    return file
+from tests.data.official_releases import card, change, read, refused
 
 
 def sides(found: OfficialImages) -> Counter[str | None]:

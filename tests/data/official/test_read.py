@@ -12,56 +12,20 @@ import openpyxl
 import pydicom
 import pytest
 
-from petlbench.core.catalog import Catalog
-from petlbench.core.errors import InputError
-from petlbench.data.card import DatasetCard, load_card
+from petlbench.data.card import load_card
 from petlbench.data.official.read import OfficialImages, read_official
 from petlbench.data.record import SPLITS, Record, images_by_class
 from petlbench.data.splits import SplitScheme, assign_splits, shared_groups
 from petlbench.data.tasks.base import task_of
 from tests.data.drawn_files import draw, write_csv, write_excel
-from tests.data.official_files import CLASSES, DDSM_COLUMNS, make
+from tests.data.official_files import CLASSES, DDSM_COLUMNS
+from tests.data.official_releases import CATALOG, card, change, read, refused
 
-CATALOG = Catalog()
 OTHER_BREAST = "the other breast: no row of the clinical table gives it a label"
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the made-up files of a release: made once, to be read only."""
-    top = tmp_path_factory.mktemp("official")
-    return lambda name: top / name if (top / name).is_dir() else make(name, top / name, images_per_class=4)
-
-
-@pytest.fixture
-def copied(made: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Give a copy of the made-up files that may be changed."""
-    return lambda name: Path(shutil.copytree(made(name), tmp_path / "files"))
-
-
-def card(name: str) -> DatasetCard:
-    return load_card(CATALOG.find("dataset", name).file)
-
-
-def read(name: str, root: Path) -> OfficialImages:
-    return read_official(card(name), root, name, task_of(card(name), CATALOG).labels)
-
-
-def refused(name: str, root: Path) -> InputError:
-    with pytest.raises(InputError) as caught:
-        read(name, root)
-    return caught.value
 
 
 def by_file(found: OfficialImages) -> Mapping[str, Record]:
     return {record.path.rpartition("/")[2]: record for record in found.records}
-
-
-def change(file: Path, old: str, new: str) -> Path:
-    text = file.read_text(encoding="utf-8")
-    assert old in text
-    file.write_text(text.replace(old, new, 1), encoding="utf-8")
-    return file
 
 
 def named(found: OfficialImages) -> Counter[str]:
