@@ -102,7 +102,7 @@ def test_the_command_that_it_names_is_the_run_that_it_tested(tmp_path: Path, dig
     [
         (["--budget", "10KiB"], "nothing_fits", "no method is left"),
         (["--max-params", "0.0001%"], "nothing_fits", "of the parameters"),
-        (["--hours", "0.0001"], "too_few_hours", "three runs of the cheapest method"),
+        (["--hours", "0.000001"], "too_few_hours", "three runs of the cheapest method"),
         (["--metric", "loss"], "bad_setting", "no such score of which more is better"),
         (["--methods", "lorra"], "unknown_method", "lorra"),
     ],
