@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from petlbench.report.document import Axis, Cell, Column, Figure, Series, table_
 from petlbench.report.formats import Document
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Result
+from petlbench.run.command import command_of
 from petlbench.statistics.ranks import fronts
 from petlbench.sweep.search import TRIALS, TrialFacts
 
@@ -123,15 +123,7 @@ class Answer:
 
     def command(self) -> str:
         """The command that trains the recommended method in full."""
-        config, request = self.best.config, self.outcome.field.request
-        parts = ["petlbench", "run", "--method", config.method, "--dataset", request.dataset or config.dataset]
-        parts += ["--backbone", config.backbone, "--image-size", str(config.image_size)]
-        training = config.training
-        parts += ["--epochs", str(training.epochs), "--batch-size", str(training.batch_size)]
-        parts += ["--lr", f"{training.lr:g}", "--set", f"training.weight_decay={training.weight_decay:g}"]
-        for name, value in config.method_settings.items():
-            parts += ["--set", f"method.{name}={value}"] if value is not None else []
-        return shlex.join(parts)
+        return command_of(self.best.config, self.outcome.field.context)
 
     def document(self) -> dict[str, Any]:
         """The answer as plain values."""

@@ -92,7 +92,7 @@ def test_the_command_that_it_names_is_the_run_that_it_tested(tmp_path: Path, dig
     data = ("--dataset", str(digits_folder))
     answer = recommend(tmp_path, *data, "--hours", "1", "--methods", "lora", "--trials", "1")
     words = shlex.split(answer["recommended"]["command"])[1:]
-    run = [*words, "--output", str(tmp_path), "--tracking-uri", "none", "--json"]
+    run = [*words, "--tracking-uri", "none", "--json"]
     again = json.loads(CliRunner().invoke(app, run, catch_exceptions=False).stdout)
     assert again["run_id"] == answer["recommended"]["run_id"]
 
