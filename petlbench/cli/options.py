@@ -77,6 +77,13 @@ cache_images_option = click.option(
     show_default=True,
     help="Where resized images are kept: in up to a quarter of the free memory, in --cache-dir, or nowhere.",
 )
+measure_inference_option = click.option(
+    "--measure-inference",
+    type=click.Choice(["auto", "full", "off"]),
+    default="auto",
+    show_default=True,
+    help="Time and memory of prediction: within 2 s or a fiftieth of the run, in full, or not at all.",
+)
 cache_size_option = click.option(
     "--cache-size",
     type=SIZE,
@@ -238,6 +245,7 @@ def run_options(function: F, several: Collection[str] = ()) -> F:
         cache_dir_option,
         cache_size_option,
         cache_images_option,
+        measure_inference_option,
         output_option,
     )
     tracking = click.option(

@@ -155,7 +155,8 @@ class Inference(_Part):
     latency: float | None = Field(default=None, description="median seconds of one image alone")
     images_per_second: float | None = Field(default=None, description="at the batch size")
     memory: InferenceMemory | None = Field(default=None, description="the peak of one batch")
-    error: str | None = Field(default=None, description="why the figures are missing, where they are")
+    error: str | None = Field(default=None, description="why figures are missing, where they are")
+    measured_by: str = Field(default="", description="the run that measured them, where it was another seed's")
 
 
 class Calibration(_Part):

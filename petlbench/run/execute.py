@@ -40,7 +40,7 @@ from petlbench.run.calibration import calibrate
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset, require_classes
 from petlbench.run.failure import Ending, describe_failure, explained
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
-from petlbench.run.inference_cost import measure_inference
+from petlbench.run.inference_cost import InferenceCost
 from petlbench.run.options import RunContext
 from petlbench.run.preload import open_source, preload
 from petlbench.run.record import (
@@ -308,13 +308,13 @@ class _Run:
     def _predictor(self, source: FeatureSource) -> Predictor:
         return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision, self.scale)
 
-    def _measure_inference(self) -> Inference:
+    def _measure_inference(self) -> Inference | None:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
         self.progress.phase("measuring prediction", 1)
         source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
-        sizes = {name: view.size for name, view in self.views.items()}
+        cost = InferenceCost(self.run, self.context, len(self.data.dataset.classes))
         with self.watch.phase("inference"):
-            return measure_inference(self._predictor(source), sizes, self.config.training.batch_size, self.meter)
+            return cost.measure(self._predictor(source), self.meter, self.watch.spent)
 
     def _record(self, ending: Ending) -> Result:
         """Write the result as a whole and tell the tracker.

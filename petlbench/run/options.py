@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
 from petlbench.features.maintenance import CacheConfig
 from petlbench.run.image_cache import ImageCache
+
+MeasureInference = Literal["auto", "full", "off"]
+"""How prediction is measured: for little, in full and anew, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class RunOptions:
         accept: Take a finished result although what it depends on has changed.
         cache_size: Largest size of the feature cache in bytes; None for no bound.
         cache_images: Where decoded and resized images are kept.
+        measure_inference: How prediction is measured.
         reveal_test: Whether the test split is read at the end; a trial of a search never does.
         experiment: The name under which MLflow keeps the runs of a study together.
         group: The parent of the run in that experiment, such as ``fpt on isic2018``; empty for none.
@@ -42,6 +47,7 @@ class RunOptions:
     accept: bool = False
     cache_size: int | None = None
     cache_images: ImageCache = "ram"
+    measure_inference: MeasureInference = "auto"
     reveal_test: bool = True
     experiment: str = "petlbench"
     group: str = ""

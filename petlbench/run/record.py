@@ -68,13 +68,18 @@ class Stopwatch:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
+    @property
+    def spent(self) -> float:
+        """Seconds since this was made."""
+        return time.perf_counter() - self.began
+
     def timing(self, earlier: float) -> dict[str, float]:
         """Seconds of each phase, and ``other``: what they leave of ``total``.
 
         Args:
             earlier: Seconds that earlier attempts have added to the phases.
         """
-        total = time.perf_counter() - self.began + earlier
+        total = self.spent + earlier
         return {"total": total, **self.seconds, "other": max(total - sum(self.seconds.values()), 0.0)}
 
 

@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from petlbench.cli.app import run_command
 from petlbench.memory.measure import MemoryMeter
-from petlbench.run import execute
+from petlbench.run import execute, inference_cost
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
 TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8", "--threads", "1")
@@ -275,7 +275,7 @@ def test_a_run_whose_prediction_cannot_be_measured_is_finished(greedy: Run) -> N
 
 @pytest.mark.parametrize("method", ["full", "linear", "fpt"])
 def test_prediction_is_measured_as_it_would_be_deployed(run: Run, method: str) -> None:
-    result = run("--method", method, "--epochs", "1")
+    result = run("--method", method, "--epochs", "1", "--measure-inference", "full")
     inference, memory = result["inference"], result["inference"]["memory"]
     assert inference["batch_size"] == 8
     assert 0 < inference["latency"] < 10
@@ -291,6 +291,29 @@ def test_prediction_is_measured_as_it_would_be_deployed(run: Run, method: str) -
     phases = {name: seconds for name, seconds in result["timing"].items() if name != "total"}
     assert sum(phases.values()) == pytest.approx(result["timing"]["total"])
     assert {"read", "build", "preload", "tracking", "train", "evaluate", "inference", "other"} <= set(phases)
+
+
+def test_seeds_share_what_prediction_costs(run: Run, tmp_path: Path) -> None:
+    method = ("--method", "linear", "--epochs", "1", "--cache-dir", str(tmp_path / "cache"))
+    first, second = run(*method), run(*method, "--seed", "1")
+    assert first["inference"]["measured_by"] == ""
+    assert second["inference"] == {**first["inference"], "measured_by": first["run_id"]}
+    [kept] = (tmp_path / "cache" / "inference").iterdir()
+    kept.write_text("{")
+    anew = run(*method, "--seed", "2")["inference"]
+    assert anew["measured_by"] == ""
+    assert anew["latency"] > 0
+    assert run(*method, "--seed", "3", "--measure-inference", "off")["inference"] is None
+
+
+def test_a_dear_batch_is_predicted_and_not_passed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference_cost, "_LEAST", 0.0)
+    cost = run("--method", "linear", "--epochs", "1", "--cache-dir", str(tmp_path / "cache"))["inference"]
+    assert cost["latency"] > 0
+    assert cost["images_per_second"] is None
+    assert "--measure-inference full" in cost["error"]
+    assert cost["memory"]["source"] == "predicted"
+    assert cost["memory"]["allocated"] > 0
 
 
 def test_the_facts_of_a_run_say_what_prediction_costs(
@@ -420,7 +443,7 @@ KILLED = """
 import os, sys
 from petlbench.cli.app import run_command
 from petlbench.run import execute
-execute.measure_inference = lambda *_: os.kill(os.getpid(), 9)
+execute.InferenceCost = lambda *_: os.kill(os.getpid(), 9)
 run_command(sys.argv[1:])
 """
 

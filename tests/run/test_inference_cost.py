@@ -176,3 +176,32 @@ def test_live_features_and_their_backbone_count_and_the_same_pass_on_meta_agrees
     assert measured.parts["parameters"] > sum(parameter.nbytes for parameter in whole.parameters())
     assert measured.parts["parameters"] == live.parts["parameters"]
     assert measured.allocated == live.peak
+
+
+class Clocked(Deep):
+    """Takes a set time for each image, by a clock that the test turns."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        self.clock[0] += self.seconds * len(inputs.views["fine"])
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(0.01, {1, 16}), (0.1, {1}), (1.5, {1})])
+def test_no_batch_passes_that_would_take_longer_than_is_allowed(
+    seconds: float, passes: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    module = Clocked(clock, seconds)
+    cost = measure_inference(predictor(module), {"fine": 16}, 16, MemoryMeter(CPU), seconds=2)
+    assert {size for _, size in module.seen} == passes
+    assert cost.latency == pytest.approx(seconds)
+    assert clock[0] <= 2.0 + seconds
+    assert (cost.images_per_second is None) == (passes == {1})
+    if passes == {1}:
+        assert cost.memory is None
+        assert f"{16 * seconds:.2g} s; --measure-inference full" in (cost.error or "")

@@ -165,13 +165,17 @@ def _size(parameters: Parameters | None, memory: Memory | None) -> dict[str, str
 def _prediction(inference: Inference | None) -> dict[str, str]:
     if inference is None:
         return {}
-    if inference.latency is None or inference.images_per_second is None or inference.memory is None:
+    if inference.latency is None:
         return {"prediction": f"not measured: {inference.error}"}
-    peak = mebibytes(inference.memory.allocated)
-    return {
-        "prediction": f"{number(1000 * inference.latency, 1)} ms an image, {number(inference.images_per_second, 1)} "
-        f"images/s and a peak of {peak} MiB in batches of {inference.batch_size}"
-    }
+    words = f"{number(1000 * inference.latency, 1)} ms an image"
+    if (memory := inference.memory) is not None:
+        peak, batch = mebibytes(memory.allocated), inference.batch_size
+        if inference.images_per_second is None:
+            words += f", a peak of {peak} MiB in batches of {batch} ({memory.source}; not measured: {inference.error})"
+        else:
+            pace = number(inference.images_per_second, 1)
+            words += f", {pace} images/s and a peak of {peak} MiB in batches of {batch}"
+    return {"prediction": f"{words} (by {inference.measured_by})" if inference.measured_by else words}
 
 
 def calibration_facts(calibration: Calibration | None) -> dict[str, str]:
