@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Folder
 from petlbench.core.progress_bars import shown_progress
+from petlbench.core.user_files import recorded
 
 if TYPE_CHECKING:
     import pandas
@@ -55,12 +56,24 @@ def run(
         InputError: When a name, a setting or the data is wrong; nothing is left behind then.
         RunError: When another process works on this run, or weights cannot be fetched.
     """
+    from petlbench.run.recall import Recall
+
+    recall = Recall.of(method, dataset, config, options)
+    if recall is not None and (result := recall.result()) is not None:
+        with shown_progress(progress) as shown:
+            shown.say(f"{result.run_id} is finished already; --rerun runs it again")
+        return result
     from petlbench.run.execute import execute
     from petlbench.run.keywords import resolve_keywords, sort_options
 
-    resolved, context = resolve_keywords(method, dataset, config, *sort_options(options))
-    with shown_progress(progress) as shown:
-        return execute(resolved, replace(context, progress=shown))
+    with recorded() as opened:
+        places, values = sort_options(options)
+        resolved, context = resolve_keywords(method, dataset, config, places, values)
+        with shown_progress(progress) as shown:
+            result = execute(resolved, replace(context, progress=shown))
+    if recall is not None:
+        recall.keep(result, opened)
+    return result
 
 
 def dry_run(

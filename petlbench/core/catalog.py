@@ -144,6 +144,11 @@ def register(value: T) -> T:
     return value
 
 
+def is_registered() -> bool:
+    """Whether anything was registered in this process."""
+    return bool(_REGISTERED)
+
+
 def _file_of(value: Any) -> Path:
     """The file that a class or a constant comes from; ``<MODULE>`` where it is none, as in a notebook."""
     module = sys.modules.get(getattr(value, "__module__", ""), None)

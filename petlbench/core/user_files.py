@@ -8,6 +8,8 @@ import os
 import posixpath
 import stat
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +29,11 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+Opened = dict[str, tuple[int, int]]
+"""Size in bytes and time of the last change in nanoseconds, by absolute path."""
+
+_RECORDS: list[Opened] = []
 
 
 def open_file(file: Path, *, what: str = "file", limit: int | None = None) -> BinaryIO:
@@ -60,7 +67,20 @@ def open_file(file: Path, *, what: str = "file", limit: int | None = None) -> Bi
     except InputError:
         opened.close()
         raise
+    for record in _RECORDS:
+        record.setdefault(os.path.abspath(file), (status.st_size, status.st_mtime_ns))
     return opened
+
+
+@contextmanager
+def recorded() -> Iterator[Opened]:
+    """Every file that any thread opens while the block runs, with what it was like at first."""
+    record: Opened = {}
+    _RECORDS.append(record)
+    try:
+        yield record
+    finally:
+        _RECORDS.remove(record)
 
 
 def read_bytes(file: Path, *, what: str = "file", limit: int | None = TEXT_LIMIT) -> bytes:

@@ -29,6 +29,7 @@ class RunOptions:
         workers: Threads that decode images.
         rerun: Run again even when a finished result stands.
         accept: Take a finished result although what it depends on has changed.
+        verify: Read all that a finished result depends on, where times and sizes of files would tell, too.
         cache_size: Largest size of the feature cache in bytes; None for no bound.
         cache_images: Where decoded and resized images are kept.
         measure_inference: How prediction is measured.
@@ -45,6 +46,7 @@ class RunOptions:
     workers: int = 2
     rerun: bool = False
     accept: bool = False
+    verify: bool = False
     cache_size: int | None = None
     cache_images: ImageCache = "ram"
     measure_inference: MeasureInference = "auto"

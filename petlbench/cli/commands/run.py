@@ -34,6 +34,7 @@ EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlb
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
 @click.option("--rerun", is_flag=True, help="Run again although a result stands.")
 @click.option("--accept", is_flag=True, help="Take a result whose data or code has changed since.")
+@click.option("--verify", is_flag=True, help="Read all data of a finished run, rather than trust times of files.")
 @click.option("--dry-run", is_flag=True, help="Count parameters and predict memory; train nothing.")
 @json_option
 def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any) -> int:

@@ -1,0 +1,173 @@
+"""A run that was asked for before, told from times and sizes of files: without torch, and without reading an image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import petlbench
+from petlbench.core.catalog import Catalog, folders_of, is_registered
+from petlbench.core.environment import default_data_root, package_versions, usable_cores
+from petlbench.core.errors import InputError
+from petlbench.core.files import write_atomically
+from petlbench.core.user_files import Opened, read_json
+from petlbench.results.folder import readable_result
+from petlbench.results.result import Result
+
+_FOLDER = ".asked"
+_PACKAGE = Path(petlbench.__file__).parent
+# Files that are listed one by one, because they lie in no folder of the dataset; more are not worth it.
+_MOST_FILES = 20_000
+# What is no answer to a question that was asked before: it asks for work.
+_ANEW = ("rerun", "accept", "verify")
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What is kept of how a run was asked for: which run it was, and what every file was like that it read.
+
+    A finished result stands as long as the code, the packages, this machine and all of these files are the same.
+
+    Args:
+        question: All that was asked, as plain values.
+        output: The folder of the results.
+        data_root: The folder below which datasets lie.
+        catalogs: Folders of the user's own catalogues.
+    """
+
+    question: Mapping[str, Any]
+    output: Path
+    data_root: Path
+    catalogs: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, method: Any, dataset: Any, config: Any, options: Mapping[str, Any]) -> Recall | None:
+        """What is kept of a question as `petlbench.run` takes it; None where it is not in words, or asks for work."""
+        if is_registered() or any(options.get(name) for name in _ANEW):
+            return None
+        try:
+            text = config.read_text("utf-8") if isinstance(config, Path) else config
+            options = {name: value for name, value in options.items() if value is not None}
+            question = {"method": method, "dataset": dataset, "config": text, "options": options}
+            question = json.loads(json.dumps(question, default=_plain, sort_keys=True))
+        except (OSError, TypeError, ValueError):
+            return None
+        output, data_root = (Path(options.get(name, value)) for name, value in _PLACES.items())
+        return cls(question, output, data_root, folders_of(options.get("catalog", ())))
+
+    def result(self) -> Result | None:
+        """The finished result; None where there is none, or anything that it depends on is not as it was."""
+        if not self._file.exists():
+            return None
+        try:
+            kept = read_json(self._file)
+            result = readable_result(self.output, str(kept["run_id"]))
+            if result is None or result.status != "finished" or kept["digests"] != _digest(result.digests):
+                return None
+            code, machine, state = self._code(result.config.method), _machine(), kept["state"]
+            folders, files = (list(map(str, kept[name])) for name in ("folders", "files"))
+            is_same = [code, machine, _state(folders, files)] == [kept["code"], kept["machine"], state]
+        except (InputError, KeyError, TypeError, OSError, ValueError):
+            return None
+        return result if is_same else None
+
+    def keep(self, result: Result, opened: Opened) -> None:
+        """Remember a finished result with the files that were opened for it, unless one has changed since."""
+        if result.status != "finished" or any(_stamp(Path(file)) != stamp for file, stamp in opened.items()):
+            return
+        folders, files = self._split(result, opened)
+        if len(files) > _MOST_FILES:
+            return
+        kept = {
+            "run_id": result.run_id,
+            "digests": _digest(result.digests),
+            "code": self._code(result.config.method),
+            "machine": _machine(),
+            "folders": folders,
+            "files": files,
+            "state": _state(folders, files),
+        }
+        with suppress(OSError):  # a full disk takes nothing from the run
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with write_atomically(self._file) as temporary:
+                temporary.write_text(json.dumps(kept))
+
+    @cached_property
+    def _file(self) -> Path:
+        return self.output / _FOLDER / f"{_digest([self.question, os.getcwd()])[:32]}.json"
+
+    def _code(self, method: str) -> str:
+        """The code that makes the numbers: the method's, petlbench's, and the versions of packages."""
+        catalog = Catalog(self.catalogs)
+        engine = _state([], map(str, sorted(_PACKAGE.rglob("*.py"))))
+        return _digest([catalog.find("method", method).digest(), engine, petlbench.__version__, package_versions()])
+
+    def _split(self, result: Result, opened: Opened) -> tuple[list[str], list[str]]:
+        """The folders of the datasets and catalogues that count as a whole, and the opened files that lie elsewhere."""
+        config = result.config
+        roots = [self.data_root / name for name in (config.dataset, config.test_on) if name]
+        roots = [root.resolve() for root in roots if root.is_dir()]
+        weights = [path for path in (Path(config.weights), Path(config.backbone)) if path.exists()]
+        folders = {folder for file in opened for folder in Path(file).parents if _is_in(folder, roots)}
+        files = {file for file in opened if not _is_in(Path(file).parent, roots)}
+        folders |= {
+            path for path in (*roots, *_hub(), *self.catalogs, Path("petlbench_catalog"), *weights) if path.is_dir()
+        }
+        files |= {str(path) for path in weights if path.is_file()}
+        return sorted(map(str, folders)), sorted(files)
+
+
+_PLACES = {"output": Path("results"), "data_root": default_data_root()}
+
+
+def _hub() -> Iterable[Path]:
+    """Where the hub's client notes which version of each model it has fetched."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).glob("models--*/refs")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not in words")
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _machine() -> str:
+    """What this process may compute on, as far as it can be seen without torch."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith(("PETLBENCH_", "CUDA_VISIBLE"))}
+    return _digest([usable_cores(), sorted(map(str, Path("/dev").glob("nvidia*"))), variables])
+
+
+def _is_in(folder: Path, roots: Iterable[Path]) -> bool:
+    return any(folder.is_relative_to(root) for root in roots)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _state(folders: Iterable[str], files: Iterable[str]) -> str:
+    """A digest of sizes and times: of everything in the folders, not of what is below it, and of the files."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                digest.update(f"{entry.path} {_stamp(Path(entry.path))}\n".encode(errors="surrogateescape"))
+    for file in files:
+        digest.update(f"{file} {_stamp(Path(file))}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
