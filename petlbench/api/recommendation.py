@@ -45,7 +45,9 @@ class RecommendRequest:
         metric: The score, of which more is better.
         max_params: The largest share of learnable parameters, a fraction; None for no bound.
         trials: Most trials of all methods together.
+        max_latency: The most seconds that predicting one image may take here; None for no bound.
         prior: ``shipped``, ``none`` or a file of `tools/make_prior.py`.
+        learn_from: A folder of own results, whose other datasets join the prior; None for none.
         test_finalists: Whether the second best is tested, too.
     """
 
@@ -54,7 +56,9 @@ class RecommendRequest:
     metric: str = "auc"
     max_params: float | None = None
     trials: int = 200
+    max_latency: float | None = None
     prior: Folder = "shipped"
+    learn_from: Folder | None = None
     test_finalists: bool = False
 
 
@@ -92,7 +96,8 @@ def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: A
     score = look.metric(request.metric, plan.searches[0].context.catalog)
     objective = {"objective": f"val.{request.metric}"}
     searches = [replace(search, card=search.card.model_copy(update=objective)) for search in plan.searches]
-    field = Field.of(entrants(searches, searches[0].card.trials or 1), _prior(request.prior), score, request.trials)
+    prior = _learned(request, plan.searches[0].config.dataset).united(_prior(request.prior))
+    field = Field.of(entrants(searches, searches[0].card.trials or 1), prior, score, request.trials)
     standing = Standing(field, look.images)
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
         contest = Contest(field, standing, 3600 * hours, plan.how, observer, request.test_finalists)
@@ -136,6 +141,16 @@ def _prior(name: Folder) -> Prior:
     return load_prior(SHIPPED if str(name) == "shipped" else user_path(name, what="--prior"))
 
 
+def _learned(request: RecommendRequest, dataset: str) -> Prior:
+    """What own results of other datasets say."""
+    from petlbench.recommend.prior import Prior
+    from petlbench.recommend.trials import own_trials
+
+    if request.learn_from is None:
+        return Prior.of({})
+    return Prior.of(own_trials(user_path(request.learn_from, what="--learn-from"), request.metric, dataset))
+
+
 def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _Plan:
     from petlbench.api.requests import Execution, plan_sweep
     from petlbench.run.keywords import take
@@ -160,6 +175,7 @@ def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _
             again, _ = plan_sweep(_SWEEP, method, dataset, {**options, **pieces})
             able[method] = again[0].search or able[method]
     refused |= _too_many(able, request.max_params, plan.classes)
+    refused |= _too_slow({m: s for m, s in able.items() if m not in refused}, request.max_latency, plan.classes)
     able = {method: search for method, search in able.items() if method not in refused}
     if not able:
         reasons = "; ".join(f"{method}: {why}" for method, why in list(refused.items())[:3])
@@ -194,4 +210,18 @@ def _too_many(able: dict[str, Search], most: float | None, classes: int) -> dict
         method: f"it learns {100 * share:.2f} % of the parameters, more than {100 * most:g} %"
         for method, share in shares.items()
         if share > most
+    }
+
+
+def _too_slow(able: dict[str, Search], most: float | None, classes: int) -> dict[str, str]:
+    """The methods that take longer to predict an image on this machine than is allowed."""
+    from petlbench.recommend.fit import latency
+
+    if most is None:
+        return {}
+    seconds = {method: latency(search, classes) for method, search in able.items()}
+    return {
+        method: f"predicting an image takes {1000 * each:.3g} ms here, more than {1000 * most:g} ms"
+        for method, each in seconds.items()
+        if each > most
     }

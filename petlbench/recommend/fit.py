@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType, metrics_of
+from petlbench.features.source import LiveFeatures, NoFeatures
+from petlbench.memory.measure import open_meter
 from petlbench.metrics.metric import Metric
 from petlbench.models.build import assemble, count_parameters
 from petlbench.models.method import load_method
 from petlbench.run.data import opened_dataset
+from petlbench.run.inference_cost import measure_inference
 from petlbench.run.resolve import resolve
 from petlbench.sweep.search import Search
+from petlbench.training.evaluation import Predictor
 
 FEW = 50
 """Validation images below which choosing by them is a matter of luck."""
@@ -80,3 +85,20 @@ def learnable_share(search: Search, classes: int) -> float:
     config, catalog = search.config, search.context.catalog
     method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
     return count_parameters(assemble(config, method, classes, torch.device("meta"), catalog)).ratio
+
+
+def latency(search: Search, classes: int) -> float:
+    """Return the seconds that predicting one image takes on this machine, with a method's defaults.
+
+    Weights are random: they do not change how long it takes.
+    """
+    config, catalog = search.config.model_copy(update={"weights": "random"}), search.context.catalog
+    method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
+    device = torch.device(config.device)
+    assembled = assemble(config, method, classes, device, catalog)
+    frozen = assembled.frozen
+    source = NoFeatures() if frozen is None else LiveFeatures(assembled.backbone, frozen, config.precision)
+    views = {name: view.size for name, view in method.views(assembled.backbone.info, config.image_size).items()}
+    predictor = Predictor(assembled.adapted.module, source, device, config.precision)
+    cost = measure_inference(predictor, views, 1, open_meter(device))
+    return math.inf if cost.latency is None else cost.latency

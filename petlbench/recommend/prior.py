@@ -99,12 +99,27 @@ class Prior:
         between = math.sqrt(mine * len(other.tasks) / both) * (mean - other.mean)
         return Prior(other.candidates, joint, np.vstack([axes, other.axes, between]), self.tasks + other.tasks)
 
+    def united(self, other: Prior) -> Prior:
+        """The prior of both priors' tasks, for the candidates of both; each says of the other's what it believes."""
+        if not self.tasks or not other.tasks:
+            return self if self.tasks else other
+        candidates = tuple(dict.fromkeys((*self.candidates, *other.candidates)))
+        (mean, axes), (others_mean, others_axes) = (prior._said(candidates) for prior in (self, other))
+        mine = Prior(candidates, mean, axes, self.tasks)
+        return mine.joined(Prior(candidates, others_mean, others_axes, other.tasks))
+
     def without(self, task: str) -> Prior:
         """This prior where it has not seen a task, none where it has: a mean does not forget one of its parts."""
         return self if task not in self.tasks else Prior.of({})
 
     def belief(self, candidates: Sequence[Candidate]) -> Belief:
-        """What it says of some candidates.
+        """What it says of some candidates."""
+        mean, axes = self._said(candidates)
+        shared = axes.T @ axes / max(1, len(self.tasks))
+        return Belief(mean, shared + _kinship(candidates) + _LEVEL**2)
+
+    def _said(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
+        """Mean (N,) and axes (K, N) of some candidates.
 
         Of one that it does not know it says what it says of the better third of its method's, or of all methods':
         whoever offers a candidate has not chosen hopeless settings.
@@ -119,8 +134,7 @@ class Prior:
         for column, candidate in enumerate(candidates):
             if like := place.get(candidate) or by_method.get(candidate.method) or every:
                 mean[column], axes[:, column] = self.mean[like].mean(), self.axes[:, like].mean(axis=1)
-        shared = axes.T @ axes / max(1, len(self.tasks))
-        return Belief(mean, shared + _kinship(candidates) + _LEVEL**2)
+        return mean, axes
 
     def compressed(self, axes: int) -> Prior:
         """The same with its main axes alone."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import read_bytes
+from petlbench.results.table import load_results, load_trials
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 _LIMIT = 1 << 30
 _TRIALS = ("task", "method", "lr", "weight_decay", "settings", "val_top1")
 _FINALS = ("task", "method", "test_last")
+# What makes own runs of one task.
+_TASK = (
+    "dataset", "split", "shots", "train_fraction", "backbone", "image_size", "training.epochs", "training.batch_size",
+)  # fmt: skip
 
 
 class Candidate(NamedTuple):
@@ -102,6 +107,35 @@ def read_finals(file: Path) -> dict[str, dict[str, float]]:
     for task, method, score in zip(frame["task"], frame["method"], _numbers(frame, "test_last", file), strict=True):
         reached.setdefault(str(task), {})[str(method)] = float(score)
     return reached
+
+
+def own_trials(output: Path, metric: str, but: str) -> Recorded:
+    """Return a user's own finished runs and trials as recorded ones.
+
+    A task is a dataset with its split, trained on one backbone at one image size in one number of epochs and one batch
+    size; a candidate's score is its mean over seeds. A task of a single candidate compares nothing, and is left out.
+
+    Args:
+        output: Folder of results.
+        metric: The score on the validation images.
+        but: A dataset that is left out: what is about to be decided may not rest on itself.
+
+    Raises:
+        InputError: When there is no such folder.
+    """
+    scores: dict[str, dict[Candidate, list[float]]] = {}
+    for run in [*load_results(output).runs, *load_trials(output).runs]:
+        score = run.score(metric, "val") if run.finished and run.config["dataset"] != but else None
+        if score is not None:
+            task = " ".join(f"{run.value(key)}" for key in _TASK)
+            training, settings = run.config["training"], run.config["method_settings"]
+            candidate = Candidate.of(run.method, training["lr"], training["weight_decay"], dict(settings))
+            scores.setdefault(task, {}).setdefault(candidate, []).append(100 * score)
+    return {
+        task: RecordedTask(tuple(each), np.array([np.mean(row) for row in each.values()]), np.full(len(each), math.nan))
+        for task, each in sorted(scores.items())
+        if len(each) > 1
+    }
 
 
 def _frame(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -50,6 +51,19 @@ class _Share(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gener
         return share
 
 
+class _Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic in new versions of click
+    """A time, written as ``50ms`` or ``0.05s``."""
+
+    name = "time"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a time as seconds."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s)", str(value).strip())
+        if match is None or float(match[1]) == 0:
+            self.fail(f"'{value}' is no time: write 50ms or 0.05s", param, ctx)
+        return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
 @click.command("recommend", epilog=_EPILOG)
 @click.option("--dataset", metavar="NAME", help="A catalogue name, a folder of class folders, a CSV, or a card.")
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Hours that all runs may take together.")
@@ -57,6 +71,10 @@ class _Share(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gener
 @list_option("--methods", "methods", help="Names of methods, with commas between them, or all.  [default: all]")
 @click.option("--metric", default="auc", show_default=True, help="The score, of which more is better.")
 @click.option("--max-params", type=_Share(), metavar="SHARE", help="Largest share of learnable parameters, such as 2%.")
+@click.option(
+    "--max-latency", type=_Duration(), metavar="TIME", help="Longest time to predict an image here, such as 50ms."
+)
+@click.option("--learn-from", type=PLACE, metavar="DIR", help="Own results, whose other datasets join the prior.")
 @click.option("--trials", type=click.IntRange(1), help="Most trials.  [default: 200, and 52 a task in a replay]")
 @click.option(
     "--prior", metavar="none|FILE", default="shipped", show_default=True, help="What is believed at the start."
