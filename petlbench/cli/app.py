@@ -14,7 +14,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 
 # In the order of their use. A command's module, which has its name, is imported when it is called.
 _COMMANDS = ["run", "bench", "sweep", "recommend", "report", "results", "predict", "evaluate", "export", "memory"]
-_COMMANDS += ["list", "data", "cache", "doctor"]
+_COMMANDS += ["list", "data", "cache", "doctor", "completion"]
 
 # What the system says of a path that cannot be used, as against a disk that is full or fails.
 _BAD_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
@@ -37,7 +37,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that arguments begin with, and look at the rest of them."""
         name, command, rest = super().resolve_command(ctx, args)
-        if command is not None:
+        if command is not None and not ctx.resilient_parsing:  # a shell completes what is not whole yet
             _refuse_twice(click.Context(command, ctx, name), rest)
         return name, command, rest
 

@@ -16,6 +16,7 @@ from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import user_path
 
+_MEBIBYTE = 2**20
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]?)(i?)b)?", re.IGNORECASE)
 
@@ -33,6 +34,8 @@ class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generi
         if match is None:
             self.fail(f"'{value}' is no size: write 8GiB, 15.77GiB, 8192MiB, 8GB or a number of bytes", param, ctx)
         number, prefix, binary = match.groups(default="")
+        if match[2] is None and 0 < float(number) < _MEBIBYTE:
+            self.fail(f"{value} bytes? Write {value}GiB", param, ctx)
         size = int(Decimal(number) * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
         if size < self.least:
             self.fail(f"'{value}' is less than one byte", param, ctx)

@@ -64,7 +64,9 @@ def unknown_name(what: str, name: str, known: Iterable[str], *, hint: str = "") 
         known: Every name that would have been accepted.
         hint: What to do when no name is near.
     """
-    candidates = sorted(known)
-    near = " or ".join(difflib.get_close_matches(name, candidates, n=3, cutoff=0.5))
-    advice = f"did you mean {near}?" if near else hint or "known: " + (", ".join(candidates) or "none")
+    candidates = {candidate.lower().replace("-", "_"): candidate for candidate in sorted(known)}
+    plain = name.lower().replace("-", "_")
+    close = [plain] if plain in candidates else difflib.get_close_matches(plain, candidates, n=3, cutoff=0.5)
+    near = " or ".join(candidates[each] for each in close)
+    advice = f"did you mean {near}?" if near else hint or "known: " + (", ".join(candidates.values()) or "none")
     return InputError(f"unknown {what} '{name}'", hint=advice, kind=f"unknown_{what.replace(' ', '_')}")

@@ -36,6 +36,7 @@ FUNCTIONS = {
     "cache verify": {"verify_cache"},
     "cache prune": {"prune_cache"},
     "doctor": {"doctor"},
+    "completion": set(),
 }
 
 

@@ -37,7 +37,7 @@ def test_an_error_crosses_a_process_border_whole(cls: type[PetlbenchError], mess
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("fpt-plus", "did you mean fpt_plus or fpt?"),
+        ("fpt-plus", "did you mean fpt_plus?"),
         ("lorra", "did you mean lora?"),
         ("adaptor", "did you mean adapter?"),
     ],

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from petlbench.cli.completion import names_of
+from petlbench.cli.help import GroupedCommand
 from petlbench.cli.options import (
     PRESETS,
     executor_options,
@@ -38,7 +40,7 @@ _ARGUMENTS = "petlbench.arguments"
 _SEVERAL: Mapping[str, Callable[[str], float]] = {"shots": int, "train_fraction": float, "draw": int}
 
 
-class _Command(click.Command):
+class _Command(GroupedCommand):
     """Remembers its arguments, to name the command that goes on from where it ends."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -47,8 +49,15 @@ class _Command(click.Command):
 
 
 @click.command("bench", cls=_Command, epilog=EPILOG)
-@list_option("--method", "methods", help="Names of methods, with commas between them, or all.")
-@list_option("--dataset", "datasets", help="Names, folders, CSVs or cards, with commas between them.")
+@list_option(
+    "--method", "methods", help="Names of methods, with commas between them, or all.", shell_complete=names_of("method")
+)
+@list_option(
+    "--dataset",
+    "datasets",
+    help="Names, folders, CSVs or cards, with commas between them.",
+    shell_complete=names_of("dataset"),
+)
 @list_option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
 @click.option(
     "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."

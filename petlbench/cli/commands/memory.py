@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from petlbench.cli.completion import names_of
 from petlbench.cli.options import (
     PLACE,
     SIZE,
@@ -30,9 +31,19 @@ _FEW = 4
 
 
 @click.command("memory", epilog="Example: petlbench memory --method fpt,lora --image-size 512 --budget 8GiB")
-@list_option("--method", "methods", required=True, help="Names of methods, with commas between them, or all.")
+@list_option(
+    "--method",
+    "methods",
+    required=True,
+    help="Names of methods, with commas between them, or all.",
+    shell_complete=names_of("method"),
+)
 @click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
-@click.option("--dataset", help="Name, folder, CSV or card: gives classes and image size; images need not be there.")
+@click.option(
+    "--dataset",
+    help="Name, folder, CSV or card: gives classes and image size; images need not be there.",
+    shell_complete=names_of("dataset"),
+)
 @click.option(
     "--classes", type=click.IntRange(2, 100_000), help="Instead of --dataset.  [default: 7, as in the papers]"
 )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from petlbench.cli.completion import names_of
+from petlbench.cli.help import GroupedCommand
 from petlbench.cli.options import (
     PLACE,
     SIZE,
@@ -64,11 +66,21 @@ class _Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # ge
         return float(match[1]) / (1000 if match[2] == "ms" else 1)
 
 
-@click.command("recommend", epilog=_EPILOG)
-@click.option("--dataset", metavar="NAME", help="A catalogue name, a folder of class folders, a CSV, or a card.")
+@click.command("recommend", cls=GroupedCommand, epilog=_EPILOG)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    help="A catalogue name, a folder of class folders, a CSV, or a card.",
+    shell_complete=names_of("dataset"),
+)
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Hours that all runs may take together.")
 @click.option("--budget", type=SIZE, metavar="SIZE", help="Memory that a training step may take, such as 8GiB.")
-@list_option("--methods", "methods", help="Names of methods, with commas between them, or all.  [default: all]")
+@list_option(
+    "--methods",
+    "methods",
+    help="Names of methods, with commas between them, or all.  [default: all]",
+    shell_complete=names_of("method"),
+)
 @click.option("--metric", default="auc", show_default=True, help="The score, of which more is better.")
 @click.option("--max-params", type=_Share(), metavar="SHARE", help="Largest share of learnable parameters, such as 2%.")
 @click.option(

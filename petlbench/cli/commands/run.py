@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from petlbench.cli.completion import names_of
+from petlbench.cli.help import GroupedCommand
 from petlbench.cli.options import PLACE, json_option, parse_assignments, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
 from petlbench.core.catalog import Catalog
@@ -22,12 +24,21 @@ if TYPE_CHECKING:
     from petlbench.study.forecast.preview import DryRun
 
 _ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
-EPILOG = "Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5"
+EPILOG = """\b
+Examples:
+  petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5
+  petlbench run --method lora --dataset my_images/ --set method.rank=4 --dry-run
+  petlbench run --config run.toml --seed 1
+"""
 
 
-@click.command("run", epilog=EPILOG)
-@click.option("--method", help="Name of a method; see petlbench list methods.")
-@click.option("--dataset", help="Name of a dataset, a folder of class folders, a CSV or a card.")
+@click.command("run", cls=GroupedCommand, epilog=EPILOG)
+@click.option("--method", help="Name of a method; see petlbench list methods.", shell_complete=names_of("method"))
+@click.option(
+    "--dataset",
+    help="Name of a dataset, a folder of class folders, a CSV or a card.",
+    shell_complete=names_of("dataset"),
+)
 @click.option("--seed", type=int, help="Of initial values, order and augmentation.  [default: 0]")
 @click.option("--config", type=PLACE, metavar="FILE", help="A run file (TOML); options go before it.")
 @run_options
