@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from petlbench.cli.output import say
+
 _COMMON = (
     "method", "methods", "dataset", "datasets", "seed", "seeds", "suite", "protocol", "report", "hours", "budget",
     "trials", "from_sweep", "backbone", "image_size", "epochs", "batch_size", "lr", "settings", "output", "dry_run",
@@ -68,5 +70,5 @@ _ALL = "petlbench.help_all"
 def _show(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value:
         ctx.meta[_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
+        say(ctx.get_help())
         ctx.exit()

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from petlbench.core.errors import InputError
 from petlbench.core.text import shown
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
     from rich.text import Text
 
     from petlbench.core.catalog import Catalog
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 # Columns of a table that goes to no terminal.
 _UNBOUNDED = 160
+# Characters between two columns, the line that a box draws there included.
+_GAP = 3
+# A longer word is a path, and may be broken.
+_LONGEST_WORD = 48
 _STYLES = {"best": "bold", "second": "underline"}
 
 
@@ -83,22 +88,61 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
         rows: Cells; one that is a text of rich keeps its style.
         caption: Stands below it.
     """
-    from rich import box
     from rich.console import Console
+    from rich.text import Text
+
+    cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]
+    console, count = Console(highlight=False, width=_width()), len(columns)
+    # The most important columns come first. A number or an id that is broken in two is read wrongly.
+    while count > 1 and (least := _least_width(columns[:count], cells)) > console.width:
+        if _width() is not None:
+            console = Console(highlight=False, width=least)  # a file is as wide as it must be
+            break
+        count -= 1
+    console.print(_rich_table(title, columns[:count], cells, console.width))
+    if count < len(columns):
+        names = ", ".join(" ".join(column.rstrip(">").split()) for column in columns[count:])
+        more = f"{len(columns) - count} columns hidden: {names}. A wider terminal shows them, and --json."
+        caption = f"{caption}\n{more}".strip()
+    if caption:
+        console.print(Text(shown(caption), style="dim"))
+
+
+def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> int:
+    """The fewest characters that a table of these columns takes without a broken word or number."""
+    return sum(_GAP + _widths(column, [row[index].plain for row in rows])[0] for index, column in enumerate(columns))
+
+
+def _widths(column: str, texts: Sequence[str]) -> tuple[int, int]:
+    """The least characters of a column, and those of its longest line: only words may stand on lines of their own."""
+    from rich.cells import cell_len
+
+    heading = column.rstrip(">")
+    lines = [line for text in texts for line in text.splitlines()]
+    longest = max(map(cell_len, (*lines, *heading.splitlines())), default=1)
+    numbers = lines if column.endswith(">") else []
+    words = [min(cell_len(word), _LONGEST_WORD) for line in (*lines, heading) for word in line.split()]
+    return max((*map(cell_len, numbers), *words, 1)), longest
+
+
+def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> RichTable:
+    """A table in which every column has its least width, and the first ones what is left."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     heading = Text(shown(title))
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
-    for column in columns:
-        right = column.endswith(">")
-        table.add_column(Text(shown(column.rstrip(">"))), justify="right" if right else "left", overflow="fold")
+    spare = width - _least_width(columns, rows)
+    for index, column in enumerate(columns):
+        least, longest = _widths(column, [row[index].plain for row in rows])
+        more = max(0, min(spare, longest - least))
+        spare -= more
+        justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
+        table.add_column(Text(shown(column.rstrip(">"))), justify=justify, overflow="fold", width=least + more)
     for row in rows:
-        table.add_row(*(Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row))
-    console = Console(highlight=False, width=_width())
-    console.print(table)
-    if caption:
-        console.print(Text(shown(caption), style="dim"))
+        table.add_row(*row[: len(columns)])
+    return table
 
 
 def print_document(document: Document) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
+from petlbench.cli.output import say
 
-@click.command("completion", epilog='Example: eval "$(petlbench completion bash)"    in ~/.bashrc')
+
+@click.command("completion", epilog="Example: petlbench completion bash >> ~/.bashrc")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
@@ -13,4 +15,4 @@ def command(ctx: click.Context, shell: str) -> None:
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
     kinds = {"bash": BashComplete, "fish": FishComplete, "zsh": ZshComplete}
-    click.echo(kinds[shell](ctx.find_root().command, {}, "petlbench", "_PETLBENCH_COMPLETE").source())
+    say(kinds[shell](ctx.find_root().command, {}, "petlbench", "_PETLBENCH_COMPLETE").source())

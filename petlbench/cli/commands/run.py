@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 _ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
 EPILOG = """\b
-Examples:
-  petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5
-  petlbench run --method lora --dataset my_images/ --set method.rank=4 --dry-run
-  petlbench run --config run.toml --seed 1
+Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5
+         petlbench run --method lora --dataset my_images/ --set method.rank=4 --dry-run
+         petlbench run --config run.toml --seed 1
 """
 
 
