@@ -11,13 +11,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.core.text import printable
 from petlbench.core.user_files import inside, read_toml
-from petlbench.data.layout import Layout
+from petlbench.data.layout import SHA256, Layout, plain_name
 from petlbench.data.tasks.base import TaskType
 
 _LIMIT = 4 << 20
 """Bytes of a card; the longest that petlbench brings has some thousand."""
+
+_MOST_CLASSES = 100_000
 
 Number = Annotated[int, Field(ge=0)]
 
@@ -31,14 +32,8 @@ def _stays_inside(part: str) -> str:
     return part
 
 
-def _plain(name: str) -> str:
-    if name.startswith(".") or set(name) & set("/\\"):
-        raise ValueError(f"'{printable(name)}' is no plain name of a file")
-    return name
-
-
 Part = Annotated[str, Field(min_length=1), AfterValidator(_stays_inside)]
-FileName = Annotated[str, Field(min_length=1), AfterValidator(_stays_inside), AfterValidator(_plain)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_stays_inside), AfterValidator(plain_name)]
 
 _SPLIT_PATTERN = r"^(official|random|kfold:\d+/\d+|repeat:\d+/\d+)$"
 
@@ -109,7 +104,7 @@ class OfficialFile(_Part):
 
     name: FileName = Field(description="File name, without a folder.")
     url: str = Field(default="", description="Address; empty where it is behind a login or a form.")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="Checksum.")
+    sha256: str | None = Field(default=None, pattern=SHA256, description="Checksum.")
     md5: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$", description="Checksum where that is published.")
     bytes: Number | None = Field(default=None, description="Size.")
 
@@ -127,12 +122,18 @@ class DatasetCard(_Part):
     title: str = Field(min_length=1, description="The name used in tables.")
     modality: str = Field(min_length=1, description="What the images are, for example 'dermoscopy'.")
     task: str = Field(description="The task type.")
-    classes: tuple[str, ...] = Field(min_length=1, description="Class names; a label is a position in this list.")
+    classes: tuple[str, ...] = Field(
+        min_length=1,
+        description="Class names; a label is a position in this list. A number says how many, named by number from 0.",
+    )
     licence: str = Field(min_length=1, description="Licence of the images, or 'unknown'.")
     home: str = Field(default="", description="Address of the official page.")
     citation: str = Field(default="", description="How to cite the dataset.")
     version: int = Field(ge=1, description="Version of this card; raised when a change can change a number.")
     synthetic: bool = Field(default=False, description="Whether the images are made by a program.")
+    lossless: bool = Field(
+        default=False, description="Whether the source keeps its pixels exactly, so that a copy in JPEG is another one."
+    )
     image_size: int | None = Field(default=None, ge=8, le=4096, description="Image size in pixels if none is given.")
     mean: tuple[float, float, float] | None = Field(default=None, description="The papers' mean, RGB, 0 to 1.")
     std: tuple[float, float, float] | None = Field(default=None, description="The papers' standard deviation.")
@@ -151,6 +152,12 @@ class DatasetCard(_Part):
     label_sets: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="Some of several labels that are learned together: name = [labels]."
     )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _by_number(cls, classes: Any) -> Any:
+        is_count = type(classes) is int and 0 < classes <= _MOST_CLASSES
+        return tuple(map(str, range(classes))) if is_count else classes
 
     @field_validator("classes")
     @classmethod
@@ -181,10 +188,12 @@ class DatasetCard(_Part):
     def _layout_fits(self) -> DatasetCard:
         if (self.reader.kind == "official") != (self.layout is not None):
             raise ValueError("a card has a layout exactly where its reader is 'official'")
+        if self.lossless and self.layout is None:
+            raise ValueError("lossless is said where the reader is 'official', which looks at the files' form")
         if self.layout is None:
             return self
         strange = sorted(set(self.layout.labels.values()) ^ set(self.classes))
-        if strange:
+        if strange and not self.layout.numbers:
             raise ValueError(f"layout.labels and classes differ in: {', '.join(strange)}")
         if bool(self.layout.group) == (self.grouping in {"unavailable", "none"}):
             raise ValueError(f"the grouping is '{self.grouping}', but layout.group is '{self.layout.group}'")

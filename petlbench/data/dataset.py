@@ -23,7 +23,7 @@ from petlbench.core.text import printable
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
-from petlbench.data.notes import notes_on_classes, notes_on_sides
+from petlbench.data.notes import absent_in_training, notes_on_classes, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
 from petlbench.data.readers.settings import ReaderSettings
@@ -241,6 +241,7 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
 def _as_set(dataset: Dataset, values: BaseModel, catalog: Catalog) -> Dataset:
     """The dataset as the settings that every reader has say: how images are decoded, and the classes' order."""
     common, reader = _common(values), dataset.reader
+    reader.notes += absent_in_training(reader.records, reader.classes, dataset.task.labels)
     reader.decoding = Decoding(Greys(partial(_ranges, reader, reader.records), common.grey_maximum), common.most_pixels)
     order = dataset.settings.get("order", "")
     if not order:

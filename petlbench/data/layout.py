@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
 from petlbench.data.record import OfficialDraw, Split
 
 _NAME = re.compile(r"\{([^{}]+)\}")
@@ -58,6 +60,13 @@ def match_pattern(pattern: str, text: str, *, somewhere: bool = False) -> Any:
         ) from error
 
 
+def plain_name(name: str) -> str:
+    """Return the name of a file or folder, or refuse one that is hidden or a path."""
+    if name.startswith(".") or set(name) & set("/\\"):
+        raise ValueError(f"'{printable(name)}' is no plain name of a file or folder")
+    return name
+
+
 def _compiles(pattern: str) -> str:
     try:
         regex.compile(pattern)
@@ -66,8 +75,10 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+SHA256 = r"^[0-9a-f]{64}$"
 Text = Annotated[str, Field(min_length=1)]
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(plain_name)]
 
 
 class _Part(BaseModel):
@@ -109,6 +120,7 @@ class TableSource(_Part):
     """A table, and how its rows belong to images."""
 
     file: Text = Field(description="The end of the file's path; * stands for any characters and allows many files.")
+    sha256: str | None = Field(default=None, pattern=SHA256, description="Checksum of the file, where it is known.")
     optional: bool = Field(default=False, description="Whether it may lack; its fields are then empty.")
     split: Split | None = Field(default=None, description="The side whose images it is about; all without it.")
     side: Split | None = Field(default=None, description="The side on which its rows put the images that they name.")
@@ -180,24 +192,62 @@ class TableSource(_Part):
         return self
 
 
+class ListFile(_Part):
+    """A list of images and the numbers of their classes: a line each, or a JSON object."""
+
+    file: Text = Field(description="The end of the list's path; * stands for any characters and allows many files.")
+    sha256: str | None = Field(default=None, pattern=SHA256, description="Checksum of the list, where it is known.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    def as_table(self, side: Split) -> TableSource:
+        """Return the table that it is: it puts the images that it names on a side, and gives them their labels."""
+        return TableSource(
+            file=self.file,
+            sha256=self.sha256,
+            side=side,
+            separator=" ",
+            columns=LIST_COLUMNS,
+            fields={"label": "label"},
+            key=("{path}",),
+            image_key="{path}",
+        )
+
+
+LIST_COLUMNS = ("path", "label")
+
+
 class DrawLists(_Part):
     """Lists of the images of which the release has made draws of few: one for each side, number of shots and draw."""
 
-    file: Text = Field(description="The end of a list's path, with {shots}, {side} (train, val) and {number} (from 1).")
+    file: Text = Field(
+        description="The end of a list's path, with {shots}, {number} and, where both sides are drawn, {side} (train, "
+        "val)."
+    )
+    sides: tuple[Literal["train", "val"], ...] = Field(
+        default=("train", "val"), min_length=1, description="The parts that are drawn; the other one stays whole."
+    )
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1, description="The numbers of shots.")
     numbers: int = Field(ge=1, le=1000, description="How many draws there are of each number of shots.")
+    first: Literal[0, 1] = Field(default=1, description="The number of the first of them.")
     image_key: Text = Field(description="Template over an image's fields that must equal the first cell of a line.")
     cells: int = Field(default=2, ge=1, description="Cells of a line, the image's name and its labels.")
     separator: str = Field(default=" ", pattern=r"^( |[^ ] | [^ ])$", description="Between cells, as in tables.")
 
     def name_of(self, draw: OfficialDraw) -> str:
         """Return the end of the path of one list."""
-        return fill(self.file, {"shots": str(draw.shots), "side": draw.side, "number": str(draw.number + 1)})
+        number = str(draw.number + self.first)
+        return fill(self.file, {"shots": str(draw.shots), "side": draw.side, "number": number})
 
     @model_validator(mode="after")
     def _tells_lists_apart(self) -> DrawLists:
-        if set(names_in(self.file)) != {"shots", "side", "number"}:
-            raise ValueError(f"draws: '{self.file}' needs {{shots}}, {{side}} and {{number}}, and no other name")
+        names = ("shots", "side", "number") if len(set(self.sides)) > 1 else ("shots", "number")
+        if set(names_in(self.file)) != set(names):
+            needed = [f"{{{name}}}" for name in names]
+            raise ValueError(f"draws: '{self.file}' needs {', '.join(needed[:-1])} and {needed[-1]}, and no other name")
         return self
 
 
@@ -205,13 +255,34 @@ class Layout(_Part):
     """How the files of an official release are read once they are unpacked."""
 
     shape: Text = Field(description="How the unpacked files lie, in words, for those who put them there.")
+    folders: tuple[FolderName, ...] = Field(
+        default=(),
+        description="What the release's folder is called in the copies that there are: it is looked for in the folder "
+        "that is given, and one folder deeper; paths start in it.",
+    )
     images: tuple[ImageSource, ...] = Field(min_length=1, description="Where images lie.")
     leave: tuple[LeftOutFiles, ...] = Field(default=(), description="Files that are no images of the dataset.")
     refused: tuple[RefusedCopy, ...] = Field(default=(), description="Changed copies that are not read.")
     tables: tuple[TableSource, ...] = Field(default=(), description="The tables, in the order in which they are read.")
+    lists: dict[Split, ListFile] = Field(
+        default_factory=dict,
+        description="Lists of images by side: a line is a path, a blank and the number of a class; a .json file is an "
+        "object of such pairs. They give a side and the field 'label' to the image whose field 'path' is so.",
+    )
+    repeats: dict[Text, tuple[Split, ...]] = Field(
+        default_factory=dict,
+        description="Lists that say again, of the same images under other names, what those of some sides say: file = "
+        "[sides]. Where one is there, the labels have to agree.",
+    )
     label: Text = Field(
+        default="{label}",
         description="Template over an image's fields: the label as the release writes it; several with | between, and "
-        "? before one that is uncertain."
+        "? before one that is uncertain.",
+    )
+    numbers: Literal["", "positions", "ranks"] = Field(
+        default="",
+        description="In place of 'labels', where labels are numbers: positions in the card's classes, from 0, or such "
+        "that the training part's, sorted, are the classes in their order.",
     )
     none: tuple[Text, ...] = Field(default=(), description="Words for an image without any of several labels.")
     unlisted: str = Field(
@@ -220,13 +291,17 @@ class Layout(_Part):
     group: str = Field(default="", description="Template for what stays on one side; an image without it is alone.")
     extra: tuple[str, ...] = Field(default=(), description="Fields that are kept for audits and subgroups.")
     draws: DrawLists | None = Field(default=None, description="The release's own draws of few images.")
-    labels: dict[str, Text] = Field(min_length=1, description="The label as it is written = class.")
+    labels: dict[str, Text] = Field(default_factory=dict, description="The label as it is written = class.")
     left_out: dict[str, Text] = Field(
         default_factory=dict, description="The label as it is written = why such images are left out."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Layout:
+        if bool(self.labels) == bool(self.numbers):
+            raise ValueError("either 'labels' say which class a label means, or 'numbers' that labels are numbers")
+        if self.numbers == "ranks" and "train" not in self.sides:
+            raise ValueError("numbers are the ranks of the training part's, and there is no training part")
         both = sorted(set(self.labels) & set(self.left_out))
         if both:
             raise ValueError(f"the label '{both[0]}' is a class and is left out")
@@ -234,16 +309,21 @@ class Layout(_Part):
             self._check_side(side)
         return self
 
+    @cached_property
+    def all_tables(self) -> tuple[TableSource, ...]:
+        """The tables, and behind them those that the lists are."""
+        return (*self.tables, *(part.as_table(side) for side, part in self.lists.items()))
+
     @property
     def sides(self) -> frozenset[Split | None]:
         """The sides of the release: those of its folders, or of its lists."""
-        return frozenset(source.split for source in self.images) | frozenset(table.side for table in self.tables)
+        return frozenset(source.split for source in self.images) | frozenset(table.side for table in self.all_tables)
 
     def _check_side(self, side: Split | None) -> None:
         """Check that every name is known when it is used, and given once."""
         names = set(frozenset.intersection(*(source.fields for source in self.images if source.split == side)))
         listed: set[str] = set()
-        for table in (table for table in self.tables if table.split in (None, side)):
+        for table in (table for table in self.all_tables if table.split in (None, side)):
             _require(names, table.image_key, f"tables: image_key of {table.file}")
             # No image is on two sides, so lists that give sides may give the same fields.
             twice = sorted(names & table.provides - (listed if table.side else set()))
@@ -253,7 +333,7 @@ class Layout(_Part):
             listed |= table.provides if table.side else frozenset()
         _require(names, self.label, "label")
         # A side without groups, or without a column for the audit, is common: it is enough that some side has it.
-        every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.tables))
+        every = frozenset().union(*(part.fields for part in self.images), *(part.provides for part in self.all_tables))
         _require(every, self.group, "group")
         _require(every, "".join(f"{{{name}}}" for name in self.extra), "extra")
         if "draws" in self.extra:

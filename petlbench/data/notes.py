@@ -1,7 +1,8 @@
-"""Notes about a dataset that came without a card: what its labels and names may mean other than they say.
+"""Notes about a dataset: what labels and names of one without a card may mean other than they say; what a copy lacks.
 
 Nothing is changed on a suspicion. Each note names it and the setting that settles it; it is shown by ``petlbench data
-info`` and stands in the result of every run. What can only be an error is refused.
+info`` and stands in the result of every run. What can only be an error is refused. A dataset with a card is not
+doubted, but it may be a copy that is not the source.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from petlbench.core.errors import InputError
-from petlbench.core.text import comma_separated, printable
-from petlbench.data.record import SPLIT_ALIASES, Record, Split
+from petlbench.core.text import comma_separated, first_few, printable
+from petlbench.data.images.files import ImageFacts
+from petlbench.data.record import SPLIT_ALIASES, Record, Split, images_by_class
+from petlbench.data.tasks.base import Labels
 
 _MISSING = frozenset(
     ("nan", "na", "n/a", "#n/a", "none", "null", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
@@ -24,6 +28,7 @@ _OTHER_FOLDERS = frozenset(
 )
 """Folders of what is no image of the dataset, in lower case."""
 _MOST_NAMED = 20
+_LOSSY = frozenset(("JPEG", "MPO"))
 _GROUP_WORDS = frozenset(("patient", "patients", "subject", "case", "lesion", "study", "person", "participant"))
 
 
@@ -89,6 +94,30 @@ def group_columns(columns: Iterable[str]) -> tuple[str, ...]:
     return (
         f"no column says which images stay on one side, and {listed} may: where one patient has several images, "
         f"{option('group_column', names[0])}",
+    )
+
+
+def absent_in_training(records: Sequence[Record], classes: Sequence[str], labels: Labels) -> tuple[str, ...]:
+    """Return a note on the classes, labels stored so, of which a training part that is given has no image."""
+    trained = [record for record in records if record.split == "train"]
+    absent = [name for name, count in images_by_class(trained, classes, labels).items() if trained and not count]
+    if not absent:
+        return ()
+    which = f"class {absent[0]}" if len(absent) == 1 else f"{len(absent)} of {len(classes)} classes: "
+    named = "" if len(absent) == 1 else first_few(absent, _MOST_NAMED)
+    return (f"the training part has no image of {which}{named}",)
+
+
+def lossy_copy(is_lossless: bool, facts: Iterable[ImageFacts]) -> tuple[str, ...]:
+    """Return a note on images that are stored with loss where their source is not, given what is known of each."""
+    images = list(facts)
+    lossy = Counter((image.width, image.height) for image in images if image.format in _LOSSY)
+    if not is_lossless or not lossy:
+        return ()
+    (width, height), _ = lossy.most_common(1)[0]
+    return (
+        f"{lossy.total():,} of {len(images):,} images ({width}x{height} pixels) are JPEG files, and the source keeps "
+        "its pixels exactly: this copy is another dataset, and scores on it are not scores on the source",
     )
 
 

@@ -103,7 +103,8 @@ def assign_splits(
 
     Raises:
         InputError: When there is no official split, a class is too small, there are too few groups, or the
-            official split has a group on two sides.
+            official split has a group on two sides. Of an official split with all three parts a class may have no
+            image to train on, which `absent_in_training` says.
     """
     if seed < 0:
         raise InputError(f"the split seed {seed} is negative", hint="give 0 or a greater number", kind="bad_seed")
@@ -114,6 +115,9 @@ def assign_splits(
         _require_sizes(table, scheme)
         sides = _drawn(table, scheme, seed)
     _require_all_sides(table, sides, SPLITS if scheme.kind != "official" else ("train", "val"))
+    if scheme.kind != "official" or {record.split for record in records} != set(SPLITS):
+        # Three parts of a release are taken as they are: benchmarks draw small ones without regard to classes.
+        _require_trained(table, sides)
     by_id = dict(zip((record.image_id for record in table.records), sides, strict=True))
     return [by_id[record.image_id] for record in records]
 
@@ -330,7 +334,7 @@ def _sides(count: int, val: np.ndarray, test: np.ndarray) -> list[Split]:
 
 
 def _require_all_sides(table: _Table, sides: Sequence[Split], needed: Sequence[Split]) -> None:
-    """Refuse a split that lacks a side, or one in which a class is evaluated but never trained on."""
+    """Refuse a split that lacks a side."""
     empty = [side for side in needed if side not in sides]
     if empty:
         because = ", since groups stay together" if table.grouped else f": there are {len(sides)} images"
@@ -339,6 +343,10 @@ def _require_all_sides(table: _Table, sides: Sequence[Split], needed: Sequence[S
             hint=f"add images{' of other groups' if table.grouped else ''}, or choose fewer folds",
             kind="too_few_groups",
         )
+
+
+def _require_trained(table: _Table, sides: Sequence[Split]) -> None:
+    """Refuse a split in which a class is evaluated but never trained on."""
     trained = np.flatnonzero(table.strata[[side == "train" for side in sides]].any(axis=0))
     because = ", since their groups stay together" if table.grouped else ""
     for label, count in table.counts():

@@ -11,9 +11,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.layout import DrawLists, ends_with, fill
 from petlbench.data.official.tables import ImageEntry
 from petlbench.data.readers.list_file import read_list
-from petlbench.data.record import OfficialDraw, Split
-
-_SIDES: tuple[Split, ...] = ("train", "val")
+from petlbench.data.record import OfficialDraw
 
 
 def join_draws(
@@ -59,7 +57,7 @@ def join_draws(
 
 
 def _every(lists: DrawLists) -> list[OfficialDraw]:
-    return [OfficialDraw(*draw) for draw in product(_SIDES, lists.shots, range(lists.numbers))]
+    return [OfficialDraw(*draw) for draw in product(lists.sides, lists.shots, range(lists.numbers))]
 
 
 def _find(lists: DrawLists, draw: OfficialDraw, root: Path, paths: Sequence[str]) -> Path | None:

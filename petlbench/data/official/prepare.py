@@ -22,6 +22,7 @@ from petlbench.data.dataset import Dataset, find_card, official_files, open_data
 from petlbench.data.duplicates import near_duplicate_groups
 from petlbench.data.images.files import ImageFacts, read_facts
 from petlbench.data.manifest import manifest_digest, manifest_of, split_digest, write_manifest
+from petlbench.data.notes import lossy_copy
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
 from petlbench.data.official.read import OfficialImages, read_official
 from petlbench.data.readers.base import ImageFiles
@@ -134,7 +135,7 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
     unverified = sources.card.unverified
     before = None
     with suppress(InputError) if options.again else nullcontext():  # made anew, whatever was wrong with it
-        before = read_prepared(sources.folder)
+        before = read_prepared(sources.folder, sources.name)
     if before is not None and not options.again:
         if before.card_version != sources.card.version:
             raise other_card(before, sources.card)
@@ -150,7 +151,7 @@ def _prepare_layout(sources: Sources, task: TaskType, workers: int, options: Pre
 
     root = gather(sources, readable, anew=options.again)
     official = _read(sources, root, task)
-    draft = _Draft(sources, *_as_published(root, official), official, task)
+    draft = _Draft(sources, *_as_published(official), official, task)
     draft.check_images(workers, options.skip_corrupt)
     draft.group_duplicates(workers)
     prepared = draft.publish()
@@ -192,9 +193,9 @@ def _read(sources: Sources, root: Path, task: TaskType) -> OfficialImages:
     return official
 
 
-def _as_published(root: Path, official: OfficialImages) -> tuple[Path, tuple[Record, ...]]:
+def _as_published(official: OfficialImages) -> tuple[Path, tuple[Record, ...]]:
     """The images' folder, and records with the paths of the release itself: all who prepare it get one manifest."""
-    path = official.records[0].path
+    root, path = official.root, official.records[0].path
     name = official.names[path]
     folder = root.parent if len(name) > len(path) else root / path.removesuffix(name)
     names = [official.names[record.path] for record in official.records]
@@ -292,7 +293,7 @@ class _Draft:
             left_out={reason: list(paths) for reason, paths in self.official.left_out.items()},
             skipped=self.skipped,
             clusters=self.clusters,
-            remarks=list(self.official.notes),
+            remarks=[*self.official.notes, *lossy_copy(card.lossless, self.facts.values())],
             source="" if inside or self.sources.user_folder is None else str(self.sources.user_folder.resolve()),
             schema=1,
         )

@@ -20,7 +20,9 @@ from petlbench.data.images.dicom import is_dicom, read_dataset, require_pydicom
 from petlbench.data.images.files import files_below
 from petlbench.data.layout import Layout, ends_with, fill, match_pattern, names_in
 from petlbench.data.official.draws import join_draws
-from petlbench.data.official.tables import ImageEntry, join, read_header
+from petlbench.data.official.lists import check_repeats, meanings, release_folder
+from petlbench.data.official.rows import read_header
+from petlbench.data.official.tables import ImageEntry, join
 from petlbench.data.record import Record
 from petlbench.data.tasks.base import Labels
 
@@ -38,12 +40,14 @@ class OfficialImages:
         left_out: Paths of the files that look like images and are not used, sorted, by reason.
         notes: What else a reader of results must know of the files, in words.
         names: The path that the release itself gives each file, by its path below the root.
+        root: The folder that was given, or the release's own in it.
     """
 
     records: tuple[Record, ...]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    root: Path = Path()
 
 
 def read_official(
@@ -53,7 +57,8 @@ def read_official(
 
     Args:
         card: The card; it has a layout.
-        root: The folder in which the files lie as the layout says, or one above them, or the outermost of them.
+        root: The folder in which the files lie as the layout says, or one above them, or the outermost of them; where
+            the release has a folder of its own, as `release_folder` takes it.
         name: The dataset's name, for errors.
         labels: How the labels of its task are stored; one class an image without it.
         progress: Told of the headers that are read, where there are any.
@@ -69,24 +74,27 @@ def read_official(
     layout = card.layout
     if layout is None:
         raise InputError(f"the card of '{name}' has no layout", hint="it needs a [layout]", kind="bad_card")
+    root = release_folder(layout, root, name)
     paths = list(files_below(root))
     _refuse_copies(layout, root, paths, name)
     names = _official_names(layout, root, paths, name)
     images, left_out = _find_images(layout, root, names, name)
     _read_tags(layout, root, images, progress or Progress())
-    notes = [note for table in layout.tables for note in join(table, images, root, paths, name)]
+    notes = [note for table in layout.all_tables for note in join(table, images, root, paths, name)]
     if layout.draws is not None:
         notes += join_draws(layout.draws, images, root, paths, name)
+    classes = meanings(layout, card.classes, images, name)
     records = []
     for image in images:
         reason = _why_left_out(image, layout, root)
         if reason:
             left_out[reason].append(image.path)
         else:
-            records.append(_record(image, card, layout, labels or Labels()))
+            records.append(_record(image, card, layout, classes, labels or Labels()))
+    check_repeats(layout, images, root, paths)
     records.sort(key=lambda record: record.image_id)
     reasons = {reason: tuple(sorted(left_out[reason])) for reason in sorted(left_out)}
-    return OfficialImages(tuple(records), reasons, tuple(notes), names)
+    return OfficialImages(tuple(records), reasons, tuple(notes), names, root)
 
 
 def _refuse_copies(layout: Layout, root: Path, paths: Sequence[str], name: str) -> None:
@@ -148,10 +156,11 @@ def _official_names(layout: Layout, root: Path, paths: Sequence[str], name: str)
     """Return the path that the release itself gives each file; empty for what lies beside it.
 
     The root may be the folder in which the release was unpacked, the outermost folder of the release, or the folder
-    above: whichever gives the most images.
+    above: whichever gives the most images. Of a release with a folder of its own it is that one.
     """
-    tops = sorted({path.partition("/")[0] for path in paths if "/" in path})
-    here = [{path: path for path in paths}, {path: f"{root.resolve().name}/{path}" for path in paths}]
+    own, outermost = {path: path for path in paths}, root.resolve().name
+    tops = [] if layout.folders else sorted({path.partition("/")[0] for path in paths if "/" in path})
+    here = [own] if layout.folders else [own, {path: f"{outermost}/{path}" for path in paths}]
     below = [{path: path[len(top) + 1 :] for path in paths if path.startswith(f"{top}/")} for top in tops]
     choices = [*here, *below]
     counts = [sum(_place(layout, official)[1] is not None for official in names.values()) for names in choices]
@@ -212,7 +221,7 @@ def _header(file: Path, tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def _why_left_out(image: ImageEntry, layout: Layout, root: Path) -> str:
-    lists = [table.file for table in layout.tables if table.side]
+    lists = [table.file for table in layout.all_tables if table.side]
     if lists and image.side is None and not layout.unlisted:
         raise InputError(
             f"the image {root / image.path} stands in none of the lists {', '.join(lists)}",
@@ -224,15 +233,14 @@ def _why_left_out(image: ImageEntry, layout: Layout, root: Path) -> str:
     return image.left_out or layout.left_out.get(fill(layout.label, image.fields), "")
 
 
-def _record(image: ImageEntry, card: DatasetCard, layout: Layout, labels: Labels) -> Record:
+def _record(image: ImageEntry, card: DatasetCard, layout: Layout, classes: Mapping[str, str], labels: Labels) -> Record:
     raw = fill(layout.label, image.fields)
-    text = _several(layout, raw) if labels.form == "labels" else layout.labels.get(raw)
+    text = _several(layout, raw) if labels.form == "labels" else classes.get(raw)
     if text is None:
         place = next((image.origin[name] for name in names_in(layout.label) if name in image.origin), image.path)
         raise InputError(
             f"{place}: the label '{raw}' of {image.path} is unknown to the card; it knows "
-            f"{', '.join(repr(label) for label in sorted({*layout.labels, *layout.left_out}))} for the classes "
-            f"{', '.join(card.classes)}",
+            f"{_in_words(layout, classes, card.classes)}",
             hint="is it the file of the official release, unchanged?",
             kind="unknown_label",
         )
@@ -245,6 +253,14 @@ def _record(image: ImageEntry, card: DatasetCard, layout: Layout, labels: Labels
         extra=tuple((name, image.fields.get(name, "")) for name in layout.extra),
         draws=image.draws,
     )
+
+
+def _in_words(layout: Layout, labels: Mapping[str, str], classes: Sequence[str]) -> str:
+    if layout.numbers:
+        numbers = sorted(labels, key=int)
+        return f"{len(numbers)} classes, numbered {numbers[0]} to {numbers[-1]}"
+    written = sorted({*labels, *layout.left_out})
+    return f"{', '.join(map(repr, written))} for the classes {', '.join(classes)}"
 
 
 def _several(layout: Layout, raw: str) -> str | None:

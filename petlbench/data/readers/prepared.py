@@ -90,8 +90,8 @@ def card_digest(card: DatasetCard) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_prepared(folder: Path) -> Prepared | None:
-    """Return what ``prepared.json`` in a dataset's folder says; None where the dataset is not prepared.
+def read_prepared(folder: Path, name: str) -> Prepared | None:
+    """Return what ``prepared.json`` in the folder of a dataset of that name says; None where it is not prepared.
 
     Raises:
         InputError: When the file is not of the expected form.
@@ -105,7 +105,7 @@ def read_prepared(folder: Path) -> Prepared | None:
         first = error.errors()[0]
         raise InputError(
             f"{file} cannot be used: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            hint=f"prepare the dataset again: petlbench data prepare {folder.name} --again",
+            hint=_AGAIN.format(name),
             kind="bad_prepared",
         ) from error
 
@@ -211,7 +211,7 @@ class PreparedReader(ImageFiles):
 
     def __init__(self, source: Source) -> None:
         folder, card = source.path, source.card
-        prepared = read_prepared(folder)
+        prepared = read_prepared(folder, source.name)
         if prepared is None or card is None:
             raise source.missing(
                 f"the dataset '{source.name}' is not prepared: there is no {folder / PREPARED_FILE}",
@@ -224,7 +224,7 @@ class PreparedReader(ImageFiles):
         if not self.root.is_dir():
             raise InputError(
                 f"the images of '{prepared.name}' are missing: there is no folder {self.root}",
-                hint=f"prepare it from their new place: petlbench data prepare {folder.name} --from DIR --again",
+                hint=f"prepare it from their new place: petlbench data prepare {source.name} --from DIR --again",
                 kind="data_missing",
             )
         settings: PreparedSettings = source.settings

@@ -128,7 +128,7 @@ def test_an_image_that_was_changed_is_named(folder: Path, card: DatasetCard, tmp
 
 
 def test_not_prepared(tmp_path: Path, card: DatasetCard) -> None:
-    assert read_prepared(tmp_path) is None
+    assert read_prepared(tmp_path, "made") is None
     with pytest.raises(InputError) as caught:
         opened(tmp_path, card)
     assert caught.value.kind == "data_missing"

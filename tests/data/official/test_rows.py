@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from petlbench.core.errors import InputError
-from petlbench.data.official.tables import read_header, read_rows
+from petlbench.data.official.rows import read_header, read_rows
 from tests.data.drawn_files import write_excel
 
 
