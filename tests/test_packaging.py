@@ -18,3 +18,13 @@ def test_every_package_of_the_checkout_is_in_the_wheel() -> None:
     for package in set(named) - found:
         path = package.replace(".", "/")  # the catalogues lie at the top, other data where the package says
         assert (ROOT / path).is_dir() or (ROOT / path.removeprefix("petlbench/")).is_dir(), package
+
+
+def test_every_folder_of_cards_is_in_the_wheel() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        setuptools = tomllib.load(file)["tool"]["setuptools"]
+    for folder in {file.parent for file in (ROOT / "datasets").rglob("*.toml")}:
+        package = ".".join(("petlbench", *folder.relative_to(ROOT).parts))
+        assert package in setuptools["packages"]
+        assert setuptools["package-dir"][package] == folder.relative_to(ROOT).as_posix()
+        assert "*.toml" in setuptools["package-data"][package]

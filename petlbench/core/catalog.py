@@ -105,9 +105,12 @@ class Catalog:
         for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
             folders += [folder / spec.folder, folder] if spec.card else [folder / spec.folder]
         for folder in dict.fromkeys(filter(Path.is_dir, folders)):
-            for file in sorted(folder.glob("*" + spec.suffix)):
-                if not file.name.startswith(("_", ".")):
-                    yield from read_entries(kind, file.resolve(), is_its_own=folder.name == spec.folder)
+            files = [*folder.glob("*" + spec.suffix), *(folder.glob("*/*" + spec.suffix) if spec.families else ())]
+            for file in sorted(files):
+                if not any(part.startswith(("_", ".")) for part in file.relative_to(folder).parts):
+                    family = "" if file.parent == folder else f"{file.parent.name}/"
+                    is_its_own = folder.name == spec.folder
+                    yield from read_entries(kind, file.resolve(), is_its_own=is_its_own, family=family)
 
 
 _REGISTERED: dict[tuple[Kind, str], Entry] = {}
@@ -183,20 +186,21 @@ def folders_of(folders: Folders) -> tuple[Path, ...]:
     return (Path(folders),) if isinstance(folders, str | Path) else tuple(Path(folder) for folder in folders)
 
 
-def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]:
+def read_entries(kind: Kind, file: Path, *, is_its_own: bool, family: str = "") -> Iterator[Entry]:
     """Read the entries of a kind in a file.
 
     Args:
         kind: The kind.
         file: The file.
         is_its_own: Whether the file lies in the kind's own folder, rather than among files of all kinds.
+        family: What the name of an entry that is a file begins with: the folder's, where one is inside, and ``/``.
     """
     try:
         text = read_text(file, what=f"{kind} file")
         if KIND_SPECS[kind].card:
             yield from _python_entries(kind, file, text, is_its_own=is_its_own)
         else:
-            yield from _toml_entries(kind, file, tomllib.loads(text))
+            yield from _toml_entries(kind, file, tomllib.loads(text), family)
     except (InputError, SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested without end, too
         raise InputError(
             f"the {kind} file {file} is broken: {error}",
@@ -205,12 +209,12 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool) -> Iterator[Entry]
         ) from error
 
 
-def _toml_entries(kind: Kind, file: Path, table: Mapping[str, Any]) -> Iterator[Entry]:
+def _toml_entries(kind: Kind, file: Path, table: Mapping[str, Any], family: str) -> Iterator[Entry]:
     """Give the card that a file is, or each of the ``cards`` that it lists, one a line."""
     if "cards" not in table:
         if not isinstance(table.get("title"), str):
             raise ValueError("it has no 'title'")
-        yield Entry(kind, file.stem, file, table["title"], card=table)
+        yield Entry(kind, family + file.stem, file, table["title"], card=table)
         return
     for card in table["cards"] if isinstance(table["cards"], list) else [None]:
         if not isinstance(card, dict) or not all(isinstance(card.get(key), str) for key in ("name", "title")):

@@ -44,11 +44,13 @@ class KindSpec:
         folder: Folder in a catalogue of a user's.
         card: Name of the class whose instance names an entry; empty where an entry is a TOML file.
         package: Package of the shipped ones; empty for the folder of the same name at the top of the checkout.
+        families: Whether its files may lie in folders inside, whose names their own begin with: ``vtab1k/cifar``.
     """
 
     folder: str
     card: str = ""
     package: str = ""
+    families: bool = False
 
     @property
     def suffix(self) -> str:
@@ -58,7 +60,7 @@ class KindSpec:
 
 KIND_SPECS: Mapping[Kind, KindSpec] = {
     "method": KindSpec("methods", "MethodCard"),
-    "dataset": KindSpec("datasets"),
+    "dataset": KindSpec("datasets", families=True),
     "backbone": KindSpec("backbones", package="models.backbones"),
     "sweep": KindSpec("sweeps"),
     "report": KindSpec("reports"),
@@ -133,7 +135,7 @@ class Entry:
     @property
     def shipped(self) -> bool:
         """Whether petlbench brought it, rather than the user."""
-        return self.value is None and shipped_folder(self.kind) == self.file.parent
+        return self.value is None and shipped_folder(self.kind) in self.file.parents
 
     def load(self, expected: type[T]) -> T:
         """Return what a Python file defines, imported.

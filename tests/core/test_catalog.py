@@ -53,6 +53,17 @@ class TestPlaces:
         assert all(entry.shipped for entry in methods.values())
         assert {"digits", "lesions", "isic2018"} <= set(Catalog().entries("dataset"))
 
+    def test_cards_in_a_folder_have_its_name_in_front(self, tmp_path: Path) -> None:
+        datasets = Catalog().entries("dataset")
+        assert (datasets["vtab1k/cifar"].file.name, datasets["vtab1k/cifar"].shipped) == ("cifar.toml", True)
+        for file in ("mine/eyes.toml", "mine/_shared.toml", ".git/eyes.toml", "mine/deeper/eyes.toml"):
+            write(tmp_path / "datasets" / file, CARD)
+        own = [entry.name for entry in Catalog([tmp_path]).entries("dataset").values() if not entry.shipped]
+        assert own == ["mine/eyes"]
+        write(tmp_path / "datasets" / "vtab1k" / "cifar.toml", CARD)
+        with pytest.raises(InputError, match="'vtab1k/cifar' is taken twice"):
+            Catalog([tmp_path]).entries("dataset")
+
     def test_one_file_may_define_a_family(self) -> None:
         methods = Catalog().entries("method")
         assert methods["fpt"].file == methods["fpt_plus"].file

@@ -16,7 +16,7 @@ CATALOG = Catalog()
 
 
 def card(name: str) -> DatasetCard:
-    return load_card(CATALOG.find("dataset", name).file)
+    return load_card(CATALOG.find("dataset", name).file, CATALOG)
 
 
 def read(name: str, root: Path) -> OfficialImages:
