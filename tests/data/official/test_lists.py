@@ -97,12 +97,12 @@ class TestCards:
         assert marked == LOSSLESS | {"clevr_count", "clevr_dist", "kitti"}
 
     def test_a_card_takes_a_number_for_its_classes(self, tmp_path: Path) -> None:
-        text = Path(CATALOG.find("dataset", "vtab1k/cifar").file).read_text(encoding="utf-8")
+        text = Path(CATALOG.find("dataset", "vtab1k/caltech101").file).read_text(encoding="utf-8")
         for wrong in ("0", "-3", "true", "1e9", "999999999"):
-            (tmp_path / "card.toml").write_text(text.replace("classes = 100", f"classes = {wrong}"), encoding="utf-8")
+            (tmp_path / "card.toml").write_text(text.replace("classes = 102", f"classes = {wrong}"), encoding="utf-8")
             with pytest.raises(InputError, match="classes"):
                 load_card(tmp_path / "card.toml")
-        assert card("vtab1k/cifar").classes[:3] == ("0", "1", "2")
+        assert card("vtab1k/caltech101").classes[:3] == ("0", "1", "2")
 
 
 class TestCopies:
