@@ -122,8 +122,9 @@ def test_a_wrong_layout_is_refused(tmp_path: Path, old: str, new: str, said: str
 
 def test_the_example_in_the_readme_is_a_layout() -> None:
     readme = Catalog().find("dataset", "isic2018").file.with_name("README.md").read_text(encoding="utf-8")
-    example = next(block for block in readme.split("```toml\n") if block.startswith("[layout]"))
-    read = Layout.model_validate(tomllib.loads(example.split("```")[0])["layout"])
+    blocks = (block.split("```")[0] for block in readme.split("```toml\n") if block.startswith("[layout]"))
+    read, lists = (Layout.model_validate(tomllib.loads(block)["layout"]) for block in blocks)
+    assert (lists.all_tables[0].file, lists.all_tables[0].side) == ("train800.txt", "train")
     assert read.tables[0].provides == {"finding", "age"}
 
 
