@@ -8,6 +8,7 @@ import os
 import posixpath
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,7 +109,8 @@ def read_text(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> str
 def read_json(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> dict[str, Any]:
     """The file's JSON object; raises as `open_file` does, or of kind ``damaged_file`` when it is none."""
     try:
-        document = json.loads(read_text(file, what=what, limit=limit), parse_constant=_no_constant)
+        text = read_text(file, what=what, limit=limit)
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise _damaged(file, what, f"no JSON: {error}") from error
     if not isinstance(document, dict):
@@ -119,6 +121,15 @@ def read_json(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> dic
 def _no_constant(name: str) -> None:
     """Refuse what Python reads as JSON and JSON has not: what was read so could not be written again."""
     raise ValueError(f"it has no {name}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has a key twice: which of the two values counts, no reader says."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        doubled = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key '{doubled[:_SHOWN]}' stands in it twice")
+    return document
 
 
 def read_toml(file: Path, *, what: str = "file", limit: int = TEXT_LIMIT) -> dict[str, Any]:

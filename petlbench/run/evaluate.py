@@ -126,7 +126,8 @@ class _TestSet:
         """A name of files: readable in front, behind it a digest of all that the figures hang on."""
         of = [self.reference, dict(self.settings), self.digests, str(result.digests.get("learned"))]
         of += [self.corruptions.dataset, self.corruptions.versions()] if self.corruptions is not None else []
-        return f"{self.data.dataset.name}-{hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:8]}"
+        dataset = self.data.dataset.name.replace("/", "-")  # a card of a family
+        return f"{dataset}-{hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _own_data(result: Result, request: EvaluateRequest, context: RunContext) -> RunData:

@@ -82,7 +82,7 @@ def test_files_that_call_themselves_empty_are_bounded_too() -> None:
     "content",
     [
         *(b"", b"[]", b"null", b"3", b'"a"', b"{", b"\xff{}", b"[" * 100_000),
-        *(b'{"a": ' + b"9" * 5000 + b"}", b'{"schema": NaN}', b'{"a": [-Infinity]}'),
+        *(b'{"a": ' + b"9" * 5000 + b"}", b'{"schema": NaN}', b'{"a": [-Infinity]}', b'{"b": {"a": 1, "a": 2}}'),
     ],
 )
 def test_what_is_no_json_object_is_named_as_damaged(content: bytes, tmp_path: Path) -> None:

@@ -245,6 +245,12 @@ class TestJson:
         assert error.kind == "path_outside"
         assert "train.json, entry 1" in error.message
 
+    def test_an_image_with_two_numbers_is_refused(self, copy: Path) -> None:
+        text = (copy / "train.json").read_text("utf-8")
+        path = next(iter(json.loads(text)))
+        (copy / "train.json").write_text(f'{{"{path}": 11, {text[1:]}', encoding="utf-8")
+        assert f"the key '{path}' stands in it twice" in refused("fgvc/cars", copy).message
+
     def test_a_list_and_a_huge_file_are_refused(self, copy: Path) -> None:
         (copy / "val.json").write_text("[1, 2]", encoding="utf-8")
         assert "no JSON object but a list" in refused("fgvc/cars", copy).message
