@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import petlbench as pb
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.card import load_card
@@ -304,3 +305,18 @@ class TestPrepared:
             assert (sides.count("val"), sides.count("test")) == (196, 196)
         assert any("no list of the few-shot benchmark names it" in note for note in dataset.notes)
         assert not Draw(shots=3).is_official(dataset.records)
+
+
+def test_a_run_says_what_its_copy_is_and_is_evaluated_under_its_name(tmp_path: Path) -> None:
+    make("vtab1k/kitti", tmp_path / "copy")
+    prepared("vtab1k/kitti", tmp_path / "copy", tmp_path / "root")
+    places = {"data_root": tmp_path / "root", "progress": False}
+    small = {"backbone": "petlbench_micro", "image_size": 32, "epochs": 1, "device": "cpu", "tracking_uri": "none"}
+    run = pb.run("linear", "vtab1k/kitti", output=tmp_path / "results", **small, **places)
+    folder = tmp_path / "results" / run.run_id
+    notes = " ".join(json.loads((folder / "result.json").read_text("utf-8"))["data"]["notes"])
+    assert run.status == "finished"
+    assert "13 of 13 images (8x8 pixels) are JPEG files" in notes
+    assert "the training part has no image of class no vehicle" in notes
+    pb.evaluate(folder, "vtab1k/kitti", **places)
+    assert [file.name.rpartition("-")[0] for file in (folder / "evaluations").glob("*.json")] == ["vtab1k-kitti"]
