@@ -134,6 +134,16 @@ class TestCopies:
         (tmp_path / "vtab-1k" / "cifar100").symlink_to(copy_of("vtab1k/cifar"))
         assert len(read("vtab1k/cifar", tmp_path).records) == 198 + 51 + 100
 
+    def test_few_shot_cars_may_lie_without_a_folder_of_images_and_pets_have_a_list_of_all(self, tmp_path: Path) -> None:
+        cars, pets = (make(f"fewshot/{name}", tmp_path, draw=draw_nothing) for name in ("cars", "pets"))
+        before = {record.path.removeprefix("images/"): record.label for record in read("fewshot/cars", cars).records}
+        for part in (cars / "images").iterdir():
+            part.rename(cars / part.name)
+        assert {record.path: record.label for record in read("fewshot/cars", cars).records} == before
+        (pets / "annotations" / "train_meta.list").write_text("spare.jpg 5\n", encoding="utf-8")
+        spare = next(record for record in read("fewshot/pets", pets).records if record.path == "images/spare.jpg")
+        assert (spare.label, spare.split, spare.draws) == (5, "train", ())
+
     def test_two_copies_are_refused_and_none_is_said(self, tmp_path: Path) -> None:
         make("vtab1k/svhn", tmp_path, draw=draw_nothing)
         make("vtab1k/svhn", tmp_path / "other", draw=draw_nothing)
