@@ -95,13 +95,24 @@ def _compact(*modules: nn.Module) -> None:
 
 def count_parameters(assembled: Assembled) -> Parameters:
     """The learnable parameters, against backbone as adapted, method's parameters and task head together."""
-    learnable = sum(tensor.numel() for tensor in assembled.adapted.parameters().values())
+    sizes = {name: tensor.numel() for name, tensor in assembled.adapted.parameters().items()}
+    learnable, head = sum(sizes.values()), sum(size for name, size in sizes.items() if _is_head(name))
     everything: set[nn.Parameter] = {*assembled.backbone.module.parameters(), *assembled.adapted.module.parameters()}
     total = sum(tensor.numel() for tensor in everything)
     published_total = total + assembled.adapted.published_extra_total
     return Parameters(
-        learnable=learnable, total=total, ratio=learnable / total, ratio_published=learnable / published_total
+        learnable=learnable,
+        total=total,
+        ratio=learnable / total,
+        ratio_published=learnable / published_total,
+        head=head or None,
     )
+
+
+def _is_head(name: str) -> bool:
+    """Whether a parameter is the classifier's: a module ``head`` of the method's own, not one inside the backbone."""
+    *modules, _ = name.split(".")
+    return modules[-1:] == ["head"] and modules[0] != "backbone"
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class Parameters(_Part):
     total: int
     ratio: float
     ratio_published: float = Field(description="the same over the total as the method's own paper counts it")
+    head: int | None = Field(default=None, description="of what is learnable: that of the classifier; None: not known")
 
 
 class Scores(_Part):

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from petlbench.core.catalog import Catalog
 from petlbench.models.activation_checkpointing import checkpoint_blocks
+from petlbench.models.build import check_compatibility
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone
 from petlbench.testing import MethodContract
@@ -110,6 +111,18 @@ def test_sixty_steps_on_digits_bring_the_loss_down(method: str) -> None:
         model.module.train()
         losses.append(float(model.take(step, batch, number + 1, 60)))
     assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+
+
+def test_every_methods_head_is_counted_apart() -> None:
+    counts = {each.entry.name: each.parameters for each in check_compatibility(Catalog(), "petlbench_micro", None, 7)}
+    heads = {name: count.head for name, count in counts.items() if count is not None}
+    width = 192
+    assert heads["linear"] == 7 * (width + 1)
+    assert counts["linear"] is not None
+    assert counts["linear"].learnable == heads["linear"]
+    # FPT's is that of its side network, which is an eighth as wide.
+    assert {name for name, head in heads.items() if head != heads["linear"]} == {"fpt", "fpt_plus"}
+    assert heads["fpt"] == 7 * (width // 8 + 1)
 
 
 def test_no_two_methods_are_the_same() -> None:
