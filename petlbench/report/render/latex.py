@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from textwrap import wrap
@@ -40,6 +40,9 @@ _WIDEST = 14
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 # What fits on a page beside a caption.
 _MOST_ROWS = 40
+# Beyond so many columns headings stand upright, and deviations below their figures.
+_MOST_COLUMNS = 16
+_DEVIATION = " ± "
 # What T1 has glyphs for: Latin-1, and some letters beyond.
 _LAST_GLYPH = 0xFF
 _FURTHER_GLYPHS = frozenset("ŁłŒœıŠšŽžŸ")
@@ -79,18 +82,20 @@ def render_table(table: Table, label: str) -> str:
 
 
 def _float(table: Table, caption: Sequence[str], notes: Sequence[str]) -> list[str]:
-    layout = "l" + "".join("r" if column.numeric else "l" for column in table.columns)
+    is_wide = len(table.columns) > _MOST_COLUMNS
+    layout = "l" + "".join(("c" if is_wide else "r") if column.numeric else "l" for column in table.columns)
     return [
         r"\begin{table}[htbp]",
         r"\centering",
         r"\setlength{\belowcaptionskip}{4pt}",
+        *([r"\setlength{\tabcolsep}{2.5pt}"] if is_wide else []),
         *caption,
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
-        *_headings(table),
+        *(_upright_headings(table) if is_wide else _headings(table)),
         r"\midrule",
-        *_rows(table),
+        *_rows(table, _two_lines if is_wide else _one_line),
         r"\bottomrule",
         r"\end{tabular}}",
         *notes,
@@ -124,26 +129,47 @@ def _body(document: Document) -> list[str]:
     return [f"\n{render_table(table, label)}" for table, label in zip(document.tables, labels, strict=True)]
 
 
-def _rows(table: Table) -> list[str]:
+def _rows(table: Table, lines_of: Callable[[Table, Row], Iterable[str]]) -> list[str]:
     lines: list[str] = []
     for kind, rows in groupby(table.rows, key=lambda row: row.kind):
         if lines and kind == "baseline":
             lines.append(r"\midrule")
-        lines += [_line(_cells(table, row)) for row in rows]
+        lines += [line for row in rows for line in lines_of(table, row)]
     return lines
 
 
-def _cells(table: Table, row: Row) -> Iterable[str]:
+def _one_line(table: Table, row: Row) -> Iterable[str]:
+    yield _line([_row_title(row), *(_marked(table.cell(row, column)) for column in table.columns)])
+
+
+def _two_lines(table: Table, row: Row) -> Iterable[str]:
+    """The figures of a row, and below them in small print their deviations, where it has any."""
+    parts = [table.cell(row, column).text.partition(_DEVIATION) for column in table.columns]
+    cells = [replace(table.cell(row, each), text=text) for each, (text, _, _) in zip(table.columns, parts, strict=True)]
+    yield _line([_row_title(row), *map(_marked, cells)])
+    if any(deviation for _, _, deviation in parts):
+        small = [rf"\scriptsize{{}}{escape(f'±{deviation}')}" if deviation else "" for _, _, deviation in parts]
+        yield r"\noalign{\vskip-1.5pt}" + _line(["", *small])
+
+
+def _row_title(row: Row) -> str:
     title = escape(row.title)
-    yield rf"\emph{{{title}}}" if row.kind == "baseline" else title
-    for column in table.columns:
-        yield _marked(table.cell(row, column))
+    return rf"\emph{{{title}}}" if row.kind == "baseline" else title
 
 
 def _marked(cell: Cell) -> str:
     text = escape(_MINUS.sub("−", cell.text))
     text += r"\textdagger{}" if cell.flags and text else ""
     return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}"}.get(cell.mark, text)
+
+
+def _upright_headings(table: Table) -> list[str]:
+    """Groups on a line of their own; below them titles with their units, read from the bottom up."""
+    columns = table.columns
+    lines = [_group_line(columns)] if any(column.group for column in columns) else []
+    titles = [escape(f"{each.title} ({each.unit})" if each.unit else each.title) for each in columns]
+    turned = [rf"\rotatebox{{90}}{{{t}}}" if each.numeric else t for each, t in zip(columns, titles, strict=True)]
+    return [*lines, _line([escape(table.row_title), *turned])]
 
 
 def _headings(table: Table) -> list[str]:

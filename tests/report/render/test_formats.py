@@ -7,6 +7,7 @@ import io
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,26 @@ def test_a_long_table_goes_on_in_another() -> None:
     assert ["A note." in page for page in pages] == [False, False, True]
 
 
+def wide() -> Table:
+    columns = [Column(f"task{n}", f"Task & {n}", group="many" if n else "") for n in range(17)]
+    cells = {"task1": Cell(71.2, "71.2 ± 0.4", std=0.4, mark="best"), "task2": Cell(-1, "-1.0")}
+    rows = [Row("a", "A", cells), Row("b", "B", {"task1": Cell(5, "5")}), Row("c", "C", {}, "baseline")]
+    return Table("main", "Wide", [*columns, Column("note", "note", numeric=False)], rows)
+
+
+def test_a_wide_table_has_upright_headings_and_deviations_below_their_figures() -> None:
+    lines = latex.render_table(wide(), "tab:wide").splitlines()
+    heading = next(line for line in lines if "rotatebox" in line)
+    assert heading.count(r"\rotatebox{90}{Task \& ") == 17
+    assert heading.endswith(r"} & note \\")
+    assert rf"\begin{{tabular}}{{l{'c' * 17}l}}" in lines
+    at = lines.index(r"\midrule")
+    assert lines[at + 1].startswith(r"A &  & \textbf{71.2} & $-$1.0 &")
+    assert r"& \scriptsize{}$\pm$0.4 &" in lines[at + 2]
+    assert [line.split(" ")[0] for line in lines[at + 3 : at + 6]] == ["B", r"\midrule", r"\emph{C}"]
+    assert not any("rotatebox" in line for line in latex.render_table(document().tables[0], "tab").splitlines())
+
+
 def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> None:
     whole = formats("latex_document")
     assert write_report(document(), whole, tmp_path) == [tmp_path / "mine-document.tex"]
@@ -140,8 +161,10 @@ def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> Non
 @pytest.mark.needs("latex")
 @pytest.mark.parametrize("text", [pytest.param("plain", marks=pytest.mark.short), HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
 def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
-    write_report(document(text), formats("latex_document"), tmp_path / "whole.tex")
-    fragment = document(text).to_latex()
+    plain = document(text)
+    both = replace(plain, tables=[*plain.tables, wide()])
+    write_report(both, formats("latex_document"), tmp_path / "whole.tex")
+    fragment = both.to_latex()
     preamble = "\n".join(line.removeprefix("%   ") for line in fragment.splitlines() if line.startswith("%   "))
     whole = f"\\documentclass{{article}}\n{preamble}\n\\begin{{document}}\n{fragment}\\end{{document}}\n"
     (tmp_path / "paper.tex").write_text(whole, encoding="utf-8")
