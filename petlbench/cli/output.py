@@ -6,7 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from petlbench.core.catalog import Catalog
-    from petlbench.report.document import Table
+    from petlbench.report.document import Column, Table
     from petlbench.report.formats import Document, ReportFormat
 
 # Columns of a table that goes to no terminal.
@@ -27,6 +28,8 @@ _UNBOUNDED = 160
 _GAP = 3
 # A longer word is a path, and may be broken.
 _LONGEST_WORD = 48
+# Where a report's table has more, it goes on below, rather than that the last ones are hidden.
+_MOST_COLUMNS = 12
 _STYLES = {"best": "bold", "second": "underline"}
 
 
@@ -158,10 +161,46 @@ def print_document(document: Document) -> None:
 
 
 def print_report_table(table: Table) -> None:
-    """Print a table of a report, with its caption, its notes and its commands."""
+    """Print a table of a report, with its caption, its notes and its commands; a wide one in parts."""
+    caption = "\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
+    *parts, last = _parts(table)
+    for part in parts:
+        print_table(part.title, [part.row_title, *_headings(part)], _rows(part))
+    print_table(last.title, [last.row_title, *_headings(last)], _rows(last), caption=caption)
+    if table.commands:
+        # Not in the caption, which is folded: this is to be copied.
+        say("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
+
+
+def _parts(table: Table) -> list[Table]:
+    """The table; or several with some of its columns each, groups together, where it has too many for a line."""
+    if len(table.columns) <= _MOST_COLUMNS:
+        return [table]
+    parts: list[list[Column]] = [[]]
+    for _, group in groupby(table.columns, key=lambda column: column.group):
+        columns = list(group)
+        if parts[-1] and not _fits(table, [*parts[-1], *columns]):
+            parts.append([])
+        for column in columns:
+            if parts[-1] and not _fits(table, [*parts[-1], column]):
+                parts.append([])
+            parts[-1].append(column)
+    titles = [table.title, *(f"{table.title}, continued" for _ in parts[1:])]
+    return [replace(table, title=title, columns=columns) for title, columns in zip(titles, parts, strict=True)]
+
+
+def _fits(table: Table, columns: Sequence[Column]) -> bool:
+    """Whether some columns of a table fit on a line."""
+    from rich.console import Console
+
+    part = replace(table, columns=columns)
+    return _least_width([table.row_title, *_headings(part)], _rows(part)) <= Console(width=_width()).width
+
+
+def _rows(table: Table) -> list[list[Text]]:
     from rich.text import Text
 
-    rows = [
+    return [
         [
             Text(row.title, "italic" if row.kind == "baseline" else ""),
             *(Text(cell.text + (" †" if cell.flags else ""), _STYLES.get(cell.mark, "")) for cell in cells),
@@ -169,11 +208,6 @@ def print_report_table(table: Table) -> None:
         for row in table.rows
         for cells in ([table.cell(row, column) for column in table.columns],)
     ]
-    caption = "\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
-    print_table(table.title, [table.row_title, *_headings(table)], rows, caption=caption)
-    if table.commands:
-        # Not in the caption, which is folded: this is to be copied.
-        say("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
 
 
 def _headings(table: Table) -> list[str]:
