@@ -15,7 +15,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import Request, request_of, with_training
 from petlbench.data.dataset import DatasetInfo, describe_dataset, find_card
-from petlbench.report.spec import Preset, load_report, required_study
+from petlbench.report.spec import Preset, ReportCard, load_report, load_suite, required_study
 from petlbench.run.keywords import dataset_names, sort_options, take
 from petlbench.run.options import RunOptions
 from petlbench.study.executors.job import ExecutorOptions
@@ -88,6 +88,7 @@ class StudyRequest:
         study: The study's name; None for the report's, or ``bench``. Runs of few labels are studies of their own, whose
             names begin with it: ``bench.5-shot``, ``bench.10-percent``.
         report: A report whose runs these are; what is named beside it takes the place of its own choices.
+        suite: The same of a suite, whose methods are those that are named.
         preset: Precision and attention kernel of the report.
         from_sweep: A sweep whose best settings are taken where none are given here.
         settings: Settings of the groups ``method``, ``dataset`` and ``training``, and of single methods and datasets by
@@ -102,16 +103,25 @@ class StudyRequest:
     draw: list[int] | None = None
     study: str | None = None
     report: str | None = None
+    suite: str | None = None
     preset: Preset = "any"
     from_sweep: str | None = None
     settings: Settings = field(default_factory=dict)
+
+    @property
+    def of(self) -> str | None:
+        """The report or suite whose runs these are; None for neither."""
+        if self.report is not None and self.suite is not None:
+            message = "--report and --suite: runs are of one of them"
+            raise InputError(message, hint="leave one of them out", kind="usage")
+        return self.report or self.suite
 
     def grids(self, values: Mapping[str, Any], options: RunOptions) -> list[Grid]:
         """The grids that are meant: one of what is named, or those of the report."""
         matrices = self._matrices(Catalog(options.catalogs))
         if not matrices:
             which = "" if self.methods is None else f" of {', '.join(self.methods)}"
-            message = f"report {self.report} needs no run{which}"
+            message = f"report {self.of} needs no run{which}"
             raise InputError(message, hint="see petlbench report --help", kind="usage")
         parts = [(matrix, part) for matrix in matrices for part in self._parts(matrix)]
         return [self._grid(matrix, {**values, **part}, options) for matrix, part in parts]
@@ -128,17 +138,28 @@ class StudyRequest:
 
     def _matrices(self, catalog: Catalog) -> list[Mapping[str, Any]]:
         """What is combined: ``methods``, ``datasets``, ``seeds``, and the report's own ``settings`` and ``request``."""
-        if self.report is None:
+        if self.of is None:
             if not self.methods or not self.datasets:
-                message, hint = "bench needs --method and --dataset, or --report", "see petlbench bench --help"
+                message, hint = "bench needs --method and --dataset, --suite or --report", "see petlbench bench --help"
                 raise InputError(message, hint=hint, kind="usage")
             matrices: list[dict[str, Any]] = [{"methods": self.methods, "seeds": [0], "settings": {}, "request": {}}]
         else:
-            matrices = required_study(load_report(catalog, self.report), self.preset)
+            matrices = self._required(load_suite if self.suite else load_report, catalog)
         named = {name: value for name in ("datasets", "seeds") if (value := getattr(self, name)) is not None}
         named |= {} if self.draw is None else {"draws": self.draw}
         methods = [[name for name in each["methods"] if name in (self.methods or [name])] for each in matrices]
         return [{**each, "methods": own, **named} for each, own in zip(matrices, methods, strict=True) if own]
+
+    def _required(self, load: Callable[[Catalog, str], ReportCard], catalog: Catalog) -> list[dict[str, Any]]:
+        """What the report needs; a suite is of any methods, those that are named."""
+        card = load(catalog, self.of or "")
+        matrices = required_study(card, self.preset)
+        if not card.groups:
+            return matrices
+        if not (methods := self.methods or card.study.methods):
+            message = f"the suite '{card.name}' has no methods of its own"
+            raise InputError(message, hint="name some, for example --method full,linear,lora", kind="usage")
+        return [{**each, "methods": methods} for each in matrices]
 
     def _grid(self, matrix: Mapping[str, Any], values: Mapping[str, Any], options: RunOptions) -> Grid:
         methods, datasets, catalog = matrix["methods"], matrix["datasets"], Catalog(options.catalogs)
@@ -201,7 +222,7 @@ def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options
         train_fraction=_several(request.train_fraction),
         draw=_several(request.draw),
     )
-    name = request.study or request.report or "bench"
+    name = request.study or request.of or "bench"
     return StudyPlan(name, plan_runs(name, request.grids(values, run_options), run_options), run_options, execution)
 
 

@@ -171,7 +171,7 @@ def report(
 
     Args:
         name: Name of a report; see `list_reports`.
-        results: A folder of results, ``mlflow:URI`` or ``papers:NAME``.
+        results: A folder of results, ``mlflow:URI``, ``papers:NAME``, or a CSV of scores that others have of a suite.
         catalog: Folders with reports, metrics, … of your own.
         progress: Whether a bar shows what goes on.
         options: Fields of `petlbench.report.spec.ReportRequest`: ``study``, ``preset``, ``where``, ``columns``,

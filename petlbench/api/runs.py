@@ -109,10 +109,10 @@ def bench(
 
     Args:
         methods: Names of methods; ``all`` for every one; None for those of a report.
-        datasets: Datasets as `run` takes them, one or several; None for those of a report.
-        seeds: Seeds; None for those of a report, or 0.
+        datasets: Datasets as `run` takes them, one or several; None for those of a suite or a report.
+        seeds: Seeds; None for those of a suite or a report, or 0.
         progress: Whether a table shows what goes on.
-        options: Fields of `petlbench.api.requests.StudyRequest` (``study``, ``report``, ``from_sweep``, …), of
+        options: Fields of `petlbench.api.requests.StudyRequest` (``study``, ``suite``, ``report``, …), of
             `petlbench.api.requests.Execution` (``executor``, ``workers``, ``timeout``, …), and as for `run`.
 
     Returns:

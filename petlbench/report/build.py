@@ -13,7 +13,7 @@ from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.papers import printed_report
 from petlbench.report.selection import check_alike, check_cells
-from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
+from petlbench.report.spec import DEFAULT_METRIC, ReportCard, ReportKind, ReportRequest
 from petlbench.report.units import runs_by, titled
 from petlbench.results.table import Results
 from petlbench.statistics.comparison import Evidence
@@ -33,7 +33,14 @@ def build_report(
     if request.unit == "group" and not kind.by_group:
         message = f"--unit group: a report of the kind '{card.kind}' is about images, or has no scores"
         raise InputError(message, hint="leave --unit out", kind="bad_setting")
-    return kind.build(inputs) if request.paper is None else printed_report(inputs, request.paper, kind)
+    if request.paper is None and request.scores is None:
+        return kind.build(inputs)
+    if kind.build_others is not None:
+        return kind.build_others(inputs)
+    if request.paper is None:
+        message = f"--results {request.results}: the report '{card.name}' is not made of scores that others have"
+        raise InputError(message, hint="suites are: petlbench list suites names them", kind="no_results")
+    return printed_report(inputs, request.paper, kind)
 
 
 def compare_methods(
@@ -59,7 +66,7 @@ def compare_methods(
     for name in methods:
         if all(run.method != name for run in runs):
             raise unknown_name("finished run of", name, {run.method for run in runs})
-    metric = titled(metric_of(request.metric, catalog), request.unit)
+    metric = titled(metric_of(request.metric or DEFAULT_METRIC, catalog), request.unit)
     runs = runs_by(request.unit, [run for run in runs if run.method in methods], metric, catalog)
     check_alike(runs)
     check_cells(runs, lambda run: run.method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import TYPE_CHECKING
 
 from petlbench.report.document import Cell, Column, Mark, Row
@@ -32,19 +32,21 @@ def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> C
     return Cell(100 * judged.mean, rounded(100 * judged.mean, std, low, high), low, high, std, flags=flags)
 
 
-def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequence[str]) -> Cell:
-    """The mean of a row over datasets, in percent; empty where a dataset has no figure.
+def average_cell(
+    cells: Mapping[str, Cell], weights: Mapping[str, float], by_repeat: Sequence[float], titles: Mapping[str, str]
+) -> Cell:
+    """The weighted mean of a row over datasets, in percent; empty where a dataset has no figure.
 
     Its deviation is that of ``by_repeat``: the mean over datasets of each seed and split that all of them have.
     """
-    missing = [title for cell, title in zip(cells, titles, strict=True) if cell.value is None]
+    missing = [titles[name] for name, cell in cells.items() if cell.value is None]
     if missing or not cells:
         return Cell(text="–", reason=f"no figure on {', '.join(missing)}" if missing else "no dataset")
-    mean = fmean(cell.value for cell in cells if cell.value is not None)
+    mean = math.fsum(weights[name] * (cell.value or 0.0) for name, cell in cells.items())
     std = stdev(by_repeat) if len(by_repeat) > 1 else None
-    if std is None and all(cell.low is not None and cell.high is not None for cell in cells):
+    if std is None and all(cell.low is not None and cell.high is not None for cell in cells.values()):
         # Datasets share no image, so their errors are independent.
-        half = math.hypot(*((cell.high or 0.0) - (cell.low or 0.0) for cell in cells)) / (2 * len(cells))
+        half = math.hypot(*(weights[n] * ((cell.high or 0.0) - (cell.low or 0.0)) for n, cell in cells.items())) / 2
         return Cell(mean, rounded(mean, None, mean - half, mean + half))
     return Cell(mean, rounded(mean, std), std=std)
 
@@ -52,6 +54,11 @@ def average_cell(cells: Sequence[Cell], by_repeat: Sequence[float], titles: Sequ
 def number_cell(value: float | None, digits: int = 2, reason: str = "") -> Cell:
     """A number with so many decimals, or an empty cell with its reason."""
     return Cell(text="–", reason=reason) if value is None else Cell(value, f"{value:,.{digits}f}")
+
+
+def millions_cell(count: float | None, reason: str = "") -> Cell:
+    """A number in millions with three digits, or an empty cell with its reason."""
+    return Cell(text="–", reason=reason) if count is None else Cell(count / 1e6, f"{count / 1e6:.3g}")
 
 
 def mebibytes(size: int | None, reason: str = "") -> Cell:

@@ -11,9 +11,10 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.data.tasks.base import metric_of
 from petlbench.metrics.efficiency import pme, ppe
 from petlbench.metrics.metric import Metric
-from petlbench.report.cells import mebibytes, number_cell
+from petlbench.report.cells import mebibytes, millions_cell, number_cell
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Cell, Column
+from petlbench.report.tasks import equal_weights
 from petlbench.results.journal import CONTINUED
 from petlbench.results.stored import Stored
 from petlbench.results.table import Spread
@@ -75,10 +76,12 @@ def make_columns(keys: Iterable[str], context: Context) -> list[Maker]:
 
 def _datasets(context: Context) -> list[Maker]:
     makers: list[Maker] = []
+    groups = {task.key: group.title for group in context.grid.groups for task in group.tasks}
     for name in context.grid.datasets:
         title, marks = context.grid.titles[name], context.flagged.get(name)
         heading = f"{title} ({', '.join(marks)})" if marks else title
-        column = Column(name, heading, "%", context.metric.direction)
+        # Beside a suite's many tasks, the caption says what their figures are.
+        column = Column(name, heading, "" if groups else "%", context.metric.direction, groups.get(name, ""))
         makers.append((column, lambda line, each, name=name: each.cell(line, name)))  # type: ignore[misc]
     return makers
 
@@ -88,7 +91,16 @@ def _averages(context: Context) -> list[Maker]:
     clean = context.clean_datasets
     if clean and len(clean) < len(context.grid.datasets):
         column = Column("average_without_shortcuts", "average without shortcuts", "%", context.metric.direction)
-        makers.append((column, lambda line, c: c.average_of(line, c.clean_datasets)))
+        makers.append((column, lambda line, c: c.average_of(line, equal_weights(c.clean_datasets))))
+    return makers
+
+
+def _suite_averages(context: Context) -> list[Maker]:
+    """The means of a suite over the tasks that any row has."""
+    makers: list[Maker] = []
+    for each in context.grid.suite_averages:
+        column, weights = each.column(context.metric.direction), each.weights
+        makers.append((column, lambda line, c, weights=weights: c.average_of(line, weights)))  # type: ignore[misc]
     return makers
 
 
@@ -104,6 +116,7 @@ def _memory(context: Context) -> list[Maker]:
 _FAMILIES: Mapping[str, Callable[[Context], list[Maker]]] = {
     DATASETS: _datasets,
     "average": _averages,
+    "suite_averages": _suite_averages,
     "memory": _memory,
 }
 
@@ -221,6 +234,28 @@ def _parameters(line: Line, _context: Context) -> Cell:
     return number_cell(line.parameters, 0, "no finished run")
 
 
+def _millions(line: Line, of: Callable[[Stored], int | None], reason: str) -> Cell:
+    """The mean over datasets of a number of parameters, in millions."""
+    counts = [[count for run in runs if (count := of(run)) is not None] for runs in line.runs.values()]
+    means = [fmean(each) for each in counts if each]
+    return millions_cell(fmean(means) if means else None, reason if line.all_runs else "no finished run")
+
+
+def _with_head(line: Line, _context: Context) -> Cell:
+    return _millions(line, lambda run: _counted(run)[0], "not counted")
+
+
+def _without_head(line: Line, _context: Context) -> Cell:
+    return _millions(line, lambda run: _counted(run)[1], "its head was not counted apart")
+
+
+def _counted(run: Stored) -> tuple[int | None, int | None]:
+    """What a run learns, with and without its head; None for what it has not counted."""
+    parameters = run.document.get("parameters") or {}
+    learnable, head = parameters.get("learnable"), parameters.get("head")
+    return learnable, None if learnable is None or head is None else learnable - head
+
+
 def _latency(line: Line, _context: Context) -> Cell:
     return _mean(line.figures("inference_latency"), 1000, "not measured")
 
@@ -234,6 +269,8 @@ _MAKERS: Mapping[str, Maker] = {
             Column("parameters", "learnable parameters", "", "lower"),
             _parameters,
         ),
+        (Column("without_head", "without head", "M", "lower", "learnable"), _without_head),
+        (Column("with_head", "with head", "M", "lower", "learnable"), _with_head),
         (Column("ppe", "PPE", "", "higher"), _ppe),
         (Column("pme", "PME", "", "higher"), _pme),
         (Column("front", "front"), _front),

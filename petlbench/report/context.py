@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from math import fsum
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.report.cells import average_cell, score_cell
 from petlbench.report.document import Cell, Row
 from petlbench.report.spec import ReportCard, Variant
+from petlbench.report.tasks import Average, Groups, averages, equal_weights, tasks_of
 from petlbench.results.predictions import Predictions
 from petlbench.results.stored import Stored
 from petlbench.results.table import PlannedRuns, reason_of, searches
@@ -91,17 +93,24 @@ class Grid:
         datasets: Names of the datasets, in the order of their columns.
         titles: What the datasets are called in tables.
         seeds: Number of runs that a cell should have; None where nobody said.
+        groups: Of a suite: its groups, whose tasks are the datasets.
     """
 
     lines: Sequence[Line]
     datasets: Sequence[str]
     titles: Mapping[str, str]
     seeds: int | None = None
+    groups: Groups = ()
 
     @property
     def all_runs(self) -> list[Stored]:
         """The runs of all rows."""
         return [run for line in self.lines for run in line.all_runs]
+
+    @property
+    def suite_averages(self) -> list[Average]:
+        """The means of a suite, over the tasks that any row has."""
+        return averages(self.groups, {name for line in self.lines for name, runs in line.runs.items() if runs})
 
 
 @dataclass(frozen=True)
@@ -194,7 +203,7 @@ class Context:
     @cached_property
     def averages(self) -> dict[str, Cell]:
         """The mean over all datasets of each row, in percent."""
-        return {line.key: self.average_of(line, self.grid.datasets) for line in self.grid.lines}
+        return {line.key: self.average_of(line, equal_weights(self.grid.datasets)) for line in self.grid.lines}
 
     @cached_property
     def fronts(self) -> dict[str, int]:
@@ -207,17 +216,21 @@ class Context:
                 points[line.key] = (sign * score, *others)
         return fronts(points)
 
-    def average_of(self, line: Line, datasets: Sequence[str]) -> Cell:
-        """The mean of a row over some datasets, in percent."""
-        cells = [self.cell(line, name) for name in datasets]
-        by_repeat: dict[tuple[int, str, int], list[float]] = {}
-        for name in datasets:
+    def average_of(self, line: Line, weights: Mapping[str, float]) -> Cell:
+        """The weighted mean of a row over some datasets, in percent; the weights add up to 1."""
+        cells = {name: self.cell(line, name) for name in weights}
+        by_repeat: dict[tuple[int, str, int], dict[str, float]] = {}
+        for name in weights:
             for run in line.runs.get(name, ()):
                 if (score := run.score(self.metric.name)) is not None:
                     index = str(run.config["split"]).partition("/")[2]
-                    by_repeat.setdefault((run.seed, index, run.draw), []).append(100 * score)
-        whole = [fmean(scores) for scores in by_repeat.values() if len(scores) == len(datasets)]
-        return average_cell(cells, whole, [self.grid.titles[name] for name in datasets])
+                    by_repeat.setdefault((run.seed, index, run.draw), {})[name] = 100 * score
+        whole = [
+            fsum(weights[name] * score for name, score in scores.items())
+            for scores in by_repeat.values()
+            if len(scores) == len(weights)
+        ]
+        return average_cell(cells, weights, whole, self.grid.titles)
 
 
 def scored(
@@ -268,7 +281,8 @@ def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns
         titles = {name: entry.title for name, entry in catalog.entries("method").items()}
         names = _ordered(card.study.methods, planned.methods, by_method)
         plans = [(name, Variant(title=titles.get(name, name), method=name), by_method.get(name, [])) for name in names]
-    datasets = _ordered(card.study.datasets, planned.datasets, (run.dataset for run in results))
+    headings = {task.key: task.heading for task in tasks_of(card.groups)}
+    datasets = list(headings) or _ordered(card.datasets, planned.datasets, (run.dataset for run in results))
     lines = []
     for key, row, mine in plans:
         by_dataset = {name: [run for run in mine if run.dataset == name] for name in datasets}
@@ -276,7 +290,8 @@ def build_grid(card: ReportCard, results: Sequence[Stored], planned: PlannedRuns
         reasons = {name: _why(row.method, members, name, planned) for name, members in by_dataset.items()}
         lines.append(Line(key, row.title, row.method, runs, reasons, row.published or key))
     most = max((len(runs) for line in lines for runs in line.runs.values()), default=None)
-    return Grid(lines, datasets, _titles(datasets, results, catalog), planned.seeds or most)
+    titles = headings or _titles(datasets, results, catalog)
+    return Grid(lines, datasets, titles, planned.seeds or most, card.groups)
 
 
 def _ordered(first: Sequence[str], second: Sequence[str], results: Iterable[str]) -> list[str]:

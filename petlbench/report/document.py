@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Mark = Literal["", "best", "second"]
+Better = Literal["higher", "lower"] | None
 FigureKind = Literal["scatter", "lines", "bars", "matrix", "ranks", "intervals"]
 
 
@@ -75,7 +76,7 @@ class Column(_Quantity):
         numeric: Whether its cells are numbers, which are aligned to the right.
     """
 
-    better: Literal["higher", "lower"] | None = None
+    better: Better = None
     group: str = ""
     numeric: bool = True
 
@@ -166,7 +167,7 @@ class Axis(_Quantity):
     """
 
     scale: Literal["linear", "log"] = "linear"
-    better: Literal["higher", "lower"] | None = None
+    better: Better = None
 
 
 @dataclass(frozen=True)

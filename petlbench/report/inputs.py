@@ -16,7 +16,7 @@ from petlbench.report.columns import OPTIONAL, find_metric
 from petlbench.report.context import Context, build_grid
 from petlbench.report.document import Figure, Table
 from petlbench.report.formats import Document
-from petlbench.report.selection import choose, common_settings
+from petlbench.report.selection import choose, common_settings, of_suite, planned_of_suite
 from petlbench.report.spec import ReportCard, ReportRequest
 from petlbench.report.units import runs_by, titled
 from petlbench.results.journal import read_reads
@@ -46,7 +46,12 @@ class ReportInputs:
     @cached_property
     def metric(self) -> Metric:
         """The score, which tables show in percent."""
-        return titled(find_metric(self.catalog, self.request.metric), self.request.unit)
+        return titled(find_metric(self.catalog, self.metric_name), self.request.unit)
+
+    @property
+    def metric_name(self) -> str:
+        """Name of the score: that which was asked for, or the report's own."""
+        return self.request.metric or self.card.metric
 
     @cached_property
     def chosen(self) -> Sequence[Stored]:
@@ -62,7 +67,8 @@ class ReportInputs:
                 hint="petlbench results rm removes them",
                 kind="no_results",
             )
-        return choose(self.stored.runs, self.request.preset, self.request.where, place)
+        runs = self.stored.runs if not self.card.groups else of_suite(self.stored.runs, self.card, place)
+        return choose(runs, self.request.preset, self.request.where, place)
 
     @property
     def finished(self) -> list[Stored]:
@@ -72,7 +78,8 @@ class ReportInputs:
     @property
     def planned(self) -> PlannedRuns:
         """What studies asked for."""
-        return self.stored.planned
+        planned = self.stored.planned
+        return planned if not self.card.groups else planned_of_suite(planned, self.card)
 
     @cached_property
     def trials(self) -> Sequence[Stored]:
@@ -145,7 +152,7 @@ class ReportInputs:
             "study": request.study,
             "setting": request.preset,
             "where": dict(request.where),
-            "metric": request.metric,
+            "metric": self.metric_name,
             "unit": request.unit,
             "memory": request.figure,
         }

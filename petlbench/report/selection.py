@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.report.spec import PRESETS, Preset
+from petlbench.report.spec import PRESETS, Preset, ReportCard
+from petlbench.report.tasks import tasks_of
 from petlbench.results.stored import ALIKE, Stored
+from petlbench.results.table import PlannedRuns
 
 _MOST_SHOWN = 6
 
@@ -57,6 +60,36 @@ def choose(results: Sequence[Stored], preset: Preset, where: Mapping[str, str], 
             kind="no_results",
         )
     return runs
+
+
+def of_suite(results: Sequence[Stored], card: ReportCard, place: str) -> list[Stored]:
+    """The results on a suite's datasets, each under the key of its task; ``place`` says where they lie.
+
+    Raises:
+        InputError: When there are results, and none of them is on such a dataset.
+    """
+    keys = {task.dataset: task.key for task in tasks_of(card.groups)}
+    runs = [replace(run, name=key) for run in results if (key := keys.get(str(run.config["dataset"]))) is not None]
+    if results and not runs:
+        raise InputError(
+            f"no result in {place} is on a dataset of the suite '{card.name}'",
+            hint=f"petlbench bench --suite {card.name} --method NAMES runs it",
+            kind="no_results",
+        )
+    return runs
+
+
+def planned_of_suite(planned: PlannedRuns, card: ReportCard) -> PlannedRuns:
+    """What studies plan on a suite's datasets, by the keys of its tasks."""
+    names = {name: task.key for task in tasks_of(card.groups) for name in (task.dataset, task.key)}
+    reasons = {(m, names[name], seed): why for (m, name, seed), why in planned.reasons.items() if name in names}
+    methods = {method for method, _, _ in reasons}
+    return replace(
+        planned,
+        reasons=reasons,
+        methods=tuple(name for name in planned.methods if name in methods),
+        datasets=tuple(names[name] for name in planned.datasets if name in names),
+    )
 
 
 def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Entry, Kind
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.report.tasks import Task, TaskGroup, fault_of, tasks_of
 
 if TYPE_CHECKING:
     from petlbench.report.document import Figure
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 Preset = Literal["as-published", "best-practice", "any"]
 Unit = Literal["image", "group"]
+
+DEFAULT_METRIC = "auc"
+"""The score that is shown where neither a report nor its reader names one."""
+
+SUITE = "suite"
+"""The kind of report whose files are suites."""
 
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "as-published": {"precision": "fp16", "attention_kernel": "eager"},
@@ -38,6 +45,7 @@ class ReportKind(Card):
         needs: Fields of the report's file that must not be empty.
         by_group: Whether its scores can be those of groups (patients) as well as of images.
         printed_figure: Draws a paper's printed table as the request asks for it; None where nothing is drawn.
+        build_others: Makes the report of scores that others print or have measured; None where it cannot.
     """
 
     kind: ClassVar[Kind] = "report_kind"
@@ -46,6 +54,7 @@ class ReportKind(Card):
     needs: tuple[str, ...] = ()
     by_group: bool = False
     printed_figure: Callable[[PaperTable, ReportInputs], Figure] | None = None
+    build_others: Callable[[ReportInputs], Document] | None = None
 
 
 class _Part(BaseModel):
@@ -84,7 +93,9 @@ class ReportCard(_Part):
     summary: str = Field(default="", description="what it shows, in a sentence")
     columns: tuple[str, ...] = Field(default=(), description="keys of the columns, in their order")
     against: str = Field(default="", description="the method that the others are compared with; empty for none")
+    metric: str = Field(default=DEFAULT_METRIC, description="the score that it shows where --metric names none")
     study: StudyCard = Field(default=StudyCard(), description="what it needs")
+    groups: tuple[TaskGroup, ...] = Field(default=(), description="of a suite: its datasets by group, in their order")
     variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
     sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
     by: tuple[str, ...] = Field(default=(), description="columns that make subgroups, where --by names none")
@@ -92,6 +103,18 @@ class ReportCard(_Part):
     thresholds: tuple[float, float] = Field(
         default=(0.01, 0.5), description="the least and the greatest probability of a decision curve, in hundredths"
     )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets of its study, in the order of the columns."""
+        return self.study.datasets or tuple(task.dataset for task in tasks_of(self.groups))
+
+    @field_validator("groups")
+    @classmethod
+    def _check_names(cls, groups: tuple[TaskGroup, ...]) -> tuple[TaskGroup, ...]:
+        if fault := fault_of(groups):
+            raise ValueError(fault)
+        return groups
 
     @field_validator("thresholds")
     @classmethod
@@ -106,13 +129,13 @@ class ReportRequest:
     """What a user asks of a report.
 
     Args:
-        results: A folder, ``mlflow:URI`` or ``papers:NAME``.
+        results: A folder, ``mlflow:URI``, ``papers:NAME``, or a CSV of scores that others have.
         study: Name of a study; None for all results.
         preset: The standard setting.
         where: Values of the runs' configs by key.
         compare: Whether the papers' figures stand beside.
         columns: Keys of further columns.
-        metric: The score.
+        metric: The score; None for the report's own.
         figure: The figure of memory.
         against: The method that the others are compared with; None for the report's own.
         audits: Folder of stored audits; None for ``audits`` in the folder of the results.
@@ -128,7 +151,7 @@ class ReportRequest:
     where: Mapping[str, str] = field(default_factory=dict)
     compare: bool = False
     columns: Sequence[str] = ()
-    metric: str = "auc"
+    metric: str | None = None
     figure: str = "allocated"
     against: str | None = None
     audits: Path | None = None
@@ -140,7 +163,14 @@ class ReportRequest:
     @property
     def output(self) -> Path | None:
         """The folder of the results; None where they are elsewhere."""
-        return None if self.results.startswith(("mlflow:", "papers:")) else Path(self.results)
+        elsewhere = self.results.startswith(("mlflow:", "papers:")) or self.scores is not None
+        return None if elsewhere else Path(self.results)
+
+    @property
+    def scores(self) -> Path | None:
+        """The CSV of scores that others have; None for other sources."""
+        path = Path(self.results)
+        return path if path.suffix.lower() == ".csv" and not path.is_dir() else None
 
     @property
     def paper(self) -> str | None:
@@ -168,6 +198,23 @@ def load_report(catalog: Catalog, name: str) -> ReportCard:
     return card
 
 
+def suites(catalog: Catalog) -> dict[str, Entry]:
+    """The suites by name: reports of that kind."""
+    return {name: entry for name, entry in catalog.entries("report").items() if entry.card.get("kind") == SUITE}
+
+
+def load_suite(catalog: Catalog, name: str) -> ReportCard:
+    """Read a suite's file, as `load_report` does.
+
+    Raises:
+        InputError: When nothing has that name, the file is wrong, or it is another report.
+    """
+    names = suites(catalog)
+    if name not in names:
+        raise unknown_name("suite", name, names)
+    return load_report(catalog, name)
+
+
 def required_study(card: ReportCard, preset: Preset = "any") -> list[dict[str, Any]]:
     """What a report needs, for `petlbench bench --report`.
 
@@ -176,21 +223,22 @@ def required_study(card: ReportCard, preset: Preset = "any") -> list[dict[str, A
         preset: The standard setting of its runs; ``any`` leaves precision and attention as they are.
 
     Returns:
-        One or more of ``methods``, ``datasets``, ``seeds``, ``draws``, ``parts`` (of the training split, each as fields
-        of a request), ``settings`` (of one method or dataset, by its name) and ``request`` (fields of
-        `petlbench.core.request.Request` that hold for all runs); none where it needs no run.
+        One or more of ``methods`` (none of a suite that leaves them to the user), ``datasets``, ``seeds``, ``draws``,
+        ``parts`` (of the training split, each as fields of a request), ``settings`` (of one method or dataset, by its
+        name) and ``request`` (fields of `petlbench.core.request.Request` that hold for all runs); none where it needs
+        no run.
     """
     study = card.study
     request = {**study.request, **PRESETS.get(preset, {})}
     parts: list[dict[str, float]] = [{"shots": shots} for shots in study.shots]
     parts += [{"train_fraction": fraction} for fraction in study.train_fractions]
-    base = {"datasets": list(study.datasets), "seeds": list(study.seeds), "draws": list(study.draws)}
+    base = {"datasets": list(card.datasets), "seeds": list(study.seeds), "draws": list(study.draws)}
     base |= {"parts": parts or [{}]}
     by_name = {name: dict(values) for name, values in study.settings.items()}
-    if not study.datasets:
+    if not card.datasets:
         return []
     matrices: list[dict[str, Any]] = []
-    if study.methods:
+    if study.methods or card.groups:
         matrices.append({**base, "methods": list(study.methods), "settings": by_name, "request": request})
     for variant in card.variants:
         settings = {**by_name, variant.method: {**by_name.get(variant.method, {}), **variant.settings}}
@@ -207,11 +255,12 @@ def _first(error: ValidationError) -> str:
     *group, _ = first["loc"]
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        parts: Mapping[str, type[BaseModel]] = {"study": StudyCard, "variants": Variant}
-        model = parts[str(group[0])] if group else ReportCard
+        parts: Mapping[str, type[BaseModel]] = {"study": StudyCard, "variants": Variant, "groups": TaskGroup}
+        model = Task if "tasks" in group else parts[str(group[0])] if group else ReportCard
         unknown = unknown_name("field", place, [".".join(map(str, (*group, name))) for name in model.model_fields])
         return f"{unknown.message}; {unknown.hint}"
-    refusal = f"= {first['input']!r}: {first['msg']}"
+    fault = first["msg"].removeprefix("Value error, ")
+    refusal = f"is refused: {fault}" if place == "groups" else f"= {first['input']!r}: {fault}"
     text = {"missing": "is missing", "model_type": "is no table"}.get(first["type"], refusal)
     return f"'{place}' {text}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,3 +68,34 @@ def test_a_report_that_needs_none_of_the_named_methods_says_so() -> None:
 def test_a_group_of_settings_that_is_no_method_here_is_refused() -> None:
     with pytest.raises(InputError, match="setting group"):
         grids(["linear"], ["digits"], settings={"lora": {"rank": "4"}})
+
+
+SUITE = """
+title = "Mine"
+kind = "suite"
+[study]
+seeds = [3, 4]
+request = { image_size = 32, training = { epochs = 2 } }
+[[groups]]
+tasks = [{ dataset = "digits" }, { dataset = "lesions" }]
+"""
+
+
+def test_a_suite_is_of_any_methods_and_what_is_given_goes_before_its_choice(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "mine.toml").write_text(SUITE)
+    (matrix,) = grids(["linear", "lora"], suite="mine", catalog=tmp_path)
+    assert (matrix.methods, matrix.datasets, matrix.seeds) == (["linear", "lora"], ["digits", "lesions"], [3, 4])
+    assert (matrix.request.image_size, matrix.request.training["epochs"]) == (32, 2)
+    (matrix,) = grids(["fpt"], ["lesions"], [0], report="mine", catalog=tmp_path, image_size=64)
+    assert (matrix.methods, matrix.datasets, matrix.seeds) == (["fpt"], ["lesions"], [0])
+    assert (matrix.request.image_size, matrix.request.training["epochs"]) == (64, 2)
+    with pytest.raises(InputError, match="the suite 'mine' has no methods of its own"):
+        grids(suite="mine", catalog=tmp_path)
+
+
+def test_what_is_no_suite_is_none() -> None:
+    with pytest.raises(InputError, match="unknown suite 'table1'"):
+        grids(["linear"], suite="table1")
+    with pytest.raises(InputError, match="--report and --suite"):
+        grids(["linear"], suite="vtab1k", report="table1")

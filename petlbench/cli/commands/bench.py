@@ -60,13 +60,21 @@ class _Command(GroupedCommand):
 )
 @list_option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
 @click.option(
+    "--suite",
+    metavar="SUITE",
+    help="Datasets, seeds and settings of petlbench list suites; options given beside it go before its own.",
+)
+@click.option(
     "--report", metavar="REPORT", help="What this report needs; options given beside it go before its own choices."
 )
 @click.option(
     "--preset", type=PRESETS, default="any", show_default=True, help="Precision and attention kernel of --report."
 )
 @click.option("--setting", "old_preset", type=PRESETS, hidden=True)
-@click.option("--study", help="The study's name: its file, and MLflow's experiment.  [default: the report's, or bench]")
+@click.option(
+    "--study",
+    help="The study's name: its file, and MLflow's experiment.  [default: the suite's, the report's, or bench]",
+)
 @partial(run_options, several=_SEVERAL)
 @executor_options
 @click.option("--from-sweep", metavar="SWEEP", help="Settings that this sweep found best, where none are given here.")
@@ -105,7 +113,7 @@ def command(
         options["preset"] = old_preset
     groups = parse_assignments(settings)
     options = {**request_values(_with_lists(options), groups.pop("training", {})), "settings": groups}
-    name = options.get("study") or options.get("report") or "bench"
+    name = options.get("study") or options.get("report") or options.get("suite") or "bench"
     if dry_run:
         from petlbench.core.environment import usable_cores
 

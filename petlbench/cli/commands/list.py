@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from petlbench.study.forecast.backbones import Suitability
 
 _KINDS: dict[str, Kind] = {spec.folder: kind for kind, spec in KIND_SPECS.items()}
+# Reports of that kind.
+_SUITES = "suites"
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "method": ("family", "year", "paper"),
     "dataset": ("modality", "task", "licence"),
@@ -30,7 +32,7 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
 
 
 @click.command("list", epilog="Example: petlbench list methods --backbone vit_base_patch16_384 --classes 7")
-@click.argument("what", type=click.Choice(list(_KINDS)))
+@click.argument("what", type=click.Choice([*_KINDS, _SUITES]))
 @click.option("--method", help="Show the settings of this method; with backbones: what these methods learn on each.")
 @click.option("--backbone", help="Show what each method learns on this backbone, or why it cannot.")
 @click.option("--image-size", type=int, help="Pixels, for --backbone.  [default: the backbone's]")
@@ -63,8 +65,8 @@ def command(
     if method is not None:
         _settings(catalogs.find("method", method), json)
         return
-    kind = _KINDS[what]
-    entries = list(catalogs.entries(kind).values())
+    kind = _KINDS.get(what, "report")
+    entries = _suites(catalogs) if what == _SUITES else list(catalogs.entries(kind).values())
     if json:
         print_json({"items": [_item(entry) for entry in entries]})
         return
@@ -73,6 +75,12 @@ def command(
     if all(entry.shipped for entry in entries):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     print_table(what, headings, rows)
+
+
+def _suites(catalog: Catalog) -> list[Entry]:
+    from petlbench.report.spec import suites
+
+    return list(suites(catalog).values())
 
 
 def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:

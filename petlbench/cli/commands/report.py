@@ -19,8 +19,9 @@ from petlbench.core.catalog import Catalog
     "--results",
     default="results",
     show_default=True,
-    metavar="DIR|mlflow:URI|papers:NAME",
-    help="A folder of results, an MLflow store, or what a paper prints (miccai2024, tnnls2025).",
+    metavar="DIR|mlflow:URI|papers:NAME|FILE.csv",
+    help="A folder of results, an MLflow store, what a paper prints (miccai2024, tnnls2025, a suite's name), or scores "
+    "that others have.",
 )
 @click.option("--study", help="Only what this study ran.  [default: all results]")
 @click.option(
@@ -41,7 +42,9 @@ from petlbench.core.catalog import Catalog
     metavar="NAMES",
     help="Further columns, such as gap,last,hours,search_hours,disk,trials,test_reads.",
 )
-@click.option("--metric", default="auc", show_default=True, metavar="NAME", help="A score of petlbench list metrics.")
+@click.option(
+    "--metric", metavar="NAME", help="A score of petlbench list metrics.  [default: the report's own, or auc]"
+)
 @click.option(
     "--unit",
     type=click.Choice(["image", "group"]),

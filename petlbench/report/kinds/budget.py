@@ -44,7 +44,7 @@ def build(inputs: ReportInputs) -> Document:
     Raises:
         InputError: When there is no trial.
     """
-    metric = find_metric(inputs.catalog, inputs.request.metric)
+    metric = find_metric(inputs.catalog, inputs.metric_name)
     scores = _by_search(inputs, metric)
     if not scores:
         raise InputError(

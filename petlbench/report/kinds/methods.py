@@ -18,10 +18,12 @@ from petlbench.report.kinds.comparison import compare_lines
 from petlbench.report.kinds.papers import compare_with_papers
 from petlbench.report.selection import check_alike, check_cells, common_settings
 from petlbench.report.spec import ReportKind
+from petlbench.report.tasks import tasks_of
 from petlbench.results.stored import Stored
 
 _MARKED = "Best bold, second underlined."
-_PME = "PME refers to full fine-tuning in the same setting."
+_PME = "; PME refers to full fine-tuning in the same setting."
+_MEANS = "Means of a row are of the figures shown: of each group, of the groups' means, and of all tasks."
 _PRELOADING = "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
 _FRONT = (
     "Front 1: no other row is at least as good in average, memory, learnable parameters and time of a run at once; "
@@ -118,12 +120,17 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
     keys = {column.key for column in columns}
     sentences = []
     if keys & {*context.grid.datasets, "average"}:
-        sentences.append(f"{_capital(context.metric_title)} of the test split, mean ± standard deviation over runs.")
+        unit = ", in percent" if context.grid.groups else ""
+        score = f"{_capital(context.metric_title)} of the test split{unit}"
+        sentences.append(f"{score}, mean ± standard deviation over runs.")
+    if context.grid.groups:
+        sentences.append(_MEANS)
     if runs:
         sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:
             source = (runs[0].document.get("memory") or {}).get("source")
-            sentences.append(f"Memory: '{context.figure}', peak of a training step, measured on {source}; {_PME}")
+            pme = _PME if "pme" in keys else "."
+            sentences.append(f"Memory: '{context.figure}', peak of a training step, measured on {source}{pme}")
         if "cache" in keys:
             sentences.append(_PRELOADING)
     return " ".join([*sentences, _MARKED, _FRONT] if "front" in keys else [*sentences, _MARKED])
@@ -149,12 +156,19 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> 
 
 def _cells_by(rows: Sequence[Row], context: Context, texts: Callable[[Cell], Iterable[str]]) -> list[tuple[str, str]]:
     """What is said of cells of datasets, and the names of those of which it is said."""
-    cells: dict[str, list[str]] = {}
+    cells: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         for name in context.grid.datasets:
             for text in texts(row.cells.get(name, Cell())):
-                cells.setdefault(text, []).append(f"{row.title} on {context.grid.titles[name]}")
-    return [(text, "; ".join(names)) for text, names in sorted(cells.items())]
+                cells.setdefault(text, {}).setdefault(context.grid.titles[name], []).append(row.title)
+    return [(text, _named(by_dataset, len(rows))) for text, by_dataset in sorted(cells.items())]
+
+
+def _named(by_dataset: Mapping[str, Sequence[str]], rows: int) -> str:
+    """The names of cells; those of all of several rows on a dataset at once."""
+    every = [title for title, titles in by_dataset.items() if len(titles) == rows > 1]
+    others = [f"{row} on {title}" for title, titles in by_dataset.items() if title not in every for row in titles]
+    return "; ".join([*([f"every row on {', '.join(every)}"] if every else []), *others])
 
 
 def _hardware(runs: Sequence[Stored]) -> list[str]:
@@ -188,6 +202,7 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         reference = ["run", "--method", REFERENCE, "--dataset", str(runs[0].config["dataset"])]
         commands.append([*reference, *_split(runs, runs[0].dataset)])
     paths = {run.dataset: str(run.config["dataset"]) for run in runs}
+    paths |= {task.key: task.dataset for task in tasks_of(card.groups)}
     seeds = ["--seed", _listed(map(str, sorted({run.seed for run in runs})))]
     seeds += ["--draw", _listed(map(str, sorted({run.draw for run in runs})))] if runs and runs[0].part else []
     for split in dict.fromkeys(_split(runs, name) for _, name in missing) if runs else ():

@@ -122,7 +122,7 @@ def printed_report(inputs: ReportInputs, name: str, kind: ReportKind) -> Documen
             hint=f"there are: {commands}",
             kind="no_results",
         )
-    _check_request(inputs.request)
+    check_request(inputs.request)
     main = _main_table(table, titles)
     settings = {key: value for key, value in vars(table.paper).items() if key not in {"key", "tables", "datasets"}}
     differences = _differences_table(table, main)
@@ -137,7 +137,7 @@ def printed_report(inputs: ReportInputs, name: str, kind: ReportKind) -> Documen
     )
 
 
-def _check_request(request: ReportRequest) -> None:
+def check_request(request: ReportRequest) -> None:
     """Refuse options that a printed table cannot heed."""
     heeded = {"results", "x"}
     others = {name: value for name, value in vars(ReportRequest()).items() if name not in heeded}

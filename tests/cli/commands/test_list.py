@@ -125,6 +125,12 @@ def test_a_catalogue_may_be_empty(cli: Cli, what: str) -> None:
     assert isinstance(outcome.document["items"], list)
 
 
+def test_suites_are_reports_of_that_kind(cli: Cli) -> None:
+    outcome = cli("list", "suites", "--json")
+    assert [item["name"] for item in outcome.document["items"]] == ["fgvc", "vtab1k"]
+    assert "table1" not in cli("list", "suites").out
+
+
 def test_the_settings_of_a_method_are_shown_with_bounds_and_defaults(cli: Cli) -> None:
     settings = {row["name"]: row for row in cli("list", "methods", "--method", "fpt", "--json").document["settings"]}
     assert settings["token_ratio"]["default"] == 0.2

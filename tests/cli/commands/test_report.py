@@ -58,6 +58,21 @@ def test_figures_and_pages_are_written(cli: Cli, here: Path) -> None:
     assert "<html" in (here / "out" / "tradeoff.html").read_text(encoding="utf-8")
 
 
+def test_scores_of_others_are_a_table_in_parts_that_fit_a_line(cli: Cli, here: Path) -> None:
+    (here / "theirs.csv").write_text("dataset,method,top1\ncifar100,lora,70.5\nsvhn,lora,80\ncifar_aug,lora,90\n")
+    done = cli("report", "vtab1k", "--results", "theirs.csv")
+    assert done.status == 0
+    titles = [line.strip() for line in done.out.splitlines() if line.startswith("VTAB-1k")]
+    assert titles[:2] == ["VTAB-1k, as others measured it", "VTAB-1k, as others measured it, continued"]
+    assert "2 of 19 tasks" in " ".join(done.out.split())
+    assert "hidden" not in done.out
+    assert "'cifar_aug'" in done.out
+    rows = cli("report", "vtab1k", "--results", "theirs.csv", "--json").document["tables"][0]["rows"]
+    assert rows[0]["cells"]["mean2_of_19"]["value"] == pytest.approx(75.25)
+    missing = cli("report", "vtab1k", "--results", "none.csv")
+    assert (missing.status, "none.csv" in missing.err) == (2, True)
+
+
 MINE = """
 from petlbench.report.document import Cell, Column, table_of
 from petlbench.report.formats import ReportFormat
