@@ -21,6 +21,9 @@ Positive = Annotated[float, Field(gt=0)]
 _LATER: Mapping[str, Any] = {
     "training.decay": "all",
     "training.select": "score",
+    "training.drop_last": None,
+    "training.warmup_lr": 0,
+    "train_on": "train",
     "aggregate": "mean",
     "calibrate": "none",
     "shots": 0,
@@ -64,15 +67,20 @@ class TrainingConfig(BaseModel):
     drop_path: float = Field(0, ge=0, lt=1, description="stochastic depth of the backbone's last block")
     ema_decay: float = Field(0, ge=0, lt=1, description="of the average of weights that is evaluated and kept; 0: none")
     warmup_epochs: float = Field(0, ge=0, le=10_000, description="epochs of linear warm-up, fractions allowed")
+    warmup_lr: float = Field(0, ge=0, le=1e6, description="learning rate that the warm-up starts from")
     label_smoothing: float = Field(0, ge=0, lt=1, description="share of the target spread over all classes")
     class_weights: Literal["none", "balanced"] = Field("none", description="weight of each class in the loss")
     clip_grad_norm: float = Field(1, ge=0, description="largest gradient norm; 0 for no clipping")
     augment: Literal["standard", "none"] = Field("standard", description="augmentation of the training images")
+    drop_last: bool | None = Field(
+        None, description="leave out a last batch that is not full, and refuse a training split without a full one"
+    )
     select: str = Field(
         "score",
-        pattern=r"^(score|worst-group:.+)$",
-        description="what chooses the epoch on validation: score, or worst-group:COLUMN, the score of the worst of the "
-        "subgroups by a column of the dataset's table",
+        pattern=r"^([a-z][a-z0-9_]*|worst-group:.+)$",
+        description="what chooses the epoch on validation: score (the task's), another metric such as accuracy, last "
+        "(no choice: the last epoch), or worst-group:COLUMN, the score of the worst of the subgroups by a column of "
+        "the dataset's table",
     )
 
     @property
@@ -109,6 +117,10 @@ class RunConfig(BaseModel):
     train_fraction: float = Field(1, gt=0, le=1, description="share of the training split to train on")
     draw: int = Field(0, ge=0, le=1_000_000, description="which draw of shots or of train_fraction, from 0")
     shots_val: bool = Field(False, description="whether the validation split is drawn as the training split is")
+    train_on: Literal["train", "train+val"] = Field(
+        "train",
+        description="images that are trained on; with train+val nothing is validated, and the last epoch is taken",
+    )
     skip_corrupt: bool = Field(False, description="whether images that cannot be read are left out")
     test_on: str = Field("", description="an external test set beside the test split, named as dataset is; or empty")
     aggregate: Literal["mean", "max", "noisy_or"] = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Request:
     train_fraction: float | None = None
     draw: int | None = None
     shots_val: bool = False
+    train_on: str = "train"
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -56,6 +57,30 @@ class Request:
     aggregate: str = "mean"
     test_set: Mapping[str, Any] = field(default_factory=dict)
     calibrate: str = "none"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Settings of the training and of the method by name, found by a search or run by authors; a user's go before them.
+
+    Args:
+        sweep: Name of the sweep that found them; empty for none.
+        recipe: Name of the recipe that they are; empty for none.
+        refusal: Why there are none, where that is so; empty where there are.
+        failed: Whether that is since a search failed, rather than since there is nothing to be had.
+    """
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    method: Mapping[str, Any] = field(default_factory=dict)
+    sweep: str = ""
+    recipe: str = ""
+    refusal: str = ""
+    failed: bool = False
+
+    def below(self, request: Request) -> Request:
+        """The request with these settings where it has none of its own."""
+        training, method = {**self.training, **request.training}, {**self.method, **request.method_settings}
+        return replace(request, training=training, method_settings=method)
 
 
 def request_of(values: Mapping[str, Any], origin: str) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -234,6 +235,7 @@ class ImageLoader:
         batch_size: Images a batch, B.
         workers: Threads that decode, augment and normalise.
         pinned: Whether batches lie in pinned memory, from which a copy to a CUDA device need not be waited for.
+        keeps_last: Whether an epoch's last batch is used although it is not full.
     """
 
     images: ImageStore
@@ -242,6 +244,7 @@ class ImageLoader:
     batch_size: int
     workers: int
     pinned: bool = False
+    keeps_last: bool = False
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every image once, in order; the last batch may be smaller."""
@@ -250,15 +253,16 @@ class ImageLoader:
     def shuffled(self, seed: int) -> Iterator[Batch]:
         """Yield one epoch in an order, and with augmentations, that the seed alone decides.
 
-        An incomplete last batch is dropped, as in the authors' training, unless it is the only one.
+        An incomplete last batch is dropped, as in the authors' training, unless it is the only one or is to be kept.
         """
         order = np.random.default_rng(seed).permutation(np.asarray(self.indices)).tolist()
-        whole = len(order) // self.batch_size * self.batch_size
+        whole = len(order) if self.keeps_last else len(order) // self.batch_size * self.batch_size
         yield from self._run(order[:whole] or order, seed)
 
     def steps(self) -> int:
         """Number of batches of one `shuffled` epoch."""
-        return max(1, len(self.indices) // self.batch_size)
+        count = len(self.indices)
+        return math.ceil(count / self.batch_size) if self.keeps_last else max(1, count // self.batch_size)
 
     def _run(self, order: list[int], seed: int) -> Iterator[Batch]:
         pending: deque[tuple[Batch, list[_Place]]] = deque()

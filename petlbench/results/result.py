@@ -175,6 +175,20 @@ class Calibration(_Part):
     )
 
 
+class Origin(_Part):
+    """Where a run's settings are from, beside what was asked of it and its method's defaults."""
+
+    protocol: str = Field(default="", description="name of the protocol, or the path of its file; empty for none")
+    deviations: list[str] = Field(default_factory=list, description="what the run has otherwise than the protocol")
+    recipe: str = Field(default="", description="name of the recipe whose settings it takes; empty for none")
+    sweep: str = Field(default="", description="name of the sweep whose winner's settings it takes; empty for none")
+
+    @property
+    def label(self) -> str:
+        """The protocol, as one that tables may put in a line: with what deviates from it."""
+        return f"{self.protocol} but {', '.join(self.deviations)}" if self.deviations else self.protocol
+
+
 class Result(_Part):
     """All that is kept of a run."""
 
@@ -197,6 +211,7 @@ class Result(_Part):
     memory: Memory | None = None
     inference: Inference | None = None
     calibration: Calibration | None = None
+    origin: Origin | None = None
     timing: dict[str, float] = Field(default_factory=dict)
     data: Annotated[dict[str, Any], _like(Data)] = Field(default_factory=dict)
     preprocessing: dict[str, str] = Field(default_factory=dict)

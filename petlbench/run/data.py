@@ -109,8 +109,8 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
     All are read of which some are drawn: what is drawn must not depend on whether other images can be read.
 
     Raises:
-        InputError: When the split is wrong, a class has too few images to draw from, or an image cannot be read and is
-            not to be skipped.
+        InputError: When the split is wrong, a class has too few images to draw from, the training images fill no batch
+            and have to, or an image cannot be read and is not to be skipped.
     """
     config, scheme = run.config, SplitScheme.parse(run.config.split)
     draw = Draw(config.shots, config.train_fraction, config.draw, config.split_seed, config.shots_val)
@@ -128,13 +128,35 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
             message = f"--shots {draw.shots}: {dataset.name} has no classes of which so many images could be drawn"
             raise InputError(message, hint="draw a share with --train-fraction", kind="bad_setting")
         splits = assign_splits(records, scheme, config.split_seed, classes=names, strata=strata)
-        return splits, draw.sides(records, splits, classes=names, strata=strata, official=is_official(dataset))
+        sides = draw.sides(records, splits, classes=names, strata=strata, official=is_official(dataset))
+        _require_batch(config, sides, dataset.name)
+        return splits, sides
 
     data = _read_all(images, split, config.skip_corrupt, context)
+    if config.train_on == "train+val":
+        data = _with_validation(data)
     if draw.is_whole:
         return data
     drawn = {name: getattr(config, name) for name in ("shots", "train_fraction", "draw", "shots_val")}
     return replace(data, drawn={**drawn, "official": is_official(data.dataset)})
+
+
+def _require_batch(config: RunConfig, sides: Sequence[Split | None], dataset: str) -> None:
+    """Refuse images to train on that fill no batch, where one that is not full is to be left out."""
+    trained = ("train",) if config.train_on == "train" else ("train", "val")
+    count, size = sum(side in trained for side in sides), config.training.batch_size
+    if config.training.drop_last and count < size:
+        raise InputError(
+            f"--drop-last leaves nothing of {dataset}: {count} training images fill no batch of {size}",
+            hint=f"give --batch-size {count} or less, or leave --drop-last out",
+            kind="dataset_too_small",
+        )
+
+
+def _with_validation(data: RunData) -> RunData:
+    """The data with the validation images among those that are trained on; nothing is left to validate on."""
+    both = sorted([*data.indices["train"], *data.indices["val"]])
+    return replace(data, indices={**data.indices, "train": both, "val": []})
 
 
 def load_external_data(run: ResolvedRun, context: RunContext, trained: RunData) -> RunData | None:

@@ -60,7 +60,7 @@ from petlbench.run.record import (
 from petlbench.run.resolve import ResolvedRun
 from petlbench.training.evaluation import Predictor, TestSplit
 from petlbench.training.loss import Loss
-from petlbench.training.selection import Selection, selection_of
+from petlbench.training.selection import Selection, metric_for, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
@@ -154,9 +154,9 @@ class _Run:
         self.external_source = None if self.external is None else self._open_source(self.external)
 
     def _selection(self) -> Selection:
-        """What the best epoch is chosen by, of the task's score."""
+        """What the epoch is chosen by."""
         classes, select = len(self.data.dataset.classes), self.config.training.select
-        metric = next(row for row in self.metrics if row.name == self.task.selection)
+        metric = metric_for(select, self.task, self.metrics)
         selection = selection_of(select, metric, self.task, classes, self.data.records("val"))
         for name, count in selection.left_out.items():
             self.progress.say(f"{printable(name)} has too few images on validation ({count}) to be a worst group")
@@ -209,7 +209,8 @@ class _Run:
 
     def _check_module(self) -> None:
         """See once, on two images, that what is trained gives logits that depend on what it learns."""
-        loader = self._loader("val")
+        side: Split = "val" if self.data.indices["val"] else "train"
+        loader = self._load(side, by_split(self._views_read())["val"])
         batch = next(iter(replace(loader, indices=loader.indices[:2]).in_order())).to(self.device)
         inputs, classes = self.source(batch), len(self.data.dataset.classes)
         with autocast(self.device, self.config.precision):
@@ -263,7 +264,7 @@ class _Run:
         return None if weights is None else torch.from_numpy(weights).float().to(self.device)
 
     def _test(self, predictor: Predictor) -> Ending:
-        """Read the test split, once and where it is revealed, with the epoch that validation chose.
+        """Read the test split, once and where it is revealed, with the epoch that was chosen.
 
         What was read is kept until the result stands: an attempt that is killed in between reads nothing again.
         """
@@ -273,7 +274,7 @@ class _Run:
             with torch.no_grad():
                 for name, tensor in self.assembled.adapted.kept().items():
                     tensor.copy_(self.selected.learned[name])
-            outputs = {"val": self._read_val(predictor)}
+            outputs = {"val": self._read_val(predictor)} if self.data.indices["val"] else {}
             if self.options.reveal_test:
                 outputs |= {split: kept.once(split, read) for split, read in self._test_readings(predictor).items()}
         return Ending("finished", outputs=outputs)
@@ -356,6 +357,7 @@ class _Run:
             memory=describe_memory(self.meter),
             inference=self.inference,
             calibration=self._calibration(ending),
+            origin=self.options.origin,
             timing=self.watch.timing(self.earlier),
             data=describe_data(
                 self.data, self.run.normalization, self.external, self.source, metrics=self.metrics, scale=self.scale
@@ -396,5 +398,7 @@ class _Run:
         return {name: view for name, view in self.views.items() if name != self.source.spared_view}
 
     def _load(self, split: Split, views: Mapping[str, View]) -> ImageLoader:
-        size, pinned = self.config.training.batch_size, self.device.type == "cuda"
-        return ImageLoader(self.data.images, self.data.indices[split], views, size, self.options.workers, pinned)
+        training, pinned = self.config.training, self.device.type == "cuda"
+        indices, size = self.data.indices[split], training.batch_size
+        keeps_last = training.drop_last is False
+        return ImageLoader(self.data.images, indices, views, size, self.options.workers, pinned, keeps_last)

@@ -10,6 +10,7 @@ from typing import Literal
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
 from petlbench.features.maintenance import CacheConfig
+from petlbench.results.result import Origin
 from petlbench.run.image_cache import ImageCache
 
 MeasureInference = Literal["auto", "full", "off"]
@@ -36,6 +37,7 @@ class RunOptions:
         reveal_test: Whether the test split is read at the end; a trial of a search never does.
         experiment: The name under which MLflow keeps the runs of a study together.
         group: The parent of the run in that experiment, such as ``fpt on isic2018``; empty for none.
+        origin: The protocol, recipe or sweep that settings are from, for the result to say; None for none.
     """
 
     output: Path
@@ -53,6 +55,7 @@ class RunOptions:
     reveal_test: bool = True
     experiment: str = "petlbench"
     group: str = ""
+    origin: Origin | None = None
 
     @property
     def cache(self) -> CacheConfig:

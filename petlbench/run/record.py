@@ -40,6 +40,7 @@ from petlbench.results.stored import ATTRIBUTE_COLUMNS
 from petlbench.run.data import RunData, shared_images
 from petlbench.run.options import RunOptions
 from petlbench.training.evaluation import Labels, Logits
+from petlbench.training.selection import chooses_by_column
 
 ARTIFACTS: Mapping[str, str] = {
     "predictions": "predictions.parquet",
@@ -51,6 +52,7 @@ ATTRIBUTES = "attributes.parquet"
 # pyarrow builds its names at run time, out of sight of type checkers.
 _arrow: Any = pyarrow
 
+_NO_VALIDATION = "The validation images are trained on: there are no scores on them, and the epoch is the last."
 _TEXTS = ("image_id", "group", "split")
 
 
@@ -151,7 +153,9 @@ def identify(
         **code_digests(config.method, catalog),
         "external": "" if external is None else manifest_digest(external.manifest),
         "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
-        **({} if config.training.select == "score" else {"attributes": _attributes_digest(data.records("val"))}),
+        **(
+            {"attributes": _attributes_digest(data.records("val"))} if chooses_by_column(config.training.select) else {}
+        ),
     }
 
 
@@ -301,6 +305,8 @@ def describe_data(
     forms = {metric.name: metric.form for metric in metrics if metric.form}
     description = {**describe_images(data), "normalization": asdict(normalization), "score_forms": forms}
     description |= {"selection": data.dataset.task.selection, "scale": None if scale is None else asdict(scale)}
+    if not data.indices["val"]:
+        description["notes"] = [*description["notes"], _NO_VALIDATION]
     if data.drawn:
         description["drawn"] = _describe_draw(data)
     if isinstance(source, CachedFeatures):

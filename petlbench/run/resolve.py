@@ -27,7 +27,7 @@ from petlbench.data.dataset import (
 )
 from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
-from petlbench.data.tasks.base import TaskType, task_of
+from petlbench.data.tasks.base import TaskType, metrics_of, task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split, named_normalization
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.metrics.groups import AGGREGATES
@@ -37,6 +37,7 @@ from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weight_files import find_weights
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
+from petlbench.training.selection import LAST, metric_for
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -99,7 +100,9 @@ class ResolvedRun:
     @cached_property
     def views_by_split(self) -> dict[Split, dict[str, View]]:
         """The views that are read of each split in every epoch: without the one whose features are preloaded."""
-        return by_split({name: view for name, view in self.views.items() if name != self.preloaded_view})
+        views = by_split({name: view for name, view in self.views.items() if name != self.preloaded_view})
+        # Validation images that are trained on are read as training images are.
+        return views if self.config.train_on == "train" else {**views, "val": views["train"]}
 
 
 def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
@@ -129,6 +132,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
         "split_seed": request.split_seed,
         **_draw(request),
+        "train_on": _train_on(request),
         "skip_corrupt": request.skip_corrupt,
         "test_on": _external(request, dataset, catalog, data_root),
         "aggregate": _aggregate(request, dataset, catalog),
@@ -136,7 +140,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "weights": weights,
         "image_size": backbone.image_size,
         "normalize": _normalize(request.normalize, backbone, weights, dataset),
-        "training": _training(method, request.training, catalog, dataset),
+        "training": _training(method, request, catalog, dataset),
         "preload": preload,
         "cache_precision": _cache_precision(request, preload),
         "seed": request.seed,
@@ -266,6 +270,22 @@ def _draw(request: Request) -> dict[str, Any]:
     return {"shots": shots, "train_fraction": fraction, "draw": draw, "shots_val": request.shots_val}
 
 
+def _train_on(request: Request) -> str:
+    """What is trained on; where that is validation too, nothing may be asked of validation images."""
+    select, fraction = request.training.get("select", LAST), request.train_fraction
+    options = {
+        f"--select {select} chooses the epoch by validation": select != LAST,
+        f"--calibrate {request.calibrate} fits to validation": request.calibrate != "none",
+        f"--shots {request.shots} trains on a part": bool(request.shots),
+        f"--train-fraction {fraction} trains on a part": fraction not in (None, 1),
+    }
+    if request.train_on == "train+val" and (reason := next((why for why, is_set in options.items() if is_set), None)):
+        option = reason.split()[0]
+        message = f"{reason}, and --train-on train+val trains on all of training and validation"
+        raise InputError(message, hint=f"leave {option} or --train-on out", kind="bad_setting")
+    return request.train_on
+
+
 def _weights(weights: str) -> str:
     if weights in ("default", "random", "none"):
         return "random" if weights == "none" else weights
@@ -304,18 +324,19 @@ def _unknown_preprocessing(owner: str, reason: str) -> InputError:
     )
 
 
-def _training(
-    method: Method[Any], settings: Mapping[str, Any], catalog: Catalog, dataset: DatasetInfo | None
-) -> TrainingConfig:
+def _training(method: Method[Any], request: Request, catalog: Catalog, dataset: DatasetInfo | None) -> TrainingConfig:
     defaults: dict[str, Any] = {name: getattr(method.defaults, name) for name in ("lr", "weight_decay", "decay")}
+    if request.train_on == "train+val":
+        defaults["select"] = LAST
     task = task_of(dataset.card, catalog) if dataset is not None else None
     if task is not None:
         defaults["loss"] = task.loss
-    training = validate_settings(TrainingConfig, {**defaults, **settings}, "training")
+    training = validate_settings(TrainingConfig, {**defaults, **request.training}, "training")
     check_optimizer(training.optimizer)
     loss = catalog.load("loss", training.loss, Loss)
     if task is not None and dataset is not None:
         _check_task(task, dataset.name, training, loss)
+        metric_for(training.select, task, metrics_of(task, catalog))
     return training
 
 

@@ -86,7 +86,7 @@ def _numbers(block: str) -> list[int]:
 
 
 def learning_rate(config: TrainingConfig, position: float, step: float) -> float:
-    """Learning rate of one step: linear warm-up, then the schedule.
+    """Learning rate of one step: linear warm-up from ``warmup_lr``, then the schedule.
 
     Args:
         config: How to train.
@@ -98,7 +98,8 @@ def learning_rate(config: TrainingConfig, position: float, step: float) -> float
         that name.
     """
     if position < config.warmup_epochs:
-        return config.lr * min(1.0, (position + step) / config.warmup_epochs)
+        share = min(1.0, (position + step) / config.warmup_epochs)
+        return config.warmup_lr + (config.lr - config.warmup_lr) * share
     if config.schedule == "constant":
         return config.lr
     if config.schedule != "cosine":

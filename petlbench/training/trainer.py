@@ -48,7 +48,7 @@ class Selected:
 
     Args:
         curve: One entry an epoch.
-        epoch: The best epoch by validation so far (from 1), 0 before the first.
+        epoch: The epoch that is kept so far (from 1), 0 before the first.
         key: What it was chosen by; larger is better.
         learned: The learned tensors of that epoch, on the CPU.
     """
@@ -61,7 +61,7 @@ class Selected:
 
 @dataclass
 class Trainer:
-    """Trains an adapted backbone and keeps the best epoch by a score on validation.
+    """Trains an adapted backbone and keeps the best epoch by a score on validation, or the last one.
 
     Every epoch starts from a seed of its own, so that a training that was stopped between two epochs ends with the
     same numbers as one that was not.
@@ -71,7 +71,7 @@ class Trainer:
         step: The optimiser step.
         predictor: Runs the module for evaluation.
         train: The training images.
-        val: The validation images.
+        val: The validation images; none where they are trained on, and nothing is validated.
         config: How to train.
         seed: The run's seed.
         metrics: The scores of an epoch.
@@ -176,6 +176,8 @@ class Trainer:
             )
 
     def _validate(self, watch: Watch) -> dict[str, Any]:
+        if not self.val.indices:
+            return {}
         self.progress.phase("validation", len(self.val.indices))
         with watch("evaluate", (self.adapted.module, self.step.optimizer)), self.average.applied():
             labels, logits = self.predictor(self.val, self.progress.advance)
@@ -189,7 +191,7 @@ class Trainer:
         selected.curve.append(
             {"epoch": epoch, "train_loss": loss, "lr": float(self.step.optimizer.param_groups[-1]["lr"]), **scalars}
         )
-        key = self.selection.key(metrics)
+        key = self.selection.key(epoch, metrics)
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}
             learned = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}

@@ -29,10 +29,12 @@ TRAINING: dict[str, Any] = {
     "drop_path": 0.0,
     "ema_decay": 0.0,
     "warmup_epochs": 0.0,
+    "warmup_lr": 0.0,
     "label_smoothing": 0.0,
     "class_weights": "none",
     "clip_grad_norm": 1.0,
     "augment": "standard",
+    "drop_last": None,
     "select": "score",
 }
 RUN: dict[str, Any] = {
@@ -46,6 +48,7 @@ RUN: dict[str, Any] = {
     "train_fraction": 1.0,
     "draw": 0,
     "shots_val": False,
+    "train_on": "train",
     "skip_corrupt": False,
     "test_on": "",
     "aggregate": "mean",
@@ -80,10 +83,12 @@ OTHER_TRAINING: dict[str, Any] = {
     "drop_path": 0.1,
     "ema_decay": 0.99,
     "warmup_epochs": 0.5,
+    "warmup_lr": 1e-6,
     "label_smoothing": 0.1,
     "class_weights": "balanced",
     "clip_grad_norm": 0.0,
     "augment": "none",
+    "drop_last": True,
     "select": "worst-group:sex",
 }
 OTHER: dict[str, Any] = {
@@ -97,6 +102,7 @@ OTHER: dict[str, Any] = {
     "train_fraction": 0.1,
     "draw": 1,
     "shots_val": True,
+    "train_on": "train+val",
     "skip_corrupt": True,
     "test_on": "lesions",
     "aggregate": "noisy_or",
@@ -116,7 +122,8 @@ OTHER: dict[str, Any] = {
 }
 
 # Fields of a run that came later.
-LATER = ("aggregate", "calibrate", "shots", "train_fraction", "draw", "shots_val")
+LATER = ("aggregate", "calibrate", "shots", "train_fraction", "draw", "shots_val", "train_on")
+LATER_TRAINING = ("decay", "select", "drop_last", "warmup_lr")
 
 
 def config(**changed: Any) -> RunConfig:
@@ -129,7 +136,7 @@ def without(values: dict[str, Any], *names: str) -> dict[str, Any]:
 
 class TestRunId:
     def test_a_setting_that_came_later_leaves_the_names_of_earlier_runs(self) -> None:
-        earlier = without({**RUN, "training": without(TRAINING, "decay", "select")}, *LATER)
+        earlier = without({**RUN, "training": without(TRAINING, *LATER_TRAINING)}, *LATER)
         text = json.dumps(earlier, sort_keys=True, separators=(",", ":"))
         assert config().digest == hashlib.sha256(text.encode()).hexdigest()
 
@@ -159,7 +166,7 @@ class TestRunId:
 
     def test_the_digest_is_that_of_the_canonical_json(self) -> None:
         later = {name: OTHER[name] for name in LATER}
-        training = {**TRAINING, "decay": "matrices", "select": "worst-group:sex"}
+        training = {**TRAINING, **{name: OTHER_TRAINING[name] for name in LATER_TRAINING}}
         whole = {**RUN, **later, "training": training}
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
         assert config(**whole).digest == hashlib.sha256(text.encode()).hexdigest()
@@ -289,6 +296,7 @@ class TestBounds:
             name: field.default for name, field in optional.items() if not field.default_factory and field.default
         } == {
             "train_fraction": 1,
+            "train_on": "train",
             "weights": "default",
             "normalize": "backbone",
             "precision": "fp32",

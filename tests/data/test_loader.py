@@ -143,6 +143,12 @@ class TestLoading:
         for name in views:
             assert torch.equal(batch.views[name], torch.cat([one.views[name] for one in single]))
 
+    @pytest.mark.parametrize(("keeps", "sizes"), [(False, [4, 4]), (True, [4, 4, 2])])
+    def test_a_last_batch_that_is_not_full_is_left_out_or_kept(self, root: Path, keeps: bool, sizes: list[int]) -> None:
+        loader = ImageLoader(ImageStore(opened(root)), range(10), VIEWS, 4, 2, keeps_last=keeps)
+        assert [len(batch.index) for batch in loader.shuffled(1)] == sizes
+        assert loader.steps() == len(sizes)
+
     def test_an_error_in_a_thread_ends_the_loop(self, root: Path) -> None:
         loader = ImageLoader(ImageStore(opened(root)), range(COUNT), VIEWS, 2, 2)
         (root / "a" / "06.png").write_bytes(b"gone bad")

@@ -36,15 +36,15 @@ def test_the_worst_subgroup_chooses_and_small_ones_are_left_out_and_named() -> N
         roc_auc_score(labels[rows], logits[rows, 1] - logits[rows, 0]) for rows in (slice(24), slice(24, 48))
     )
     assert selection.scores(labels, logits) == {"auc_worst_group": pytest.approx(expected)}
-    assert selection.key({"auc": 0.9, "auc_worst_group": 0.6}) == (0.6, 0.0)
+    assert selection.key(1, {"auc": 0.9, "auc_worst_group": 0.6}) == (0.6, 0.0)
 
 
 def test_without_subgroups_the_score_chooses_as_it_did() -> None:
     selection = selection_of("score", AUC, BINARY, 2, records(SEXES))
     assert (selection.name, selection.describe(), selection.scores(np.array([0]), np.zeros((1, 2)))) == ("auc", {}, {})
-    assert selection.key({"auc": 0.9}) == (0.9, 0.0)
-    assert selection.key({"auc": None, "loss": 0.4}) == (0.0, -0.4)
-    assert Selection(LOSS).key({"loss": 0.4}) == (-0.4, 0.0)
+    assert selection.key(1, {"auc": 0.9}) == (0.9, 0.0)
+    assert selection.key(1, {"auc": None, "loss": 0.4}) == (0.0, -0.4)
+    assert Selection(LOSS).key(1, {"loss": 0.4}) == (-0.4, 0.0)
 
 
 def test_where_less_is_better_the_worst_is_the_largest() -> None:

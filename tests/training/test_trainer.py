@@ -54,6 +54,12 @@ class TestLearningRate:
         rates = [learning_rate(made, number / STEPS, 1 / STEPS) for number in range(STEPS + 1)]
         assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
 
+    def test_the_warm_up_starts_from_its_own_rate(self) -> None:
+        made = config(warmup_epochs=1, warmup_lr=0.02)
+        rates = [learning_rate(made, number / STEPS, 1 / STEPS) for number in range(STEPS + 1)]
+        assert rates[:STEPS] == pytest.approx([0.04, 0.06, 0.08, 0.1])
+        assert rates[STEPS] == 0.1
+
     def test_the_cosine_begins_behind_the_warm_up(self) -> None:
         assert learning_rate(config(warmup_epochs=2, epochs=4), 3, 0.25) == pytest.approx(0.05)
 
@@ -250,6 +256,20 @@ class TestSelection:
         selected = fit(made, file)
         assert selected.epoch == 2
         assert [entry["val_auc_worst_group"] for entry in selected.curve] == [0.0, 0.5]
+
+    def test_the_last_epoch_is_kept_whatever_validation_says_where_nothing_chooses(self, file: Path) -> None:
+        made = trainer([RIGHT, HALF, WRONG])
+        made.selection = Selection(None)
+        selected = fit(made, file)
+        assert selected.epoch == 3
+        assert torch.equal(selected.learned["head.weight"], made.predictor.seen[2])  # type: ignore[attr-defined]
+
+    def test_without_validation_images_nothing_is_asked_of_them(self, file: Path) -> None:
+        made = trainer([RIGHT, RIGHT])
+        made.selection, made.val = Selection(None), Images(indices=())  # type: ignore[assignment]
+        selected = fit(made, file)
+        assert (selected.epoch, made.predictor.seen) == (2, [])  # type: ignore[attr-defined]
+        assert [set(entry) for entry in selected.curve] == [{"epoch", "train_loss", "lr"}] * 2
 
     def test_the_curve_tells_loss_rate_and_every_score(self, file: Path) -> None:
         made = trainer([RIGHT, HALF])
