@@ -29,6 +29,7 @@ from .api.runs import dry_run as dry_run
 from .api.runs import estimate_memory as estimate_memory
 from .api.runs import forecast_memory as forecast_memory
 from .api.runs import preview_bench as preview_bench
+from .api.runs import preview_bench_search as preview_bench_search
 from .api.runs import preview_sweep as preview_sweep
 from .api.runs import run as run
 from .api.runs import sweep as sweep

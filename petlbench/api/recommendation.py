@@ -14,7 +14,7 @@ from petlbench.core.units import readable_size
 from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
-    from petlbench.api.requests import ForecastPlan
+    from petlbench.api.forecasts import ForecastPlan
     from petlbench.recommend.answer import Answer
     from petlbench.recommend.prior import Prior
     from petlbench.recommend.replay import Replay
@@ -152,7 +152,8 @@ def _learned(request: RecommendRequest, dataset: str) -> Prior:
 
 
 def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _Plan:
-    from petlbench.api.requests import Execution, plan_sweep
+    from petlbench.api.requests import Execution
+    from petlbench.api.searches import plan_sweep
     from petlbench.run.keywords import take
     from petlbench.study.forecast.memory import predict_rows
 
@@ -189,7 +190,7 @@ def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _
 
 def _forecast(able: dict[str, Search], budget: int | None, options: dict[str, Any]) -> ForecastPlan:
     """The steps of the methods' defaults, whose memory is to be predicted."""
-    from petlbench.api.requests import plan_forecast
+    from petlbench.api.forecasts import plan_forecast
 
     first = next(iter(able.values()))
     values = {"device": first.config.device, **options, **({} if budget is None else {"budget": budget})}

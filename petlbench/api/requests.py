@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.core.catalog import Catalog
+from petlbench.core.catalog import Catalog, Folder
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, unknown_name
-from petlbench.core.request import Request, request_of, with_training
-from petlbench.data.dataset import DatasetInfo, describe_dataset, find_card
+from petlbench.core.request import Request, Tuned, request_of, with_training
+from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.report.spec import Preset, ReportCard, load_report, load_suite, required_study
-from petlbench.run.keywords import dataset_names, sort_options, take
-from petlbench.run.options import RunOptions
+from petlbench.run.keywords import dataset_names, merged_values, sort_options, take
+from petlbench.run.options import RunContext, RunOptions
+from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import ExecutorOptions
-from petlbench.study.grid import Grid, PlannedRun, Tuned
+from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.protocol import Basis, ProtocolCard, load_protocol
+from petlbench.study.recipe import recipe_settings, require_recipe
 from petlbench.study.runner import plan_runs
 
 if TYPE_CHECKING:
-    from petlbench.report.kinds.memory import Forecast
-    from petlbench.study.forecast.memory import Extras, Row
-    from petlbench.study.grid import Vary
+    from petlbench.models.method import Method
     from petlbench.sweep.sweep import SearchOutcome, SweepOptions
-    from tools.published_memory import Comparison
 
 Settings = Mapping[str, Mapping[str, Any]]
 
-_TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
+TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
+"""Fields of a request by the groups that users set them in."""
 # Which part of the training split is trained on: fields of a request that take several values in a study.
 _PARTS = ("shots", "train_fraction")
-# Classes of the data where none are named: as many as in the papers.
-_CLASSES = 7
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,8 @@ class StudyRequest:
         suite: The same of a suite, whose methods are those that are named.
         preset: Precision and attention kernel of the report.
         from_sweep: A sweep whose best settings are taken where none are given here.
+        protocol: Name of a protocol, or the path of its file; what is given beside it goes before its fields.
+        recipe: Name of the recipes that methods take their settings from, instead of a search.
         settings: Settings of the groups ``method``, ``dataset`` and ``training``, and of single methods and datasets by
             their names.
     """
@@ -106,18 +107,18 @@ class StudyRequest:
     suite: str | None = None
     preset: Preset = "any"
     from_sweep: str | None = None
+    protocol: str | None = None
+    recipe: str | None = None
     settings: Settings = field(default_factory=dict)
 
     @property
     def of(self) -> str | None:
         """The report or suite whose runs these are; None for neither."""
-        if self.report is not None and self.suite is not None:
-            message = "--report and --suite: runs are of one of them"
-            raise InputError(message, hint="leave one of them out", kind="usage")
         return self.report or self.suite
 
     def grids(self, values: Mapping[str, Any], options: RunOptions) -> list[Grid]:
         """The grids that are meant: one of what is named, or those of the report."""
+        self._check_sources()
         matrices = self._matrices(Catalog(options.catalogs))
         if not matrices:
             which = "" if self.methods is None else f" of {', '.join(self.methods)}"
@@ -125,6 +126,24 @@ class StudyRequest:
             raise InputError(message, hint="see petlbench report --help", kind="usage")
         parts = [(matrix, part) for matrix in matrices for part in self._parts(matrix)]
         return [self._grid(matrix, {**values, **part}, options) for matrix, part in parts]
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study or self.of or "bench"
+
+    def search(self, catalog: Catalog) -> str:
+        """The sweep that the protocol has in front; empty where it has none, or another source of settings is named."""
+        protocol = self.protocol_card(catalog)
+        return "" if protocol is None or self.from_sweep or self.recipe else protocol.sweep
+
+    def _check_sources(self) -> None:
+        """Refuse two sources of the same settings."""
+        for first, second in (("report", "suite"), ("report", "protocol"), ("from_sweep", "recipe")):
+            if getattr(self, first) is not None and getattr(self, second) is not None:
+                one, other = (f"--{name.replace('_', '-')} {getattr(self, name)}" for name in (first, second))
+                message = f"{one} and {other} exclude each other: both say what runs are to be"
+                raise InputError(message, hint="leave one of them out", kind="usage")
 
     def _parts(self, matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The parts of the training split that are trained on, as fields of a request: those named, or the report's."""
@@ -142,7 +161,9 @@ class StudyRequest:
             if not self.methods or not self.datasets:
                 message, hint = "bench needs --method and --dataset, --suite or --report", "see petlbench bench --help"
                 raise InputError(message, hint=hint, kind="usage")
-            matrices: list[dict[str, Any]] = [{"methods": self.methods, "seeds": [0], "settings": {}, "request": {}}]
+            protocol = self.protocol_card(catalog)
+            own = {"seeds": [0], "request": {}} if protocol is None else protocol.study
+            matrices: list[dict[str, Any]] = [{"methods": self.methods, "settings": {}, **own}]
         else:
             matrices = self._required(load_suite if self.suite else load_report, catalog)
         named = {name: value for name in ("datasets", "seeds") if (value := getattr(self, name)) is not None}
@@ -151,7 +172,7 @@ class StudyRequest:
         return [{**each, "methods": own, **named} for each, own in zip(matrices, methods, strict=True) if own]
 
     def _required(self, load: Callable[[Catalog, str], ReportCard], catalog: Catalog) -> list[dict[str, Any]]:
-        """What the report needs; a suite is of any methods, those that are named."""
+        """What the report needs; a suite is of the methods that are named, and under the protocol if there is one."""
         card = load(catalog, self.of or "")
         matrices = required_study(card, self.preset)
         if not card.groups:
@@ -159,44 +180,91 @@ class StudyRequest:
         if not (methods := self.methods or card.study.methods):
             message = f"the suite '{card.name}' has no methods of its own"
             raise InputError(message, hint="name some, for example --method full,linear,lora", kind="usage")
-        return [{**each, "methods": methods} for each in matrices]
+        suites = [{**each, "methods": methods} for each in matrices]
+        protocol = self.protocol_card(catalog)
+        return suites if protocol is None else [_under(protocol, each) for each in suites]
 
     def _grid(self, matrix: Mapping[str, Any], values: Mapping[str, Any], options: RunOptions) -> Grid:
         methods, datasets, catalog = matrix["methods"], matrix["datasets"], Catalog(options.catalogs)
         names = (*methods, *(find_card(each, catalog=catalog)[0] for each in datasets))
-        groups = _by_group(self.settings, names)
-        request = _request(values, matrix["request"], groups, "bench()")
+        groups = by_group(self.settings, names)
+        request = common_request(values, matrix["request"], groups, "bench()")
         settings = {name: {**matrix["settings"].get(name, {}), **groups[name]} for name in names}
-        tuned: Callable[[RunConfig, DatasetInfo | None], Tuned] | None = None
-        if self.from_sweep is not None:
-            from petlbench.sweep.winner import read_winner
-
-            tuned = partial(read_winner, options.output, self.from_sweep)
         own = {name: values for name, values in settings.items() if values}
-        draws, label = matrix.get("draws", ()), _label(request)
-        return Grid(methods, datasets, matrix["seeds"], request, own, tuned, draws=draws, label=label)
+        draws, label, basis = matrix.get("draws", ()), _label(request), Basis(self.protocol_card(catalog))
+        tuned = self._tuned(catalog, options)
+        return Grid(methods, datasets, matrix["seeds"], request, own, tuned, draws=draws, label=label, basis=basis)
+
+    def protocol_card(self, catalog: Catalog) -> ProtocolCard | None:
+        """The protocol that was asked for, or the suite's own."""
+        name = self.protocol or (load_report(catalog, self.of).study.protocol if self.of else "")
+        return load_protocol(catalog, name) if name else None
+
+    def _tuned(self, catalog: Catalog, options: RunOptions) -> Callable[[RunConfig, DatasetInfo | None], Tuned] | None:
+        """What gives settings that a search found, or that a recipe has; None for nothing."""
+        if self.recipe is not None:
+            return partial(_recipe_of, catalog, self.recipe)
+        from petlbench.sweep.winner import read_winner
+
+        if self.from_sweep is not None:
+            return partial(read_winner, options.output, self.from_sweep)
+        sweep = self.search(catalog)
+        return partial(_winner_of, options.output, sweep) if sweep else None
 
 
-@dataclass(frozen=True)
-class SweepRequest:
-    """What a sweep is of, beside its methods and datasets.
+def _under(protocol: ProtocolCard, matrix: Mapping[str, Any]) -> dict[str, Any]:
+    """A suite's study under a protocol, whose seeds and settings go before its own."""
+    own, fixed = matrix["request"], protocol.request["training"]
+    training = {name: value for name, value in own.get("training", {}).items() if name not in fixed}
+    request = {**own, **protocol.common, "training": training}
+    return {**matrix, "seeds": protocol.study["seeds"], "request": request}
 
-    Args:
-        trials: Trials of every method; None for the sweep's own number.
-        search_sizes: Whether the methods' sizes are searched, too; None for the sweep's own choice.
-        test: Whether the winner is run on the sweep's seeds, and tested once on each.
-        study: The study of the winners' runs; None for the sweep's name.
-        storage: Address of the database of trials; None for a file in the output folder.
-        settings: Settings of the groups ``method``, ``dataset`` and ``training``, and of single methods by their names;
-            what is given is not searched.
+
+def plan_run(
+    method: str | Method[Any] | None,
+    dataset: Any,
+    config: Folder | RunConfig | Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> tuple[ResolvedRun, RunContext]:
+    """The run that the keywords of `run` mean, and what goes along with it.
+
+    Raises:
+        InputError: When a name or a setting is wrong, or the parts do not go together.
     """
+    run_options, values = sort_options(options)
+    catalog, values = Catalog(run_options.catalogs), merged_values(method, dataset, config, run_options, values)
+    name, recipe = values.pop("protocol", None), values.pop("recipe", None)
+    protocol = None if name is None else load_protocol(catalog, name)
+    common = {} if protocol is None else {"seed": protocol.seeds[0], **protocol.common}
+    request = request_of({**common, **values}, "run()")
+    if request.dataset is None:
+        raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
+    tuned, basis = Tuned() if recipe is None else with_recipe(catalog, recipe, request), Basis(protocol)
+    run = resolve(basis.below(request, tuned), catalog, run_options.data_root)
+    return run, RunContext(replace(run_options, origin=basis.origin(request, tuned, run.config)))
 
-    trials: int | None = None
-    search_sizes: bool | None = None
-    test: bool = True
-    study: str | None = None
-    storage: str | None = None
-    settings: Settings = field(default_factory=dict)
+
+def with_recipe(catalog: Catalog, recipe: str, request: Request) -> Tuned:
+    """What a method's recipe has for a request."""
+    dataset, _ = find_card(request.dataset or "", catalog=catalog)
+    return require_recipe(catalog, recipe, catalog.find("method", request.method).name, dataset)
+
+
+def _recipe_of(catalog: Catalog, recipe: str, config: RunConfig, info: DatasetInfo | None) -> Tuned:
+    """What the recipe of a run's method has for its dataset."""
+    return recipe_settings(catalog, recipe, config.method, info.name if info is not None else config.dataset)
+
+
+def _winner_of(output: Path, sweep: str, config: RunConfig, info: DatasetInfo | None) -> Tuned:
+    """What a study's own search found for a run; what it found nothing for is no reason to stop the study."""
+    from petlbench.sweep.winner import read_winner
+
+    try:
+        return read_winner(output, sweep, config, info)
+    except InputError as error:
+        if error.kind != "unknown_winner":
+            raise
+        return Tuned(refusal=f"no trial of the search in front finished: {error.message}", failed=True)
 
 
 @dataclass(frozen=True)
@@ -210,48 +278,70 @@ class StudyPlan:
 
 
 def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
-    """The runs that the keywords of `bench` mean."""
-    execution, run_options, catalog, values = _carried_out(options)
+    """The runs that the keywords of `bench` mean, once the search of their protocol has its winners."""
+    execution, run_options, request, values = _study(methods, datasets, seeds, options)
+    runs = plan_runs(request.name, request.grids(values, run_options), run_options)
+    return StudyPlan(request.name, runs, run_options, execution)
+
+
+def preview_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
+    """The same before that search: runs have the settings of the protocol."""
+    execution, run_options, request, values = _study(methods, datasets, seeds, options)
+    grids = request.grids(values, run_options)
+    if request.search(Catalog(run_options.catalogs)):
+        grids = [replace(grid, tuned=None) for grid in grids]
+    return StudyPlan(request.name, plan_runs(request.name, grids, run_options), run_options, execution)
+
+
+def plan_search_in_front(
+    methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]
+) -> tuple[list[SearchOutcome], SweepOptions] | None:
+    """The searches whose winners the runs of `bench` wait for, and how they are carried out; None for none."""
+    from petlbench.sweep.spec import load_sweep
+    from petlbench.sweep.sweep import SweepOptions, plan_searches
+
+    execution, run_options, request, _ = _study(methods, datasets, seeds, options)
+    catalog = Catalog(run_options.catalogs)
+    sweep, protocol = request.search(catalog), request.protocol_card(catalog)
+    if not sweep or protocol is None:
+        return None
+    plan = preview_study(methods, datasets, seeds, options)
+    planned = [run for runs in plan.runs.values() for run in runs if run.config is not None]
+    # All seeds and draws of a method on a dataset share one request.
+    requests = {id(run.request): run.request for run in planned}
+    if not requests:
+        return None
+    searches = plan_searches(
+        sweep,
+        load_sweep(catalog.find("sweep", sweep)),
+        list(requests.values()),
+        run_options,
+        study_name=plan.name,
+        timeout=execution.timeout,
+        basis=Basis(protocol),
+    )
+    return searches, SweepOptions(None, execution.executor, execution.limits, False, execution.retry_failed)
+
+
+def _study(
+    methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]
+) -> tuple[Execution, RunOptions, StudyRequest, dict[str, Any]]:
+    execution, run_options, catalog, values = carried_out(options)
     request, values = take(StudyRequest, values)
     request = replace(
         request,
-        methods=None if methods is None else _method_names(methods, catalog),
+        methods=None if methods is None else method_names(methods, catalog),
         datasets=None if datasets is None else dataset_names(datasets, run_options),
         seeds=None if seeds is None else list(dict.fromkeys(seeds)),
         shots=_several(request.shots),
         train_fraction=_several(request.train_fraction),
         draw=_several(request.draw),
     )
-    name = request.study or request.of or "bench"
-    return StudyPlan(name, plan_runs(name, request.grids(values, run_options), run_options), run_options, execution)
+    return execution, run_options, request, values
 
 
-def plan_sweep(
-    sweep: str, methods: Any, datasets: Any, options: Mapping[str, Any]
-) -> tuple[list[SearchOutcome], SweepOptions]:
-    """The searches that the keywords of `sweep` mean, and how they are carried out."""
-    from petlbench.sweep.spec import load_sweep
-    from petlbench.sweep.sweep import SweepOptions, plan_searches
-
-    execution, run_options, catalog, values = _carried_out(options)
-    request, values = take(SweepRequest, values)
-    track = None if request.search_sizes is None else "tuned" if request.search_sizes else "matched"
-    changes = {name: value for name, value in (("trials", request.trials), ("track", track)) if value is not None}
-    card = load_sweep(catalog.find("sweep", sweep), **changes)
-    names = _method_names(methods, catalog)
-    groups = _by_group(request.settings, names)
-    shared = _request(values, {}, groups, "sweep()")
-    requests = [
-        replace(shared, method=name, dataset=dataset, method_settings={**shared.method_settings, **groups[name]})
-        for dataset in dataset_names(datasets, run_options)
-        for name in names
-    ]
-    searches = plan_searches(sweep, card, requests, run_options, study_name=request.study, timeout=execution.timeout)
-    how = SweepOptions(request.storage, execution.executor, execution.limits, request.test, execution.retry_failed)
-    return searches, how
-
-
-def _carried_out(options: Mapping[str, Any]) -> tuple[Execution, RunOptions, Catalog, dict[str, Any]]:
+def carried_out(options: Mapping[str, Any]) -> tuple[Execution, RunOptions, Catalog, dict[str, Any]]:
+    """How runs are carried out, where they read and write, the catalogues, and all other options."""
     execution, options = take(Execution, options)
     run_options, values = sort_options(options)
     catalog = Catalog(run_options.catalogs)
@@ -259,7 +349,7 @@ def _carried_out(options: Mapping[str, Any]) -> tuple[Execution, RunOptions, Cat
     return execution, run_options, catalog, values
 
 
-def _method_names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
+def method_names(methods: str | Iterable[str], catalog: Catalog) -> list[str]:
     """The names of methods that stand for one, several or all; each once."""
     names = methods.split(",") if isinstance(methods, str) else list(methods)
     if names == ["all"]:
@@ -280,82 +370,20 @@ def _label(request: Request) -> str:
     return "" if fraction == 1 else f"{100 * fraction:g}-percent"
 
 
-def _by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Settings of every group: methods, datasets and the training, and single names; there are no others."""
-    groups = (*_TABLES, *names)
+    groups = (*TABLES, *names)
     for group in settings:
         if group not in groups:
             raise unknown_name("setting group", group, groups)
     return {group: dict(settings.get(group, {})) for group in groups}
 
 
-def _request(
+def common_request(
     values: Mapping[str, Any], own: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], origin: str
 ) -> Request:
     """What holds for all runs: values go before settings, and these before what a report has of its own."""
     own, training = with_training(own, origin), {**groups["training"], **values.get("training", {})}
     values = with_training({**values, "training": training}, origin)
-    tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in _TABLES.items()}
+    tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in TABLES.items()}
     return request_of({"method": "", **own, **values, **tables}, origin)
-
-
-@dataclass(frozen=True)
-class ForecastPlan:
-    """The steps whose memory is predicted."""
-
-    runs: Sequence[PlannedRun]
-    classes: int
-    extras: Extras
-    folders: tuple[Path, ...]
-    varied: Vary | None
-    task: Mapping[str, Any]
-
-    def forecast(self, rows: Sequence[Row], comparison: Comparison | None) -> Forecast:
-        """What was predicted, with what holds for all of it."""
-        from petlbench.report.kinds.memory import Forecast
-        from petlbench.study.forecast.memory import LARGEST, common_settings
-
-        config = common_settings(self.runs)
-        config |= {
-            **self.task,
-            "context": self.extras.context if config["device"] == "cuda" else None,
-            "budget": self.extras.budget,
-            "largest_batch_size": LARGEST,
-            "vary": {self.varied.name: list(self.varied.values)} if self.varied is not None else None,
-        }
-        return Forecast(rows, self.extras, config, self.varied, comparison)
-
-
-def plan_forecast(
-    methods: Any, dataset: str | None, classes: int | None, vary: str | None, options: Mapping[str, Any]
-) -> ForecastPlan:
-    """The steps that the keywords of `forecast_memory` mean."""
-    from petlbench.study.forecast.memory import Extras
-    from petlbench.study.grid import Vary
-
-    run_options, values = sort_options(options)
-    extras, values = take(Extras, values)
-    catalog = Catalog(run_options.catalogs)
-    names = _method_names(methods, catalog)
-    varied = Vary.parse(vary) if vary is not None else None
-    settings = {name: values.get(key, {}) for name, key in _TABLES.items()}
-    name = "" if varied is None else varied.name
-    if name and (values.get(name.replace("-", "_")) is not None or name.removeprefix("method.") in settings["method"]):
-        option = f"--set {name}" if name.startswith("method.") else f"--{name}"
-        raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")
-    sized = {}
-    if dataset is not None:
-        if classes is not None:
-            message = "--dataset and --classes exclude each other: a dataset has its own classes"
-            raise InputError(message, hint="leave one of them out", kind="usage")
-        info = describe_dataset(dataset, catalog=catalog, data_root=run_options.data_root, settings=settings["dataset"])
-        classes, sized = len(info.card.classes), {"image_size": info.card.image_size}
-    elif settings["dataset"]:
-        message = "--set dataset.… goes with --dataset, which is not given"
-        raise InputError(message, hint="add --dataset NAME", kind="usage")
-    number = _CLASSES if classes is None else classes
-    fixed = {"method": "", "weights": "random", "device": "cuda", **sized}
-    request = request_of({**fixed, **values, "dataset_settings": {}}, "forecast_memory()")
-    runs = Grid(names, (), (0,), request, vary=varied).plans(catalog, run_options.data_root)
-    task = {"classes": number, "dataset": dataset, "settings": settings}
-    return ForecastPlan(runs, number, extras, run_options.catalogs, varied, task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from petlbench.results.result import Result
     from petlbench.study.forecast.preview import DryRun, Preview
     from petlbench.study.summary import StudyResults
-    from petlbench.sweep.sweep import SearchOutcome, SweepResult
+    from petlbench.sweep.sweep import SearchOutcome, SweepOptions, SweepResult
 
 # Fewer predictions than this are made sooner than workers are started.
 _ALONE = 2
@@ -45,8 +45,9 @@ def run(
         progress: Whether bars show what goes on.
         options: Fields of `petlbench.core.request.Request` (``backbone``, ``image_size``, ``seed``,
             ``method_settings``, …), of `petlbench.core.config.TrainingConfig` (``epochs``, ``lr``, …) and of
-            `petlbench.run.options.RunOptions` (``output``, ``data_root``, ``workers``, ``rerun``, …), and ``catalog``:
-            folders with methods, datasets, metrics, … of your own.
+            `petlbench.run.options.RunOptions` (``output``, ``data_root``, ``workers``, ``rerun``, …); ``protocol`` and
+            ``recipe``, which hold where nothing else is said; and ``catalog``: folders with methods, datasets, metrics,
+            … of your own.
 
     Returns:
         The result; its files lie in ``OUTPUT/RUN_ID``, the same id as the command line gives it. Its status
@@ -63,12 +64,11 @@ def run(
         with shown_progress(progress) as shown:
             shown.say(f"{result.run_id} is finished already; --rerun runs it again")
         return result
+    from petlbench.api.requests import plan_run
     from petlbench.run.execute import execute
-    from petlbench.run.keywords import resolve_keywords, sort_options
 
     with recorded() as opened:
-        places, values = sort_options(options)
-        resolved, context = resolve_keywords(method, dataset, config, places, values)
+        resolved, context = plan_run(method, dataset, config, options)
         with shown_progress(progress) as shown:
             result = execute(resolved, replace(context, progress=shown))
     if recall is not None:
@@ -90,10 +90,10 @@ def dry_run(
     Raises:
         InputError: When a name or a setting is wrong, or preloaded features would find no room.
     """
-    from petlbench.run.keywords import resolve_keywords, sort_options
+    from petlbench.api.requests import plan_run
     from petlbench.study.forecast.preview import dry_run
 
-    resolved, context = resolve_keywords(method, dataset, config, *sort_options(options))
+    resolved, context = plan_run(method, dataset, config, options)
     return dry_run(resolved, context.options.cache, context.catalog)
 
 
@@ -112,7 +112,7 @@ def bench(
         datasets: Datasets as `run` takes them, one or several; None for those of a suite or a report.
         seeds: Seeds; None for those of a suite or a report, or 0.
         progress: Whether a table shows what goes on.
-        options: Fields of `petlbench.api.requests.StudyRequest` (``study``, ``suite``, ``report``, …), of
+        options: Fields of `petlbench.api.requests.StudyRequest` (``study``, ``suite``, ``protocol``, …), of
             `petlbench.api.requests.Execution` (``executor``, ``workers``, ``timeout``, …), and as for `run`.
 
     Returns:
@@ -121,13 +121,16 @@ def bench(
     Raises:
         InputError: When a name, a setting or a dataset is wrong.
     """
-    from petlbench.api.requests import plan_study
+    from petlbench.api.requests import plan_search_in_front, plan_study
     from petlbench.results.table import load_results
     from petlbench.study.live_table import LiveTable
     from petlbench.study.runner import Study, carry_out
     from petlbench.study.status import StudyObserver
     from petlbench.study.summary import StudyResults
 
+    front = plan_search_in_front(methods, datasets, seeds, options)
+    if front is not None:
+        _search(*front, progress=progress)
     plan = plan_study(methods, datasets, seeds, options)
     how = plan.execution
     studies = [
@@ -150,17 +153,34 @@ def preview_bench(
 ) -> list[Preview]:
     """What a study would take, one a method and dataset: its predicted memory, its time by earlier runs, its features.
 
-    It takes what `bench` takes, and raises what it raises; ``workers`` are processes that predict.
+    It takes what `bench` takes, and raises what it raises; ``workers`` are processes that predict. Runs of a
+    protocol with a search in front are shown with its own settings; `preview_bench_search` says what is searched.
     """
-    from petlbench.api.requests import plan_study
+    from petlbench.api.requests import preview_study
     from petlbench.core.process_pool import open_workers
     from petlbench.run.options import RunContext
     from petlbench.study.forecast.preview import preview_grid
 
-    plan = plan_study(methods, datasets, seeds, options)
+    plan = preview_study(methods, datasets, seeds, options)
     runs = [run for part in plan.runs.values() for run in part]
     with open_workers(plan.execution.workers) as workers, shown_progress(progress) as shown:
         return preview_grid(runs, RunContext(plan.options, shown), workers=workers)
+
+
+def preview_bench_search(
+    methods: str | Iterable[str] | None = None,
+    datasets: Any = None,
+    seeds: Iterable[int] | None = None,
+    **options: Any,
+) -> list[SearchOutcome]:
+    """What the protocol of a study would search in front, as `preview_sweep` has it; nothing where it has no search.
+
+    It takes what `bench` takes, and raises what it raises.
+    """
+    from petlbench.api.requests import plan_search_in_front
+
+    front = plan_search_in_front(methods, datasets, seeds, options)
+    return [] if front is None else front[0]
 
 
 def sweep(
@@ -173,19 +193,25 @@ def sweep(
         methods: Names of methods; ``all`` for every one.
         datasets: Datasets as `run` takes them, one or several.
         progress: Whether a line a trial shows what goes on.
-        options: Fields of `petlbench.api.requests.SweepRequest` (``trials``, ``test``, ``storage``, …), of
+        options: Fields of `petlbench.api.searches.SweepRequest` (``trials``, ``test``, ``protocol``, …), of
             `petlbench.api.requests.Execution` (``executor``, ``workers``, ``timeout``, …), and as for `run`; what is
             given of these is not searched.
 
     Raises:
         InputError: When a name, a setting or a dataset is wrong.
     """
-    from petlbench.api.requests import plan_sweep
-    from petlbench.sweep.sweep import SweepObserver, SweepResult, TrialLines, carry_out
+    from petlbench.api.searches import plan_sweep
+    from petlbench.sweep.sweep import SweepResult
 
-    searches, how = plan_sweep(sweep, methods, datasets, options)
+    return SweepResult(_search(*plan_sweep(sweep, methods, datasets, options), progress=progress))
+
+
+def _search(searches: Sequence[SearchOutcome], how: SweepOptions, *, progress: bool) -> list[SearchOutcome]:
+    """What came of searches, told a line a trial where that is to be shown."""
+    from petlbench.sweep.sweep import SweepObserver, TrialLines, carry_out
+
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
-        return SweepResult(carry_out(searches, how, observer))
+        return carry_out(searches, how, observer)
 
 
 def preview_sweep(sweep: str, methods: str | Iterable[str], datasets: Any, **options: Any) -> list[SearchOutcome]:
@@ -193,7 +219,7 @@ def preview_sweep(sweep: str, methods: str | Iterable[str], datasets: Any, **opt
 
     It takes what `sweep` takes, and raises what it raises.
     """
-    from petlbench.api.requests import plan_sweep
+    from petlbench.api.searches import plan_sweep
 
     return plan_sweep(sweep, methods, datasets, options)[0]
 
@@ -252,7 +278,7 @@ def forecast_memory(
     Raises:
         InputError: When a name or a setting is wrong.
     """
-    from petlbench.api.requests import plan_forecast
+    from petlbench.api.forecasts import plan_forecast
     from petlbench.core.process_pool import open_workers
     from petlbench.study.forecast.memory import predict_rows
     from petlbench.study.forecast.papers import published_memory

@@ -212,6 +212,27 @@ def list_option(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, multiple=True, callback=join, **attributes)
 
 
+_FIELDS = (
+    click.option(
+        "--protocol",
+        metavar="NAME|FILE",
+        help="What runs of one table have in common (petlbench list protocols); options go before its fields.",
+    ),
+    click.option(
+        "--recipe",
+        metavar="NAME",
+        help="What a method's authors run, such as published (petlbench list recipes); options go before it.",
+    ),
+)
+
+
+def protocol_options(function: F) -> F:
+    """Give a command what says together how runs are to be: a protocol, and the methods' recipes."""
+    for option in reversed(_FIELDS):
+        function = option(function)
+    return function
+
+
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"
 # Fields that commands take in another form, or that one of them alone has.
 _OTHERWISE = ("method", "method_settings", "dataset", "dataset_settings", "seed", "training")
@@ -300,7 +321,7 @@ def _option(name: str, annotation: str, field: Mapping[str, Any]) -> Callable[[F
     shown = f"  [default: {default}]" if default not in (None, "", False) else ""
     if annotation == "several":
         return list_option(flag, help=f"{text[:-1]}; several with commas between them.{shown}")
-    if annotation == "bool":
+    if annotation in ("bool", "bool | None"):
         both = f"{flag}/--no-{name.replace('_', '-')}"
         return click.option(both, default=None, help=text + shown)
     choices = (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from petlbench.cli.output import print_report_table, say
-from petlbench.core.units import MISSING, mebibytes, percent, readable_size, seconds
+from petlbench.cli.output import print_report_table, print_table, say
+from petlbench.core.units import MISSING, mebibytes, percent, readable_size, seconds, value_text
 from petlbench.report.document import Column, Table, table_of
 from petlbench.results.stored import dataset_names
 
@@ -30,6 +30,27 @@ def print_summary(summary: Summary, retry: str) -> None:
         say(f"note: {note}")
     if unfinished:
         say(f"to try them again: {retry}")
+
+
+def print_searches(searches: Sequence[Mapping[str, Any]]) -> None:
+    """Print what searches would try, one a method and dataset."""
+    rows = [
+        [search["method"], search["dataset"], str(search["trials"]), _space(search["space"]), search["error"] or ""]
+        for search in searches
+    ]
+    print_table("searches", ["method", "dataset", "trials>", "searched", "why not"], rows)
+
+
+def _space(space: Mapping[str, Any] | None) -> str:
+    if space is None:
+        return MISSING
+    shown = [
+        f"{name.partition('.')[2]} {', '.join(map(value_text, values))}"
+        if isinstance(values, list)
+        else f"{name.partition('.')[2]} {value_text(values['low'])} to {value_text(values['high'])}"
+        for name, values in space["searched"].items()
+    ]
+    return "; ".join(shown)
 
 
 def print_previews(name: str, previews: Sequence[Preview]) -> None:

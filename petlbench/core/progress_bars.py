@@ -85,9 +85,10 @@ class ShownProgress(Progress):
 
     def epoch(self, entry: Mapping[str, Any]) -> None:
         """Print one line."""
-        auc = entry.get("val_auc")
-        score = f"AUC {100 * auc:.2f} %" if auc is not None else "AUC undefined"
-        self.say(f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}, validation {score}")
+        line, auc = f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}", entry.get("val_auc")
+        if any(name.startswith("val_") for name in entry):
+            line += f", validation AUC {100 * auc:.2f} %" if auc is not None else ", validation AUC undefined"
+        self.say(line)
 
     def say(self, text: str) -> None:
         """Print one line."""

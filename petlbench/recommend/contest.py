@@ -12,6 +12,7 @@ import optuna
 
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable
+from petlbench.core.request import Tuned
 from petlbench.recommend.field import Entrant, Field, RaceSampler, Standing
 from petlbench.results.folder import readable_result, remove_leftovers
 from petlbench.results.result import Result
@@ -115,7 +116,7 @@ class Contest:
         executor = open_executor(self.options.executor, self.options.executor_options, context.catalog)
         check_writable(output)
         if executor.is_local:
-            check_data([self.field.final_run(self.field.config)], context)
+            check_data([self.field.final_run(Tuned(), self.field.card.seed)], context)
         remove_leftovers(output)
         output.mkdir(parents=True, exist_ok=True)
         storage = open_storage(self.options.storage or sqlite_address(output / "sweeps.db"), self.observer.say)
@@ -213,15 +214,16 @@ class Contest:
     def _test(self, finalist: Finalist, executor: Executor) -> list[Result]:
         """Train a finalist's settings once more as an ordinary run, which is tested once."""
         entrant = self.standing.entrant(finalist.trial)
-        run = entrant.search.final_run(entrant.config)
+        search = entrant.search
+        run = search.final_run(search.space.settings(entrant.params), search.card.seed)
         name = f"recommend-{entrant.candidate.method}"
         study = Study(name, [run], self.field.options, self.field.timeout, self.options.retry_failed, 1)
         status = open_status(study)
         record_runs(self.field.options.output, name, [state.entry for state in status.states], kind="bench")
         for sentence in run_study(study, status, executor, self.observer):
             self.observer.say(sentence)
-        result = _finished(self.field.options.output, entrant.config.run_id)
-        return [] if result is None else [result]
+        result = status.states[0].result
+        return [] if result is None or result.status != "finished" else [result]
 
 
 @dataclass

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
+from petlbench.core.request import Tuned
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.prior import Prior
 from petlbench.recommend.race import Race
@@ -23,7 +24,6 @@ from petlbench.results.folder import readable_result
 from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.statistics.runs import Scored, influence_reader
 from petlbench.statistics.verdict import judge
-from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts
 from petlbench.sweep.space import Params, Space
 

@@ -11,7 +11,7 @@ from typing import Any
 from petlbench.core.config import part_name
 from petlbench.core.user_files import inside
 from petlbench.results.predictions import Predictions, read_predictions, read_rows
-from petlbench.results.result import FILE, Result
+from petlbench.results.result import FILE, Origin, Result
 
 ALIKE = (
     "shots",
@@ -30,6 +30,9 @@ ALIKE = (
     "training.accumulate",
     "training.optimizer",
     "training.augment",
+    "train_on",
+    "training.select",
+    "protocol",
 )
 """What must agree in all rows of a table."""
 
@@ -110,13 +113,23 @@ class Stored:
         return part_name(self.config.get("shots", 0), self.config.get("train_fraction", 1))
 
     @property
+    def protocol(self) -> str:
+        """The protocol that it is under, with what it has otherwise: ``published but image_size``; empty for none."""
+        return Origin(**(self.document.get("origin") or {})).label
+
+    @property
     def split(self) -> str:
         """The split with its seed where it is drawn."""
         split = str(self.config["split"])
         return split if split == "official" else f"{split}@{self.config['split_seed']}"
 
     def value(self, key: str) -> Any:
-        """What the config has under a key, such as ``precision`` or ``training.lr``; None for nothing."""
+        """What the config has under a key, such as ``precision`` or ``training.lr``; None for nothing.
+
+        The key ``protocol`` is the protocol that the run is under, with what it has otherwise; empty for none.
+        """
+        if key == "protocol":
+            return self.protocol
         group, dot, name = key.partition(".")
         if not dot:
             return self.config.get(key)

@@ -38,6 +38,7 @@ class _StudyRun(TypedDict):
     seed: int
     draw: NotRequired[int]
     run_id: NotRequired[str | None]
+    origin: NotRequired[dict[str, Any]]
     status: NotRequired[str | None]
     error: NotRequired[str | dict[str, Any] | None]
 
@@ -158,8 +159,20 @@ class Results:
         planned = [dataset for study in studies for dataset in study.get("datasets", [])]
         planned += [run["dataset"] for study in studies for run in study.get("runs", [])]
         names = dataset_names([*datasets, *planned])
+        # A run may be another protocol's, too, than the one that it was carried out under first.
+        origins = {
+            run.get("run_id"): run["origin"] for study in studies for run in study.get("runs", []) if "origin" in run
+        }
         scored = [
-            replace(run, document={**run.document, "scores": references.scores(run.document)}, name=names[dataset])
+            replace(
+                run,
+                document={
+                    **run.document,
+                    "scores": references.scores(run.document),
+                    "origin": origins.get(run.run_id, run.document.get("origin")),
+                },
+                name=names[dataset],
+            )
             for run, dataset in zip(stored, datasets, strict=True)
         ]
         full = [run for run in scored if run.finished and run.method == REFERENCE]

@@ -1,4 +1,4 @@
-"""From keywords of the Python API to a request: what was written in Python is registered, or kept as files, first."""
+"""From keywords of the Python API to fields of a request: what was written in Python is registered, or kept, first."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from petlbench.core.catalog import Folder, folders_of, register
 from petlbench.core.entry import MethodCard
 from petlbench.core.environment import default_cache_dir, default_data_root
-from petlbench.core.errors import InputError
-from petlbench.core.request import SETTINGS, read_request, request_of, with_training
+from petlbench.core.request import SETTINGS, read_request, with_training
 from petlbench.core.user_files import user_path
-from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.resolve import ResolvedRun, resolve
+from petlbench.run.options import RunOptions
 
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
@@ -39,7 +37,7 @@ def sort_options(options: Mapping[str, Any]) -> tuple[RunOptions, dict[str, Any]
     values = {**places, **{name: value for name, value in options.items() if value is not None}}
     values |= {name: user_path(values[name], what=f"--{name.replace('_', '-')}") for name in places}
     values["catalogs"] = folders_of(values.pop("catalog", ()))
-    return take(RunOptions, values, but=("reveal_test", "experiment", "group"))
+    return take(RunOptions, values, but=("reveal_test", "experiment", "group", "origin"))
 
 
 def _values_of(config: Folder | RunConfig | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -90,18 +88,18 @@ def _is_pairs(datasets: Sequence[Any]) -> bool:
     return bool(datasets) and isinstance(datasets[0], list | tuple) and len(datasets[0]) == 2
 
 
-def resolve_keywords(
+def merged_values(
     method: str | Method[Any] | None,
     dataset: Any,
     config: Folder | RunConfig | Mapping[str, Any] | None,
     options: RunOptions,
     values: Mapping[str, Any],
-) -> tuple[ResolvedRun, RunContext]:
-    """The run that keywords mean, and what goes along with it."""
-    context = RunContext(options)
+) -> dict[str, Any]:
+    """Fields of a request as a run file or config has them, and keywords before it.
+
+    Raises:
+        InputError: When a setting is given twice, or the file cannot be read.
+    """
     stored, values = with_training(_values_of(config), str(config)), with_training(values, "the command")
     tables = {name: {**stored[name], **values[name]} for name in SETTINGS if name in stored and name in values}
-    request = request_of({**stored, **values, **tables, **_named(method, dataset, options)}, "run()")
-    if request.dataset is None:
-        raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
-    return resolve(request, context.catalog, options.data_root), context
+    return {**stored, **values, **tables, **_named(method, dataset, options)}

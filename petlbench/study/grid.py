@@ -11,11 +11,13 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, PetlbenchError, unknown_name
-from petlbench.core.request import Request
+from petlbench.core.request import Request, Tuned
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
+from petlbench.results.result import Origin
 from petlbench.run.resolve import ResolvedRun, resolve
+from petlbench.study.protocol import NO_BASIS, Basis
 
 Plain = int | float | str
 
@@ -41,9 +43,10 @@ class PlannedRun:
         request: What was asked for.
         config: The run; None where the combination cannot be had.
         refusal: Why it cannot be had.
-        is_defect: Whether that is a defect of the method's code rather than a refusal.
+        is_defect: Whether that is a defect of the method's code, or of its search, rather than a refusal.
         varied: The value of what is varied, by its name; empty where nothing is.
         draw: Which draw of few labels.
+        origin: The protocol, recipe or sweep that its settings are from; None for none.
     """
 
     method: str
@@ -55,19 +58,7 @@ class PlannedRun:
     is_defect: bool = False
     varied: Mapping[str, Plain] = field(default_factory=dict)
     draw: int = 0
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """Settings of the training and of the method, by name, as a search tries them; the user's own go before them."""
-
-    training: Mapping[str, Any] = field(default_factory=dict)
-    method: Mapping[str, Any] = field(default_factory=dict)
-
-    def below(self, request: Request) -> Request:
-        """The request with these settings where it has none of its own."""
-        training, method = {**self.training, **request.training}, {**self.method, **request.method_settings}
-        return replace(request, training=training, method_settings=method)
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -140,10 +131,12 @@ class Grid:
         seeds: Seeds, each once.
         request: What holds for all runs; its method, dataset and seed are not looked at.
         settings: Further settings of one method or one dataset, by its name.
-        tuned: Gives what a search found best for a run at its method's defaults, whose dataset is the second argument.
+        tuned: Gives what a search found best, or a recipe has, for a run at its method's defaults, whose dataset is the
+            second argument.
         vary: A setting that takes several values; None for none.
         draws: Draws of few labels, each once; of the request's own where none are named.
         label: What tells its runs from those of the study's other grids, in a name; empty for none.
+        basis: What holds where the request and what is tuned say nothing.
     """
 
     methods: Sequence[str]
@@ -155,6 +148,7 @@ class Grid:
     vary: Vary | None = None
     draws: Sequence[int] = ()
     label: str = ""
+    basis: Basis = NO_BASIS
 
     def plans(self, catalog: Catalog, data_root: Path) -> list[PlannedRun]:
         """Resolve every combination.
@@ -244,24 +238,31 @@ class _Column:
             refusal = _refusal_of_settings(self.classes[name], settings)
             if refusal is not None and len(self.classes) > 1:
                 return replace(run, refusal=refusal.message)
-            run = self._planned(run)
+            run = self._planned(run, Tuned())
             if self.grid.tuned is None or run.config is None or self.first is None:
                 return run
-            return self._planned(replace(run, request=self.grid.tuned(run.config, self.first.dataset).below(request)))
+            tuned = self.grid.tuned(run.config, self.first.dataset)
+            if tuned.refusal:
+                return replace(run, config=None, refusal=tuned.refusal, is_defect=tuned.failed)
+            return self._planned(run, tuned)
         except PetlbenchError:
             raise
         except (Exception, SystemExit) as error:  # a method's own code: the others are not to go down with it
             return replace(run, refusal=f"{type(error).__name__}: {error}", is_defect=True)
 
-    def _planned(self, run: PlannedRun) -> PlannedRun:
-        method = self.classes[run.method].from_settings(run.request.method_settings)
+    def _planned(self, run: PlannedRun, tuned: Tuned) -> PlannedRun:
+        request, basis = run.request, self.grid.basis
+        whole = basis.below(request, tuned)
+        method = self.classes[run.method].from_settings(whole.method_settings)
         if (reason := method.refuse(self.backbone)) is not None:
             return replace(run, refusal=reason)
-        request = self._without_preloading(run.request, method)
-        if self.first is not None:
-            return replace(run, config=resolve_alike(request, self.first.config, self.catalog, self.data_root))
-        self.first = resolve(request, self.catalog, self.data_root)
-        return replace(run, config=self.first.config)
+        whole = self._without_preloading(whole, method)
+        if self.first is None:
+            self.first = resolve(whole, self.catalog, self.data_root)
+            config = self.first.config
+        else:
+            config = resolve_alike(whole, self.first.config, self.catalog, self.data_root)
+        return replace(run, config=config, origin=basis.origin(request, tuned, config))
 
     def _without_preloading(self, request: Request, method: Method[Any]) -> Request:
         """Among several methods, preloading and its precision go to those that can preload."""

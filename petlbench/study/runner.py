@@ -251,7 +251,7 @@ class _Driver:
         if planned.config is None:
             raise ValueError(f"{state.title} cannot be carried out")
         group = f"{planned.method} on {planned.config.dataset_name}"
-        options = replace(self.study.options, experiment=self.study.name, group=group)
+        options = replace(self.study.options, experiment=self.study.name, group=group, origin=planned.origin)
         return Job(planned.config, options, self.study.timeout)
 
     def _on(self, job: Job, event: Event) -> Action:

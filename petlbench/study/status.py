@@ -73,7 +73,9 @@ class RunState:
         error = self.error["message"] if self.error is not None else None
         ending = None if status in _OPEN else status
         cell = {name: getattr(self.planned, name) for name in _CELL}
-        return {**cell, _DRAW: self.planned.draw, "run_id": self.run_id, "status": ending, "error": error}
+        origin = self.planned.origin
+        more = {} if origin is None else {"origin": origin.model_dump(mode="json")}
+        return {**cell, _DRAW: self.planned.draw, "run_id": self.run_id, "status": ending, "error": error, **more}
 
     @property
     def outcome(self) -> str:

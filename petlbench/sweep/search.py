@@ -16,7 +16,7 @@ import optuna
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed, without_later
 from petlbench.core.errors import InputError
-from petlbench.core.request import Request
+from petlbench.core.request import Request, Tuned
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.data.tasks.base import metrics_of, task_of
 from petlbench.models.method import load_method
@@ -24,7 +24,8 @@ from petlbench.results.folder import RunFolder, readable_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
-from petlbench.study.grid import PlannedRun, Tuned, resolve_alike
+from petlbench.study.grid import PlannedRun, resolve_alike
+from petlbench.study.protocol import NO_BASIS, Basis
 from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
@@ -38,7 +39,8 @@ class Search:
     """One search: a sweep for one method on one dataset.
 
     Args:
-        request: What holds for all trials; method, dataset and the user's own settings are in it.
+        request: What holds for all trials; method, dataset and the user's own settings are in it. Trials are trained on
+            the training split and judged on validation, whatever it says of that: it says it of final runs.
         dataset: The dataset's short name, which two datasets may share.
         images: `images_digest` of the dataset.
         label: What a person calls the dataset, beside the others of the sweep.
@@ -48,6 +50,7 @@ class Search:
         context: Where final runs read and write; trials have a folder of their own in it.
         study_name: The name of the study that final runs belong to.
         timeout: Seconds after which a run is stopped.
+        basis: What holds where neither the request nor the space says anything.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Search:
     context: RunContext
     study_name: str
     timeout: float | None = None
+    basis: Basis = NO_BASIS
 
     @property
     def options(self) -> RunOptions:
@@ -96,13 +100,16 @@ class Search:
         return f"{self.name}/{self.config.method}/{self.dataset}/{self.digest}"
 
     def configure(self, settings: Tuned, seed: int) -> RunConfig:
-        """Return the run with these settings; an InputError says that they do not go together."""
-        request = replace(settings.below(self.request), seed=seed)
+        """Return the trial with these settings; an InputError says that they do not go together."""
+        request = replace(self.basis.below(self.request, settings), seed=seed, train_on="train")
         return resolve_alike(request, self.config, self.context.catalog, self.options.data_root)
 
-    def final_run(self, config: RunConfig) -> PlannedRun:
+    def final_run(self, settings: Tuned, seed: int) -> PlannedRun:
         """A run of the search's settings as one of a study."""
-        return PlannedRun(config.method, self.request.dataset or "", config.seed, self.request, config)
+        request, catalog = replace(self.basis.below(self.request, settings), seed=seed), self.context.catalog
+        config = resolve_alike(request, self.config, catalog, self.options.data_root)
+        origin = self.basis.origin(self.request, replace(settings, sweep=self.name), config)
+        return PlannedRun(config.method, self.request.dataset or "", seed, self.request, config, origin=origin)
 
     def trial_job(self, config: RunConfig) -> Job:
         """A run that never reads the test split."""
@@ -148,10 +155,12 @@ def plan_search(
     *,
     study_name: str,
     timeout: float | None = None,
+    basis: Basis = NO_BASIS,
 ) -> Search:
     """Return one search, with all checked that can be before anything is trained.
 
-    The request has one method and one dataset; the rest is as in `Search`.
+    The request has one method and one dataset; the rest is as in `Search`. What does not go together in a final run is
+    refused here, too.
 
     Raises:
         InputError: When a name or a setting is wrong, or the method cannot adapt the backbone.
@@ -161,12 +170,15 @@ def plan_search(
     request = replace(request, seed=card.seed)
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
-    run = resolve(space.settings({}).below(request), catalog, context.options.data_root)
+    whole = basis.below(request, space.settings({}))
+    run = resolve(replace(whole, train_on="train"), catalog, context.options.data_root)
     _require_objective(card, run, catalog)
     points, images = _points(card, space, run.config), images_digest(run.dataset)
-    return Search(
-        name, card, request, dataset, images, dataset, run.config, space, points, context, study_name, timeout
+    search = Search(
+        name, card, request, dataset, images, dataset, run.config, space, points, context, study_name, timeout, basis
     )
+    search.final_run(space.settings({}), card.seed)
+    return search
 
 
 def _require_objective(card: SweepCard, run: ResolvedRun, catalog: Catalog) -> None:

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from petlbench.core.config import TrainingConfig, validate_settings
 from petlbench.core.errors import InputError
+from petlbench.core.request import Tuned
 from petlbench.models.method import Method, TrainingDefaults
-from petlbench.study.grid import Tuned
 from petlbench.sweep.spec import Range, SpaceValue, SweepCard
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Space:
         for name, value in {**self.fixed, **params}.items():
             group, _, key = ("training.lr" if name == _SGD_LR else name).partition(".")
             groups[group][key] = value
-        return Tuned(**groups)
+        return Tuned(groups["training"], groups["method"])
 
     def grid(self) -> list[dict[str, Any]]:
         """Every combination of every dimension's points.

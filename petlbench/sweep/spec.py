@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -88,6 +89,9 @@ class SweepCard(_Part):
     track: Track = Field("matched", description="'matched': sizes at their defaults; 'tuned': sizes are searched too")
     published_first: bool = Field(False, description="whether the first trial is at the published defaults")
     objective: Objective = Field("val.auc", description="what is made best: the loss least, all else greatest")
+    ties: Literal["first", "smaller_lr"] = Field(
+        "first", description="which of equally good trials is best: the first, or that with the smaller learning rate"
+    )
     seed: Seed = Field(0, description="seed of every trial")
     finalists: int = Field(1, ge=1, description="best trials run on finalist_seeds; with 1 there is no contest")
     finalist_seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="seeds of the finalists")
@@ -121,6 +125,11 @@ class SweepCard(_Part):
     def cost(self, value: float | None) -> float:
         """The objective as a figure of which less is better, infinite where there is none."""
         return math.inf if value is None else value if self.minimises else -value
+
+    def rank(self, value: float | None, params: Mapping[str, Any]) -> tuple[float, float]:
+        """What orders trials by their objective and what they set: the best has the least."""
+        rates = [float(rate) for name, rate in params.items() if name.startswith("training.lr")]
+        return self.cost(value), (rates[0] if rates and self.ties == "smaller_lr" else 0.0)
 
 
 def load_sweep(entry: Entry, **changes: Any) -> SweepCard:

@@ -21,6 +21,7 @@ from petlbench.results.table import read_study
 from petlbench.results.tracking.store import choose_address, sqlite_address
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.study.executors.job import Executor, ExecutorOptions, open_executor
+from petlbench.study.protocol import NO_BASIS, Basis
 from petlbench.study.runner import Study, check_data, open_status, run_study
 from petlbench.study.status import RunState, StudyObserver, check_study_name, record_runs, study_file
 from petlbench.sweep.search import Search, TrialFacts, is_ours, open_study, plan_search, run_search, trial_facts
@@ -75,7 +76,7 @@ class TrialLines(ShownProgress, SweepObserver):
 
     def _compare(self, search: Search, trial: TrialFacts) -> None:
         if trial.value is not None:
-            self._best = min(self._best or trial, trial, key=lambda each: search.card.cost(each.value))
+            self._best = min(self._best or trial, trial, key=lambda each: search.card.rank(each.value, each.params))
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class SearchOutcome:
         if self.search is None or not finished:
             return None
         card = self.search.card
-        return min(finished, key=lambda trial: card.cost(trial.value))
+        return min(finished, key=lambda trial: card.rank(trial.value, trial.params))
 
     def preview(self) -> dict[str, Any]:
         """What would be searched, as plain values."""
@@ -213,6 +214,7 @@ def plan_searches(
     *,
     study_name: str | None = None,
     timeout: float | None = None,
+    basis: Basis = NO_BASIS,
 ) -> list[SearchOutcome]:
     """Return what each search would be; a method that cannot have one says so, and the others stand.
 
@@ -223,6 +225,7 @@ def plan_searches(
         options: Where runs read and write.
         study_name: The study of the winners' runs; None for the sweep's name.
         timeout: Seconds after which a run is stopped.
+        basis: What holds where neither the user nor the search says anything.
 
     Raises:
         InputError: When a name or a setting is wrong, or no method can have its search.
@@ -234,7 +237,7 @@ def plan_searches(
     for request in requests:
         label = labels[request.dataset or ""]
         try:
-            search = plan_search(sweep, card, request, context, study_name=study_name, timeout=timeout)
+            search = plan_search(sweep, card, request, context, study_name=study_name, timeout=timeout, basis=basis)
             searches.append(SearchOutcome(replace(search, label=label), request.method, label))
         except InputError as error:
             if error.kind != "unsupported":
@@ -257,7 +260,7 @@ def carry_out(searches: Sequence[SearchOutcome], options: SweepOptions, observer
     output = context.options.output
     executor = open_executor(options.executor, options.executor_options, context.catalog)
     if executor.is_local:
-        check_data([search.final_run(search.config) for search in planned], context)
+        check_data([search.final_run(search.space.settings({}), search.card.seed) for search in planned], context)
     check_writable(output)
     remove_leftovers(output)
     if options.storage is None:
@@ -322,7 +325,7 @@ class SweepDriver:
     def _test(self, search: Search, winner: Finalist) -> list[dict[str, Any]]:
         """Run the winner's settings on the sweep's seeds as ordinary runs of a study, each of which is tested once."""
         settings, output = search.space.settings(winner.trial.params), search.options.output
-        runs = [search.final_run(search.configure(settings, seed)) for seed in search.card.seeds]
+        runs = [search.final_run(settings, seed) for seed in search.card.seeds]
         workers, retry = max(1, self.options.executor_options.workers), self.options.retry_failed
         study = Study(search.study_name, runs, search.options, search.timeout, retry, workers)
         status = open_status(study)

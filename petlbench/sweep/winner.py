@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from petlbench.core.config import RunConfig, without_later
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
+from petlbench.core.request import Tuned
 from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.data.dataset import DatasetInfo
 from petlbench.results.folder import readable_result
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
-from petlbench.study.grid import Tuned
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
 
 _FOLDER = "sweeps"
@@ -77,7 +77,7 @@ def run_finalists(
     """
     # Of different runs, and of equal ones the earlier.
     finished = {trial.run_id: trial for trial in reversed(trials) if trial.status == "finished"}
-    ranked = sorted(finished.values(), key=lambda trial: (search.card.cost(trial.value), trial.number))
+    ranked = sorted(finished.values(), key=lambda trial: (search.card.rank(trial.value, trial.params), trial.number))
     best = ranked[: search.card.finalists]
     if search.card.finalists == 1:  # there is no contest to be run
         seed = search.card.seed
@@ -112,7 +112,11 @@ def _value(search: Search, run_id: str) -> float | None:
 def choose_winner(search: Search, finalists: Sequence[Finalist]) -> Finalist | None:
     """The finalist with the best mean; None where no finalist finished on all seeds."""
     whole = [finalist for finalist in finalists if finalist.mean is not None]
-    return min(whole, key=lambda finalist: (search.card.cost(finalist.mean), finalist.trial.number), default=None)
+
+    def rank(finalist: Finalist) -> tuple[tuple[float, float], int]:
+        return search.card.rank(finalist.mean, finalist.trial.params), finalist.trial.number
+
+    return min(whole, key=rank, default=None)
 
 
 def describe_winner(
@@ -198,12 +202,14 @@ class _Winner(BaseModel):
         return [f"{name.replace('_', ' ')} ({printable(str(theirs.get(name)))})" for name in names]
 
     def is_alike(self, config: RunConfig) -> bool:
-        """Whether a run is the search's in all but its seed, its draw and what the search found best."""
+        """Whether a run is the search's in all but seed, draw, refit and what the search found best."""
         mine, theirs = (without_later(each) for each in (config.model_dump(mode="json"), self.config or {}))
         for group, best in (("training", self.best.training), ("method_settings", self.best.method)):
             for values in (mine, theirs):
                 values[group] = {name: value for name, value in values.get(group, {}).items() if name not in best}
-        return {**mine, "seed": 0, "draw": 0} == {**theirs, "seed": 0, "draw": 0}
+        # Trials leave validation out of training, whatever is done with the winner's settings.
+        same = {"seed": 0, "draw": 0, "train_on": "train"}
+        return {**mine, **same} == {**theirs, **same}
 
 
 def read_winner(output: Path, sweep: str, config: RunConfig, info: DatasetInfo | None) -> Tuned:
@@ -229,7 +235,7 @@ def read_winner(output: Path, sweep: str, config: RunConfig, info: DatasetInfo |
         alike = [(file, winner) for file, winner in alike if winner.is_alike(config)] or alike
     if len(alike) == 1:
         best = alike[0][1].best
-        return Tuned(best.training, best.method)
+        return Tuned(best.training, best.method, sweep=sweep)
     title = f"{config.method} on {config.dataset} at {config.image_size} pixels"
     if alike:
         message = f"sweep {sweep} has {len(alike)} winners of {title}, of searches that differ in something else"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from petlbench.api.requests import plan_run
 from petlbench.core.errors import InputError
-from petlbench.run.keywords import resolve_keywords
-from petlbench.run.options import RunOptions
 
 FILE = """
 method = "lora"
@@ -27,21 +26,19 @@ lr = 0.5
 
 def test_what_is_set_joins_the_tables_of_a_run_file_key_by_key(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(FILE)
-    options = RunOptions(tmp_path, tmp_path, tmp_path)
     values = {"method_settings": {"rank": 3}, "training": {"epochs": 1}}
-    run, _ = resolve_keywords(None, None, tmp_path / "run.toml", options, values)
+    run, _ = plan_run(None, None, tmp_path / "run.toml", values)
     assert (run.config.method_settings["rank"], run.config.method_settings["alpha"]) == (3, 6)
     assert (run.config.training.epochs, run.config.training.lr) == (1, 0.5)
 
 
 def test_an_option_goes_before_a_run_file_and_none_is_given_twice(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(FILE)
-    options = RunOptions(tmp_path, tmp_path, tmp_path)
-    run, _ = resolve_keywords(None, None, tmp_path / "run.toml", options, {"epochs": 2})
+    run, _ = plan_run(None, None, tmp_path / "run.toml", {"epochs": 2})
     assert (run.config.training.epochs, run.config.training.lr) == (2, 0.5)
     for origin, values in (("run.toml", {}), (None, {"method": "lora", "dataset": "digits"})):
         (tmp_path / "run.toml").write_text(f"epochs = 1\n{FILE}")
         file = None if origin is None else tmp_path / "run.toml"
         twice = {} if origin else {"epochs": 1, "training": {"epochs": "abc"}}
         with pytest.raises(InputError, match="epochs twice: 1 and, as training.epochs, (3|abc)"):
-            resolve_keywords(None, None, file, options, {**values, **twice})
+            plan_run(None, None, file, {**values, **twice})

@@ -164,3 +164,16 @@ def test_the_epoch_is_the_best_by_the_metric_that_is_named(run: Run) -> None:
     assert result.best_epoch == accuracies.index(max(accuracies)) + 1
     with pytest.raises(InputError, match="--select acuracy: the task multi-class has no such score"):
         run(select="acuracy")
+
+
+def test_the_command_line_says_how_the_epoch_was_chosen(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    command = ["run", "--method", "linear", "--dataset", str(images), "--output", str(tmp_path), *options]
+    assert run_command([*command, "--train-on", "train+val"]) == 0
+    printed = capsys.readouterr()
+    assert "3 of 3, the last" in " ".join(printed.out.split())
+    assert "validation" not in printed.err
+    assert run_command([*command, "--select", "accuracy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["training"]["select"] == "accuracy"

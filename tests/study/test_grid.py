@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
-from petlbench.core.request import Request
+from petlbench.core.request import Request, Tuned
 from petlbench.run.resolve import resolve
-from petlbench.study.grid import Grid, PlannedRun, Tuned
+from petlbench.study.grid import Grid, PlannedRun
 
 CATALOG = Catalog()
 METHODS = ("linear", "full", "bitfit", "fpt", "lora", "mlp_head")

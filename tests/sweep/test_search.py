@@ -14,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from petlbench.core.file_lock import QUESTION
+from petlbench.core.request import Tuned
 from petlbench.results.folder import RunFolder
 from petlbench.results.result import read_result
 from petlbench.results.tracking.store import sqlite_address
@@ -157,7 +158,7 @@ def test_a_third_of_a_short_search_is_drawn_at_random(
 
 def test_a_final_run_is_the_studys_on_the_dataset_that_was_asked_for(make_search: MakeSearch) -> None:
     search = make_search(GRID)
-    planned = search.final_run(search.config)
+    planned = search.final_run(Tuned(), search.config.seed)
     assert (planned.method, planned.dataset, planned.seed) == ("linear", "digits", search.config.seed)
 
 

@@ -22,7 +22,7 @@ def load(**card: Any) -> SweepCard:
 
 def test_shipped_sweeps_are_valid() -> None:
     entries = Catalog().entries("sweep")
-    assert set(entries) == {"fair", "lr_wd", "quick", "recommend"}
+    assert set(entries) == {"fair", "lr_wd", "published", "quick", "recommend"}
     cards = {name: load_sweep(entry) for name, entry in entries.items()}
     fair = cards["fair"]
     assert (fair.trials, fair.published_first, fair.finalists, fair.finalist_seeds) == (20, True, 3, (0, 1, 2))

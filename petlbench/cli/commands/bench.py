@@ -20,6 +20,7 @@ from petlbench.cli.options import (
     list_option,
     parse_assignments,
     parse_list,
+    protocol_options,
     request_values,
     run_options,
 )
@@ -75,6 +76,7 @@ class _Command(GroupedCommand):
     "--study",
     help="The study's name: its file, and MLflow's experiment.  [default: the suite's, the report's, or bench]",
 )
+@protocol_options
 @partial(run_options, several=_SEVERAL)
 @executor_options
 @click.option("--from-sweep", metavar="SWEEP", help="Settings that this sweep found best, where none are given here.")
@@ -101,7 +103,7 @@ def command(
     datasets, such as --set fpt.num_prompts=8.
     """
     import petlbench as pb
-    from petlbench.cli.study_tables import print_previews, print_summary
+    from petlbench.cli.study_tables import print_previews, print_searches, print_summary
 
     named = (
         None if methods is None else parse_list(methods, "--method", str),
@@ -117,11 +119,16 @@ def command(
     if dry_run:
         from petlbench.core.environment import usable_cores
 
+        searches = [search.preview() for search in pb.preview_bench_search(*named, **options)]
         previews = pb.preview_bench(*named, **{**options, "workers": usable_cores()})
         if json:
             cells = [preview.document() for preview in previews]
-            print_json({"study": name, "runs": sum(preview.runs for preview in previews), "cells": cells})
+            front = {"searches": searches} if searches else {}
+            runs = sum(preview.runs for preview in previews)
+            print_json({"study": name, "runs": runs, "cells": cells, **front})
         else:
+            if searches:
+                print_searches(searches)
             print_previews(name, previews)
         return 0
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.

@@ -28,7 +28,11 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "metric": ("direction",),
     "backbone": ("family", "domain", "parameters", "gated", "licence"),
     "format": ("suffix",),
+    "protocol": ("sweep",),
+    "recipe": ("source",),
 }
+# Kinds whose cards are all that there is of them.
+_WHOLE: tuple[Kind, ...] = ("protocol", "recipe")
 
 
 @click.command("list", epilog="Example: petlbench list methods --backbone vit_base_patch16_384 --classes 7")
@@ -166,7 +170,8 @@ def _learned(answer: Compatibility, backbone: str) -> list[str]:
 
 def _item(entry: Entry) -> dict[str, Any]:
     shown = {key: _field(entry, key) for key in (*_COLUMNS.get(entry.kind, ()), "family", "year", "paper")}
-    return {"name": entry.name, "title": entry.title, **shown, "file": str(entry.file)}
+    whole = dict(entry.card) if entry.kind in _WHOLE else {}
+    return {**whole, "name": entry.name, "title": entry.title, **shown, "file": str(entry.file)}
 
 
 def _settings(entry: Entry, json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 
 from petlbench.cli.completion import names_of
 from petlbench.cli.help import GroupedCommand
-from petlbench.cli.options import PLACE, json_option, parse_assignments, request_values, run_options
+from petlbench.cli.options import PLACE, json_option, parse_assignments, protocol_options, request_values, run_options
 from petlbench.cli.output import print_facts, print_json
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
@@ -20,7 +20,7 @@ from petlbench.core.units import MISSING, mebibytes, number, percent, readable_s
 if TYPE_CHECKING:
     from petlbench.core.config import RunConfig
     from petlbench.results.evaluation import Evaluation
-    from petlbench.results.result import Calibration, Inference, Memory, Parameters, Result
+    from petlbench.results.result import Calibration, Inference, Memory, Origin, Parameters, Result
     from petlbench.study.forecast.preview import DryRun
 
 _ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
@@ -40,6 +40,7 @@ Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro
 )
 @click.option("--seed", type=int, help="Of initial values, order and augmentation.  [default: 0]")
 @click.option("--config", type=PLACE, metavar="FILE", help="A run file (TOML); options go before it.")
+@protocol_options
 @run_options
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Threads that decode.")
 @click.option("--rerun", is_flag=True, help="Run again although a result stands.")
@@ -110,14 +111,14 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
             facts[f"{name}, by group"] = _score_text(by_group, chosen_by) + _groups(by_group, result.config.aggregate)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
         facts[f"test {title}"] = "none: the dataset has no test split"
+    if result.origin is not None:
+        facts |= _origin(result.origin)
     if "drawn" in result.data:
         images = result.data["images"]["train"]
         own = ", the release's own" if result.data["drawn"]["official"] else ""
         facts["trained on"] = f"{result.config.part}, draw {result.config.draw}{own}: {images} images"
     if result.best_epoch is not None:
-        facts["best epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, by validation {title}"
-        if worst := result.data.get("selected_by"):
-            facts["best epoch"] += f" of the worst subgroup by {printable(str(worst.get('column')))}"
+        facts["epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, {_chosen_by(result, title)}"
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
@@ -127,6 +128,25 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     notes = result.data.get("notes", [])
     facts |= {f"note {number}" if len(notes) > 1 else "note": note for number, note in enumerate(notes, start=1)}
     return facts | {"result": str(folder)}
+
+
+def _origin(origin: Origin) -> dict[str, str]:
+    """The protocol with what deviates from it, and the recipe or the sweep that settings are from."""
+    return {
+        name: printable(text)
+        for name, text in (("protocol", origin.label), ("recipe", origin.recipe), ("settings of sweep", origin.sweep))
+        if text
+    }
+
+
+def _chosen_by(result: Result, title: str) -> str:
+    """What chose the epoch, of a task whose score has a title."""
+    select = result.config.training.select
+    if select == "last":
+        return "the last"
+    if worst := result.data.get("selected_by"):
+        return f"the best by validation {title} of the worst subgroup by {printable(str(worst.get('column')))}"
+    return f"the best by validation {title if select == 'score' else title_of(select)}"
 
 
 def _groups(metrics: Mapping[str, Any], aggregate: str) -> str:

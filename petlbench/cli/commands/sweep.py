@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,12 @@ from petlbench.cli.options import (
     list_option,
     parse_assignments,
     parse_list,
+    protocol_options,
     request_values,
     run_options,
 )
 from petlbench.cli.output import print_json, print_table, say
-from petlbench.core.units import MISSING, number, params_text, seconds, value_text
+from petlbench.core.units import number, params_text, seconds
 
 if TYPE_CHECKING:
     from petlbench.sweep.sweep import SearchOutcome
@@ -57,6 +58,7 @@ EPILOG = (
     metavar="URL",
     help="postgresql://USER@HOST/DATABASE for several machines.  [default: sweeps.db in the output folder]",
 )
+@protocol_options
 @run_options
 @executor_options
 @click.option("--no-final", is_flag=True, help="Name the winner, but neither run it on more seeds nor test it.")
@@ -82,6 +84,7 @@ def command(
     Several processes may work on one sweep at the same time; a stopped one goes on where it was.
     """
     import petlbench as pb
+    from petlbench.cli.study_tables import print_searches
 
     if (track := options.pop("track")) is not None:
         new = "--search-sizes" if track == "tuned" else "--no-search-sizes"
@@ -91,7 +94,11 @@ def command(
     options = {**request_values(options, groups.pop("training", {})), "settings": groups, "test": not no_final}
     named = parse_list(methods, "--method", str), parse_list(datasets, "--dataset", str)
     if dry_run:
-        _show_plans(pb.preview_sweep(sweep, *named, **options), json)
+        documents = [plan.preview() for plan in pb.preview_sweep(sweep, *named, **options)]
+        if json:
+            print_json({"searches": documents, "trials": sum(document["trials"] for document in documents)})
+        else:
+            print_searches(documents)
         return 0
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
     with redirect_stdout(sys.stderr):
@@ -152,27 +159,3 @@ def _caption(outcome: SearchOutcome) -> str:
 
 def _metric(run: Mapping[str, Any], split: str) -> str:
     return number(run["metrics"].get(split, {}).get("auc"), 4)
-
-
-def _show_plans(plans: Sequence[SearchOutcome], json: bool) -> None:
-    documents = [plan.preview() for plan in plans]
-    if json:
-        print_json({"searches": documents, "trials": sum(document["trials"] for document in documents)})
-        return
-    rows = [
-        [search["method"], search["dataset"], str(search["trials"]), _space(search["space"]), search["error"] or ""]
-        for search in documents
-    ]
-    print_table("searches", ["method", "dataset", "trials>", "searched", "why not"], rows)
-
-
-def _space(space: Mapping[str, Any] | None) -> str:
-    if space is None:
-        return MISSING
-    shown = [
-        f"{name.partition('.')[2]} {', '.join(map(value_text, values))}"
-        if isinstance(values, list)
-        else f"{name.partition('.')[2]} {value_text(values['low'])} to {value_text(values['high'])}"
-        for name, values in space["searched"].items()
-    ]
-    return "; ".join(shown)
