@@ -202,6 +202,7 @@ def resolve_alike(request: Request, config: RunConfig, catalog: Catalog, data_ro
         test_set={},
         normalize="half",
         image_size=config.image_size,
+        training={"loss": config.training.loss, **request.training},  # the task's own, where none is asked for
     )
     alike = {name: getattr(config, name) for name in _OF_DATASET}
     return resolve(without, catalog, data_root).config.model_copy(update=alike)

@@ -100,6 +100,12 @@ def test_what_a_card_says_of_a_run_holds_for_every_method(dataset: str, tmp_path
         assert planned.config == resolve(alone, CATALOG, tmp_path).config
 
 
+def test_every_method_of_a_study_trains_with_the_loss_of_the_datasets_task(tmp_path: Path) -> None:
+    request = Request("", backbone="petlbench_micro", image_size=32)
+    runs = Grid(["linear", "bitfit"], ["chestmnist"], [0], request).plans(CATALOG, tmp_path)
+    assert [run.config and run.config.training.loss for run in runs] == ["binary_cross_entropy"] * 2
+
+
 def test_a_method_that_refuses_the_backbone_is_unsupported_and_the_others_stand(
     make: MakeMatrix, own: Catalog, images: Path
 ) -> None:
