@@ -118,7 +118,9 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
         own = ", the release's own" if result.data["drawn"]["official"] else ""
         facts["trained on"] = f"{result.config.part}, draw {result.config.draw}{own}: {images} images"
     if result.best_epoch is not None:
-        facts["epoch"] = f"{result.best_epoch} of {result.config.training.epochs}, {_chosen_by(result, title)}"
+        is_last = result.config.training.select == "last"
+        epoch = f"{result.best_epoch} of {result.config.training.epochs}"
+        facts |= {"epoch": f"{epoch}, the last"} if is_last else {"best epoch": f"{epoch}, {_chosen_by(result, title)}"}
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
@@ -142,11 +144,9 @@ def _origin(origin: Origin) -> dict[str, str]:
 def _chosen_by(result: Result, title: str) -> str:
     """What chose the epoch, of a task whose score has a title."""
     select = result.config.training.select
-    if select == "last":
-        return "the last"
     if worst := result.data.get("selected_by"):
-        return f"the best by validation {title} of the worst subgroup by {printable(str(worst.get('column')))}"
-    return f"the best by validation {title if select == 'score' else title_of(select)}"
+        return f"by validation {title} of the worst subgroup by {printable(str(worst.get('column')))}"
+    return f"by validation {title if select == 'score' else title_of(select)}"
 
 
 def _groups(metrics: Mapping[str, Any], aggregate: str) -> str:
