@@ -92,7 +92,7 @@ def test_sizes_are_searched_on_request_and_under_the_old_name_too(cli: Callable[
 
 def test_shipped_sweeps_are_listed(cli: Callable[..., Any]) -> None:
     names = {item["name"] for item in cli("list", "sweeps", "--json").document["items"]}
-    assert names == {"fair", "lr_wd", "quick", "recommend"}
+    assert names == {"fair", "lr_wd", "published", "quick", "recommend"}
 
 
 @pytest.mark.parametrize(
