@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from petlbench.cli.completion import names_of
 from petlbench.cli.output import say
 from petlbench.core.environment import default_cache_dir, default_data_root
 from petlbench.core.errors import InputError, unknown_name
@@ -216,6 +217,7 @@ _FIELDS = (
     click.option(
         "--protocol",
         metavar="NAME|FILE",
+        shell_complete=names_of("protocol"),
         help="What runs of one table have in common (petlbench list protocols); options go before its fields.",
     ),
     click.option(
