@@ -189,6 +189,9 @@ def test_each_search_keeps_its_winner_and_the_run_says_which_is_meant(make_searc
     assert len(files) == 3
     for one, lr in ((search, 0.25), (longer, 0.5), (sized, 0.75)):
         assert read_winner(one.options.output, one.name, one.config, None).training == {"lr": lr}
+    refit = search.config.training.model_copy(update={"select": "last"})
+    config = search.config.model_copy(update={"train_on": "train+val", "training": refit})
+    assert read_winner(search.options.output, search.name, config, None).training == {"lr": 0.25}
     third = make_search(GRID, training={"epochs": 5})
     with pytest.raises(InputError, match="2 winners") as caught:
         read_winner(third.options.output, third.name, third.config, None)
