@@ -15,7 +15,7 @@ from petlbench.cli.app import app
 
 FUNCTIONS = {
     "run": {"run", "dry_run"},
-    "bench": {"bench", "preview_bench"},
+    "bench": {"bench", "preview_bench", "preview_bench_search"},
     "sweep": {"sweep", "preview_sweep"},
     "report": {"report"},
     "results list": {"load_results"},
