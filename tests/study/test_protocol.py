@@ -143,6 +143,7 @@ class TestCards:
             TrainingConfig.model_validate({"lr": 1, "weight_decay": 0, **each.training})
         if rates := kind.defaults.published_lr:
             assert {name: own["training"]["lr"] for name, own in card["datasets"].items()} == rates
+        assert set(card.get("datasets", {})) <= set(catalog.entries("dataset"))
         if "vtab1k/cifar" in card.get("datasets", {}):
             assert len(card["datasets"]) == 19
 
