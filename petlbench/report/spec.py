@@ -82,6 +82,7 @@ class StudyCard(_Part):
     draws: tuple[int, ...] = Field(default=(), description="draws of few labels, from 0")
     request: Mapping[str, Any] = Field(default={}, description="of all runs, as petlbench.run.resolve.Request names it")
     settings: Mapping[str, Mapping[str, Any]] = Field(default={}, description="of single methods or datasets, by name")
+    protocol: str = Field(default="", description="of a suite: the protocol that its runs are under, with its seeds")
 
 
 class ReportCard(_Part):

@@ -97,5 +97,19 @@ def test_a_suite_is_of_any_methods_and_what_is_given_goes_before_its_choice(tmp_
 def test_what_is_no_suite_is_none() -> None:
     with pytest.raises(InputError, match="unknown suite 'table1'"):
         grids(["linear"], suite="table1")
-    with pytest.raises(InputError, match="--report and --suite"):
+    with pytest.raises(InputError, match="--report table1 and --suite vtab1k exclude each other"):
         grids(["linear"], suite="vtab1k", report="table1")
+
+
+def test_a_protocol_goes_before_a_suites_settings_and_what_is_given_before_both(tmp_path: Path) -> None:
+    (tmp_path / "reports").mkdir()
+    file = tmp_path / "reports" / "mine.toml"
+    file.write_text(SUITE.replace("epochs = 2", "epochs = 2, label_smoothing = 0.1"))
+    (matrix,) = grids(["linear"], suite="mine", catalog=tmp_path, protocol="published")
+    assert (matrix.request.image_size, list(matrix.seeds)) == (224, [42, 44, 82, 100, 800])
+    assert matrix.request.training == {"label_smoothing": 0.1}
+    assert matrix.basis.protocol is not None
+    assert matrix.basis.protocol.name == "published"
+    file.write_text(SUITE.replace("[study]", '[study]\nprotocol = "published"'))
+    (matrix,) = grids(["linear"], None, [7], suite="mine", catalog=tmp_path, epochs=3)
+    assert (matrix.request.image_size, matrix.seeds, matrix.request.training["epochs"]) == (224, [7], 3)
