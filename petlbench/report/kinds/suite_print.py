@@ -200,7 +200,8 @@ def _normalization(run: Stored) -> str:
 
 def _epoch(run: Stored) -> str:
     """Which epoch of a run is reported."""
-    return "last" if run.value("training.select") == "last" else "best on validation"
+    is_last = run.value("training.select") == "last" or run.value("train_on") == "train+val"
+    return "last" if is_last else "best on validation"
 
 
 def _less(ours: Mapping[str, Cell], theirs: Mapping[str, Cell], keys: Sequence[str]) -> dict[str, Cell]:
