@@ -10,8 +10,8 @@ import click
 from petlbench.cli.output import say
 
 _COMMON = (
-    "method", "methods", "dataset", "datasets", "seed", "seeds", "suite", "protocol", "report", "hours", "budget",
-    "trials", "from_sweep", "backbone", "image_size", "epochs", "batch_size", "lr", "settings", "output", "dry_run",
+    "method", "methods", "dataset", "datasets", "seed", "seeds", "suite", "protocol", "hours", "budget",
+    "trials", "backbone", "image_size", "epochs", "batch_size", "lr", "settings", "output", "dry_run",
 )  # fmt: skip
 # An option that is named nowhere here is the command's own.
 _GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         "attention_kernel", "checkpointing", "accumulate", "measure_inference", "executor", "workers", "ray_address",
         "cpus_per_run", "gpus_per_run", "timeout",
     ),
-    "Output": ("tracking_uri", "catalog", "study", "rerun", "accept", "verify", "retry_failed", "json"),
+    "Output": ("report", "preset", "from_sweep", "tracking_uri", "catalog", "study", "rerun", "accept", "verify", "retry_failed", "json"),
 }  # fmt: skip
 _PLACE = {name: group for group, names in _GROUPS.items() for name in names}
 _OWN = "This command"
