@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, cast
+from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from petlbench import (
-    Adapted,
-    Backbone,
-    BackboneInfo,
-    Inputs,
-    Method,
-    MethodCard,
-    MethodSettings,
-    TrainingDefaults,
-)
+from petlbench import Adapted, Backbone, BackboneInfo, Method, MethodCard, MethodSettings, TrainingDefaults
+from petlbench.methods._prompts import Prompted, drawn_head, drawn_prompts
 
 __all__ = ["VPT", "VPTSettings"]
 
@@ -56,39 +45,9 @@ class VPT(Method[VPTSettings]):
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Make the prompts and a head."""
-        backbone.expect_prefix_tokens(self.settings.num_tokens)
-        module = _Prompted(backbone, num_classes, self.settings)
-        return Adapted(module, frozenset({"prompts", "head.weight", "head.bias"}))
-
-
-class _Prompted(nn.Module):
-    """A frozen backbone whose blocks read prompts."""
-
-    def __init__(self, backbone: Backbone, num_classes: int, settings: VPTSettings) -> None:
-        super().__init__()
-        info = backbone.info
-        self._run, self._prefix, self._tokens = backbone.pooled_through, info.prefix_tokens, settings.num_tokens
-        self.backbone = backbone.module
+        info, settings = backbone.info, self.settings
+        backbone.expect_prefix_tokens(settings.num_tokens)
         layers = info.blocks if settings.depth == "deep" else 1
-        self.prompts = nn.Parameter(torch.empty(layers, settings.num_tokens, info.width))
-        bound = math.sqrt(6 / (3 * info.patch**2 + info.width))
-        nn.init.uniform_(self.prompts, -bound, bound)
-        self.dropout = nn.Dropout(settings.dropout)
-        # The authors' head: prompts are moved by what comes through it, fifty times as much as through a ViT's own.
-        self.head = nn.Linear(info.feature_width, num_classes)
-        nn.init.kaiming_normal_(self.head.weight, mode="fan_out")
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        """Map the fine view (B, 3, H, W) to logits (B, C)."""
-        return cast("Tensor", self.head(self._run(inputs.views["fine"], self._prompted, self._without_prompts)))
-
-    def _prompted(self, layer: int, tokens: Tensor) -> Tensor:
-        """Put the prompts of a block in, in the place of those of the block before."""
-        if layer >= len(self.prompts):
-            return tokens
-        prompts = self.dropout(self.prompts[layer].expand(len(tokens), -1, -1))
-        patches = tokens[:, self._prefix :] if layer == 0 else tokens[:, self._prefix + self._tokens :]
-        return torch.cat([tokens[:, : self._prefix], prompts.to(tokens.dtype), patches], dim=1)
-
-    def _without_prompts(self, tokens: Tensor) -> Tensor:
-        return torch.cat([tokens[:, : self._prefix], tokens[:, self._prefix + self._tokens :]], dim=1)
+        prompts = drawn_prompts(info, layers, settings.num_tokens)
+        module = Prompted(backbone, prompts, drawn_head(info.feature_width, num_classes), settings.dropout)
+        return Adapted(module, frozenset({"prompts", "head.weight", "head.bias"}))
