@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,34 @@ from torch import Tensor, nn
 from petlbench import Backbone, BackboneInfo
 
 __all__ = [
+    "Activation",
+    "Behind",
     "BehindMLP",
+    "BesideAttention",
     "BesideMLP",
+    "Bottleneck",
     "fold_in_front",
     "learned_names",
     "norms_elsewhere",
+    "quick_gelu",
     "take_layer_scale",
     "takes_constants",
 ]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """An approximation of GELU: x · sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+Activation = Literal["gelu", "quick_gelu", "relu", "none"]
+
+_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": nn.functional.gelu,
+    "quick_gelu": quick_gelu,
+    "relu": nn.functional.relu,
+    "none": lambda x: x,
+}
 
 
 def learned_names(module: nn.Module, *parts: str) -> frozenset[str]:
@@ -91,6 +112,27 @@ def fold_in_front(part: nn.Module, change: Tensor, constant: Tensor) -> None:
         layer.weight.add_(layer.weight @ change)
 
 
+class BesideAttention(nn.Module):
+    """A block's attention with all that stands in front of its residual sum, and an adapter beside all of that."""
+
+    def __init__(self, block: Any, adapter: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.attn, self.drop_path = block.norm1, block.attn, block.drop_path1
+        self.layer_scale = take_layer_scale(block, 1)
+        self.adapter = adapter
+
+    @classmethod
+    def put_in(cls, block: Any, adapter: nn.Module) -> Self:
+        """Put an adapter, tokens (B, N, D) to what is added to them, into a block of timm's beside the attention."""
+        head = cls(block, adapter)
+        block.attn, block.norm1, block.drop_path1 = head, nn.Identity(), nn.Identity()
+        return head
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        added = self.drop_path(self.layer_scale(self.attn(self.norm(x), *args, **kwargs)))
+        return cast("Tensor", added + self.adapter(x))
+
+
 class BesideMLP(nn.Module):
     """A block's MLP with all that stands between the two residual sums, and an adapter beside all of that."""
 
@@ -121,3 +163,49 @@ class BehindMLP(BesideMLP):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         added = self.branch(x, *args, **kwargs)
         return cast("Tensor", added + self.adapter(x + added))
+
+
+class Bottleneck(nn.Module):
+    """Two linear maps with a narrow middle: s · up(dropout(act(down(x)))).
+
+    Args:
+        width: Channels of a token, D.
+        bottleneck: Channels of the middle.
+        scale: The factor s.
+        activation: Between the two maps.
+        dropout: Dropout on the middle.
+    """
+
+    def __init__(
+        self, width: int, bottleneck: int, scale: float, activation: Activation = "gelu", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
+        self.scale, self.activation = scale, activation
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        nn.init.trunc_normal_(self.down.weight, std=0.02)
+        for tensor in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, N, D) to what is added to them, (B, N, D)."""
+        middle = self.dropout(_ACTIVATIONS[self.activation](self.down(x)))
+        return self.scale * cast("Tensor", self.up(middle))
+
+    @torch.no_grad()
+    def fold_into(self, layer: nn.Linear) -> None:
+        """Make a layer y = W x + b give y + s · up(down(y)); exact where there is no activation."""
+        layer.bias.add_(self.scale * (self.up.weight @ (self.down.weight @ layer.bias + self.down.bias) + self.up.bias))
+        layer.weight.add_(self.scale * self.up.weight @ (self.down.weight @ layer.weight))
+
+
+class Behind(nn.Module):
+    """A layer with an adapter on its output."""
+
+    def __init__(self, inner: nn.Module, adapter: Bottleneck) -> None:
+        super().__init__()
+        self.inner, self.adapter = inner, adapter
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output: Tensor = self.inner(x, *args, **kwargs)
+        return output + cast("Tensor", self.adapter(output))

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
-from petlbench.methods._branches import learned_names
+from petlbench.methods._branches import Activation, Behind, Bottleneck, learned_names
 
-__all__ = ["Adapter", "AdapterSettings", "Bottleneck"]
-
-Activation = Literal["gelu", "relu", "none"]
-
-_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": nn.functional.gelu,
-    "relu": nn.functional.relu,
-    "none": lambda x: x,
-}
+__all__ = ["Adapter", "AdapterSettings"]
 
 
 class AdapterSettings(MethodSettings):
@@ -80,7 +70,7 @@ class Adapter(Method[AdapterSettings]):
     def _wrap(self, inner: nn.Module, width: int) -> nn.Module:
         settings = self.settings
         adapter = Bottleneck(width, settings.bottleneck, settings.scale, settings.activation)
-        return _Beside(inner, adapter) if settings.placement == "parallel" else _Behind(inner, adapter)
+        return _Beside(inner, adapter) if settings.placement == "parallel" else Behind(inner, adapter)
 
     def _can_be_folded(self, backbone: Backbone) -> bool:
         if self.settings.activation != "none" or self.settings.placement == "parallel":
@@ -93,38 +83,9 @@ class Adapter(Method[AdapterSettings]):
     def _merge(self, backbone: Backbone) -> None:
         for block in backbone.blocks():
             for part in self._parts():
-                wrapped: _Behind = getattr(block, part)
+                wrapped: Behind = getattr(block, part)
                 wrapped.adapter.fold_into(_last(wrapped.inner))
                 setattr(block, part, wrapped.inner)
-
-
-class Bottleneck(nn.Module):
-    """Two linear maps with a narrow middle: s · up(act(down(x))).
-
-    Args:
-        width: Channels of a token, D.
-        bottleneck: Channels of the middle.
-        scale: The factor s.
-        activation: Between the two maps.
-    """
-
-    def __init__(self, width: int, bottleneck: int, scale: float, activation: Activation = "gelu") -> None:
-        super().__init__()
-        self.down, self.up = nn.Linear(width, bottleneck), nn.Linear(bottleneck, width)
-        self.scale, self.activation = scale, activation
-        nn.init.trunc_normal_(self.down.weight, std=0.02)
-        for tensor in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(tensor)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, N, D) to what is added to them, (B, N, D)."""
-        return self.scale * cast("Tensor", self.up(_ACTIVATIONS[self.activation](self.down(x))))
-
-    @torch.no_grad()
-    def fold_into(self, layer: nn.Linear) -> None:
-        """Make a layer y = W x + b give y + s · up(down(y)); exact where there is no activation."""
-        layer.bias.add_(self.scale * (self.up.weight @ (self.down.weight @ layer.bias + self.down.bias) + self.up.bias))
-        layer.weight.add_(self.scale * self.up.weight @ (self.down.weight @ layer.weight))
 
 
 def _last(part: Any) -> nn.Linear:
@@ -132,19 +93,7 @@ def _last(part: Any) -> nn.Linear:
     return cast("nn.Linear", part.proj if hasattr(part, "proj") else part.fc2)
 
 
-class _Behind(nn.Module):
-    """A layer with an adapter on its output."""
-
-    def __init__(self, inner: nn.Module, adapter: Bottleneck) -> None:
-        super().__init__()
-        self.inner, self.adapter = inner, adapter
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        output: Tensor = self.inner(x, *args, **kwargs)
-        return output + cast("Tensor", self.adapter(output))
-
-
-class _Beside(_Behind):
+class _Beside(Behind):
     """A layer with an adapter on its input."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from petlbench import Adapted, Backbone, BackboneInfo, Classifier, Method, MethodCard, MethodSettings, TrainingDefaults
-from petlbench.methods._branches import learned_names, norms_elsewhere, take_layer_scale
+from petlbench.methods._branches import learned_names, norms_elsewhere, quick_gelu, take_layer_scale
 
 __all__ = ["Convpass", "ConvpassSettings"]
 
@@ -98,13 +98,13 @@ class _Bypass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, P + S S, D) to what is added to them, (B, P + S S, D)."""
-        middle = _quick_gelu(self.down(x))
+        middle = quick_gelu(self.down(x))
         prefix, patches = middle[:, : self._prefix], middle[:, self._prefix :]
         # Around a picture of one pixel there is padding alone, so only the middle of the kernel sees a prefix token.
         prefix = nn.functional.linear(prefix, self.conv.weight[:, :, 1, 1], self.conv.bias)
         picture = torch.unflatten(patches.transpose(1, 2), 2, (self._side, self._side))
         patches = self.conv(picture).flatten(2).transpose(1, 2)
-        middle = self.dropout(_quick_gelu(torch.cat([prefix, patches], dim=1)))
+        middle = self.dropout(quick_gelu(torch.cat([prefix, patches], dim=1)))
         return self.scale * cast("Tensor", self.up(middle))
 
 
@@ -117,8 +117,3 @@ class _Beside(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return cast("Tensor", self.layer_scale(self.inner(x, *args, **kwargs)) + self.bypass(x))
-
-
-def _quick_gelu(x: Tensor) -> Tensor:
-    """The approximation of GELU that the authors use: x · sigmoid(1.702 x)."""
-    return x * torch.sigmoid(1.702 * x)
