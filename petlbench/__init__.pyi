@@ -77,6 +77,7 @@ from .models.method import FrozenFeatures as FrozenFeatures
 from .models.method import Inputs as Inputs
 from .models.method import Method as Method
 from .models.method import MethodSettings as MethodSettings
+from .models.method import TaskLoss as TaskLoss
 from .models.method import TensorSpec as TensorSpec
 from .models.method import TrainingDefaults as TrainingDefaults
 from .models.method import ViewSpec as ViewSpec

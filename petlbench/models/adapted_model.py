@@ -16,7 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.files import write_tensors
 from petlbench.models.backbone import Backbone, freeze_statistics
 from petlbench.models.info import BackboneInfo
-from petlbench.models.method import Inputs, Method
+from petlbench.models.method import Inputs, Method, TaskLoss
 from petlbench.models.structure import describe_module
 
 _FACTS = ("input_size", "num_classes", "mean", "std", "interpolation")
@@ -77,6 +77,10 @@ class AdaptedModel(nn.Module):
         Raises:
             InputError: When H or W is not the backbone's image size.
         """
+        return cast("Tensor", self.module(self._inputs(images)))
+
+    def _inputs(self, images: Tensor) -> Inputs:
+        """What the module takes of images (B, 3, H, W): the views, and the features of the frozen backbone."""
         side = self.info.image_size
         if images.shape[-2:] != (side, side):
             raise InputError(
@@ -84,10 +88,6 @@ class AdaptedModel(nn.Module):
                 hint="resize them, or create the model with img_size=",
                 kind="bad_image_size",
             )
-        return cast("Tensor", self.module(self._inputs(images)))
-
-    def _inputs(self, images: Tensor) -> Inputs:
-        """What the module takes of images (B, 3, H, W): the views, and the features of the frozen backbone."""
         views = {name: _resized(images, spec.size) for name, spec in self._views.items()}
         if self._frozen is None:
             return Inputs(views)
@@ -106,6 +106,20 @@ class AdaptedModel(nn.Module):
     def learnable_parameters(self) -> list[nn.Parameter]:
         """The parameters that an optimiser is to be given, in the module's order."""
         return list(self._adapted.parameters().values())
+
+    def loss(self, images: Tensor, task_loss: TaskLoss) -> Tensor:
+        """What a training step minimises, a scalar; for most methods the task's loss of the images' logits.
+
+        Args:
+            images: Normalised images, (B, 3, H, W).
+            task_loss: From logits (B, C) of these images to the mean of the task's loss over them.
+
+        Raises:
+            InputError: When H or W is not the backbone's image size.
+        """
+        if self._adapted.loss is None:
+            return task_loss(self(images))
+        return self._adapted.loss(self._inputs(images), task_loss)
 
     def penalty(self) -> Tensor:
         """What the method adds to the loss of every step, a scalar; zero for most methods."""

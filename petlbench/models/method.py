@@ -28,6 +28,9 @@ from petlbench.models.info import BackboneInfo
 
 S = TypeVar("S", bound="MethodSettings")
 
+TaskLoss = Callable[[Tensor], Tensor]
+"""From logits (B, C) of a batch's images to the mean of the task's loss over them, a scalar."""
+
 
 class MethodSettings(BaseModel):
     """Base of every method's settings: frozen, unknown keys refused, each field described and bounded."""
@@ -164,6 +167,8 @@ class Adapted:
         companion: Goes along with the training, or None.
         merge: Folds what was learned into the backbone's own layers, in place: then the backbone is timm's model
             again, and its final feature through ``module.head`` gives the logits. None where that cannot be.
+        loss: What a step minimises, a mean over the inputs' images, given the task's loss. For methods that train more
+            than the module's logits; None for the task's loss of these.
     """
 
     module: nn.Module
@@ -173,6 +178,7 @@ class Adapted:
     prepare: Callable[[Iterable[tuple[Inputs, Tensor]]], None] | None = None
     companion: Companion | None = None
     merge: Callable[[], None] | None = None
+    loss: Callable[[Inputs, TaskLoss], Tensor] | None = None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The learnable parameters by name, in the module's order."""

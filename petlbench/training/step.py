@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
 from petlbench.data.tasks.base import Scale
-from petlbench.models.method import Adapted, Companion, Inputs
+from petlbench.models.method import Adapted, Companion, Inputs, TaskLoss
 from petlbench.models.precision import autocast
 from petlbench.training.loss import Loss, Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
@@ -35,6 +35,7 @@ class Step:
         micro_batch_size: Images that go through the module at once. The gradients of a larger batch's parts add up
             to its own.
         companion: Adds its penalty to the loss, where a method has one.
+        loss: The method's own loss, which is given the task's; None for the task's loss of the module's logits.
     """
 
     module: nn.Module
@@ -46,6 +47,7 @@ class Step:
     scaler: torch.amp.GradScaler
     micro_batch_size: int
     companion: Companion | None = None
+    loss: Callable[[Inputs, TaskLoss], Tensor] | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
         """The loss before the step that is taken, a detached scalar, of a batch on the device."""
@@ -61,13 +63,22 @@ class Step:
         """A piece's part of the loss, its gradients added; all that it needs ends here, before the next one begins."""
         inputs = self.source(piece)
         with autocast(whole.device, self.precision):
-            loss = self.objective(self.module(inputs), piece.labels)
-            if len(piece.labels) < len(whole):
-                loss = loss * self.objective.share(piece.labels, whole)
+            loss = self._loss(inputs, piece.labels, whole)
             if companion is not None:
                 loss = loss + companion.penalty()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call, unused-ignore]
         return loss.detach()
+
+    def _loss(self, inputs: Inputs, labels: Tensor, whole: Tensor) -> Tensor:
+        """A piece's part of the mean loss over the batch, a scalar."""
+        in_parts = len(labels) < len(whole)
+        share = self.objective.share(labels, whole) if in_parts else 1.0
+        if self.loss is None:
+            loss = self.objective(self.module(inputs), labels)
+            return loss * share if in_parts else loss
+        # What a method adds is a mean over images, whatever their classes weigh.
+        images = len(labels) / len(whole)
+        return images * self.loss(inputs, lambda logits: share / images * self.objective(logits, labels))
 
     def _update(self) -> None:
         if self.clip_grad_norm > 0:
@@ -117,4 +128,5 @@ def new_step(
         ),
         micro_batch_size=training.micro_batch_size,
         companion=adapted.companion,
+        loss=adapted.loss,
     )

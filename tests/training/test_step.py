@@ -14,7 +14,7 @@ from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.data.loader import Batch
 from petlbench.features.source import NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
-from petlbench.models.method import Adapted, Companion, Inputs
+from petlbench.models.method import Adapted, Companion, Inputs, TaskLoss
 from petlbench.training.loss import Objective
 from petlbench.training.losses.cross_entropy import CROSS_ENTROPY
 from petlbench.training.step import Step, new_step
@@ -290,6 +290,27 @@ class TestPieces:
         without = bias.grad.clone()  # type: ignore[union-attr]
         loss(batch())
         torch.testing.assert_close(bias.grad - without, 2 * bias.detach(), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("weights", [None, WEIGHTS])
+    @pytest.mark.parametrize("accumulate", [1, 3])
+    def test_a_methods_own_loss_is_the_batchs_in_pieces_too(self, accumulate: int, weights: Tensor | None) -> None:
+        made, whole = adapted(), batch()
+        made.module.double().eval()
+        whole = Batch(whole.index, {"fine": whole.views["fine"].double()}, whole.labels)
+
+        def loss(inputs: Inputs, task_loss: TaskLoss) -> Tensor:
+            logits = made.module(inputs)
+            return task_loss(logits) + 0.5 * task_loss(-logits) + logits.square().sum(dim=1).mean()
+
+        logits = made.module(Inputs(whole.views))
+        first, second = (nn.functional.cross_entropy(each, whole.labels, weight=weights) for each in (logits, -logits))
+        expected = first + 0.5 * second + logits.square().sum() / len(logits)
+        by_hand = torch.autograd.grad(expected, list(made.parameters().values()))
+        objective, own = _Exact(CROSS_ENTROPY, 0.0, weights), dataclasses.replace(made, loss=loss)
+        found = step_of(own, accumulate=accumulate, clip=0, objective=objective)(whole)
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-12, atol=1e-15)
+        gradients = [tensor.grad for tensor in made.parameters().values()]
+        torch.testing.assert_close(gradients, list(by_hand), rtol=1e-12, atol=1e-15)
 
     @pytest.mark.parametrize("device", ["cpu", "meta"])
     def test_one_piece_is_in_memory_at_a_time(self, device: str) -> None:
