@@ -132,6 +132,28 @@ class Backbone:
             else:
                 tokens = block(tokens)
 
+    def answers(self, layer: int, queries: Tensor, tokens: Tensor) -> Tensor:
+        """What a block makes of queries (B, T, D) that attend to its tokens (B, N, D) alone (needs ``keys_values``).
+
+        The tokens do not see the queries, and no gradient reaches them.
+        """
+        block = self.blocks()[layer]
+        attention = block.attn
+        with torch.no_grad():
+            _, key, value = _heads(attention, attention.qkv(block.norm1(tokens)))
+        normed = block.norm1(queries)
+        query, _, _ = _heads(attention, attention.qkv(normed))
+        if attention.fused_attn:
+            read = nn.functional.scaled_dot_product_attention(query, key, value)
+        else:
+            read = ((query * attention.scale) @ key.transpose(-2, -1)).softmax(dim=-1) @ value
+        # Older versions of timm have neither of the two.
+        read = getattr(attention, "norm", nn.Identity())(read.transpose(1, 2).flatten(2))
+        if getattr(attention, "gate", None) is not None:
+            read = read * attention.gate(normed).sigmoid()
+        queries = queries + block.drop_path1(block.ls1(attention.proj_drop(attention.proj(read))))
+        return cast("Tensor", queries + block.drop_path2(block.ls2(block.mlp(block.norm2(queries)))))
+
     def _embedded(self, image: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
         """What the first block reads of images, (B, N, D), and each block's rotary positions, if it has any."""
         model = cast("Any", self.module)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, cast
 
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
 from petlbench.core.errors import InputError
@@ -424,3 +426,22 @@ class TestBuild:
             cast("Any", same.module).norm.bias[7] += 1e-6
         assert first.digest() != same.digest()
         assert build("test_vit", 48).digest() != first.digest()
+
+
+@pytest.mark.parametrize("kernel", ["eager", "fused"])
+@torch.no_grad()
+def test_queries_ask_an_attention_with_all_that_it_may_have(kernel: str) -> None:
+    block: Any = Block(64, 2, init_values=0.5, norm_layer=nn.LayerNorm)
+    takes = inspect.signature(Attention).parameters
+    parts = {name: True for name in ("qkv_bias", "qk_norm", "scale_norm", "gated") if name in takes}
+    block.attn = Attention(64, 2, norm_layer=nn.LayerNorm, **parts)
+    module = nn.Module()
+    module.blocks = nn.ModuleList([nn.Identity(), block])
+    for tensor in module.parameters():
+        tensor.normal_()
+    set_attention_kernel(module.double(), kernel)
+    queries, tokens = (torch.randn(2, count, 64, dtype=torch.float64) for count in (3, 5))
+    # Nobody may read the queries.
+    seen = torch.arange(8) >= 3
+    expected = block(torch.cat([queries, tokens], dim=1), attn_mask=seen.expand(8, -1))[:, :3]
+    torch.testing.assert_close(Backbone(cast("Any", None), module).answers(1, queries, tokens), expected)
