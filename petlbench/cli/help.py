@@ -29,7 +29,10 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         "attention_kernel", "checkpointing", "accumulate", "measure_inference", "executor", "workers", "ray_address",
         "cpus_per_run", "gpus_per_run", "timeout",
     ),
-    "Output": ("report", "preset", "from_sweep", "tracking_uri", "catalog", "study", "rerun", "accept", "verify", "retry_failed", "json"),
+    "Output": (
+        "report", "preset", "from_sweep", "study", "tracking_uri", "catalog", "rerun", "accept", "verify",
+        "retry_failed", "json",
+    ),
 }  # fmt: skip
 _PLACE = {name: group for group, names in _GROUPS.items() for name in names}
 _OWN = "This command"
