@@ -17,6 +17,7 @@ from PIL import Image
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.user_files import read_bytes
+from petlbench.data.images.greys import is_deep
 
 
 def keep_dataset(data: Any, folder: Path, name: str = "dataset") -> Path:
@@ -112,7 +113,9 @@ def _keep(image: Any, folder: Path, number: int) -> str:
         source = Path(os.path.expanduser(image))
         content, suffix = read_bytes(source, what=f"image {number},", limit=None), source.suffix.lower()
     else:
-        pixels = image if isinstance(image, Image.Image) else Image.fromarray(_pixels(image, number))
+        # Pillow's own way from deep greys to 8 bits makes all above 255 white.
+        is_plain = isinstance(image, Image.Image) and not is_deep(image)
+        pixels = image if is_plain else Image.fromarray(_pixels(image, number))
         buffer = io.BytesIO()
         pixels.convert("RGB" if pixels.mode not in ("L", "I;16") else pixels.mode).save(buffer, "PNG")
         content, suffix = buffer.getvalue(), ".png"

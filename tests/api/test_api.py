@@ -168,6 +168,16 @@ def test_pairs_tensors_and_frames_are_one_dataset(tmp_path: Path) -> None:
     assert len(files) == 1
 
 
+def test_deep_greys_of_pillow_stay_deep(tmp_path: Path) -> None:
+    from petlbench.data.from_python import keep_dataset
+
+    greys = np.arange(0, 64000, 1000, dtype=np.uint16).reshape(8, 8)
+    deep = [Image.fromarray(greys.astype(kind)) for kind in (np.uint16, np.int32)]
+    table = pd.read_csv(keep_dataset([(image, "a") for image in deep], tmp_path))
+    for name in table["image"]:
+        assert np.array_equal(np.asarray(Image.open(tmp_path / name)), greys)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -1,7 +1,7 @@
 """From the bytes of an image file to an upright image, or to an error that names the file.
 
 A decoded image is RGB of 8 bits a channel or, where the file's greys are deeper, of mode F with greys from 0 to 255.
-Deep greys stay so until they are resized: `to_rgb` then rounds them.
+Deep greys stay so until they are resized: `to_rgb` then rounds them. Deep colours are rounded at once.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from petlbench.core import user_files
 from petlbench.core.errors import InputError
 from petlbench.core.units import readable_size
+from petlbench.data.images.colours import has_deep_colours, numbers_of, refuse_deep_planes
 from petlbench.data.images.dicom import DICOM_SUFFIXES, HEAD_BYTES, decode_dicom, is_dicom, require_pydicom
-from petlbench.data.images.greys import FULL, GreyRange, Greys, is_deep, needs_white, range_of
+from petlbench.data.images.greys import FULL, GreyRange, Greys, is_deep, needs_white, range_of, range_of_numbers
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 
 IMAGE_SUFFIXES = DICOM_SUFFIXES | frozenset(
@@ -111,7 +114,7 @@ class Decoding:
 
 
 def has_deep_greys(stream: BinaryIO) -> bool:
-    """Return by the head of a file whether its greys have more than 8 bits and it does not say what is white."""
+    """Return by the head of a file whether its greys or colours have over 8 bits and it does not say what is white."""
     try:
         if is_dicom(stream.read(HEAD_BYTES)):
             return False
@@ -123,12 +126,14 @@ def has_deep_greys(stream: BinaryIO) -> bool:
 
 
 def grey_range(stream: BinaryIO, name: str, decoding: Decoding) -> GreyRange:
-    """Return the range of an image that has deep greys.
+    """Return the range of an image that has deep greys or colours.
 
     Raises:
         InputError: As for `decode_image`.
     """
     with _opened(stream, name, decoding) as opened:
+        if has_deep_colours(opened):
+            return _range_of_channels(_numbers(opened, stream))
         opened.load()
         return range_of(opened)
 
@@ -159,7 +164,10 @@ def decode_image(content: bytes, name: str, decoding: Decoding | None = None) ->
             return decode_dicom(content, name)
         except ValueError as error:
             raise _corrupt(name, str(error)) from error
-    with _opened(io.BytesIO(content), name, decoding) as opened:
+    stream = io.BytesIO(content)
+    with _opened(stream, name, decoding) as opened:
+        if has_deep_colours(opened):
+            return _deep(_numbers(opened, stream), name, decoding)
         opened.load()
         ImageOps.exif_transpose(opened, in_place=True)
         return _plain(opened, name, decoding)
@@ -180,10 +188,11 @@ def to_rgb(image: Image) -> Image:
 
 
 @contextmanager
-def _opened(stream: BinaryIO, name: str, decoding: Decoding) -> Iterator[Image]:
+def _opened(stream: BinaryIO, name: str, decoding: Decoding) -> Iterator[ImageFile]:
     """Open an image, of which Pillow decodes nothing before it is asked to, with errors of ours."""
     with broken_named(name), open_image(stream) as image:
         _check_pixels(image, name, decoding.most_pixels)
+        refuse_deep_planes(image)
         yield image
 
 
@@ -200,7 +209,7 @@ def broken_named(name: str) -> Iterator[None]:
         raise _corrupt(name, str(error) or type(error).__name__) from error
 
 
-def open_image(stream: BinaryIO) -> Image:
+def open_image(stream: BinaryIO) -> ImageFile:
     """Return an image in one of our formats, not yet decoded, however many pixels it has: whoever decodes it asks."""
     from PIL import Image
 
@@ -235,26 +244,57 @@ def _plain(image: Image, name: str, decoding: Decoding) -> Image:
 
 
 def _scaled(image: Image, name: str, greys: Greys | None) -> Image:
-    """Spread deep greys over 0 to 255, the same for every image of a dataset, so that brightness compares."""
+    """Spread deep greys over 0 to 255."""
     import numpy as np
     from PIL import Image
 
-    own = range_of(image)
+    levels = _levels(np.asarray(image, dtype=np.float64), range_of(image), name, greys)
+    return Image.fromarray(levels.astype(np.float32))
+
+
+def _numbers(opened: ImageFile, stream: BinaryIO) -> NDArray[Any]:
+    stream.seek(0)
+    return numbers_of(opened, open_image(stream))
+
+
+def _range_of_channels(numbers: NDArray[Any]) -> GreyRange:
+    """The range of colours, or of greys; alpha has no part in it."""
+    greys = numbers.shape[-1] == 2
+    return range_of_numbers(numbers[..., : 1 if greys else 3], "whole" if greys else "colour")
+
+
+def _deep(numbers: NDArray[Any], name: str, decoding: Decoding) -> Image:
+    """Spread deep colours, or deep greys beside alpha, over 0 to 255; transparent parts become black."""
+    import numpy as np
+    from PIL import Image
+
+    own = _range_of_channels(numbers)
+    colours = numbers[..., :1] if own.kind == "whole" else numbers[..., :3]
+    levels = _levels(colours.astype(np.float64), own, name, decoding.greys)
+    if colours.shape != numbers.shape:
+        levels *= numbers[..., -1:] / FULL
+    if own.kind == "whole":
+        return Image.fromarray(levels[..., 0].astype(np.float32))
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
+
+
+def _levels(numbers: NDArray[Any], own: GreyRange, name: str, greys: Greys | None) -> NDArray[Any]:
+    """Spread the numbers over 0 to 255, the same for every image of a dataset, so that brightness compares."""
     alone = Greys.recorded({"floating": 1.0 if own.high <= 1.0 else float(FULL)})
-    levels = (greys or alone).scaled(np.asarray(image, dtype=np.float64), own)
+    levels = (greys or alone).scaled(numbers, own)
     if levels is None:
         raise InputError(
             f"the image {name} has pixel values from {own.low:g} to {own.high:g}, a range that does not fit "
-            f"0 (black) to {(greys or alone).white(own.floating):g} (white: dataset.grey_maximum)",
+            f"0 (black) to {(greys or alone).white(own.kind):g} (white: dataset.grey_maximum)",
             hint="say what is white with --set dataset.grey_maximum=NUMBER, or convert it to 8 or 16 bits",
             kind="corrupt_image",
         )
-    return Image.fromarray(levels.astype(np.float32))
+    return levels
 
 
 def _corrupt(name: str, why: str) -> InputError:
     return InputError(
         f"the image {name} cannot be decoded: {why}",
-        hint="replace or remove the file, or run with --skip-corrupt",
+        hint="replace or remove the file",
         kind="corrupt_image",
     )

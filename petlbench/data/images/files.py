@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from petlbench.core.errors import InputError
 from petlbench.core.user_files import open_file
+from petlbench.data.images.colours import has_deep_colours
 from petlbench.data.images.decode import NOT_DATA, broken_named, decode_image, open_image, read_bytes
 from petlbench.data.images.dicom import HEAD_BYTES, is_dicom, read_dataset, require_pydicom
 
@@ -93,6 +94,7 @@ def read_header(file: Path) -> Header:
 def _header(stream: BinaryIO, size: int) -> Header:
     with open_image(stream) as opened:
         depth = "grey, 16 bits" if opened.mode.startswith("I;16") else _DEPTHS.get(opened.mode, opened.mode)
+        depth = depth.replace("8", "16") if has_deep_colours(opened) else depth
         return Header(opened.width, opened.height, opened.format or "unknown", depth, size)
 
 

@@ -1,4 +1,4 @@
-"""What is white among greys of more than 8 bits: by the range that all files of a dataset have together.
+"""What is white among greys and colours of more than 8 bits: by the range that all files of a dataset have together.
 
 A file says how many bits a grey is stored in, not how many of them a scanner uses: 12 bits in files of 16 would come
 out black. So the greatest value of the whole dataset decides, rounded up to a number of bits, and is the same for every
@@ -11,7 +11,9 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
+
+from petlbench.data.images.colours import has_deep_colours
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,20 +24,27 @@ if TYPE_CHECKING:
 FULL = 65535
 """White among whole numbers of 16 bits, where nothing else is known."""
 
-GREY_HELP = "What is white among greys of more than 8 bits; without it, what the images' range says."
+GREY_HELP = "What is white among greys and colours of more than 8 bits; without it, what the images' range says."
+
+Kind = Literal["whole", "floating", "colour"]
+"""Greys that are whole numbers, greys that are floating-point ones, and colours, which are whole numbers."""
 
 _LEAST_BITS = 8
-_KINDS = {False: "whole", True: "floating"}
-_PLAIN = {False: float(FULL), True: 1.0}
+_PLAIN: dict[Kind, float] = {"whole": float(FULL), "floating": 1.0, "colour": float(FULL)}
+_WORDS: dict[Kind, str] = {
+    "whole": "greys of more than 8 bits (whole numbers",
+    "floating": "greys of more than 8 bits (floating numbers",
+    "colour": "colours of more than 8 bits (whole numbers",
+}
 
 
 @dataclass(frozen=True)
 class GreyRange:
-    """The least and the greatest value of one image's deep greys, and whether they are floating-point numbers."""
+    """The least and the greatest value of one image's deep greys or colours, and what kind they are of."""
 
     low: float
     high: float
-    floating: bool
+    kind: Kind
 
     @property
     def has_format(self) -> bool:
@@ -53,22 +62,26 @@ def is_deep(image: Image) -> bool:
 
 
 def needs_white(image: Image) -> bool:
-    """Whether they have, and its file does not say what is white."""
-    return is_deep(image) and image.format not in _OWN_WHITE
+    """Whether they have, or its colours where it is not yet decoded, and its file does not say what is white."""
+    return (is_deep(image) and image.format not in _OWN_WHITE) or has_deep_colours(image)
 
 
 def range_of(image: Image) -> GreyRange:
     """Return the range of a decoded image whose greys are deep."""
     import numpy as np
 
-    values = np.asarray(image)
-    return GreyRange(float(values.min()), float(values.max()), image.mode == "F")
+    return range_of_numbers(np.asarray(image), "floating" if image.mode == "F" else "whole")
+
+
+def range_of_numbers(values: NDArray[Any], kind: Kind) -> GreyRange:
+    """Return the range of an image's deep greys or colours."""
+    return GreyRange(float(values.min()), float(values.max()), kind)
 
 
 class Greys:
     """What is white among a dataset's deep greys: given, or measured over all its images when that is first asked.
 
-    Whole and floating-point numbers have a white of their own. Threads may share it.
+    Each kind of greys and colours has a white of its own. Threads may share it.
 
     Args:
         measure: Gives the range of every image with deep greys that can be read.
@@ -79,14 +92,14 @@ class Greys:
         self._measure = measure
         self._maximum = maximum
         self._ranges: tuple[GreyRange, ...] = ()
-        self._whites: dict[bool, float] | None = None
+        self._whites: dict[Kind, float] | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def recorded(cls, whites: Mapping[str, float]) -> Greys:
         """Return what `whites` told; the numbers that were not there have the white of 16 bits, or 1."""
         greys = cls(tuple)
-        greys._whites = {floating: whites[kind] for floating, kind in _KINDS.items() if kind in whites}
+        greys._whites = {kind: whites[kind] for kind in _PLAIN if kind in whites}
         return greys
 
     def measure(self, measure: Callable[[], Iterable[GreyRange]] | None = None) -> None:
@@ -94,55 +107,58 @@ class Greys:
         with self._lock:
             if self._whites is None:
                 self._ranges = tuple((measure or self._measure)())
-                self._whites = {kind: self._found(kind) for kind in {each.floating for each in self._ranges}}
+                self._whites = {kind: self._found(kind) for kind in {each.kind for each in self._ranges}}
 
-    def white(self, floating: bool) -> float:
-        """Return what is white among whole numbers, or among floating-point ones."""
+    def white(self, kind: Kind) -> float:
+        """Return what is white among greys or colours of that kind."""
         if self._maximum is not None:
             return self._maximum
         self.measure()
-        return (self._whites or {}).get(floating, _PLAIN[floating])
+        return (self._whites or {}).get(kind, _PLAIN[kind])
 
     def scaled(self, values: NDArray[np.float64], own: GreyRange) -> NDArray[np.float64] | None:
         """Return an image's greys from 0 (black) to 255 (white); None where what is white does not fit their range.
 
         Where the maximum was given, what is darker than 0 is black, and what is lighter than it white.
         """
-        white = self.white(own.floating)
+        white = self.white(own.kind)
         if self._maximum is not None and not math.isnan(own.high):
             return (values * (255.0 / white)).clip(0.0, 255.0)
         return values * (255.0 / white) if own.low >= 0.0 and own.high <= white else None
 
     def whites(self) -> dict[str, float]:
-        """Return what is white, by ``whole`` and ``floating``, for the numbers that there are."""
+        """Return what is white, by ``whole``, ``floating`` and ``colour``, for the numbers that there are."""
         self.measure()
-        return {_KINDS[floating]: self.white(floating) for floating in sorted(self._whites or ())}
+        return {kind: self.white(kind) for kind in _PLAIN if kind in (self._whites or ())}
 
     def tag(self) -> str:
         """Return what names pixels beside a file's content; empty where white is what it is for an image alone."""
-        plain = {kind: _PLAIN[floating] for floating, kind in _KINDS.items()}
-        return ", ".join(f"{kind} {white!r}" for kind, white in self.whites().items() if white != plain[kind])
+        # Colours always have one: caches may hold those that were read by their upper 8 bits.
+        whites = self.whites()
+        named = [kind for kind in _PLAIN if kind in whites and (kind == "colour" or whites[kind] != _PLAIN[kind])]
+        return ", ".join(f"{kind} {whites[kind]!r}" for kind in named)
 
     def notes(self) -> tuple[str, ...]:
         """Return in words what range was measured, what is white, and what is lost."""
         if self._whites == {} and self._maximum is not None:
             return ("dataset.grey_maximum is given, and no image has greys of more than 8 bits",)
-        return tuple(self._note(floating) for floating in sorted({each.floating for each in self._ranges}))
+        return tuple(self._note(kind) for kind in _PLAIN if kind in {each.kind for each in self._ranges})
 
-    def _found(self, floating: bool) -> float:
+    def _found(self, kind: Kind) -> float:
         """The greatest value, rounded up to what a format has for white: 1, or all bits of a number of 8 to 16."""
-        greatest = [each.high for each in self._ranges if each.floating == floating and each.has_format]
+        greatest = [each.high for each in self._ranges if each.kind == kind and each.has_format]
         if not greatest:
-            return _PLAIN[floating]
+            return _PLAIN[kind]
         high = max(greatest)
-        return 1.0 if floating and high <= 1.0 else 2.0 ** max(_LEAST_BITS, math.ceil(high).bit_length()) - 1.0
+        if kind == "floating" and high <= 1.0:
+            return 1.0
+        return 2.0 ** max(_LEAST_BITS, math.ceil(high).bit_length()) - 1.0
 
-    def _note(self, floating: bool) -> str:
-        ranges, white = [each for each in self._ranges if each.floating == floating], self.white(floating)
+    def _note(self, kind: Kind) -> str:
+        ranges, white = [each for each in self._ranges if each.kind == kind], self.white(kind)
         low, high = min(each.low for each in ranges), max(each.high for each in ranges)
         images = f"{len(ranges):,} images have" if len(ranges) > 1 else "1 image has"
-        numbers = f"{_KINDS[floating]} numbers from {low:,.6g} to {high:,.6g}"
-        text = f"{images} greys of more than 8 bits ({numbers}): {white:,.6g} is white"
+        text = f"{images} {_WORDS[kind]} from {low:,.6g} to {high:,.6g}): {white:,.6g} is white"
         if self._maximum is None:
             return f"{text}, and a view keeps 256 levels; --set dataset.grey_maximum=NUMBER says otherwise"
         outside = sum(each.low < 0 or each.high > white for each in ranges)

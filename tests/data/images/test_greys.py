@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.images.decode import Decoding, decode_image
-from petlbench.data.images.greys import GreyRange, Greys
+from petlbench.data.images.decode import Decoding, decode_image, grey_range
+from petlbench.data.images.files import read_header
+from petlbench.data.images.greys import GreyRange, Greys, Kind
 from petlbench.data.loader import ImageStore
 from petlbench.data.overview import overview_of
 
@@ -124,10 +128,10 @@ def test_a_part_of_a_dataset_has_the_white_of_the_whole(tmp_path: Path) -> None:
     assert means(darker) == pytest.approx([12.5] * 3, abs=0.6)
 
 
-@given(st.floats(0.001, 65535), st.booleans())
-def test_white_is_no_darker_than_the_lightest_and_less_than_twice_as_light(high: float, floating: bool) -> None:
-    high = high if floating else float(round(high))
-    white = Greys(lambda: [GreyRange(0.0, high, floating)]).white(floating)
+@given(st.floats(0.001, 65535), st.sampled_from(["whole", "floating", "colour"]))
+def test_white_is_no_darker_than_the_lightest_and_less_than_twice_as_light(high: float, kind: Kind) -> None:
+    high = high if kind == "floating" else float(round(high))
+    white = Greys(lambda: [GreyRange(0.0, high, kind)]).white(kind)
     assert white in {1.0, *(2.0**bits - 1 for bits in range(8, 17))}
     assert high <= white
     assert white <= 255 or high >= white / 2
@@ -152,3 +156,83 @@ def test_a_format_that_says_itself_what_is_white_is_taken_at_its_word(tmp_path: 
     dataset = opened(tmp_path, grey_maximum="1000")
     assert means(dataset) == pytest.approx([255 / 4] * 2, abs=0.6)
     assert dataset.greys.whites() == {}
+
+
+CHANNELS = np.stack([PICTURE, PICTURE[::-1], PICTURE.T], axis=-1)
+
+
+def png(numbers: np.ndarray) -> bytes:
+    """A PNG file of 16 bits; Pillow writes none with channels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, channels = numbers.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in numbers)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(numbers: np.ndarray, order: str, packed: bool, planes: int = 1) -> bytes:
+    """A TIFF file of 16 bits a channel, big- or little-endian, compressed or not."""
+    height, width, channels = numbers.shape
+    data = numbers.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if packed else data
+    tags = {256: width, 257: height, 258: 0, 259: 8 if packed else 1, 262: 2, 273: 0, 277: channels, 279: len(data)}
+    tags |= {284: planes, **({338: 2} if channels == 4 else {})}
+    bits_at = 10 + 12 * len(tags) + 4
+    tags[273] = bits_at + 2 * channels
+    entries = [struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items() if tag != 258]
+    entries.insert(2, struct.pack(f"{order}HHII", 258, 3, channels, bits_at))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8)
+    bits = struct.pack(f"{order}{channels}H", *[16] * channels)
+    return head + struct.pack(f"{order}H", len(tags)) + b"".join(entries) + bytes(4) + bits + data
+
+
+DEEP_COLOURS: dict[str, Callable[[np.ndarray], bytes]] = {
+    "PNG": png,
+    **{
+        f"TIFF {order} {'packed' if packed else 'plain'}": partial(tiff, order=order, packed=packed)
+        for order in "<>"
+        for packed in (True, False)
+    },
+}
+
+
+@pytest.mark.parametrize("form", DEEP_COLOURS)
+@pytest.mark.parametrize("white", [65535, 4095])
+def test_colours_are_as_bright_whatever_they_are_coded_in(form: str, white: int, tmp_path: Path) -> None:
+    for number, name in enumerate("abab"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        content = DEEP_COLOURS[form](np.rint(CHANNELS * white / (number + 1)))
+        (tmp_path / name / f"{number}.{form[:4].strip().lower()}").write_bytes(content)
+    dataset = opened(tmp_path)
+    first, third = (np.asarray(dataset.open(record)) for record in dataset.records[:2])
+    assert np.abs(first - 255 * CHANNELS).max() <= 0.5 + 255 / white
+    assert np.abs(third - 255 * CHANNELS / 3).max() <= 0.5 + 255 / white
+    dataset.measure_greys(1, Progress())
+    assert (
+        f"4 images have colours of more than 8 bits (whole numbers from 0 to {int(white * 0.98 + 0.5):,})"
+        in (dataset.notes[0])
+    )
+    assert dataset.pixel_key("d") != "d", "caches may hold the upper 8 bits"
+    assert "16 bits" in read_header(tmp_path / dataset.records[0].path).depth
+
+
+def test_what_is_transparent_is_black_and_alpha_has_no_part_in_the_range() -> None:
+    alpha = np.full((8, 8, 1), 65535)
+    alpha[:4] = 0
+    numbers = np.rint(np.concatenate([CHANNELS * 65535, alpha], axis=-1))
+    expected = np.where(alpha > 0, 255 * CHANNELS, 0)
+    for content in (png(numbers), tiff(numbers, "<", packed=True)):
+        assert np.abs(np.asarray(decode_image(content, "x")) - expected).max() <= 0.5
+    greys = decode_image(png(numbers[..., [0, 3]]), "x")
+    assert greys.mode == "F"
+    assert np.abs(np.asarray(greys) - expected[..., 0]).max() < 0.01
+    assert grey_range(io.BytesIO(png(numbers[..., [0, 3]] // 16)), "x", Decoding()) == GreyRange(0.0, 4014.0, "whole")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_planes_of_deep_colours_are_refused(packed: bool) -> None:
+    with pytest.raises(InputError, match="in planes"):
+        decode_image(tiff(np.rint(CHANNELS * 65535), "<", packed=packed, planes=2), "x")
