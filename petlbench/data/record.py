@@ -112,7 +112,7 @@ def map_images(
 
 
 def refusal(errors: Mapping[str, InputError], hint: str) -> InputError:
-    """Build one error of those of several images: the first, and how many more there are."""
+    """Build one error of those of several images: the first, whose hint goes before this one, and their number."""
     first = next(iter(errors.values()))
     others = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
-    return InputError(first.message + others, hint=hint, kind=first.kind)
+    return InputError(first.message + others, hint="; ".join(filter(None, (first.hint, hint))), kind=first.kind)

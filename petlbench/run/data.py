@@ -229,7 +229,7 @@ def _read_all(
         context.progress,
     )
     if errors and not skip_corrupt:
-        raise refusal(errors, "mend or remove it, or leave unreadable images out and count them with --skip-corrupt")
+        raise refusal(errors, "or leave unreadable images out and count them with --skip-corrupt")
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
         context.progress.say(f"{len(errors)} unreadable images are left out")

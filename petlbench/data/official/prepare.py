@@ -237,7 +237,7 @@ class _Draft:
             phase="checking images",
         )
         if errors and not skip_corrupt:
-            hint = "get the official files again, or leave unreadable images out and count them with --skip-corrupt"
+            hint = "or get the official files again, or leave unreadable images out and count them with --skip-corrupt"
             raise refusal(errors, hint)
         self.skipped = [error.message for error in errors.values()]
         self.records = tuple(record for record in self.records if record.image_id in self.facts)
