@@ -19,8 +19,10 @@ from petlbench.data.images.files import ImageFacts
 from petlbench.data.record import SPLIT_ALIASES, Record, Split, images_by_class
 from petlbench.data.tasks.base import Labels
 
-_MISSING = frozenset(
-    ("nan", "na", "n/a", "#n/a", "none", "null", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
+_WRITTEN_BY_PROGRAMS = frozenset(("nan", "na", "<na>", "n/a", "#n/a", "null"))
+"""What programs that write tables put into an empty cell, in lower case."""
+_MISSING = _WRITTEN_BY_PROGRAMS | frozenset(
+    ("none", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
 )
 """What programs and people write where there is no value, in lower case."""
 _OTHER_FOLDERS = frozenset(
@@ -62,6 +64,26 @@ def refuse_twins(names: Iterable[str], place: str) -> None:
             f"{place} has the classes '{printable(twin)}' and '{printable(name)}', which are {what}",
             hint=f"write them alike, or {option('rename', *(f'{old}={new}' for old, new in twins.items()))}",
             kind="class_twice",
+        )
+
+
+def refuse_empty_cells(labels: Iterable[str], place: str) -> None:
+    """Refuse labels of a table that are what programs write into an empty cell: they would be a class of their own.
+
+    Args:
+        labels: The labels, as the table has them, but for those that a setting says something of.
+        place: What the error calls the table.
+
+    Raises:
+        InputError: When there are some.
+    """
+    counts = Counter(label for label in labels if label.casefold() in _WRITTEN_BY_PROGRAMS)
+    for name in sorted(counts):
+        raise InputError(
+            f"{place}: the label of {counts[name]} images is '{name}', which programs write where there is none",
+            hint=f"{option('leave_out', *sorted(counts))} leaves them out; where it is a class, "
+            f"{option('rename', f'{name}=CLASS')} gives it another name",
+            kind="empty_label",
         )
 
 

@@ -75,7 +75,23 @@ class TestLabels:
         error = refused(table(tmp_path, *(unicodedata.normalize(form, "lésion") for form in ("NFC", "NFD"))))
         assert (error.kind, "Unicode" in error.message) == ("class_twice", True)
 
-    @pytest.mark.parametrize("missing", ["nan", "NA", "None", "-1.0", "N/A", "null"])
+    @pytest.mark.parametrize("missing", ["nan", "NaN", "NA", "N/A", "<NA>", "null"])
+    def test_what_programs_write_into_an_empty_cell_is_refused(self, tmp_path: Path, missing: str) -> None:
+        file = table(tmp_path, "0.0", "1.0", missing, "0.0")
+        error = refused(file)
+        assert (error.kind, f"the label of 1 images is '{missing}'" in error.message) == ("empty_label", True)
+        dataset = opened(file, advice(error.hint))
+        assert (dataset.classes, len(dataset.records)) == (("0.0", "1.0"), 3)
+        assert dataset.notes == (f"1 images of '{missing}' are left out (dataset.leave_out)",)
+        assert opened(file, {"rename": f"{missing}=absent"}).classes == ("0.0", "1.0", "absent")
+        assert opened(file, {"rename": f"{missing}={missing}"}).classes[-1] in (missing, "1.0")
+
+    def test_a_folder_of_that_name_was_made_by_a_hand(self, tmp_path: Path) -> None:
+        dataset = opened(folders(tmp_path, "NA", "yes"))
+        assert dataset.classes == ("NA", "yes")
+        assert "the class 'NA' (2 images) reads as if these had no label" in dataset.notes[0]
+
+    @pytest.mark.parametrize("missing", ["None", "-1.0", "unlabelled"])
     def test_what_reads_like_no_label_is_named_and_left_out(self, tmp_path: Path, missing: str) -> None:
         file = table(tmp_path, "0.0", "1.0", missing, "0.0")
         dataset = opened(file)

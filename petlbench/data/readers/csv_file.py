@@ -95,7 +95,9 @@ class CsvReader(ImageFiles):
         if source.card is None and self._settings.group_column not in self._header:
             notes += group_columns(name for name in self._header if name != self._settings.image_column)
         records = sorted((row.record for row in first), key=lambda record: record.path)
-        labels, changes = self._settings.relabelled([record.label for record in records], str(self._file))
+        written = [record.label for record in records]
+        self._settings.refuse_empty_cells([label for label in written if source.labels.names(label)], str(self._file))
+        labels, changes = self._settings.relabelled(written, str(self._file))
         records = [replace(each, label=label) for each, label in zip(records, labels, strict=True) if label is not None]
         texts = [record.label for record in records]
         names = self._settings.columns or source.labels.found(texts, source.classes)

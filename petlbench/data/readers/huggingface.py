@@ -63,7 +63,10 @@ class HuggingFaceReader(Reader):
             raise self._wrong("its parts do not have the same classes", kind="class_mismatch")
         declared = next(iter(own.values()))
         places = [(part, position) for part, values in labels.items() for position in range(len(values))]
-        names, self.notes = self._settings.relabelled([name for values in labels.values() for name in values], place)
+        written = [name for values in labels.values() for name in values]
+        if not declared:
+            self._settings.refuse_empty_cells([name for name in written if source.labels.names(name)], place)
+        names, self.notes = self._settings.relabelled(written, place)
         kept = [(each, name) for each, name in zip(places, names, strict=True) if name is not None]
         # What is renamed or left out is no longer as it was declared.
         found = source.labels.found([name for _, name in kept], source.classes)
@@ -101,7 +104,7 @@ class HuggingFaceReader(Reader):
         if cell is None or cell["bytes"] is None:
             raise InputError(
                 f"{self._folder}: '{part}' holds no image at position {int(position)}",
-                hint="save the dataset with its images in it, or run with --skip-corrupt",
+                hint="save the dataset with its images in it",
                 kind="missing_image",
             )
         content: bytes = cell["bytes"]

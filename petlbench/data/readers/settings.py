@@ -19,6 +19,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import items_of
 from petlbench.data.images.decode import MOST_PIXELS
 from petlbench.data.images.greys import GREY_HELP
+from petlbench.data.notes import refuse_empty_cells
 from petlbench.data.order import ORDER_HELP
 
 if TYPE_CHECKING:
@@ -70,6 +71,15 @@ class LabelSettings(ReaderSettings):
         if any("=" not in item for item in items_of(self.rename)):
             raise ValueError(f"rename {self.rename} is not of the form OLD=NEW,OLD=NEW")
         return self
+
+    def refuse_empty_cells(self, labels: Sequence[str], place: str) -> None:
+        """Refuse labels of a table that programs write into an empty cell, unless a setting says what they are.
+
+        Raises:
+            InputError: When there are some.
+        """
+        settled = {item.rpartition("=")[0] for item in items_of(self.rename)} | set(items_of(self.leave_out))
+        refuse_empty_cells([label for label in labels if label not in settled], place)
 
     def relabelled(self, labels: Sequence[str], place: str) -> tuple[list[str | None], tuple[str, ...]]:
         """Return the labels as these settings want them, None for one that is left out, and what was done in words.
