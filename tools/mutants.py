@@ -42,6 +42,20 @@ SUBJECTS = {
     "petlbench/core/config.py": "tests/core/test_config.py",
     "petlbench/sweep/trial_queue.py": "tests/sweep/test_trial_queue.py",
     "petlbench/sweep/search.py": "tests/sweep/test_search.py",
+    "petlbench/metrics/multilabel.py": "tests/metrics/test_multilabel.py",
+    "petlbench/metrics/regression.py": "tests/metrics/test_regression.py",
+    "petlbench/metrics/groups.py": "tests/metrics/test_groups.py",
+    "petlbench/statistics/comparison.py": "tests/statistics/test_comparison.py tests/statistics/test_evidence.py",
+    "petlbench/statistics/ranks.py": "tests/statistics/test_ranks.py",
+    "petlbench/statistics/subgroups.py": "tests/statistics/test_subgroups.py",
+    "petlbench/statistics/clinical.py": "tests/statistics/test_clinical.py",
+    "petlbench/data/draws.py": "tests/data/test_draws.py",
+    "petlbench/data/order.py": "tests/data/test_order.py",
+    "petlbench/training/selection.py": "tests/training/test_selection.py",
+    "petlbench/training/calibration.py": "tests/training/test_calibration.py",
+    "petlbench/training/optim.py": "tests/training",
+    "petlbench/features/quantization.py": "tests/features/test_quantization.py",
+    "petlbench/results/table.py": "tests/results/test_table.py",
 }
 """What is changed, and the tests that are to notice."""
 

@@ -41,6 +41,12 @@ def test_without_an_image_of_the_rest_there_is_no_threshold() -> None:
     assert found.average_precision.value is not None
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 0.0, 1.0])
+def test_a_threshold_of_the_decision_curve_that_is_none(threshold: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        clinical(draw(20, 2, 0), draw(20, 2, 1), thresholds=(0.5, threshold))
+
+
 def test_the_threshold_is_chosen_on_validation_and_used_on_test() -> None:
     val = Predictions(list("abcd"), [None] * 4, np.array([0, 0, 0, 1]), np.log([[9, 1], [8, 2], [5, 5], [1, 9]]))
     test = Predictions(

@@ -165,6 +165,15 @@ def test_an_average_adds_variances_up_here_and_draws_datasets_elsewhere() -> Non
     assert (two.here.datasets, two.here.effect) == (2, pytest.approx((effects[0] + effects[2]) / 2))
 
 
+@pytest.mark.parametrize("splits", [2, 4])
+def test_each_split_adds_images_to_a_cell(splits: int) -> None:
+    interval = {"low": 0.8, "high": 0.95, "level": 0.95, "few": False}
+    runs = [replace(one, interval=interval) for one in table({"a": [[0.9, 0.9]] * splits})]
+    cell = Evidence(runs).cell("a", "d")
+    assert cell is not None
+    assert (cell.low, cell.high) == pytest.approx((0.9 - 0.1 / splits**0.5, 0.9 + 0.05 / splits**0.5))
+
+
 def test_a_cell_sums_up_images_and_seeds() -> None:
     records = [with_interval(one) for one in draw_study(np.random.default_rng(5), {"a": 0.9}, spread=0.02)]
     cell, alone = Evidence(records).cell("a", "dataset 0"), Evidence(records[:1]).cell("a", "dataset 0")
