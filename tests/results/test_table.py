@@ -30,6 +30,7 @@ def test_a_row_a_run_and_a_row_a_cell(tmp_path: Path) -> None:
     store(tmp_path, "fpt", seed=3, status="failed")
     store(tmp_path, "full", auc=0.95)
     store(tmp_path, "full", auc=0.9, precision="fp16")
+    assert [run.method for run in load_results(tmp_path).references] == ["full", "full"]
     runs = load_results(tmp_path).to_dataframe()
     assert len(runs) == 6
     assert runs["run_id"].is_unique
