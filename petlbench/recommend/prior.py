@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,10 +154,14 @@ class Prior:
 
 
 class _Candidate(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     method: str
     values: dict[str, float | bool | str]
+
+
+_LogOdds = Annotated[float, Field(ge=-1000, le=1000)]
+"""Farther than any score, and near enough to be squared and summed."""
 
 
 class _Document(BaseModel):
@@ -167,8 +171,8 @@ class _Document(BaseModel):
     source: str
     tasks: list[str]
     candidates: list[_Candidate]
-    mean: list[float]
-    axes: list[list[float]]
+    mean: list[_LogOdds]
+    axes: list[list[_LogOdds]]
 
 
 def load_prior(file: Path) -> Prior:

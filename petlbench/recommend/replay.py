@@ -138,9 +138,6 @@ def _check(
         if missing := sorted(methods - set(reached.get(task, {}))):
             message = f"{finals} has no test score of {missing[0]} on {task}, of which {trials} has trials"
             raise InputError(message, hint="both tables have to name the same methods", kind="bad_trials")
-        if not all(0 <= score <= 100 for score in rows.scores):
-            message = f"{trials}: val_top1 of {task} is outside of 0 to 100"
-            raise InputError(message, hint="scores are percent", kind="bad_trials")
     if strange := [task for task in leave_out if task not in recorded]:
         message = f"--leave-out {strange[0]}: {trials} has no such task"
         raise InputError(message, hint=f"its tasks: {', '.join(recorded)}", kind="unknown_task")

@@ -5,25 +5,22 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petlbench.core.errors import InputError
 from petlbench.core.text import printable
-from petlbench.core.user_files import read_bytes
+from petlbench.data.readers.csv_file import read_lines
 from petlbench.results.table import load_results, load_trials
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-_LIMIT = 1 << 30
 _TRIALS = ("task", "method", "lr", "weight_decay", "settings", "val_top1")
 _FINALS = ("task", "method", "test_last")
+_MOST_CANDIDATES, _MOST_TASKS = 5_000, 1_000
+"""What is believed of candidates takes memory by the square of their number."""
+_LARGEST = 1e300
 # What makes own runs of one task.
 _TASK = (
     "dataset", "split", "shots", "train_fraction", "backbone", "image_size", "training.epochs", "training.batch_size",
@@ -75,18 +72,21 @@ def read_trials(file: Path) -> Recorded:
             counts.
 
     Raises:
-        InputError: When the file cannot be read, lacks a column, or a cell is none.
+        InputError: When the file cannot be read, lacks a column, a cell is none, or there is too much to decide on.
     """
-    frame = _frame(file, _TRIALS)
-    if "val_loss" not in frame:
-        frame = frame.assign(val_loss=math.nan)
-    numbers = {name: _numbers(frame, name, file) for name in ("lr", "weight_decay", "val_top1")}
-    numbers["val_loss"] = _numbers(frame, "val_loss", file, optional=True)
     tasks: dict[str, dict[Candidate, tuple[float, float]]] = {}
-    for row, (task, method, text) in enumerate(zip(frame["task"], frame["method"], frame["settings"], strict=True)):
-        lr, weight_decay, score, loss = (float(column[row]) for column in numbers.values())
-        candidate = Candidate.of(str(method), lr, weight_decay, _settings(text, row, file))
-        tasks.setdefault(str(task), {}).setdefault(candidate, (score, loss))
+    for row in _rows(file, _TRIALS):
+        candidate = Candidate.of(row.text("method"), row.number("lr"), row.number("weight_decay"), row.settings())
+        loss = row.number("val_loss") if row.cells.get("val_loss", "") not in ("", "nan") else math.nan
+        tasks.setdefault(row.text("task"), {}).setdefault(candidate, (row.percent("val_top1"), loss))
+    candidates = len(set().union(*tasks.values()))
+    if candidates > _MOST_CANDIDATES or len(tasks) > _MOST_TASKS:
+        message = f"{file} has {candidates:,} different candidates on {len(tasks):,} tasks"
+        hint = f"at most {_MOST_CANDIDATES:,} and {_MOST_TASKS:,} are decided on"
+        raise InputError(message, hint=hint, kind="bad_trials")
+    if all(score <= 1 for trials in tasks.values() for score, _ in trials.values()):
+        message = f"{file}: no val_top1 is above 1"
+        raise InputError(message, hint="scores are percent, from 0 to 100", kind="bad_trials")
     return {
         task: RecordedTask(tuple(trials), *np.array(list(trials.values()), dtype=np.float64).T)
         for task, trials in sorted(tasks.items())
@@ -100,12 +100,14 @@ def read_finals(file: Path) -> dict[str, dict[str, float]]:
         file: CSV with the columns ``task, method, test_last``.
 
     Raises:
-        InputError: When the file cannot be read, lacks a column, or a cell is none.
+        InputError: When the file cannot be read, lacks a column, a cell is none, or a method is there twice.
     """
-    frame = _frame(file, _FINALS)
     reached: dict[str, dict[str, float]] = {}
-    for task, method, score in zip(frame["task"], frame["method"], _numbers(frame, "test_last", file), strict=True):
-        reached.setdefault(str(task), {})[str(method)] = float(score)
+    for row in _rows(file, _FINALS):
+        scores, method = reached.setdefault(row.text("task"), {}), row.text("method")
+        if method in scores:
+            raise row.wrong("task", f"{method} is there before")
+        scores[method] = row.percent("test_last")
     return reached
 
 
@@ -138,41 +140,71 @@ def own_trials(output: Path, metric: str, but: str) -> Recorded:
     }
 
 
-def _frame(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    import pandas as pd
+class _Row(NamedTuple):
+    """A line of a table, by column."""
 
-    content = read_bytes(file, what="table of trials", limit=_LIMIT)
-    try:
-        frame = pd.read_csv(BytesIO(content))
-    except (ValueError, pd.errors.ParserError) as error:
-        message = f"{file} is no table: {printable(str(error))}"
-        raise InputError(message, hint="give a CSV file with a header", kind="bad_trials") from error
-    if missing := [name for name in columns if name not in frame]:
-        message = f"{file} has no column '{missing[0]}'"
-        raise InputError(message, hint=f"it needs the columns {', '.join(columns)}", kind="bad_trials")
-    if frame.empty:
+    file: Path
+    line: int
+    cells: dict[str, str]
+
+    def wrong(self, column: str, why: str) -> InputError:
+        value = printable(self.cells[column])[:80]
+        message = f"{self.file}, line {self.line}: {column} = '{value}': {why}"
+        return InputError(message, hint="correct the cell, or leave the row out", kind="bad_trials")
+
+    def text(self, column: str) -> str:
+        if not self.cells[column]:
+            raise self.wrong(column, "it is empty")
+        return self.cells[column]
+
+    def number(self, column: str) -> float:
+        try:
+            value = float(self.cells[column])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self.wrong(column, "it is no number")
+        return value
+
+    def percent(self, column: str) -> float:
+        if not 0 <= (value := self.number(column)) <= 100:
+            raise self.wrong(column, "it is outside of 0 to 100")
+        return value
+
+    def settings(self) -> dict[str, Any]:
+        text = self.cells["settings"]
+        try:
+            values = json.loads(text) if text else {}
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict) or not all(map(_is_plain, values.values())):
+            raise self.wrong("settings", 'it is no plain JSON object, such as {"rank": 8}')
+        if twice := sorted({"lr", "weight_decay"} & set(values)):
+            raise self.wrong("settings", f"{twice[0]} has a column of its own")
+        return values
+
+
+def _is_plain(value: Any) -> bool:
+    # No integer that is none as a floating-point number.
+    return isinstance(value, str | bool) or (isinstance(value, int | float) and abs(value) < _LARGEST)
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> list[_Row]:
+    lines = read_lines(file)
+    header = [name.strip() for name in next(lines, (1, []))[1]]
+    hint = f"it needs the columns {', '.join(columns)}"
+    for name in columns:
+        if header.count(name) != 1:
+            message = f"{file} has {'no column' if name not in header else 'twice the column'} '{name}'"
+            raise InputError(message, hint=hint, kind="bad_trials")
+    rows = []
+    for line, cells in lines:
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            message = f"{file}, line {line}: the row has {len(cells)} cells; the header has {len(header)}"
+            raise InputError(message, hint="correct or remove the row", kind="bad_trials")
+        rows.append(_Row(file, line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
+    if not rows:
         raise InputError(f"{file} has no rows", hint="give recorded trials", kind="bad_trials")
-    return frame
-
-
-def _numbers(frame: pd.DataFrame, column: str, file: Path, *, optional: bool = False) -> NDArray[np.float64]:
-    import pandas as pd
-
-    numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(numbers) & ~(frame[column].isna().to_numpy() & optional))
-    if len(bad):
-        value = printable(str(frame[column].iloc[bad[0]]))
-        message = f"{file}, row {bad[0] + 1}: {column} = '{value}' is no number"
-        raise InputError(message, hint="correct the cell, or leave the row out", kind="bad_trials")
-    return numbers
-
-
-def _settings(text: Any, row: int, file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(text) if isinstance(text, str) and text.strip() else {}
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict) or any(isinstance(value, dict | list) for value in values.values()):
-        message = f"{file}, row {row + 1}: the settings {printable(str(text))[:80]} are no plain JSON object"
-        raise InputError(message, hint='write them as {"rank": 8}', kind="bad_trials")
-    return values
+    return rows

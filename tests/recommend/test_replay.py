@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from petlbench.recommend.race import Race
 from petlbench.recommend.replay import replay, replay_task
 from petlbench.recommend.trials import Candidate, RecordedTask, read_finals, read_trials
 
+HEADER = "task,method,lr,weight_decay,settings,val_top1\n"
 RATES = (1e-3, 1e-2, 1e-1)
 METHODS = {"lora": 0.0, "adapter": 2.0, "bitfit": -3.0, "linear": -20.0}
 
@@ -68,9 +70,16 @@ def test_the_best_method_is_chosen_with_a_third_of_the_trials(tmp_path: Path) ->
     assert mean["trials"] == 4
 
 
+def test_a_method_that_was_tested_twice_is_refused(tmp_path: Path) -> None:
+    trials, finals = write(tmp_path)
+    finals.write_text(finals.read_text() + "t0,lora,50\n")
+    with pytest.raises(InputError, match="lora is there before"):
+        replay(trials, finals, Prior.of({}), budget=4)
+
+
 def test_regret_is_what_the_best_method_has_more(tmp_path: Path) -> None:
     trials, finals = write(tmp_path)
-    finals.write_text(finals.read_text().replace("t0,bitfit,", "t0,bitfit,9"))  # 90 and more instead of 60 and more
+    finals.write_text(re.sub("t0,bitfit,.*", "t0,bitfit,97", finals.read_text()))
     first = replay(trials, finals, Prior.of({}), budget=12).decisions[0]
     assert first.best == "bitfit"
     assert first.regret == pytest.approx(read_finals(finals)["t0"]["bitfit"] - first.test)
@@ -178,12 +187,17 @@ def test_the_shipped_prior_can_be_read_and_holds_no_task_whole() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("val_top1", "high", "row 1: val_top1 = 'high' is no number"),
-        ("val_top1", "nan", "row 1: val_top1 = 'nan' is no number"),
+        ("val_top1", "high", "line 2: val_top1 = 'high': it is no number"),
+        ("val_top1", "nan", "line 2: val_top1 = 'nan': it is no number"),
         ("val_top1", "170", "outside of 0 to 100"),
-        ("lr", "inf", "row 1: lr = 'inf' is no number"),
-        ("settings", "[1", "row 1: the settings [1 are no plain JSON object"),
-        ("settings", '{"a": {}}', "are no plain JSON object"),
+        ("val_loss", "low", "line 2: val_loss = 'low': it is no number"),
+        ("lr", "inf", "line 2: lr = 'inf': it is no number"),
+        ("method", "", "line 2: method = '': it is empty"),
+        ("settings", "[1", "line 2: settings = '[1': it is no plain JSON object"),
+        ("settings", '{"a": {}}', "it is no plain JSON object"),
+        ("settings", '{"a": 1e999}', "it is no plain JSON object"),
+        ("settings", '{"a": 1' + 400 * "0" + "}", "it is no plain JSON object"),
+        ("settings", '{"lr": 1}', "lr has a column of its own"),
         ("method", "unheard_of", "has no test score of unheard_of on t0"),
     ],
 )
@@ -200,9 +214,16 @@ def test_a_bad_cell_is_named(tmp_path: Path, name: str, value: str, words: str) 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "no table"), ("task,method\n", "no column"), ("task,method,lr,weight_decay,settings,val_top1\n", "no rows")],
+    [
+        ("", "no column"),
+        ("task,method\n", "no column"),
+        (HEADER, "no rows"),
+        (f"{HEADER}t,m,1,1,{{}},50,\n", "line 2: the row has 7 cells; the header has 6"),
+        (f"{HEADER}t,m,1,1,{{}},0.5\n", "no val_top1 is above 1"),
+        (HEADER + "".join(f"t,m,{rate},1,,50\n" for rate in range(1, 5002)), "5,001 different candidates"),
+    ],
 )
-def test_a_table_without_trials_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_a_table_that_nothing_can_be_decided_on_is_refused(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "trials.csv"
     file.write_text(text)
     with pytest.raises(InputError, match=words):
