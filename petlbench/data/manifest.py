@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.text import csv_cell
+from petlbench.core.user_files import read_bytes
 from petlbench.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -64,6 +66,25 @@ def write_manifest(frame: pd.DataFrame, file: Path) -> None:
         temporary.write_bytes(_canonical(frame, columns, csv_cell))
 
 
+def read_manifest(file: Path, digest: str) -> pd.DataFrame:
+    """Return a manifest as it was written, every cell as text.
+
+    Raises:
+        InputError: When the file cannot be read, or is none of that digest.
+    """
+    import pandas as pd
+
+    content = read_bytes(file, what="manifest")
+    try:
+        frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False)
+        written = frame[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode("utf-8")
+    except (KeyError, ValueError) as error:
+        raise _changed(file) from error
+    if hashlib.sha256(written).hexdigest() != digest:
+        raise _changed(file)
+    return frame
+
+
 def manifest_digest(frame: pd.DataFrame) -> str:
     """Return the SHA-256 of the manifest's CSV: it changes with any image, label, group or side."""
     return hashlib.sha256(_canonical(frame, COLUMNS, csv_cell)).hexdigest()
@@ -77,6 +98,11 @@ def split_digest(frame: pd.DataFrame) -> str:
 def draw_digest(frame: pd.DataFrame) -> str:
     """Return the SHA-256 of image ids and sides of a draw; empty where nothing is drawn."""
     return hashlib.sha256(_canonical(frame, ("image_id", _DRAWN))).hexdigest() if _DRAWN in frame else ""
+
+
+def _changed(file: Path) -> InputError:
+    hint = "put the run's own file back, or run it again with --rerun"
+    return InputError(f"{file} has changed since its run wrote it", hint=hint, kind="stale_result")
 
 
 def _canonical(frame: pd.DataFrame, columns: Sequence[str], cell: Callable[[object], object] | None = None) -> bytes:

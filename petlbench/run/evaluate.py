@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Mapping
@@ -11,16 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from petlbench.core.environment import describe_environment, make_repeatable
 from petlbench.core.errors import InputError
 from petlbench.core.files import check_writable, write_atomically
-from petlbench.core.user_files import read_bytes
 from petlbench.data.corruptions import Corruptions, load_corruptions
 from petlbench.data.dataset import EXTERNAL, external_settings
 from petlbench.data.loader import ImageLoader, ImageStore
-from petlbench.data.manifest import manifest_digest, split_digest
+from petlbench.data.manifest import manifest_digest, read_manifest, split_digest
 from petlbench.data.record import Split
 from petlbench.metrics.classification import evaluate, load_metrics
 from petlbench.results.evaluation import FOLDER, Evaluation, read_evaluations, write_evaluation
@@ -155,7 +151,7 @@ def _other_data(folder: Path, result: Result, reference: str, request: EvaluateR
     with external_settings(prefixed) as settings:
         dataset = open_test_set(reference, settings, result.data["classes"], context)
     data = read_test_set(dataset, result.config.skip_corrupt, context)
-    manifest = pd.read_csv(io.BytesIO(read_bytes(folder / ARTIFACTS["manifest"], what="manifest")), dtype=str)
+    manifest = read_manifest(folder / ARTIFACTS["manifest"], result.digests.get("data", ""))
     seen = manifest[manifest["split"] != _SPLIT]
     shared = data.manifest[data.manifest["sha256"].isin(seen["sha256"])]
     if len(shared):

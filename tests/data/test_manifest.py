@@ -13,7 +13,7 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.manifest import COLUMNS, manifest_digest, manifest_of, split_digest, write_manifest
+from petlbench.data.manifest import COLUMNS, manifest_digest, manifest_of, read_manifest, split_digest, write_manifest
 
 SIDES = ["train", "val", "test", "train"]
 
@@ -49,6 +49,23 @@ def test_the_file_reads_back_and_is_the_digest(dataset: Dataset, tmp_path: Path)
     back = pd.read_csv(file, keep_default_na=False)
     assert manifest_digest(back) == manifest_digest(frame)
     assert [path.name for path in file.parent.iterdir()] == ["manifest.csv"]
+
+
+@pytest.mark.parametrize("id_", ["=1+1", "NA", "a\nb", '"x'])
+def test_what_was_written_is_read_and_what_was_changed_is_refused(dataset: Dataset, tmp_path: Path, id_: str) -> None:
+    frame, file = built(dataset), tmp_path / "manifest.csv"
+    frame.loc[0, "image_id"] = id_
+    write_manifest(frame, file)
+    assert (
+        read_manifest(file, manifest_digest(frame))["sha256"].tolist()
+        == frame.sort_values("image_id")["sha256"].tolist()
+    )
+    content = file.read_text(encoding="utf-8")
+    rows = content.splitlines(keepends=True)
+    for changed in ("", "\0", content.replace("train", "test"), "".join(rows[:-1]), content.replace("sha256", "sha")):
+        file.write_text(changed, encoding="utf-8")
+        with pytest.raises(InputError, match="has changed since its run wrote it"):
+            read_manifest(file, manifest_digest(frame))
 
 
 def test_no_cell_is_a_formula_of_a_spreadsheet(dataset: Dataset, tmp_path: Path) -> None:

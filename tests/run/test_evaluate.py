@@ -136,6 +136,12 @@ def test_images_that_it_was_trained_on_are_refused(
     status, document = call(run, "--on", str(copy), capsys=capsys)
     assert (status, document["error"]["kind"], len(reads(run))) == (2, "trained_on", count)
     assert "60 of 75" in document["error"]["message"]
+    manifest = run["output"] / run["result"].run_id / "manifest.csv"
+    written = manifest.read_text(encoding="utf-8")
+    manifest.write_text(written.replace(",train,", ",test,"), encoding="utf-8")
+    status, document = call(run, "--on", str(copy), capsys=capsys)
+    manifest.write_text(written, encoding="utf-8")
+    assert (status, document["error"]["kind"], len(reads(run))) == (2, "stale_result", count)
 
 
 @pytest.mark.parametrize(
