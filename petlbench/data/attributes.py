@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.text import printable
-from petlbench.data.record import Record
+from petlbench.data.record import WRITTEN_BY_PROGRAMS, Record
 
 NOT_STATED = "not stated"
 """The subgroup of images of which the table says nothing."""
@@ -56,6 +56,9 @@ class Attribute:
         Raises:
             InputError: When what is to be cut is no number, or there are more than fifty values.
         """
+        words = {value for value in values if value is not None and _number(value) is None}
+        if words and all(word.casefold() in WRITTEN_BY_PROGRAMS for word in words):  # all others are numbers
+            values = [None if value in words else value for value in values]
         stated = [value for value in values if value is not None]
         numbers = {value: _number(value) for value in stated}
         are_numbers = bool(stated) and None not in numbers.values()

@@ -23,7 +23,7 @@ from petlbench.core.text import printable
 from petlbench.data.card import DatasetCard, OfficialFile, ReaderSpec, load_card
 from petlbench.data.images.decode import Decoding, to_rgb
 from petlbench.data.images.greys import GreyRange, Greys
-from petlbench.data.notes import absent_in_training, notes_on_classes, notes_on_sides
+from petlbench.data.notes import absent_in_training, notes_on_classes, notes_on_groups, notes_on_sides
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
 from petlbench.data.readers.settings import ReaderSettings
@@ -221,6 +221,7 @@ def open_dataset(reference: str, *, catalog: Catalog, data_root: Path, settings:
         opened = reader(Source(match.name, match.path, values, labels=labels))
         counts = images_by_class(opened.records, opened.classes, labels)
         doubts = (*notes_on_classes(counts, opened.records), *notes_on_sides(opened.records))
+        doubts += notes_on_groups(opened.records)
         opened.notes = tuple(map(printable, (*opened.notes, *doubts)))
         card = _card_for(match.name, opened, named)
         dataset = Dataset(match.name, card, opened, values.model_dump(), task_of(card, catalog))

@@ -16,14 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from petlbench.core.errors import InputError
 from petlbench.core.text import comma_separated, first_few, printable
 from petlbench.data.images.files import ImageFacts
-from petlbench.data.record import SPLIT_ALIASES, Record, Split, images_by_class
+from petlbench.data.record import SPLIT_ALIASES, WRITTEN_BY_PROGRAMS, Record, Split, images_by_class
 from petlbench.data.tasks.base import Labels
 
-_WRITTEN_BY_PROGRAMS = frozenset(("nan", "na", "<na>", "n/a", "#n/a", "null"))
-"""What programs that write tables put into an empty cell, in lower case."""
-_MISSING = _WRITTEN_BY_PROGRAMS | frozenset(
-    ("none", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled")
-)
+_MISSING = WRITTEN_BY_PROGRAMS | frozenset(("none", "nil", "-", "?", "undefined", "missing", "unlabeled", "unlabelled"))
 """What programs and people write where there is no value, in lower case."""
 _OTHER_FOLDERS = frozenset(
     ("mask", "masks", "segmentation", "segmentations", "annotations", "thumbs", "thumbnails", "preview", "previews")
@@ -77,7 +73,7 @@ def refuse_empty_cells(labels: Iterable[str], place: str) -> None:
     Raises:
         InputError: When there are some.
     """
-    counts = Counter(label for label in labels if label.casefold() in _WRITTEN_BY_PROGRAMS)
+    counts = Counter(label for label in labels if label.casefold() in WRITTEN_BY_PROGRAMS)
     for name in sorted(counts):
         raise InputError(
             f"{place}: the label of {counts[name]} images is '{name}', which programs write where there is none",
@@ -105,6 +101,17 @@ def notes_on_sides(records: Sequence[Record]) -> tuple[str, ...]:
     if named and not ("train" in parts and len(named) > 1):
         return (f"of its own split there is {' and '.join(named)} only: all images are divided anew",)
     return ()
+
+
+def notes_on_groups(records: Sequence[Record]) -> tuple[str, ...]:
+    """Return which groups are called like what stands where no group is known: their images would stay together."""
+    counts = Counter(record.group for record in records if record.group and record.group.casefold() in _MISSING)
+    return tuple(
+        f"the group '{name}' ({count} images) reads as if it were not known: its images stay on one side and count as "
+        "one; where each is alone, leave the cells empty"
+        for name, count in sorted(counts.items())
+        if count > 1
+    )
 
 
 def group_columns(columns: Iterable[str]) -> tuple[str, ...]:

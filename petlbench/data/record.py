@@ -29,6 +29,10 @@ SPLIT_ALIASES: Mapping[str, Split] = {
 """Other people's words for the three sides, in lower case."""
 
 
+WRITTEN_BY_PROGRAMS = frozenset(("nan", "na", "<na>", "n/a", "#n/a", "null"))
+"""What programs that write tables put into an empty cell, in lower case."""
+
+
 class OfficialDraw(NamedTuple):
     """A draw of few images that a dataset's own release has made, so that everybody trains on the same ones.
 

@@ -24,6 +24,12 @@ def test_edges_cut_numbers_and_the_names_say_where() -> None:
     assert Attribute.parse("DICOM: site") == Attribute("DICOM: site")
 
 
+def test_what_programs_write_into_an_empty_cell_is_not_stated_among_numbers() -> None:
+    assert Attribute("age").subgroups(["70", "nan", "NA"]) == ["70", NOT_STATED, NOT_STATED]
+    assert Attribute("age", (40.0,)).subgroups(["70", "nan"]) == ["40 and over", NOT_STATED]
+    assert Attribute("region").subgroups(["EU", "NA"]) == ["EU", "NA"]
+
+
 @given(st.lists(st.integers(0, 90), min_size=30, max_size=200, unique=False))
 def test_numbers_are_cut_into_quarters_that_hold_what_they_say(numbers: list[int]) -> None:
     groups = Attribute("age").subgroups([str(number) for number in numbers])

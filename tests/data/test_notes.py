@@ -86,6 +86,11 @@ class TestLabels:
         assert opened(file, {"rename": f"{missing}=absent"}).classes == ("0.0", "1.0", "absent")
         assert opened(file, {"rename": f"{missing}={missing}"}).classes[-1] in (missing, "1.0")
 
+    def test_a_group_that_is_none_is_named(self, tmp_path: Path) -> None:
+        rows = ["a,p", "b,nan", "a,nan", "b,p", "a,NA", "b,"]
+        (note,) = opened(table(tmp_path, *rows, header="image,label,group")).notes
+        assert "the group 'nan' (2 images) reads as if it were not known" in note
+
     def test_a_folder_of_that_name_was_made_by_a_hand(self, tmp_path: Path) -> None:
         dataset = opened(folders(tmp_path, "NA", "yes"))
         assert dataset.classes == ("NA", "yes")
