@@ -151,7 +151,7 @@ def _other_data(folder: Path, result: Result, reference: str, request: EvaluateR
     with external_settings(prefixed) as settings:
         dataset = open_test_set(reference, settings, result.data["classes"], context)
     data = read_test_set(dataset, result.config.skip_corrupt, context)
-    manifest = read_manifest(folder / ARTIFACTS["manifest"], result.digests.get("data", ""))
+    manifest = read_manifest(folder / ARTIFACTS["manifest"], str(result.digests.get("data")))
     seen = manifest[manifest["split"] != _SPLIT]
     shared = data.manifest[data.manifest["sha256"].isin(seen["sha256"])]
     if len(shared):
