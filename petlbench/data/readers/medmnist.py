@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import zipfile
 import zlib
@@ -25,6 +26,8 @@ from petlbench.data.tasks.base import Label, Labels
 
 SIZES = (28, 64, 128, 224)
 
+_MOST_LABELS = 100_000_000
+"""A packed archive of some kilobytes can hold arrays of any size."""
 _PACKAGE_FOLDER = ".medmnist"
 # What reading a cut or damaged archive raises.
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, LookupError, ValueError, RuntimeError)
@@ -100,8 +103,12 @@ class MedMnistReader(Reader):
             yield Record(locator, locator, label, split=split)
 
     def _labels(self, key: str, labels: Labels) -> list[Label]:
+        shape, _ = self._header(key)
+        if math.prod(shape) > _MOST_LABELS:
+            raise self._wrong(f"{key} is of shape {shape}, more than any dataset has labels")
+        array = self._load(key)
         try:
-            return labels.from_array(self._load(key), self.classes)
+            return labels.from_array(array, self.classes)
         except InputError as error:
             raise self._wrong(f"{key} {error.message}", kind=error.kind) from error
 

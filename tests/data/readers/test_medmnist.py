@@ -175,6 +175,12 @@ class TestRefusals:
         assert str(file) in error.message
         assert said in error.message
 
+    def test_a_packed_array_of_any_size_is_not_unpacked(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        save(tmp_path / "pathmnist/pathmnist.npz", arrays())
+        monkeypatch.setattr("petlbench.data.readers.medmnist._MOST_LABELS", 17)
+        error = refused(tmp_path)
+        assert (error.kind, "train_labels is of shape (18, 1)" in error.message) == ("bad_npz", True)
+
     @pytest.mark.parametrize("label", [9, -1])
     def test_an_unknown_label(self, tmp_path: Path, label: int) -> None:
         content = arrays()
