@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Kind
 from petlbench.core.errors import InputError
+from petlbench.core.text import printable
 from petlbench.core.user_files import open_file
 from petlbench.data.card import DatasetCard, OfficialFile
 from petlbench.data.images.decode import Decoding, grey_range, has_deep_greys, read_bytes, read_image
@@ -208,8 +209,11 @@ def ordered_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
+_ONE_CLASS = Labels()
+
+
 def choose_classes(
-    labels: Iterable[str], declared: Sequence[str] | None, place: str, least: int = 2
+    labels: Iterable[str], declared: Sequence[str] | None, place: str, form: Labels = _ONE_CLASS
 ) -> tuple[str, ...]:
     """Return the class names in label order, from what the files hold and what the card says.
 
@@ -217,21 +221,24 @@ def choose_classes(
         labels: The names in the files.
         declared: The card's classes, whose order is kept, or None where there is no card.
         place: What the error calls the files.
-        least: The fewest classes that there can be.
+        form: How the task's labels are written.
 
     Raises:
-        InputError: When there are too few classes, two names can only be one, or the files and the card
-            disagree.
+        InputError: When there are too few classes, two names can only be one, one cannot be written in a label, or the
+            files and the card disagree.
     """
     names = ordered_classes(labels)
     if declared is None:
         refuse_twins(names, place)
-        if len(names) < least:
+        if len(names) < form.least:
             raise InputError(
-                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; at least {least} are needed",
+                f"{place} has {len(names)} class{'es' if not names else f' ({names[0]})'}; "
+                f"at least {form.least} are needed",
                 hint="a folder needs one subfolder a class, a CSV two different labels",
                 kind="too_few_classes",
             )
+        if fault := form.refuse_classes(names):
+            raise InputError(f"{place} {printable(fault)}", hint="call it otherwise", kind="bad_label")
         return names
     strange = [name for name in names if name not in declared]
     missing = [name for name in declared if name not in names]

@@ -28,6 +28,7 @@ from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_c
 from petlbench.data.readers.settings import silent
 from petlbench.data.readers.several import SeveralSettings
 from petlbench.data.record import SPLIT_ALIASES, Record
+from petlbench.data.tasks.base import Labels
 
 _MOST_FILES = 1_000_000
 """That are looked through for images that are not where the table says."""
@@ -101,7 +102,8 @@ class CsvReader(ImageFiles):
         records = [replace(each, label=label) for each, label in zip(records, labels, strict=True) if label is not None]
         texts = [record.label for record in records]
         names = self._settings.columns or source.labels.found(texts, source.classes)
-        self.classes = choose_classes(names, source.classes, str(self._file), source.labels.least)
+        self.classes = choose_classes(names, source.classes, str(self._file), source.labels)
+        self._require_known(texts, source.labels)
         self.records = tuple(replace(each, label=source.labels.parse(each.label, self.classes)) for each in records)
         self.notes = (*notes, *changes)
 
@@ -126,16 +128,23 @@ class CsvReader(ImageFiles):
                 raise self._wrong(line, f"has {len(cells)} cells; the header has {len(header)}", kind="bad_csv")
             every = {name: cells[place].strip() for place, name in enumerate(header)}
             cell = {name: cells[position].strip() for name, position in columns.items()}
-            if hot:
-                read = settings.of_columns if settings.columns else hot_column
-                try:
+            try:
+                if hot:
+                    read = settings.of_columns if settings.columns else hot_column
                     cell["label"] = read({name: every[name] for name in hot})
-                except ValueError as error:
-                    raise self._wrong(line, f"is of no class: {error}", kind="bad_csv") from error
-            elif settings.label_separator:
-                cell["label"] = settings.of_cell(cell["label"])
+                elif settings.label_separator:
+                    cell["label"] = settings.of_cell(cell["label"])
+            except ValueError as error:
+                raise self._wrong(line, f"is of no class: {error}", kind="bad_csv") from error
             extra = tuple((name, cells[place].strip()) for name, place in others.items() if cells[place].strip())
             yield self._row(line, cell, every, extra)
+
+    def _require_known(self, texts: Sequence[str], labels: Labels) -> None:
+        """Refuse names that a setting gives to labels, and that are no column's."""
+        strange = sorted({name for text in set(texts) for name in labels.names(text)} - set(self.classes))
+        if strange:
+            message = f"{self._file}: there is no label '{strange[0]}', which dataset.rename names"
+            raise InputError(message, hint=f"the labels are: {', '.join(self.classes)}", kind="unknown_label")
 
     def _columns(self, header: Sequence[str], lines: Iterator[tuple[int, list[str]]]) -> Mapping[str, int]:
         """Return the position of each role's column; a label that is spread over several has none."""

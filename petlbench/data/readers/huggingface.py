@@ -70,8 +70,8 @@ class HuggingFaceReader(Reader):
         kept = [(each, name) for each, name in zip(places, names, strict=True) if name is not None]
         # What is renamed or left out is no longer as it was declared.
         found = source.labels.found([name for _, name in kept], source.classes)
-        least = source.labels.least
-        self.classes = choose_classes(declared if declared and not self.notes else found, source.classes, place, least)
+        present = declared if declared and not self.notes else found
+        self.classes = choose_classes(present, source.classes, place, source.labels)
         if declared and not self.notes and source.classes is None:
             self.classes = declared
         self.records = tuple(_record(*each, source.labels.parse(name, self.classes)) for each, name in kept)
@@ -186,9 +186,17 @@ class HuggingFaceReader(Reader):
             if value in (None, "", -1):
                 raise self._wrong(f"'{part}' has no label at position {position}", kind="empty_label")
         if not labels.exclusive and names:  # a list an image
+            self._require_positions(part, [position for value in values for position in value], names)
             sets = [tuple(int(position in value) for position in range(len(names))) for value in values]
             return [labels.text(each, names) for each in sets]
+        if names:
+            self._require_positions(part, values, names)
         return [names[value] if names else str(value) for value in values]
+
+    def _require_positions(self, part: str, values: Sequence[int | None], names: Sequence[str]) -> None:
+        strange = next((value for value in values if value is None or not 0 <= value < len(names)), 0)
+        if strange != 0:
+            raise self._wrong(f"'{part}' has the label {strange} of {len(names)} classes", kind="unknown_label")
 
     def _class_names(self, part: str, dataset: Any, labels: Labels) -> tuple[str, ...]:
         """Return the names that a column of labels declares: none where it holds plain numbers or texts."""

@@ -70,6 +70,14 @@ class SeveralSettings(LabelSettings):
         return SEPARATOR.join(names)
 
     def of_cell(self, text: str) -> str:
-        """Return the label that a cell stands for, as the task type writes it."""
+        """Return the label that a cell stands for, as the task type writes it.
+
+        Raises:
+            ValueError: When a label cannot be called so.
+        """
         parts = [part.strip() for part in text.split(self.label_separator)]
-        return SEPARATOR.join(dict.fromkeys(part for part in parts if part and part != self.no_label))
+        names = dict.fromkeys(part for part in parts if part and part != self.no_label)
+        wrong = next((name for name in names if SEPARATOR in name or name.startswith(UNKNOWN)), None)
+        if wrong is not None:
+            raise ValueError(f"'{wrong}' is no name: '{SEPARATOR}' and a '{UNKNOWN}' in front mean something in labels")
+        return SEPARATOR.join(names)

@@ -66,6 +66,16 @@ class TestColumns:
         assert "line 6" in error.message
         assert "the column edema holds '2'" in error.message
 
+    @pytest.mark.parametrize("name", ["edema|mass", "?edema"])
+    def test_a_column_that_cannot_be_written_in_a_label(self, tmp_path: Path, name: str) -> None:
+        columns = f"{name},edema,mass"
+        error = refused(table(tmp_path, columns, ROWS), label_columns=columns)
+        assert (error.kind, f"has a class '{name}'" in error.message) == ("bad_label", True)
+
+    def test_a_rename_to_what_is_no_column(self, tmp_path: Path) -> None:
+        error = refused(table(tmp_path, COLUMNS, ROWS), label_columns=COLUMNS, rename="edema=oedema")
+        assert (error.kind, "no label 'oedema'" in error.message) == ("unknown_label", True)
+
     def test_a_column_that_is_not_there(self, tmp_path: Path) -> None:
         error = refused(table(tmp_path, COLUMNS, ROWS), label_columns="edema,cyst")
         assert (error.kind, "'cyst', which dataset.label_columns names" in error.message) == ("missing_column", True)
@@ -78,6 +88,11 @@ class TestCells:
         dataset = opened(table(tmp_path, "label", self.ROWS), label_separator="|", no_label="No Finding")
         assert (dataset.task.name, dataset.classes) == ("multilabel", ("edema", "mass", "nodule"))
         assert labels(dataset) == [(1, 1, 0), (0, 0, 0), (0, 1, 1), (0, 0, 0)]
+
+    @pytest.mark.parametrize("cell", ["?mass;edema", "a|b;edema"])
+    def test_a_name_that_means_something_in_labels(self, tmp_path: Path, cell: str) -> None:
+        error = refused(table(tmp_path, "label", ("mass", "edema", cell)), label_separator=";")
+        assert (error.kind, "line 4" in error.message, "is no name" in error.message) == ("bad_csv", True, True)
 
     def test_the_note_names_the_setting(self, tmp_path: Path) -> None:
         dataset = opened(table(tmp_path, "label", ("a;b", "a", "b", "a;b")))
@@ -125,3 +140,17 @@ def test_lists_of_class_labels_of_hugging_face(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(content, features=features).save_to_disk(str(tmp_path / "saved"))
     assert labels(opened(tmp_path / "saved", task="multilabel")) == [(1, 0, 1), (0, 0, 0), (0, 1, 0)]
     assert "--set dataset.task=multilabel" in refused(tmp_path / "saved").hint
+
+
+@pytest.mark.parametrize("position", [-2, 3, None])
+def test_a_position_that_is_no_class_of_hugging_face(tmp_path: Path, position: int | None) -> None:
+    datasets = pytest.importorskip("datasets")
+    images = [Image.new("RGB", (8, 8), (number, 0, 0)) for number in range(2)]
+    saved = datasets.Dataset.from_dict(
+        {"image": images, "label": [[0], [position]]},
+        features=datasets.Features({"image": datasets.Image(), "label": datasets.Sequence(datasets.Value("int64"))}),
+    )
+    label = datasets.Sequence(datasets.ClassLabel(names=["edema", "mass", "nodule"]))
+    saved.info.features = datasets.Features({"image": datasets.Image(), "label": label})
+    saved.save_to_disk(str(tmp_path / "saved"))
+    assert f"the label {position} of 3 classes" in refused(tmp_path / "saved", task="multilabel").message
