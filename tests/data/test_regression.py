@@ -65,3 +65,9 @@ def test_the_scale_is_that_of_the_training_labels() -> None:
     assert scale.to_labels(scale.to_outputs(torch.tensor([5.0]))).item() == 5
     with pytest.raises(InputError, match="all training images have the label 4"):
         TASK.scale(np.full(3, 4.0))
+
+
+@pytest.mark.parametrize("labels", [[1e12, 1e12 + 10], [1e300, 3e300], [-1e38, 1e38]])
+def test_labels_that_single_precision_does_not_tell_apart(labels: list[float]) -> None:
+    with pytest.raises(InputError, match="not told apart in single precision"):
+        TASK.scale(np.array(labels))

@@ -16,6 +16,10 @@ from petlbench.metrics.regression import REGRESSION_METRICS, count_values
 
 _NAME = "value"
 """What the number is called where no card names it."""
+_LEAST_STD = 2.0**-16
+"""Of labels' standard deviation over their mean: single precision has 24 bits, so that 8 are left for differences."""
+_MOST = 1e30
+"""Far below what single precision holds, so that predictions stay finite."""
 _STRATUM = 20
 """Images of a stratum, at least; there are at most ten."""
 
@@ -94,12 +98,17 @@ def _scale(labels: NDArray[np.float64]) -> Scale:
     """Return the mean and the standard deviation of the training labels.
 
     Raises:
-        InputError: When they are all the same.
+        InputError: When they are all the same, or single precision does not tell them apart.
     """
-    mean, std = float(labels.mean()), float(labels.std())
+    with np.errstate(over="ignore"):
+        mean, std = float(labels.mean()), float(labels.std())
     if not std > 0:
         message = f"all training images have the label {mean:g}, so there is nothing to learn"
         raise InputError(message, hint="give images of other labels", kind="too_few_classes")
+    if not _LEAST_STD * abs(mean) < std < _MOST:
+        message = f"the labels of the training images, {mean:g} ± {std:g}, are not told apart in single precision"
+        hint = "write them in another unit, or less what all have in common"
+        raise InputError(message, hint=hint, kind="bad_label")
     return Scale(mean, std)
 
 
