@@ -86,6 +86,14 @@ class TestLabels:
         assert opened(file, {"rename": f"{missing}=absent"}).classes == ("0.0", "1.0", "absent")
         assert opened(file, {"rename": f"{missing}={missing}"}).classes[-1] in (missing, "1.0")
 
+    def test_a_card_may_call_a_class_so(self, tmp_path: Path) -> None:
+        table(tmp_path / "mine", "NA", "yes")
+        card = 'title = "x"\nmodality = "x"\ntask = "binary"\nclasses = ["yes", "NA"]\nlicence = "x"\nversion = 1\n'
+        card += 'split = "random"\ngrouping = "none"\n[reader]\nkind = "csv"\nfile = "labels.csv"\n'
+        (tmp_path / "mine.toml").write_text(card, encoding="utf-8")
+        dataset = open_dataset(str(tmp_path / "mine.toml"), catalog=CATALOG, data_root=tmp_path, settings={})
+        assert [dataset.classes[record.label] for record in dataset.records] == ["NA", "yes"]
+
     def test_a_group_that_is_none_is_named(self, tmp_path: Path) -> None:
         rows = ["a,p", "b,nan", "a,nan", "b,p", "a,NA", "b,"]
         (note,) = opened(table(tmp_path, *rows, header="image,label,group")).notes

@@ -97,7 +97,8 @@ class CsvReader(ImageFiles):
             notes += group_columns(name for name in self._header if name != self._settings.image_column)
         records = sorted((row.record for row in first), key=lambda record: record.path)
         written = [record.label for record in records]
-        self._settings.refuse_empty_cells([label for label in written if source.labels.names(label)], str(self._file))
+        if source.classes is None:  # a card's classes are called as they are
+            self._settings.refuse_empty_cells([text for text in written if source.labels.names(text)], str(self._file))
         labels, changes = self._settings.relabelled(written, str(self._file))
         records = [replace(each, label=label) for each, label in zip(records, labels, strict=True) if label is not None]
         texts = [record.label for record in records]

@@ -64,7 +64,7 @@ class HuggingFaceReader(Reader):
         declared = next(iter(own.values()))
         places = [(part, position) for part, values in labels.items() for position in range(len(values))]
         written = [name for values in labels.values() for name in values]
-        if not declared:
+        if not declared and source.classes is None:
             self._settings.refuse_empty_cells([name for name in written if source.labels.names(name)], place)
         names, self.notes = self._settings.relabelled(written, place)
         kept = [(each, name) for each, name in zip(places, names, strict=True) if name is not None]
