@@ -15,8 +15,8 @@ class Progress:
     def advance(self, count: int = 1) -> None:
         """So many images or steps of the phase are done."""
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
-        """An epoch is done and its checkpoint written; ``entry`` is its point of the curve."""
+    def epoch(self, entry: Mapping[str, Any], score: str) -> None:
+        """An epoch is done and its checkpoint written; ``entry`` is its point of the curve, ``score`` its words."""
 
     def say(self, text: str) -> None:
         """Something that the user should know."""

@@ -83,12 +83,9 @@ class ShownProgress(Progress):
         if self._task is not None:
             self._bars.advance(self._task, count)
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
+    def epoch(self, entry: Mapping[str, Any], score: str) -> None:
         """Print one line."""
-        line, auc = f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}", entry.get("val_auc")
-        if any(name.startswith("val_") for name in entry):
-            line += f", validation AUC {100 * auc:.2f} %" if auc is not None else ", validation AUC undefined"
-        self.say(line)
+        self.say(", ".join(filter(None, (f"epoch {entry['epoch']}: training loss {entry['train_loss']:.4f}", score))))
 
     def say(self, text: str) -> None:
         """Print one line."""

@@ -18,9 +18,10 @@ from petlbench.results.folder import readable_result, remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.tracking.store import sqlite_address
 from petlbench.study.executors.job import Action, Event, Executor, Job, open_executor
+from petlbench.study.executors.retries import run_with_retries
 from petlbench.study.runner import Study, check_data, open_status, run_study
 from petlbench.study.status import record_runs
-from petlbench.sweep.search import TRIALS, TrialFacts, TrialLoop, is_ours, open_study, run_with_retries, trial_facts
+from petlbench.sweep.search import TRIALS, TrialFacts, TrialLoop, is_ours, open_study, trial_facts
 from petlbench.sweep.storage import open_storage
 from petlbench.sweep.sweep import SweepObserver, SweepOptions
 from petlbench.sweep.trial_queue import Liveness, TrialQueue

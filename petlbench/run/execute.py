@@ -381,7 +381,7 @@ class _Run:
 
     def _report(self, entry: Mapping[str, Any]) -> None:
         write_event(self.options.output, "epoch", self.config.run_id, epoch=entry["epoch"])
-        self.progress.epoch(entry)
+        self.progress.epoch(entry, self.selection.words(entry))
         with self.watch.phase("tracking"):
             self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -20,10 +19,11 @@ from petlbench.core.request import Request, Tuned
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.data.tasks.base import metrics_of, task_of
 from petlbench.models.method import load_method
-from petlbench.results.folder import RunFolder, readable_result
+from petlbench.results.folder import readable_result
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
-from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job, On
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
+from petlbench.study.executors.retries import run_with_retries
 from petlbench.study.grid import PlannedRun, resolve_alike
 from petlbench.study.protocol import NO_BASIS, Basis
 from petlbench.sweep.space import Space, build_space
@@ -372,41 +372,3 @@ def trial_facts(trial: optuna.trial.FrozenTrial) -> TrialFacts:
         error=facts.get("error"),
         seconds=facts.get("seconds"),
     )
-
-
-def run_with_retries(executor: Executor, jobs: Iterator[Job | None], on: On) -> None:
-    """Carry out jobs, and wait for runs that another process, or another trial of this one, works on.
-
-    A run that is waited for is begun again as soon as nobody works on it: then its result is there and is taken, or it
-    goes on where the other one was stopped. Nothing is told of it meanwhile.
-    """
-    parked: deque[Job] = deque()
-
-    def feed() -> Iterator[Job | None]:
-        for job in jobs:
-            yield job
-            yield from _free(parked)
-        while parked:
-            yield from _free(parked)
-            if parked:
-                yield None
-
-    def on_event(job: Job, event: Event) -> Action:
-        if isinstance(event, Ended) and event.status == "busy":
-            parked.append(job)
-            return Action.GO_ON
-        return on(job, event)
-
-    executor.run(feed(), on_event)
-    while parked:  # the last ones were found busy after the rest had ended
-        executor.run(feed(), on_event)
-
-
-def _free(parked: deque[Job]) -> Iterator[Job]:
-    """Take out those that nobody works on any more."""
-    for _ in range(len(parked)):
-        job = parked.popleft()
-        if RunFolder(job.options.output, job.config.run_id).is_locked:
-            parked.append(job)
-        else:
-            yield job

@@ -23,7 +23,8 @@ from petlbench.core.user_files import read_json
 from petlbench.data.dataset import DatasetInfo
 from petlbench.results.folder import readable_result
 from petlbench.study.executors.job import Action, Ended, Event, Executor, Job
-from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest, run_with_retries
+from petlbench.study.executors.retries import run_with_retries
+from petlbench.sweep.search import TRIALS, Search, TrialFacts, images_digest
 
 _FOLDER = "sweeps"
 # What a run's config says of the images and of how the backbone sees them: settings are good for that alone.

@@ -63,6 +63,14 @@ class Selection:
             return 0.0, -scores.get("loss", 0.0)
         return (score if self.metric.direction == "higher" else -score), 0.0
 
+    def words(self, entry: Mapping[str, Any]) -> str:
+        """What a point of the curve is on validation, as ``validation AUC 88.61 %``; empty where none chooses."""
+        if self.metric is None:
+            return ""
+        score = entry.get(f"val_{self.name}")
+        factor, unit = (100, " %") if self.metric.unit == "%" else (1, "")
+        return f"validation {self.metric.title} " + ("undefined" if score is None else f"{factor * score:.2f}{unit}")
+
     def describe(self) -> dict[str, Any]:
         """What the result says of it, beside the config; nothing where all of validation counts."""
         if not self.column:

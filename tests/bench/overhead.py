@@ -116,7 +116,7 @@ class InTurns(Progress):
         self.first_epoch_done = 0.0
         self._since = 0.0
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
+    def epoch(self, entry: Mapping[str, Any], score: str) -> None:
         """Take the time, unless it is the first epoch's, which warms both up."""
         now = time.perf_counter()
         if self._since:

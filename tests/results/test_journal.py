@@ -93,7 +93,7 @@ class _StopAfter(Progress):
     def __init__(self, epoch: int, status: str) -> None:
         self._epoch, self._status = epoch, status
 
-    def epoch(self, entry) -> None:
+    def epoch(self, entry, score) -> None:
         if entry["epoch"] == self._epoch:
             raise Stopped(self._status, "enough")
 

@@ -10,6 +10,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.record import Record
 from petlbench.data.tasks.binary import BINARY
 from petlbench.metrics.classification import AUC, LOSS
+from petlbench.metrics.regression import MAE
 from petlbench.training.selection import Selection, selection_of
 
 SEXES = {"F": 24, "M": 24, "other": 8}
@@ -69,3 +70,10 @@ def test_images_of_one_patient_count_once() -> None:
     one = [Record(f"{row}", "", row % 2, f"p{row % 6}", extra=(("sex", "FM"[row % 4 // 2]),)) for row in range(120)]
     with pytest.raises(InputError, match="fewer than two of the subgroups"):
         selection_of("worst-group:sex", AUC, BINARY, 2, one)
+
+
+def test_an_epoch_is_told_by_the_score_that_chooses() -> None:
+    assert Selection(AUC).words({"val_auc": 0.88612}) == "validation AUC 88.61 %"
+    assert Selection(AUC).words({"val_auc": None}) == "validation AUC undefined"
+    assert Selection(MAE).words({"val_mae": 2.5, "val_auc": 0.5}) == "validation MAE 2.50"
+    assert Selection(None).words({"val_auc": 0.5}) == ""

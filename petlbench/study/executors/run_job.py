@@ -62,7 +62,7 @@ class _EventProgress(Progress):
     def advance(self, count: int = 1) -> None:
         self._check_time()
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
+    def epoch(self, entry: Mapping[str, Any], score: str) -> None:
         if self._on(EpochDone(dict(entry))) is Action.PRUNE:
             raise Stopped("pruned", f"pruned after epoch {entry['epoch']}")
         self._check_time()
