@@ -14,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -196,17 +196,21 @@ def read_entries(kind: Kind, file: Path, *, is_its_own: bool, family: str = "") 
         family: What the name of an entry that is a file begins with: the folder's, where one is inside, and ``/``.
     """
     try:
-        text = read_text(file, what=f"{kind} file")
-        if KIND_SPECS[kind].card:
-            yield from _python_entries(kind, file, text, is_its_own=is_its_own)
-        else:
-            yield from _toml_entries(kind, file, tomllib.loads(text), family)
+        yield from _entries_in(kind, file, read_text(file, what=f"{kind} file"), is_its_own, family)
     except (InputError, SyntaxError, ValueError, RecursionError, MemoryError) as error:  # nested without end, too
         raise InputError(
             f"the {kind} file {file} is broken: {error}",
             hint="mend the file, or move it out of the catalogue",
             kind="broken_catalog",
         ) from error
+
+
+@lru_cache(maxsize=1024)
+def _entries_in(kind: Kind, file: Path, text: str, is_its_own: bool, family: str) -> tuple[Entry, ...]:
+    """What a file's text defines; parsed once, since a process makes many catalogues of the same files."""
+    if KIND_SPECS[kind].card:
+        return tuple(_python_entries(kind, file, text, is_its_own=is_its_own))
+    return tuple(_toml_entries(kind, file, tomllib.loads(text), family))
 
 
 def _toml_entries(kind: Kind, file: Path, table: Mapping[str, Any], family: str) -> Iterator[Entry]:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import subprocess
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,11 +68,16 @@ def default_data_root() -> Path:
 
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that numbers depend on; None for one that is not installed."""
-    versions: dict[str, str | None] = dict.fromkeys(_PACKAGES)
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+    return {name: _version(name) for name in _PACKAGES}
+
+
+@cache
+def _version(name: str) -> str | None:
+    """A package's version as this process found it at first: what was imported stays, whatever is installed later."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def available_devices() -> list[str]:

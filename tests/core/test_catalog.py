@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
@@ -107,6 +108,19 @@ class TestPlaces:
         write(tmp_path / "own" / ".hidden.py", "class (")
         write(tmp_path / "own" / "notes.txt", "nothing")
         assert set(Catalog([tmp_path / "own"]).entries("method")) == set(Catalog().entries("method"))
+
+    def test_a_file_is_parsed_once_and_a_change_of_it_is_seen_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file, parsed = method(tmp_path / "mine.py", "first"), list[str]()
+        parse = ast.parse
+        monkeypatch.setattr(ast, "parse", lambda text, name: parsed.append(name) or parse(text, name))
+        assert all("first" in Catalog([tmp_path]).entries("method") for _ in range(2))
+        assert parsed.count(str(file)) == 1
+        then = file.stat()
+        method(file, "other")  # as long as it was, and as old
+        os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))
+        assert "other" in Catalog([tmp_path]).entries("method")
 
     def test_an_absent_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
