@@ -34,6 +34,8 @@ _HUB = "hf-hub:"
 _MODULES = ("vision_transformer", "deit", "beit", "eva", "swin_transformer", "micro")
 # And those of convolutional networks, for a table's baseline.
 _CONVOLUTIONAL = ("convnext", "resnet", "efficientnet")
+# And those whose models can be made without drawing the values that they start with.
+_UNDRAWN = ("vision_transformer", "deit", "micro")
 
 
 def resolve_backbone(name: str, catalog: Catalog | None = None) -> str:
@@ -129,7 +131,7 @@ def build_backbone(
     Raises:
         InputError: When the weights cannot be had or belong to another model.
     """
-    from petlbench.models.weights import load_weights
+    from petlbench.models.weights import RANDOM, load_weights
 
     info = probe_backbone(name, image_size, catalog)
     if device.type == "meta":
@@ -137,7 +139,8 @@ def build_backbone(
             return Backbone(info, create_module(info, drop_path=drop_path))
     if info.card is not None and weights == "default":  # before anything is allocated: they may not be had
         weights = str(fetch_weights(info.card))
-    module = create_module(info, drop_path=drop_path)
+    is_filled = weights not in RANDOM
+    module = _create(info.timm, info.image_size, info.arguments, drop_path=drop_path, is_filled=is_filled)
     loaded = load_weights(module, name, weights, info.card)
     if loaded.differences:
         info = replace(info, arguments={**info.arguments, **dict(loaded.differences)})
@@ -255,15 +258,23 @@ def _tagged(architecture: str) -> list[str]:
 
 
 def _create(
-    name: str, image_size: int, differences: Mapping[str, Any], num_classes: int = 0, drop_path: float = 0.0
+    name: str,
+    image_size: int,
+    differences: Mapping[str, Any],
+    num_classes: int = 0,
+    drop_path: float = 0.0,
+    *,
+    is_filled: bool = False,
 ) -> nn.Module:
+    """Make a module; what it starts with may be anything where each of its tensors ``is_filled`` from a file then."""
     more: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     try:
         more |= Architecture.model_validate(differences).arguments()
         architecture = name.partition(".")[0]
         is_convolutional = is_model_in_modules(architecture, _CONVOLUTIONAL)
-        if torch.get_default_device().type == "meta" and is_model_in_modules(architecture, ("vision_transformer",)):
-            more["weight_init"] = "skip"  # values that nothing has take half of the time
+        is_drawn = torch.get_default_device().type != "meta" and not is_filled
+        if not is_drawn and is_model_in_modules(architecture, _UNDRAWN):
+            more["weight_init"] = "skip"  # values that nothing has, or that none keeps, take half of the time
         more |= {} if is_convolutional else {"img_size": image_size}
         module: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, **more)
     except (TypeError, AssertionError, ValueError) as error:

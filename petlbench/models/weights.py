@@ -20,6 +20,7 @@ from petlbench.models.encoder import Encoder, take_encoder, unwrapped
 from petlbench.models.layouts import LAYOUTS, State
 from petlbench.models.weight_files import find_weights, read_weights
 
+RANDOM = ("random", "none")  # the second is what results of earlier versions say
 _SHOWN = 5
 _FITS = "name the backbone that the file belongs to with --backbone"
 
@@ -50,7 +51,7 @@ def load_weights(module: nn.Module, name: str, weights: str, card: BackboneCard 
             weights are published under this name.
         RunError: When the hub cannot be reached.
     """
-    if weights in ("random", "none"):  # the second is what results of earlier versions say
+    if weights in RANDOM:
         return Loaded()
     if weights == "default":
         origin = f"timm's weights for {name}"
