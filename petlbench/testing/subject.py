@@ -44,6 +44,16 @@ def _stirred_weights(backbone: str, image_size: int) -> Path:
     return file
 
 
+def _plain_backbone(name: str, image_size: int) -> Backbone:
+    """Return a backbone with stirred weights, in evaluation mode."""
+    backbone = build_backbone(name, image_size, str(_stirred_weights(name, image_size)), _CPU)
+    backbone.module.eval()
+    return backbone
+
+
+_shared_backbone = lru_cache(maxsize=16)(_plain_backbone)
+
+
 def random_images(image_size: int) -> Tensor:
     """Return the same random images (B, 3, H, W) each time."""
     return torch.randn(BATCH, 3, image_size, image_size, generator=torch.Generator().manual_seed(1))
@@ -94,7 +104,7 @@ class Subject:
 
     def adapt(self) -> Adapted:
         """Return what the method makes of a frozen backbone, before the engine freezes what is not declared."""
-        backbone = self.plain_backbone()
+        backbone = _plain_backbone(self.backbone, self.image_size)
         backbone.module.requires_grad_(False)
         torch.manual_seed(0)
         adapted: Any = self.method.from_settings(self.settings).adapt(backbone, CLASSES)
@@ -103,11 +113,8 @@ class Subject:
         return adapted
 
     def plain_backbone(self) -> Backbone:
-        """Return the backbone as it is before it is adapted, in evaluation mode."""
-        weights = str(_stirred_weights(self.backbone, self.image_size))
-        backbone = build_backbone(self.backbone, self.image_size, weights, _CPU)
-        backbone.module.eval()
-        return backbone
+        """Return the backbone as it is before it is adapted, to look at: it is one for all subjects."""
+        return _shared_backbone(self.backbone, self.image_size)
 
     def build(self, seed: int = 0, device: str = "cpu") -> Model:
         """Build the method as the engine does, on ``cpu`` or ``meta``, and let it choose from the data if it does."""
