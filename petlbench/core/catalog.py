@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import cached_property, lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +87,7 @@ class Catalog:
     def _installed(self) -> list[Path]:
         """Folders of the packages that name themselves under the entry point group ``petlbench.catalog``."""
         folders: list[Path] = []
-        for point in entry_points(group="petlbench.catalog"):
+        for point in _points(tuple((folder, _changed(folder)) for folder in sys.path)):
             try:
                 spec = importlib.util.find_spec(point.value)
             except ModuleNotFoundError:  # a package in front of the module is not there
@@ -111,6 +112,20 @@ class Catalog:
                     family = "" if file.parent == folder else f"{file.parent.name}/"
                     is_its_own = folder.name == spec.folder
                     yield from read_entries(kind, file.resolve(), is_its_own=is_its_own, family=family)
+
+
+@lru_cache(maxsize=1)
+def _points(_folders: tuple[tuple[str, int], ...]) -> Sequence[EntryPoint]:
+    """What packages name as their catalogues, looked up again once something was installed into a folder."""
+    return tuple(entry_points(group="petlbench.catalog"))
+
+
+def _changed(folder: str) -> int:
+    """When a folder of the module path last had a new entry, in nanoseconds since 1970; 0 where there is none."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 _REGISTERED: dict[tuple[Kind, str], Entry] = {}
