@@ -134,7 +134,7 @@ def test_what_lies_on_another_device_is_computed() -> None:
 )
 def test_a_prediction_is_the_same_to_the_byte(method: str, more: dict[str, Any]) -> None:
     catalog = Catalog()
-    request = Request(method=method, **{"backbone": "vit_tiny_patch16_224", "image_size": 64, "device": "cuda", **more})
+    request = Request(method=method, **{"backbone": "petlbench_micro", "image_size": 64, "device": "cuda", **more})
     config = resolve(request, catalog, data_root=None).config  # type: ignore[arg-type]  # there is no dataset
     plain = predict_training(config, assemble(config, configured_method(config, catalog), 3, META))
     shapes = RememberedShapes()

@@ -126,12 +126,14 @@ spaces = st.builds(
 )
 
 
+@pytest.fixture
+def search(make_search: MakeSearch) -> Search:
+    return make_search(TPE)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=spaces, second=spaces)
-def test_what_is_searched_is_the_same_search_where_it_is_equal(
-    make_search: MakeSearch, first: Space, second: Space
-) -> None:
-    search = make_search(TPE)
+def test_what_is_searched_is_the_same_search_where_it_is_equal(search: Search, first: Space, second: Space) -> None:
     digests = {replace(search, space=space).digest for space in (first, second)}
     assert (len(digests) == 1) == (first == second)
 
