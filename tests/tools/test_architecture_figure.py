@@ -34,6 +34,12 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def house() -> House:
+    """The house that this checkout is."""
+    return House.read(CHECKOUT)
+
+
 def test_imports_are_read_wherever_they_stand(checkout: Path) -> None:
     house = House.read(checkout)
     at_run_time = {("top", "left"), ("top", "base"), ("left", "right.deep"), ("base", "top")}
@@ -53,21 +59,20 @@ def test_facts_count_what_they_name(checkout: Path) -> None:
     assert figures["arrows that point up"] == 3
 
 
-def test_the_page_names_files_that_are_there() -> None:
+def test_the_page_names_files_that_are_there(house: House) -> None:
     text = (CHECKOUT / PAGE).read_text(encoding="utf-8")
     files = re.findall(r"`([\w/]+\.py)`", text)
     assert len(files) > 40
     places = (CHECKOUT, CHECKOUT / "petlbench")
     assert [name for name in files if not any((place / name).is_file() for place in places)] == []
-    modules = House.read(CHECKOUT).modules
     for heading, most in (("The way of a run", 30), ("The way of an image", 25)):
         way = read_way(CHECKOUT / PAGE, heading)
         assert 15 < len(way) <= most
-        assert set(way) <= set(modules)
+        assert set(way) <= set(house.modules)
 
 
-def test_the_figure_has_the_same_bytes_each_time(tmp_path: Path) -> None:
-    house, way = House.read(CHECKOUT), read_way(CHECKOUT / PAGE, "The way of a run")
+def test_the_figure_has_the_same_bytes_each_time(house: House, tmp_path: Path) -> None:
+    way = read_way(CHECKOUT / PAGE, "The way of a run")
     files = [tmp_path / "a.svg", tmp_path / "b.svg"]
     for file in files:
         draw(house, way, file)
