@@ -7,8 +7,9 @@ PARTS := $(VENV)/.parts
 OUTPUT ?= results
 # Threads that wait, as the command line has them wait.
 WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
-# One process a core; threads that wait must not take the cores from those that work.
-PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# One process a core; threads that wait must not take the cores from those that work. What is compiled is kept, whatever
+# the shell says: each worker, and each process that a test starts, would compile all of petlbench again.
+PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
 .PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench gpu-check pretrain build clean
