@@ -62,6 +62,7 @@ def register(name: str, make: Callable[..., Any], classifier: Any, **fixed: Any)
 
 SMALL = {"img_size": SIZE, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
 register("export_vit", vit.VisionTransformer, "head", **SMALL)
+register("export_deep", vit.VisionTransformer, "head", **{**SMALL, "embed_dim": 64, "depth": 2})
 register("export_distilled", deit.VisionTransformerDistilled, ("head", "head_dist"), **SMALL)
 register(
     "export_swin",
@@ -279,21 +280,23 @@ FAMILIES = {entry.card["family"]: name for name, entry in reversed(Catalog().ent
 
 # Where MKL is slow, products of frozen features take another way, which no graph may hold.
 @pytest.mark.parametrize(
-    ("method", "slow_mkl"),
+    ("method", "slow_mkl", "backbone"),
     [
-        ("fpt", True),
-        pytest.param("fpt", False, marks=pytest.mark.slow),
-        *(pytest.param(name, True, marks=pytest.mark.slow) for name in sorted(FAMILIES.values())),
+        ("fpt", True, "export_deep"),
+        *(pytest.param("fpt", slow, "petlbench_micro", marks=pytest.mark.slow) for slow in (True, False)),
+        *(pytest.param(name, True, "petlbench_micro", marks=pytest.mark.slow) for name in sorted(FAMILIES.values())),
     ],
 )
 def test_a_real_run_of_every_family_is_the_same_by_onnx(
-    method: str, slow_mkl: bool, call: Export, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, slow_mkl: bool, backbone: str, call: Export, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("petlbench.features.source.mkl_is_slow", lambda: slow_mkl)
     digits = load_digits()
     few = Bunch(images=digits.images[:200], target=digits.target[:200])
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
-    options = "--dataset digits --backbone petlbench_micro --image-size 32 --epochs 1 --threads 1 --tracking-uri none"
+    weights = "default" if backbone == "petlbench_micro" else "none"
+    options = f"--dataset digits --backbone {backbone} --weights {weights} --image-size 32"
+    options += " --epochs 1 --threads 1 --tracking-uri none"
     run = call("run", "--method", method, *options.split())["run_id"]
     beginning = run.partition("-s0")[0]
     exported = call("export", beginning, "--format", "onnx")
