@@ -37,6 +37,7 @@ class Encoder:
         wrapper: The entry of the file that held them; empty where the file held them itself.
         prefix: What stood in front of each key.
         left_out: The parts of the file that are not taken, and single keys of those that are.
+        heads: Attention heads, where a tensor shows them; else 0.
     """
 
     state: State
@@ -44,6 +45,7 @@ class Encoder:
     wrapper: str = ""
     prefix: str = ""
     left_out: tuple[str, ...] = field(default=())
+    heads: int = 0
 
     @property
     def blocks(self) -> int:
@@ -114,7 +116,7 @@ def take_encoder(loaded: object, module: nn.Module, keys: KeyRecipe, origin: str
         *(_part(key.removeprefix("module.")) for key in others),
         *(key if _part(key) in parts else _part(key) for key in left_out),
     ]
-    return Encoder(state, layout, wrapper, prefix, tuple(dict.fromkeys(named)))
+    return Encoder(state, layout, wrapper, prefix, tuple(dict.fromkeys(named)), LAYOUTS[layout].heads(inside))
 
 
 def _prefix(whole: State, module: nn.Module, strip: Iterable[str], origin: str) -> str:

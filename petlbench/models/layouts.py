@@ -27,6 +27,7 @@ class KeyLayout:
         qkv: Names of the layers of queries, keys and values, where each has its own.
         finish: What is left to do with the tensors once they are renamed.
         norm_eps: What the norms of such models add to the variance, which no tensor shows; None for timm's own.
+        with_heads: Pattern of a key whose tensor has an axis for the heads, the second of three.
     """
 
     title: str
@@ -37,6 +38,7 @@ class KeyLayout:
     qkv: tuple[str, str, str] | None = None
     finish: Callable[[State], State] | None = None
     norm_eps: float | None = None
+    with_heads: str = _NEVER
 
     def holds(self, keys: Mapping[str, object]) -> bool:
         """Whether keys, without their prefix, are of this layout."""
@@ -49,6 +51,11 @@ class KeyLayout:
         if self.qkv is not None:
             renamed = fuse_qkv(renamed, self.qkv)
         return (self.finish(renamed) if self.finish is not None else renamed), dropped
+
+    def heads(self, state: State) -> int:
+        """Attention heads that a tensor shows; 0 where none does."""
+        tensors = (tensor for key, tensor in state.items() if re.search(self.with_heads, key))
+        return next((tensor.shape[1] for tensor in tensors if tensor.dim() == 3), 0)
 
     def _renamed(self, key: str) -> str:
         for pattern, replacement in self.renames:
@@ -242,7 +249,13 @@ LAYOUTS: Mapping[str, KeyLayout] = {
         norm_eps=1e-5,
     ),
     "jax_npz": KeyLayout(
-        "JAX", "embedding/kernel", (r"Transformer/encoderblock_0/",), _JAX, r"(head|pre_logits)/", finish=_from_jax
+        "JAX",
+        "embedding/kernel",
+        (r"Transformer/encoderblock_0/",),
+        _JAX,
+        r"(head|pre_logits)/",
+        finish=_from_jax,
+        with_heads=r"/query/kernel$",
     ),
     "mae": KeyLayout("MAE", _PATCHES, (r"decoder_blocks\.",), drops=r"decoder_|mask_token$|(head|fc|projector)\."),
     "beit": KeyLayout(

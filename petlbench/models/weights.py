@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isqrt
@@ -18,6 +18,7 @@ from petlbench.core.errors import InputError, PetlbenchError, RunError
 from petlbench.models.card import BackboneCard, KeyRecipe
 from petlbench.models.encoder import Encoder, take_encoder, unwrapped
 from petlbench.models.layouts import LAYOUTS, State
+from petlbench.models.unshown import check_stated, describe_unshown, stated_beside, unshown
 from petlbench.models.weight_files import find_weights, read_weights
 
 RANDOM = ("random", "none")  # the second is what results of earlier versions say
@@ -63,14 +64,19 @@ def load_weights(module: nn.Module, name: str, weights: str, card: BackboneCard 
     keys = card.keys if card is not None else KeyRecipe()
     encoder = take_encoder(read_weights(file), module, keys, origin)
     encoder, heads = _without_classifier(encoder, module)
-    differences = _follow(module, encoder, card)
+    stated = stated_beside(file, against=card)
+    differences = _follow(module, encoder, card, stated)
     notes = [_fit_positions(module, encoder.state)]
     _check_structure(module, encoder, name, origin)
+    check_stated(module, name, file, stated)
     _fill(module, _converted(module, encoder.state, origin), name, origin)
     if heads:
         encoder = replace(encoder, left_out=tuple(dict.fromkeys((*encoder.left_out, *heads))))
-    notes += [f"{key} is {value}, as the file has it" for key, value in differences]
-    return Loaded("; ".join([f"{file.name}: {encoder.describe()}", *filter(None, notes)]), differences)
+    notes += [f"{key} is {value}, as {origin} has it" for key, value, origin in differences]
+    if card is None:
+        notes.append(_who_decides(module, name, encoder, stated))
+    words = "; ".join([f"{file.name}: {encoder.describe()}", *filter(None, notes)])
+    return Loaded(words, tuple((key, value) for key, value, _ in differences))
 
 
 @contextmanager
@@ -128,26 +134,40 @@ def _without_classifier(encoder: Encoder, module: nn.Module) -> tuple[Encoder, l
     return replace(encoder, state=kept), left
 
 
-def _follow(module: nn.Module, encoder: Encoder, card: BackboneCard | None) -> tuple[tuple[str, Any], ...]:
-    """Change what a file decides and a name does not: norms behind the pooling, and what norms add to the variance."""
+def _follow(
+    module: nn.Module, encoder: Encoder, card: BackboneCard | None, stated: Mapping[str, Any]
+) -> list[tuple[str, Any, str]]:
+    """Change what a file decides and a name does not: norms behind the pooling, and what norms add to the variance.
+
+    Returns:
+        Each change under a card's name, its value, and whose it is.
+    """
     model, state = cast("Any", module), encoder.state
-    differences: list[tuple[str, Any]] = []
+    differences = list[tuple[str, Any, str]]()
     has_both = all(isinstance(getattr(model, name, None), nn.Module) for name in ("norm", "fc_norm"))
     if has_both and "fc_norm.weight" in state and "norm.weight" not in state and isinstance(model.fc_norm, nn.Identity):
         model.fc_norm, model.norm, model.global_pool = model.norm, nn.Identity(), "avg"
-        differences.append(("global_pool", "avg"))
-    eps = LAYOUTS[encoder.layout].norm_eps
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.LayerNorm)]
+        differences.append(("global_pool", "avg", "the file"))
+    layout = LAYOUTS[encoder.layout]
+    eps = stated.get("norm_eps", layout.norm_eps)
     is_stated = card is not None and card.architecture.norm_eps is not None
-    if not is_stated and eps is not None and any(layer.eps != eps for layer in norms):
-        for layer in norms:
-            layer.eps = eps
-        differences.append(("norm_eps", eps))
-    return tuple(differences)
+    if not is_stated and eps is not None and unshown(module).get("norm_eps", eps) != eps:
+        for layer in module.modules():
+            if isinstance(layer, nn.LayerNorm):
+                layer.eps = eps
+        differences.append(("norm_eps", eps, "the configuration beside it" if stated else layout.title))
+    return differences
+
+
+def _who_decides(module: nn.Module, name: str, encoder: Encoder, stated: Mapping[str, Any]) -> str:
+    """Where heads and activation of a model under a name of timm's come from, in words."""
+    if stated:
+        return "heads and activation as the configuration beside it says"
+    return describe_unshown(module, name, but=("num_heads",) if encoder.heads else ())
 
 
 def _check_structure(module: nn.Module, encoder: Encoder, name: str, origin: str) -> None:
-    """Refuse another patch, width or depth in words: timm would resample a patch and say nothing."""
+    """Refuse another patch, width, depth or number of heads in words: timm would resample a patch and say nothing."""
     own, state = module.state_dict(), encoder.state
     ours, theirs = own.get("patch_embed.proj.weight"), state.get("patch_embed.proj.weight")
     faults = []
@@ -159,6 +179,9 @@ def _check_structure(module: nn.Module, encoder: Encoder, name: str, origin: str
     blocks = Encoder(own, "timm").blocks
     if theirs is not None and blocks and encoder.blocks > blocks:
         faults.append(f"{encoder.blocks} blocks, for {blocks}")
+    heads = unshown(module).get("num_heads", 0)
+    if encoder.heads and heads and encoder.heads != heads:
+        faults.append(f"{encoder.heads} attention heads, for {heads}")
     if faults:
         raise InputError(
             f"{origin} does not fit {name}: it has {', and '.join(faults)}; nothing of that is resampled",

@@ -319,7 +319,7 @@ def _unknown_preprocessing(owner: str, reason: str) -> InputError:
     return InputError(
         f"which mean and standard deviation {printable(owner)} expects is not known: {reason}",
         hint="say it with --normalize backbone (those of the name), imagenet, half, clip, none or M,S (two or six "
-        "numbers), or name a backbone card with --backbone (petlbench list backbones)",
+        "numbers), or name with --backbone a card (petlbench list backbones) or a folder that has its configuration",
         kind="unknown_preprocessing",
     )
 

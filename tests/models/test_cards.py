@@ -294,7 +294,8 @@ class TestTraps:
         assert all(torch.equal(backbone.module.state_dict()[key], tensor) for key, tensor in encoder.items())
         assert backbone.weights == (
             "w.pth: weights in the layout of MAE, 12 blocks; "
-            "left out: optimizer, epoch, args, mask_token, decoder_blocks"
+            "left out: optimizer, epoch, args, mask_token, decoder_blocks; "
+            f"heads (3) and activation (gelu) as {resolve_backbone(TINY)} has them: no tensor shows that"
         )
 
     def test_another_class_in_a_file_is_refused_with_the_line_that_saves_it_again(
