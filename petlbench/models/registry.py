@@ -67,9 +67,10 @@ def resolve_backbone(name: str, catalog: Catalog | None = None) -> str:
         return str(path)
     names = [*timm.list_models(), *cards]
     hint = "petlbench list backbones shows the cards; any vision transformer of timm's can be named, too"
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) and not name.endswith(".toml"):
-        hint = f"for a repository on the hub write hf-hub:{name}"
-        names = []
+    if name.startswith("local-dir:") or name.endswith(".toml"):
+        hint, names = f"there is no such folder or card; {hint}", []
+    elif re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        hint, names = f"for a repository on the hub write hf-hub:{name}", []
     raise unknown_name("backbone", name, names, hint=hint)
 
 

@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor, nn
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.environment import file_digest
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.models.card import Architecture, checked_card
@@ -72,6 +73,9 @@ class TestShipped:
         if timm.is_model(name.partition(".")[0]):  # timm's own: a line in a list, and no other model of that name
             assert resolve_backbone(name) == name
             assert (card.architecture, card.source.hub, card.preprocessing) == (Architecture(), "", None)
+            cfg = timm.get_pretrained_cfg(name)
+            assert cfg is not None
+            assert cfg.license in (None, card.licence.lower().replace(" licence", "-license"))
         else:
             assert card.source.hub or card.home
             assert card.citation
@@ -122,6 +126,10 @@ class TestNames:
         monkeypatch.chdir(tmp_path)
         assert resolve_backbone("small.toml") == str(tmp_path / "small.toml")
         assert resolve_backbone(f"local-dir:{tmp_path}") == str(tmp_path)
+
+    @pytest.mark.parametrize("name", ["local-dir:nowhere", "nowhere.toml", "some/nowhere.toml"])
+    def test_a_path_where_nothing_is_is_said(self, name: str) -> None:
+        assert "no such folder or card" in refused(name, kind="unknown_backbone").hint
 
     def test_a_near_name_is_offered(self) -> None:
         assert "uni2_h" in refused("uni2h", kind="unknown_backbone").hint
@@ -174,7 +182,9 @@ class TestCard:
         file.write_text(CARD + '[source]\nfile = "w.pth"\n')
         name = resolve_backbone(str(file))
         torch.manual_seed(0)
-        saved(tmp_path, create_module(probe_backbone(name)).state_dict())
+        weights = saved(tmp_path, create_module(probe_backbone(name)).state_dict())
+        assert "2 blocks" in build_backbone(name, 32, "default", CPU).weights
+        file.write_text(CARD + f'[source]\nfile = "w.pth"\nsha256 = "{file_digest(weights)}"\n')
         assert "2 blocks" in build_backbone(name, 32, "default", CPU).weights
         file.write_text(CARD + f'[source]\nfile = "w.pth"\nsha256 = "{"0" * 64}"\n')
         assert "SHA-256" in refused(file, size=32, kind="bad_weights").message

@@ -15,6 +15,7 @@ import torch
 import transformers
 from huggingface_hub import constants
 
+from petlbench.core.environment import file_digest
 from petlbench.core.errors import InputError, RunError
 from petlbench.models.hub import card_of_repository
 from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
@@ -63,6 +64,32 @@ def test_what_was_fetched_serves_without_a_network(hub: Hub) -> None:
     with without_network():
         assert build_backbone(NAME, 32, "default", CPU).digest() == first
     assert len(hub.requests) == asked
+
+
+def test_a_card_is_asked_for_at_its_revision_and_checked(hub: Hub, tmp_path: Path) -> None:
+    digest = file_digest(hub.folder / REPOSITORY / "model.safetensors")
+    card = f'''
+title = "Eyes"
+source = {{ hub = "{REPOSITORY}", revision = "v2", file = "model.safetensors", sha256 = "{digest}" }}
+preprocessing = {{ mean = {MEAN}, std = {STD} }}
+[architecture]
+timm = "vit_base_patch16_224"
+img_size = 32
+patch_size = 8
+embed_dim = 32
+depth = 2
+num_heads = 2
+mlp_ratio = 2.0
+init_values = 1.0
+'''
+    (tmp_path / "eyes.toml").write_text(card)
+    name = resolve_backbone(str(tmp_path / "eyes.toml"))
+    assert "2 blocks" in build_backbone(name, 32, "default", CPU).weights
+    assert {path.partition("/resolve/")[2] for path in hub.requests} == {"v2/model.safetensors"}
+    (tmp_path / "eyes.toml").write_text(card.replace(digest, "0" * 64))
+    with pytest.raises(InputError, match="SHA-256") as caught:
+        build_backbone(name, 32, "default", CPU)
+    assert caught.value.kind == "bad_weights"
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -81,7 +81,7 @@ def test_convolutions_are_run_and_exported(tmp_path: Path, method: str) -> None:
     assert exported(result, tmp_path / "out", "all").max_difference < 1e-4
 
 
-def test_a_card_in_the_users_catalogue_is_run_and_predicted_with(
+def test_a_card_in_the_users_catalogue_is_run_predicted_with_and_exported(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own" / "backbones").mkdir(parents=True)
@@ -103,8 +103,11 @@ def test_a_card_in_the_users_catalogue_is_run_and_predicted_with(
     assert "layout of transformers' DINOv2 with registers" in err
     image = tmp_path / "image.png"
     pil_image(image)
-    predict = ["predict", str(tmp_path / "out" / result["run_id"]), str(image)]
-    assert run_command([*predict, *words]) == 0
+    finished = str(tmp_path / "out" / result["run_id"])
+    assert run_command(["predict", finished, str(image), *words]) == 0
+    capfd.readouterr()
+    assert run_command(["export", finished, "--format", "timm", *words]) == 0
+    assert json.loads(capfd.readouterr().out)["max_difference"] < 1e-5
 
 
 def pil_image(file: Path) -> None:
