@@ -36,7 +36,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generi
             self.fail(f"'{value}' is no size: write 8GiB, 15.77GiB, 8192MiB, 8GB or a number of bytes", param, ctx)
         number, prefix, binary = match.groups(default="")
         if match[2] is None and 0 < float(number) < _MEBIBYTE:
-            self.fail(f"{value} bytes? Write {value}GiB", param, ctx)
+            self.fail(f"{value} bytes? Write {value}GiB, or {value}B where they are meant", param, ctx)
         size = int(Decimal(number) * (1024 if binary else 1000) ** _POWERS[prefix.lower()])
         if size < self.least:
             self.fail(f"'{value}' is less than one byte", param, ctx)

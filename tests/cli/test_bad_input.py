@@ -54,7 +54,7 @@ class TestForm:
         def broken(*_: object) -> None:
             raise ZeroDivisionError("by design")
 
-        monkeypatch.setattr(import_module("petlbench.run.keywords"), "resolve", broken)
+        monkeypatch.setattr(import_module("petlbench.api.requests"), "resolve", broken)
         outcome = cli(*quick(json=True))
         assert outcome.status == 1
         assert outcome.document["error"]["kind"] == "internal"

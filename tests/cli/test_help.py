@@ -54,7 +54,7 @@ def test_a_shell_completes_names_commands_and_choices(
 def test_a_size_without_a_unit_that_nobody_means_is_refused(cli: Cli) -> None:
     outcome = cli("memory", "--method", "linear", "--budget", "8")
     assert outcome.status == 2
-    assert "8 bytes? Write 8GiB" in outcome.err
+    assert "8 bytes? Write 8GiB, or 8B" in outcome.err
 
 
 def test_a_name_in_other_letters_is_answered_with_the_one_meant(cli: Cli) -> None:

@@ -223,8 +223,12 @@ class TestCsv:
         dataset = opened(table(tmp_path, text))
         assert [r.extra for r in dataset.records] == [(("age", "40"), ("site", "north")), (("site", "south"),)]
 
-    def test_labels_that_look_like_nothing_are_labels(self, tmp_path: Path) -> None:
-        assert opened(table(tmp_path, "image,label\na.png,NA\nb.png,None\n")).classes == ("NA", "None")
+    def test_labels_that_look_like_nothing_are_labels_once_that_is_said(self, tmp_path: Path) -> None:
+        file = table(tmp_path, "image,label\na.png,NA\nb.png,None\n")
+        refusal = refused(file)
+        assert "the label of 1 images is 'NA'" in refusal.message
+        assert "dataset.rename" in refusal.hint
+        assert opened(file, {"rename": "NA=nasal"}).classes == ("None", "nasal")
 
     def test_other_column_names(self, tmp_path: Path) -> None:
         file = table(tmp_path, "file,grade\na.png,0\nb.png,1\n")

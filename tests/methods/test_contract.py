@@ -113,13 +113,15 @@ def test_sixty_steps_on_digits_bring_the_loss_down(method: str) -> None:
 def test_every_methods_head_is_counted_apart() -> None:
     counts = {each.entry.name: each.parameters for each in check_compatibility(Catalog(), "petlbench_micro", None, 7)}
     heads = {name: count.head for name, count in counts.items() if count is not None}
-    width = 192
+    width, blocks = 192, 6
     assert heads["linear"] == 7 * (width + 1)
     assert counts["linear"] is not None
     assert counts["linear"].learnable == heads["linear"]
     # FPT's is that of its side network, which is an eighth as wide.
-    assert {name for name, head in heads.items() if head != heads["linear"]} == {"fpt", "fpt_plus"}
+    assert {name for name, head in heads.items() if head != heads["linear"]} == {"fpt", "fpt_plus", "vqt"}
     assert heads["fpt"] == 7 * (width // 8 + 1)
+    # VQT's reads what one query of every block was answered, too.
+    assert heads["vqt"] == 7 * (width * (1 + blocks) + 1)
 
 
 def test_no_two_methods_are_the_same() -> None:

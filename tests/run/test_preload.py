@@ -123,7 +123,7 @@ FROM_ELSEWHERE = {
 }
 # Which images there are, what is learned from the features and in what order, and how it is carried out.
 BESIDE = {"split", "split_seed", "skip_corrupt", "training", "preload", "seed", "threads", "checkpointing"}
-BESIDE |= {"shots", "train_fraction", "draw", "shots_val", "aggregate", "calibrate"}
+BESIDE |= {"shots", "train_fraction", "draw", "shots_val", "train_on", "aggregate", "calibrate"}
 
 
 def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> None:
@@ -133,5 +133,6 @@ def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> No
     assert len(keys) == len(DECIDING) + 1
     assert key(plain.model_copy(update={"device": "cuda"})) != key(plain)
     shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True}
-    shared |= {"shots": 5, "train_fraction": 0.5, "draw": 2, "aggregate": "max", "calibrate": "temperature"}
+    shared |= {"shots": 5, "train_fraction": 0.5, "draw": 2, "aggregate": "max", "train_on": "train+val"}
+    shared |= {"calibrate": "temperature"}
     assert {key(plain.model_copy(update={name: value})) for name, value in shared.items()} == {key(plain)}

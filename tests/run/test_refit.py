@@ -106,7 +106,7 @@ KILLED = """
 import os, sys
 from petlbench.cli.app import run_command
 from petlbench.core.progress_bars import ShownProgress
-ShownProgress.epoch = lambda self, entry: os.kill(os.getpid(), 9) if entry["epoch"] == 2 else None
+ShownProgress.epoch = lambda self, entry, score: os.kill(os.getpid(), 9) if entry["epoch"] == 2 else None
 run_command(sys.argv[1:])
 """
 

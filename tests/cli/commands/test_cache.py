@@ -146,9 +146,10 @@ class TestPrune:
     def test_the_least_recently_used_goes(self, cli: Cli, stored: Callable[..., Path]) -> None:
         old, new = stored("old", used=1e6), stored("new", used=2e6)
         size = sum(path.stat().st_size for path in old.iterdir())
-        planned = cli("cache", "prune", "--cache-size", size, "--cache-dir", "cache", "--dry-run", "--json").document
+        words = ("cache", "prune", "--cache-size", f"{size}B", "--cache-dir", "cache", "--json")
+        planned = cli(*words, "--dry-run").document
         assert old.exists()
-        done = cli("cache", "prune", "--cache-size", size, "--cache-dir", "cache", "--json").document
+        done = cli(*words).document
         assert done == {**planned, "dry_run": False}
         assert done["removed"] == [{"key": old.name, "bytes": size}]
         assert done["bytes_freed"] == size
