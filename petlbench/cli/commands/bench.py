@@ -28,6 +28,7 @@ from petlbench.cli.output import print_json, say
 from petlbench.core.errors import InputError
 
 if TYPE_CHECKING:
+    from petlbench.study.forecast.preview import Preview
     from petlbench.study.summary import Summary
 
 A = TypeVar("A")
@@ -103,7 +104,7 @@ def command(
     datasets, such as --set fpt.num_prompts=8.
     """
     import petlbench as pb
-    from petlbench.cli.study_tables import print_previews, print_searches, print_summary
+    from petlbench.cli.study_tables import print_summary
 
     named = (
         None if methods is None else parse_list(methods, "--method", str),
@@ -121,16 +122,7 @@ def command(
 
         searches = [search.preview() for search in pb.preview_bench_search(*named, **options)]
         previews = pb.preview_bench(*named, **{**options, "workers": usable_cores()})
-        if json:
-            cells = [preview.document() for preview in previews]
-            front = {"searches": searches} if searches else {}
-            runs = sum(preview.runs for preview in previews)
-            print_json({"study": name, "runs": runs, "cells": cells, **front})
-        else:
-            if searches:
-                print_searches(searches)
-            print_previews(name, previews)
-        return 0
+        return _show_dry_run(name, searches, previews, json)
     # Ray prints on standard output what it thinks of a lost node; that is no part of the document.
     with redirect_stdout(sys.stderr):
         summaries = pb.bench(*named, **options).summaries
@@ -141,6 +133,21 @@ def command(
         for summary in summaries:
             print_summary(summary, shlex.join(["petlbench", "bench", *arguments, "--retry-failed"]))
     return 1 if any(summary.unfinished() for summary in summaries) else 0
+
+
+def _show_dry_run(name: str, searches: Sequence[Any], previews: Sequence[Preview], json: bool) -> int:
+    """Print what a study would take, the searches in front first."""
+    from petlbench.cli.study_tables import print_previews, print_searches
+
+    if json:
+        front = {"searches": searches} if searches else {}
+        cells, runs = [preview.document() for preview in previews], sum(preview.runs for preview in previews)
+        print_json({"study": name, "runs": runs, "cells": cells, **front})
+        return 0
+    if searches:
+        print_searches(searches)
+    print_previews(name, previews)
+    return 0
 
 
 def _with_lists(options: Mapping[str, Any]) -> dict[str, Any]:
