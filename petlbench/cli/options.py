@@ -236,8 +236,8 @@ def protocol_options(function: F) -> F:
 
 
 _CONFIG = Path(__file__).parents[1] / "core" / "config.py"
-# Fields that commands take in another form, or that one of them alone has.
-_OTHERWISE = ("method", "method_settings", "dataset", "dataset_settings", "seed", "training")
+# Fields that commands take in another form, that one of them alone has, or that a protocol alone can set.
+_OTHERWISE = ("method", "method_settings", "dataset", "dataset_settings", "seed", "training", "test_every_epoch")
 _METHODS_OWN = "the method's"
 # What holds where an option is left out, as far as the field itself does not say.
 _DEFAULTS = {

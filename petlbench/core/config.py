@@ -26,6 +26,7 @@ _LATER: Mapping[str, Any] = {
     "train_on": "train",
     "aggregate": "mean",
     "calibrate": "none",
+    "test_every_epoch": False,
     "shots": 0,
     "train_fraction": 1.0,
     "draw": 0,
@@ -148,6 +149,9 @@ class RunConfig(BaseModel):
     checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
     calibrate: Literal["none", "temperature"] = Field(
         "none", description="what makes probabilities true after training, fitted on validation: none, or a temperature"
+    )
+    test_every_epoch: bool = Field(
+        False, description="whether the test split is scored after every epoch, which only a protocol can ask for"
     )
 
     @field_validator("normalize")

@@ -57,6 +57,7 @@ class Request:
     aggregate: str = "mean"
     test_set: Mapping[str, Any] = field(default_factory=dict)
     calibrate: str = "none"
+    test_every_epoch: bool = False
 
 
 @dataclass(frozen=True)

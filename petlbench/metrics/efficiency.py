@@ -63,8 +63,9 @@ class References:
 
 
 def _is_reference(result: _Document) -> bool:
-    is_finished = result["config"]["method"] == REFERENCE and result["status"] == "finished"
-    return is_finished and bool((result.get("memory") or {}).get("allocated"))
+    config = result["config"]
+    is_finished = config["method"] == REFERENCE and result["status"] == "finished"
+    return is_finished and not config.get("test_every_epoch") and bool((result.get("memory") or {}).get("allocated"))
 
 
 def _setting(result: _Document) -> tuple[Any, ...]:

@@ -126,7 +126,7 @@ def own_trials(output: Path, metric: str, but: str) -> Recorded:
         InputError: When there is no such folder.
     """
     scores: dict[str, dict[Candidate, list[float]]] = {}
-    for run in [*load_results(output).runs, *load_trials(output).runs]:
+    for run in [*load_results(output).showing_test(False).runs, *load_trials(output).runs]:
         score = run.score(metric, "val") if run.finished and run.config["dataset"] != but else None
         if score is not None:
             task = " ".join(f"{run.value(key)}" for key in _TASK)

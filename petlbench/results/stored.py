@@ -81,6 +81,11 @@ class Stored:
         return self.status == "finished"
 
     @property
+    def shows_test(self) -> bool:
+        """Whether the test split was scored after every epoch: of such a run no other table may have a figure."""
+        return bool(self.config.get("test_every_epoch"))
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """The run's description."""
         config: Mapping[str, Any] = self.document["config"]

@@ -175,8 +175,12 @@ class Results:
             )
             for run, dataset in zip(stored, datasets, strict=True)
         ]
-        full = [run for run in scored if run.finished and run.method == REFERENCE]
+        full = [run for run in scored if run.finished and run.method == REFERENCE and not run.shows_test]
         return cls(scored, full, planned_runs(studies, names))
+
+    def showing_test(self, showing: bool) -> Results:
+        """The runs whose test split was scored after every epoch, or all others: no table has both."""
+        return replace(self, runs=[run for run in self.runs if run.shows_test == showing])
 
     def cells(self) -> list[Repeats]:
         """The cells, in the order in which their first runs come."""

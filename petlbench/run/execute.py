@@ -16,7 +16,6 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.core.text import printable
-from petlbench.data.dataset import Dataset
 from petlbench.data.loader import ImageLoader, ImageStore
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -26,27 +25,27 @@ from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeature
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.metrics.classification import evaluate
 from petlbench.metrics.metric import Metric
-from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.models.build import Assembled, count_parameters
 from petlbench.models.method import Inputs
 from petlbench.models.precision import autocast
 from petlbench.results.folder import RunFolder, remove_leftovers
-from petlbench.results.journal import CONTINUED, READS_FILE, write_event
+from petlbench.results.journal import READS_FILE, write_event
 from petlbench.results.result import Calibration, Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
 from petlbench.results.tracking.send_queue import open_queue
 from petlbench.results.tracking.tracker import Tracker
+from petlbench.run.build import build_module
 from petlbench.run.calibration import calibrate
-from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset, require_classes
-from petlbench.run.failure import Ending, describe_failure, explained
+from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
+from petlbench.run.failure import Ending, describe_failure
 from petlbench.run.image_cache import check_disk, fill_disk, open_images
 from petlbench.run.inference_cost import InferenceCost
 from petlbench.run.options import RunContext
 from petlbench.run.preload import open_source, preload
+from petlbench.run.readings import KeptReadings, Outputs, TestReader
 from petlbench.run.record import (
     ARTIFACTS,
-    KeptReadings,
-    Outputs,
     Stopwatch,
     describe_data,
     describe_intervals,
@@ -58,7 +57,7 @@ from petlbench.run.record import (
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
-from petlbench.training.evaluation import Predictor, TestSplit
+from petlbench.training.evaluation import Predictor
 from petlbench.training.loss import Loss
 from petlbench.training.selection import Selection, metric_for, selection_of
 from petlbench.training.step import new_step
@@ -93,7 +92,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
             images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
-        assembled = _build(run, context, data.dataset, device, meter)
+        assembled = build_module(run, context, data.dataset, device, meter)
     with watch.phase("read"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
@@ -107,19 +106,6 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         if options.rerun:
             folder.clear()
         return work.carry_out()
-
-
-def _build(
-    run: ResolvedRun, context: RunContext, dataset: Dataset, device: torch.device, meter: MemoryMeter
-) -> Assembled:
-    with explained(run.config):
-        with meter.phase("build"):
-            assembled = assemble(run.config, run.method, len(dataset.classes), device, context.catalog)
-        if assembled.backbone.weights:
-            context.progress.say(assembled.backbone.weights)
-        if assembled.adapted.prepare is not None:
-            require_classes(dataset, run.config.method)
-        return assembled
 
 
 @dataclass
@@ -244,6 +230,7 @@ class _Run:
             on_start=self._begin,
             on_epoch=self._report,
             watch=self._watch,
+            read_test=self._epoch_readings(predictor),
             measured=self.meter.phases,
         )
         self.folder.work.mkdir(parents=True, exist_ok=True)
@@ -281,30 +268,38 @@ class _Run:
 
     def _test_readings(self, predictor: Predictor) -> dict[str, Callable[[bool], Outputs]]:
         """How the labels and logits of each split are had that is tested on."""
-        config, digests, loader = self.config, self.digests, self._loader("test")
+        loader, reader = self._loader("test"), self._reader(predictor)
         readings: dict[str, Callable[[bool], Outputs]] = {}
         if loader.indices:  # a dataset's own parts may be for training and validation alone
-            readings["test"] = partial(self._read_test, predictor, loader, config.dataset, digests["split"])
+            readings["test"] = partial(reader.read_once, loader)
         if self.external is not None and self.external_source is not None:
             loader = replace(loader, images=self.external.images, indices=self.external.indices["test"])
             predictor = self._predictor(self.external_source)
-            readings["external"] = partial(self._read_test, predictor, loader, config.test_on, digests["external"])
+            external = self._reader(predictor, self.config.test_on, self.digests["external"])
+            readings["external"] = partial(external.read_once, loader)
         return readings
+
+    def _epoch_readings(self, predictor: Predictor) -> Callable[[int], Outputs] | None:
+        """How the test split is read after an epoch; None where it is not, as nowhere but under a protocol for that."""
+        loader = self._loader("test")
+        if not (self.config.test_every_epoch and loader.indices):
+            return None
+        return partial(self._reader(predictor).read_after, loader)
+
+    def _reader(self, predictor: Predictor, dataset: str = "", split: str = "") -> TestReader:
+        """What reads a test split, the run's own where none is named."""
+        identity = {"dataset": dataset or self.config.dataset, "split": split or self.digests["split"]}
+        return TestReader(
+            predictor,
+            self.options.output / READS_FILE,
+            {**identity, "run_id": self.config.run_id},
+            self.progress,
+            is_hidden=not self.options.reveal_test,
+        )
 
     def _read_val(self, predictor: Predictor) -> Outputs:
         self.progress.phase("validation", len(self.data.indices["val"]))
         return predictor(self._loader("val"), self.progress.advance)
-
-    def _read_test(
-        self, predictor: Predictor, loader: ImageLoader, dataset: str, split: str, was_broken_off: bool
-    ) -> Outputs:
-        identity = {"dataset": dataset, "split": split, "run_id": self.config.run_id}
-        if was_broken_off:
-            identity[CONTINUED] = "nothing was kept of the reading before"
-        log = self.options.output / READS_FILE
-        images = TestSplit(loader, log, identity, is_hidden=not self.options.reveal_test).read()
-        self.progress.phase("test", len(images.indices))
-        return predictor(images, self.progress.advance)
 
     def _predictor(self, source: FeatureSource) -> Predictor:
         return Predictor(self.assembled.adapted.module, source, self.device, self.config.precision, self.scale)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +14,12 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-import torch
-from safetensors import SafetensorError, safe_open
 
 import petlbench
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions
 from petlbench.core.errors import InputError
-from petlbench.core.files import write_atomically, write_tensors
 from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import group_numbers
@@ -83,61 +80,6 @@ class Stopwatch:
         """
         total = self.spent + earlier
         return {"total": total, **self.seconds, "other": max(total - sum(self.seconds.values()), 0.0)}
-
-
-Outputs = tuple[Labels, Logits]
-
-
-@dataclass(frozen=True)
-class KeptReadings:
-    """What a run has read of its test splits, on the disk until its result stands: no attempt reads them again.
-
-    Args:
-        file: A safetensors file.
-        identity: What made it; of another identity there is nothing.
-    """
-
-    file: Path
-    identity: str
-
-    def once(self, split: str, read: Callable[[bool], Outputs]) -> Outputs:
-        """Labels (N,) and logits (N, C) of a split: those that are kept, or else what is read, which is kept.
-
-        Args:
-            split: Its name.
-            read: Reads it; told whether an attempt before has begun to, of which nothing was kept.
-        """
-        begun, outputs = self._load()
-        if split not in outputs:
-            self._keep(begun | {split}, outputs)
-            outputs[split] = read(split in begun)
-            self._keep(begun | {split}, outputs)
-        return outputs[split]
-
-    def _keep(self, begun: Set[str], outputs: Mapping[str, Outputs]) -> None:
-        """Write what there is, whole or not at all."""
-        tensors: dict[str, torch.Tensor] = {}
-        for split, (labels, logits) in outputs.items():
-            tensors |= {f"labels/{split}": torch.from_numpy(labels), f"logits/{split}": torch.from_numpy(logits)}
-        with write_atomically(self.file) as temporary:
-            write_tensors(temporary, tensors, {"identity": self.identity, "begun": ",".join(sorted(begun))})
-
-    def _load(self) -> tuple[Set[str], dict[str, Outputs]]:
-        """The splits whose reading was begun, and what is kept; none where there is no whole file of this identity."""
-        try:
-            with safe_open(self.file, "np") as opened:
-                about = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no mapping
-        except (OSError, SafetensorError):
-            return frozenset(), {}
-        if about.get("identity") != self.identity:
-            return frozenset(), {}
-        begun = frozenset(about.get("begun", "").split(","))
-        return begun, {
-            split: (tensors[f"labels/{split}"], tensors[f"logits/{split}"])
-            for split in begun
-            if f"labels/{split}" in tensors
-        }
 
 
 def identify(

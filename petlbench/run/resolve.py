@@ -150,6 +150,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
         "calibrate": _calibrate(request, dataset, catalog),
+        "test_every_epoch": request.test_every_epoch,
     }
     config = validate_settings(RunConfig, values, "run")
     return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))

@@ -117,7 +117,14 @@ class Basis:
     protocol: ProtocolCard | None = None
 
     def below(self, request: Request, tuned: Tuned) -> Request:
-        """The request with what a search or recipe gives, and then the protocol, where it says nothing itself."""
+        """The request with what a search or recipe gives, and then the protocol, where it says nothing itself.
+
+        Raises:
+            InputError: When it asks for what a protocol alone can ask for.
+        """
+        if request.test_every_epoch and not (self.protocol and self.protocol.common.get("test_every_epoch")):
+            message = "test_every_epoch: scores of the test split after every epoch are for no table but one of them"
+            raise InputError(message, hint="--protocol audit has them (docs/protocol.md)", kind="bad_setting")
         request = tuned.below(request)
         return request if self.protocol is None else self.protocol.training.below(request)
 

@@ -33,6 +33,9 @@ from petlbench.sweep.trial_queue import Liveness, TrialQueue
 TRIALS = "trials"
 """The folder, in that of all results, where trials lie: they have no test metrics, and no table takes them."""
 
+OF_TRIALS: Mapping[str, Any] = {"train_on": "train", "test_every_epoch": False}
+"""What holds for trials whatever a request says, which says it of final runs."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -101,7 +104,7 @@ class Search:
 
     def configure(self, settings: Tuned, seed: int) -> RunConfig:
         """Return the trial with these settings; an InputError says that they do not go together."""
-        request = replace(self.basis.below(self.request, settings), seed=seed, train_on="train")
+        request = replace(self.basis.below(self.request, settings), seed=seed, **OF_TRIALS)
         return resolve_alike(request, self.config, self.context.catalog, self.options.data_root)
 
     def final_run(self, settings: Tuned, seed: int) -> PlannedRun:
@@ -171,7 +174,7 @@ def plan_search(
     dataset, _ = find_card(request.dataset or "", catalog=catalog)
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
     whole = basis.below(request, space.settings({}))
-    run = resolve(replace(whole, train_on="train"), catalog, context.options.data_root)
+    run = resolve(replace(whole, **OF_TRIALS), catalog, context.options.data_root)
     _require_objective(card, run, catalog)
     points, images = _points(card, space, run.config), images_digest(run.dataset)
     search = Search(

@@ -208,7 +208,7 @@ class _Winner(BaseModel):
         for group, best in (("training", self.best.training), ("method_settings", self.best.method)):
             for values in (mine, theirs):
                 values[group] = {name: value for name, value in values.get(group, {}).items() if name not in best}
-        same = {"seed": 0, "draw": 0, "train_on": "train"}
+        same = {"seed": 0, "draw": 0, "train_on": "train", "test_every_epoch": False}
         if config.train_on != "train":  # a refit takes the last epoch, and trials the one that validation chose
             for values in (mine, theirs):
                 values["training"].pop("select", None)

@@ -80,6 +80,8 @@ class Trainer:
         progress: Told what goes on.
         watch: Makes the context in which the first steps and the first evaluation run, from the phase's name and what
             lives already, to read their peak memory.
+        read_test: Reads the test split, where it is scored after every epoch, given the number of the epoch; nothing is
+            chosen by that. None where it is not.
         measured: Memory figures by phase, shared with what ``watch`` fills; a checkpoint keeps them, so that a run that
             was stopped behind its last epoch still has them.
         on_start: Told how many epochs earlier attempts have done.
@@ -100,6 +102,7 @@ class Trainer:
     count: Callable[[Labels, Logits], dict[str, Any]] = count_classes
     progress: Progress = field(default_factory=Progress)
     watch: Watch = _unwatched
+    read_test: Callable[[int], tuple[Labels, Logits]] | None = None
     measured: dict[str, PhaseMemory] = field(default_factory=dict)
     on_start: Callable[[int], None] = lambda epochs: None
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda entry: None
@@ -130,7 +133,7 @@ class Trainer:
             loss = self._train_epoch(epoch, watch)
             trained = time.perf_counter()
             metrics = self._validate(watch)
-            self._select(selected, epoch, loss, metrics)
+            self._select(selected, epoch, loss, metrics, self._test(epoch))
             self.seconds["train"] += trained - started
             self.seconds["evaluate"] += time.perf_counter() - trained
             checkpoint.save(self, selected)
@@ -186,11 +189,25 @@ class Trainer:
         scores = evaluate(labels, logits, self.metrics, self.count)
         return {**scores, **self.selection.scores(labels, logits)}
 
-    def _select(self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any]) -> None:
-        scalars = {f"val_{name}": value for name, value in metrics.items() if isinstance(value, float)}
-        selected.curve.append(
-            {"epoch": epoch, "train_loss": loss, "lr": float(self.step.optimizer.param_groups[-1]["lr"]), **scalars}
-        )
+    def _test(self, epoch: int) -> dict[str, Any]:
+        """Scores of the test split after an epoch, where they are to be seen; they have no part in the training."""
+        if self.read_test is None:
+            return {}
+        with self.average.applied():
+            labels, logits = self.read_test(epoch)
+        return evaluate(labels, logits, self.metrics, self.count)
+
+    def _select(
+        self, selected: Selected, epoch: int, loss: float, metrics: Mapping[str, Any], test: Mapping[str, Any]
+    ) -> None:
+        scalars = {
+            f"{side}_{name}": value
+            for side, scores in (("val", metrics), ("test", test))
+            for name, value in scores.items()
+            if isinstance(value, float)
+        }
+        rate = float(self.step.optimizer.param_groups[-1]["lr"])
+        selected.curve.append({"epoch": epoch, "train_loss": loss, "lr": rate, **scalars})
         key = self.selection.key(epoch, metrics)
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}

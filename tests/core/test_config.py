@@ -66,6 +66,7 @@ RUN: dict[str, Any] = {
     "attention_kernel": "auto",
     "checkpointing": False,
     "calibrate": "none",
+    "test_every_epoch": False,
 }
 # Another value of every field; a field that is missing here fails a test.
 OTHER_TRAINING: dict[str, Any] = {
@@ -119,10 +120,11 @@ OTHER: dict[str, Any] = {
     "attention_kernel": "eager",
     "checkpointing": True,
     "calibrate": "temperature",
+    "test_every_epoch": True,
 }
 
 # Fields of a run that came later.
-LATER = ("aggregate", "calibrate", "shots", "train_fraction", "draw", "shots_val", "train_on")
+LATER = ("aggregate", "calibrate", "test_every_epoch", "shots", "train_fraction", "draw", "shots_val", "train_on")
 LATER_TRAINING = ("decay", "select", "drop_last", "warmup_lr")
 
 

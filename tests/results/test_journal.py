@@ -18,7 +18,7 @@ from petlbench.core.request import Request
 from petlbench.results.journal import FILE, read_journal, read_reads, write_event
 from petlbench.run.execute import execute
 from petlbench.run.options import RunContext, RunOptions
-from petlbench.run.record import KeptReadings
+from petlbench.run.readings import KeptReadings
 from petlbench.run.resolve import resolve
 from petlbench.training.evaluation import TestSplit
 

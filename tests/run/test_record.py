@@ -24,7 +24,8 @@ from petlbench.results.stored import Stored, final_metrics
 from petlbench.results.tracking.tracker import content_of
 from petlbench.run.failure import describe_failure, shortage_while_building
 from petlbench.run.image_cache import _plan
-from petlbench.run.record import KeptReadings, Outputs, Stopwatch, describe_memory, differences
+from petlbench.run.readings import KeptReadings, Outputs
+from petlbench.run.record import Stopwatch, describe_memory, differences
 
 
 def result() -> Result:

@@ -106,7 +106,7 @@ class Record:
             folder: The result's folder; None keeps no files.
             when: The end, in milliseconds of the epoch.
         """
-        store, points = self._store, {int(entry["epoch"]): points_of(entry) for entry in curve}
+        store, points = self._store, {int(entry["epoch"]): points_of_epoch(entry) for entry in curve}
         names = () if self._is_new else {name for entry in points.values() for name in entry}
         steps = {name: {point.step for point in store.history(self.mlflow_run_id, name)} for name in names}
         lacking = {
@@ -179,7 +179,7 @@ class Tracker:
             epoch: The step of the curve.
             metrics: Values by name; what is no number (``None``, text) is left out.
         """
-        values, when = points_of(metrics), _now()
+        values, when = points_of_epoch(metrics), _now()
         self._sent_epochs.add(epoch)
         self._queue.put(lambda: self._opened.add(values, step=epoch, when=when))
         self._queue.send_if_due(_EPOCH_SECONDS)
@@ -251,12 +251,18 @@ def _is_worked_on(store: Store, run: Run) -> bool:
 
 
 def points_of(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of an epoch; what a method reports may be anything, and what is no number is left out."""
+    """The figures among some values; what a method reports may be anything, and what is no number is left out."""
     return {
         name: float(value)
         for name, value in entry.items()
         if name != "epoch" and isinstance(cast("object", value), numbers.Real)
     }
+
+
+def points_of_epoch(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an epoch; those of the test split are ``epoch_test_…``, as the final ones own ``test_…``."""
+    points = points_of(entry).items()
+    return {f"epoch_{name}" if name.startswith("test_") else name: value for name, value in points}
 
 
 def content_of(folder: Path) -> str:
