@@ -65,10 +65,8 @@ def plan_forecast(
     names = method_names(methods, catalog)
     varied = Vary.parse(vary) if vary is not None else None
     settings = {name: values.get(key, {}) for name, key in TABLES.items()}
-    name = "" if varied is None else varied.name
-    if name and (values.get(name.replace("-", "_")) is not None or name.removeprefix("method.") in settings["method"]):
-        option = f"--set {name}" if name.startswith("method.") else f"--{name}"
-        raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")
+    if varied is not None:
+        varied.refuse_beside(values, settings)
     sized = {}
     if dataset is not None:
         if classes is not None:

@@ -20,7 +20,7 @@ from petlbench.run.keywords import dataset_names, merged_values, sort_options, t
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import ExecutorOptions
-from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.grid import Grid, PlannedRun, Vary
 from petlbench.study.protocol import Basis, ProtocolCard, load_protocol
 from petlbench.study.recipe import recipe_settings, require_recipe
 from petlbench.study.runner import plan_runs
@@ -92,6 +92,8 @@ class StudyRequest:
         from_sweep: A sweep whose best settings are taken where none are given here.
         protocol: Name of a protocol, or the path of its file; what is given beside it goes before its fields.
         recipe: Name of the recipes that methods take their settings from, instead of a search.
+        vary: ``NAME=V1,V2,...``: a setting that takes several values. Runs of each are a study of their own, whose name
+            begins with this one's: ``bench.normalize-half``.
         settings: Settings of the groups ``method``, ``dataset`` and ``training``, and of single methods and datasets by
             their names.
     """
@@ -109,6 +111,7 @@ class StudyRequest:
     from_sweep: str | None = None
     protocol: str | None = None
     recipe: str | None = None
+    vary: str | None = None
     settings: Settings = field(default_factory=dict)
 
     @property
@@ -125,7 +128,11 @@ class StudyRequest:
             message = f"report {self.of} needs no run{which}"
             raise InputError(message, hint="see petlbench report --help", kind="usage")
         parts = [(matrix, part) for matrix in matrices for part in self._parts(matrix)]
-        return [self._grid(matrix, {**values, **part}, options) for matrix, part in parts]
+        vary = None if self.vary is None else Vary.parse(self.vary)
+        if vary is not None:
+            vary.refuse_beside(values, self.settings)
+        grids = [self._grid(matrix, {**values, **part}, options) for matrix, part in parts]
+        return grids if vary is None else [varied for grid in grids for varied in vary.grids(grid)]
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -21,7 +22,7 @@ from petlbench.study.protocol import NO_BASIS, Basis
 
 Plain = int | float | str
 
-_FIELDS = ("image-size", "precision", "attention-kernel", "backbone")
+_FIELDS = ("image-size", "normalize", "precision", "attention-kernel", "backbone")
 _TRAINING = ("batch-size", "accumulate", "optimizer")
 _OF_METHOD = "method."
 
@@ -92,9 +93,34 @@ class Vary:
                     raise _refuse(f"image-size: '{value}' is no number of pixels")
         return cls(name, values)
 
+    def refuse_beside(self, values: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse what is given once and varied, too.
+
+        Args:
+            values: Fields of a request and of its training that are given.
+            settings: Settings that are given, of the groups ``method`` and ``training``.
+
+        Raises:
+            InputError: When the name is among them.
+        """
+        field, of_method = self.name.replace("-", "_"), self.name.startswith(_OF_METHOD)
+        given = {**settings.get("training", {}), **values.get("training", {}), **values}
+        own = settings.get("method", {}) if of_method else given
+        if own.get(field.removeprefix(_OF_METHOD)) is not None:
+            option = f"--set {self.name}" if of_method else f"--{self.name}"
+            raise InputError(f"{option} is given, and varied by --vary too", hint="leave one of them out", kind="usage")
+
     def requests(self, request: Request) -> list[tuple[Request, dict[str, Plain]]]:
         """A request for each value, with the value by its name beside it."""
         return [(self._apply(request, value), {self.name: _plain(value)}) for value in self.values]
+
+    def grids(self, grid: Grid) -> list[Grid]:
+        """A grid for each value, which is in its label."""
+        grids = []
+        for request, values in self.requests(grid.request):
+            label = re.sub(r"[^A-Za-z0-9]+", "-", f"{self.name}-{values[self.name]}").strip("-")
+            grids.append(replace(grid, request=request, label=".".join(filter(None, [grid.label, label]))))
+        return grids
 
     def _apply(self, request: Request, value: str) -> Request:
         field = self.name.replace("-", "_")

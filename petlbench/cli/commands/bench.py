@@ -81,6 +81,11 @@ class _Command(GroupedCommand):
 @partial(run_options, several=_SEVERAL)
 @executor_options
 @click.option("--from-sweep", metavar="SWEEP", help="Settings that this sweep found best, where none are given here.")
+@click.option(
+    "--vary",
+    metavar="NAME=V1,V2,…",
+    help="A setting that takes several values, such as normalize=half,imagenet,none: a study of each.",
+)
 @click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
 @click.option("--rerun", is_flag=True, help="Run again although results stand.")
 @click.option("--accept", is_flag=True, help="Take results whose code has changed since.")
