@@ -62,7 +62,8 @@ def compare_methods(
     Raises:
         InputError: When a method has no finished run there, the runs are not comparable, or no split has both.
     """
-    runs = [run for run in results.runs if run.finished and (not datasets or run.dataset in datasets)]
+    once = results.showing_test(False).runs
+    runs = [run for run in once if run.finished and (not datasets or run.dataset in datasets)]
     for name in methods:
         if all(run.method != name for run in runs):
             raise unknown_name("finished run of", name, {run.method for run in runs})

@@ -66,8 +66,8 @@ def mebibytes(size: int | None, reason: str = "") -> Cell:
     return number_cell(None if size is None else size / MIB, 1, reason)
 
 
-def _mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
-    """Mark the best and the second of a column; what is shown alike is marked alike, a figure alone is not."""
+def mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
+    """Mark the best and the second of some cells; what is shown alike is marked alike, a figure alone is not."""
     sign = {"higher": -1.0, "lower": 1.0}.get(better or "")
     order = sorted((sign * cell.value, cell.text) for cell in cells if cell.value is not None) if sign else []
     texts = list(dict.fromkeys(text for _, text in order))
@@ -81,7 +81,7 @@ def _mark_best(cells: Sequence[Cell], better: str | None) -> list[Cell]:
 def mark_rows(rows: Sequence[Row], columns: Sequence[Column]) -> list[Row]:
     """The rows with the best and the second of each column marked, and a dash where a cell is missing."""
     marked = {
-        column.key: _mark_best([row.cells.get(column.key, Cell(text="–")) for row in rows], column.better)
+        column.key: mark_best([row.cells.get(column.key, Cell(text="–")) for row in rows], column.better)
         for column in columns
     }
     return [

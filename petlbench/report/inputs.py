@@ -17,7 +17,7 @@ from petlbench.report.context import Context, build_grid
 from petlbench.report.document import Figure, Table
 from petlbench.report.formats import Document
 from petlbench.report.selection import choose, common_settings, of_suite, planned_of_suite
-from petlbench.report.spec import ReportCard, ReportRequest
+from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
 from petlbench.report.units import runs_by, titled
 from petlbench.results.journal import read_reads
 from petlbench.results.predictions import Predictions
@@ -25,6 +25,9 @@ from petlbench.results.stored import Stored
 from petlbench.results.table import PlannedRuns, Results, load_results, load_trials
 
 _MOST_DAMAGED = 10
+_SCORED_OFTEN = "scored the test split after every epoch"
+_SHOW_AUDIT = "petlbench report sensitivity shows them"
+_RUN_AUDIT = "petlbench bench --protocol audit --vary normalize=half,imagenet,none runs what it needs"
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,11 @@ class ReportInputs:
             InputError: When there are none.
         """
         place = self.request.results
-        if self.stored.damaged and not self.stored.runs:
+        if not self.stored.runs and (self.stored.damaged or self._all.runs):
+            of_kind = _RUN_AUDIT if self._kind.shows_test else _SHOW_AUDIT
             raise InputError(
-                f"there are no results in {place}. {' '.join(self.passed_over())}",
-                hint="petlbench results rm removes them",
+                f"there are no results in {place} for the report '{self.card.name}'. {' '.join(self.passed_over())}",
+                hint="petlbench results rm removes damaged ones" if self.stored.damaged else of_kind,
                 kind="no_results",
             )
         runs = self.stored.runs if not self.card.groups else of_suite(self.stored.runs, self.card, place)
@@ -162,16 +166,29 @@ class ReportInputs:
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
 
     def passed_over(self) -> list[str]:
-        """A note on what is damaged, and so is not in the report; none where all is whole."""
-        damaged = list(dict.fromkeys([*(self.stored.damaged if "stored" in vars(self) else ()), *self.damage]))
-        if not damaged:
-            return []
-        shown = "; ".join(damaged[:_MOST_DAMAGED]) + ("; …" if len(damaged) > _MOST_DAMAGED else "")
-        return [f"Passed over as damaged, {len(damaged)}: {shown}."]
+        """Notes on what is damaged or of another kind, and so is not in the report; none where all is in it."""
+        stored = self.stored if "stored" in vars(self) else Results([])
+        notes, damaged = [], list(dict.fromkeys([*stored.damaged, *self.damage]))
+        if damaged:
+            shown = "; ".join(damaged[:_MOST_DAMAGED]) + ("; …" if len(damaged) > _MOST_DAMAGED else "")
+            notes.append(f"Passed over as damaged, {len(damaged)}: {shown}.")
+        count = len(self._all.runs) - len(stored.runs) if "stored" in vars(self) else 0
+        if count:
+            which = "scored the test split once" if self._kind.shows_test else _SCORED_OFTEN
+            notes.append(f"Left out, {count}: runs that {which}.")
+        return notes
 
     @cached_property
     def stored(self) -> Results:
-        """Every result of the source, in whatever setting."""
+        """Every result of the source that is for such a report, in whatever setting."""
+        return self._all.showing_test(self._kind.shows_test)
+
+    @cached_property
+    def _kind(self) -> ReportKind:
+        return self.catalog.load("report_kind", self.card.kind, ReportKind)
+
+    @cached_property
+    def _all(self) -> Results:
         output = self.request.output
         if output is not None:
             return load_results(output, self.request.study)

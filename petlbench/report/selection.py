@@ -68,7 +68,8 @@ def of_suite(results: Sequence[Stored], card: ReportCard, place: str) -> list[St
     Raises:
         InputError: When there are results, and none of them is on such a dataset.
     """
-    keys = {task.dataset: task.key for task in tasks_of(card.groups)}
+    keys = {pair.jpeg: pair.jpeg for pair in card.copies}
+    keys |= {task.dataset: task.key for task in tasks_of(card.groups)}
     runs = [replace(run, name=key) for run in results if (key := keys.get(str(run.config["dataset"]))) is not None]
     if results and not runs:
         raise InputError(

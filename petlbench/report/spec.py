@@ -45,6 +45,7 @@ class ReportKind(Card):
         needs: Fields of the report's file that must not be empty.
         by_group: Whether its scores can be those of groups (patients) as well as of images.
         printed_figure: Draws a paper's printed table as the request asks for it; None where nothing is drawn.
+        shows_test: Whether it is made of runs whose test split was scored after every epoch; no other has any of them.
         build_others: Makes the report of scores that others print or have measured; None where it cannot.
     """
 
@@ -54,6 +55,7 @@ class ReportKind(Card):
     needs: tuple[str, ...] = ()
     by_group: bool = False
     printed_figure: Callable[[PaperTable, ReportInputs], Figure] | None = None
+    shows_test: bool = False
     build_others: Callable[[ReportInputs], Document] | None = None
 
 
@@ -69,6 +71,13 @@ class Variant(_Part):
     settings: Mapping[str, Any] = Field(default={}, description="what tells rows of a method apart; each names all")
     preload: bool | None = Field(default=None, description="whether features are preloaded; None: does not matter")
     published: str = Field(default="", description="the row's label in the papers' table; empty for the title")
+
+
+class Copies(_Part):
+    """One dataset in two forms, which a report compares."""
+
+    lossless: str = Field(min_length=1, description="name of the dataset whose pixels are those of the source")
+    jpeg: str = Field(min_length=1, description="name of its copy that is stored with loss")
 
 
 class StudyCard(_Part):
@@ -97,6 +106,7 @@ class ReportCard(_Part):
     metric: str = Field(default=DEFAULT_METRIC, description="the score that it shows where --metric names none")
     study: StudyCard = Field(default=StudyCard(), description="what it needs")
     groups: tuple[TaskGroup, ...] = Field(default=(), description="of a suite: its datasets by group, in their order")
+    copies: tuple[Copies, ...] = Field(default=(), description="datasets that are there with and without loss")
     variants: tuple[Variant, ...] = Field(default=(), description="its rows, where they are settings of methods")
     sizes: tuple[int, ...] = Field(default=(), description="image sizes in pixels, where these are what is varied")
     by: tuple[str, ...] = Field(default=(), description="columns that make subgroups, where --by names none")
@@ -256,7 +266,8 @@ def _first(error: ValidationError) -> str:
     *group, _ = first["loc"]
     place = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        parts: Mapping[str, type[BaseModel]] = {"study": StudyCard, "variants": Variant, "groups": TaskGroup}
+        parts: dict[str, type[BaseModel]] = {"study": StudyCard, "variants": Variant}
+        parts |= {"groups": TaskGroup, "copies": Copies}
         model = Task if "tasks" in group else parts[str(group[0])] if group else ReportCard
         unknown = unknown_name("field", place, [".".join(map(str, (*group, name))) for name in model.model_fields])
         return f"{unknown.message}; {unknown.hint}"

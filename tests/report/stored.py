@@ -43,6 +43,7 @@ def store(
     preload_seconds: float = 0.0,
     seconds: float = 100.0,
     curve: Sequence[float] = (0.5, 0.6),
+    test_curve: Sequence[float] = (),
     features: int | None = None,
     data: Mapping[str, Any] | None = None,
     score_forms: Mapping[str, str] | None = None,
@@ -84,7 +85,11 @@ def store(
         config=described,
         best_epoch=2 if finished else None,
         metrics={"val": scores, "test": scores} if finished else {},
-        curve=[{"epoch": n + 1, "train_loss": 1 / (n + 1), "val_auc": value} for n, value in enumerate(curve)],
+        curve=[
+            {"epoch": n + 1, "train_loss": 1 / (n + 1), "val_auc": value}
+            | ({"test_auc": test_curve[n]} if test_curve else {})
+            for n, value in enumerate(curve)
+        ],
         parameters=Parameters(
             learnable=int(1e6 * RATIOS.get(method, 0.01)),
             total=10**6,
