@@ -256,13 +256,13 @@ def _copies(inputs: ReportInputs) -> dict[str, str]:
 
 
 def _averages(inputs: ReportInputs) -> list[Average]:
-    """The means over all tasks: over groups and over tasks of a suite, else over datasets."""
-    grid = inputs.context.grid
+    """The means over all tasks that there are results on: over groups and over tasks of a suite, else over datasets."""
+    grid, present = inputs.context.grid, {run.dataset for run in inputs.finished}
     if grid.groups:
         return [average for average in grid.suite_averages if average.key.startswith("mean")]
     lossy = {pair.jpeg for pair in inputs.card.copies}
-    names = [name for name in grid.datasets if name not in lossy]
-    return [Average(f"mean{len(names)}", f"{len(names)} datasets", equal_weights(names))]
+    names = [name for name in grid.datasets if name in present - lossy]
+    return [Average(f"mean{len(names)}", f"{len(names)} dataset{'s'[: len(names) > 1]}", equal_weights(names))]
 
 
 def _factors(figures: Sensitivity, metric: Metric) -> Table:
@@ -363,7 +363,7 @@ def _setting_row(setting: Setting, shown: Sequence[str], figures: Sensitivity, m
     better = "higher" if figures.sign > 0 else "lower"
     marked = dict(zip(figures.methods, mark_best(cells, better), strict=True))
     others = {factor: Cell(text=levels[factor]) for factor in shown[1:]}
-    order = ", ".join(figures.methods[name] for name in figures.order(means))
+    order = ", ".join(figures.order(means))
     ends = {"lead": number_cell(figures.lead(means)), "order": Cell(text=order)}
     yield Row(" ".join(levels[factor] for factor in shown), levels["normalize"], {**others, **marked, **ends})
 

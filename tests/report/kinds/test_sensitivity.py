@@ -85,7 +85,7 @@ def test_every_setting_has_its_row(results: Path) -> None:
         "none best on test": pytest.approx([56, 61, 5]),
     }
     best = row(table, "half best on test").cells
-    assert [best["full"].mark, best["lora"].mark, best["order"].text] == ["best", "second", "Full fine-tuning, LoRA"]
+    assert [best["full"].mark, best["lora"].mark, best["order"].text] == ["best", "second", "full, lora"]
     assert best["full"].std == pytest.approx(2**0.5)
 
 
