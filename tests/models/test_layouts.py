@@ -20,7 +20,7 @@ from petlbench.models.backbone import Backbone
 from petlbench.models.build import assemble
 from petlbench.models.layouts import LAYOUTS
 from petlbench.models.registry import build_backbone, resolve_backbone
-from petlbench.run import execute
+from petlbench.run import build
 from tests.models.layout_sources import SIZE, SMALL, SOURCES, Source, card, jax, model_of, source_of, stirred
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def run(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             backbones.append(assembled.backbone)
             return assembled
 
-        monkeypatch.setattr(execute, "assemble", watched)
+        monkeypatch.setattr(build, "assemble", watched)
         words = ["run", "--method", "linear", "--dataset", str(pictures), "--epochs", "1", "--normalize", "half"]
         words += ["--backbone", str(source.backbone), "--weights", str(source.weights), "--image-size", str(SIZE)]
         words += ["--device", "cpu", "--threads", "1", "--tracking-uri", "none"]

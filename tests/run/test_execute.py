@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from petlbench.cli.app import run_command
 from petlbench.memory.measure import MemoryMeter
-from petlbench.run import execute, inference_cost
+from petlbench.run import build, execute, inference_cost
 
 METHODS = ("full", "linear", "lora", "vpt", "fpt", "fpt_plus")
 TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "8", "--threads", "1")
@@ -254,7 +254,7 @@ def test_a_backbone_that_does_not_fit_is_said_in_an_error(run: Run, monkeypatch:
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(execute, "assemble", fail)
+    monkeypatch.setattr(build, "assemble", fail)
     told = run("--method", "full", "--epochs", "1")
     assert (told["exit_status"], told["error"]["kind"]) == (1, "oom")
     assert "while building petlbench_micro" in told["error"]["message"]

@@ -123,7 +123,7 @@ FROM_ELSEWHERE = {
 }
 # Which images there are, what is learned from the features and in what order, and how it is carried out.
 BESIDE = {"split", "split_seed", "skip_corrupt", "training", "preload", "seed", "threads", "checkpointing"}
-BESIDE |= {"shots", "train_fraction", "draw", "shots_val", "train_on", "aggregate", "calibrate"}
+BESIDE |= {"shots", "train_fraction", "draw", "shots_val", "train_on", "aggregate", "calibrate", "test_every_epoch"}
 
 
 def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> None:
@@ -134,5 +134,5 @@ def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> No
     assert key(plain.model_copy(update={"device": "cuda"})) != key(plain)
     shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True}
     shared |= {"shots": 5, "train_fraction": 0.5, "draw": 2, "aggregate": "max", "train_on": "train+val"}
-    shared |= {"calibrate": "temperature"}
+    shared |= {"calibrate": "temperature", "test_every_epoch": True}
     assert {key(plain.model_copy(update={name: value})) for name, value in shared.items()} == {key(plain)}
