@@ -91,7 +91,7 @@ class StudyCard(_Part):
     draws: tuple[int, ...] = Field(default=(), description="draws of few labels, from 0")
     request: Mapping[str, Any] = Field(default={}, description="of all runs, as petlbench.run.resolve.Request names it")
     settings: Mapping[str, Mapping[str, Any]] = Field(default={}, description="of single methods or datasets, by name")
-    protocol: str = Field(default="", description="of a suite: the protocol that its runs are under, with its seeds")
+    protocol: str = Field(default="", description="of groups: the protocol that their runs are under, with its seeds")
 
 
 class ReportCard(_Part):
@@ -118,7 +118,8 @@ class ReportCard(_Part):
     @property
     def datasets(self) -> tuple[str, ...]:
         """Names of the datasets of its study, in the order of the columns."""
-        return self.study.datasets or tuple(task.dataset for task in tasks_of(self.groups))
+        names = self.study.datasets or tuple(task.dataset for task in tasks_of(self.groups))
+        return (*names, *(pair.jpeg for pair in self.copies))
 
     @field_validator("groups")
     @classmethod

@@ -123,7 +123,7 @@ class Basis:
             InputError: When it asks for what a protocol alone can ask for.
         """
         if request.test_every_epoch and not (self.protocol and self.protocol.common.get("test_every_epoch")):
-            message = "test_every_epoch: scores of the test split after every epoch are for no table but one of them"
+            message = "test_every_epoch: only a protocol can ask for scores of the test split after every epoch"
             raise InputError(message, hint="--protocol audit has them (docs/protocol.md)", kind="bad_setting")
         request = tuned.below(request)
         return request if self.protocol is None else self.protocol.training.below(request)

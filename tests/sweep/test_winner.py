@@ -31,6 +31,7 @@ MakeSearch = Callable[..., Search]
 OTHER: dict[str, Any] = {
     "aggregate": "max",
     "calibrate": "temperature",
+    "test_every_epoch": True,
     "method": "bitfit",
     "method_settings": {"rank": 3},
     "dataset": "/b/images",

@@ -223,15 +223,20 @@ def scores_by_choice(run: Stored, metric: Metric, sign: int) -> dict[str, float]
         metric: The score, which chooses as well.
         sign: 1 where the higher score is the better one, else -1.
     """
-    curve = [entry for entry in run.document.get("curve") or () if entry.get(f"test_{metric.name}") is not None]
-    if not curve:
+    curve = run.document.get("curve") or ()
+    test, val = ([_number(entry.get(f"{side}_{metric.name}")) for entry in curve] for side in ("test", "val"))
+    tested = [score for score in test if score is not None]
+    if not tested or len(tested) < len(test):
         return {}
-    test = [float(entry[f"test_{metric.name}"]) for entry in curve]
-    val = [entry.get(f"val_{metric.name}") for entry in curve]
-    scores = {_LAST: test[-1], _TEST: sign * max(sign * score for score in test)}
-    if None not in val:
-        scores[_VALIDATION] = max(zip(val, test, strict=True), key=lambda pair: sign * float(pair[0]))[1]
+    scores = {_LAST: tested[-1], _TEST: sign * max(sign * score for score in tested)}
+    pairs = [(sign * chosen_by, score) for chosen_by, score in zip(val, tested, strict=True) if chosen_by is not None]
+    if len(pairs) == len(tested):
+        scores[_VALIDATION] = max(pairs, key=lambda pair: pair[0])[1]
     return scores
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _copies(inputs: ReportInputs) -> dict[str, str]:
@@ -370,7 +375,7 @@ def _setting_row(setting: Setting, shown: Sequence[str], figures: Sensitivity, m
 
 def _cell(values: Sequence[float], most: int) -> Cell:
     if not values:
-        return Cell(text="–", reason="no seed has all datasets")
+        return Cell(text="–", reason="no seed has all datasets under every setting")
     std = stdev(values) if len(values) > 1 else None
     flags = (f"{len(values)} of {most} runs",) if len(values) < most else ()
     return Cell(fmean(values), rounded(fmean(values), std), std=std, flags=flags)

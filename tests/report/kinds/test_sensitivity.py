@@ -14,7 +14,7 @@ from petlbench.recommend.trials import own_trials
 from petlbench.report.build import build_report
 from petlbench.report.document import Row, Table
 from petlbench.report.formats import Document, parse_formats, write_report
-from petlbench.report.spec import ReportRequest, load_report
+from petlbench.report.spec import ReportRequest, load_report, required_study
 from petlbench.results.table import load_results
 from tests.report.stored import store
 
@@ -114,6 +114,8 @@ def test_averages_and_copies_are_factors(tmp_path: Path) -> None:
     folder, output = tmp_path / "catalog", tmp_path / "results"
     (folder / "reports").mkdir(parents=True)
     (folder / "reports" / "mine.toml").write_text(GROUPS)
+    [study] = required_study(load_report(Catalog([folder]), "mine"))
+    assert study["datasets"] == ["mine/one", "mine/two", "digits", "mine/one_jpeg"]
     for dataset, score in {"mine/one": 0.8, "mine/two": 0.6, "digits": 0.4}.items():
         store_audit(output, "lora", dataset, (score, score))
     with pytest.raises(InputError, match=r"compares mine/one with its copy mine/one_jpeg.*no results on mine/one_jpeg"):
