@@ -18,7 +18,7 @@ from petlbench.report.build import build_report
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document, parse_formats, write_report
 from petlbench.report.spec import ReportRequest, load_report, suites
-from tests.report.kinds import test_learning_curves, test_subgroups
+from tests.report.kinds import test_learning_curves, test_sensitivity, test_subgroups
 from tests.report.stored import FPT_SETTINGS, store, store_predicted
 
 REPORTS = tuple(Catalog().entries("report"))
@@ -41,11 +41,15 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
         document = json.loads(file.read_text())
         document["data"]["classes"] = ["=1+1", HOSTILE]
         file.write_text(json.dumps(document))
-    # Reports of other studies than that: of several numbers of labels, with columns of the dataset's table, of suites.
-    few, columns = tmp_path_factory.mktemp("few"), tmp_path_factory.mktemp("columns")
+    # Reports of other studies than that: of several numbers of labels, with columns of the dataset's table, of suites,
+    # with test scores of every epoch.
+    few, columns, audit = (tmp_path_factory.mktemp(name) for name in ("few", "columns", "audit"))
+    for method in ("full", "fpt"):
+        test_sensitivity.store_audit(audit, method, HOSTILE, (0.5, 0.6))
     test_learning_curves.stored(few)
     test_subgroups.stored(columns, {"sex": [HOSTILE, "=f"] * 300})
     own = {"learning_curves": ReportRequest(str(few)), "subgroups": ReportRequest(str(columns), by=("sex",))}
+    own["sensitivity"] = ReportRequest(str(audit), metric="auc")
     for name in suites(Catalog()):
         own[name] = ReportRequest(str(tmp_path_factory.mktemp(name)), compare=True)
         for dataset in load_report(Catalog(), name).datasets[:2]:
