@@ -353,7 +353,8 @@ def _settings(figures: Sensitivity, metric: Metric, setting: str) -> Table:
     columns += [Column(name, title, "%", metric.direction) for name, title in figures.methods.items()]
     columns += [Column("lead", "lead", "points"), Column("order", "from the best", numeric=False)]
     most = max(len(values) for by_method in figures.figures.values() for values in by_method.values())
-    rows = [row for each in figures.figures for row in _setting_row(each, shown, figures, most)]
+    present = [each for each in figures.figures if figures.means[each]]
+    rows = [row for each in present for row in _setting_row(each, shown, figures, most)]
     caption = (
         f"{metric.title}, mean ± standard deviation over seeds of the average over datasets. Epoch: the last, or the "
         "one whose score is best on validation or on test, of which the latter chooses by what is reported. In a row "
