@@ -81,7 +81,7 @@ def recorded() -> Iterator[Opened]:
     try:
         yield record
     finally:
-        _RECORDS.remove(record)
+        _RECORDS[:] = [each for each in _RECORDS if each is not record]  # two of them may be equal
 
 
 def read_bytes(file: Path, *, what: str = "file", limit: int | None = TEXT_LIMIT) -> bytes:

@@ -53,13 +53,12 @@ class Recall:
         if is_registered() or any(options.get(name) for name in _ANEW):
             return None
         try:
-            text = config.read_text("utf-8") if isinstance(config, Path) else config
             options = {name: value for name, value in options.items() if value is not None}
-            question = {"method": method, "dataset": dataset, "config": text, "options": options}
+            question = {"method": method, "dataset": dataset, "config": config, "options": options}
             question = json.loads(json.dumps(question, default=_plain, sort_keys=True))
-        except (OSError, TypeError, ValueError):
+        except (TypeError, ValueError):
             return None
-        output, data_root = (Path(options.get(name, value)) for name, value in _PLACES.items())
+        output, data_root = Path(options.get("output", "results")), Path(options.get("data_root", default_data_root()))
         return cls(question, output, data_root, folders_of(options.get("catalog", ())))
 
     def result(self) -> Result | None:
@@ -80,21 +79,21 @@ class Recall:
 
     def keep(self, result: Result, opened: Opened) -> None:
         """Remember a finished result with the files that were opened for it, unless one has changed since."""
-        if result.status != "finished" or any(_stamp(Path(file)) != stamp for file, stamp in opened.items()):
+        if result.status != "finished":
             return
-        folders, files = self._split(result, opened)
-        if len(files) > _MOST_FILES:
-            return
-        kept = {
-            "run_id": result.run_id,
-            "digests": _digest(result.digests),
-            "code": self._code(result.config.method),
-            "machine": _machine(),
-            "folders": folders,
-            "files": files,
-            "state": _state(folders, files),
-        }
-        with suppress(OSError):  # a full disk takes nothing from the run
+        with suppress(OSError):  # a file that has gone meanwhile and a full disk take nothing from the run
+            folders, files = self._split(result, opened)
+            if len(files) > _MOST_FILES or any(_stamp(Path(file)) != stamp for file, stamp in opened.items()):
+                return
+            kept = {
+                "run_id": result.run_id,
+                "digests": _digest(result.digests),
+                "code": self._code(result.config.method),
+                "machine": _machine(),
+                "folders": folders,
+                "files": files,
+                "state": _state(folders, files),
+            }
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with write_atomically(self._file) as temporary:
                 temporary.write_text(json.dumps(kept))
@@ -124,13 +123,11 @@ class Recall:
         return sorted(map(str, folders)), sorted(files)
 
 
-_PLACES = {"output": Path("results"), "data_root": default_data_root()}
-
-
 def _hub() -> Iterable[Path]:
     """Where the hub's client notes which version of each model it has fetched."""
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    return Path(os.environ.get("HF_HUB_CACHE", home / "hub")).glob("models--*/refs")
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE).glob("models--*/refs")
 
 
 def _plain(value: Any) -> Any:

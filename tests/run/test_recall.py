@@ -125,3 +125,19 @@ def test_a_finished_run_is_told_without_torch(asked: Asked) -> None:
         "assert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_file_that_goes_while_a_run_is_under_way_takes_nothing_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(tmp_path, monkeypatch)
+    carry_out = execute.execute
+
+    def lose(*arguments: Any) -> Any:
+        result = carry_out(*arguments)
+        (asked.data / "class0" / "0.png").unlink()
+        return result
+
+    monkeypatch.setattr(execute, "execute", lose)
+    assert not asked()
+    assert not (asked.output / ".asked").exists()
