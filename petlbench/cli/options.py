@@ -213,6 +213,18 @@ def list_option(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*names, multiple=True, callback=join, **attributes)
 
 
+def methods_option(*, flag: str = "--method", note: str = "", **attributes: Any) -> Callable[[F], F]:
+    """An option that names methods, which shells complete; ``note`` stands behind its help."""
+    text = f"Names of methods, with commas between them, or all.{note}"
+    return list_option(flag, "methods", help=text, shell_complete=names_of("method"), **attributes)
+
+
+def datasets_option(**attributes: Any) -> Callable[[F], F]:
+    """An option that names datasets, which shells complete."""
+    text = "Names, folders, CSVs or cards, with commas between them."
+    return list_option("--dataset", "datasets", help=text, shell_complete=names_of("dataset"), **attributes)
+
+
 _FIELDS = (
     click.option(
         "--protocol",

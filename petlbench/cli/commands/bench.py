@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from petlbench.cli.completion import names_of
 from petlbench.cli.help import GroupedCommand
 from petlbench.cli.options import (
     PRESETS,
+    datasets_option,
     executor_options,
     json_option,
     list_option,
+    methods_option,
     parse_assignments,
     parse_list,
     protocol_options,
@@ -51,15 +52,8 @@ class _Command(GroupedCommand):
 
 
 @click.command("bench", cls=_Command, epilog=EPILOG)
-@list_option(
-    "--method", "methods", help="Names of methods, with commas between them, or all.", shell_complete=names_of("method")
-)
-@list_option(
-    "--dataset",
-    "datasets",
-    help="Names, folders, CSVs or cards, with commas between them.",
-    shell_complete=names_of("dataset"),
-)
+@methods_option()
+@datasets_option()
 @list_option("--seed", "seeds", help="Seeds, with commas between them: 0,1,2.  [default: 0]")
 @click.option(
     "--suite",

@@ -14,7 +14,7 @@ from petlbench.cli.options import (
     catalog_option,
     data_root_option,
     json_option,
-    list_option,
+    methods_option,
     parse_assignments,
     parse_list,
     setting_option,
@@ -31,13 +31,7 @@ _FEW = 4
 
 
 @click.command("memory", epilog="Example: petlbench memory --method fpt,lora --image-size 512 --budget 8GiB")
-@list_option(
-    "--method",
-    "methods",
-    required=True,
-    help="Names of methods, with commas between them, or all.",
-    shell_complete=names_of("method"),
-)
+@methods_option(required=True)
 @click.option("--backbone", help="timm name.  [default: the papers' ViT-B/16]")
 @click.option(
     "--dataset",

@@ -17,7 +17,7 @@ from petlbench.cli.options import (
     SIZE,
     executor_options,
     json_option,
-    list_option,
+    methods_option,
     parse_assignments,
     parse_list,
     request_values,
@@ -75,12 +75,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # ge
 )
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Hours that all runs may take together.")
 @click.option("--budget", type=SIZE, metavar="SIZE", help="Memory that a training step may take, such as 8GiB.")
-@list_option(
-    "--methods",
-    "methods",
-    help="Names of methods, with commas between them, or all.  [default: all]",
-    shell_complete=names_of("method"),
-)
+@methods_option(flag="--methods", note="  [default: all]")
 @click.option("--metric", default="auc", show_default=True, help="The score, of which more is better.")
 @click.option("--max-params", type=_Share(), metavar="SHARE", help="Largest share of learnable parameters, such as 2%.")
 @click.option(

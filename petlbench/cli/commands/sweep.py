@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from petlbench.cli.completion import names_of
 from petlbench.cli.help import GroupedCommand
 from petlbench.cli.options import (
+    datasets_option,
     executor_options,
     json_option,
-    list_option,
+    methods_option,
     parse_assignments,
     parse_list,
     protocol_options,
@@ -35,20 +35,8 @@ EPILOG = (
 
 @click.command("sweep", cls=GroupedCommand, epilog=EPILOG)
 @click.argument("sweep")
-@list_option(
-    "--method",
-    "methods",
-    required=True,
-    help="Names of methods, with commas between them, or all.",
-    shell_complete=names_of("method"),
-)
-@list_option(
-    "--dataset",
-    "datasets",
-    required=True,
-    help="Names, folders, CSVs or cards, with commas between them.",
-    shell_complete=names_of("dataset"),
-)
+@methods_option(required=True)
+@datasets_option(required=True)
 @click.option("--trials", type=click.IntRange(1), help="Trials of every method.  [default: the sweep's]")
 @click.option("--search-sizes/--no-search-sizes", default=None, help="Search the methods' sizes, too.  [the sweep's]")
 @click.option("--track", type=click.Choice(["matched", "tuned"]), hidden=True)
