@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import torch
 
 from petlbench.core.catalog import Catalog
+from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType, metrics_of
 from petlbench.features.source import LiveFeatures, NoFeatures
 from petlbench.memory.measure import open_meter
 from petlbench.metrics.metric import Metric
-from petlbench.models.build import assemble, count_parameters
-from petlbench.models.method import load_method
+from petlbench.models.build import Assembled, assemble, count_parameters
+from petlbench.models.method import configured_method
 from petlbench.run.data import opened_dataset
 from petlbench.run.inference_cost import measure_inference
 from petlbench.run.resolve import resolve
@@ -82,9 +83,7 @@ def look_at_data(search: Search) -> Look:
 
 def learnable_share(search: Search, classes: int) -> float:
     """Return the share of learnable parameters of a method at its defaults, a fraction, with so many classes."""
-    config, catalog = search.config, search.context.catalog
-    method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
-    return count_parameters(assemble(config, method, classes, torch.device("meta"), catalog)).ratio
+    return count_parameters(_assembled(search, search.config, classes, torch.device("meta"))).ratio
 
 
 def latency(search: Search, classes: int) -> float:
@@ -92,13 +91,17 @@ def latency(search: Search, classes: int) -> float:
 
     Weights are random: they do not change how long it takes.
     """
-    config, catalog = search.config.model_copy(update={"weights": "random"}), search.context.catalog
-    method = load_method(catalog.find("method", config.method)).from_settings(dict(config.method_settings))
+    config = search.config.model_copy(update={"weights": "random"})
     device = torch.device(config.device)
-    assembled = assemble(config, method, classes, device, catalog)
-    frozen = assembled.frozen
+    assembled = _assembled(search, config, classes, device)
+    frozen, info = assembled.frozen, assembled.backbone.info
     source = NoFeatures() if frozen is None else LiveFeatures(assembled.backbone, frozen, config.precision)
-    views = {name: view.size for name, view in method.views(assembled.backbone.info, config.image_size).items()}
+    views = {name: view.size for name, view in assembled.method.views(info, config.image_size).items()}
     predictor = Predictor(assembled.adapted.module, source, device, config.precision)
     cost = measure_inference(predictor, views, 1, open_meter(device))
     return math.inf if cost.latency is None else cost.latency
+
+
+def _assembled(search: Search, config: RunConfig, classes: int, device: torch.device) -> Assembled:
+    catalog = search.context.catalog
+    return assemble(config, configured_method(config, catalog), classes, device, catalog)
