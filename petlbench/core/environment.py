@@ -35,21 +35,26 @@ def set_thread_defaults() -> None:
 
 def describe_environment() -> dict[str, Any]:
     """Describe this machine and installation: packages, git state, hardware and driver."""
-    import torch
-
     return {
         "petlbench": petlbench.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(),
         "git": _git_state(Path(petlbench.__file__).resolve().parent),
-        "hardware": {
-            "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
-            "cores": usable_cores(),
-            "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-            "cuda": torch.version.cuda,
-        },
+        "hardware": describe_hardware(),
+    }
+
+
+def describe_hardware() -> dict[str, Any]:
+    """Describe this machine: processor, cores, memory in bytes, GPUs and driver."""
+    import torch
+
+    return {
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
     }
 
 

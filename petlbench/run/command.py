@@ -11,10 +11,10 @@ from petlbench.core.config import RunConfig
 from petlbench.core.environment import default_data_root
 from petlbench.core.errors import InputError
 from petlbench.core.request import SETTINGS, Request
+from petlbench.data.dataset import EXTERNAL
 from petlbench.run.options import RunContext
 from petlbench.run.resolve import resolve
 
-_TEST_SET = "test_on."
 # A choice may open another one (a backbone its normalisation), and that one none that is further.
 _ROUNDS = 4
 
@@ -69,8 +69,8 @@ def _setting(group: str, key: str, value: Any) -> Iterator[str]:
         return
     if group == "training":
         yield from _option(key, value)
-    elif group == "dataset_settings" and key.startswith(_TEST_SET):
-        yield from ("--test-set", f"{key.removeprefix(_TEST_SET)}={value}")
+    elif group == "dataset_settings" and key.startswith(EXTERNAL):
+        yield from ("--test-set", f"{key.removeprefix(EXTERNAL)}={value}")
     else:
         yield from ("--set", f"{group.removesuffix('_settings')}.{key}={value}")
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from petlbench.core.environment import describe_environment
+from petlbench.core.environment import describe_hardware
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
 from petlbench.core.user_files import read_json
@@ -100,7 +100,7 @@ class InferenceCost:
         config = self.run.config.model_dump(mode="json")
         facts = {name: config[name] for name in _DECISIVE} | code_digests(self.run.config.method, self.context.catalog)
         facts |= {"batch_size": config["training"]["batch_size"], "classes": self.num_classes}
-        facts["hardware"] = describe_environment()["hardware"]
+        facts["hardware"] = describe_hardware()
         name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         return self.context.options.cache_dir / "inference" / f"{name}.json"
 
