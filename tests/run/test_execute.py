@@ -31,19 +31,6 @@ TINY = ("--backbone", "petlbench_micro", "--image-size", "32", "--batch-size", "
 Run = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of twenty noisy images whose mean colour tells the class, most of the time."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for label, name in enumerate(("red", "green", "blue")):
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = rng.integers(0, 200, (40, 40, 3))
-            pixels[..., label] += rng.integers(0, 55)
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number:02d}.png")
-    return folder
-
-
 @pytest.fixture
 def run(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run petlbench in this process and return its JSON document with the exit status in it."""

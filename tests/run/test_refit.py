@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 import petlbench as pb
 from petlbench.cli.app import run_command
@@ -32,19 +30,6 @@ TINY: dict[str, Any] = {
     "tracking_uri": "none",
 }
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of twenty noisy images."""
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for label, name in enumerate(("red", "green", "blue")):
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = rng.integers(0, 200, (24, 24, 3))
-            pixels[..., label] += rng.integers(0, 55)
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number:02d}.png")
-    return folder
 
 
 @pytest.fixture
