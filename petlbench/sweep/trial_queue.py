@@ -34,7 +34,7 @@ class TrialQueue:
         study: Optuna's study.
         points: Values to begin with, for each slot; empty where the sampler chooses.
         liveness: This driver.
-        lock: File of the lock that keeps drivers on this folder from making slots at the same moment.
+        lock: File of the lock that keeps drivers on this folder from making or taking slots at the same moment.
         retry_failed: Whether slots that were used up by a failure are used again.
     """
 
@@ -111,15 +111,12 @@ class TrialQueue:
             slots = self._by_slot()
             if self._fill(slots):
                 slots = self._by_slot()
-        for trial in self._waiting(slots):
-            with contextlib.suppress(UpdateFinishedTrialError):
-                if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-                    self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._liveness.mark)
-                    self._mine.add(trial._trial_id)
-                    self._storage.record_heartbeat(trial._trial_id)
-                    prepare(trial.user_attrs[_SLOT])
-                    return optuna.Trial(self._study, trial._trial_id)
-        return None
+            # SQLite reads a trial's state and writes it in two steps, between which another driver may do the same.
+            trial = next(filter(self._begin, self._waiting(slots)), None)
+        if trial is None:
+            return None
+        prepare(trial.user_attrs[_SLOT])
+        return optuna.Trial(self._study, trial._trial_id)
 
     def end(self, trial: optuna.Trial, status: str, value: float | None = None, **facts: Any) -> None:
         """Say how a trial ended; its slot is used up.
@@ -136,6 +133,16 @@ class TrialQueue:
     def give_back(self, trial: optuna.Trial) -> None:
         """Leave a trial to whoever goes on."""
         self._give_up(trial._trial_id)
+
+    def _begin(self, trial: FrozenTrial) -> bool:
+        """Take a trial; false where another driver has taken it, or given it up."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                self._storage.set_trial_user_attr(trial._trial_id, _DRIVER, self._liveness.mark)
+                self._mine.add(trial._trial_id)
+                self._storage.record_heartbeat(trial._trial_id)
+                return True
+        return False
 
     def _all(self) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._storage.get_all_trials(self._study._study_id, deepcopy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from petlbench.results.tracking.store import sqlite_address
-from petlbench.sweep.storage import open_storage
+from petlbench.sweep.storage import RetryingStorage, open_storage
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
 
 SLOTS = 4
@@ -138,3 +139,27 @@ def test_a_driver_that_ends_gives_back_what_it_has(output: Path, storage: optuna
     assert [trial.params["x"] for trial in second.trials] == [0.0]
     for driver in (first, second):
         driver.act("die")
+
+
+def test_two_drivers_never_take_one_trial(
+    output: Path, storage: optuna.storages.BaseStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between reading a trial's state and writing it a database may be slow, and the other driver quick."""
+    study = optuna.create_study(storage=storage)
+    drivers = [Driver(study, output) for _ in range(2)]
+    drivers[0].act("take")  # makes the slots
+    check = RetryingStorage.check_trial_is_updatable
+
+    def slowly(self: RetryingStorage, trial_id: int, state: optuna.trial.TrialState) -> None:
+        threading.Event().wait(0.3)
+        check(self, trial_id, state)
+
+    monkeypatch.setattr(RetryingStorage, "check_trial_is_updatable", slowly)
+    threads = [threading.Thread(target=driver.queue.take, args=(lambda slot: None,)) for driver in drivers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    mine = [driver.queue._mine for driver in drivers]
+    assert [len(trials) for trials in mine] == [2, 1]
+    assert mine[0].isdisjoint(mine[1])
