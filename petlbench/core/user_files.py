@@ -37,6 +37,12 @@ Opened = dict[str, tuple[int, int]]
 _RECORDS: list[Opened] = []
 
 
+def stamp(file: str | Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds; raises an OSError where there is no file."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
 def open_file(file: Path, *, what: str = "file", limit: int | None = None) -> BinaryIO:
     """The opened file, for reading bytes; whoever calls closes it.
 
@@ -68,14 +74,23 @@ def open_file(file: Path, *, what: str = "file", limit: int | None = None) -> Bi
     except InputError:
         opened.close()
         raise
+    _note(file, status)
+    return opened
+
+
+def note(file: Path) -> None:
+    """Record a file that is there, and that something else than `open_file` is about to open."""
+    _note(file, file.stat())
+
+
+def _note(file: Path, status: os.stat_result) -> None:
     for record in _RECORDS:
         record.setdefault(os.path.abspath(file), (status.st_size, status.st_mtime_ns))
-    return opened
 
 
 @contextmanager
 def recorded() -> Iterator[Opened]:
-    """Every file that any thread opens while the block runs, with what it was like at first."""
+    """Every file that any thread opens, or notes, while the block runs, with what it was like at first."""
     record: Opened = {}
     _RECORDS.append(record)
     try:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from petlbench.core.bounded_cache import BoundedCache
 from petlbench.core.config import derive_seed
 from petlbench.data.dataset import Dataset
 from petlbench.data.record import Record, Split
@@ -42,14 +42,53 @@ class ImageCache(Protocol):
         ...
 
 
+ImageMemory = BoundedCache[tuple[object, str, Form], RGB]
+"""Images by what is one opened dataset, their id and their form."""
+
+
+@dataclass(eq=False)
+class KeptImages:
+    """What is kept of the images of a dataset, for as long as it stays opened.
+
+    Args:
+        memory: What views store of them; several datasets may share it.
+        digests: The digest of the content of each image that was seen to be decodable, by its id.
+    """
+
+    memory: ImageMemory = field(default_factory=BoundedCache)
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def has_room(self, form: Form) -> bool:
+        """Whether an image in a form can be kept."""
+        return self.memory.has_room(form_bytes(form))
+
+    def keep(self, record: Record, form: Form, pixels: RGB) -> RGB:
+        """Return an image, which nobody can change from now on; it is kept if there is room."""
+        pixels.flags.writeable = False
+        self.memory.keep((self, record.image_id, form), pixels, form_bytes(form))
+        return pixels
+
+    def find(self, record: Record, forms: Iterable[Form]) -> dict[Form, RGB] | None:
+        """Return an image in every form; None where one is missing."""
+        images = {form: self.memory.find((self, record.image_id, form)) for form in forms}
+        whole = {form: pixels for form, pixels in images.items() if pixels is not None}
+        return whole if len(whole) == len(images) else None
+
+    def forget(self, records: Iterable[Record], forms: frozenset[Form]) -> None:
+        """Keep these images in these forms no longer."""
+        names = {record.image_id for record in records}
+        self.memory.drop(lambda key: key[0] is self and key[1] in names and key[2] in forms)
+
+
 class ImageStore:
     """Makes what views store of images, from one decode for all views, and keeps it.
 
     Args:
         dataset: Where the images come from.
         views: The views that each split will be read in, by name; none for a split that is only looked at.
-        bound: Most bytes that are kept in memory; what is beyond is made anew each time.
+        kept: What is kept of them, and where; what is beyond its bound is made anew each time.
         caches: What is kept elsewhere, by the forms that it holds.
+        at_first: Views that are made, too, of an image that was never read before: it is decoded anyway.
     """
 
     def __init__(
@@ -57,14 +96,16 @@ class ImageStore:
         dataset: Dataset,
         views: Mapping[Split, Mapping[str, View]] | None = None,
         *,
-        bound: int = 0,
+        kept: KeptImages | None = None,
         caches: Mapping[frozenset[Form], ImageCache] | None = None,
+        at_first: Iterable[View] = (),
     ) -> None:
         self.dataset = dataset
         self.views = dict(views or {})
         self.caches = dict(caches or {})
-        self._memory = _Memory(bound)
-        self._digests: dict[str, str] = {}
+        self._kept = kept or KeptImages()
+        self._at_first = tuple(at_first)
+        self._keys: dict[str, str] = {}
 
     def part(self, dataset: Dataset) -> ImageStore:
         """The same images and what is kept of them, for a dataset that has lost some of its records."""
@@ -78,15 +119,11 @@ class ImageStore:
         Raises:
             InputError: When it cannot be read.
         """
-        views = self.views.get(split, {}) if split is not None else {}
-        cache = self.caches.get(frozenset(view.form for view in views.values()))
-        if cache is None:
-            # Decoded before it is hashed: a reader that makes its images knows the digest by then.
-            self._make_ahead(record, views)
-        digest = self.dataset.content_hash(record)
-        self._digests[record.image_id] = key = self.dataset.pixel_key(digest)
-        if cache is not None and key not in cache:
-            self._make_ahead(record, views)
+        digest = self._kept.digests.get(record.image_id)
+        if digest is None:
+            digest = self._read_first(record, self.views.get(split, {}) if split is not None else {})
+            self._kept.digests[record.image_id] = digest
+        self._keys[record.image_id] = self.dataset.pixel_key(digest)
         return digest
 
     def get(self, record: Record, views: Mapping[str, View]) -> dict[str, RGB]:
@@ -109,54 +146,38 @@ class ImageStore:
         if images is not None:
             return images
         image = self.dataset.open_deep(record)
-        return {form: self._memory.keep(record, form, view.store(image)) for form, view in forms.items()}
+        return {form: self._kept.keep(record, form, view.store(image)) for form, view in forms.items()}
 
     def digest(self, record: Record) -> str:
         """What names the pixels of an image that was looked at."""
-        return self._digests[record.image_id]
+        return self._keys[record.image_id]
 
-    def forget(self) -> None:
-        """Keep nothing in memory from now on."""
-        self._memory = _Memory(0)
+    def forget(self, records: Iterable[Record], views: Iterable[View]) -> None:
+        """Keep in memory no longer what views store of some images: it is kept elsewhere."""
+        self._kept.forget(records, frozenset(view.form for view in views))
 
     def _find(self, record: Record, forms: Iterable[Form]) -> Mapping[Form, RGB] | None:
-        images = self._memory.find(record, forms)
+        images = self._kept.find(record, forms)
         if images is not None:
             return images
-        cache, digest = self.caches.get(frozenset(forms)), self._digests.get(record.image_id)
-        return cache.find(digest) if cache is not None and digest is not None and digest in cache else None
+        cache, key = self.caches.get(frozenset(forms)), self._keys.get(record.image_id)
+        return cache.find(key) if cache is not None and key is not None and key in cache else None
+
+    def _read_first(self, record: Record, views: Mapping[str, View]) -> str:
+        cache = self.caches.get(frozenset(view.form for view in views.values() or self._at_first))
+        if cache is None:
+            # Decoded before it is hashed: a reader that makes its images knows the digest by then.
+            self._make_ahead(record, views)
+        digest = self.dataset.content_hash(record)
+        if cache is not None and self.dataset.pixel_key(digest) not in cache:
+            self._make_ahead(record, views)
+        return digest
 
     def _make_ahead(self, record: Record, views: Mapping[str, View]) -> None:
         image = self.dataset.open_deep(record)
-        for form, view in {view.form: view for view in views.values()}.items():
-            if self._memory.has_room(form):
-                self._memory.keep(record, form, view.store(image))
-
-
-class _Memory:
-    """Images that are kept up to a bound in bytes; threads may share it."""
-
-    def __init__(self, bound: int) -> None:
-        self._free = bound
-        self._images: dict[tuple[str, Form], RGB] = {}
-        self._lock = threading.Lock()
-
-    def has_room(self, form: Form) -> bool:
-        return form_bytes(form) <= self._free
-
-    def keep(self, record: Record, form: Form, pixels: RGB) -> RGB:
-        key = record.image_id, form
-        with self._lock:
-            if key not in self._images and self.has_room(form):
-                self._free -= form_bytes(form)
-                self._images[key] = pixels
-        return pixels
-
-    def find(self, record: Record, forms: Iterable[Form]) -> dict[Form, RGB] | None:
-        """An image in every form; None where one is missing."""
-        images = {form: self._images.get((record.image_id, form)) for form in forms}
-        whole = {form: pixels for form, pixels in images.items() if pixels is not None}
-        return whole if len(whole) == len(images) else None
+        for form, view in {view.form: view for view in (*views.values(), *self._at_first)}.items():
+            if self._kept.has_room(form):
+                self._kept.keep(record, form, view.store(image))
 
 
 def form_bytes(form: Form) -> int:

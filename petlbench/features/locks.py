@@ -46,7 +46,7 @@ def hold(folder: Path) -> BinaryIO:
         except FileNotFoundError:  # deleted since
             continue
         _lock(file, alone=False)
-        if _is_in_place(file, folder / USED):
+        if is_in_place(file, folder):
             with contextlib.suppress(OSError):  # in a cache that may only be read
                 os.utime(folder / USED)
             return file
@@ -71,8 +71,16 @@ def exclusive(folder: Path) -> Iterator[bool]:
             locked = _is_old(file)
             file.close()  # where there are no locks, a folder with an open file may be impossible to rename
         elif locked:  # the folder may be another one by now, which others use
-            locked = _is_in_place(file, folder / USED)
+            locked = is_in_place(file, folder)
         yield locked
+
+
+def is_in_place(file: BinaryIO, folder: Path) -> bool:
+    """Whether the open file that `hold` returned is still that of the folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), (folder / USED).stat())
+    except FileNotFoundError:
+        return False
 
 
 def in_use(folder: Path) -> bool:
@@ -125,14 +133,6 @@ def _lock(file: BinaryIO, *, alone: bool) -> bool | None:
     except OSError:  # a file system without locks
         return None
     return True
-
-
-def _is_in_place(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file still stands under its name."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _is_old(file: BinaryIO) -> bool:

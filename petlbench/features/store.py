@@ -25,8 +25,8 @@ from torch import Tensor
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
-from petlbench.core.user_files import read_json
-from petlbench.features.locks import hold
+from petlbench.core.user_files import read_json, stamp
+from petlbench.features.locks import hold, is_in_place
 from petlbench.features.quantization import CachePrecision, stored_tensors
 from petlbench.features.shard import (
     IMAGE_OVERHEAD,
@@ -86,7 +86,7 @@ class FeatureStore:
         # Plain bytes, a row an image: what lies in a file is no memory that tensors take.
         self._shards: list[dict[str, NDArray[np.uint8]]] = []
         self._places: dict[str, tuple[int, int]] = {}
-        self._opened: set[Path] = set()
+        self._opened: dict[Path, tuple[int, int]] = {}
 
     def open(self) -> Self:
         """This store, in use from now on as long as it lives, its folder saying what it holds.
@@ -156,6 +156,14 @@ class FeatureStore:
         shards = min(missing, -(-spread_over // self.images_a_shard))
         return missing * (self.bytes_an_image + IMAGE_OVERHEAD) + shards * SHARD_OVERHEAD
 
+    def is_as_opened(self) -> bool:
+        """Whether every shard that was opened, and what keeps others from deleting them, is on the disk as it was."""
+        try:
+            is_held = self.lock is not None and is_in_place(self.lock, self.folder)
+            return is_held and all(stamp(file) == before for file, before in self._opened.items())
+        except OSError:
+            return False
+
     def __contains__(self, image: object) -> bool:
         """Whether the features of an image are there."""
         return image in self._places
@@ -205,6 +213,7 @@ class FeatureStore:
         if file in self._opened:
             return True
         try:
+            before = stamp(file)
             names, tensors = read_shard(file)
             self._check(names, tensors)
         except FileNotFoundError:
@@ -214,7 +223,7 @@ class FeatureStore:
             return False
         self._places |= {name: (len(self._shards), row) for row, name in enumerate(names)}
         self._shards.append({name: row_bytes(tensor) for name, tensor in tensors.items()})
-        self._opened.add(file)
+        self._opened[file] = before
         return True
 
     def _check(self, names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +44,10 @@ class Assembled:
     weights_digest: str
 
 
-def assemble(
-    config: RunConfig, method: Method[Any], num_classes: int, device: torch.device, catalog: Catalog | None = None
-) -> Assembled:
-    """The parts of a run: the backbone with its weights, adapted by the method.
+def load_backbone(config: RunConfig, device: torch.device, catalog: Catalog | None = None) -> tuple[Backbone, str]:
+    """The backbone of a run with its weights, as no method has touched it, and the SHA-256 of them.
 
-    Args:
-        config: The run.
-        method: Its method, with its settings.
-        num_classes: Number of classes C.
-        device: Where to build; on ``meta`` nothing is allocated and no weight is read.
-        catalog: The catalogues in which the backbone's card stands; None for those that need no ``--catalog``.
+    On device ``meta`` no weight is read, and the digest is empty.
 
     Raises:
         InputError: When the weights cannot be had or do not fit.
@@ -64,7 +57,36 @@ def assemble(
     backbone = build_backbone(
         config.backbone, config.image_size, config.weights, device, catalog, drop_path=config.training.drop_path
     )
-    digest = backbone.digest() if device.type != "meta" else ""
+    return backbone, backbone.digest() if device.type != "meta" else ""
+
+
+LoadBackbone = Callable[[RunConfig, torch.device, Catalog | None], tuple[Backbone, str]]
+"""`load_backbone`, or what gives the same."""
+
+
+def assemble(
+    config: RunConfig,
+    method: Method[Any],
+    num_classes: int,
+    device: torch.device,
+    catalog: Catalog | None = None,
+    *,
+    load: LoadBackbone = load_backbone,
+) -> Assembled:
+    """The parts of a run: the backbone with its weights, adapted by the method.
+
+    Args:
+        config: The run.
+        method: Its method, with its settings.
+        num_classes: Number of classes C.
+        device: Where to build; on ``meta`` nothing is allocated and no weight is read.
+        catalog: The catalogues in which the backbone's card stands; None for those that need no ``--catalog``.
+        load: Gives the backbone, which is the module's from then on.
+
+    Raises:
+        InputError: When the weights cannot be had or do not fit.
+    """
+    backbone, digest = load(config, device, catalog)
     torch.manual_seed(derive_seed(config.seed, "adapt"))
     with torch.device("meta") if device.type == "meta" else torch.device("cpu"):
         adapted = method.adapt(backbone, num_classes)

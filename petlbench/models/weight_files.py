@@ -15,7 +15,7 @@ from torch import Tensor
 
 from petlbench.core.errors import InputError, PetlbenchError
 from petlbench.core.text import printable
-from petlbench.core.user_files import inside, read_json
+from petlbench.core.user_files import inside, note, read_json
 
 WEIGHTS_FILES = (
     "model.safetensors",
@@ -39,13 +39,14 @@ class _PlainNamespace:
 
 
 def check_weights_file(file: Path) -> None:
-    """Raise an InputError where a weights file is not there, before anything else is done."""
+    """Raise an InputError where a weights file is not there, before anything else is done; note it where it is."""
     if not file.is_file():
         raise InputError(
             f"weights file {file} does not exist",
             hint="give --weights a file, default (the hub) or none (random)",
             kind="no_weights",
         )
+    note(file)
 
 
 def find_weights(place: Path) -> Path:

@@ -24,7 +24,8 @@ def build_module(
     """
     with explained(run.config):
         with meter.phase("build"):
-            assembled = assemble(run.config, run.method, len(dataset.classes), device, context.catalog)
+            classes, load = len(dataset.classes), context.parts.backbone
+            assembled = assemble(run.config, run.method, classes, device, context.catalog, load=load)
         if assembled.backbone.weights:
             context.progress.say(assembled.backbone.weights)
         if assembled.adapted.prepare is not None:

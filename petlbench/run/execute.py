@@ -16,7 +16,7 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.core.text import printable
-from petlbench.data.loader import ImageLoader, ImageStore
+from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
 from petlbench.data.tasks.base import metrics_of
@@ -39,7 +39,7 @@ from petlbench.run.build import build_module
 from petlbench.run.calibration import calibrate
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
 from petlbench.run.failure import Ending, describe_failure
-from petlbench.run.image_cache import check_disk, fill_disk, open_images
+from petlbench.run.image_cache import check_disk, fill_disk
 from petlbench.run.inference_cost import InferenceCost
 from petlbench.run.options import RunContext
 from petlbench.run.preload import open_source, preload
@@ -87,9 +87,9 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         dataset = opened_dataset(run, context)
         metrics = metrics_of(dataset.task, context.catalog)
         if folder.is_finished and not options.rerun:  # images are read to be checked, and most likely no further
-            images = ImageStore(dataset)
+            images = context.parts.open_images("none", dataset, run, options.cache)
         else:
-            images = open_images(options.cache_images, dataset, run.views_by_split, options.cache)
+            images = context.parts.open_images(options.cache_images, dataset, run, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
         assembled = build_module(run, context, data.dataset, device, meter)
@@ -149,7 +149,7 @@ class _Run:
         return selection
 
     def _open_source(self, data: RunData) -> FeatureSource:
-        return open_source(self.run, self.assembled, data, cache=self.options.cache, device=self.device)
+        return open_source(self.run, self.assembled, data, context=self.context, device=self.device)
 
     def carry_out(self) -> Result:
         """Preload, train, test and record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from petlbench.core.bounded_cache import BoundedCache
 from petlbench.core.environment import free_memory, package_versions
 from petlbench.core.errors import RunError
 from petlbench.core.files import check_writable
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset
-from petlbench.data.loader import ImageStore
+from petlbench.data.loader import ImageStore, KeptImages
 from petlbench.data.record import Record, Split
 from petlbench.data.views import RGB, Form, View
 from petlbench.features.maintenance import CacheConfig, Purpose, check_quota, enforce_quota
@@ -31,31 +32,53 @@ _SHARE_OF_FREE_MEMORY = 4
 _INSTEAD = "use --cache-images ram or none"
 _PURPOSE = Purpose("keeping the resized images", _INSTEAD)
 
+OpenStore = Callable[[FeatureStore], FeatureStore]
 
-def memory_bound() -> int:
-    """Most bytes of images that a run keeps in memory: a quarter of what is free when it begins."""
-    return free_memory() // _SHARE_OF_FREE_MEMORY
+
+def memory_bound(held: int = 0) -> int:
+    """Most bytes of images that a run keeps in memory: a quarter of what is free when it begins.
+
+    Args:
+        held: Bytes of them that are in memory already.
+    """
+    return (free_memory() + held) // _SHARE_OF_FREE_MEMORY
 
 
 def open_images(
-    kind: ImageCache, dataset: Dataset, views: Mapping[Split, Mapping[str, View]], cache: CacheConfig
+    kind: ImageCache,
+    dataset: Dataset,
+    views: Mapping[Split, Mapping[str, View]],
+    cache: CacheConfig,
+    *,
+    kept: KeptImages | None = None,
+    at_first: Iterable[View] = (),
+    open_store: OpenStore = FeatureStore.open,
 ) -> ImageStore:
     """Say what is kept of a dataset's images; nothing is written.
+
+    Args:
+        kind: Where they are kept.
+        dataset: The dataset.
+        views: The views that each split will be read in, by name.
+        cache: The cache on the disk.
+        kept: What is kept in memory; what this run alone keeps where it is None.
+        at_first: Views that are made, too, of an image that was never read before.
+        open_store: Opens what is on the disk.
 
     Raises:
         InputError: When the folder on the disk cannot be made.
     """
     if kind == "none":
-        return ImageStore(dataset)
+        return ImageStore(dataset, kept=KeptImages(digests=kept.digests) if kept is not None else None)
     # On the way to the disk, too: so far as there is room, an image that was read to be checked is not read again.
-    bound = memory_bound()
+    kept = kept or KeptImages(BoundedCache(memory_bound()))
     if kind == "ram":
-        return ImageStore(dataset, views, bound=bound)
-    kinds = {_forms(each) for each in views.values() if each}
-    caches = {forms: DiskCache(_plan(cache, forms)) for forms in kinds}
+        return ImageStore(dataset, views, kept=kept, at_first=at_first)
+    kinds = {_forms(each) for each in views.values() if each} | {frozenset((view.form,)) for view in at_first}
+    caches = {forms: DiskCache(_plan(cache, forms), open_store) for forms in kinds}
     if not all(disk.plan.folder.is_dir() for disk in caches.values()):
         check_writable(cache.folder, what="folder of the image cache", option=f"--cache-dir, or {_INSTEAD}")
-    return ImageStore(dataset, views, bound=bound, caches=caches)
+    return ImageStore(dataset, views, kept=kept, caches=caches, at_first=at_first)
 
 
 class DiskCache:
@@ -63,10 +86,12 @@ class DiskCache:
 
     Args:
         plan: Where they lie; opened at once if it is there, and else when it is filled.
+        open_store: Opens it.
     """
 
-    def __init__(self, plan: FeatureStore) -> None:
+    def __init__(self, plan: FeatureStore, open_store: OpenStore = FeatureStore.open) -> None:
         self.plan = plan
+        self._open_store = open_store
         self._store: FeatureStore | None = None
         if plan.folder.is_dir():
             self.open()
@@ -82,7 +107,7 @@ class DiskCache:
     def open(self) -> FeatureStore:
         """The store, made where it is not there."""
         if self._store is None:
-            self._store = self.plan.open()
+            self._store = self._open_store(self.plan)
             # To fill it with nothing is to look at all that it holds.
             self._store.fill((), lambda positions: {})
         return self._store
@@ -150,7 +175,7 @@ def fill_disk(
     progress.phase("storing images", sum(len(part.records) for part in parts))
     for part in parts:
         part.fill(images, workers, progress)
-    images.forget()
+        images.forget(part.records, part.views.values())
 
 
 def _parts(images: ImageStore, indices: Mapping[Split, Sequence[int]]) -> list[_Part]:
@@ -158,6 +183,8 @@ def _parts(images: ImageStore, indices: Mapping[Split, Sequence[int]]) -> list[_
     for forms, disk in images.caches.items():
         if isinstance(disk, DiskCache):
             views = {split: each for split, each in images.views.items() if _forms(each) == forms}
+            if not views:  # what is looked up alone
+                continue
             positions = sorted(position for split in views for position in indices[split])
             records = tuple(images.dataset.records[position] for position in positions)
             digests = tuple(images.digest(record) for record in records)

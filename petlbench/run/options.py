@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.progress import Progress
 from petlbench.features.maintenance import CacheConfig
 from petlbench.results.result import Origin
 from petlbench.run.image_cache import ImageCache
+
+if TYPE_CHECKING:
+    from petlbench.run.parts import Parts
 
 MeasureInference = Literal["auto", "full", "off"]
 """How prediction is measured: for little, in full and anew, or not at all."""
@@ -65,10 +68,24 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What goes along with a run from the command line to its end, beside the run itself."""
+    """What goes along with a run from the command line to its end, beside the run itself.
+
+    Args:
+        options: Where it reads and writes.
+        progress: Told how far it is.
+        kept_parts: What its process keeps between runs; None for a run that is alone.
+    """
 
     options: RunOptions
     progress: Progress = field(default_factory=Progress)
+    kept_parts: Parts | None = None
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Where datasets, images, backbones and features come from."""
+        from petlbench.run.parts import Parts
+
+        return self.kept_parts or Parts()
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -9,9 +9,9 @@ import torch
 
 from petlbench.core.config import RunConfig
 from petlbench.core.units import readable_size
-from petlbench.data.loader import Batch, ImageLoader, ImageStore
+from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.views import View
-from petlbench.features.maintenance import CacheConfig, check_quota, enforce_quota
+from petlbench.features.maintenance import check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.features.store import FeatureStore, plan_store
 from petlbench.memory.measure import MemoryMeter
@@ -47,7 +47,7 @@ def plan_features(
 
 
 def open_source(
-    run: ResolvedRun, assembled: Assembled, data: RunData, *, cache: CacheConfig, device: torch.device
+    run: ResolvedRun, assembled: Assembled, data: RunData, *, context: RunContext, device: torch.device
 ) -> FeatureSource:
     """Choose where a run's features come from; where they are preloaded, see that they fit and open their store.
 
@@ -58,12 +58,13 @@ def open_source(
     if assembled.frozen is None:
         return NoFeatures()
     live = LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
+    cache = context.options.cache
     store = plan_features(config, assembled, run.views, cache.folder)
     if store is None or config.cache_precision is None:
         return live
     images = [data.images.digest(record) for record in data.dataset.records]
     check_quota(cache, store.folder, store.missing_bytes(images))
-    return CachedFeatures(live, store.open(), images, config.cache_precision, device)
+    return CachedFeatures(live, context.parts.open_store(store, cache), images, config.cache_precision, device)
 
 
 def preload(
@@ -80,8 +81,7 @@ def preload(
         enforce_quota(cache, source.store.missing_bytes(source.images))
     progress.phase("preloading", len(source.images))
     read = {name: view.without_augmentation() for name, view in views.items() if name == source.spared_view}
-    # Each image is read once here, so nothing of it need be kept.
-    images = ImageStore(data.dataset)
+    images = context.parts.images_to_preload(data.images)
     batch_size = extraction_batch(source.live.backbone.info, source.device.type)
 
     def load(positions: Sequence[int]) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from petlbench.core.catalog import Catalog, folders_of, is_registered
 from petlbench.core.environment import default_data_root, package_versions, usable_cores
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
-from petlbench.core.user_files import Opened, read_json
+from petlbench.core.user_files import Opened, read_json, stamp
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Result
 
@@ -83,7 +83,7 @@ class Recall:
             return
         with suppress(OSError):  # a file that has gone meanwhile and a full disk take nothing from the run
             folders, files = self._split(result, opened)
-            if len(files) > _MOST_FILES or any(_stamp(Path(file)) != stamp for file, stamp in opened.items()):
+            if len(files) > _MOST_FILES or any(stamp(file) != before for file, before in opened.items()):
                 return
             kept = {
                 "run_id": result.run_id,
@@ -152,19 +152,13 @@ def _is_in(folder: Path, roots: Iterable[Path]) -> bool:
     return any(folder.is_relative_to(root) for root in roots)
 
 
-def _stamp(file: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds."""
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def _state(folders: Iterable[str], files: Iterable[str]) -> str:
     """A digest of sizes and times: of everything in the folders, not of what is below it, and of the files."""
     digest = hashlib.sha256()
     for folder in folders:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                digest.update(f"{entry.path} {_stamp(Path(entry.path))}\n".encode(errors="surrogateescape"))
+                digest.update(f"{entry.path} {stamp(entry.path)}\n".encode(errors="surrogateescape"))
     for file in files:
-        digest.update(f"{file} {_stamp(Path(file))}\n".encode(errors="surrogateescape"))
+        digest.update(f"{file} {stamp(file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

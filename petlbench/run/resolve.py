@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -156,15 +156,23 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
 
-def resolve_config(config: RunConfig, catalog: Catalog, data_root: Path) -> ResolvedRun:
+def resolve_config(
+    config: RunConfig, catalog: Catalog, data_root: Path, describe: Callable[..., DatasetInfo] = describe_dataset
+) -> ResolvedRun:
     """Build what a config names: in the process that carries it out, or for one that is stored.
+
+    Args:
+        config: The run.
+        catalog: The catalogues.
+        data_root: The folder below which datasets lie.
+        describe: `describe_dataset`, or what gives the same.
 
     Raises:
         InputError: When a name is unknown, or the dataset is not there or wrong.
     """
     method = configured_method(config, catalog)
     backbone = probe_backbone(config.backbone, config.image_size, catalog)
-    dataset = describe_dataset(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
+    dataset = describe(config.dataset, catalog=catalog, data_root=data_root, settings=config.dataset_settings)
     return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from petlbench.core.bounded_cache import BoundedCache
 from petlbench.core.progress import Progress
 from petlbench.data.corruptions import PACKAGE, SEVERITIES, SIDE, CorruptedImages, Corruptions
-from petlbench.data.loader import ImageLoader, ImageStore
+from petlbench.data.loader import ImageLoader, ImageStore, KeptImages
 from petlbench.data.tasks.base import TaskType
 from petlbench.metrics.classification import BALANCED_ACCURACY
 from petlbench.metrics.influence import number_groups
@@ -45,7 +46,7 @@ def measure_robustness(
         corruptions: What is done to them.
         progress: Told of every image.
     """
-    images = ImageStore(loader.images.dataset, bound=_KEPT)
+    images = ImageStore(loader.images.dataset, kept=KeptImages(BoundedCache(_KEPT)))
     units = number_groups([images.dataset.records[index].group for index in loader.indices], len(loader.indices))
 
     def errors(name: str = "", severity: int = 0) -> _Errors:

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from petlbench.core.bounded_cache import BoundedCache
 from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
-from petlbench.data.loader import Batch, ImageLoader, ImageStore
+from petlbench.data.loader import Batch, ImageLoader, ImageStore, KeptImages
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, NoFeatures
 from petlbench.features.store import FeatureStore
@@ -70,7 +71,7 @@ def epoch_of_linear_probing() -> tuple[float, float, float]:
     context = RunContext(RunOptions(Path("results"), Path("data"), Path("cache")))
     data = load_run_data(run, context, ImageStore(opened_dataset(run, context)))
     views = {name: view.without_augmentation() for name, view in run.views.items()}
-    images = ImageStore(data.dataset, bound=memory_bound())
+    images = ImageStore(data.dataset, kept=KeptImages(BoundedCache(memory_bound())))
     decoding = ImageLoader(images, data.indices["train"], views, 16, 2)
     blind = ImageLoader(images, data.indices["train"], {}, 16, 2)
     assert assembled.frozen is not None

@@ -18,11 +18,12 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from petlbench.cli.app import run_command
+from petlbench.core.bounded_cache import BoundedCache
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.loader import Batch, ImageLoader, ImageStore
+from petlbench.data.loader import Batch, ImageLoader, ImageStore, KeptImages
 from petlbench.data.record import Record, Split
 from petlbench.data.views import Augmentation, Normalization, View, by_split
 from petlbench.features.maintenance import CacheConfig
@@ -189,7 +190,7 @@ class TestDecoding:
 
     def test_memory_keeps_to_its_bound(self, root: Path, decoded: list[str]) -> None:
         view = by_split(VIEWS)["val"]["fine"]
-        images = ImageStore(opened(root), {"val": {"fine": view}}, bound=4 * 24 * 24 * 3 + 5)
+        images = ImageStore(opened(root), {"val": {"fine": view}}, kept=KeptImages(BoundedCache(4 * 24 * 24 * 3 + 5)))
         for record in images.dataset.records:
             images.read(record, "val")
         decoded.clear()

@@ -11,6 +11,7 @@ from typing import Any
 
 from petlbench.core.errors import InputError, RunError, Stopped
 from petlbench.core.interrupt import check_interrupt
+from petlbench.run.parts import KeptParts
 from petlbench.study.executors.job import Action, Event, Executor, ExecutorCard, ExecutorOptions, Job, On, Started
 from petlbench.study.executors.pool import Attempts, Pool, Source, Work
 from petlbench.study.executors.run_job import perform
@@ -24,17 +25,17 @@ class InProcessExecutor(Executor):
 
     def run(self, jobs: Iterator[Job | None], on: On) -> None:
         """Carry out jobs until there are no more; see `Executor.run`."""
-        source = Source(jobs)
+        source, kept_parts = Source(jobs), KeptParts()
         while not source.exhausted:
             check_interrupt()
             job = source.take()
             if job is not None:
-                _carry_out(job, on)
+                _carry_out(job, on, kept_parts)
             elif not source.exhausted:
                 time.sleep(source.wait)
 
 
-def _carry_out(job: Job, on: On) -> None:
+def _carry_out(job: Job, on: On, kept_parts: KeptParts) -> None:
     raised: list[Exception] = []
 
     def tell(event: Event) -> Action:
@@ -47,7 +48,7 @@ def _carry_out(job: Job, on: On) -> None:
     attempts = Attempts(job)
     on(job, Started("this process"))
     attempts.begin()
-    ended = attempts.ended(perform(job, tell))
+    ended = attempts.ended(perform(job, tell, kept_parts=kept_parts))
     clean_up()
     if raised:
         raise raised[0]

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,19 @@ def carry_out(task_input: TaskInput, events: Any) -> None:
         install_handlers()  # a request to stop is remembered while the run is under way
         tell(Started(f"{socket.gethostname()}, process {os.getpid()}"))
         job = pickle.loads(task_input.job)  # noqa: S301 - the driver's own
-        ended = perform(job, tell, spent=task_input.spent)
+        ended = perform(job, tell, spent=task_input.spent, kept_parts=_kept_parts())
         tell(ended)
         if ended.status == "interrupted":
             os._exit(1)  # this process remembers that it was asked to stop: no other run can use it
     clean_up()
+
+
+@cache
+def _kept_parts() -> Any:
+    """What this process keeps: Ray has it carry out many jobs."""
+    from petlbench.run.parts import KeptParts
+
+    return KeptParts()
 
 
 def _tell(attempt_id: str, events: Any, event: Event) -> Action:

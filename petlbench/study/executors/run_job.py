@@ -12,17 +12,21 @@ from petlbench.core.progress import Progress
 from petlbench.run.execute import execute
 from petlbench.run.failure import describe_failure, record_ending
 from petlbench.run.options import RunContext
+from petlbench.run.parts import KeptParts
 from petlbench.run.resolve import resolve_config
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Job, PhaseBegan
 
 
-def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> Ended:
+def perform(
+    job: Job, on: Callable[[Event], Action], *, spent: float = 0.0, kept_parts: KeptParts | None = None
+) -> Ended:
     """Carry out one run in this process, whatever comes of it.
 
     Args:
         job: The run.
         on: Told of each phase and each epoch; `Action.PRUNE` after an epoch ends the run there.
         spent: Seconds that earlier attempts took of the run's time.
+        kept_parts: What this process keeps between its runs; None to keep nothing.
 
     Returns:
         How it ended. Where data, weights or settings are wrong, or another process works on the run, nothing of it is
@@ -30,8 +34,11 @@ def perform(job: Job, on: Callable[[Event], Action], *, spent: float = 0.0) -> E
     """
     began = time.perf_counter()
     try:
-        context = RunContext(job.options, _EventProgress(on, job.timeout, spent))
-        result = execute(resolve_config(job.config, context.catalog, job.options.data_root), context)
+        context = RunContext(job.options, _EventProgress(on, job.timeout, spent), kept_parts)
+        if kept_parts is not None:
+            kept_parts.begin_run()
+        describe = context.parts.describe_dataset
+        result = execute(resolve_config(job.config, context.catalog, job.options.data_root, describe), context)
         ended = Ended(result.status, result.error)
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # a method's SystemExit ends its run, not the study
         ended = _ending(job, error)

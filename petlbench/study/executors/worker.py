@@ -153,15 +153,17 @@ class _Worker:
 
     def serve(self) -> None:
         """Carry out jobs until a run is interrupted or the driver closes the pipe."""
+        from petlbench.run.parts import KeptParts
         from petlbench.study.executors.run_job import perform
 
+        kept_parts = KeptParts()
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             job, spent = self._inbox.get()
             if self._cores:  # keep to the share of the cores, unless the run's threads need more than that
                 _pin(self._cores if len(self._cores) >= job.config.threads else self._all_cores)
             self._tell(Started(self._name))
-            ended = perform(job, self._ask, spent=spent)
+            ended = perform(job, self._ask, spent=spent, kept_parts=kept_parts)
             clean_up()
             self._tell(ended)
             if ended.status == "interrupted":
