@@ -13,7 +13,8 @@ from petlbench.core.errors import InputError
 from petlbench.core.request import request_of
 from petlbench.data.dataset import describe_dataset
 from petlbench.run.keywords import sort_options, take
-from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.grid import Grid
+from petlbench.study.planned_run import PlannedRun
 
 if TYPE_CHECKING:
     from petlbench.report.kinds.memory import Forecast

@@ -20,7 +20,8 @@ from petlbench.run.keywords import dataset_names, merged_values, sort_options, t
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import ExecutorOptions
-from petlbench.study.grid import Grid, PlannedRun, Vary
+from petlbench.study.grid import Grid, Vary
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.protocol import Basis, ProtocolCard, load_protocol
 from petlbench.study.recipe import recipe_settings, require_recipe
 from petlbench.study.runner import plan_runs

@@ -57,9 +57,9 @@ def run(
         InputError: When a name, a setting or the data is wrong; nothing is left behind then.
         RunError: When another process works on this run, or weights cannot be fetched.
     """
-    from petlbench.run.recall import Recall
+    from petlbench.run.recall import RunRecall
 
-    recall = Recall.of(method, dataset, config, options)
+    recall = RunRecall.of({"method": method, "dataset": dataset, "config": config}, options)
     if recall is not None and (result := recall.result()) is not None:
         with shown_progress(progress) as shown:
             shown.say(f"{result.run_id} is finished already; --rerun runs it again")
@@ -72,7 +72,7 @@ def run(
         with shown_progress(progress) as shown:
             result = execute(resolved, replace(context, progress=shown))
     if recall is not None:
-        recall.keep(result, opened)
+        recall.keep_result(result, opened)
     return result
 
 
@@ -121,6 +121,27 @@ def bench(
     Raises:
         InputError: When a name, a setting or a dataset is wrong.
     """
+    from petlbench.study.recall import StudyRecall
+
+    recall = StudyRecall.of({"methods": methods, "datasets": datasets, "seeds": seeds}, options)
+    if recall is not None and (results := recall.results()) is not None:
+        return results
+    with recorded() as opened:
+        results = _carry_out(methods, datasets, seeds, options, progress=progress)
+    if recall is not None:
+        recall.keep_results(results, opened)
+    return results
+
+
+def _carry_out(
+    methods: str | Iterable[str] | None,
+    datasets: Any,
+    seeds: Iterable[int] | None,
+    options: Mapping[str, Any],
+    *,
+    progress: bool,
+) -> StudyResults:
+    """The results of the study that the keywords of `bench` mean, with what was missing carried out."""
     from petlbench.api.requests import plan_search_in_front, plan_study
     from petlbench.results.table import load_results
     from petlbench.study.live_table import LiveTable

@@ -16,11 +16,9 @@ from petlbench.core.request import Request, Tuned
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
-from petlbench.results.result import Origin
 from petlbench.run.resolve import ResolvedRun, resolve
+from petlbench.study.planned_run import Plain, PlannedRun
 from petlbench.study.protocol import NO_BASIS, Basis
-
-Plain = int | float | str
 
 _FIELDS = ("image-size", "normalize", "precision", "attention-kernel", "backbone")
 _TRAINING = ("batch-size", "accumulate", "optimizer")
@@ -33,33 +31,6 @@ _OF_DATASET = ("dataset", "dataset_settings", "split", "test_on", "image_size", 
 _LARGEST = {"seed": 2**32 - 1, "draw": 10**6}
 
 Classes = Mapping[str, type[Method[Any]]]
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One combination of a grid.
-
-    Args:
-        dataset: The dataset as it was asked for; empty where no image is to be read.
-        request: What was asked for.
-        config: The run; None where the combination cannot be had.
-        refusal: Why it cannot be had.
-        is_defect: Whether that is a defect of the method's code, or of its search, rather than a refusal.
-        varied: The value of what is varied, by its name; empty where nothing is.
-        draw: Which draw of few labels.
-        origin: The protocol, recipe or sweep that its settings are from; None for none.
-    """
-
-    method: str
-    dataset: str
-    seed: int
-    request: Request
-    config: RunConfig | None = None
-    refusal: str | None = None
-    is_defect: bool = False
-    varied: Mapping[str, Plain] = field(default_factory=dict)
-    draw: int = 0
-    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

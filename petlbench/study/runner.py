@@ -33,7 +33,8 @@ from petlbench.study.executors.job import (
     Started,
     open_executor,
 )
-from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.grid import Grid
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.status import (
     FAILED,
     RunState,
@@ -128,11 +129,14 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         run_ids = dict.fromkeys(run["run_id"] for run in runs if run.get("run_id") is not None)
         results = [readable_result(output, run_id) for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
-        track_study(study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer)
+        tracked = track_study(
+            study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer
+        )
     except KeyboardInterrupt as error:
         message = f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished"
         raise PetlbenchError(message, hint="the same command goes on from here", kind="interrupted") from error
-    return summarize(study.name, status, study.options.output, notes)
+    summary = summarize(study.name, status, study.options.output, notes)
+    return replace(summary, is_tracked=tracked.error is None)
 
 
 def open_status(study: Study) -> StudyStatus:
@@ -221,7 +225,12 @@ class _Driver:
             return False
         if state.status in FAILED:
             return self.study.retry_failed or self.study.options.rerun
-        return state.status != "finished" or self.study.options.rerun
+        return state.status != "finished" or self._reads_finished
+
+    @property
+    def _reads_finished(self) -> bool:
+        """Whether finished runs are carried out once more, be it to see that they stand."""
+        return self.study.options.rerun or self.study.options.verify
 
     def _jobs(self) -> Iterator[Job | None]:
         """Hand out runs until all have ended; None while there are only such that others work on."""
@@ -244,7 +253,7 @@ class _Driver:
         if now is None or now.status == "interrupted":
             return False
         is_new = before is None or (now.status, now.timing) != (before.status, before.timing)
-        return is_new or (now.status == "finished" and not self.study.options.rerun)
+        return is_new or (now.status == "finished" and not self._reads_finished)
 
     def _job(self, state: RunState) -> Job:
         planned = state.planned

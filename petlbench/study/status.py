@@ -18,7 +18,7 @@ from petlbench.core.files import write_atomically
 from petlbench.core.progress import Progress
 from petlbench.results.result import Result, Status
 from petlbench.results.table import STUDY_SCHEMA, read_study
-from petlbench.study.grid import PlannedRun
+from petlbench.study.planned_run import PlannedRun
 
 RunStatus = Status | Literal["waiting", "running", "elsewhere"]
 

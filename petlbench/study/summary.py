@@ -51,13 +51,18 @@ class CellSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A study's results: those of its finished runs by run id, with their scores, and one cell a method and dataset."""
+    """A study's results: those of its finished runs by run id, with their scores, and one cell a method and dataset.
+
+    Args:
+        is_tracked: Whether MLflow has all of its runs, or is to have none.
+    """
 
     name: str
     status: StudyStatus
     cells: tuple[CellSummary, ...]
     results: Mapping[str, Result]
     notes: tuple[str, ...] = field(default=())
+    is_tracked: bool = True
 
     def cell(self, method: str, dataset: str) -> CellSummary:
         """What one method reached on one dataset."""

@@ -24,7 +24,8 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
 from petlbench.study.executors.retries import run_with_retries
-from petlbench.study.grid import PlannedRun, resolve_alike
+from petlbench.study.grid import resolve_alike
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.protocol import NO_BASIS, Basis
 from petlbench.sweep.space import Space, build_space
 from petlbench.sweep.spec import SweepCard

@@ -12,7 +12,8 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
 from petlbench.run.options import RunOptions
-from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.grid import Grid
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.runner import Study
 
 MakeStudy = Callable[..., Study]

@@ -15,7 +15,8 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request, Tuned
 from petlbench.run.resolve import resolve
-from petlbench.study.grid import Grid, PlannedRun
+from petlbench.study.grid import Grid
+from petlbench.study.planned_run import PlannedRun
 
 CATALOG = Catalog()
 METHODS = ("linear", "full", "bitfit", "fpt", "lora", "mlp_head")

@@ -18,7 +18,7 @@ from petlbench.results.folder import RunFolder
 from petlbench.results.result import Status, iter_results
 from petlbench.results.table import load_results, read_study
 from petlbench.study.executors.job import Ended, Job, Started
-from petlbench.study.grid import PlannedRun
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.runner import Study, open_status, run_study
 from petlbench.study.status import StudyStatus, study_file
 from petlbench.study.summary import summarize

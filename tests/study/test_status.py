@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from petlbench.core.errors import InputError
 from petlbench.results.result import Result
 from petlbench.results.table import read_studies, read_study
-from petlbench.study.grid import PlannedRun
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.status import RunState, StudyStatus, record_runs, study_file
 from tests.study.acting import acted_result, at_once
 

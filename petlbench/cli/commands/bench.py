@@ -83,6 +83,7 @@ class _Command(GroupedCommand):
 @click.option("--retry-failed", is_flag=True, help="Try failed runs again.")
 @click.option("--rerun", is_flag=True, help="Run again although results stand.")
 @click.option("--accept", is_flag=True, help="Take results whose code has changed since.")
+@click.option("--verify", is_flag=True, help="Read all data of finished runs, rather than trust times of files.")
 @click.option("--dry-run", is_flag=True, help="Show what the study would take; train nothing.")
 @json_option
 @click.pass_context

@@ -24,7 +24,7 @@ from petlbench.models.method import configured_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.results.result import InferenceMemory, Memory
 from petlbench.study.forecast.papers import printed_figures
-from petlbench.study.grid import PlannedRun
+from petlbench.study.planned_run import PlannedRun
 
 LARGEST = 4096
 """Batch sizes above this one are not looked at."""

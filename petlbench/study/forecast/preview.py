@@ -26,7 +26,7 @@ from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import plan_features
 from petlbench.run.resolve import ResolvedRun, resolve_config
 from petlbench.study.forecast.memory import peak_bytes, shared_catalog
-from petlbench.study.grid import PlannedRun
+from petlbench.study.planned_run import PlannedRun
 
 # What `petlbench.features.maintenance` says where features find no room.
 _NO_ROOM = ("no_room", "cache_too_small", "not_writable")

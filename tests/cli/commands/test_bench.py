@@ -12,8 +12,8 @@ from rich.console import Console
 
 from petlbench.core.request import Request
 from petlbench.results.journal import read_journal
-from petlbench.study.grid import PlannedRun
 from petlbench.study.live_table import LiveTable
+from petlbench.study.planned_run import PlannedRun
 from petlbench.study.status import RunState, StudyStatus
 
 Cli = Callable[..., Any]

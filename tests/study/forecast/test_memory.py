@@ -18,7 +18,8 @@ from petlbench.memory import predict
 from petlbench.models.build import assemble
 from petlbench.models.method import configured_method
 from petlbench.study.forecast.memory import LARGEST, Extras, Row, common_settings, largest_batch_size, predict_rows
-from petlbench.study.grid import Grid, PlannedRun, Vary
+from petlbench.study.grid import Grid, Vary
+from petlbench.study.planned_run import PlannedRun
 
 TINY = Request(
     method="", backbone="vit_tiny_patch16_224", image_size=64, device="cuda", training={"batch_size": 4}, weights="none"

@@ -6,7 +6,7 @@ from typing import Any
 
 from petlbench.core.config import RunConfig
 from petlbench.study.forecast.preview import _alike
-from petlbench.study.grid import PlannedRun
+from petlbench.study.planned_run import PlannedRun
 from tests.sweep.test_winner import OTHER, TRAINING
 
 
