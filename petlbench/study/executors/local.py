@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
@@ -26,13 +28,27 @@ class InProcessExecutor(Executor):
     def run(self, jobs: Iterator[Job | None], on: On) -> None:
         """Carry out jobs until there are no more; see `Executor.run`."""
         source, kept_parts = Source(jobs), KeptParts()
-        while not source.exhausted:
-            check_interrupt()
-            job = source.take()
-            if job is not None:
-                _carry_out(job, on, kept_parts)
-            elif not source.exhausted:
-                time.sleep(source.wait)
+        with _few_to_collect():
+            while not source.exhausted:
+                check_interrupt()
+                job = source.take()
+                if job is not None:
+                    _carry_out(job, on, kept_parts)
+                elif not source.exhausted:
+                    time.sleep(source.wait)
+
+
+@contextmanager
+def _few_to_collect() -> Iterator[None]:
+    """Leave what was imported out of garbage collection: to look at it after each run takes longer than a small run."""
+    if gc.get_freeze_count():  # somebody else's decision
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _carry_out(job: Job, on: On, kept_parts: KeptParts) -> None:

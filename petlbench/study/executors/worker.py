@@ -156,7 +156,7 @@ class _Worker:
         from petlbench.run.parts import KeptParts
         from petlbench.study.executors.run_job import perform
 
-        kept_parts = KeptParts()
+        kept_parts, is_warm = KeptParts(), False
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             job, spent = self._inbox.get()
@@ -165,6 +165,9 @@ class _Worker:
             self._tell(Started(self._name))
             ended = perform(job, self._ask, spent=spent, kept_parts=kept_parts)
             clean_up()
+            if not is_warm:  # what is there now stays, and to look at it after each run takes longer than a small run
+                is_warm = True
+                gc.freeze()
             self._tell(ended)
             if ended.status == "interrupted":
                 return
