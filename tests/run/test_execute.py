@@ -238,7 +238,7 @@ def test_out_of_memory_in_a_step_says_what_was_asked_and_what_was_there(
 
 
 def test_a_backbone_that_does_not_fit_is_said_in_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(build, "assemble", fail)
