@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -70,9 +70,34 @@ def make_suite(folder: Path, tasks: int) -> None:
     (folder / "catalog" / "reports" / "tiny.toml").write_text(f"{suite}tasks = [{listed}]\n")
 
 
+def asked(folder: Path, cache: str, methods: Sequence[str], images: str) -> Any:
+    """The results of the suite with some methods."""
+    import petlbench as pb
+
+    return pb.bench(
+        methods,
+        seeds=[0],
+        suite="tiny",
+        catalog=folder / "catalog",
+        data_root=folder / "data",
+        output=folder / f"{cache}-{'-'.join(methods)}",
+        cache_dir=folder / cache,
+        cache_images=images,
+        workers=0,
+        progress=False,
+        **SETTINGS,
+    )
+
+
+def again(folder: Path, cache: str, methods: Sequence[str], images: str) -> dict[str, Any]:
+    """Ask for a study that is finished: the seconds of the processor since this process began."""
+    results = asked(folder, cache, methods, images)
+    seconds = time.process_time()
+    return {"runs": len(results.runs), "cpu_seconds_of_process": seconds, "torch": "torch" in sys.modules}
+
+
 def study(folder: Path, cache: str, methods: Sequence[str], images: str) -> dict[str, Any]:
     """Carry out the suite with some methods, and count: what this process does for one study."""
-    import petlbench as pb
     from petlbench.data.dataset import Dataset
     from petlbench.features.source import LiveFeatures
 
@@ -89,29 +114,19 @@ def study(folder: Path, cache: str, methods: Sequence[str], images: str) -> dict
 
     Dataset.open_deep, LiveFeatures.extract = counted_decode, counted_extract  # type: ignore[method-assign]
     began = time.perf_counter(), time.process_time()
-    results = pb.bench(
-        methods,
-        seeds=[0],
-        suite="tiny",
-        catalog=folder / "catalog",
-        data_root=folder / "data",
-        output=folder / f"{cache}-{'-'.join(methods)}",
-        cache_dir=folder / cache,
-        cache_images=images,
-        workers=0,
-        progress=False,
-        **SETTINGS,
-    )
+    results = asked(folder, cache, methods, images)
     seconds, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
     statuses = Counter(run.status for run in results.runs)
     return {"runs": statuses, "decodes": decodes, "passes": passes, "seconds": seconds, "cpu_seconds": cpu}
 
 
-def in_its_own_process(folder: Path, cache: str, methods: Sequence[str], images: str) -> dict[str, Any]:
-    """The counts of a study that a new process carries out, and its seconds from its start to its end."""
+def in_its_own_process(
+    action: Callable[..., dict[str, Any]], folder: Path, cache: str, methods: Sequence[str], images: str = "ram"
+) -> dict[str, Any]:
+    """What `study` or `again` says in a new process, and seconds from its start to its end."""
     code = (
-        "import json, sys; from pathlib import Path; from tests.bench.suite_speed import study; "
-        "print(json.dumps(study(Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(','), sys.argv[4])))"
+        f"import json, sys; from pathlib import Path; from tests.bench.suite_speed import {action.__name__} as act; "
+        "print(json.dumps(act(Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(','), sys.argv[4])))"
     )
     arguments = [sys.executable, "-c", code, str(folder), cache, ",".join(methods), images]
     began = time.perf_counter()
@@ -145,15 +160,17 @@ def compare(methods: Sequence[str], tasks: int) -> dict[str, Any]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         make_suite(folder, tasks)
-        kept = {kind: [in_its_own_process(folder, f"one-{kind}", methods, kind)] for kind in ("ram", "disk")}
-        separate = [in_its_own_process(folder, "separate", [method], "ram") for method in methods]
+        kept = {kind: [in_its_own_process(study, folder, f"one-{kind}", methods, kind)] for kind in ("ram", "disk")}
+        separate = [in_its_own_process(study, folder, "separate", [method]) for method in methods]
+        asked_again = in_its_own_process(again, folder, "one-ram", methods)
         parts = {**{f"one_study_{kind}": each for kind, each in kept.items()}, "a_study_for_each_method": separate}
         document = {name: summary(each, images) for name, each in parts.items()}
     ratio = {
         name: round(document["one_study_ram"][name] / document["a_study_for_each_method"][name], 3)
         for name in ("process_seconds", "cpu_seconds")
     }
-    return {"methods": list(methods), "tasks": tasks, "images": images, **document, "one_over_separate": ratio}
+    rest = {"one_over_separate": ratio, "one_study_asked_again": asked_again}
+    return {"methods": list(methods), "tasks": tasks, "images": images, **document, **rest}
 
 
 if __name__ == "__main__":
