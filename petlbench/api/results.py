@@ -24,15 +24,16 @@ def load_results(folder: Folder = "results", study: str | None = None) -> Result
     """The results in a folder, with PPE and PME: ``.to_dataframe()`` has one row a run, ``level="cell"`` one a cell.
 
     Args:
-        folder: Folder of all results.
+        folder: Folder of all results, or a bundle that `pack` made of them.
         study: A study whose runs are taken alone.
 
     Raises:
         InputError: When there is no such folder or study, or a result is damaged.
     """
+    from petlbench.report.bundle.opened import results_folder
     from petlbench.results.table import load_results
 
-    return load_results(user_path(folder, what="--output"), study)
+    return load_results(results_folder(user_path(folder, what="--output")), study)
 
 
 @dataclass
@@ -171,7 +172,8 @@ def report(
 
     Args:
         name: Name of a report; see `list_reports`.
-        results: A folder of results, ``mlflow:URI``, ``papers:NAME``, or a CSV of scores that others have of a suite.
+        results: A folder of results, a bundle of `pack`, ``mlflow:URI``, ``papers:NAME``, or a CSV of scores that
+            others have of a suite.
         catalog: Folders with reports, metrics, … of your own.
         progress: Whether a bar shows what goes on.
         options: Fields of `petlbench.report.spec.ReportRequest`: ``study``, ``preset``, ``where``, ``columns``,
@@ -224,7 +226,6 @@ def compare(
     """
     from petlbench.report.build import compare_methods
     from petlbench.report.spec import ReportRequest
-    from petlbench.results.table import load_results
 
     datasets = [on] if isinstance(on, str) else list(on or ())
     request = ReportRequest(str(results), metric=metric, unit=unit)

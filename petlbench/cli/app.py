@@ -14,7 +14,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 
 # In the order of their use. A command's module, which has its name, is imported when it is called.
 _COMMANDS = ["run", "bench", "sweep", "recommend", "report", "results", "predict", "evaluate", "export", "memory"]
-_COMMANDS += ["list", "data", "cache", "doctor", "completion"]
+_COMMANDS += ["pack", "verify-pack", "list", "data", "cache", "doctor", "completion"]
 
 # What the system says of a path that cannot be used, as against a disk that is full or fails.
 _BAD_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
@@ -29,7 +29,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"petlbench.cli.commands.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"petlbench.cli.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

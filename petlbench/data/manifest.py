@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from petlbench.core.errors import InputError
 from petlbench.core.files import write_atomically
-from petlbench.core.text import csv_cell
+from petlbench.core.text import csv_cell, plain_cell
 from petlbench.core.user_files import read_bytes
 from petlbench.data.dataset import Dataset
 
@@ -72,17 +72,50 @@ def read_manifest(file: Path, digest: str) -> pd.DataFrame:
     Raises:
         InputError: When the file cannot be read, or is none of that digest.
     """
-    import pandas as pd
-
-    content = read_bytes(file, what="manifest")
+    frame = _read(file)
     try:
-        frame = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False)
         written = frame[list(COLUMNS)].to_csv(index=False, lineterminator="\n").encode("utf-8")
     except (KeyError, ValueError) as error:
         raise _changed(file) from error
     if hashlib.sha256(written).hexdigest() != digest:
         raise _changed(file)
     return frame
+
+
+def pathless_manifest(file: Path) -> bytes:
+    """A stored manifest as CSV without the paths of its images, to be handed on.
+
+    Raises:
+        InputError: When the file cannot be read, or is no manifest.
+    """
+    frame = _read(file)
+    columns = [name for name in (*COLUMNS, _DRAWN) if name in frame and name != "path"]
+    return frame[columns].to_csv(index=False, lineterminator="\n").encode("utf-8")
+
+
+def read_sides(file: Path) -> tuple[str, dict[str, str]]:
+    """The digest of the split that a stored manifest has, with paths or without, and the side of each image by its id.
+
+    Raises:
+        InputError: When the file cannot be read, or is no manifest.
+    """
+    frame = _read(file)
+    try:
+        ids = frame["image_id"].map(plain_cell)
+        sides = frame[_DRAWN] if _DRAWN in frame else frame["split"]
+        return split_digest(frame.assign(image_id=ids)), dict(zip(ids, sides, strict=True))
+    except KeyError as error:
+        raise _changed(file) from error
+
+
+def _read(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    content = read_bytes(file, what="manifest")
+    try:
+        return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, index_col=False)
+    except ValueError as error:
+        raise _changed(file) from error
 
 
 def manifest_digest(frame: pd.DataFrame) -> str:

@@ -162,7 +162,8 @@ class ReportInputs:
         }
         settings |= common_settings(self.finished) if self.finished else {}
         notes = [*notes, *self.passed_over()]
-        runs = [dict(run.document) | {"folder": str(run.folder or "")} for run in self.chosen]
+        is_here = request.folder is not None
+        runs = [dict(run.document) | {"folder": str(run.folder) if is_here else ""} for run in self.chosen]
         return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
 
     def passed_over(self) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from petlbench.core.catalog import Catalog
 from petlbench.core.entry import Card, Entry, Kind
 from petlbench.core.errors import InputError, unknown_name
+from petlbench.report.bundle.opened import is_bundle, results_folder
 from petlbench.report.tasks import Task, TaskGroup, fault_of, tasks_of
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class ReportRequest:
     """What a user asks of a report.
 
     Args:
-        results: A folder, ``mlflow:URI``, ``papers:NAME``, or a CSV of scores that others have.
+        results: A folder, a bundle, ``mlflow:URI``, ``papers:NAME``, or a CSV of scores that others have.
         study: Name of a study; None for all results.
         preset: The standard setting.
         where: Values of the runs' configs by key.
@@ -174,9 +175,14 @@ class ReportRequest:
 
     @property
     def output(self) -> Path | None:
-        """The folder of the results; None where they are elsewhere."""
+        """The folder of the results, that of an unpacked bundle too; None where they are elsewhere."""
         elsewhere = self.results.startswith(("mlflow:", "papers:")) or self.scores is not None
-        return None if elsewhere else Path(self.results)
+        return None if elsewhere else results_folder(self.results)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the results where it is the user's own; None for others."""
+        return None if is_bundle(self.results) else self.output
 
     @property
     def scores(self) -> Path | None:

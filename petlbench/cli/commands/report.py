@@ -19,9 +19,9 @@ from petlbench.core.catalog import Catalog
     "--results",
     default="results",
     show_default=True,
-    metavar="DIR|mlflow:URI|papers:NAME|FILE.csv",
-    help="A folder of results, an MLflow store, what a paper prints (miccai2024, tnnls2025, a suite's name), or scores "
-    "that others have.",
+    metavar="DIR|BUNDLE|mlflow:URI|papers:NAME|FILE.csv",
+    help="A folder of results, a bundle of petlbench pack, an MLflow store, what a paper prints (miccai2024, "
+    "tnnls2025, a suite's name), or scores that others have.",
 )
 @click.option("--study", help="Only what this study ran.  [default: all results]")
 @click.option(

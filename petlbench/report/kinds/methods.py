@@ -211,7 +211,7 @@ def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:
         datasets = _listed(paths.get(name, name) for _, name in cells)
         commands.append(["bench", *rows, "--dataset", datasets, *seeds, *split])
     folders = [word for folder in inputs.catalog.folders for word in ("--catalog", str(folder))]
-    folders += [] if inputs.request.output is None else ["--output", str(inputs.request.output)]
+    folders += [] if inputs.request.folder is None else ["--output", str(inputs.request.folder)]
     return [shlex.join(["petlbench", *words, *_settings(runs), *folders]) for words in commands]
 
 
