@@ -1,6 +1,7 @@
 """What `petlbench` gives, and where it comes from: the list that is read when a name is asked for."""
 
 # The API.
+from .api.bundles import board as board
 from .api.bundles import pack as pack
 from .api.bundles import verify_pack as verify_pack
 from .api.data import audit_data as audit_data

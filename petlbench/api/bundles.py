@@ -13,6 +13,7 @@ from petlbench.core.user_files import user_path
 if TYPE_CHECKING:
     from petlbench.report.bundle.pack import Packed
     from petlbench.report.bundle.verify import Verification
+    from petlbench.report.formats import Document
 
 
 def pack(
@@ -50,6 +51,28 @@ def pack(
     output, bundle = user_path(results, what="--output"), user_path(to, what="--to")
     with shown_progress(progress) as shown:
         return pack_study(output, bundle, options, catalog_of(catalog), shown)
+
+
+def board(*places: Folder, metric: str | None = None, catalog: Folders = (), progress: bool = False) -> Document:
+    """Many studies side by side: a table each dataset and setting, with ranks and what cannot be told apart.
+
+    What no table may mix stands in tables of its own. ``.save("board.html")`` writes a page that is filtered by
+    dataset, backbone and protocol.
+
+    Args:
+        places: Folders of results, bundles of `pack`, and folders of either.
+        metric: Name of the score; None for the AUC.
+        catalog: Folders with methods, metrics, … of your own.
+        progress: Whether a bar shows what goes on.
+
+    Raises:
+        InputError: When a place is no such thing, or no finished run has that score.
+    """
+    from petlbench.report.board import build_board
+
+    paths = [user_path(place, what="DIR|BUNDLE") for place in places]
+    with shown_progress(progress) as shown:
+        return build_board(paths, metric, catalog_of(catalog), shown)
 
 
 def verify_pack(bundle: Folder, *, catalog: Folders = (), progress: bool = False) -> Verification:

@@ -14,7 +14,7 @@ from petlbench.core.errors import InputError, PetlbenchError
 
 # In the order of their use. A command's module, which has its name, is imported when it is called.
 _COMMANDS = ["run", "bench", "sweep", "recommend", "report", "results", "predict", "evaluate", "export", "memory"]
-_COMMANDS += ["pack", "verify-pack", "list", "data", "cache", "doctor", "completion"]
+_COMMANDS += ["pack", "verify-pack", "board", "list", "data", "cache", "doctor", "completion"]
 
 # What the system says of a path that cannot be used, as against a disk that is full or fails.
 _BAD_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)

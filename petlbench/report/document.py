@@ -113,6 +113,7 @@ class Table:
         notes: Sentences below it, such as why cells are empty.
         row_title: Heading of the column of the rows' titles.
         commands: What would fill the empty cells, each a command to be run as it stands.
+        facets: What it is a table of, such as ``{"dataset": "ISIC 2018"}``, by which a page of many can be filtered.
     """
 
     key: str
@@ -123,6 +124,7 @@ class Table:
     notes: Sequence[str] = ()
     row_title: str = "method"
     commands: Sequence[str] = ()
+    facets: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column; an empty one where there is none."""

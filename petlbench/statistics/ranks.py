@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -172,3 +172,53 @@ def fronts(points: Mapping[_Key, Sequence[float]]) -> dict[_Key, int]:
 
 def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
     return tuple(first) != tuple(second) and all(a <= b for a, b in zip(first, second, strict=True))
+
+
+def rank_intervals(
+    order: Sequence[_Key], p_values: Mapping[frozenset[_Key], float], level: float = 0.05
+) -> dict[_Key, tuple[int, int]]:
+    """The best and the worst rank that each of several methods may have, all at once with the probability 1 - level.
+
+    A method is behind those that are better beyond doubt, and ahead of those that are worse beyond doubt: pairs whose
+    p, after Holm's correction for all pairs, is below the level (D. Al Mohamad, J. Goeman and E. van Zwet, Biometrics
+    78 (2022) 238).
+
+    Args:
+        order: Methods, the best first.
+        p_values: Two-sided p by pair; a pair without one cannot be told apart.
+        level: Of all pairs together.
+    """
+    apart = separable_pairs(p_values, level)
+    intervals = {}
+    for place, key in enumerate(order):
+        better = sum(frozenset((key, other)) in apart for other in order[:place])
+        worse = sum(frozenset((key, other)) in apart for other in order[place + 1 :])
+        intervals[key] = 1 + better, len(order) - worse
+    return intervals
+
+
+def separable_pairs(p_values: Mapping[frozenset[_Key], float], level: float = 0.05) -> set[frozenset[_Key]]:
+    """The pairs whose p, after Holm's correction for all of them, is below the level."""
+    corrected = zip(p_values, holm(list(p_values.values())), strict=True)
+    return {pair for pair, p in corrected if p < level}
+
+
+def inseparable_groups(order: Sequence[_Key], apart: Collection[frozenset[_Key]]) -> list[tuple[_Key, ...]]:
+    """The largest groups of methods of which no two can be told apart; a method may be in several.
+
+    The sweep of H.-P. Piepho (J. Computational and Graphical Statistics 13 (2004) 456): one group of all is split by
+    every pair that can be told apart, and what another group holds entirely is dropped.
+
+    Args:
+        order: Methods, the best first; groups and their members are in this order.
+        apart: Pairs that can be told apart.
+    """
+    groups = [frozenset(order)]
+    for pair in apart:
+        halves = [group - {key} for group in groups if pair <= group for key in pair]
+        rest = [group for group in groups if not pair <= group]
+        distinct = list(dict.fromkeys([*rest, *halves]))
+        groups = [group for group in distinct if not any(group < other for other in distinct)]
+    places = {key: place for place, key in enumerate(order)}
+    ordered = [tuple(sorted(group, key=places.__getitem__)) for group in groups]
+    return sorted(ordered, key=lambda group: [places[key] for key in group])

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import wilcoxon
 
-from petlbench.statistics.ranks import critical_difference, holm, rank_tests, smallest_wilcoxon_p
+from petlbench.statistics.ranks import (
+    critical_difference,
+    holm,
+    inseparable_groups,
+    rank_intervals,
+    rank_tests,
+    separable_pairs,
+    smallest_wilcoxon_p,
+)
 
 
 def study(methods: int, datasets: int, seed: int = 0, gap: float = 0.0) -> dict[str, dict[str, float]]:
@@ -109,3 +119,24 @@ def test_datasets_that_a_method_lacks_are_left_out() -> None:
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_ranks_leave_room_for_what_cannot_be_told_apart() -> None:
+    p_values = {frozenset(pair): p for pair, p in {("a", "b"): 0.5, ("a", "c"): 1e-6, ("b", "c"): 0.04}.items()}
+    # After Holm's correction b and c cannot be told apart: 2 * 0.04.
+    assert rank_intervals(["a", "b", "c"], p_values) == {"a": (1, 2), "b": (1, 3), "c": (2, 3)}
+    apart = separable_pairs(p_values)
+    assert apart == {frozenset("ac")}
+    assert inseparable_groups(["a", "b", "c"], apart) == [("a", "b"), ("b", "c")]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)).filter(lambda pair: pair[0] != pair[1]), max_size=20))
+def test_groups_are_the_largest_of_which_no_two_can_be_told_apart(pairs: list[tuple[int, int]]) -> None:
+    order, apart = list(range(7)), set(map(frozenset, pairs))
+    groups = inseparable_groups(order, apart)
+    together = [set(group) for group in groups]
+    for first, second in combinations(order, 2):
+        assert any({first, second} <= group for group in together) == (frozenset((first, second)) not in apart)
+    assert not any(one < other for one in together for other in together)
+    assert set().union(*together) == set(order)

@@ -128,8 +128,11 @@ def open_bundle(file: Path) -> Bundle:
     Raises:
         InputError: When it cannot be read or unpacked: broken, too large, or with a path that leads out of it.
     """
-    with open_file(file, what="bundle"):
-        status = file.stat()
+    try:
+        with open_file(file, what="bundle"):
+            status = file.stat()
+    except InputError as error:
+        raise InputError(error.message, hint="petlbench pack writes one", kind=error.kind) from error
     return Bundle(file, Path(_unpacked(file.absolute(), status.st_size, status.st_mtime_ns).name) / "bundle")
 
 

@@ -25,7 +25,7 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
-_SCRIPTS = ("dom.js", "packing.js", "table.js", "plot.js", "panel.js", "runs.js", "main.js")
+_SCRIPTS = ("dom.js", "packing.js", "table.js", "plot.js", "panel.js", "runs.js", "facets.js", "main.js")
 _CHUNK = 100  # runs whose details are unpacked together
 
 
@@ -91,7 +91,8 @@ def _table(table: Table) -> Iterator[str]:
     """Write a table, which can be read without any script, with what stands above and below it."""
     reasons: dict[str, int] = {}  # why cells are empty: each reason once, by number
     title = _escape(table.title)
-    yield f'<section class="table" id="{_escape(f"table-{table.key}")}"><h2>{title}</h2>'
+    facets = f' data-facets="{html.escape(json.dumps(dict(table.facets)))}"' if table.facets else ""
+    yield f'<section class="table" id="{_escape(f"table-{table.key}")}"{facets}><h2>{title}</h2>'
     yield f'<p class="caption">{_escape(table.caption)}</p>'
     yield f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table class="sortable">'
     yield f"<thead>{_groups(table.columns)}<tr>"
