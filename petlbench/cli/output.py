@@ -149,7 +149,9 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Text
 
 
 def print_document(document: Document) -> None:
-    """Print a report: its tables, the names of its figures, its notes and its source."""
+    """Print a report: its text, its tables, the names of its figures, its notes and its source."""
+    for paragraph in document.paragraphs:
+        say(f"{paragraph}\n")
     for table in document.tables:
         print_report_table(table)
     if document.figures:

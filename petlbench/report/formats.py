@@ -40,6 +40,7 @@ class Document:
             curve, memory, timing, environment, error), and ``folder``, where the results are files.
         source: Where the results came from, in words.
         settings: What all of it holds for: setting, study, options of the command.
+        paragraphs: Running text, which stands in front of the tables.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Document:
     runs: Sequence[Mapping[str, Any]] = ()
     source: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    paragraphs: Sequence[str] = ()
 
     def to_dataframe(self) -> pd.DataFrame:
         """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""

@@ -30,13 +30,14 @@ from petlbench.models.backbone import set_attention_kernel
 from petlbench.models.registry import create_module
 from petlbench.models.weights import classifier_names
 from petlbench.run.load import Restored, read_finished, restore
+from petlbench.run.model_card import model_card
 
 # Its makers' builds keep a number of this machine on the disk and send what they do with models, unless they are told
 # not to before they are loaded; the function does so where the system has that built in.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 FORMATS = ("all", "onnx", "timm")
-TIMM_FILE, ONNX_FILE, DOCUMENT = "model.safetensors", "model.onnx", "preprocessing.json"
+TIMM_FILE, ONNX_FILE, DOCUMENT, CARD = "model.safetensors", "model.onnx", "preprocessing.json", "README.md"
 # The second file of a graph whose tensors are too many for one.
 _ONNX_DATA = f"{ONNX_FILE}.data"
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -101,7 +102,8 @@ def export_run(
     if restored.can_be_merged or which == "timm":
         restored = restored.merged("timm knows its own layers alone; use --format onnx")
     with _whole_or_absent(to) as draft:
-        difference = _write(draft, restored, which, reference, progress)
+        difference, description = _write(draft, restored, which, reference, progress)
+        (draft / CARD).write_text(model_card(restored.result, description, catalog), encoding="utf-8")
         sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir())}
     return Exported(restored.result.run_id, to, sizes, restored.is_merged, difference, restored.temperature)
 
@@ -136,8 +138,10 @@ class _Reference:
         return largest
 
 
-def _write(draft: Path, restored: Restored, which: str, reference: _Reference, progress: Progress) -> float:
-    """Write the files into a folder and return their largest difference from the reference."""
+def _write(
+    draft: Path, restored: Restored, which: str, reference: _Reference, progress: Progress
+) -> tuple[float, dict[str, Any]]:
+    """Write the files into a folder; return their largest difference from the reference, and what they are."""
     differences, opset, images = [], None, reference.images
     if restored.is_merged and which != "onnx":
         progress.phase("write timm's file", 1)
@@ -147,8 +151,9 @@ def _write(draft: Path, restored: Restored, which: str, reference: _Reference, p
         progress.phase("write the ONNX file", 1)
         opset = _write_onnx(draft / ONNX_FILE, restored, images)
         differences.append(reference.difference(_onnx_probabilities(draft / ONNX_FILE, restored, images), ONNX_FILE))
-    (draft / DOCUMENT).write_text(json.dumps(_describe(restored, opset), indent=1) + "\n", encoding="utf-8")
-    return max(differences)
+    description = _describe(restored, opset)
+    (draft / DOCUMENT).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    return max(differences), description
 
 
 def _normalized(images: Mapping[str, Tensor], views: Mapping[str, View]) -> dict[str, Tensor]:
@@ -349,7 +354,7 @@ def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file", hint=hint, kind="not_writable")
     held = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    if held and not (DOCUMENT in held and held <= {TIMM_FILE, ONNX_FILE, _ONNX_DATA, DOCUMENT}):
+    if held and not (DOCUMENT in held and held <= {TIMM_FILE, ONNX_FILE, _ONNX_DATA, DOCUMENT, CARD}):
         message = f"the folder {folder} holds something else than an export"
         raise InputError(message, hint=hint, kind="folder_in_use")
 

@@ -41,7 +41,7 @@ NORMALIZATION = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "origin": "car
 SIZE = 32
 # Others resize by Pillow, from which a pixel in a thousand differs by one level of 255.
 CLOSE = 3e-4
-ONNX = {"model.onnx", "preprocessing.json"}
+ONNX = {"model.onnx", "preprocessing.json", "README.md"}
 Export = Callable[..., Any]
 Refused = Callable[..., dict[str, str]]
 
@@ -228,7 +228,7 @@ class TestSameProbabilities:
         run = finished_run(here / "results", method, backbone)
         told = call("export", run, "--format", "timm", "--to", "deep/model")
         assert set(told["files"]) == {path.name for path in (here / "deep/model").iterdir()}
-        assert set(told["files"]) == {"model.safetensors", "preprocessing.json"}
+        assert set(told["files"]) == {"model.safetensors", "preprocessing.json", "README.md"}
         expected = predicted(call, run, pictures)
         np.testing.assert_allclose(by_timm(here / "deep/model", pictures, backbone), expected, atol=CLOSE)
 
@@ -331,7 +331,11 @@ class TestWholeOrAbsent:
         call("export", run, "--format", "timm")
         (run / "export" / "model.onnx").write_bytes(b"old")
         call("export", run, "--format", "timm")
-        assert {path.name for path in (run / "export").iterdir()} == {"model.safetensors", "preprocessing.json"}
+        assert {path.name for path in (run / "export").iterdir()} == {
+            "model.safetensors",
+            "preprocessing.json",
+            "README.md",
+        }
         assert not [path for path in run.iterdir() if path.name.startswith(".")]
 
     @pytest.mark.parametrize(

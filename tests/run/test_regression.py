@@ -76,7 +76,7 @@ def test_predictions_and_exported_files_say_the_same(place: Path, result: Result
     assert row["prediction"] == row["values"][0] == pytest.approx(pd.read_csv(place / "ages.csv")["age"][0], abs=25)
     assert list(predictions.table().columns) == ["image", "prediction", "value_value"]
     exported = pb.export(folder, place.parent / "out", to=place.parent / "exported")
-    assert set(exported.files) == {"model.onnx", "model.safetensors", "preprocessing.json"}
+    assert set(exported.files) == {"model.onnx", "model.safetensors", "preprocessing.json", "README.md"}
     path = str(place.parent / "exported/model.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     logits, values = session.run(["logits", "values"], {"fine": np.full((1, 3, 32, 32), 0.5, dtype=np.float32)})

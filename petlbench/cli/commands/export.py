@@ -15,6 +15,7 @@ _MEANING = {
     "model.safetensors": "state dict that timm.create_model loads",
     "model.onnx": "the whole model, normalisation included",
     "model.onnx.data": "its tensors; keep it beside model.onnx",
+    "README.md": "model card: data, scores with intervals, limits",
     "preprocessing.json": "labels, and how images are prepared",
 }
 

@@ -52,6 +52,7 @@ def _parts(document: Document) -> Iterator[str]:
     yield '<a class="skip" href="#content">to the content</a>'
     yield f'<header><h1>{title}</h1><div id="page-tools"></div></header><main id="content">'
     yield from _about(document)
+    yield from (f"<p>{_escape(paragraph)}</p>" for paragraph in document.paragraphs)
     for table in document.tables:
         yield from _table(table)
     yield from _places(document)

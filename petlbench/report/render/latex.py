@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from textwrap import wrap
+from textwrap import fill, wrap
 
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document, ReportFormat, one_line
@@ -40,6 +40,8 @@ _WIDEST = 14
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 # What fits on a page beside a caption.
 _MOST_ROWS = 40
+# Characters of a line of running text in the file.
+_TEXT_WIDTH = 110
 # Beyond so many columns headings stand upright, and deviations below their figures.
 _MOST_COLUMNS = 16
 _DEVIATION = " ± "
@@ -126,7 +128,11 @@ def _body(document: Document) -> list[str]:
     names = [re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{table.key}") for table in document.tables]
     # Keys of other scripts may leave nothing that tells them apart.
     labels = [f"tab:{name}" if names.count(name) == 1 else f"tab:{name}-{n}" for n, name in enumerate(names, 1)]
-    return [f"\n{render_table(table, label)}" for table, label in zip(document.tables, labels, strict=True)]
+    # A line's end behind a hyphen would become a space.
+    whole = {"break_on_hyphens": False, "break_long_words": False}
+    paragraphs = (fill(escape(paragraph), _TEXT_WIDTH, **whole) for paragraph in document.paragraphs)
+    tables = (render_table(table, label) for table, label in zip(document.tables, labels, strict=True))
+    return [f"\n{part}" for part in (*paragraphs, *tables)]
 
 
 def _rows(table: Table, lines_of: Callable[[Table, Row], Iterable[str]]) -> list[str]:

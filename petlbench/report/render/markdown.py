@@ -13,7 +13,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~#$])")
 
 def render(document: Document) -> str:
     """Write a whole report."""
-    parts = [f"# {escape(document.title)}"]
+    parts = [f"# {escape(document.title)}", *map(escape, document.paragraphs)]
     parts += [part for table in document.tables for part in (f"## {escape(table.title)}", render_table(table))]
     if document.notes:
         parts += ["## Notes", _list(document.notes)]
