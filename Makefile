@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PARTS := $(VENV)/.parts
+DOCS := $(VENV)/.docs
+RELEASE := $(VENV)/.release
+XRAYS ?= data/covid_xray
 OUTPUT ?= results
 # Threads that wait, as the command line has them wait.
 WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
@@ -12,7 +15,7 @@ WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
-.PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench gpu-check pretrain build clean
+.PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench gpu-check pretrain docs gallery build release-check clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -70,8 +73,27 @@ pretrain: $(STAMP) ## Make the weights of petlbench_micro anew, in up to three h
 	$(WAITING) $(BIN)/python -m tools.pretraining --folder $(OUTPUT)/pretraining \
 		--output $(OUTPUT)/petlbench_micro.safetensors $(ARGS)
 
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	touch $(DOCS)
+
+docs: $(DOCS) ## Build the site in build/site, with every link checked; it needs no server and no network.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file tools/site/mkdocs.yml
+
+gallery: $(STAMP) ## Make docs/gallery of a study on X-rays in hours (XRAYS=FOLDER, ARGS='--workers 2').
+	$(WAITING) $(BIN)/python -m tools.gallery --data $(XRAYS) $(ARGS)
+
 build: $(STAMP) ## Build the source distribution and the wheel.
 	$(BIN)/python -m build
+
+$(RELEASE): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,release]'
+	touch $(RELEASE)
+
+release-check: $(RELEASE) ## Build wheel and source distribution anew, and check metadata, README, versions and what is in them.
+	rm -rf dist && $(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m tools.release_check dist
 
 clean: ## Remove what was built, not the results.
 	rm -rf $(VENV) build dist *.egg-info

@@ -42,6 +42,7 @@ PARTS = {
     "medmnistc": Part(
         "make install-parts, apt-get install libmagickwand-6.q16-6", ("medmnistc",), libraries=("MagickWand-6.Q16",)
     ),
+    "docs": Part("make docs", modules=("mkdocs", "material", "mkdocstrings")),
     "pdftotext": Part("apt-get install poppler-utils", programs=("pdftotext",)),
 }
 

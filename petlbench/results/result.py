@@ -195,30 +195,44 @@ class Result(_Part):
     model_config = ConfigDict(extra="forbid", validate_by_name=True, allow_inf_nan=False)
 
     schema_: Annotated[int, AfterValidator(_check_schema)] = Field(
-        default=SCHEMA, serialization_alias="schema", validation_alias="schema"
+        default=SCHEMA, serialization_alias="schema", validation_alias="schema", description="the version of the form"
     )
-    run_id: str
-    status: Status
-    config: RunConfig
-    best_epoch: int | None = None
-    metrics: dict[str, Annotated[dict[str, Any], AfterValidator(_check_scores)]] = Field(default_factory=dict)
-    curve: list[Annotated[dict[str, Any], AfterValidator(_check_epoch)]] = Field(default_factory=list)
-    parameters: Parameters | None = None
-    scores: Scores = Field(default_factory=Scores)
-    intervals: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
-    metrics_by_group: dict[str, Annotated[dict[str, Any], AfterValidator(_check_scores)]] = Field(default_factory=dict)
-    intervals_by_group: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
-    memory: Memory | None = None
-    inference: Inference | None = None
-    calibration: Calibration | None = None
-    origin: Origin | None = None
-    timing: dict[str, float] = Field(default_factory=dict)
-    data: Annotated[dict[str, Any], _like(Data)] = Field(default_factory=dict)
-    preprocessing: dict[str, str] = Field(default_factory=dict)
-    digests: dict[str, str | dict[str, str | None]] = Field(default_factory=dict)
-    environment: Annotated[dict[str, Any], _like(Environment)] = Field(default_factory=dict)
-    artifacts: dict[str, str] = Field(default_factory=dict)
-    error: dict[str, str] | None = None
+    run_id: str = Field(description="its name: method, dataset, seed and a hash of the config")
+    status: Status = Field(description="how it ended")
+    config: RunConfig = Field(description="every choice that can change a number")
+    best_epoch: int | None = Field(default=None, description="the epoch that was kept, from 1")
+    metrics: dict[str, MetricScores] = Field(default_factory=dict, description="by split: every score, and counts")
+    curve: list[Annotated[dict[str, Any], AfterValidator(_check_epoch)]] = Field(
+        default_factory=list, description="one object an epoch: loss, learning rate, validation scores"
+    )
+    parameters: Parameters | None = Field(default=None, description="how many there are, and are learned")
+    scores: Scores = Field(default_factory=Scores, description="of the time when the run ended; tables weigh anew")
+    intervals: dict[str, dict[str, dict[str, Any] | None]] = Field(
+        default_factory=dict, description="by split and score: low, high, level, method, whether positives are few"
+    )
+    metrics_by_group: dict[str, MetricScores] = Field(
+        default_factory=dict, description="as metrics, of groups (patients, lesions) where they are known"
+    )
+    intervals_by_group: dict[str, dict[str, dict[str, Any] | None]] = Field(
+        default_factory=dict, description="as intervals, of groups"
+    )
+    memory: Memory | None = Field(default=None, description="peaks of training")
+    inference: Inference | None = Field(default=None, description="what prediction costs")
+    calibration: Calibration | None = Field(default=None, description="the temperature, where one was fitted")
+    origin: Origin | None = Field(default=None, description="where settings are from: protocol, recipe, sweep")
+    timing: dict[str, float] = Field(default_factory=dict, description="seconds by phase, and in total")
+    data: Annotated[dict[str, Any], _like(Data)] = Field(
+        default_factory=dict, description="title, classes, images by split and class, groups, normalisation, notes"
+    )
+    preprocessing: dict[str, str] = Field(default_factory=dict, description="how images are made, in words, by view")
+    digests: dict[str, str | dict[str, str | None]] = Field(
+        default_factory=dict, description="SHA-256 of data, split, weights, method, what was learned; versions"
+    )
+    environment: Annotated[dict[str, Any], _like(Environment)] = Field(
+        default_factory=dict, description="versions, state of the code, machine"
+    )
+    artifacts: dict[str, str] = Field(default_factory=dict, description="the run's files, relative to this one")
+    error: dict[str, str] | None = Field(default=None, description="kind, message and hint, where it failed")
 
     def document(self) -> dict[str, Any]:
         """The result as plain values, as it is stored."""

@@ -14,9 +14,11 @@ def build(inputs: ReportInputs) -> Document:
     """Put the sentences on the study together."""
     say = Statements(inputs)
     methods = (say.methods, say.learnable, say.data, say.preprocessing, say.splits, say.initialization, say.training)
-    methods += (say.selection, say.score, say.software)
+    measures = (say.selection, say.score, say.software)
     results = (say.results, say.comparison, say.memory)
-    paragraphs = [" ".join(filter(None, (sentence() for sentence in part))) for part in (methods, results)]
+    paragraphs = [
+        " ".join(filter(None, (sentence() for sentence in part))) for part in ((*methods, *measures), results)
+    ]
     return replace(inputs.document(), paragraphs=[each for each in paragraphs if each])
 
 

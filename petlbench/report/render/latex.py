@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from textwrap import fill, wrap
+from textwrap import TextWrapper, wrap
 
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document, ReportFormat, one_line
@@ -129,8 +129,8 @@ def _body(document: Document) -> list[str]:
     # Keys of other scripts may leave nothing that tells them apart.
     labels = [f"tab:{name}" if names.count(name) == 1 else f"tab:{name}-{n}" for n, name in enumerate(names, 1)]
     # A line's end behind a hyphen would become a space.
-    whole = {"break_on_hyphens": False, "break_long_words": False}
-    paragraphs = (fill(escape(paragraph), _TEXT_WIDTH, **whole) for paragraph in document.paragraphs)
+    filler = TextWrapper(_TEXT_WIDTH, break_on_hyphens=False, break_long_words=False)
+    paragraphs = (filler.fill(escape(paragraph)) for paragraph in document.paragraphs)
     tables = (render_table(table, label) for table, label in zip(document.tables, labels, strict=True))
     return [f"\n{part}" for part in (*paragraphs, *tables)]
 
