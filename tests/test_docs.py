@@ -21,6 +21,9 @@ from petlbench.study.executors.job import Event, ExecutorOptions, Job, open_exec
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 
+# Pages of the site that are made of the code; building it checks links to them.
+MADE = re.findall(r'"(reference/\w+\.md)"', (ROOT / "tools/site/hooks.py").read_text(encoding="utf-8"))
+
 PAGES = {
     "adding_a_metric.md": "GRADE_ERROR",
     "adding_a_dataset.md": "class Arrays",
@@ -47,6 +50,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         if "://" not in link:
             name, _, anchor = link.partition("#")
             target = (page.parent / name).resolve() if name else page
+            if name in MADE:
+                continue
             assert target.exists(), link
             assert not anchor or anchor in anchors(target), link
 

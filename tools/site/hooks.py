@@ -29,6 +29,7 @@ TOP = {
     "reports/published/README.md": "top/published.md",
     "README.md": "index.md",
 }
+GALLERY = "gallery/index.md"
 SHIM = "assets/iframe-worker.js"
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s:]+)\)")
 _SECTIONS = {
@@ -41,6 +42,14 @@ _SECTIONS = {
     "recommendation": "Recommending",
     "forecasts": "Forecasts",
 }
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the gallery into the navigation where it was made."""
+    if (ROOT / "docs" / GALLERY).exists():
+        first = next(iter(config.nav or ()))
+        first["Start"].insert(1, {"Gallery": GALLERY})
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
