@@ -107,8 +107,7 @@ def write_page(bundle: Path, folder: Path) -> list[str]:
 
 def _section(document: Document, name: str, folder: Path) -> Iterator[str]:
     """What the page has of a report: its command, its first figure, and the top of its first table, or its text."""
-    rows = [row for table in document.tables for row in table.rows]
-    if not (rows or document.figures or document.paragraphs):
+    if not (_has_content(document) or document.figures or document.paragraphs):
         return
     yield f"## {document.title}\n"
     yield f"```sh\n{shlex.join(['petlbench', 'report', name, '--results', BUNDLE])}\n```\n"
@@ -117,11 +116,22 @@ def _section(document: Document, name: str, folder: Path) -> Iterator[str]:
         draw(figure, folder / f"{name}.png")
         yield f"![{figure.title}]({name}.png)\n"
     yield from (f"> {paragraph}\n" for paragraph in document.paragraphs)
-    if rows and not document.figures:
+    if _has_content(document):
         lines = document.to_markdown().splitlines()
         first = next(number for number, line in enumerate(lines) if line.startswith("|"))
         table = [line for line in lines[first : first + _TABLE_LINES] if line.startswith("|")]
         yield "\n".join(table) + "\n"
+
+
+def _has_content(document: Document) -> bool:
+    """Whether the first table says anything: a number, where it has columns of numbers."""
+    if not document.tables:
+        return False
+    table = document.tables[0]
+    numbers = [column for column in table.columns if column.numeric]
+    return bool(table.rows) and (
+        not numbers or any(table.cell(row, column).value is not None for row in table.rows for column in numbers)
+    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from petlbench.results.stored import Stored, dataset_names, flat
 # What a path ends before, where it stands in a sentence.
 _WORD = r"[^\s'\"`,;:()\[\]<>]"
 _PATHS = re.compile(
-    rf"(?<![\w.:/~\\*)\]-])(?:file://)?(?:~[\w.-]*)?/(?=[^\s/]){_WORD}+"  # /home/me/eyes, ~/eyes
-    rf"|(?<![\w])[A-Za-z]:[\\/]{_WORD}+|(?<![\w\\])\\\\{_WORD}+"  # C:\Users\me, \\server\share
+    rf"(?<![\w.:/~\\*)\]-])(?:file://)?(?:~[\w.-]*)?/(?=[^\s/]){_WORD}+"  # from the root, from a home folder
+    rf"|(?<![\w])[A-Za-z]:[\\/]{_WORD}+|(?<![\w\\])\\\\{_WORD}+"  # of a drive, of a server
 )
 _ELSEWHERE = re.compile(r"(?:/|~|\.\.(?:[\\/]|$)|[A-Za-z]:[\\/]|\\\\|file:)")
 _USER = re.compile(r"(?<=://)[^\s/@]*@")
