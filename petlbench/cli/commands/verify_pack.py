@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from petlbench.cli.options import PLACE, catalog_option, json_option
-from petlbench.cli.output import print_json, print_table, say
+from petlbench.cli.output import print_json, say
 
-_MOST_SHOWN = 50
+_MOST_SHOWN = 30
 
 
 @click.command("verify-pack", epilog="Example: petlbench verify-pack bundle.zip")
@@ -33,9 +33,10 @@ def command(bundle: Path, json: bool, **options: Any) -> int:
     if done.is_whole:
         say(f"{bundle}: nothing differs ({counts})")
         return 0
-    rows = [[each.place, each.kind, each.stored, each.recomputed] for each in done.differences[:_MOST_SHOWN]]
-    more = len(done.differences) - len(rows)
-    caption = f"Looked at: {counts}." + (f" {more} more differences: --json has all." if more > 0 else "")
-    title = f"{bundle}: {len(done.differences)} differences"
-    print_table(title, ["place", "what", "in the bundle", "computed again"], rows, caption=caption)
+    number = len(done.differences)
+    say(f"{bundle}: {number} difference{'s' if number > 1 else ''} ({counts})")
+    for each in done.differences[:_MOST_SHOWN]:
+        say(f"  {each.place}\n    in the bundle {each.stored or 'nothing'}; now {each.recomputed or 'nothing'}")
+    if number > _MOST_SHOWN:
+        say(f"  and {number - _MOST_SHOWN} more: --json has all")
     return 1

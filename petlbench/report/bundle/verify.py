@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +35,8 @@ from petlbench.training.loss import Loss
 
 Kind = Literal["file", "run", "split", "score", "interval", "calibration", "cell"]
 
-# Another machine may add up in another order, and nothing more.
-_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+# Another machine may add up in another order, and nothing more. Bounds of intervals are searched for.
+_SUMMED, _SEARCHED, _ABSOLUTE = 1e-12, 1e-9, 1e-15
 _NOTHING = "nothing"
 _SCORES = ("metrics", "intervals", "metrics_by_group", "intervals_by_group")
 # What labels and logits bring about that fit nothing of what a result says.
@@ -130,7 +131,7 @@ class _Verifier:
         try:
             predictions = {split: run.predictions(split) for split in document["metrics"]}
             present = {split: each for split, each in predictions.items() if each is not None}
-            for split in predictions.keys() - present.keys():
+            for split in (name for name in predictions if name not in present):
                 yield Difference("score", f"{place}: {split}", "scores", "no predictions of that split")
             stored = {name: _of(document.get(name), present) for name in _SCORES}
             yield from self._compare(place, stored, self._recomputed(run, present))
@@ -153,14 +154,14 @@ class _Verifier:
             return
         old, new = _cells(stored), _cells(json.loads(json.dumps(asdict(document))))
         self.counts["cells"] += sum(": row " in key for key in new)
-        for key in dict.fromkeys([*new, *old]):
-            if not _is_close(old.get(key), new.get(key)):
-                yield Difference("cell", f"{place}.json: {key}", _shown(old.get(key)), _shown(new.get(key)))
-        lines, others = text.splitlines(), MARKDOWN.text(document).splitlines()
-        for number in range(max(len(lines), len(others))):
-            line, other = (part[number] if number < len(part) else "" for part in (lines, others))
+        differing = [key for key in dict.fromkeys([*new, *old]) if not _is_close(old.get(key), new.get(key))]
+        for key in differing:
+            yield Difference("cell", f"{place}.json: {key}", _shown(old.get(key)), _shown(new.get(key)))
+        # What differs as numbers differs as text, too, and is not said twice.
+        lines = [] if differing else zip_longest(text.splitlines(), MARKDOWN.text(document).splitlines(), fillvalue="")
+        for number, (line, other) in enumerate(lines, 1):
             if line != other:
-                yield Difference("cell", f"{place}.md: line {number + 1}", _shown(line), _shown(other))
+                yield Difference("cell", f"{place}.md: line {number}", _shown(line), _shown(other))
 
     def _task(self, run: Stored) -> tuple[TaskType, tuple[Metric, ...]]:
         task = self.catalog.load("task", run.document["data"].get("task", "multiclass"), TaskType)
@@ -189,7 +190,7 @@ class _Verifier:
         for key, value in flat(stored).items():
             of = kind or ("interval" if key.startswith("intervals") else "score")
             self.counts[f"{of}s"] += 1
-            if not _is_close(value, new.get(key)):
+            if not _is_close(value, new.get(key), _SUMMED if of == "score" else _SEARCHED):
                 yield Difference(of, f"{place}: {key}", _shown(value), _shown(new.get(key)))
 
     def _calibration(
@@ -201,7 +202,7 @@ class _Verifier:
         task, _ = self._task(run)
         loss = self.catalog.load("loss", fit["loss"], Loss)
         figures = {
-            split: before_and_after(each.labels, each.logits, fit["temperature"], loss, task)
+            split: before_and_after(each.labels.copy(), each.logits, fit["temperature"], loss, task)
             for split, each in predictions.items()
         }
         stored = {"calibration": _of(fit["figures"], predictions)}
@@ -267,15 +268,17 @@ def _cells(document: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _is_close(stored: Any, recomputed: Any) -> bool:
-    """Whether two values say the same: numbers nearly, all else as it stands."""
+def _is_close(stored: Any, recomputed: Any, share: float = _SEARCHED) -> bool:
+    """Whether two values say the same: numbers up to a share of themselves, all else as it stands."""
     if isinstance(stored, Mapping) and isinstance(recomputed, Mapping):
-        return stored.keys() == recomputed.keys() and all(_is_close(stored[key], recomputed[key]) for key in stored)
+        return stored.keys() == recomputed.keys() and all(
+            _is_close(stored[key], recomputed[key], share) for key in stored
+        )
     if isinstance(stored, list | tuple) and isinstance(recomputed, list | tuple):
         pairs = zip(stored, recomputed, strict=False)
-        return len(stored) == len(recomputed) and all(_is_close(*pair) for pair in pairs)
+        return len(stored) == len(recomputed) and all(_is_close(*pair, share) for pair in pairs)
     if isinstance(stored, float) and isinstance(recomputed, int | float) and not isinstance(recomputed, bool):
-        return math.isclose(stored, recomputed, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+        return math.isclose(stored, recomputed, rel_tol=share, abs_tol=_ABSOLUTE)
     return bool(stored == recomputed)
 
 
