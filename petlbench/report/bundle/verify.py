@@ -149,10 +149,10 @@ class _Verifier:
             stored = read_json(self.bundle.folder / f"{place}.json", what="table")
             document = make_report(self.bundle, name, self.catalog)
             text = read_text(self.bundle.folder / f"{place}.md", what="table")
-        except InputError as error:
-            yield Difference("cell", place, "a table", f"cannot be made: {self.reason(error)}")
+            old, new = _cells(stored), _cells(json.loads(json.dumps(asdict(document))))
+        except (InputError, AttributeError, *_MISFITS) as error:
+            yield Difference("cell", place, "a table", f"cannot be read or made: {self.reason(error)}")
             return
-        old, new = _cells(stored), _cells(json.loads(json.dumps(asdict(document))))
         self.counts["cells"] += sum(": row " in key for key in new)
         differing = [key for key in dict.fromkeys([*new, *old]) if not _is_close(old.get(key), new.get(key))]
         for key in differing:

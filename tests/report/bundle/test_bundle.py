@@ -168,6 +168,12 @@ def test_a_cell_that_was_edited_is_found(forged: Callable[..., Path], suffix: st
     assert difference.place.startswith(where)
 
 
+@pytest.mark.parametrize("content", [b"[]", b'{"tables": [1]}', b'{"tables": [{"key": "main", "rows": 3}]}', b"\xff"])
+def test_a_table_that_is_none_is_found(forged: Callable[..., Path], content: bytes) -> None:
+    [difference] = pb.verify_pack(forged(lambda files: files.update({"tables/table1.json": content}))).differences
+    assert (difference.kind, difference.place) == ("cell", "tables/table1")
+
+
 def test_a_score_that_was_edited_with_all_tables_is_found(forged: Callable[..., Path]) -> None:
     def change(files: Files) -> None:
         name = next(name for name in files if "lora" in name and name.endswith("result.json"))
