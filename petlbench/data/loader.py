@@ -208,6 +208,9 @@ class Batch:
 
     def micro_batches(self, size: int) -> Iterator[Batch]:
         """Yield the micro-batches of `size` images in order, without a copy; the last one may have fewer."""
+        if len(self.labels) <= size:
+            yield self
+            return
         for start in range(0, len(self.labels), size):
             rows = slice(start, start + size)
             views = {name: view[rows] for name, view in self.views.items()}
@@ -286,11 +289,15 @@ class ImageLoader:
         return math.ceil(count / self.batch_size) if self.keeps_last else max(1, count // self.batch_size)
 
     def _run(self, order: list[int], seed: int) -> Iterator[Batch]:
+        parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        # Where no image is read, as from preloaded features, threads would cost more than all else.
+        yield from self._decoded(parts, seed) if self.views else map(self._empty, parts)
+
+    def _decoded(self, parts: Sequence[Sequence[int]], seed: int) -> Iterator[Batch]:
         pending: deque[tuple[Batch, list[_Place]]] = deque()
 
         def places() -> Iterator[list[_Place]]:
-            for start in range(0, len(order), self.batch_size):
-                indices = order[start : start + self.batch_size]
+            for indices in parts:
                 batch = self._empty(indices)
                 arrays = {name: view.numpy() for name, view in batch.views.items()}
                 rows = [{name: view[row] for name, view in arrays.items()} for row in range(len(indices))]

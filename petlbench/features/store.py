@@ -54,6 +54,8 @@ _UNKNOWN_ON_META = "weights"
 _PATIENCE = 0.2
 # However small their features are: so many images are lost when a process is killed.
 _MOST_IMAGES = 512
+# Of all features of one kind: below, they are put together in memory.
+_IN_MEMORY = 64 * 2**20
 
 Extract = Callable[[Sequence[int]], Mapping[str, Tensor]]
 
@@ -133,6 +135,7 @@ class FeatureStore:
                 time.sleep(_PATIENCE)
                 check_interrupt()
             shards = busy
+        self._unite()
 
     def rows(self, images: Sequence[str]) -> dict[str, Tensor]:
         """The features of images, named by their digests, as they are stored: tensors by name, each (B, ...).
@@ -143,9 +146,24 @@ class FeatureStore:
         places = [self._places[image] for image in images]
         features = {}
         for name, spec in self.tensors.items():
-            rows = torch.from_numpy(np.stack([self._shards[shard][name][row] for shard, row in places]))
+            rows = torch.from_numpy(self._gather(name, places))
             features[name] = rows.view(spec.dtype).view(len(places), *spec.shape)
         return features
+
+    def _gather(self, name: str, places: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+        """The bytes of a tensor of some images, (B, bytes)."""
+        if len(self._shards) == 1:
+            rows: NDArray[np.uint8] = self._shards[0][name][[row for _, row in places]]
+            return rows
+        return np.stack([self._shards[shard][name][row] for shard, row in places])
+
+    def _unite(self) -> None:
+        """Make one shard in memory of small ones, from which a batch is taken in one go."""
+        if len(self._shards) < 2 or len(self._places) * self.bytes_an_image > _IN_MEMORY:
+            return
+        starts = np.cumsum([0, *(len(next(iter(shard.values()))) for shard in self._shards)])
+        self._shards = [{name: np.concatenate([shard[name] for shard in self._shards]) for name in self.tensors}]
+        self._places = {image: (0, int(starts[shard]) + row) for image, (shard, row) in self._places.items()}
 
     def missing_bytes(self, images: Sequence[str]) -> int:
         """Bytes that `fill` would write, at most; nothing is opened for that, and nothing written."""
