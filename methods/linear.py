@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, Self, TypeVar, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from petlbench import (
@@ -17,14 +19,33 @@ from petlbench import (
     Method,
     MethodCard,
     MethodSettings,
+    TaskLoss,
     TrainingDefaults,
     new_head,
     nothing_to_merge,
 )
+from petlbench.methods._lbfgs import solve_head
 
-__all__ = ["LinearProbing", "MLPHead", "MLPHeadSettings"]
+__all__ = ["HeadSettings", "LinearProbing", "MLPHead", "MLPHeadSettings"]
 
-S = TypeVar("S", bound=MethodSettings)
+
+class HeadSettings(MethodSettings):
+    """How a linear head is found."""
+
+    solver: Literal["steps", "lbfgs"] = Field(
+        "steps",
+        description="steps of the optimiser, or lbfgs: where C x the sum of the images' losses + |W|²/2 is least",
+    )
+    C: float = Field(
+        1.0,
+        ge=1e-9,
+        le=1e9,
+        description="strength of the losses against the penalty, with lbfgs",
+        json_schema_extra={"search_solved": [1e-6, 1e6]},
+    )
+
+
+S = TypeVar("S", bound=HeadSettings)
 
 
 class _HeadAlone(Method[S]):
@@ -32,12 +53,21 @@ class _HeadAlone(Method[S]):
 
     defaults = TrainingDefaults(lr=1e-3, lr_range=(1e-4, 1e-1))
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether L-BFGS finds the head."""
+        return self.settings.solver == "lbfgs"
+
+    def solve(self, module: _Head) -> Callable[[Inputs, TaskLoss], None] | None:
+        """What finds the head in one go, where that is wanted."""
+        return partial(module.solve, c=self.settings.C) if self.is_solved else None
+
     def features(self, backbone: BackboneInfo) -> FrozenFeatures:
         """The head takes the final feature."""
         return FinalFeature()
 
 
-class LinearProbing(_HeadAlone[MethodSettings]):
+class LinearProbing(_HeadAlone[HeadSettings]):
     """Learns a linear head on the final feature."""
 
     card = MethodCard(
@@ -48,21 +78,29 @@ class LinearProbing(_HeadAlone[MethodSettings]):
         paper="https://arxiv.org/abs/1610.01644",
         summary="Learns a linear head on the frozen final feature.",
     )
+    Settings = HeadSettings
     starts_at_backbone = True
 
     def adapt(self, backbone: Backbone, num_classes: int) -> Adapted:
         """Make the head; the backbone stays outside the trained module."""
         module = _Head(backbone.info.feature_width, num_classes)
-        return Adapted(module, frozenset({"head.weight", "head.bias"}), merge=nothing_to_merge)
+        learnable = frozenset({"head.weight", "head.bias"})
+        return Adapted(module, learnable, merge=nothing_to_merge, solve=self.solve(module))
 
 
-class MLPHeadSettings(MethodSettings):
+class MLPHeadSettings(HeadSettings):
     """The shape of the head."""
 
     layers: int = Field(
-        3, ge=2, le=16, description="linear layers, the classifier included, k", json_schema_extra={"search": [2, 3, 5]}
+        3, ge=1, le=16, description="linear layers, the classifier included, k", json_schema_extra={"search": [2, 3, 5]}
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout behind every hidden layer")
+
+    @model_validator(mode="after")
+    def _is_linear(self) -> Self:
+        if self.solver == "lbfgs" and self.layers > 1:
+            raise ValueError(f"solver = lbfgs finds a linear head (layers = 1), not {self.layers} layers")
+        return self
 
 
 class MLPHead(_HeadAlone[MLPHeadSettings]):
@@ -87,7 +125,7 @@ class MLPHead(_HeadAlone[MLPHeadSettings]):
         width, settings = backbone.info.feature_width, self.settings
         parts = ((_hidden_layer(width), nn.ReLU(), nn.Dropout(settings.dropout)) for _ in range(settings.layers - 1))
         module = _Head(width, num_classes, nn.Sequential(*(layer for part in parts for layer in part)))
-        return Adapted(module, frozenset(name for name, _ in module.named_parameters()))
+        return Adapted(module, frozenset(name for name, _ in module.named_parameters()), solve=self.solve(module))
 
 
 class _Head(nn.Module):
@@ -100,6 +138,10 @@ class _Head(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         return cast("Tensor", self.head(self.hidden(inputs.features["final"])))
+
+    def solve(self, inputs: Inputs, loss: TaskLoss, c: float) -> None:
+        """Set the head by L-BFGS, where no hidden layer is in front of it."""
+        solve_head(self.head, inputs.features["final"], loss, c)
 
 
 def _hidden_layer(width: int) -> nn.Linear:

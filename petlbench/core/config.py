@@ -31,6 +31,8 @@ _LATER: Mapping[str, Any] = {
     "train_fraction": 1.0,
     "draw": 0,
     "shots_val": False,
+    "method_settings.solver": "steps",
+    "method_settings.C": 1.0,
 }
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100

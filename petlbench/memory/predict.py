@@ -62,8 +62,11 @@ def predict_training(
         block: Bytes to which each tensor is rounded up; 1 counts exact sizes.
 
     Returns:
-        Bytes and their split. Reserved memory and the process's (reserved and the context) are None but on CUDA.
+        Bytes and their split. Reserved memory and the process's (reserved and the context) are None but on CUDA. All
+        are None of a method that is solved, which takes as much as there are training images.
     """
+    if assembled.adapted.solve is not None:
+        return Memory(allocated=None, reserved=None, process=None, source="predicted")
     source = feature_source(config, assembled)
     weighted = config.training.class_weights != "none"
     weights = torch.empty(assembled.num_classes, device=_META) if weighted else None

@@ -111,6 +111,10 @@ class Inputs:
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+Solve = Callable[[Inputs, TaskLoss], None]
+"""Finds what a module learns in one go, given all that it is trained on and the mean of the task's loss over that."""
+
+
 class FrozenFeatures(Protocol):
     """What a method takes from the frozen backbone; computed once per image when preloaded."""
 
@@ -169,6 +173,9 @@ class Adapted:
             again, and its final feature through ``module.head`` gives the logits. None where that cannot be.
         loss: What a step minimises, a mean over the inputs' images, given the task's loss. For methods that train more
             than the module's logits; None for the task's loss of these.
+        solve: Finds what is learned in one go, in place of all steps, given the inputs of all training images, N of
+            them, and the task's mean loss of their logits (N, C). None for methods that are trained step by step;
+            `Method.is_solved` says which.
     """
 
     module: nn.Module
@@ -179,6 +186,7 @@ class Adapted:
     companion: Companion | None = None
     merge: Callable[[], None] | None = None
     loss: Callable[[Inputs, TaskLoss], Tensor] | None = None
+    solve: Solve | None = None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The learnable parameters by name, in the module's order."""
@@ -296,6 +304,11 @@ class Method(ABC, Generic[S]):
     def __init__(self, settings: S | None = None, **values: Any) -> None:
         owner = f"method {self.card.name}" if hasattr(self, "card") else type(self).__name__
         self.settings = settings or cast("S", validate_settings(self.Settings, values, owner))
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether no step is taken, as `Adapted.solve` finds what is learned; settings of steps then play no part."""
+        return False
 
     def refuse(self, backbone: BackboneInfo) -> str | None:
         """Say why this method cannot work on a backbone, or return None when it can."""

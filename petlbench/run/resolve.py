@@ -38,6 +38,7 @@ from petlbench.models.weight_files import find_weights
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 from petlbench.training.selection import LAST, metric_for
+from petlbench.training.solve import unstepped
 
 # More threads than this slow small operators down, and the count is part of the config.
 _MOST_THREADS = 8
@@ -340,7 +341,10 @@ def _training(method: Method[Any], request: Request, catalog: Catalog, dataset: 
     task = task_of(dataset.card, catalog) if dataset is not None else None
     if task is not None:
         defaults["loss"] = task.loss
-    training = validate_settings(TrainingConfig, {**defaults, **request.training}, "training")
+    values = {**defaults, **request.training}
+    if method.is_solved:
+        values = unstepped(method.card.name, defaults, request.training)
+    training = validate_settings(TrainingConfig, values, "training")
     check_optimizer(training.optimizer)
     loss = catalog.load("loss", training.loss, Loss)
     if task is not None and dataset is not None:

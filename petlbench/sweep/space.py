@@ -15,6 +15,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.request import Tuned
 from petlbench.models.method import Method, TrainingDefaults
 from petlbench.sweep.spec import Range, SpaceValue, SweepCard
+from petlbench.training.solve import OF_STEPS
 
 if TYPE_CHECKING:
     import optuna
@@ -176,7 +177,9 @@ def build_space(
     """Return a method's search space.
 
     The sweep's common space comes first, then what it says of this method, then, on the track ``tuned``, the sizes that
-    the method's settings declare (``search``). What the user fixed by name is not searched.
+    the method's settings declare (``search``). What the user fixed by name is not searched. Of a method that is solved
+    the common space has no part, but for what is no matter of steps; it declares what takes its place
+    (``search_solved``).
 
     Args:
         sweep: The sweep.
@@ -186,12 +189,19 @@ def build_space(
         method_settings: Settings of the method that the user fixed.
 
     Raises:
-        InputError: When a setting of the sweep is none of the method's.
+        InputError: When a setting of the sweep is none of the method's, or it searches settings with which the method
+            takes steps and others with which it takes none.
     """
-    values = {f"training.{name}": value for name, value in sweep.space.training.items()}
+    own = {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
+    is_solved = _is_solved(method, {**own, **{f"method.{name}": value for name, value in method_settings.items()}})
+    unused = OF_STEPS if is_solved else frozenset[str]()
+    training_space = sweep.space.training.items()
+    values: dict[str, SpaceValue] = {f"training.{name}": value for name, value in training_space if name not in unused}
     if sweep.track == "tuned":
         values |= _sizes(method)
-    values |= {f"method.{name}": value for name, value in sweep.space.methods.get(method.card.name, {}).items()}
+    if is_solved:
+        values |= _strengths(method)
+    values |= own
     for name, value in values.items():  # before anything is trained
         group, _, key = name.partition(".")
         if group == "method" and not isinstance(value, Range):
@@ -219,6 +229,37 @@ def _sizes(method: type[Method[Any]]) -> dict[str, SpaceValue]:
         if isinstance(extra, dict) and isinstance(values := extra.get("search"), list):
             sizes[f"method.{name}"] = tuple(values)  # type: ignore[arg-type]  # plain values, as the contract test sees to
     return sizes
+
+
+def _is_solved(method: type[Method[Any]], settings: Mapping[str, SpaceValue]) -> bool:
+    """Whether a method takes no steps with what is held of its settings, by dotted name.
+
+    Raises:
+        InputError: When a search would try settings with steps and settings without, which have no setting in common.
+    """
+    held = {name.partition(".")[2]: value for name, value in settings.items() if not isinstance(value, Range | tuple)}
+    is_solved = method.from_settings(held).is_solved
+    for name, value in settings.items():
+        for single in value if isinstance(value, tuple) else ():
+            if method.from_settings({**held, name.partition(".")[2]: single}).is_solved != is_solved:
+                raise InputError(
+                    f"a search over {name}: {method.card.name} takes steps with some of these, and none with others",
+                    hint=f"search each of them alone: --set {name}={single}",
+                    kind="bad_setting",
+                )
+    return is_solved
+
+
+def _strengths(method: type[Method[Any]]) -> dict[str, SpaceValue]:
+    """What a search varies of a method that is solved, in the place of learning rate and weight decay."""
+    ranges: dict[str, SpaceValue] = {}
+    for name, spec in method.Settings.model_fields.items():
+        extra = spec.json_schema_extra
+        if isinstance(extra, dict) and isinstance(ends := extra.get("search_solved"), list):
+            low, high = (float(end) for end in ends)  # type: ignore[arg-type]  # numbers
+            points = round(math.log10(high / low)) + 1  # a grid takes one of every power of ten
+            ranges[f"method.{name}"] = Range(range=None, low=low, high=high, log=True, points=points)
+    return ranges
 
 
 def _dimension(value: SpaceValue, defaults: TrainingDefaults) -> Dimension | None:

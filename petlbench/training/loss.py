@@ -63,6 +63,13 @@ class Objective:
         labels = labels if self.scale is None else self.scale.to_outputs(labels)
         return self.loss.compute(logits.float(), labels, self.label_smoothing, self.class_weights)
 
+    def exact(self, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        """The mean loss of logits (N, C) of images with these labels, (N,), computed in float64."""
+        labels = labels if self.scale is None else self.scale.to_outputs(labels)
+        wide = labels.double() if labels.is_floating_point() else labels
+        weights = None if self.class_weights is None else self.class_weights.double()
+        return lambda logits: self.loss.compute(logits.double(), wide, self.label_smoothing, weights)
+
     def share(self, labels: Tensor, whole: Tensor) -> Tensor | float:
         """The fraction that the mean over a micro-batch, labels (b,), makes of that over the whole batch, (B,).
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,21 @@ from petlbench.core.errors import RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.progress import Progress
-from petlbench.data.loader import ImageLoader
+from petlbench.data.loader import Batch, ImageLoader
 from petlbench.metrics.classification import AUC, METRICS, count_classes, evaluate
 from petlbench.metrics.metric import Labels, Logits, Metric
-from petlbench.models.method import Adapted
+from petlbench.models.method import Adapted, Solve
 from petlbench.results.result import PhaseMemory
 from petlbench.training.evaluation import Predictor
 from petlbench.training.optim import learning_rate
 from petlbench.training.selection import Selection
+from petlbench.training.solve import solve
 from petlbench.training.step import Step
 
 # The loss is read back to the host once in so many steps: each read makes a GPU wait.
 _READ_EVERY = 10
-# Steps that are watched for peak memory; the second is the first that holds the optimiser's state.
+# Steps, or values of the loss that is solved for, that are watched for peak memory; the second step is the first that
+# holds the optimiser's state.
 _WATCHED = 2
 
 Curve = list[dict[str, Any]]
@@ -127,10 +130,11 @@ class Trainer:
         self.earlier = sum(self.seconds.values())
         self.on_start(len(selected.curve))
         first = len(selected.curve) + 1
+        train = self._train_epoch if self.adapted.solve is None else partial(self._solve, self.adapted.solve)
         for epoch in range(first, self.config.epochs + 1):
             watch = self.watch if epoch == first else _unwatched
             started = time.perf_counter()
-            loss = self._train_epoch(epoch, watch)
+            loss = train(epoch, watch)
             trained = time.perf_counter()
             metrics = self._validate(watch)
             self._select(selected, epoch, loss, metrics, self._test(epoch))
@@ -166,6 +170,24 @@ class Trainer:
         mean = torch.stack(losses).mean()
         self._check(mean, epoch, steps - 1)
         return float(mean)
+
+    def _solve(self, find: Solve, epoch: int, watch: Watch) -> float:
+        """Find what is learned in one go, and return the mean loss of the training images with it."""
+        self.progress.phase("solving", math.ceil(len(self.train.indices) / self.train.batch_size))
+        with ExitStack() as watched:
+
+            def look(number: int) -> None:
+                check_interrupt()
+                if number > _WATCHED:
+                    watched.close()
+
+            watched.enter_context(watch("train_step", (self.adapted.module,)))
+            return float(solve(self.adapted.module, find, self.step, self._shown_once(), look))
+
+    def _shown_once(self) -> Iterator[Batch]:
+        for batch in self.train.in_order():
+            yield batch.to(self.predictor.device)
+            self.progress.advance()
 
     def _set_rate(self, position: float, steps: int) -> None:
         rate = learning_rate(self.config, position, 1 / steps)
@@ -206,8 +228,9 @@ class Trainer:
             for name, value in scores.items()
             if isinstance(value, float)
         }
-        rate = float(self.step.optimizer.param_groups[-1]["lr"])
-        selected.curve.append({"epoch": epoch, "train_loss": loss, "lr": rate, **scalars})
+        is_stepped = self.adapted.solve is None
+        rate = {"lr": float(self.step.optimizer.param_groups[-1]["lr"])} if is_stepped else {}
+        selected.curve.append({"epoch": epoch, "train_loss": loss, **rate, **scalars})
         key = self.selection.key(epoch, metrics)
         if key > selected.key:
             kept = {**self.adapted.kept(), **self.average.tensors}

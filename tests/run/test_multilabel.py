@@ -145,3 +145,9 @@ def test_a_temperature_of_all_labels_and_a_second_reading(place: Path) -> None:
         "Net benefit",
     ]
     assert len([figure for figure in document.figures if figure.title.startswith("Decision curve")]) == 3
+
+
+def test_a_head_that_is_solved_knows_several_labels(place: Path) -> None:
+    solved = run(place, "linear", lr=1e-3, class_weights="balanced", method_settings={"solver": "lbfgs", "C": 100.0})
+    assert (solved.status, len(solved.curve)) == ("finished", 1)
+    assert (solved.metrics["val"]["auc"] or 0) > 0.6

@@ -104,3 +104,14 @@ def test_a_sweep_for_a_score_that_there_is_none_of_is_refused(place: Path) -> No
     settings = {name: value for name, value in COMMON.items() if name != "tracking_uri"}
     with pytest.raises(InputError, match=r"searches for val\.auc, and the task of .* \(regression\) has no such score"):
         pb.sweep("quick", "linear", str(place / "ages.csv"), output=place.parent / "out", trials=1, **settings)
+
+
+def test_a_head_that_is_solved_says_numbers_and_refuses_a_loss_without_curvature(place: Path) -> None:
+    solver = {"solver": "lbfgs", "C": 100.0}
+    solved = run(place, method_settings=solver)
+    assert (solved.status, solved.config.training.loss) == ("finished", "huber")
+    assert solved.metrics["val"]["r2"] > 0.5
+    failed = run(place, method_settings=solver, loss="l1")
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert failed.error["kind"] == "not_converged"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -14,7 +14,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.models.method import Method, load_method
 from petlbench.sweep.space import Choice, Space, Span, build_space
-from petlbench.sweep.spec import SweepCard, load_sweep
+from petlbench.sweep.spec import SpaceCard, SweepCard, load_sweep
 
 CATALOG = Catalog()
 METHODS = tuple(CATALOG.entries("method"))
@@ -195,3 +195,31 @@ def test_the_ends_of_a_list_are_edges_but_for_a_zero() -> None:
     assert [Choice((8, 16, 32)).edge(value) for value in (8, 16, 32)] == ["lowest", None, "highest"]
     assert Choice(("a", "b", "c")).edge("a") is None
     assert Choice((0.1, 1)).edge(1) is None, "of two values both are ends"
+
+
+class TestSolved:
+    """Of a method that takes no steps, the strength of its penalty is searched, and nothing of steps."""
+
+    SOLVED: ClassVar[dict[str, Any]] = {"solver": "lbfgs"}
+
+    @pytest.mark.parametrize("sweep", ["fair", "quick", "lr_wd"])
+    def test_its_strength_alone_is_searched(self, sweep: str) -> None:
+        found = space(load_sweep(CATALOG.find("sweep", sweep)), "linear", method_settings=self.SOLVED)
+        assert found.dimensions == {"method.C": Span(1e-6, 1e6, log=True, count=13)}
+        assert found.fixed == {}
+        assert found.published in ({}, {"method.C": 1.0})
+        assert [point["method.C"] for point in found.grid()] == pytest.approx([10.0**power for power in range(-6, 7)])
+
+    def test_a_sweep_file_may_hold_the_solver_and_narrow_the_range(self) -> None:
+        own = {"methods": {"linear": {"solver": "lbfgs", "C": {"low": 0.1, "high": 10, "log": True}}}}
+        found = space(FAIR.model_copy(update={"space": SpaceCard(training={"lr": [1, 2]}, **own)}), "linear")
+        assert found.dimensions == {"method.C": Span(0.1, 10, log=True)}
+        assert found.fixed == {"method.solver": "lbfgs"}
+
+    def test_with_steps_it_is_not_searched(self) -> None:
+        assert "method.C" not in space(TUNED, "linear").dimensions
+
+    def test_both_in_one_search_are_refused(self) -> None:
+        both = SpaceCard(training={"lr": [1, 2]}, methods={"linear": {"solver": ["steps", "lbfgs"]}})
+        with pytest.raises(InputError, match=r"search over method\.solver: linear takes steps with some of these"):
+            space(FAIR.model_copy(update={"space": both}), "linear")

@@ -206,6 +206,9 @@ class _Prediction:
     def row(self, run: PlannedRun) -> Row:
         extras, config = self._extras, self._config
         memory = self._training(config, self._assembled)
+        if memory.allocated is None:
+            reason = "it is solved from all training images at once, and how many there are decides what that takes"
+            return Row(run, None, refused=reason)
         peak = peak_bytes(memory)
         largest = None if extras.budget is None else self._largest(peak, extras.budget)
         return Row(

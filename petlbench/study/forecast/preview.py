@@ -112,7 +112,7 @@ class Preview:
     @property
     def peak(self) -> int | None:
         """Bytes that decide what fits."""
-        return None if self.memory is None else peak_bytes(self.memory)
+        return None if self.memory is None or self.memory.allocated is None else peak_bytes(self.memory)
 
     @property
     def fits(self) -> bool | None:
