@@ -20,6 +20,10 @@ from petlbench.core.errors import InputError, unknown_name
 # timm's sgd has Nesterov's momentum; papers that say SGD mean the plain one.
 _NAMES = {"sgd": "momentum"}
 _MOMENTUM = 0.9
+# Optimisers that do the same to the last bit with one tensor after the other. On a CPU they do it in half the time,
+# where more numbers are learned than its caches hold.
+_ALIKE_IN_TURN = ("adamw", "momentum")
+_IN_CACHES = 2**18
 # What a step schedule multiplies the rate by after every third of the epochs.
 _DECAY_RATE = 0.1
 
@@ -36,12 +40,15 @@ def check_optimizer(name: str) -> None:
         )
 
 
-def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser that a config names, as timm builds it, of what is learned, by name."""
+def new_optimizer(
+    parameters: Mapping[str, nn.Parameter], training: TrainingConfig, device: str = "cuda"
+) -> torch.optim.Optimizer:
+    """The optimiser that a config names, as timm builds it, of what is learned, by name, for a type of device."""
     name = _NAMES.get(training.optimizer, training.optimizer)
     is_plain = training.layer_decay == 1 and training.decay == "all"
     tensors: Any = [*parameters.values()] if is_plain else _groups(parameters, training)
     # One kernel for many tensors, where the optimiser has that.
+    in_turn = device == "cpu" and name in _ALIKE_IN_TURN and sum(map(torch.numel, parameters.values())) > _IN_CACHES
     has_foreach = "foreach" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
     return create_optimizer_v2(
         tensors,
@@ -49,7 +56,7 @@ def new_optimizer(parameters: Mapping[str, nn.Parameter], training: TrainingConf
         lr=training.lr,
         weight_decay=training.weight_decay,
         momentum=_MOMENTUM,
-        foreach=True if has_foreach else None,
+        foreach=not in_turn if has_foreach else None,
     )
 
 

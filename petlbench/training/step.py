@@ -120,7 +120,7 @@ def new_step(
         module=adapted.module,
         source=source,
         objective=Objective(loss, training.label_smoothing, class_weights, scale),
-        optimizer=new_optimizer(parameters, training),
+        optimizer=new_optimizer(parameters, training, config.device),
         clip_grad_norm=training.clip_grad_norm,
         precision=config.precision,
         scaler=torch.amp.GradScaler(

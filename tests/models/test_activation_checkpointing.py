@@ -66,7 +66,7 @@ def model(*, checkpointed: bool, device: str = "cpu", dropout: float = 0.2, kern
 def step_of(made: nn.Module, precision: str = "fp32", **chosen: Any) -> Step:
     adapted = Adapted(made, frozenset(name for name, _ in made.named_parameters()))
     training = TrainingConfig(**{"lr": 1e-3, "weight_decay": 0.0, "batch_size": IMAGES, **chosen})
-    config = RunConfig.model_construct(training=training, precision=precision)
+    config = RunConfig.model_construct(training=training, precision=precision, device="cpu")
     return new_step(config, adapted, NoFeatures(), None)
 
 

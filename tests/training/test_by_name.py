@@ -53,6 +53,23 @@ def test_an_optimiser_of_timms_steps_by_its_name(name: str) -> None:
     assert (weight < 1).all()
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_on_a_cpu_large_tensors_change_one_after_the_other_to_the_same_bits(name: str) -> None:
+    ways = {}
+    for device in ("cpu", "cuda"):
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((600, 600), (7,))
+        tensors = {str(shape): nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes}
+        optimizer = new_optimizer(tensors, training(optimizer=name, weight_decay=0.1), device)
+        for _ in range(3):
+            for tensor in tensors.values():
+                tensor.grad = torch.randn(tensor.shape, generator=generator)
+            optimizer.step()
+        ways[device] = (optimizer.defaults["foreach"], list(tensors.values()))
+    assert [foreach for foreach, _ in ways.values()] == [False, True]
+    assert all(torch.equal(one, other) for one, other in zip(ways["cpu"][1], ways["cuda"][1], strict=True))
+
+
 def test_an_unknown_optimiser_is_named_with_near_ones() -> None:
     with pytest.raises(pb.InputError) as caught:
         pb.dry_run("linear", "digits", backbone="petlbench_micro", image_size=32, optimizer="adamww")

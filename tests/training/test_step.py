@@ -53,7 +53,7 @@ def step_of(
     **chosen: Any,
 ) -> Step:
     training = TrainingConfig(lr=lr, weight_decay=decay, clip_grad_norm=clip, **{"batch_size": 8, **chosen})
-    config = RunConfig.model_construct(training=training, precision=precision)
+    config = RunConfig.model_construct(training=training, precision=precision, device="cpu")
     step = new_step(config, made, NoFeatures(), None)
     return dataclasses.replace(step, objective=objective or step.objective)
 

@@ -194,7 +194,7 @@ def trainer(
     adapted = Adapted(module, frozenset({"head.weight", "head.bias"}), chosen=statistics)
     adapted.freeze_the_rest()
     made = config(epochs=len(logits), **changed)
-    run = RunConfig.model_construct(training=made, precision="fp32")
+    run = RunConfig.model_construct(training=made, precision="fp32", device="cpu")
     step = new_step(run, adapted, NoFeatures(), None)
     loader: Any = images or Images()
     predictor: Any = Verdicts(adapted, list(logits), labels)
