@@ -15,7 +15,7 @@ WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
 
-.PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench gpu-check pretrain docs gallery build release-check clean
+.PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench bench-steps gpu-check pretrain docs gallery build release-check clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -66,8 +66,11 @@ figures: $(STAMP) ## Draw docs/architecture.svg anew: rooms, imports, the way of
 bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
 	$(WAITING) $(BIN)/python -m tests.bench.bench
 
-gpu-check: $(STAMP) ## On a machine with CUDA: measured peak memory against predicted (ARGS='--methods lora,fpt').
-	$(BIN)/python tests/bench/gpu_check.py $(ARGS)
+bench-steps: $(STAMP) ## A training step of every compared method over the same by hand (ARGS='--size 96 --clock cpu').
+	$(BIN)/python -m tests.bench.steps $(ARGS)
+
+gpu-check: $(STAMP) ## On a machine with CUDA: golden data, times of steps, peak memory (ARGS='--methods lora,fpt').
+	$(BIN)/python -m tests.bench.gpu_check $(ARGS)
 
 pretrain: $(STAMP) ## Make the weights of petlbench_micro anew, in up to three hours; stopped, it goes on.
 	$(WAITING) $(BIN)/python -m tools.pretraining --folder $(OUTPUT)/pretraining \

@@ -150,6 +150,14 @@ class TestLoading:
         assert [len(batch.index) for batch in loader.shuffled(1)] == sizes
         assert loader.steps() == len(sizes)
 
+    def test_without_views_the_order_and_the_labels_are_the_same(self, root: Path) -> None:
+        images = ImageStore(opened(root))
+        whole = ImageLoader(images, INDICES["train"], VIEWS, batch_size=3, workers=1)
+        blind = replace(whole, views={})
+        for ours, others in zip(blind.shuffled(5), whole.shuffled(5), strict=True):
+            assert (ours.index.tolist(), ours.labels.tolist()) == (others.index.tolist(), others.labels.tolist())
+            assert not ours.views
+
     def test_an_error_in_a_thread_ends_the_loop(self, root: Path) -> None:
         loader = ImageLoader(ImageStore(opened(root)), range(COUNT), VIEWS, 2, 2)
         (root / "a" / "06.png").write_bytes(b"gone bad")

@@ -64,6 +64,15 @@ def slowly_filled(folder: Path) -> None:
 
 
 class TestRows:
+    def test_features_too_large_for_memory_are_the_same_from_their_shards(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, _ = filled(tmp_path)
+        rows = store.rows(IMAGES[::-1])
+        monkeypatch.setattr("petlbench.features.store._IN_MEMORY", 0)
+        large, _ = filled(tmp_path)
+        assert all(torch.equal(rows[name], other) for name, other in large.rows(IMAGES[::-1]).items())
+
     def test_an_image_gets_its_own_features_in_the_stored_type(self, tmp_path: Path) -> None:
         store, extract = filled(tmp_path)
         wanted = [IMAGES[place] for place in (22, 0, 7, 7)]

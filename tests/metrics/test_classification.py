@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as reference  # type: ignore[import-untyped, unused-ignore]
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
-from petlbench.metrics.classification import METRICS, evaluate, load_metrics, softmax
+from petlbench.metrics.classification import METRICS, _auc, evaluate, load_metrics, softmax
 from petlbench.metrics.efficiency import pme, ppe
 
 # MICCAI 2024 (arXiv 2403.07576), Table 1: learnable parameters (%), memory (MB), mean AUC, PPE, PME.
@@ -108,6 +108,13 @@ def test_an_absent_class_is_named_and_left_out_of_the_averages() -> None:
     assert ours["f1"] == pytest.approx(f1, abs=1e-12)
     recall = reference.recall_score(labels, predicted, labels=[0, 1, 3], average="macro")
     assert ours["balanced_accuracy"] == pytest.approx(recall, abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5) | st.floats(-1, 1)), min_size=2, max_size=60))
+def test_auc_is_scikit_learns_to_the_last_bit(images: list[tuple[bool, float]]) -> None:
+    labels, scores = np.array([label for label, _ in images]), np.array([score for _, score in images])
+    assume(labels.any() and not labels.all())
+    assert _auc(labels, scores) == reference.roc_auc_score(labels, scores)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
