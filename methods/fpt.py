@@ -7,7 +7,6 @@ in front of them is learned they are computed once per image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -20,7 +19,6 @@ from petlbench import (
     Backbone,
     BackboneInfo,
     FrozenFeatures,
-    FusedAttentionSwitch,
     ImportantTokens,
     Inputs,
     Method,
@@ -29,12 +27,9 @@ from petlbench import (
     TrainingDefaults,
     ViewSpec,
     attend_in_narrow_heads,
-    attend_to_stored,
-    dequantize,
     has_narrow_heads,
-    new_head,
-    stored_parts,
 )
+from petlbench.methods._fusion import FusionModule, UnfusedPrompts
 
 __all__ = [
     "FPT",
@@ -68,8 +63,10 @@ class FPTSettings(MethodSettings):
     )
     reduction: int = Field(8, ge=1, le=64, description="backbone width over side network width")
     token_ratio: float = Field(0.2, gt=0, le=1, description="share of the backbone's tokens that is kept, r")
-    token_score: Literal["global", "class_token"] = Field(
-        "global", description="importance of a token: attention from all tokens, or from the class token alone"
+    token_score: Literal["global", "class_token", "all_heads"] = Field(
+        "global",
+        description="importance of a token: attention from all tokens, from the class token alone, or from all tokens "
+        "in all heads, which then keep the same ones and take half the disk with --cache-form tokens",
     )
     layers: str = _layers_field("all")
     coarse_size: int = Field(224, ge=1, description="largest side of the side network's image, in pixels")
@@ -211,100 +208,6 @@ class FPTPlus(FPT):
 
     def _prompt_width(self, info: BackboneInfo) -> int:
         return info.width
-
-
-class FusionModule(FusedAttentionSwitch):
-    """Lets learnable prompts read the backbone's keys and values (FPT, section 2.2).
-
-    One set of maps serves all layers; each layer has prompts of its own. The prompt is added to what it read where
-    the widths agree: behind the output map in FPT, in front of it in FPT+.
-
-    Args:
-        layers: Number of layers that are read, L'.
-        num_prompts: Prompts a layer, P.
-        prompt_width: Width of a prompt: the side network's (FPT) or the backbone's (FPT+).
-        backbone_width: Width of the backbone, D.
-        side_width: Width of the side network, S.
-        heads: Attention heads of the backbone, H.
-        dropout: Dropout on the fused prompts.
-        lean: Whether keys and values are read in the precision that they are stored in, rather than kept for the
-            backward pass in the order and precision that attention needs.
-    """
-
-    def __init__(
-        self,
-        *,
-        layers: int,
-        num_prompts: int,
-        prompt_width: int,
-        backbone_width: int,
-        side_width: int,
-        heads: int,
-        dropout: float,
-        lean: bool,
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attend = attend_to_stored if lean else self._attend_to_restored
-        self.add_in_backbone_width = prompt_width == backbone_width
-        self.prompts = nn.Parameter(torch.empty(layers, num_prompts, prompt_width))
-        nn.init.normal_(self.prompts, std=1e-6)
-        self.to_query: nn.Module = (
-            nn.LayerNorm(backbone_width) if self.add_in_backbone_width else new_head(prompt_width, backbone_width)
-        )
-        self.to_side = new_head(backbone_width, side_width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, layer: int, inputs: Inputs, batch: int) -> Tensor:
-        """Fuse one layer's prompts with what the backbone saw there.
-
-        Args:
-            layer: Which of the L' layers.
-            inputs: Kept keys and values of all layers, each (B, L', H, K, D / H).
-            batch: Number of images B.
-
-        Returns:
-            Fused prompts, (B, P, S).
-        """
-        key, value = ([part[:, layer] for part in stored_parts(inputs.features, name)] for name in ("keys", "values"))
-        prompts = self.prompts[layer]
-        query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-        read = self.attend(query, key, value).transpose(1, 2).flatten(2)
-        fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
-        return cast("Tensor", self.dropout(fused))
-
-    def _attend_to_restored(self, query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor]) -> Tensor:
-        keys, values = dequantize(*key), dequantize(*value)
-        query = query.expand(keys.shape[0], -1, -1, -1)
-        if self.fused_attn:
-            # Under autocast the queries come in half precision; the kernels want one type.
-            keys, values = keys.to(query.dtype), values.to(query.dtype)
-            return nn.functional.scaled_dot_product_attention(query, keys, values)
-        scores: Tensor = (query * keys.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
-        return scores.softmax(dim=-1) @ values
-
-
-class UnfusedPrompts(nn.Module):
-    """Prompts that ask nothing of the backbone: what is left of the fusion module when its attention is taken out.
-
-    Args:
-        layers: Number of blocks that get prompts, L'.
-        num_prompts: Prompts a block, P.
-        prompt_width: Width of a prompt.
-        side_width: Width of the side network, S; prompts of another width go through the output map.
-        dropout: Dropout on the prompts.
-    """
-
-    def __init__(self, layers: int, num_prompts: int, prompt_width: int, side_width: int, dropout: float) -> None:
-        super().__init__()
-        self.prompts = nn.Parameter(torch.empty(layers, num_prompts, prompt_width))
-        nn.init.normal_(self.prompts, std=1e-6)
-        self.to_side: nn.Module = nn.Identity() if prompt_width == side_width else new_head(prompt_width, side_width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, layer: int, inputs: Inputs, batch: int) -> Tensor:
-        """One block's prompts, (B, P, S)."""
-        return cast("Tensor", self.dropout(self.to_side(self.prompts[layer]).expand(batch, -1, -1)))
 
 
 class SideNetwork(nn.Module):

@@ -61,6 +61,8 @@ from .features.frozen import ImportantTokens as ImportantTokens
 from .features.frozen import LayerStates as LayerStates
 from .features.quantization import dequantize as dequantize
 from .features.quantization import stored_parts as stored_parts
+from .features.token_attention import attend_to_tokens as attend_to_tokens
+from .features.token_attention import restore_keys_values as restore_keys_values
 from .metrics.metric import Metric as Metric
 from .models.backbone import Backbone as Backbone
 from .models.backbone import FusedAttentionSwitch as FusedAttentionSwitch

@@ -16,6 +16,7 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.request import Request, Tuned, request_of, with_training
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.report.spec import Preset, ReportCard, load_report, load_suite, required_study
+from petlbench.run.cache_form import settled
 from petlbench.run.keywords import dataset_names, merged_values, sort_options, take
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
@@ -201,7 +202,18 @@ class StudyRequest:
         own = {name: values for name, values in settings.items() if values}
         draws, label, basis = matrix.get("draws", ()), _label(request), Basis(self.protocol_card(catalog))
         tuned = self._tuned(catalog, options)
-        return Grid(methods, datasets, matrix["seeds"], request, own, tuned, draws=draws, label=label, basis=basis)
+        return Grid(
+            methods,
+            datasets,
+            matrix["seeds"],
+            request,
+            own,
+            tuned,
+            draws=draws,
+            label=label,
+            basis=basis,
+            cache=options.cache,
+        )
 
     def protocol_card(self, catalog: Catalog) -> ProtocolCard | None:
         """The protocol that was asked for, or the suite's own."""
@@ -248,7 +260,9 @@ def plan_run(
     if request.dataset is None:
         raise InputError("run() names no dataset", hint="see petlbench list datasets", kind="unknown_dataset")
     tuned, basis = Tuned() if recipe is None else with_recipe(catalog, recipe, request), Basis(protocol)
-    run = resolve(basis.below(request, tuned), catalog, run_options.data_root)
+    request = basis.below(request, tuned)
+    run = resolve(request, catalog, run_options.data_root)
+    run = replace(run, config=settled(run, request.cache_form, run_options.cache))
     return run, RunContext(replace(run_options, origin=basis.origin(request, tuned, run.config)))
 
 

@@ -25,9 +25,9 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         "warmup_epochs", "warmup_lr", "label_smoothing", "clip_grad_norm", "drop_last", "select", "calibrate", "recipe",
     ),
     "Speed and memory": (
-        "preload", "cache_precision", "cache_dir", "cache_size", "cache_images", "device", "threads", "precision",
-        "attention_kernel", "checkpointing", "accumulate", "measure_inference", "executor", "workers", "ray_address",
-        "cpus_per_run", "gpus_per_run", "timeout",
+        "preload", "cache_precision", "cache_form", "cache_dir", "cache_size", "cache_images", "device", "threads",
+        "precision", "attention_kernel", "checkpointing", "accumulate", "measure_inference", "executor", "workers",
+        "ray_address", "cpus_per_run", "gpus_per_run", "timeout",
     ),
     "Output": (
         "report", "preset", "from_sweep", "study", "tracking_uri", "catalog", "rerun", "accept", "verify",

@@ -263,6 +263,7 @@ _DEFAULTS = {
     "threads": "cores, at most 8",
     "preload": "on",
     "cache_precision": "int8",
+    "cache_form": "auto",
 }
 _TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
 # Names that went with an earlier version, and what they are called now.

@@ -33,6 +33,7 @@ _LATER: Mapping[str, Any] = {
     "shots_val": False,
     "method_settings.solver": "steps",
     "method_settings.C": 1.0,
+    "cache_form": "keys_values",
 }
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
@@ -140,6 +141,10 @@ class RunConfig(BaseModel):
     preload: bool = Field(description="whether frozen features are computed once; wherever the method can")
     cache_precision: Literal["fp32", "bf16", "fp16", "int8"] | None = Field(
         None, description="of preloaded features; none where nothing is preloaded"
+    )
+    cache_form: Literal["keys_values", "tokens"] = Field(
+        "keys_values",
+        description="of what is preloaded of important tokens: keys and values, or the tokens that they are linear in",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="seed of initial values, order, augmentation and dropout")
     device: Literal["cpu", "cuda", "mps"] = Field(description="where the run computes")

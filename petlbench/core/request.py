@@ -10,6 +10,9 @@ from typing import Any
 from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.user_files import read_toml
 
+AUTO_FORM = "auto"
+"""The form of preloaded features that is left to the disk."""
+
 SETTINGS = ("training", "method_settings", "dataset_settings", "test_set")
 """The fields of a request that are tables."""
 
@@ -24,8 +27,8 @@ class Request:
 
     The fields are those of `petlbench.core.config.RunConfig`, which says what they are, before anything is looked up:
     ``dataset`` is a name, folder, table or card as it was written, or None where no image is to be read and the number
-    of classes is known; ``device`` may be ``auto``; ``preload`` None is wherever the method can; ``test_set`` has the
-    settings of the external test set, which are ``test_on.…`` of a config's ``dataset_settings``.
+    of classes is known; ``device`` and ``cache_form`` may be ``auto``; ``preload`` None is wherever the method can;
+    ``test_set`` has the settings of the external test set, which are ``test_on.…`` of a config's ``dataset_settings``.
     """
 
     method: str
@@ -52,6 +55,7 @@ class Request:
     normalize: str | None = None
     preload: bool | None = None
     cache_precision: str | None = None
+    cache_form: str = AUTO_FORM
     skip_corrupt: bool = False
     test_on: str | None = None
     aggregate: str = "mean"

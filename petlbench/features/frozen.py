@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,9 +12,12 @@ from torch import Tensor
 from petlbench.features.attention import attend_and_weigh, importance
 from petlbench.models.backbone import Backbone
 from petlbench.models.info import BackboneInfo
-from petlbench.models.method import FeatureSpec, TensorSpec
+from petlbench.models.method import FeatureSpec, FrozenFeatures, TensorSpec
 
-__all__ = ["FinalFeature", "ImportantTokens", "LayerStates"]
+__all__ = ["FinalFeature", "ImportantTokens", "LayerStates", "NormedTokens"]
+
+CacheForm = Literal["keys_values", "tokens"]
+"""In which form the feature cache keeps what is said of important tokens."""
 
 
 class FinalFeature:
@@ -57,7 +61,8 @@ class ImportantTokens:
     Args:
         layers: Layers that are read (0-based, ascending).
         ratio: Share r of the tokens that is kept; K = int(N r), the class token counted in N.
-        score: ``global`` (mean over all queries) or ``class_token`` (the class token's query alone).
+        score: ``global`` (mean over all queries), ``class_token`` (the class token's query alone) or ``all_heads``
+            (global and the mean over the heads, which then keep the same tokens).
     """
 
     layers: Sequence[int]
@@ -67,13 +72,7 @@ class ImportantTokens:
     def spec(self, backbone: BackboneInfo) -> FeatureSpec:
         """Keys and values, each (layers, heads, K, head width) an image."""
         shape = (len(self.layers), backbone.heads, self._kept(backbone.tokens), backbone.width // backbone.heads)
-        tensors = {"keys": TensorSpec(shape), "values": TensorSpec(shape)}
-        layers = ",".join(map(str, self.layers))
-        return FeatureSpec(
-            "fine",
-            {"feature": "important_tokens", "layers": layers, "ratio": self.ratio, "score": self.score},
-            tensors,
-        )
+        return FeatureSpec("fine", self._key(), {"keys": TensorSpec(shape), "values": TensorSpec(shape)})
 
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
         """Keys and values of the important tokens (FPT, section 2.3), each (B, layers, heads, K, d)."""
@@ -82,6 +81,12 @@ class ImportantTokens:
 
     def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Keys and values of the important tokens, layer by layer, each (B, heads, K, D / heads)."""
+        for _, key, value, kept in self._selected(backbone, image):
+            tokens = kept.unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
+            yield key.gather(2, tokens), value.gather(2, tokens)
+
+    def _selected(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Layer by layer the normed tokens (B, N, D), keys and values (B, H, N, d), and which are kept, (B, H, K)."""
         importances: list[Tensor] = []
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -89,20 +94,101 @@ class ImportantTokens:
             importances.append(scores)
             return read
 
-        kernel = attend if self.score == "global" else None
-        for query, key, value in backbone.queries_keys_values(image, self.layers, kernel):
+        kernel = attend if self.score != "class_token" else None
+        for normed, query, key, value in backbone.attention_inputs(image, self.layers, kernel):
             # Where the attention itself was not computed here, its probabilities are.
             scores = importances.pop() if importances else self.weigh(query, key)
-            tokens = self.select(scores).unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
-            yield key.gather(2, tokens), value.gather(2, tokens)
+            yield normed, key, value, self.select(scores)
 
     def weigh(self, query: Tensor, key: Tensor) -> Tensor:
-        """Importance of each token by the score, (B, H, N), from one layer's queries and keys, each (B, H, N, d)."""
+        """Importance of each token per head, (B, H, N), from one layer's queries and keys, each (B, H, N, d)."""
         return importance(query[:, :, :1] if self.score == "class_token" else query, key)
 
     def select(self, scores: Tensor) -> Tensor:
         """Indices of the K most important tokens, (B, H, K) in falling order, given their importance (B, H, N)."""
+        if self.score == "all_heads":
+            scores = scores.mean(dim=1, keepdim=True)
+            return self._top(scores).expand(-1, scores.shape[1], -1)
+        return self._top(scores)
+
+    def _top(self, scores: Tensor) -> Tensor:
         return scores.topk(self._kept(scores.shape[2]), dim=-1).indices
 
     def _kept(self, tokens: int) -> int:
         return max(1, int(tokens * self.ratio))
+
+    def _key(self) -> dict[str, str | float]:
+        layers = ",".join(map(str, self.layers))
+        return {"feature": "important_tokens", "layers": layers, "ratio": self.ratio, "score": self.score}
+
+
+@dataclass(frozen=True)
+class NormedTokens(ImportantTokens):
+    """The important tokens themselves, normed as the attention reads them: keys and values are linear in them.
+
+    Where all heads keep the same tokens, that is half of keys and values. Where each head keeps its own, every token
+    that is kept by one of them is there, and which head keeps which.
+    """
+
+    def spec(self, backbone: BackboneInfo) -> FeatureSpec:
+        """Tokens, (layers, U, heads, D / heads) an image; where heads differ, rows of each head, (layers, heads, K)."""
+        layers, heads, kept = len(self.layers), backbone.heads, self._kept(backbone.tokens)
+        rows = kept if self._alike(backbone.tokens) else min(backbone.tokens, heads * kept)
+        tensors = {"tokens": TensorSpec((layers, rows, heads, backbone.width // heads))}
+        if not self._alike(backbone.tokens):
+            tensors["rows"] = TensorSpec((layers, heads, kept), torch.int16)
+        return FeatureSpec("fine", {**self._key(), "form": "tokens"}, tensors)
+
+    def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
+        """The normed tokens of each layer that a head keeps, and where heads differ the rows of each."""
+        tokens, rows = [], []
+        for normed, _, _, kept in self._selected(backbone, image):
+            number = normed.shape[1]
+            if self._alike(number):
+                places = kept[:, 0]
+            else:
+                places = _union(kept, number)
+                rows.append(places.argsort(dim=1).unsqueeze(1).expand(-1, kept.shape[1], -1).gather(2, kept))
+                places = places[:, : min(number, kept.shape[1] * kept.shape[2])]
+            read = normed.gather(1, places.unsqueeze(-1).expand(-1, -1, normed.shape[2]))
+            tokens.append(read.view(*read.shape[:2], kept.shape[1], -1))
+        stacked = {"tokens": torch.stack(tokens, dim=1)}
+        return stacked | ({"rows": torch.stack(rows, dim=1).to(torch.int16)} if rows else {})
+
+    def shared(self, backbone: Backbone) -> dict[str, Tensor]:
+        """Each layer's ``weight.J`` (2 D, D) and, where there is one, ``bias.J`` (2 D) for keys and values."""
+        maps = {}
+        for position, layer in enumerate(self.layers):
+            weight, bias = backbone.key_value_maps(layer)
+            maps[f"weight.{position}"] = weight
+            if bias is not None:
+                maps[f"bias.{position}"] = bias
+        return maps
+
+    def _alike(self, tokens: int) -> bool:
+        """Whether all heads keep the same ones of so many tokens."""
+        return self.score == "all_heads" or self._kept(tokens) == tokens
+
+
+def _union(kept: Tensor, tokens: int) -> Tensor:
+    """All tokens' numbers, (B, N): in front those that a head keeps, (B, H, K), in rising order."""
+    is_kept = torch.zeros(len(kept), tokens, dtype=torch.int8, device=kept.device).scatter_(1, kept.flatten(1), 1)
+    return is_kept.argsort(dim=1, descending=True, stable=True)
+
+
+def in_form(frozen: FrozenFeatures, form: CacheForm) -> FrozenFeatures:
+    """Frozen features as the cache keeps them; those that have no other form than their own stay."""
+    if form == "tokens" and isinstance(frozen, ImportantTokens):
+        return NormedTokens(*astuple(frozen))
+    return frozen
+
+
+def has_forms(frozen: FrozenFeatures | None) -> bool:
+    """Whether frozen features can be kept in more than one form."""
+    return isinstance(frozen, ImportantTokens)
+
+
+def shared_tensors(frozen: FrozenFeatures, backbone: Backbone, device: torch.device) -> dict[str, Tensor]:
+    """Copies on a device of the backbone's tensors by which features in such a form are read; none for most."""
+    maps = frozen.shared(backbone) if isinstance(frozen, NormedTokens) else {}
+    return {name: tensor.detach().to(device, copy=True) for name, tensor in maps.items()}

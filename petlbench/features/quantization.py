@@ -21,12 +21,15 @@ _LARGEST = 127
 
 
 def stored_tensors(spec: FeatureSpec, precision: CachePrecision) -> dict[str, TensorSpec]:
-    """One image's tensors as they are stored, by name; in ``int8`` each vector (last axis) has a scale in bf16."""
-    stored = {name: TensorSpec(tensor.shape, _TYPES[precision]) for name, tensor in spec.tensors.items()}
+    """One image's tensors as they are stored, by name; in ``int8`` each vector (last axis) has a scale in bf16.
+
+    Integers are stored as they are.
+    """
+    vectors = {name: tensor.shape for name, tensor in spec.tensors.items() if tensor.dtype.is_floating_point}
+    stored = {name: TensorSpec(shape, _TYPES[precision]) for name, shape in vectors.items()}
     if precision == "int8":
-        scales = {name + _SCALE: TensorSpec(tensor.shape[:-1], torch.bfloat16) for name, tensor in spec.tensors.items()}
-        return stored | scales
-    return stored
+        stored |= {name + _SCALE: TensorSpec(shape[:-1], torch.bfloat16) for name, shape in vectors.items()}
+    return stored | {name: tensor for name, tensor in spec.tensors.items() if name not in vectors}
 
 
 def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[str, Tensor]:
@@ -37,7 +40,9 @@ def compact(features: Mapping[str, Tensor], precision: CachePrecision) -> dict[s
     largest = torch.finfo(torch.float16).max
     stored: dict[str, Tensor] = {}
     for name, value in features.items():
-        if precision == "int8":
+        if not value.is_floating_point():
+            stored[name] = value
+        elif precision == "int8":
             stored[name], stored[name + _SCALE] = _quantized(value.float())
         else:
             bounded = value.clamp(-largest, largest) if precision == "fp16" else value
@@ -65,6 +70,10 @@ class StoredFeatures(Mapping[str, Tensor]):
         """The names of the features."""
         return (name for name in self._tensors if not name.endswith(_SCALE))
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a feature; nothing is restored for that."""
+        return name in self._tensors
+
     def __len__(self) -> int:
         """How many features there are."""
         return sum(1 for _ in self)
@@ -84,10 +93,14 @@ def stored_parts(features: Mapping[str, Tensor], name: str) -> tuple[Tensor, ...
 
 
 def dequantize(values: Tensor, scale: Tensor | None = None) -> Tensor:
-    """Stored values (..., D) in fp32, times the scale of each vector (...) where there is one; wider ones stay."""
+    """Stored values (..., D) in fp32, times the scale of each vector (...) where there is one.
+
+    Wider ones stay, and so do integers that have no scale.
+    """
     if scale is not None:
         return values.float() * scale.float().unsqueeze(-1)
-    return values if values.dtype.itemsize >= torch.float32.itemsize else values.float()
+    stays = values.dtype.itemsize >= torch.float32.itemsize or not values.is_floating_point()
+    return values if stays else values.float()
 
 
 def _quantized(value: Tensor) -> tuple[Tensor, Tensor]:

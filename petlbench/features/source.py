@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from petlbench.core.environment import processor_vendor
 from petlbench.data.loader import Batch
+from petlbench.features.frozen import shared_tensors
 from petlbench.features.quantization import CachePrecision, StoredFeatures, compact
 from petlbench.features.store import FeatureStore
 from petlbench.models.backbone import Backbone
@@ -46,6 +47,11 @@ class FeatureSource(Protocol):
         """The view that need not be made, because what the backbone says of it is known."""
         ...
 
+    @property
+    def beside(self) -> Sequence[object]:
+        """Modules and tensors that lie on the device beside the module that is trained, from the first batch on."""
+        ...
+
     def __call__(self, batch: Batch) -> Inputs:
         """A batch with its frozen features, all on the device, without the view that only they need."""
         ...
@@ -55,6 +61,7 @@ class NoFeatures:
     """For methods whose module reads images alone."""
 
     spared_view = None
+    beside = ()
 
     def __call__(self, batch: Batch) -> Inputs:
         """The views alone."""
@@ -78,6 +85,7 @@ class LiveFeatures:
         self.precision = precision
         self.spec = frozen.spec(backbone.info)
         backbone.module.eval().requires_grad_(False)
+        self.beside = (backbone.module,)
 
     def __call__(self, batch: Batch) -> Inputs:
         """A batch with its features, without the view that they come from."""
@@ -136,7 +144,17 @@ class CachedFeatures:
         """A batch with its features from the store."""
         rows = self.store.rows([self.images[position] for position in batch.index.tolist()])
         moved = {name: value.to(self.device, non_blocking=True) for name, value in rows.items()}
-        return Inputs(batch.views, StoredFeatures(moved))
+        return Inputs(batch.views, StoredFeatures(moved), self.shared)
+
+    @property
+    def beside(self) -> Sequence[object]:
+        """What the features are read by."""
+        return (self.shared,)
+
+    @cached_property
+    def shared(self) -> dict[str, Tensor]:
+        """What the features are read by, on the device from the first batch on."""
+        return shared_tensors(self.live.frozen, self.live.backbone, self.device)
 
 
 def fast_linear(device: torch.device) -> AbstractContextManager[object]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from petlbench.core.config import RunConfig
 from petlbench.data.loader import Batch
+from petlbench.features.frozen import in_form, shared_tensors
 from petlbench.features.quantization import StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.allocator import BLOCK, CachingAllocator
@@ -72,7 +73,7 @@ def predict_training(
     weights = torch.empty(assembled.num_classes, device=_META) if weighted else None
     step = new_step(config, assembled.adapted, source, weights, loss)
     device = MetaDevice(config, block=block)
-    device.hold(assembled.adapted.module, step.optimizer, step.objective, *_beside(assembled, source))
+    device.hold(assembled.adapted.module, step.optimizer, step.objective, *source.beside)
     assembled.adapted.module.train()
     with device.at_work():
         for _ in range(2):
@@ -88,8 +89,7 @@ def predict_inference(config: RunConfig, assembled: Assembled, *, context: int =
     source = feature_source(config.model_copy(update={"preload": False}), assembled)
     module = assembled.adapted.module
     device = MetaDevice(config)
-    for part in (module, *_beside(assembled, source)):
-        device.hold(part.eval())
+    device.hold(module.eval(), *source.beside)
     with device.at_work():
         batch = device.batch(assembled, source.spared_view)
         Predictor(module, source, _META, config.precision).logits(batch)
@@ -164,28 +164,31 @@ def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
     if assembled.frozen is None:
         return NoFeatures()
     if config.preload:
-        spec = assembled.frozen.spec(assembled.backbone.info)
-        return _Preloaded(spec.view, stored_tensors(spec, config.cache_precision or "fp32"))
+        kept = in_form(assembled.frozen, config.cache_form)
+        spec, shared = kept.spec(assembled.backbone.info), shared_tensors(kept, assembled.backbone, _META)
+        return Preloaded(spec.view, stored_tensors(spec, config.cache_precision or "fp32"), shared)
     return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
 
 
-def _beside(assembled: Assembled, source: FeatureSource) -> Sequence[nn.Module]:
-    """The backbone, where it works in every step beside the module."""
-    return (assembled.backbone.module,) if isinstance(source, LiveFeatures) else ()
-
-
 @dataclass(frozen=True)
-class _Preloaded:
-    """Stands for preloaded features: tensors of their shapes."""
+class Preloaded:
+    """Stands for preloaded features on device ``meta``: tensors of their shapes, beside what they are read by."""
 
     spared_view: str
     tensors: Mapping[str, TensorSpec]
+    shared: Mapping[str, Tensor]
+
+    @property
+    def beside(self) -> Sequence[object]:
+        """What the features are read by."""
+        return (self.shared,)
 
     def __call__(self, batch: Batch) -> Inputs:
+        """A batch with features of their shapes."""
         count = len(batch.labels)
         specs = self.tensors.items()
         rows = {name: torch.empty(count, *spec.shape, dtype=spec.dtype, device=_META) for name, spec in specs}
-        return Inputs(batch.views, StoredFeatures(rows))
+        return Inputs(batch.views, StoredFeatures(rows), self.shared)
 
 
 def fused_kernel(device: str) -> AttentionKernel:

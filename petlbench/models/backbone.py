@@ -113,24 +113,44 @@ class Backbone:
         Yields:
             Queries, keys and values of each of the layers in turn, each (B, H, N, D / H), not scaled.
         """
+        for _, *heads in self.attention_inputs(image, layers, attend):
+            yield heads[0], heads[1], heads[2]
+
+    def attention_inputs(
+        self, image: Tensor, layers: Sequence[int], attend: Attend | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """The same with the normed tokens, (B, N, D), that queries, keys and values are made of, in front of them."""
         tokens, _ = self._embedded(image)
         last = max(layers)
         for index, block in enumerate(self.blocks()):
             if index == last:
-                yield _heads(block.attn, block.attn.qkv(block.norm1(tokens)))
+                normed = block.norm1(tokens)
+                yield normed, *_heads(block.attn, block.attn.qkv(normed))
                 return
             if index in layers:
-                captured: list[Tensor] = []
+                captured: list[tuple[Tensor, Tensor]] = []
                 # The block runs as timm wrote it; the hook only looks on.
-                hook = block.attn.qkv.register_forward_hook(lambda _m, _i, out, into=captured: into.append(out))
+                hook = block.attn.qkv.register_forward_hook(
+                    lambda _m, given, out, into=captured: into.append((given[0], out))
+                )
                 try:
                     with nullcontext() if attend is None else AttentionKernel(partial(_where_plain, attend)):
                         tokens = block(tokens)
                 finally:
                     hook.remove()
-                yield _heads(block.attn, captured[0])
+                [(normed, qkv)] = captured
+                yield normed, *_heads(block.attn, qkv)
             else:
                 tokens = block(tokens)
+
+    def key_value_maps(self, layer: int) -> tuple[Tensor, Tensor | None]:
+        """The weight (2 D, D) and bias (2 D) that give a layer's keys and values of its normed tokens.
+
+        The bias is None where there is none (needs ``linear_keys``).
+        """
+        qkv = self.blocks()[layer].attn.qkv
+        width = qkv.in_features
+        return qkv.weight[width:], None if qkv.bias is None else qkv.bias[width:]
 
     def answers(self, layer: int, queries: Tensor, tokens: Tensor) -> Tensor:
         """What a block makes of queries (B, T, D) that attend to its tokens (B, N, D) alone (needs ``keys_values``).

@@ -16,6 +16,7 @@ CAPABILITIES: Mapping[str, str] = {
     "isotropic": "tokens of one width and one number from the first block to the last",
     "qkv": "linear layers for queries, keys and values that can be adapted one by one",
     "keys_values": "keys and values that can be read as its attention uses them",
+    "linear_keys": "keys that are linear in its normed tokens",
     "plain_mlp": "MLPs of two linear layers, a whole multiple of a token's width inside",
     "class_token": "class token",
     "register_tokens": "register tokens",

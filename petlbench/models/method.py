@@ -105,10 +105,14 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every adapted module takes: images by view, each (B, 3, H, W), and frozen features, each (B, ...)."""
+    """What every adapted module takes: images by view, each (B, 3, H, W), and frozen features, each (B, ...).
+
+    ``shared`` are tensors of the frozen backbone, without a batch axis, that features in another form are read by.
+    """
 
     views: Mapping[str, Tensor] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Solve = Callable[[Inputs, TaskLoss], None]

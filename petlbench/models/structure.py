@@ -89,6 +89,8 @@ def _capabilities(model: Any) -> frozenset[str]:
     plain: Any = (vit.Block, vit.Attention)  # type: ignore[attr-defined, unused-ignore]
     if fused and types == {plain} and isinstance(model, vit.VisionTransformer):
         capabilities |= {"qkv", "keys_values"}
+        if all(isinstance(block.attn.k_norm, nn.Identity) for block in blocks):
+            capabilities.add("linear_keys")
     swin = {(swin_transformer.SwinTransformerBlock, swin_transformer.WindowAttention)}
     if types == {(eva.EvaBlock, eva.EvaAttention)} or (fused and types == swin):
         capabilities.add("qkv")

@@ -21,7 +21,7 @@ from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
 from petlbench.data.tasks.base import metrics_of
 from petlbench.data.views import View, by_split
-from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures
+from petlbench.features.source import CachedFeatures, FeatureSource
 from petlbench.memory.measure import MemoryMeter, open_meter
 from petlbench.metrics.classification import evaluate
 from petlbench.metrics.metric import Metric
@@ -42,7 +42,7 @@ from petlbench.run.failure import Ending, describe_failure
 from petlbench.run.image_cache import check_disk, fill_disk
 from petlbench.run.inference_cost import InferenceCost
 from petlbench.run.options import RunContext
-from petlbench.run.preload import open_source, preload
+from petlbench.run.preload import deployed, open_source, preload
 from petlbench.run.readings import KeptReadings, Outputs, TestReader
 from petlbench.run.record import (
     ARTIFACTS,
@@ -307,7 +307,7 @@ class _Run:
     def _measure_inference(self) -> Inference | None:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
         self.progress.phase("measuring prediction", 1)
-        source = self.source.live if isinstance(self.source, CachedFeatures) else self.source
+        source = deployed(self.source, self.assembled, self.config.precision)
         cost = InferenceCost(self.run, self.context, len(self.data.dataset.classes))
         with self.watch.phase("inference"):
             return cost.measure(self._predictor(source), self.meter, self.watch.spent)
@@ -381,9 +381,8 @@ class _Run:
             self.tracker.log_epoch(entry["epoch"], {name: value for name, value in entry.items() if name != "epoch"})
 
     def _watch(self, phase: str, live: Sequence[object]) -> AbstractContextManager[None]:
-        """Measure a phase; a backbone that works in every step lives beside what the step names."""
-        at_work = (self.assembled.backbone.module,) if isinstance(self.source, LiveFeatures) else ()
-        return self.meter.phase(phase, (*live, *at_work))
+        """Measure a phase; what features come from in every step lives beside what the step names."""
+        return self.meter.phase(phase, (*live, *self.source.beside))
 
     def _loader(self, split: Split) -> ImageLoader:
         return self._load(split, by_split(self._views_read())[split])

@@ -11,30 +11,45 @@ from petlbench.core.config import RunConfig
 from petlbench.core.units import readable_size
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.views import View
+from petlbench.features.frozen import in_form
 from petlbench.features.maintenance import check_quota, enforce_quota
 from petlbench.features.source import CachedFeatures, FeatureSource, LiveFeatures, NoFeatures, extraction_batch
 from petlbench.features.store import FeatureStore, plan_store
 from petlbench.memory.measure import MemoryMeter
 from petlbench.models.build import Assembled
+from petlbench.models.info import BackboneInfo
+from petlbench.models.method import FrozenFeatures
 from petlbench.run.data import RunData
 from petlbench.run.options import RunContext
 from petlbench.run.resolve import ResolvedRun
 
 
 def plan_features(
-    config: RunConfig, assembled: Assembled, views: Mapping[str, View], cache_dir: Path
+    config: RunConfig,
+    frozen: FrozenFeatures | None,
+    backbone: BackboneInfo,
+    views: Mapping[str, View],
+    cache_dir: Path,
+    *,
+    weights: str = "",
 ) -> FeatureStore | None:
     """Say where a run's features are kept; None where nothing is preloaded.
 
-    On ``meta`` the weights are not known, and the plan is good for estimates alone.
+    Args:
+        config: The run.
+        frozen: What its method takes from the frozen backbone, or None.
+        backbone: Its backbone.
+        views: Its views by name.
+        cache_dir: Folder of the whole cache.
+        weights: Digest of the backbone's weights; without it the plan is good for estimates alone.
     """
-    if assembled.frozen is None or config.cache_precision is None:
+    if frozen is None or config.cache_precision is None:
         return None
-    spec = assembled.frozen.spec(assembled.backbone.info)
+    spec = in_form(frozen, config.cache_form).spec(backbone)
     view = views[spec.view].without_augmentation()
     determined_by = {
         "backbone": config.backbone,
-        "weights": assembled.weights_digest,
+        "weights": weights,
         "view": view.describe(),
         "image_size": view.size,
         "mean": view.normalization.mean,
@@ -57,14 +72,21 @@ def open_source(
     config = run.config
     if assembled.frozen is None:
         return NoFeatures()
-    live = LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
-    cache = context.options.cache
-    store = plan_features(config, assembled, run.views, cache.folder)
+    cache, info = context.options.cache, assembled.backbone.info
+    store = plan_features(config, assembled.frozen, info, run.views, cache.folder, weights=assembled.weights_digest)
     if store is None or config.cache_precision is None:
-        return live
+        return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
     images = [data.images.digest(record) for record in data.dataset.records]
     check_quota(cache, store.folder, store.missing_bytes(images))
-    return CachedFeatures(live, context.parts.open_store(store, cache), images, config.cache_precision, device)
+    kept = LiveFeatures(assembled.backbone, in_form(assembled.frozen, config.cache_form), config.precision)
+    return CachedFeatures(kept, context.parts.open_store(store, cache), images, config.cache_precision, device)
+
+
+def deployed(source: FeatureSource, assembled: Assembled, precision: str) -> FeatureSource:
+    """Where the features of a deployed model come from: what a run has preloaded is computed live there."""
+    if assembled.frozen is None:
+        return source
+    return LiveFeatures(assembled.backbone, assembled.frozen, precision)
 
 
 def preload(

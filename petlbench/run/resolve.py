@@ -13,7 +13,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
-from petlbench.core.request import Request
+from petlbench.core.request import AUTO_FORM, Request
 from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
@@ -29,6 +29,7 @@ from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import TaskType, metrics_of, task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split, named_normalization
+from petlbench.features.frozen import has_forms
 from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.metrics.groups import AGGREGATES
 from petlbench.models.info import BackboneInfo
@@ -144,6 +145,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "training": _training(method, request, catalog, dataset),
         "preload": preload,
         "cache_precision": _cache_precision(request, preload),
+        "cache_form": _cache_form(request, method, backbone, preload),
         "seed": request.seed,
         "device": available_devices()[0] if request.device == "auto" else request.device,
         "threads": min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads,
@@ -380,6 +382,22 @@ def _cache_precision(request: Request, preload: bool) -> str | None:
             kind="bad_setting",
         )
     return None
+
+
+def _cache_form(request: Request, method: Method[Any], info: BackboneInfo, preload: bool) -> str:
+    """The form of what is preloaded; where that is left to the disk, the usual one until it is settled."""
+    form = "keys_values" if request.cache_form == AUTO_FORM else request.cache_form
+    if form != "tokens":
+        return form
+    reason = info.lacks("linear_keys")
+    if not has_forms(method.features(info)):
+        reason = f"{request.method}, with these settings, takes no keys and values from the frozen backbone"
+    if not preload:
+        reason = "nothing is preloaded"
+    if reason is not None:
+        hint = "leave it out, or choose a method and settings with preloaded keys and values, such as fpt"
+        raise InputError(f"--cache-form {form}: {reason}", hint=hint, kind="bad_setting")
+    return form
 
 
 def _preload(request: Request, method: Method[Any], info: BackboneInfo) -> bool:

@@ -12,10 +12,13 @@ from typing import Any
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError, PetlbenchError, unknown_name
-from petlbench.core.request import Request, Tuned
+from petlbench.core.request import AUTO_FORM, Request, Tuned
 from petlbench.data.dataset import DatasetInfo, find_card
+from petlbench.features.frozen import has_forms
+from petlbench.features.maintenance import CacheConfig
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
+from petlbench.run.cache_form import settled
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.planned_run import Plain, PlannedRun
 from petlbench.study.protocol import NO_BASIS, Basis
@@ -134,6 +137,7 @@ class Grid:
         draws: Draws of few labels, each once; of the request's own where none are named.
         label: What tells its runs from those of the study's other grids, in a name; empty for none.
         basis: What holds where the request and what is tuned say nothing.
+        cache: Where features are kept, for their form to be settled; None where nothing is carried out.
     """
 
     methods: Sequence[str]
@@ -146,6 +150,7 @@ class Grid:
     draws: Sequence[int] = ()
     label: str = ""
     basis: Basis = NO_BASIS
+    cache: CacheConfig | None = None
 
     def plans(self, catalog: Catalog, data_root: Path) -> list[PlannedRun]:
         """Resolve every combination.
@@ -260,16 +265,21 @@ class _Column:
             config = self.first.config
         else:
             config = resolve_alike(whole, self.first.config, self.catalog, self.data_root)
+        if self.grid.cache is not None:
+            own = replace(self.first, config=config, method=method, backbone=self.backbone)
+            config = settled(own, whole.cache_form, self.grid.cache)
         return replace(run, config=config, origin=basis.origin(request, tuned, config))
 
     def _without_preloading(self, request: Request, method: Method[Any]) -> Request:
-        """Among several methods, preloading and its precision go to those that can preload."""
-        if len(self.classes) == 1 or (request.preload is None and request.cache_precision is None):
+        """Among several methods, preloading, its precision and its form go to those that can preload and have forms."""
+        if len(self.classes) == 1:
             return request
-        if method.features(self.backbone) is None:
-            return replace(request, preload=None, cache_precision=None)
+        features = method.features(self.backbone)
+        if features is None:
+            return replace(request, preload=None, cache_precision=None, cache_form=AUTO_FORM)
         does = method.preloads_by_default if request.preload is None else request.preload
-        return request if does else replace(request, cache_precision=None)
+        request = request if does else replace(request, cache_precision=None)
+        return request if does and has_forms(features) else replace(request, cache_form=AUTO_FORM)
 
 
 def _sort_settings(settings: Mapping[str, Any], classes: Classes) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.data.tasks.base import metrics_of, task_of
 from petlbench.models.method import load_method
 from petlbench.results.folder import readable_result
+from petlbench.run.cache_form import settled
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
@@ -176,6 +177,9 @@ def plan_search(
     space = build_space(card, method, dataset, training=request.training, method_settings=request.method_settings)
     whole = basis.below(request, space.settings({}))
     run = resolve(replace(whole, **OF_TRIALS), catalog, context.options.data_root)
+    config = settled(run, whole.cache_form, context.options.cache)
+    # All its trials keep features in one form, whatever the disk has room for when they come.
+    request, run = replace(request, cache_form=config.cache_form), replace(run, config=config)
     _require_objective(card, run, catalog)
     points, images = _points(card, space, run.config), images_digest(run.dataset)
     search = Search(

@@ -59,6 +59,7 @@ RUN: dict[str, Any] = {
     "training": TRAINING,
     "preload": False,
     "cache_precision": None,
+    "cache_form": "keys_values",
     "seed": 0,
     "device": "cpu",
     "threads": 2,
@@ -113,6 +114,7 @@ OTHER: dict[str, Any] = {
     "normalize": "card",
     "preload": True,
     "cache_precision": "int8",
+    "cache_form": "tokens",
     "seed": 1,
     "device": "cuda",
     "threads": 3,
@@ -125,6 +127,7 @@ OTHER: dict[str, Any] = {
 
 # Fields of a run that came later.
 LATER = ("aggregate", "calibrate", "test_every_epoch", "shots", "train_fraction", "draw", "shots_val", "train_on")
+LATER += ("cache_form",)
 LATER_TRAINING = ("decay", "select", "drop_last", "warmup_lr")
 
 
@@ -302,6 +305,7 @@ class TestBounds:
             "weights": "default",
             "normalize": "backbone",
             "precision": "fp32",
+            "cache_form": "keys_values",
             "attention_kernel": "auto",
             "calibrate": "none",
             "epochs": 20,

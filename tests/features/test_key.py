@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -86,16 +87,18 @@ def test_settings_that_change_a_feature_change_the_key(name: str, backbone: Back
 def test_the_score_of_fpt_is_one_of_them(backbone: Backbone) -> None:
     features = [METHODS["fpt"].from_settings({"token_score": score}).features(backbone.info) for score in SCORES]
     assert all(each is not None for each in features)
-    assert differ(*(numbers(each, backbone) for each in features))  # type: ignore[arg-type]
-    assert len({key(each, backbone) for each in features}) == 2  # type: ignore[arg-type]
+    numbers_of = [numbers(each, backbone) for each in features]  # type: ignore[arg-type]
+    assert all(differ(one, other) for one, other in combinations(numbers_of, 2))
+    assert len({key(each, backbone) for each in features}) == len(SCORES)  # type: ignore[arg-type]
 
 
-SCORES = ("global", "class_token")
+SCORES = ("global", "class_token", "all_heads")
 # Of each kind of frozen features its fields, at two values.
 FIELDS: dict[str, dict[str, tuple[Any, Any]]] = {
     "FinalFeature": {},
     "LayerStates": {"layers": ((0, 2), (0, 1))},
     "ImportantTokens": {"layers": ((0, 2), (0, 1)), "ratio": (0.4, 0.8), "score": SCORES},
+    "NormedTokens": {"layers": ((0, 2), (0, 1)), "ratio": (0.4, 0.8), "score": SCORES},
 }
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench.features.attention import importance
+from petlbench.features.frozen import in_form, shared_tensors
 from petlbench.methods.fpt import SideNetwork
 from petlbench.models.backbone import Backbone, set_attention_kernel
 from petlbench.models.method import Inputs
@@ -76,3 +77,23 @@ def test_golden_logits_and_gradients(run: Run) -> None:
     for name, tensor in module.named_parameters():
         assert tensor.grad is not None, name
         close(tensor.grad, expected[name], 1e-7)
+
+
+def test_tokens_give_what_keys_and_values_give(run: Run) -> None:
+    golden, module, features, backbone = run
+    kept = in_form(golden_method(golden.config).features(backbone.info), "tokens")
+    coarse = {"coarse": golden.tensors["in.side_image"]}
+    with torch.no_grad():
+        tokens = kept.extract(backbone, golden.tensors["in.lpm_image"])
+    assert set(tokens) == set(kept.spec(backbone.info).tensors) == {"tokens", "rows"}
+    inputs = Inputs(coarse, tokens, shared_tensors(kept, backbone, torch.device("cpu")))
+    logits, gradients = [], []
+    for each in (Inputs(coarse, features), inputs):
+        module.zero_grad()
+        logits.append(module(each))
+        nn.functional.cross_entropy(logits[-1], golden.tensors["in.labels"]).backward()
+        gradients.append({name: tensor.grad.clone() for name, tensor in module.named_parameters()})  # type: ignore[union-attr]
+    close(logits[1], golden.tensors["out.logits"], 1e-9)
+    close(*logits, 1e-12)  # type: ignore[arg-type]
+    for name, gradient in gradients[0].items():
+        close(gradients[1][name], gradient, 1e-12)

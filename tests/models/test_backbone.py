@@ -81,7 +81,7 @@ class TestNames:
         assert caught.value.hint
 
 
-PLAIN = {"blocks", "isotropic", "qkv", "keys_values", "plain_mlp"}
+PLAIN = {"blocks", "isotropic", "qkv", "keys_values", "linear_keys", "plain_mlp"}
 
 
 class TestProbe:

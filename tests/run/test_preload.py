@@ -32,11 +32,11 @@ def assembled(run: RunConfig) -> Assembled:
 
 
 def key(run: RunConfig, weights: str = "w", view: Mapping[str, Any] | None = None, **normalization: Any) -> str:
-    parts = replace(assembled(run), weights_digest=weights)
+    parts = assembled(run)
     own = replace(resolve_config(run, CATALOG, Path("data")).normalization, **normalization)
     views = build_views(run, parts.method, parts.backbone.info, own, Augmentation())
     views = {name: replace(each, **(view or {})) for name, each in views.items()}
-    plan = plan_features(run, parts, views, Path("cache"))
+    plan = plan_features(run, parts.frozen, parts.backbone.info, views, Path("cache"), weights=weights)
     assert plan is not None
     return plan.folder.name
 
@@ -52,6 +52,8 @@ def test_every_choice_that_can_change_a_feature_has_a_folder_of_its_own() -> Non
         key(config("fpt")),
         key(config("fpt", method_settings={"token_ratio": 0.5})),
         key(config("fpt", method_settings={"token_score": "class_token"})),
+        key(config("fpt", method_settings={"token_score": "all_heads"})),
+        key(config("fpt", cache_form="tokens")),
         key(config(), mean=(0.1, 0.2, 0.3)),
         key(config(), std=(0.1, 0.2, 0.3)),
         key(config(), view={"interpolation": "bilinear"}),
@@ -100,7 +102,7 @@ def test_fpt_shares_its_features_whatever_it_learns_from_them() -> None:
 def test_nothing_is_kept_where_nothing_is_preloaded() -> None:
     for run in (config("full"), config(preload=False)):
         parts = assembled(run)
-        assert plan_features(run, parts, {}, Path("cache")) is None
+        assert plan_features(run, parts.frozen, parts.backbone.info, {}, Path("cache")) is None
 
 
 # What decides a feature, by another value each. What comes from elsewhere is in the key by its content.
@@ -127,7 +129,7 @@ BESIDE |= {"shots", "train_fraction", "draw", "shots_val", "train_on", "aggregat
 
 
 def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> None:
-    assert {*DECIDING, *FROM_ELSEWHERE, *BESIDE} == set(RunConfig.model_fields)
+    assert {*DECIDING, *FROM_ELSEWHERE, *BESIDE, "cache_form"} == set(RunConfig.model_fields)  # of fpt alone, above
     plain = config()
     keys = {key(plain), *(key(config(**{name: value})) for name, value in DECIDING.items())}
     assert len(keys) == len(DECIDING) + 1

@@ -54,6 +54,11 @@ _FEW = 4
 @click.option(
     "--preload/--no-preload", default=None, help="Features are computed once.  [default: wherever the method can]"
 )
+@click.option(
+    "--cache-form",
+    type=click.Choice(["keys_values", "tokens"]),
+    help="Of preloaded important tokens.  [default: keys_values]",
+)
 @setting_option
 @click.option(
     "--vary",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from petlbench.study.forecast.preview import DryRun
 
 _ERRORS = {"ece": "calibration error", "loss": "log loss", "brier": "Brier score"}
+_STEP_COST = "a step reads tokens slower than keys and values, see docs/preloading.md"
 EPILOG = """\b
 Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro --image-size 256 --epochs 5
          petlbench run --method lora --dataset my_images/ --set method.rank=4 --dry-run
@@ -250,5 +251,8 @@ def _show_dry_run(plan: DryRun, cache_dir: Path, json: bool) -> int:
         sizes = (plan.preloaded.bytes_per_image, plan.preloaded.bytes, plan.preloaded.free)
         each, whole, free = (MISSING if size is None else readable_size(size) for size in sizes)
         facts["feature cache"] = f"{each} an image, {whole} in all; the disk of {cache_dir} has {free} free"
+    if plan.preloaded.by_form is not None:
+        forms = ", ".join(f"{form} {readable_size(size)}" for form, size in plan.preloaded.by_form.items())
+        facts["kept as"] = f"{plan.preloaded.form} (an image: {forms}; {_STEP_COST})"
     print_facts(f"{_title(plan.config)}: dry run", facts)
     return 0

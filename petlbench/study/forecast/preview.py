@@ -22,6 +22,7 @@ from petlbench.memory.predict import predict_training
 from petlbench.models.build import assemble, count_parameters
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Memory, Parameters, iter_results
+from petlbench.run.cache_form import bytes_by_form
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.preload import plan_features
 from petlbench.run.resolve import ResolvedRun, resolve_config
@@ -40,11 +41,15 @@ class PreloadedBytes:
         bytes_per_image: Size of one image's features.
         bytes: Size of all of them; None where the number of images is not known.
         free: Free bytes of the disk that the feature cache is on.
+        form: The form in which they are kept.
+        by_form: Size of one image's features in each form, where there are several.
     """
 
     bytes_per_image: int | None = None
     bytes: int | None = None
     free: int | None = None
+    form: str | None = None
+    by_form: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,12 @@ def dry_run(run: ResolvedRun, cache: CacheConfig, catalog: Catalog) -> DryRun:
         InputError: When preloaded features would find no room, as far as that can be said without the images.
     """
     assembled = assemble(run.config, run.method, len(run.card.classes), torch.device("meta"), catalog)
-    preloaded, store = PreloadedBytes(), plan_features(run.config, assembled, run.views, cache.folder)
+    preloaded = PreloadedBytes()
+    store = plan_features(run.config, assembled.frozen, run.backbone, run.views, cache.folder)
     if store is not None:
         each, images = store.bytes_an_image, run.dataset.images if run.dataset is not None else None
-        preloaded = PreloadedBytes(each, None if images is None else each * images, free_bytes(cache.folder))
+        whole, free = None if images is None else each * images, free_bytes(cache.folder)
+        preloaded = PreloadedBytes(each, whole, free, run.config.cache_form, bytes_by_form(run))
         if images is not None:
             # Which images are in the cache, nobody knows before they are read: as many as can be are taken to be.
             folder, cached = store.alike()
