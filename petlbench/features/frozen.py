@@ -107,11 +107,7 @@ class ImportantTokens:
     def select(self, scores: Tensor) -> Tensor:
         """Indices of the K most important tokens, (B, H, K) in falling order, given their importance (B, H, N)."""
         if self.score == "all_heads":
-            scores = scores.mean(dim=1, keepdim=True)
-            return self._top(scores).expand(-1, scores.shape[1], -1)
-        return self._top(scores)
-
-    def _top(self, scores: Tensor) -> Tensor:
+            scores = scores.mean(dim=1, keepdim=True).expand_as(scores)
         return scores.topk(self._kept(scores.shape[2]), dim=-1).indices
 
     def _kept(self, tokens: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from petlbench.core.config import RunConfig
 from petlbench.core.errors import InputError
 from petlbench.core.request import Request
 from petlbench.data.loader import Batch
+from petlbench.features.frozen import in_form, shared_tensors
 from petlbench.features.quantization import CachePrecision, StoredFeatures, stored_tensors
 from petlbench.features.source import FeatureSource, LiveFeatures, NoFeatures
 from petlbench.memory.live_tensors import LiveTensors
@@ -81,7 +82,7 @@ class Setting:
 
     def held(self) -> list[object]:
         """What lives at the start: modules, optimiser, loss and batch."""
-        beside = [self.assembled.backbone.module] if isinstance(self.source, LiveFeatures) else []
+        beside = self.source.beside
         return [self.assembled.adapted.module, *beside, self.step.optimizer, self.step.objective, self.batch]
 
     def train(self) -> None:
@@ -95,6 +96,11 @@ class Preloaded:
 
     spec: FeatureSpec
     precision: CachePrecision
+    shared: dict[str, Tensor]
+
+    @property
+    def beside(self) -> Sequence[object]:
+        return (self.shared,)
 
     @property
     def spared_view(self) -> str:
@@ -104,7 +110,7 @@ class Preloaded:
         count = len(batch.labels)
         stored = stored_tensors(self.spec, self.precision)
         rows = {name: torch.ones(count, *spec.shape, dtype=spec.dtype) for name, spec in stored.items()}
-        return Inputs(batch.views, StoredFeatures(rows))
+        return Inputs(batch.views, StoredFeatures(rows), self.shared)
 
 
 def real(run: RunConfig) -> Setting:
@@ -130,7 +136,8 @@ def _feature_source(run: RunConfig, assembled: Assembled) -> FeatureSource:
     if assembled.frozen is None:
         return NoFeatures()
     if run.cache_precision is not None:
-        return Preloaded(assembled.frozen.spec(assembled.backbone.info), run.cache_precision)
+        kept, backbone = in_form(assembled.frozen, run.cache_form), assembled.backbone
+        return Preloaded(kept.spec(backbone.info), run.cache_precision, shared_tensors(kept, backbone, CPU))
     return LiveFeatures(assembled.backbone, assembled.frozen, run.precision)
 
 
@@ -159,6 +166,7 @@ def standing(setting: Setting) -> int:
     modules = [thing for thing in setting.held() if isinstance(thing, nn.Module)]
     tensors = [tensor for module in modules for part in module.modules() for tensor in _attributes(vars(part))]
     tensors += [*setting.batch.views.values(), setting.batch.labels, *_attributes(vars(setting.step.objective))]
+    tensors += _attributes(list(setting.source.beside))
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -221,6 +229,8 @@ class TestAgainstTheProfiler:
         [
             ("linear", {"training": {"accumulate": 3, "class_weights": "balanced"}}),
             ("fpt_plus", {"preload": False}),
+            ("fpt", {"cache_form": "tokens"}),
+            ("fpt_plus", {"cache_form": "tokens", "method_settings": {"token_score": "all_heads"}}),
             ("linear", {"preload": False}),
             ("linear", {"training": {"label_smoothing": 0.1}}),
             pytest.param("fpt", {"preload": False}, marks=pytest.mark.slow),

@@ -231,6 +231,59 @@ class TestRuns:
         assert cli(*quick(**shared, seed="1")).status == 0
         assert cli(*quick(**shared, cache_precision="fp32", dry_run=True)).status == 2
 
+    def test_a_form_that_is_asked_for_is_kept_apart_and_told(
+        self, cli: Cli, quick: Quick, extracted: list[int]
+    ) -> None:
+        shared = {"cache_dir": "cache", "tracking_uri": "none", "json": True, "set": "method.token_score=all_heads"}
+        shared |= {"measure_inference": "off"}
+        usual, tokens = (cli(*quick(method="fpt", **shared, cache_form=form)) for form in ("auto", "tokens"))
+        assert [outcome.status for outcome in (usual, tokens)] == [0, 0]
+        assert [each.document["config"]["cache_form"] for each in (usual, tokens)] == ["keys_values", "tokens"]
+        assert sum(extracted) == 2 * IMAGES
+        sets = cli("cache", "info", "--cache-dir", "cache", "--json").document["sets"]
+        assert sorted(each["features"].get("form", "keys_values") for each in sets) == ["keys_values", "tokens"]
+        assert tokens.document["metrics"]["test"]["auc"] == pytest.approx(
+            usual.document["metrics"]["test"]["auc"], abs=0.2
+        )
+
+    def test_where_keys_and_values_find_no_room_tokens_are_kept(
+        self, cli: Cli, quick: Quick, refused: Refused, disk: Callable[[int], None]
+    ) -> None:
+        given = quick(
+            method="fpt",
+            cache_dir="cache",
+            dry_run=True,
+            json=True,
+            set="method.token_score=all_heads",
+            image_size="128",
+        )
+        plan = cli(*given).document
+        sizes = plan["feature_cache"]["by_form"]
+        assert plan["config"]["cache_form"] == plan["feature_cache"]["form"] == "keys_values"
+        assert plan["feature_cache"]["bytes_per_image"] == sizes["keys_values"] > 1.9 * sizes["tokens"]
+        disk(plan["feature_cache"]["bytes"] * 3 // 4 + 2**14)  # and what shards take beside
+        plan = cli(*given).document
+        assert plan["config"]["cache_form"] == plan["feature_cache"]["form"] == "tokens"
+        assert refused(*given, "--cache-form", "keys_values")["kind"] == "no_room"
+        bench = ["bench", *given[1:], "--seed", "0,1"]
+        assert cli(*bench).document["cells"][0]["feature_cache"]["form"] == "tokens"
+        disk(1000)
+        assert refused(*given)["kind"] == "no_room"
+
+    @pytest.mark.parametrize(
+        ("given", "reason"),
+        [
+            ({"method": "linear"}, "takes no keys and values"),
+            ({"method": "fpt", "no_preload": True}, "nothing is preloaded"),
+        ],
+    )
+    def test_a_form_that_cannot_be_had_is_refused(
+        self, refused: Refused, quick: Quick, given: dict[str, Any], reason: str
+    ) -> None:
+        error = refused(*quick(**given, cache_form="tokens"))
+        assert error["kind"] == "bad_setting"
+        assert f"--cache-form tokens: {reason}" in error["message"].replace("linear, with these settings, ", "")
+
     def test_a_run_that_preloads_nothing_asks_for_no_room(
         self, cli: Cli, quick: Quick, disk: Callable[[int], None]
     ) -> None:
