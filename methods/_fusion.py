@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from petlbench import (
     attend_to_stored,
     attend_to_tokens,
     dequantize,
+    fast_learned_linear,
     new_head,
     restore_keys_values,
     stored_parts,
@@ -73,12 +75,17 @@ class FusionModule(FusedAttentionSwitch):
         Returns:
             Fused prompts, (B, P, S).
         """
+        with fast_learned_linear(self.prompts) if self.lean else nullcontext():
+            fused = self._fused(layer, inputs)
+        return cast("Tensor", self.dropout(fused))
+
+    def _fused(self, layer: int, inputs: Inputs) -> Tensor:
         prompts = self.prompts[layer]
         query = self.to_query(prompts).unflatten(-1, (self.heads, -1)).transpose(0, 1)
         attend = self._attend_to_tokens if "tokens" in inputs.features else self._attend_to_keys_values
         read = attend(layer, query, inputs).transpose(1, 2).flatten(2)
         fused = self.to_side(read + prompts) if self.add_in_backbone_width else self.to_side(read) + prompts
-        return cast("Tensor", self.dropout(fused))
+        return cast("Tensor", fused)
 
     def _attend_to_keys_values(self, layer: int, query: Tensor, inputs: Inputs) -> Tensor:
         key, value = (_layer_of(inputs, name, layer) for name in ("keys", "values"))

@@ -27,6 +27,7 @@ from petlbench import (
     TrainingDefaults,
     ViewSpec,
     attend_in_narrow_heads,
+    fast_learned_linear,
     has_narrow_heads,
 )
 from petlbench.methods._fusion import FusionModule, UnfusedPrompts
@@ -273,9 +274,10 @@ class PromptedBlock(Block):
 
     def forward(self, tokens: Tensor, prompts: Tensor, count: int) -> Tensor:  # type: ignore[override]  # see above
         """Run tokens (B, M, S), with prompts (B, P, S) as keys and values beside them, and return the first ones."""
-        seen = self.norm1(torch.cat([tokens, prompts], dim=1))
-        tokens = tokens[:, :count] + self._read(seen, count)
-        return cast("Tensor", tokens + self.mlp(self.norm2(tokens)))
+        with fast_learned_linear(tokens):
+            seen = self.norm1(torch.cat([tokens, prompts], dim=1))
+            tokens = tokens[:, :count] + self._read(seen, count)
+            return cast("Tensor", tokens + self.mlp(self.norm2(tokens)))
 
     def _read(self, seen: Tensor, count: int) -> Tensor:
         """Let the first tokens attend to all that is seen, (B, M + P, S)."""

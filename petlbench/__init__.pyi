@@ -59,6 +59,7 @@ from .features.attention import has_narrow_heads as has_narrow_heads
 from .features.frozen import FinalFeature as FinalFeature
 from .features.frozen import ImportantTokens as ImportantTokens
 from .features.frozen import LayerStates as LayerStates
+from .features.learned_linear import fast_learned_linear as fast_learned_linear
 from .features.quantization import dequantize as dequantize
 from .features.quantization import stored_parts as stored_parts
 from .features.token_attention import attend_to_tokens as attend_to_tokens

@@ -8,11 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from petlbench.features.learned_linear import product
 from petlbench.features.quantization import dequantize
-from petlbench.models.precision import autocast_type
+from petlbench.models.precision import autocast_type, meta_stands_for
 
-# Parts in which the images of a batch are brought to the queries' precision, so that a core's cache holds one.
-_PARTS = 16
+# Parts in which the images of a batch are brought to the queries' precision; on a CPU, one by one.
+_PARTS = 4
 
 
 def attend_to_tokens(
@@ -68,11 +69,11 @@ class _SumTokens(torch.autograd.Function):
         probabilities = queries.new_empty(images, number, heads * prompts, dtype=wide)
         hidden = None if rows is None else _hidden(rows, number)
         for part, vectors in _by_images(tokens, dtype):
-            scores = (vectors.flatten(0, 1) @ queries.T).to(wide).view(-1, number, heads, prompts)
+            scores = product(vectors, queries.expand(len(vectors), -1, -1)).to(wide)
             if hidden is not None:
-                scores.masked_fill_(hidden[part], -torch.inf)
-            torch.softmax(scores.flatten(2), dim=1, out=probabilities[part])
-            torch.bmm(probabilities[part].to(dtype).transpose(1, 2), vectors, out=summed[part])
+                scores.view(-1, number, heads, prompts).masked_fill_(hidden[part], -torch.inf)
+            torch.softmax(scores, dim=1, out=probabilities[part])
+            summed[part] = product(probabilities[part].to(dtype).transpose(1, 2), vectors.transpose(1, 2))
         ctx.save_for_backward(probabilities, *tokens)
         ctx.asked_dtype, ctx.dtype = asked.dtype, dtype
         return summed.view(images, heads, prompts, width)
@@ -80,14 +81,14 @@ class _SumTokens(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         probabilities, *tokens = ctx.saved_tensors
-        incoming = gradients[0].to(ctx.dtype).flatten(1, 2).transpose(1, 2)
-        asked = probabilities.new_zeros(probabilities.shape[2], incoming.shape[1])
+        incoming = gradients[0].to(ctx.dtype).flatten(1, 2)
+        asked = probabilities.new_zeros(incoming.shape[1:])
         for part, vectors in _by_images(tokens, ctx.dtype):
             # The gradients of the softmax's scores, then of what asked.
-            scores = torch.bmm(vectors, incoming[part]).to(probabilities.dtype)
+            scores = product(vectors, incoming[part]).to(probabilities.dtype)
             scores -= (probabilities[part] * scores).sum(dim=1, keepdim=True)
             scores = scores.mul_(probabilities[part]).to(ctx.dtype)
-            asked += scores.flatten(0, 1).T @ vectors.flatten(0, 1)
+            asked += product(scores.flatten(0, 1).T.unsqueeze(0), vectors.flatten(0, 1).T.unsqueeze(0))[0]
         asked = asked.view(gradients[0].shape[1:]).to(ctx.asked_dtype)
         return asked, None, None, *(None for _ in tokens)
 
@@ -95,7 +96,8 @@ class _SumTokens(torch.autograd.Function):
 def _by_images(tokens: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """The tokens of a few images at a time, (B', U, D), in the precision; each overwrites those before."""
     values, *scale = tokens
-    size = -(-len(values) // _PARTS)
+    device = meta_stands_for.get() if values.device.type == "meta" else values.device.type
+    size = 1 if device == "cpu" else -(-len(values) // _PARTS)
     buffer = torch.empty(size, *values.shape[1:], dtype=dtype, device=values.device)
     for first in range(0, len(values), size):
         part = slice(first, first + size)

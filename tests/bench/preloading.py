@@ -1,7 +1,8 @@
 """Preloading against the naive reference beside this file: FPT and FPT+ on ViT-B/16 at 512 pixels, random weights.
 
 Bytes an image, extraction, the training step with the loading of its features, and the step's peak memory, each as a
-ratio within one run. The floor is the time that this machine takes for the matrix products alone.
+ratio within one run; then tokens that all heads keep, over keys and values of the same ones. The floor is the time that
+this machine takes for the matrix products alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.request import Request
 from petlbench.data.loader import Batch
+from petlbench.features.frozen import CacheForm, in_form
 from petlbench.features.quantization import compact, stored_tensors
 from petlbench.features.source import CachedFeatures, LiveFeatures, extraction_batch
 from petlbench.features.store import FeatureStore
@@ -55,16 +57,24 @@ def configure(method: str, device: str = "cpu", **asked: Any) -> RunConfig:
     return resolve(request, CATALOG, Path()).config
 
 
+def in_common(form: CacheForm | None) -> dict[str, Any]:
+    """What a run asks for that keeps its features in one of the forms, of tokens that all heads keep."""
+    return {"cache_form": form, "method_settings": {"token_score": "all_heads"}} if form is not None else {}
+
+
 @dataclass
 class Pair:
     """A method of petlbench and its naive form, with the same values in all parameters."""
 
     method: str
     device: torch.device
+    form: CacheForm | None = None
 
     @cached_property
     def config(self) -> RunConfig:
-        return configure(self.method)
+        return configure(
+            self.method, self.device.type if self.device.type != "meta" else "cuda", **in_common(self.form)
+        )
 
     def assembled(self) -> Assembled:
         return assemble(self.config, configured_method(self.config, CATALOG), CLASSES, self.device)
@@ -76,7 +86,7 @@ class Pair:
     @cached_property
     def frozen(self) -> Any:
         """What petlbench takes from the backbone."""
-        return self.ours.frozen
+        return in_form(self.ours.frozen, self.form or "keys_values") if self.ours.frozen is not None else None
 
     @cached_property
     def spec(self) -> FeatureSpec:
@@ -114,7 +124,7 @@ def extraction_products(layers: Sequence[int], width: int = 768, tokens: int = 1
 
 def bytes_an_image(pair: Pair) -> tuple[float, int, int]:
     ours = sum(spec.bytes for spec in stored_tensors(pair.spec, pair.config.cache_precision or "fp32").values())
-    naive = sum(spec.bytes for spec in stored_tensors(pair.spec, "fp32").values())
+    naive = pair.ours.frozen.spec(pair.ours.backbone.info).bytes_per_image if pair.ours.frozen is not None else 0
     return ours / naive, ours, naive
 
 
@@ -195,14 +205,16 @@ def naive_step(pair: Pair, folder: Path) -> Callable[[], object]:
     return step
 
 
+Make = Callable[[Pair, Path], Callable[[], object]]
+
 _action: Callable[[], object]
 
 
-def set_up(make: Callable[[Pair, Path], Callable[[], object]], method: str, threads: int, folder: Path) -> None:
+def set_up(make: Make, pair: Pair, threads: int, folder: Path) -> None:
     """Make this process ready to act."""
     global _action  # noqa: PLW0603  # what a worker process is for
     torch.set_num_threads(threads)
-    _action = make(Pair(method, torch.device("cpu")), folder)
+    _action = make(pair, folder)
 
 
 def act() -> None:
@@ -210,19 +222,25 @@ def act() -> None:
 
 
 def training_step(method: str, threads: int, rounds: int) -> tuple[float, float, float]:
-    """A step with the loading of its features, over the naive one; seconds a step.
+    """A step with the loading of its features, over the naive one; seconds a step."""
+    pair = Pair(method, torch.device("cpu"))
+    return steps_in_turns(((our_step, pair), (naive_step, pair)), threads, rounds)
+
+
+def steps_in_turns(forms: Sequence[tuple[Make, Pair]], threads: int, rounds: int) -> tuple[float, float, float]:
+    """A step over another one; seconds a step.
 
     Each form has a process of its own, as a run has: what one frees changes how fast the other gets memory.
     """
     with TemporaryDirectory() as name, ExitStack() as processes:
-        forms = []
-        for make in (our_step, naive_step):
-            (folder := Path(name) / make.__name__).mkdir()
-            asked = (make, method, threads, folder)
+        pools = []
+        for number, (make, pair) in enumerate(forms):
+            (folder := Path(name) / str(number)).mkdir()
+            asked = (make, pair, threads, folder)
             pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=set_up, initargs=asked)
-            forms.append(processes.enter_context(pool))
-        ours, naive = forms
-        return in_turns(lambda: ours.submit(act).result(), lambda: naive.submit(act).result(), rounds)
+            pools.append(processes.enter_context(pool))
+        one, other = pools
+        return in_turns(lambda: one.submit(act).result(), lambda: other.submit(act).result(), rounds)
 
 
 def step_products(pair: Pair) -> int:
@@ -303,6 +321,27 @@ def tokens_row(method: str, _: int) -> Row:
     return same_tokens(Pair(method, torch.device("cpu"))), "", ""
 
 
+def forms_of(method: str, device: str) -> tuple[Pair, Pair]:
+    """Tokens, and keys and values of the same tokens."""
+    return Pair(method, torch.device(device), "tokens"), Pair(method, torch.device(device), "keys_values")
+
+
+def tokens_bytes_row(method: str, _: int) -> Row:
+    tokens, keys_values = (bytes_an_image(pair)[1] for pair in forms_of(method, "cpu"))
+    return tokens / keys_values, f"{tokens:,}", f"{keys_values:,}"
+
+
+def tokens_step_row(method: str, threads: int) -> Row:
+    forms = [(our_step, pair) for pair in forms_of(method, "cpu")]
+    ratio, tokens, keys_values = steps_in_turns(forms, threads, rounds=11)
+    return ratio, f"{1000 * tokens:.0f} ms", f"{1000 * keys_values:.0f} ms"
+
+
+def tokens_memory_row(method: str, _: int) -> Row:
+    tokens, keys_values = (predict_training(pair.config, pair.ours).allocated for pair in forms_of(method, "meta"))
+    return tokens / keys_values, f"{tokens / 2**20:,.0f} MiB", f"{keys_values / 2**20:,.0f} MiB"
+
+
 ROWS: tuple[tuple[str, Callable[[str, int], Row], Sequence[int]], ...] = (
     ("bytes an image", bytes_row, (2,)),
     ("peak memory of a step", memory_row, (2,)),
@@ -310,6 +349,9 @@ ROWS: tuple[tuple[str, Callable[[str, int], Row], Sequence[int]], ...] = (
     ("extraction, fp32", partial(extraction_row, precision="fp32"), (1, 2)),
     ("extraction, bf16", partial(extraction_row, precision="bf16"), (1, 2)),
     ("training step with loading", training_row, (1, 2)),
+    ("bytes an image, tokens over keys and values", tokens_bytes_row, (2,)),
+    ("peak memory of a step, tokens over keys and values", tokens_memory_row, (2,)),
+    ("training step, tokens over keys and values", tokens_step_row, (1, 2)),
 )
 
 
