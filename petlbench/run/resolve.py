@@ -13,7 +13,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, TrainingConfig, validate_settings
 from petlbench.core.environment import available_devices, usable_cores
 from petlbench.core.errors import InputError
-from petlbench.core.request import AUTO_FORM, Request
+from petlbench.core.request import Request
 from petlbench.core.text import printable
 from petlbench.core.user_files import user_path
 from petlbench.data.card import DatasetCard
@@ -29,13 +29,12 @@ from petlbench.data.record import Split
 from petlbench.data.splits import SplitScheme
 from petlbench.data.tasks.base import TaskType, metrics_of, task_of
 from petlbench.data.views import Augmentation, Normalization, View, by_split, named_normalization
-from petlbench.features.frozen import has_forms
-from petlbench.features.quantization import DEFAULT_CACHE_PRECISION
 from petlbench.metrics.groups import AGGREGATES
 from petlbench.models.info import BackboneInfo
 from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weight_files import find_weights
+from petlbench.run.cache_request import cache_form, cache_precision
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 from petlbench.training.selection import LAST, metric_for
@@ -144,8 +143,8 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "normalize": _normalize(request.normalize, backbone, weights, dataset),
         "training": _training(method, request, catalog, dataset),
         "preload": preload,
-        "cache_precision": _cache_precision(request, preload),
-        "cache_form": _cache_form(request, method, backbone, preload),
+        "cache_precision": cache_precision(request, preload),
+        "cache_form": cache_form(request, method, backbone, preload),
         "seed": request.seed,
         "device": available_devices()[0] if request.device == "auto" else request.device,
         "threads": min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads,
@@ -370,34 +369,6 @@ def _check_task(task: TaskType, name: str, training: TrainingConfig, loss: Loss)
     for option in (option for option, is_set in of_classes.items() if is_set and task.balanced is None):
         message = f"--{option}: the labels of {name} ({task.title}) are no classes"
         raise InputError(message, hint=f"leave --{option.partition(' ')[0]} out", kind="bad_setting")
-
-
-def _cache_precision(request: Request, preload: bool) -> str | None:
-    if preload:
-        return request.cache_precision or DEFAULT_CACHE_PRECISION
-    if request.cache_precision is not None:
-        raise InputError(
-            f"--cache-precision {request.cache_precision}: nothing is preloaded",
-            hint="leave it out, or choose a method and settings with preloading",
-            kind="bad_setting",
-        )
-    return None
-
-
-def _cache_form(request: Request, method: Method[Any], info: BackboneInfo, preload: bool) -> str:
-    """The form of what is preloaded; where that is left to the disk, the usual one until it is settled."""
-    form = "keys_values" if request.cache_form == AUTO_FORM else request.cache_form
-    if form != "tokens":
-        return form
-    reason = info.lacks("linear_keys")
-    if not has_forms(method.features(info)):
-        reason = f"{request.method}, with these settings, takes no keys and values from the frozen backbone"
-    if not preload:
-        reason = "nothing is preloaded"
-    if reason is not None:
-        hint = "leave it out, or choose a method and settings with preloaded keys and values, such as fpt"
-        raise InputError(f"--cache-form {form}: {reason}", hint=hint, kind="bad_setting")
-    return form
 
 
 def _preload(request: Request, method: Method[Any], info: BackboneInfo) -> bool:

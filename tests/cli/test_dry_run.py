@@ -118,7 +118,7 @@ def test_fpt_plus_caches_half_of_the_layers(plan: Callable[..., Any]) -> None:
     assert cache["bytes_per_image"] == 15_114_240 // 2
 
 
-NOTHING_PRELOADED = {"bytes_per_image": None, "bytes": None, "free": None}
+NOTHING_PRELOADED = {"bytes_per_image": None, "bytes": None, "free": None, "form": None, "by_form": None}
 
 
 def test_a_method_that_preloads_nothing_has_no_feature_cache(plan: Callable[..., Any]) -> None:
