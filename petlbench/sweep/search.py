@@ -178,8 +178,8 @@ def plan_search(
     whole = basis.below(request, space.settings({}))
     run = resolve(replace(whole, **OF_TRIALS), catalog, context.options.data_root)
     config = settled(run, whole.cache_form, context.options.cache)
-    # All its trials keep features in one form, whatever the disk has room for when they come.
-    request, run = replace(request, cache_form=config.cache_form), replace(run, config=config)
+    if config != run.config:  # all its trials keep features in one form, whatever there is room for when they come
+        request, run = replace(request, cache_form=config.cache_form), replace(run, config=config)
     _require_objective(card, run, catalog)
     points, images = _points(card, space, run.config), images_digest(run.dataset)
     search = Search(

@@ -51,6 +51,7 @@ OTHER: dict[str, Any] = {
     "normalize": "card",
     "preload": False,
     "cache_precision": "fp16",
+    "cache_form": "tokens",
     "seed": 1,
     "device": "cuda",
     "threads": 2,
