@@ -119,6 +119,7 @@ class Record:
         store.set_tags(self.mlflow_run_id, {STATUS_TAG: status})
         store.client.set_terminated(self.mlflow_run_id, _MLFLOW_STATUS.get(status, "FAILED"), end_time=when)
         if folder is not None:  # last: a store that takes no files still shows how the run ended
+            store.add_dataset(self.mlflow_run_id, read_json(folder / FILE, what="result"))
             store.client.log_artifacts(self.mlflow_run_id, str(folder), RESULT_FOLDER)
             store.set_tags(self.mlflow_run_id, {WHOLE_TAG: content_of(folder)})
 

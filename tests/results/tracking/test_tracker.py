@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import socket
@@ -376,3 +377,20 @@ def test_a_deleted_experiment_is_named(output: Path, caplog: pytest.LogCaptureFi
     [record] = caplog.records
     assert "'gone' was deleted" in record.getMessage()
     assert "petlbench results track two" in record.getMessage()
+
+
+def test_mlflow_shows_trained_models_and_knows_the_dataset(output: Path, tmp_path: Path) -> None:
+    folder = result_folder(tmp_path)
+    data = {"title": "My images", "images": {"train": 70, "val": 10, "test": 20}}
+    result = {"config": {"dataset": "/home/jane/my images"}, "data": data, "digests": {"data": "0123" * 16}}
+    (folder / "result.json").write_text(json.dumps(result))
+    tracker = check_whole_run(None, output, folder)
+    client, run = read(tracker)
+    tags = client.get_experiment(run.info.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert tags["mlflow.experiment.primaryMetric.name"] == "test_auc"
+    [entry] = run.inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("my images", ("0123" * 16)[:36])
+    assert json.loads(entry.dataset.profile)["num_rows"] == 100
+    assert "jane" not in entry.dataset.source
+    assert [tag.value for tag in entry.tags] == ["training"]
