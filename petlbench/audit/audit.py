@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ from petlbench.data.splits import SplitScheme, assign_splits
 
 TOO_EASY = 0.9
 """A baseline whose AUC is above this with its lower bound marks the dataset."""
+
+TOLD_BY_FILES = 0.85
+"""An AUC from which on statistics of files or of grey levels alone are a finding."""
+
+MISSING_GROUPS = "missing_groups"
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Audit:
         baselines: Trivial classifiers.
         findings: What is wrong.
         together: Images that have each two classes, (C, C); none where no image has two.
+        groups: How many groups (patients, lesions) are known; None where the dataset has none to know.
+        date: The day of the audit, ``2025-01-31``.
     """
 
     dataset: str
@@ -70,6 +78,8 @@ class Audit:
     baselines: Sequence[Baseline]
     findings: Sequence[Finding]
     together: Sequence[Sequence[int]] = ()
+    groups: int | None = 0
+    date: str = ""
 
     @property
     def grave(self) -> bool:
@@ -85,6 +95,8 @@ class Audit:
         """Everything as JSON; pairs and sets by image id."""
         return {
             "dataset": self.dataset,
+            "date": self.date,
+            "groups": self.groups,
             "classes": list(self.classes),
             "images": {side: list(counts) for side, counts in self.images.items()},
             "split": self.split,
@@ -134,6 +146,8 @@ def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int,
     columns = columns_of(scan)
     leaks = find_leaks(scan, sides)
     baselines = run_baselines(scan, columns, seed, workers, progress)
+    groups = len({record.group for record in scan.records} - {None})
+    has_none = dataset.card.grouping == "none"
     return Audit(
         dataset.name,
         dataset.classes,
@@ -146,8 +160,10 @@ def audit(dataset: Dataset, scheme: SplitScheme | None, seed: int, workers: int,
         tuple(column.name for column in columns if column.constant),
         tuple(column.name for column in columns if column.identifies),
         baselines,
-        findings_of(leaks, baselines, scan.unreadable),
+        [*findings_of(leaks, baselines, scan.unreadable), *([] if groups or has_none else [_missing_groups(scan)])],
         _together(scan),
+        None if has_none else groups,
+        date.today().isoformat(),
     )
 
 
@@ -210,6 +226,14 @@ def findings_of(leaks: Leaks, baselines: Sequence[Baseline], unreadable: Mapping
     return sorted(findings, key=lambda finding: not finding.grave)
 
 
+def _missing_groups(scan: Scan) -> Finding:
+    text = (
+        f"no patients or lesions are known of {len(scan.records):,} images: whether images of one are on two sides of "
+        "the split cannot be checked, and intervals take images for independent"
+    )
+    return Finding(MISSING_GROUPS, False, text)
+
+
 def _verdicts(baselines: Sequence[Baseline]) -> Iterator[Finding]:
     above = {baseline.name: baseline for baseline in baselines if (baseline.low or 0.0) > TOO_EASY}
     for baseline in baselines:
@@ -227,13 +251,18 @@ def _verdicts(baselines: Sequence[Baseline]) -> Iterator[Finding]:
         )
         text = f"the class can be told without a look at the picture, {how}: {_figures(above['metadata'])}"
         yield Finding("shortcut", True, text)
+    told = [each for each in baselines if each.name in ("file", "grey levels") and (each.auc or 0) >= TOLD_BY_FILES]
+    if told:
+        text = f"statistics of files or grey levels alone tell the class: {', '.join(map(_figures, told))}"
+        yield Finding("file_statistics", False, f"{text}; a network may have learned no more than these")
     if "pixels" in above:
         text = f"plain pixels of 32x32 tell the class: {_figures(above['pixels'])}"
         yield Finding("easy", False, f"{text}; figures near 100 % say little about a method")
 
 
 def _figures(baseline: Baseline) -> str:
-    return f"{baseline.name} has an AUC of {baseline.auc:.3f} ({baseline.low:.3f} to {baseline.high:.3f})"
+    auc, low, high = (f"{100 * (value or 0):.1f}" for value in (baseline.auc, baseline.low, baseline.high))
+    return f"{baseline.name} has an AUC of {auc} % ({low} to {high})"
 
 
 def _leaks(leaks: Leaks) -> Iterator[Finding]:

@@ -82,33 +82,51 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, indent=1, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, caption: str = "") -> None:
-    """Print a table.
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    caption: str = "",
+    ranks: Sequence[int] = (),
+    whole: str = "--json",
+) -> None:
+    """Print a table; where a terminal has no room for all of its columns, some are left out and named below.
 
     Args:
         title: Stands above it.
         columns: Headings; one that ends in ``>`` is aligned to the right.
         rows: Cells; one that is a text of rich keeps its style.
         caption: Stands below it.
+        ranks: What leaves first: the column with the greatest number, of equal ones the last; all equal without it.
+        whole: The options that show every column.
     """
     from rich.console import Console
     from rich.text import Text
 
     cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]
-    console, count = Console(highlight=False, width=_width()), len(columns)
-    # The most important columns come first. A number or an id that is broken in two is read wrongly.
-    while count > 1 and (least := _least_width(columns[:count], cells)) > console.width:
+    console = Console(highlight=False, width=_width())
+    kept = list(range(len(columns)))
+    # A number or an id that is broken in two is read wrongly. The first column names the rows.
+    while len(kept) > 1 and (least := _least_width(*_only(kept, columns, cells))) > console.width:
         if _width() is not None:
             console = Console(highlight=False, width=least)  # a file is as wide as it must be
             break
-        count -= 1
-    console.print(_rich_table(title, columns[:count], cells, console.width))
-    if count < len(columns):
-        names = ", ".join(" ".join(column.rstrip(">").split()) for column in columns[count:])
-        more = f"{len(columns) - count} columns hidden: {names}. A wider terminal shows them, and --json."
-        caption = f"{caption}\n{more}".strip()
+        kept.remove(max(kept[1:], key=lambda index: (ranks[index] if ranks else 0, index)))
+    console.print(_rich_table(title, *_only(kept, columns, cells), console.width))
+    if len(kept) < len(columns):
+        names = [" ".join(column.rstrip(">").split()) for index, column in enumerate(columns) if index not in kept]
+        count = "1 column" if len(names) == 1 else f"{len(names)} columns"
+        caption = f"{caption}\n{count} hidden: {whole} ({', '.join(names)})".strip()
     if caption:
         console.print(Text(shown(caption), style="dim"))
+
+
+def _only(
+    kept: Sequence[int], columns: Sequence[str], rows: Sequence[Sequence[Text]]
+) -> tuple[list[str], list[list[Text]]]:
+    """Some columns of a table, by their positions: headings and cells."""
+    return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> int:
@@ -148,12 +166,16 @@ def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Text
     return table
 
 
-def print_document(document: Document) -> None:
-    """Print a report: its text, its tables, the names of its figures, its notes and its source."""
+def print_document(document: Document, *, in_parts: bool = False) -> None:
+    """Print a report: what it comes to, its text, its tables, the names of its figures, its notes and its source."""
+    if document.verdict:
+        say(f"{document.verdict}\n")
     for paragraph in document.paragraphs:
         say(f"{paragraph}\n")
     for table in document.tables:
-        print_report_table(table)
+        cells = [cell for row in table.rows for cell in row.cells.values()]
+        if any(cell.text for cell in cells) or not any(cell.picture for cell in cells):  # pictures are for pages
+            print_report_table(table, in_parts=in_parts)
     if document.figures:
         say(f"figures: {', '.join(figure.title for figure in document.figures)} (--format png --output DIR)")
     for note in document.notes:
@@ -162,13 +184,21 @@ def print_document(document: Document) -> None:
         say(f"source: {document.source}")
 
 
-def print_report_table(table: Table) -> None:
-    """Print a table of a report, with its caption, its notes and its commands; a wide one in parts."""
+def print_report_table(table: Table, *, in_parts: bool = False) -> None:
+    """Print a table of a report, with its caption, its notes and its commands.
+
+    Args:
+        table: The table.
+        in_parts: Whether it goes on below where its columns have no room, rather than that some are left out; a table
+            of very many columns always does.
+    """
     caption = "\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
-    *parts, last = _parts(table)
+    *parts, last = _parts(table) if in_parts or len(table.columns) > _MOST_COLUMNS else [table]
     for part in parts:
         print_table(part.title, [part.row_title, *_headings(part)], _rows(part))
-    print_table(last.title, [last.row_title, *_headings(last)], _rows(last), caption=caption)
+    ranks = [0, *(column.rank for column in last.columns)]
+    headings, whole = [last.row_title, *_headings(last)], "--columns all or --json"
+    print_table(last.title, headings, _rows(last), caption=caption, ranks=ranks, whole=whole)
     if table.commands:
         # Not in the caption, which is folded: this is to be copied.
         say("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
@@ -176,8 +206,6 @@ def print_report_table(table: Table) -> None:
 
 def _parts(table: Table) -> list[Table]:
     """The table; or several with some of its columns each, groups together, where it has too many for a line."""
-    if len(table.columns) <= _MOST_COLUMNS:
-        return [table]
     parts: list[list[Column]] = [[]]
     for _, group in groupby(table.columns, key=lambda column: column.group):
         columns = list(group)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from petlbench.cli.output import print_report_table, print_table, say
-from petlbench.core.units import MISSING, mebibytes, percent, readable_size, seconds, value_text
-from petlbench.report.document import Column, Table, table_of
+from petlbench.core.units import MISSING, mebibytes, readable_size, seconds, value_text
+from petlbench.report.alignment import align
+from petlbench.report.cells import MIB, rounded
+from petlbench.report.document import Cell, Column, Row, Table, table_of
 from petlbench.results.stored import dataset_names
 
 if TYPE_CHECKING:
@@ -85,22 +87,24 @@ def print_previews(name: str, previews: Sequence[Preview]) -> None:
 def _scores(summary: Summary, names: Mapping[str, str]) -> Table:
     datasets = summary.status.datasets
     columns = [
-        Column("method", "method"),
-        *(Column(dataset, names[dataset]) for dataset in datasets),
-        Column("learnable", "learnable", "%"),
-        Column("memory", "memory", "MiB"),
+        *(Column(dataset, names[dataset], "%") for dataset in datasets),
+        Column("learnable", "learnable", "%", rank=1),
+        Column("memory", "memory", "MiB", rank=1),
     ]
     rows = []
     for method in summary.status.methods:
-        cells = [summary.cell(method, dataset) for dataset in datasets]
-        ratio = _over(cells, "ratio", lambda value: percent(value, 3))
-        memory = _over(cells, "allocated", lambda value: mebibytes(round(value)))
-        rows.append([method, *map(_auc, cells), ratio, memory])
+        by_dataset = {dataset: summary.cell(method, dataset) for dataset in datasets}
+        cells = {dataset: _auc(cell) for dataset, cell in by_dataset.items()}
+        cells["learnable"] = _over(by_dataset.values(), "ratio", 100, 3)
+        cells["memory"] = _over(by_dataset.values(), "allocated", 1 / MIB, 1)
+        rows.append(Row(method, method, cells))
     sources = sorted({source for cell in summary.cells for source in cell.memory_sources})
-    caption = "test AUC in %, mean ± sample standard deviation over runs"
+    caption = "Test AUC, mean ± sample standard deviation over runs; of a single run with its 95 % interval."
     if sources:
-        caption += f"; allocated by a training step ({', '.join(sources)})"
-    return table_of("main", f"study {summary.name}", columns, rows, caption)
+        caption += f" Memory: allocated by a training step ({', '.join(sources)})."
+    few = {names[cell.dataset]: cell.few_validation for cell in summary.cells if cell.few_validation}
+    notes = [f"{name}: too few validation images to choose the epoch by, {count}." for name, count in few.items()]
+    return align(Table("main", f"study {summary.name}", columns, rows, caption, notes))
 
 
 def _caption(previews: Sequence[Preview]) -> str:
@@ -134,16 +138,24 @@ def _print_states(title: str, states: Sequence[RunState], names: Mapping[str, st
         print_report_table(table_of("states", title, columns, rows))
 
 
-def _auc(cell: CellSummary) -> str:
+def _auc(cell: CellSummary) -> Cell:
+    """The test AUC in percent, with its deviation over runs or the interval of the only one."""
     if cell.auc is None:
-        return MISSING
-    spread = f" ± {percent(cell.auc.std)}" if cell.auc.std is not None else ""
+        return Cell(text=MISSING)
+    mean, std = 100 * cell.auc.mean, None if cell.auc.std is None else 100 * cell.auc.std
+    low, high = (None, None) if cell.interval is None else (100 * bound for bound in cell.interval)
+    text = rounded(mean, std, low, high)
+    if low is not None and std is None:
+        text += f" ({low:.1f} to {high:.1f})"
     part = "" if cell.is_whole else f" ({cell.auc.count} of {cell.wanted})"
-    return f"{percent(cell.auc.mean)}{spread}{part}"
+    return Cell(mean, f"{text}{part}", low, high, std)
 
 
-def _over(cells: Sequence[CellSummary], name: str, shown: Callable[[float], str]) -> str:
+def _over(cells: Iterable[CellSummary], name: str, factor: float, digits: int) -> Cell:
     """A figure that most datasets share: one value, or the smallest and the largest."""
     spreads: list[Spread] = [value for cell in cells if (value := getattr(cell, name)) is not None]
-    texts = list(dict.fromkeys(shown(spread.mean) for spread in sorted(spreads, key=lambda spread: spread.mean)))
-    return MISSING if not texts else texts[0] if len(texts) == 1 else f"{texts[0]} – {texts[-1]}"
+    values = sorted(factor * spread.mean for spread in spreads)
+    texts = list(dict.fromkeys(f"{value:,.{digits}f}" for value in values))
+    if not texts:
+        return Cell(text=MISSING)
+    return Cell(values[-1], texts[0] if len(texts) == 1 else f"{texts[0]} – {texts[-1]}")

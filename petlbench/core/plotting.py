@@ -13,8 +13,12 @@ from petlbench.core.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that people tell apart who see no red or no green: M. Okabe and K. Ito, "Color universal design" (2008)."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A65628", "#9467BD", "#999933")
+"""Colours that people tell apart who see no red or no green: M. Okabe and K. Ito, "Color universal design" (2008).
+
+In the place of their black, and beyond, are three that stand out from white and from nearly black pages alike. Nine
+colours and ten marks have no common factor: ninety series differ in one of the two.
+"""
 
 MARKERS = "osD^vPX*<>"
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))

@@ -14,6 +14,12 @@ _UNSEEN = frozenset(("Cc", "Cs", "Zl", "Zp"))
 _LAYOUT, _PARTS = ("\n", "\r\n", "\t"), re.compile(r"(\r?\n|\t)")
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _ADDRESS = re.compile(r"(?<=://)\S+|(?<!\S)[^\s:/@]+:[^\s/@]+@\S+")
+# A path from a drive's root or a home, whole in quotes or up to a blank; what follows :/// is one of a database.
+_FOLDERS = re.compile(
+    r"(?P<quote>['\"])(?:/|~/|[A-Za-z]:\\)[^'\"\n]*[/\\](?P<quoted>[^'\"/\\\n]+)(?P=quote)"
+    r"|(?:(?<![\w.:/<%])|(?<=:///))(?:/|~/|[A-Za-z]:\\)(?:[^\s'\",;:()<>|/\\]+[/\\])+(?P<bare>[^\s'\",;:()<>|/\\]+)"
+)
+_ABSOLUTE = re.compile(r"(?:/|~/|[A-Za-z]:\\)[^\n,;]*")
 _SECRET = re.compile(
     r"([?&;][^=&;\s]*(?:pass|pwd|token|secret|key|sig|auth|credential)[^=&;\s]*=)[^&;#\s]+?(?=[&;#]|['\")\],.]*(?:\s|$))",
     re.IGNORECASE,
@@ -67,6 +73,15 @@ def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
 def without_password(text: str) -> str:
     """The text with the passwords, tokens and keys of the addresses in it left out."""
     return _SECRET.sub(r"\1***", _ADDRESS.sub(lambda match: _without_user(match[0]), text))
+
+
+def without_folders(text: str) -> str:
+    """The text with the last part alone of every absolute path that is in it."""
+    if "/" not in text and "\\" not in text:
+        return text
+    if _ABSOLUTE.fullmatch(text):  # a path alone, which may hold blanks
+        return re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    return _FOLDERS.sub(lambda match: match["bare"] or f"{match['quote']}{match['quoted']}{match['quote']}", text)
 
 
 def _without_user(address: str) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
@@ -243,7 +244,7 @@ class _Board:
         dataset = self.editions[0].name if len(self.editions) == 1 else _OVER
         return {"dataset": dataset, "backbone": str(run.value("backbone")), "protocol": run.protocol or "none"}
 
-    def _words(self, context: Context) -> dict[str, str]:
+    def _words(self, context: Context) -> dict[str, Any]:
         """Title and caption."""
         facets = self._facets
         dataset = facets["dataset"] if len(self.editions) == 1 else f"{len(self.editions)} datasets"

@@ -33,6 +33,9 @@ def build_report(
     if request.unit == "group" and not kind.by_group:
         message = f"--unit group: a report of the kind '{card.kind}' is about images, or has no scores"
         raise InputError(message, hint="leave --unit out", kind="bad_setting")
+    if request.x is not None and not kind.shows_cost:
+        message = f"--x {request.x}: a report of the kind '{card.kind}' has no figure of scores against a cost"
+        raise InputError(message, hint="petlbench report tradeoff has; or leave --x out", kind="bad_setting")
     if request.paper is None and request.scores is None:
         return kind.build(inputs)
     if kind.build_others is not None:

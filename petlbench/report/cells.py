@@ -15,16 +15,21 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 FEW_POSITIVES = "too few positives for the interval to hold"
-# Of the normal distribution: half an interval of 95 % in standard deviations.
-_NORMAL = 1.96
+NORMAL = 1.96
+"""Half an interval of 95 % of the normal distribution, in standard deviations."""
 
 
-def score_cell(judged: Judged | None, *, expected: int | None, reason: str) -> Cell:
-    """The cell of a row on a dataset, in percent: what the statistics say of its runs, or why there are none."""
+def score_cell(judged: Judged | None, *, expected: int | None, reason: str, few_validation: int = 0) -> Cell:
+    """The cell of a row on a dataset, in percent: what the statistics say of its runs, or why there are none.
+
+    ``few_validation`` is the number of validation images, where it is too small to choose an epoch by.
+    """
     if judged is None:
         return Cell(text=reason.partition(":")[0], reason=reason)
     std, low, high = (None if x is None else 100 * x for x in (judged.std, judged.low, judged.high))
     flags: tuple[str, ...] = (FEW_POSITIVES,) if judged.few else ()
+    if few_validation:
+        flags += (f"too few validation images to choose the epoch by, {few_validation}",)
     if expected is not None and judged.runs < expected:
         flags += (f"{judged.runs} of {expected} runs",)
     if judged.low is not None and judged.note:
@@ -96,5 +101,5 @@ def rounded(value: float, std: float | None, low: float | None = None, high: flo
     if std is not None:
         return with_uncertainty(value, std) if std > 0 else f"{value:.2f} ± 0.00"
     if low is not None and high is not None and high > low:
-        return round_by_uncertainty(value, (high - low) / (2 * _NORMAL))
+        return round_by_uncertainty(value, (high - low) / (2 * NORMAL))
     return f"{value:.2f}"

@@ -81,7 +81,7 @@ def _datasets(context: Context) -> list[Maker]:
         title, marks = context.grid.titles[name], context.flagged.get(name)
         heading = f"{title} ({', '.join(marks)})" if marks else title
         # Beside a suite's many tasks, the caption says what their figures are.
-        column = Column(name, heading, "" if groups else "%", context.metric.direction, groups.get(name, ""))
+        column = Column(name, heading, "" if groups else "%", context.metric.direction, groups.get(name, ""), rank=1)
         makers.append((column, lambda line, each, name=name: each.cell(line, name)))  # type: ignore[misc]
     return makers
 
@@ -109,7 +109,7 @@ def _memory(context: Context) -> list[Maker]:
     makers = [_bytes_column("memory", "memory", context.figure)]
     if any(run.config["preload"] for line in context.grid.lines for run in line.all_runs):
         makers.append(_bytes_column("preloading_memory", "memory, preloading", context.figure, "preload"))
-        makers.append((Column("cache", "feature cache", "MiB"), _cache))
+        makers.append((Column("cache", "feature cache", "MiB", rank=5), _cache))
     return makers
 
 
@@ -129,7 +129,8 @@ def _bytes_column(key: str, title: str, figure: str, phase: str | None = None) -
         reason = f"'{figure}' is not measured on {line.all_runs[0].config['device']}"
         return mebibytes(size, "nothing is preloaded" if phase else reason)
 
-    return (Column(key, title, "MiB", "lower" if phase is None else None), make)
+    column = Column(key, title, "MiB", "lower", rank=2) if phase is None else Column(key, title, "MiB", rank=5)
+    return (column, make)
 
 
 def _cache(line: Line, _context: Context) -> Cell:
@@ -263,7 +264,7 @@ def _latency(line: Line, _context: Context) -> Cell:
 _MAKERS: Mapping[str, Maker] = {
     maker[0].key: maker
     for maker in (
-        (Column("learnable", "learnable", "%", "lower"), _learnable("ratio")),
+        (Column("learnable", "learnable", "%", "lower", rank=2), _learnable("ratio")),
         (Column("learnable_published", "learnable, as its paper counts", "%"), _learnable("ratio_published")),
         (
             Column("parameters", "learnable parameters", "", "lower"),
@@ -271,9 +272,9 @@ _MAKERS: Mapping[str, Maker] = {
         ),
         (Column("without_head", "without head", "M", "lower", "learnable"), _without_head),
         (Column("with_head", "with head", "M", "lower", "learnable"), _with_head),
-        (Column("ppe", "PPE", "", "higher"), _ppe),
-        (Column("pme", "PME", "", "higher"), _pme),
-        (Column("front", "front"), _front),
+        (Column("ppe", "PPE", "", "higher", rank=3), _ppe),
+        (Column("pme", "PME", "", "higher", rank=3), _pme),
+        (Column("front", "front", rank=4), _front),
         (Column("gap", "validation less test", "points"), _gap),
         (Column("best_val", "validation, best epoch", "%"), _validation("best")),
         (Column("last_val", "validation, last epoch", "%"), _validation("last")),

@@ -194,7 +194,10 @@ class Context:
     def _cells(self) -> dict[tuple[str, str], Cell]:
         return {
             (line.key, name): score_cell(
-                self.evidence.cell(line.key, name), expected=self.grid.seeds, reason=line.reasons.get(name, "")
+                self.evidence.cell(line.key, name),
+                expected=self.grid.seeds,
+                reason=line.reasons.get(name, ""),
+                few_validation=min(filter(None, (run.few_validation for run in line.runs.get(name, ()))), default=0),
             )
             for line in self.grid.lines
             for name in self.grid.datasets

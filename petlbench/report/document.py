@@ -74,11 +74,21 @@ class Column(_Quantity):
         better: Which end is good; None where neither is.
         group: A heading above several columns side by side, such as ``published``; empty for none.
         numeric: Whether its cells are numbers, which are aligned to the right.
+        rank: Where a line has no room for all, columns of the greatest rank leave first, and of equal ones the last.
+        shown_unit: The unit of what is shown, where it is another one than that of the numbers; empty for the same.
     """
 
     better: Better = None
     group: str = ""
     numeric: bool = True
+    rank: int = 0
+    shown_unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title and unit, as it is shown."""
+        unit = self.shown_unit or self.unit
+        return f"{self.title}, {unit}" if unit else self.title
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ class Table:
         notes: Sentences below it, such as why cells are empty.
         row_title: Heading of the column of the rows' titles.
         commands: What would fill the empty cells, each a command to be run as it stands.
+        has_print: Whether figures of papers are in it, whose decimals are the papers'.
         facets: What it is a table of, such as ``{"dataset": "ISIC 2018"}``, by which a page of many can be filtered.
     """
 
@@ -124,6 +135,7 @@ class Table:
     notes: Sequence[str] = ()
     row_title: str = "method"
     commands: Sequence[str] = ()
+    has_print: bool = False
     facets: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, row: Row, column: Column) -> Cell:
@@ -183,6 +195,7 @@ class Series:
             ``matrix``: one list a row, under ``0``, ``1`` and so on.
         labels: One text a point, or none at all.
         role: ``data``; ``reference`` for what is there to compare with, such as a diagonal or a published figure.
+        place: Which of the colours and marks it has, from 0; None where a `Look` has not given it one yet.
     """
 
     key: str
@@ -190,6 +203,7 @@ class Series:
     values: Mapping[str, Sequence[float | None]]
     labels: Sequence[str] = ()
     role: Literal["data", "reference"] = "data"
+    place: int | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +16,8 @@ from petlbench.core.errors import InputError, unknown_name
 from petlbench.core.files import check_writable, write_atomically
 from petlbench.core.text import printable
 from petlbench.report.document import Figure, Table
+from petlbench.report.look import Look
+from petlbench.report.share import without_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +42,9 @@ class Document:
             curve, memory, timing, environment, error), and ``folder``, where the results are files.
         source: Where the results came from, in words.
         settings: What all of it holds for: setting, study, options of the command.
+        verdict: What it comes to, in a sentence; empty where nothing can be said in one.
+        details: Makes further figures, which a page shows and no file has; they are made when a page is.
+        look: Names, colours, and the size of figures.
         paragraphs: Running text, which stands in front of the tables.
     """
 
@@ -52,6 +57,18 @@ class Document:
     source: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     paragraphs: Sequence[str] = ()
+    verdict: str = ""
+    details: Callable[[], Sequence[Figure]] = tuple
+    look: Look = field(default_factory=Look.of)
+
+    def plain(self) -> dict[str, Any]:
+        """All of it as plain values, but for what is only about how it looks."""
+        values = asdict(replace(self, details=tuple, look=Look()))
+        return {name: value for name, value in values.items() if name not in {"details", "look"}}
+
+    def sized(self, width: float, font: float) -> Document:
+        """The report with figures and LaTeX tables of a width in millimetres, and type of a size in points."""
+        return replace(self, look=replace(self.look, width=width, font=font))
 
     def to_dataframe(self) -> pd.DataFrame:
         """The main table with numbers as they are, unrounded: one row a row, columns as in the CSV."""
@@ -101,6 +118,7 @@ class ReportFormat(Card):
         render: Makes the report's text or bytes. A format of several files gives each under what stands behind the
             report's name in the file's: ``""`` for the main one, ``comparison`` for ``NAME-comparison.csv``.
         is_text: Whether the main one can go to standard output.
+        beside: Makes further files that the text names, by their whole names; None for none.
     """
 
     kind: ClassVar[Kind] = "format"
@@ -108,6 +126,7 @@ class ReportFormat(Card):
     suffix: str
     render: Callable[[Document], Content | Mapping[str, Content]]
     is_text: bool = True
+    beside: Callable[[Document], Mapping[str, bytes]] | None = None
 
     @property
     def ending(self) -> str:
@@ -116,7 +135,7 @@ class ReportFormat(Card):
 
     def parts(self, document: Document) -> Mapping[str, Content]:
         """The contents of its files, by what stands behind the report's name."""
-        content = self.render(document)
+        content = self.render(without_places(document))
         return {"": content} if isinstance(content, str | bytes) else content
 
     def text(self, document: Document) -> str:
@@ -205,6 +224,8 @@ def write_report(document: Document, formats: Sequence[ReportFormat], output: Pa
         main = output.with_suffix(each.ending) if _is_file(output) else output / f"{document.name}{each.suffix}"
         for part, content in each.parts(document).items():
             contents[_file(main, part, contents)] = content
+        for name, content in each.beside(document).items() if each.beside is not None else ():
+            contents[main.with_name(name)] = content
     folder = output.parent if _is_file(output) else output
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:

@@ -11,11 +11,13 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.core.text import printable
 from petlbench.metrics.metric import Metric
+from petlbench.report.alignment import align
 from petlbench.report.audits import StoredAudit, read_audits
 from petlbench.report.columns import OPTIONAL, find_metric
 from petlbench.report.context import Context, build_grid
 from petlbench.report.document import Figure, Table
 from petlbench.report.formats import Document
+from petlbench.report.look import Look
 from petlbench.report.selection import choose, common_settings, of_suite, planned_of_suite
 from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
 from petlbench.report.units import runs_by, titled
@@ -164,7 +166,10 @@ class ReportInputs:
         notes = [*notes, *self.passed_over()]
         is_here = request.folder is not None
         runs = [dict(run.document) | {"folder": str(run.folder) if is_here else ""} for run in self.chosen]
-        return Document(self.card.name, self.card.title, tables, figures, notes, runs, self.source, settings)
+        look = Look.of(self.catalog, [row.title for row in self.card.variants])
+        aligned = [align(table, request.decimals) for table in tables]
+        title = self.card.title
+        return Document(self.card.name, title, aligned, figures, notes, runs, self.source, settings, look=look)
 
     def passed_over(self) -> list[str]:
         """Notes on what is damaged or of another kind, and so is not in the report; none where all is in it."""

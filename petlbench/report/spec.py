@@ -46,6 +46,7 @@ class ReportKind(Card):
         needs: Fields of the report's file that must not be empty.
         by_group: Whether its scores can be those of groups (patients) as well as of images.
         printed_figure: Draws a paper's printed table as the request asks for it; None where nothing is drawn.
+        shows_cost: Whether it has a figure of scores against a cost, which the request's ``x`` chooses.
         shows_test: Whether it is made of runs whose test split was scored after every epoch; no other has any of them.
         build_others: Makes the report of scores that others print or have measured; None where it cannot.
     """
@@ -57,6 +58,7 @@ class ReportKind(Card):
     by_group: bool = False
     printed_figure: Callable[[PaperTable, ReportInputs], Figure] | None = None
     shows_test: bool = False
+    shows_cost: bool = False
     build_others: Callable[[ReportInputs], Document] | None = None
 
 
@@ -153,6 +155,7 @@ class ReportRequest:
         against: The method that the others are compared with; None for the report's own.
         audits: Folder of stored audits; None for ``audits`` in the folder of the results.
         x: The cost that a figure shows to the right: memory, parameters or time; None for the report's own.
+        decimals: Decimals of scores; None for as many as their deviations leave.
         measured: Whether memory is that of the results rather than predicted.
         unit: What scores count: images, or groups (patients, lesions).
         by: Columns of the datasets' tables that make subgroups, with edges as `petlbench.data.attributes` reads them.
@@ -169,6 +172,7 @@ class ReportRequest:
     against: str | None = None
     audits: Path | None = None
     x: str | None = None
+    decimals: int | None = None
     measured: bool = False
     unit: Unit = "image"
     by: Sequence[str] = ()

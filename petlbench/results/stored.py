@@ -36,6 +36,9 @@ ALIKE = (
 )
 """What must agree in all rows of a table."""
 
+FEWEST_TO_CHOOSE = 50
+"""Images of a validation split below which chance alone can choose the epoch."""
+
 GROUPS = {"training": "training", "method": "method_settings", "dataset": "dataset_settings"}
 """Groups of a config by the names that users give them."""
 
@@ -101,6 +104,13 @@ class Stored:
         """Name of the dataset, as of `dataset_names`."""
         path = str(self.config["dataset"])
         return self.name or dataset_names([path])[path]
+
+    @property
+    def few_validation(self) -> int:
+        """How many validation images the epoch was chosen on, where they are too few for that; else 0."""
+        images = (self.document.get("data", {}).get("images") or {}).get("val") or 0
+        chooses = self.value("training.select") != "last" and len(self.document.get("curve") or ()) > 1
+        return int(images) if chooses and images < FEWEST_TO_CHOOSE else 0
 
     @property
     def seed(self) -> int:

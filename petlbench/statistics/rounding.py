@@ -28,7 +28,7 @@ def round_by_uncertainty(value: float, std: float | None) -> str:
     """
     if not math.isfinite(value):
         return str(value)
-    decimals = _decimals(std)
+    decimals = decimals_of(std)
     plain = f"{value:.{_MOST_DECIMALS}f}".rstrip("0").rstrip(".")
     text = plain if decimals is None else _to_place(value, decimals)
     return text if text.strip("-0.") else text.removeprefix("-")
@@ -45,11 +45,11 @@ def with_uncertainty(value: float, std: float | None) -> str:
         >>> with_uncertainty(90.763, 1.21)
         '90.8 ± 1.2'
     """
-    text, decimals = round_by_uncertainty(value, std), _decimals(std)
+    text, decimals = round_by_uncertainty(value, std), decimals_of(std)
     return text if std is None or decimals is None else f"{text} ± {_to_place(std, decimals)}"
 
 
-def _decimals(std: float | None) -> int | None:
+def decimals_of(std: float | None) -> int | None:
     """The place, counted behind the decimal point, to which a deviation is given; None where none is known."""
     if std is None or not (math.isfinite(std) and std > 0):
         return None

@@ -21,6 +21,8 @@ class CellSummary:
         wanted: Number of seeds that the study wants.
         statuses: Number of runs by status.
         auc: Test AUC, a fraction.
+        interval: Bounds of its 95 % interval where there is one run, whose spread over runs is not known.
+        few_validation: Validation images, where they are too few to choose an epoch by; else 0.
         val_auc: Validation AUC, a fraction.
         ratio: Learnable parameters over all, a fraction.
         allocated: Peak memory of a training step in bytes.
@@ -42,6 +44,8 @@ class CellSummary:
     pme: Spread | None = None
     seconds: Spread | None = None
     refusal: str | None = None
+    interval: tuple[float, float] | None = None
+    few_validation: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -138,8 +142,16 @@ def _cell(method: str, dataset: str, status: StudyStatus, results: Mapping[str, 
         ppe=cell.spread("ppe"),
         pme=cell.spread("pme"),
         seconds=cell.spread("seconds_run"),
+        interval=_interval(finished),
+        few_validation=max((run.few_validation for run in cell.runs), default=0),
         refusal=next((state.planned.refusal for state in states if state.planned.refusal is not None), None),
     )
+
+
+def _interval(results: Sequence[Result]) -> tuple[float, float] | None:
+    """The interval of the test AUC of a single run."""
+    interval = results[0].intervals.get("test", {}).get("auc") if len(results) == 1 else None
+    return None if interval is None else (interval["low"], interval["high"])
 
 
 def _run(state: RunState, result: Result | None) -> dict[str, Any]:

@@ -22,12 +22,23 @@ def test_no_number_and_no_id_is_broken(
     print_table("runs", COLUMNS, ROWS, caption="a caption that says something")
     out = capfd.readouterr().out
     assert max(map(len, out.splitlines())) <= width
-    hidden = out.partition("columns hidden: ")[2].replace("\n", " ")
+    hidden = " ".join(out.partition("hidden: --json (")[2].split())
     count = sum(name.rstrip(">") in hidden for name in COLUMNS)
-    assert f"{count} columns hidden" in out or not count
+    said = "1 column hidden" if count == 1 else f"{count} columns hidden"
+    assert said in out or not count
     kept = [index for index in range(len(COLUMNS) - count) if index != 4]
     assert [row[index] for row in ROWS for index in kept if row[index] not in out] == []
     assert (width >= 100) == (count == 0)
+
+
+def test_columns_of_least_rank_stay_in_their_order(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
+    print_table("runs", COLUMNS, ROWS, ranks=(0, 5, 1, 5, 5, 0))
+    out = capfd.readouterr().out
+    assert "2 columns hidden: --json (memory, MiB, what it is)" in " ".join(out.split())
+    assert out.index("test AUC") < out.index("time")
 
 
 def test_a_file_has_every_column(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_every_report_in_every_format(report: str, name: str, documents: dict[st
     assert len(files) >= (len(document.figures) if name in SHOWS_FIGURES else 1)
     assert all(file.stat().st_size for file in files)
     if name not in {"png", "pdf"}:
-        texts = [file.read_bytes().decode() for file in files]
+        texts = [file.read_bytes().decode() for file in files if file.suffix != ".pdf"]
         assert not [unicodedata.name(sign, repr(sign)) for text in texts for sign in text if steers(sign)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def command(places: tuple[Path, ...], formats: str | None, output: Path | None, 
     files = target.write(document)
     text = target.text(document)
     if json:
-        print_json({**asdict(document), "files": [str(file) for file in files]})
+        print_json({**document.plain(), "files": [str(file) for file in files]})
     elif files:
         say("\n".join(str(file) for file in files))
     elif text is not None:

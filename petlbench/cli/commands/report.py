@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from petlbench.core.catalog import Catalog
     "--columns",
     default="",
     metavar="NAMES",
-    help="Further columns, such as gap,last,hours,search_hours,disk,trials,test_reads.",
+    help="Further columns, such as gap,last,hours,search_hours,disk,trials,test_reads; all: none is hidden.",
 )
 @click.option(
     "--metric", metavar="NAME", help="A score of petlbench list metrics.  [default: the report's own, or auc]"
@@ -68,6 +67,17 @@ from petlbench.core.catalog import Catalog
 )
 @click.option("--measured", is_flag=True, help="Memory by image size: from the results, rather than predicted.")
 @click.option("--x", type=click.Choice(["memory", "parameters", "time"]), help="Cost to the right of a figure.")
+@click.option(
+    "--decimals",
+    type=click.IntRange(0, 4),
+    help="Decimals of scores.  [default: as many as their deviations leave, the same in a column]",
+)
+@click.option(
+    "--width",
+    metavar="LENGTH",
+    help="Of figures and of tables in LaTeX, such as 122mm or 60mm.  [default: 122mm, a column of LNCS]",
+)
+@click.option("--font", type=click.FloatRange(5, 24), help="Size of the type in figures, in points.  [default: 8]")
 @click.option("--against", metavar="METHOD", help="Compare every method with this one.  [default: the report's own]")
 @click.option(
     "--audits",
@@ -85,12 +95,22 @@ from petlbench.core.catalog import Catalog
 @click.option("--output", type=PLACE, metavar="FILE|DIR", help="Where files go.")
 @catalog_option
 @json_option
-def command(name: str, formats: str | None, standalone: bool, output: Path | None, json: bool, **options: Any) -> None:
+def command(
+    name: str,
+    formats: str | None,
+    standalone: bool,
+    output: Path | None,
+    width: str | None,
+    font: float | None,
+    json: bool,
+    **options: Any,
+) -> None:
     """Make a table or figure of stored results: NAME is one of petlbench list reports.
 
     Without --format and --output it is printed. Nothing is run: empty cells say why, and notes name the commands.
     """
     import petlbench as pb
+    from petlbench.report.look import FONT, WIDTH, parse_width
     from petlbench.report.selection import parse_where
 
     if (old_preset := options.pop("old_preset")) is not None:
@@ -101,19 +121,22 @@ def command(name: str, formats: str | None, standalone: bool, output: Path | Non
         formats = ",".join(names.get(each.strip().lower(), each) for each in formats.split(","))
     elif standalone and output is not None and output.suffix.lower() == ".tex":
         formats = "latex_document"
+    millimetres = WIDTH if width is None else parse_width(width)
     target = Target.parse(formats, output, Catalog(options["catalog"]))
+    in_parts = "all" in options["columns"].split(",")
     options["where"] = parse_where(options["where"])
     options["compare"] = options["compare"] is not None
     for several in ("columns", "by"):
-        options[several] = tuple(name.strip() for name in options[several].split(",") if name.strip())
-    document = pb.report(name, progress=True, **options)
+        words = [word.strip() for word in options[several].split(",")]
+        options[several] = tuple(word for word in words if word not in {"", "all"})
+    document = pb.report(name, progress=True, **options).sized(millimetres, font or FONT)
     files = target.write(document)
     text = target.text(document)
     if json:
-        print_json({**asdict(document), "files": [str(file) for file in files]})
+        print_json({**document.plain(), "files": [str(file) for file in files]})
     elif files:
         say("\n".join(str(file) for file in files))
     elif text is not None:
         say(text, end="")
     else:
-        print_document(document)
+        print_document(document, in_parts=in_parts)

@@ -96,6 +96,8 @@ def _evaluated(evaluation: Evaluation, score: str) -> str:
 
 
 def _facts(result: Result, folder: Path) -> dict[str, str]:
+    from petlbench.results.stored import Stored
+
     facts = {"status": result.status, "backbone": _backbone(result.config)}
     if result.error is not None:
         sizes = ", ".join(f"{name} {result.error[name]}" for name in ("asked", "free", "total") if name in result.error)
@@ -106,10 +108,11 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     external = f"{title} on {result.data['external']['title']}" if "external" in result.data else ""
     for split, name in (("val", f"validation {title}"), ("test", f"test {title}"), ("external", external)):
         if split in result.metrics:
-            facts[name] = _score_text(result.metrics[split], chosen_by)
+            facts[name] = _score_text(result.metrics[split], chosen_by, result.intervals.get(split, {}))
         if split in result.metrics_by_group:
             by_group = result.metrics_by_group[split]
-            facts[f"{name}, by group"] = _score_text(by_group, chosen_by) + _groups(by_group, result.config.aggregate)
+            text = _score_text(by_group, chosen_by, result.intervals_by_group.get(split, {}))
+            facts[f"{name}, by group"] = text + _groups(by_group, result.config.aggregate)
     if result.status == "finished" and not result.data.get("images", {}).get("test", 1):
         facts[f"test {title}"] = "none: the dataset has no test split"
     if result.origin is not None:
@@ -121,7 +124,10 @@ def _facts(result: Result, folder: Path) -> dict[str, str]:
     if result.best_epoch is not None:
         is_last = result.config.training.select == "last"
         epoch = f"{result.best_epoch} of {result.config.training.epochs}"
-        facts |= {"epoch": f"{epoch}, the last"} if is_last else {"best epoch": f"{epoch}, {_chosen_by(result, title)}"}
+        few = Stored(result.document()).few_validation
+        doubt = f"; {few} validation images are too few to choose by" if few else ""
+        best = {"best epoch": f"{epoch}, {_chosen_by(result, title)}{doubt}"}
+        facts |= {"epoch": f"{epoch}, the last"} if is_last else best
     facts |= _size(result.parameters, result.memory) | _prediction(result.inference)
     facts |= calibration_facts(result.calibration)
     facts["PPE, PME"] = f"{_score(result.scores.ppe)}, {_score(result.scores.pme)}"
@@ -161,12 +167,22 @@ def title_of(metric: str) -> str:
     return metric if entry is None else entry.title
 
 
-def _score_text(metrics: Mapping[str, Any], name: str) -> str:
-    """A score with its unit, and in brackets the accuracy or, where there is none, the score that comes next."""
+def _score_text(metrics: Mapping[str, Any], name: str, intervals: Mapping[str, Any] | None = None) -> str:
+    """A score with its unit and interval; in brackets the accuracy or, where there is none, the score next to it."""
     rows = Catalog().entries("metric")
     second = next((each for each in ("accuracy", *metrics) if each in metrics and each != name and each in rows), name)
     texts = [score_text(each, metrics.get(each)) for each in (name, second)]
+    texts[0] += interval_text(name, (intervals or {}).get(name))
     return f"{texts[0]}  ({title_of(second)} {texts[1]})" if second != name else texts[0]
+
+
+def interval_text(metric: str, interval: Mapping[str, Any] | None) -> str:
+    """The 95 % interval of a score in its unit, behind it; empty where there is none."""
+    if interval is None or interval.get("low") is None:
+        return ""
+    low, high = (score_text(metric, interval[end]).removesuffix(" %") for end in ("low", "high"))
+    few = ", a hint: too few positives" if interval.get("few") else ""
+    return f", 95 % interval {low} to {high}{few}"
 
 
 def score_text(metric: str, value: float | None) -> str:

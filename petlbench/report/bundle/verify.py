@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.report.bundle.opened import MANIFESTS, TABLES, Bundle, open_bundle
 from petlbench.report.bundle.tables import make_report
 from petlbench.report.render.markdown import MARKDOWN
+from petlbench.report.share import without_places
 from petlbench.results.evaluation import FOLDER as EVALUATIONS
 from petlbench.results.evaluation import Evaluation, read_evaluations
 from petlbench.results.predictions import Predictions, read_predictions
@@ -147,9 +148,9 @@ class _Verifier:
         place = f"{TABLES}/{name}"
         try:
             stored = read_json(self.bundle.folder / f"{place}.json", what="table")
-            document = make_report(self.bundle, name, self.catalog)
+            document = without_places(make_report(self.bundle, name, self.catalog))
             text = read_text(self.bundle.folder / f"{place}.md", what="table")
-            old, new = _cells(stored), _cells(json.loads(json.dumps(asdict(document))))
+            old, new = _cells(stored), _cells(json.loads(json.dumps(document.plain())))
         except (InputError, AttributeError, *_MISFITS) as error:
             yield Difference("cell", place, "a table", f"cannot be read or made: {self.reason(error)}")
             return

@@ -14,11 +14,13 @@ from petlbench.data.dataset import Dataset
 from petlbench.report.cells import number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
 from petlbench.report.formats import Document
+from petlbench.report.kinds.audit_verdict import checks, next_steps, verdict_of
 
 _MOST_PAIRS = 24
 _MOST_CONFOUNDS = 8
 _MOST_NAMES = 20
 _SIDE = 192  # pixels of a shown image
+_EACH, _MOST_CLASSES = 4, 20  # images that are shown of a class, and classes
 _WAYS = ("bytes", "pixels", "near", "mirrored")
 
 _Rows = list[list[Cell | str]]
@@ -31,7 +33,10 @@ def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
         f"audit of {audit.dataset}",
         [
             _findings(audit),
+            *([steps] if (steps := next_steps(audit)) is not None else []),
+            checks(audit),
             _images(audit),
+            *_samples(audit, dataset),
             *_together(audit),
             _baselines(audit),
             *_duplicates(audit.leaks, dataset),
@@ -43,7 +48,12 @@ def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
         ],
         list(_figures(audit)),
         audit.notes,
-        settings={"marked": ", ".join(audit.verdicts) or "neither shortcut nor easy", "split": audit.split},
+        settings={
+            "date": audit.date,
+            "marked": ", ".join(audit.verdicts) or "neither shortcut nor easy",
+            "split": audit.split,
+        },
+        verdict=verdict_of(audit),
     )
 
 
@@ -61,6 +71,25 @@ def _images(audit: Audit) -> Table:
     return table_of("images", "images", columns, rows)
 
 
+def _samples(audit: Audit, dataset: Dataset | None) -> Iterator[Table]:
+    """The first images of every class, which show more than figures do."""
+    if dataset is None:
+        return
+    picture, labels = _pictures(dataset), dataset.task.labels
+    by_class: dict[str, list[str]] = {name: [] for name in dataset.classes[:_MOST_CLASSES]}
+    for record in dataset.records:
+        names = by_class.get(labels.text(record.label, dataset.classes), [])
+        if len(names) < _EACH and record.image_id not in audit.unreadable:
+            names.append(record.image_id)
+    columns = [Column("class", "class"), *(_texts(*(f"image {number}" for number in range(1, _EACH + 1))))]
+    rows: _Rows = [
+        [name, *(Cell(picture=picture(each)) for each in names)] for name, names in by_class.items() if names
+    ]
+    whole: _Rows = [[*row, *(Cell() for _ in range(len(columns) - len(row)))] for row in rows]
+    if rows:
+        yield table_of("samples", "images of each class", columns, whole, "The first ones of each class.")
+
+
 def _together(audit: Audit) -> Iterator[Table]:
     """Which classes stand together, where images may have several."""
     if audit.together:
@@ -73,17 +102,17 @@ def _together(audit: Audit) -> Iterator[Table]:
 def _baselines(audit: Audit) -> Table:
     columns = [
         Column("baseline", "baseline"),
-        Column("auc", "AUC"),
-        Column("interval", "95 % interval"),
+        Column("auc", "AUC", "%"),
+        Column("interval", "95 % interval", "%"),
         Column("accuracy", "accuracy", "%"),
         *_texts("given"),
     ]
     rows: _Rows = [
         [
             each.name,
-            replace(number_cell(each.auc, 3, each.refused), low=each.low, high=each.high),
-            "" if each.auc is None else f"{each.low:.3f} to {each.high:.3f}",
-            number_cell(None if each.accuracy is None else 100 * each.accuracy, 1, each.refused),
+            replace(number_cell(_percent(each.auc), 1, each.refused), low=_percent(each.low), high=_percent(each.high)),
+            "" if each.auc is None else f"{_percent(each.low):.1f} to {_percent(each.high):.1f}",
+            number_cell(_percent(each.accuracy), 1, each.refused),
             each.refused or each.features,
         ]
         for baseline in audit.baselines
@@ -174,12 +203,15 @@ def _telling(audit: Audit) -> Sequence[Confound]:
 def _figures(audit: Audit) -> Iterator[Figure]:
     measured = [baseline for baseline in audit.baselines if baseline.auc is not None]
     if measured:
-        auc = Axis("auc", "cross-validated AUC with its 95 % interval")
-        series = [Series(b.name, b.name, {"auc": [b.auc], "auc_low": [b.low], "auc_high": [b.high]}) for b in measured]
+        auc = Axis("auc", "cross-validated AUC with its 95 % interval", "%")
+        ends = {"auc": "auc", "auc_low": "low", "auc_high": "high"}
+        series = [
+            Series(b.name, b.name, {key: [_percent(getattr(b, name))] for key, name in ends.items()}) for b in measured
+        ]
         title = "How far the class can be told without learning to see"
-        caption = f"Dashed: {TOO_EASY}. The baselines of metadata do not look at the picture."
+        caption = f"Dashed: {100 * TOO_EASY:.0f} %. The baselines of metadata do not look at the picture."
         axes = (auc, Axis("row", "baseline"))
-        yield Figure.of("baselines", "intervals", title, axes, series, caption=caption, marks={"line": TOO_EASY})
+        yield Figure.of("baselines", "intervals", title, axes, series, caption=caption, marks={"line": 100 * TOO_EASY})
     if audit.confounds:
         axes = (Axis("column", "column"), Axis("cramers_v", "Cramér's V of the column with the class"))
         values = {"cramers_v": [confound.cramers_v for confound in audit.confounds]}
@@ -193,10 +225,12 @@ def _shares(key: str, confound: Confound, classes: Sequence[str]) -> Figure:
     """Which share of the images of each class has which value of a column."""
     totals = [max(1, sum(counts)) for counts in zip(*confound.counts, strict=True)]
     series = [
-        Series(name, name, {"share": [count / total for count, total in zip(counts, totals, strict=True)]}, classes)
+        Series(
+            name, name, {"share": [100 * count / total for count, total in zip(counts, totals, strict=True)]}, classes
+        )
         for name, counts in zip(confound.rows, confound.counts, strict=True)
     ]
-    axes = (Axis("class", "class"), Axis("share", "share of the class"))
+    axes = (Axis("class", "class"), Axis("share", "share of the class", "%"))
     title = f"{confound.column}: V = {confound.cramers_v:.2f}, p = {confound.p:.2g}"
     return Figure.of(key, "bars", title, axes, series, marks={"stacked": True})
 
@@ -214,6 +248,10 @@ def _texts(*names: str) -> list[Column]:
 
 def _of_classes(classes: Sequence[str]) -> list[Column]:
     return [Column(f"class_{number}", name) for number, name in enumerate(classes)]
+
+
+def _percent(fraction: float | None) -> float | None:
+    return None if fraction is None else 100 * fraction
 
 
 def _count(count: int) -> Cell:

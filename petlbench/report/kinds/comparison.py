@@ -11,10 +11,12 @@ from petlbench.report.cells import FEW_POSITIVES
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
 from petlbench.report.inputs import ReportInputs
+from petlbench.report.kinds.verdict import verdict_of
+from petlbench.statistics.verdict import Comparison
 
 if TYPE_CHECKING:
     from petlbench.statistics.ranks import RankTests
-    from petlbench.statistics.verdict import Average, Comparison
+    from petlbench.statistics.verdict import Average
 
 
 # Each comparison reads the predictions of its runs: more than this takes minutes, so it is done on request only.
@@ -23,43 +25,48 @@ _MOST_RUNS = 600
 _COLUMNS = (
     Column("effect", "effect", "points", group="on these datasets"),
     Column("interval", "95 % interval", "points", group="on these datasets"),
-    Column("p_better", "P(better)", group="on these datasets"),
+    Column("p_better", "P(better)", group="on these datasets", rank=2),
     Column("verdict", "verdict", group="on these datasets", numeric=False),
-    Column("detectable", "smallest separable", "points", group="on these datasets"),
-    Column("elsewhere_interval", "95 % interval", "points", group="on other datasets of this kind"),
-    Column("elsewhere_verdict", "verdict", group="on other datasets of this kind", numeric=False),
+    Column("detectable", "smallest separable", "points", group="on these datasets", rank=3),
+    Column("elsewhere_interval", "95 % interval", "points", group="on other datasets of this kind", rank=1),
+    Column("elsewhere_verdict", "verdict", group="on other datasets of this kind", numeric=False, rank=1),
 )
 
 
-def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str]]:
-    """Tables, figures and notes that compare every row with one of them: none where there is nothing to compare.
+def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], list[Figure], list[str], str]:
+    """Tables, figures and notes that compare every row with one of them, and what they come to in a sentence.
+
+    All are empty where there is nothing to compare.
 
     Raises:
         InputError: When the row to compare with is not there.
     """
     lines = [line for line in context.grid.lines if line.all_runs]
     if len(lines) < 2:
-        return [], [], []
+        return [], [], [], ""
     runs = sum(len(line.all_runs) for line in lines)
     if runs > _MOST_RUNS and inputs.request.against is None:
         note = f"Rows are not compared: the predictions of {runs:,} runs would be read. --against METHOD does it."
-        return [], [], [note]
+        return [], [], [note], ""
     base = _base(inputs, context, lines)
     inputs.progress.phase("comparing", len(lines) - 1)
-    rows = []
+    rows, comparisons = [], dict[str, Comparison]()
     for line in lines:
         if line.key != base.key:
             average = context.evidence.average(line.key, base.key)
             if average is not None:
                 rows.append(line.row(_cells(average)))
+                comparisons[line.key] = average.here
             inputs.progress.advance()
     ranks, notes = _ranks(context, lines, base)
     if not rows:
-        return [], ranks, notes
+        return [], ranks, notes, ""
     title = f"Compared with {base.title}"
     caption = _caption(base, context)
-    table = Table("comparison", title, _COLUMNS, rows, caption, _table_notes(rows), row_title="method")
-    return [table], [_figure(title, rows, caption), *ranks], notes
+    notes_below = [_EXPLAINED, *_table_notes(rows)]
+    table = Table("comparison", title, _COLUMNS, rows, caption, notes_below, row_title="method")
+    verdict = verdict_of(context, lines, base, comparisons)
+    return [table], [_figure(title, rows, f"{caption} Lines: 95 % intervals."), *ranks], notes, verdict
 
 
 def _base(inputs: ReportInputs, context: Context, lines: Sequence[Line]) -> Line:
@@ -97,7 +104,7 @@ def _interval(comparison: Comparison) -> Cell:
     if comparison.low is None or comparison.high is None:
         return Cell(text="–", reason=comparison.note or comparison.verdict)
     low, high = (_points(bound, comparison).text for bound in (comparison.low, comparison.high))
-    return Cell(text=f"{low} to {high}")
+    return Cell(text=f"{low} to {high}", low=100 * comparison.low, high=100 * comparison.high)
 
 
 def _probability(comparison: Comparison) -> Cell:
@@ -120,14 +127,15 @@ def _points(value: float | None, comparison: Comparison, sign: str = "+") -> Cel
     return Cell(100 * value, f"{100 * value:{sign}.2f}")
 
 
+_EXPLAINED = (
+    "The variance adds up that of images (groups where there are some), seeds and splits; on other datasets that of "
+    "datasets too. P(better): probability that the row is the better one. Smallest separable: a smaller effect could "
+    "not have been told from none with so many runs. 'too few': nothing says what another seed or dataset would give."
+)
+
+
 def _caption(base: Line, context: Context) -> str:
-    return (
-        f"{context.metric_title} of a row less that of {base.title}, mean over the datasets that both have. "
-        "The variance adds up that of images (groups where there are some), seeds and splits; on other datasets that "
-        "of datasets too. P(better): probability that the row is the better one. Smallest separable: a smaller effect "
-        "could not have been told from none with so many runs. 'too few': nothing says what another seed or dataset "
-        "would give."
-    )
+    return f"{context.metric_title} of a row less that of {base.title}, mean over the datasets that both have."
 
 
 def _table_notes(rows: Sequence[Row]) -> list[str]:

@@ -10,9 +10,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
+from petlbench.report.alignment import align
 from petlbench.report.cells import mebibytes, number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
 from petlbench.report.formats import Document
+from petlbench.report.look import Look
 from petlbench.study.forecast.memory import LARGEST, SAVINGS, Extras, Row
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def memory_document(forecast: Forecast) -> Document:
     return Document(
         "memory",
         "Peak memory of a training step, predicted",
-        [*tables, *_refused(forecast.rows), *(_papers(forecast.comparison) if forecast.comparison else ())],
+        [*map(align, tables), *_refused(forecast.rows), *(_papers(forecast.comparison) if forecast.comparison else ())],
         [memory_figure(forecast)] if _predicted(forecast.rows) else [],
         source="predicted by petlbench memory",
         settings=forecast.config,
@@ -86,7 +88,8 @@ def memory_figure(forecast: Forecast) -> Figure:
     device = "CUDA" if forecast.device == "cuda" else "the CPU"
     if forecast.varied is not None:
         return _curves(rows, forecast, forecast.varied, device)
-    methods = [row.run.method for row in rows]
+    look = Look.of()
+    methods = [look.title(row.run.method) for row in rows]
     parts = [(row.memory.parts or {}) if row.memory is not None else {} for row in rows]
     series = [Series(name, name, {"memory": [each.get(name, 0) / _GIB for each in parts]}, methods) for name in _PARTS]
     title = f"Predicted allocated memory at the peak of a training step on {device}"
@@ -98,13 +101,13 @@ def _curves(rows: Sequence[Row], forecast: Forecast, varied: Vary, device: str) 
     values = list(dict.fromkeys(row.run.varied[varied.name] for row in rows))
     is_numeric = all(isinstance(value, int | float) for value in values)
     values = sorted(values) if is_numeric else values
-    series = []
+    series, look = [], Look.of()
     for method in dict.fromkeys(row.run.method for row in rows):
         sizes = {row.run.varied[varied.name]: (row.figure or 0) / _GIB for row in rows if row.run.method == method}
         points: dict[str, list[float | None]] = {"memory": [sizes.get(value) for value in values]}
         if is_numeric:
             points["value"] = [float(value) for value in values]
-        series.append(Series(method, method, points, () if is_numeric else list(map(str, values))))
+        series.append(Series(method, look.title(method), points, () if is_numeric else list(map(str, values))))
     budget = forecast.extras.budget
     return Figure.of(
         "memory",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
+from petlbench.report.alignment import align
 from petlbench.report.cells import mark_rows, mebibytes
 from petlbench.report.context import peak
 from petlbench.report.document import Axis, Column, Figure, Row, Series, Table
@@ -151,4 +152,4 @@ def _document(card: ReportCard, how: str, bytes_: _Sizes, caption: str, titles: 
     rows = mark_rows(rows, columns)
     table = Table("main", title, columns, rows, f"{caption} Best bold, second underlined.")
     figure = Figure.of("memory", "lines", title, axes, series, caption=caption)
-    return Document(card.name, title, [table], [figure])
+    return Document(card.name, title, [align(table)], [figure])

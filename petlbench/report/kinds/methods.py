@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from petlbench.metrics.efficiency import REFERENCE
+from petlbench.report.alignment import align
 from petlbench.report.audits import add_baselines
 from petlbench.report.cells import mark_rows
 from petlbench.report.columns import make_columns
@@ -15,14 +18,16 @@ from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.comparison import compare_lines
+from petlbench.report.kinds.cost import cost_figures
 from petlbench.report.kinds.papers import compare_with_papers
+from petlbench.report.kinds.roc import curve_figures
 from petlbench.report.selection import check_alike, check_cells, common_settings
 from petlbench.report.spec import ReportKind
 from petlbench.report.tasks import tasks_of
 from petlbench.results.stored import Stored
 
 _MARKED = "Best bold, second underlined."
-_PME = "; PME refers to full fine-tuning in the same setting."
+_PME = "PME refers to full fine-tuning in the same setting."
 _MEANS = "Means of a row are of the figures shown: of each group, of the groups' means, and of all tasks."
 _PRELOADING = "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
 _FRONT = (
@@ -52,17 +57,21 @@ _UNSAID = {name: _DEFAULTS[name] for name in ("weights", "shots", "train_fractio
 def build(inputs: ReportInputs) -> Document:
     """Make the table of methods or variants, what papers print beside, and the comparison of rows."""
     main, context = main_table(inputs), inputs.context
-    tables, figures, notes = compare_lines(inputs, context)
+    tables, figures, notes, verdict = compare_lines(inputs, context)
     papers: Sequence[Table] = ()
     if inputs.request.compare:
         runs = context.grid.all_runs
         settings = describe_settings(common_settings(runs)) if runs else "no runs"
         papers = compare_with_papers(inputs.card.name, main, context.grid, settings)
-    return inputs.document([main, *papers, *tables], figures, notes)
+    figures = [*cost_figures(inputs), *figures]
+    document = inputs.document([main, *papers, *tables], figures, notes)
+    return replace(document, verdict=verdict, details=partial(curve_figures, inputs))
 
 
-METHODS = ReportKind(name="methods", title="Methods on datasets", build=build, by_group=True)
-VARIANTS = ReportKind(name="variants", title="Variants of a method", build=build, by_group=True, needs=("variants",))
+METHODS = ReportKind(name="methods", title="Methods on datasets", build=build, by_group=True, shows_cost=True)
+VARIANTS = ReportKind(
+    name="variants", title="Variants of a method", build=build, by_group=True, needs=("variants",), shows_cost=True
+)
 
 
 def main_table(inputs: ReportInputs) -> Table:
@@ -79,14 +88,15 @@ def main_table(inputs: ReportInputs) -> Table:
     makers = make_columns(dict.fromkeys([*card.columns, *inputs.request.columns]), context)
     columns = [column for column, _ in makers]
     lines = context.grid.lines
-    rows = mark_rows(
-        [line.row({column.key: make(line, context) for column, make in makers}) for line in lines], columns
-    )
+    rows = [line.row({column.key: make(line, context) for column, make in makers}) for line in lines]
     commands = _missing_commands(inputs, _has_pme(columns))
-    caption, notes = _caption(columns, context), _notes(columns, rows, context)
+    caption = _caption(columns, context)
+    notes = [_explained(columns, context), *_notes(columns, rows, context)]
     row_title = "variant" if card.variants else "method"
     table = Table("main", card.title, columns, rows, caption, notes, row_title, commands)
-    return add_baselines(table, inputs.audits, context)
+    table = align(add_baselines(table, inputs.audits, context), inputs.request.decimals)
+    marked = mark_rows([row for row in table.rows if row.kind == "method"], table.columns)
+    return replace(table, rows=[*marked, *(row for row in table.rows if row.kind == "baseline")])
 
 
 def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> str:
@@ -116,6 +126,7 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
 
 
 def _caption(columns: Sequence[Column], context: Context) -> str:
+    """What the figures are, in what setting, and where the memory is from: what a table in print must say."""
     runs = context.grid.all_runs
     keys = {column.key for column in columns}
     sentences = []
@@ -123,17 +134,25 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
         unit = ", in percent" if context.grid.groups else ""
         score = f"{_capital(context.metric_title)} of the test split{unit}"
         sentences.append(f"{score}, mean ± standard deviation over runs.")
-    if context.grid.groups:
-        sentences.append(_MEANS)
     if runs:
         sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
         if "memory" in keys:
             source = (runs[0].document.get("memory") or {}).get("source")
-            pme = _PME if "pme" in keys else "."
-            sentences.append(f"Memory: '{context.figure}', peak of a training step, measured on {source}{pme}")
-        if "cache" in keys:
-            sentences.append(_PRELOADING)
-    return " ".join([*sentences, _MARKED, _FRONT] if "front" in keys else [*sentences, _MARKED])
+            sentences.append(f"Memory: '{context.figure}', peak of a training step, measured on {source}.")
+    return " ".join(sentences)
+
+
+def _explained(columns: Sequence[Column], context: Context) -> str:
+    """What columns and marks mean."""
+    keys = {column.key for column in columns}
+    sentences = {
+        _MEANS: bool(context.grid.groups),
+        _PME: "pme" in keys,
+        _PRELOADING: "cache" in keys,
+        _MARKED: True,
+        _FRONT: "front" in keys,
+    }
+    return " ".join(sentence for sentence, is_shown in sentences.items() if is_shown)
 
 
 def _has_pme(columns: Sequence[Column]) -> bool:

@@ -183,7 +183,15 @@ def _main_table(table: PaperTable, titles: Mapping[str, str]) -> Table:
         f"are computed here, from the printed average and with the paper's memory of full fine-tuning, "
         f"{table.full_memory:,.0f} MB. Best bold, second underlined."
     )
-    return Table("main", table.paper.title, columns, rows, caption, row_title="method" if table.datasets else "row")
+    return Table(
+        "main",
+        table.paper.title,
+        columns,
+        rows,
+        caption,
+        row_title="method" if table.datasets else "row",
+        has_print=True,
+    )
 
 
 def _cells(row: PaperRow, table: PaperTable) -> dict[str, Cell]:
@@ -220,7 +228,7 @@ def _differences_table(table: PaperTable, main: Table) -> Table:
         "What differs from print when it is rounded alike, to two decimals with ties to the even one. A PME that is "
         "off by 0.01 is within what the rounding of the printed average explains."
     )
-    return Table("differences", "What differs from print", columns, rows, caption, row_title="row")
+    return Table("differences", "What differs from print", columns, rows, caption, row_title="row", has_print=True)
 
 
 def _differences(table: PaperTable) -> Iterator[tuple[PaperRow, str, float, float]]:
@@ -275,7 +283,16 @@ def _comparison(printed: PaperTable, main: Table, grid: Grid, settings: str) -> 
     notes = [] if same else [f"Averages are not compared: the paper's is over {', '.join(paper.datasets)}."]
     if any(column.key == "learnable" for column in shared):
         notes.append(_COUNTS)
-    return Table(f"papers_{paper.key}", f"Ours beside {paper.title}", columns, rows, caption, notes, main.row_title)
+    return Table(
+        f"papers_{paper.key}",
+        f"Ours beside {paper.title}",
+        columns,
+        rows,
+        caption,
+        notes,
+        main.row_title,
+        has_print=True,
+    )
 
 
 def _columns(column: Column) -> Sequence[Column]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from petlbench.core.errors import InputError
 from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
@@ -18,9 +20,10 @@ def build(inputs: ReportInputs) -> Document:
     """Make the table of a suite, what papers print beside, and the comparison of rows."""
     main, context = main_table(inputs), inputs.context
     printed = [beside_print(main, context, _comparable(inputs))] if inputs.request.compare else []
-    tables, figures, notes = compare_lines(inputs, context)
+    tables, figures, notes, verdict = compare_lines(inputs, context)
     notes += ["Nothing is printed of these methods." for table in printed if not table.rows]
-    return inputs.document([main, *(table for table in printed if table.rows), *tables], figures, notes)
+    document = inputs.document([main, *(table for table in printed if table.rows), *tables], figures, notes)
+    return replace(document, verdict=verdict)
 
 
 def build_others(inputs: ReportInputs) -> Document:

@@ -41,8 +41,8 @@ def scores_table(title: str, scores: ScoreTable, groups: Groups, metric: Metric)
     notes = [f"No row has a score on {', '.join(missing)}: averages are over the other tasks."] if missing else []
     notes += [_SEVERAL] if flags else []
     if scores.is_of_one_protocol:
-        return Table("main", title, columns, mark_rows(lines, columns), f"{caption} {_MARKED}", notes)
-    return Table("main", title, columns, lines, f"{caption} {_UNMARKED}", notes)
+        return Table("main", title, columns, mark_rows(lines, columns), f"{caption} {_MARKED}", notes, has_print=True)
+    return Table("main", title, columns, lines, f"{caption} {_UNMARKED}", notes, has_print=True)
 
 
 def differences_table(scores: ScoreTable, groups: Groups) -> Table:
@@ -69,7 +69,9 @@ def differences_table(scores: ScoreTable, groups: Groups) -> Table:
     caption = (
         "Computed: from the printed scores, rounded as the average is. Rounding: of the scores and of the average."
     )
-    return Table("differences", "Printed averages that differ from their scores", columns, rows, caption)
+    return Table(
+        "differences", "Printed averages that differ from their scores", columns, rows, caption, has_print=True
+    )
 
 
 def contradictions_table(scores: ScoreTable, groups: Groups) -> Table:
@@ -85,7 +87,7 @@ def contradictions_table(scores: ScoreTable, groups: Groups) -> Table:
         for part, row, text in zip("ab", each.rows, each.texts, strict=True):
             cells |= {f"{part}_source": Cell(text=row.source), f"{part}_figure": Cell(float(text), text)}
         rows.append(Row(f"{each.rows[0].key} {each.key}", each.rows[0].title, cells))
-    return Table("contradictions", "Figures that contradict each other", columns, rows)
+    return Table("contradictions", "Figures that contradict each other", columns, rows, has_print=True)
 
 
 def beside_print(main: Table, context: Context, scores: ScoreTable) -> Table:
@@ -117,7 +119,7 @@ def beside_print(main: Table, context: Context, scores: ScoreTable) -> Table:
     columns = [*_ABOUT, *_score_columns(groups, means, context.metric)]
     printed_setting = f"Printed: {scores.backbone} at {scores.image_size} pixels."
     caption = f"{_MEANS} {printed_setting} Two figures compare only where their protocols are the same."
-    return Table("print", "Ours beside print", columns, rows, caption, notes)
+    return Table("print", "Ours beside print", columns, rows, caption, notes, has_print=True)
 
 
 def _headings(groups: Groups) -> dict[str, str]:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from petlbench.core.errors import InputError
 from petlbench.core.text import csv_cell
@@ -26,7 +25,7 @@ def _csv(document: Document) -> Mapping[str, str]:
 
 CSV = ReportFormat(name="csv", title="CSV", suffix=".csv", render=_csv)
 JSON = ReportFormat(
-    name="json", title="JSON", suffix=".json", render=lambda d: json.dumps(asdict(d), indent=1, allow_nan=False) + "\n"
+    name="json", title="JSON", suffix=".json", render=lambda d: json.dumps(d.plain(), indent=1, allow_nan=False) + "\n"
 )
 
 

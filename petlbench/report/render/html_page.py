@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from petlbench.core.text import printable
 from petlbench.report.document import Cell, Column, Figure, Row, Table
 from petlbench.report.formats import Document, ReportFormat, one_line
+from petlbench.report.look import Look
 from petlbench.report.render.figure_files import drawn
 from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 
@@ -26,6 +27,8 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 _SCRIPTS = ("dom.js", "packing.js", "table.js", "plot.js", "panel.js", "runs.js", "facets.js", "main.js")
+_DRAWING_WIDTH = 178.0  # millimetres
+_COMMA = '<sup class="flag">,</sup>'
 _CHUNK = 100  # runs whose details are unpacked together
 
 
@@ -51,10 +54,15 @@ def _parts(document: Document) -> Iterator[str]:
     yield f"<title>{title}</title><style>{_asset('page.css')}</style></head><body>"
     yield '<a class="skip" href="#content">to the content</a>'
     yield f'<header><h1>{title}</h1><div id="page-tools"></div></header><main id="content">'
-    yield from _about(document)
+    if document.verdict:
+        yield f'<p class="verdict">{_escape(document.verdict)}</p>'
     yield from (f"<p>{_escape(paragraph)}</p>" for paragraph in document.paragraphs)
+    yield from _figures(document, first=True)
     for table in document.tables:
         yield from _table(table)
+    yield from _figures(document, first=False)
+    yield from _notes(document)
+    yield from _settings(document)
     yield from _places(document)
     yield "<noscript><p>Plots, sorting, filters and the details of runs need JavaScript.</p></noscript></main>"
     yield f'<script type="application/json" id="data">{as_json(rounded(_data(document)))}</script>'
@@ -64,14 +72,19 @@ def _parts(document: Document) -> Iterator[str]:
     yield f'<script>(() => {{\n"use strict";\n{code}\n}})();</script></body></html>'
 
 
-def _about(document: Document) -> Iterator[str]:
+def _settings(document: Document) -> Iterator[str]:
     settings = {"source": document.source, **document.settings}
     items = "".join(
         f"<div><dt>{_escape(str(key))}</dt><dd>{_escape(_text(value))}</dd></div>"
         for key, value in settings.items()
         if value not in (None, "", (), [], {})
     )
-    yield f'<dl class="about">{items}</dl>' if items else ""
+    if items:
+        summary = "<summary>Settings and source</summary>"
+        yield f'<details class="settings">{summary}<dl class="about">{items}</dl></details>'
+
+
+def _notes(document: Document) -> Iterator[str]:
     if document.notes:
         yield '<ul class="notes">' + "".join(f"<li>{_escape(note)}</li>" for note in document.notes) + "</ul>"
 
@@ -90,7 +103,7 @@ def _text(value: Any) -> str:
 
 def _table(table: Table) -> Iterator[str]:
     """Write a table, which can be read without any script, with what stands above and below it."""
-    reasons: dict[str, int] = {}  # why cells are empty: each reason once, by number
+    reasons: dict[str, int] = {}  # why cells are empty, and what there is to know of others: each once, by number
     title = _escape(table.title)
     facets = f' data-facets="{html.escape(json.dumps(dict(table.facets)))}"' if table.facets else ""
     yield f'<section class="table" id="{_escape(f"table-{table.key}")}"{facets}><h2>{title}</h2>'
@@ -109,7 +122,7 @@ def _table(table: Table) -> Iterator[str]:
     yield "</table></div>"
     if reasons:
         items = "".join(f"<li>{_escape(reason)}</li>" for reason in reasons)
-        yield f'<p class="note">Empty cells:</p><ol class="note reasons">{items}</ol>'
+        yield f'<ol class="note reasons" aria-label="notes on cells">{items}</ol>'
     yield from (f'<p class="note">{_escape(note)}</p>' for note in table.notes)
     if table.commands:
         lines = "\n".join(map(_escape, table.commands))
@@ -148,15 +161,14 @@ def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
 
 def _content(cell: Cell, reasons: dict[str, int]) -> str:
     if cell.reason and not cell.text:
-        number = reasons.setdefault(cell.reason, len(reasons) + 1)
-        return f'<abbr title="{_escape(cell.reason)}">–</abbr><sup>{number}</sup>'
+        return f'<abbr title="{_escape(cell.reason)}">–</abbr>{_mark(f"Empty: {cell.reason}", reasons)}'
     text = _escape(cell.text) or "–"
     if cell.picture:
         picture = f'<img alt="" src="data:image/jpeg;base64,{_escape(cell.picture)}">'
         text = f"{picture}<br>{text}" if cell.text else picture
     text = {"best": f"<strong>{text}</strong>", "second": f"<u>{text}</u>"}.get(cell.mark, text)
-    flags = "".join(f' <span class="flag">{_escape(flag)}</span>' for flag in cell.flags)
-    if cell.low is None or cell.high is None:
+    flags = _COMMA.join(_mark(flag, reasons) for flag in cell.flags)
+    if cell.value is None or cell.low is None or cell.high is None:
         return text + flags
     figure = re.search(r"\d+(?:\.(\d+))?", cell.text)  # an interval is rounded as its value is
     places = len(figure.group(1) or "") if figure else 2
@@ -164,19 +176,35 @@ def _content(cell: Cell, reasons: dict[str, int]) -> str:
     return f'{text}{flags} <small class="interval">{ends}</small>'
 
 
-def _places(document: Document) -> Iterator[str]:
-    """Where the code puts what it makes; figures that it cannot make are drawn here."""
-    for number, figure in enumerate(document.figures):
+def _mark(text: str, notes: dict[str, int]) -> str:
+    """A raised number that leads to a note below the table, which takes no room in the cell."""
+    number = notes.setdefault(text, len(notes) + 1)
+    return f'<sup class="flag" title="{_escape(text)}">{number}</sup>'
+
+
+def _figures(document: Document, *, first: bool) -> Iterator[str]:
+    """Where the code puts the first figure, or the others; those that it cannot make are drawn here."""
+    figures = list(enumerate(document.figures))
+    for number, figure in figures[:1] if first else figures[1:]:
         heading = f"<h2>{_escape(figure.title)}</h2>"
-        drawing = _drawing(figure) if figure.kind == "ranks" else ""
+        drawing = _drawing(figure, document.look) if figure.kind == "ranks" else ""
         yield f'<section class="figure" id="figure-{number}">{heading}{drawing}</section>'
-    for key, title in (("explore", "Explore the runs"), ("curves", "Curves"), ("confusion", "Confusion matrices")):
+
+
+def _places(document: Document) -> Iterator[str]:
+    """Where the code puts what it makes of runs and further figures."""
+    places = {
+        "details-figures": "ROC and precision-recall curves",
+        "curves": "Training",
+        "confusion": "Confusion matrices",
+    }
+    for key, title in {"explore": "Explore the runs", **places}.items():
         yield f'<section id="{key}" hidden><h2>{title}</h2></section>'
     yield f'<section id="runs" {"" if document.runs else "hidden"}><h2>Runs</h2></section>'
 
 
-def _drawing(figure: Figure) -> str:
-    svg = drawn(figure, ".svg").decode()
+def _drawing(figure: Figure, look: Look) -> str:
+    svg = drawn(figure, ".svg", replace(look, width=_DRAWING_WIDTH)).decode()
     # Without its white ground, which would be a box on a dark page, and without names that other figures have too.
     image = re.sub(r'<g id="patch_1">.*?</g>', "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
     image = re.sub(r' id="[a-z0-9]+_\d+"', "", image)
@@ -184,19 +212,22 @@ def _drawing(figure: Figure) -> str:
 
 
 def _data(document: Document) -> Mapping[str, Any]:
-    groups = group_runs(document.runs)
+    look = document.look
+    groups = group_runs(document.runs, look)
     kinds = {figure.kind for figure in document.figures}
     has_curves = any(figure.x == "epoch" for figure in document.figures)
     return {
-        "figures": [_plain(figure) for figure in document.figures],
-        "explore": [_plain(figure) for figure in run_figures(groups)],
-        "curves": [] if has_curves else [_plain(figure) for figure in curve_figures(groups)],
-        "confusion": [] if "matrix" in kinds else [_plain(figure) for figure in confusion_figures(groups)],
-        "runs": describe_runs(document.runs),
+        "figures": [_plain(figure, look) for figure in document.figures],
+        "details": [_plain(figure, look) for figure in document.details()],
+        "explore": [_plain(figure, look) for figure in run_figures(groups, look)],
+        "curves": [] if has_curves else [_plain(figure, look) for figure in curve_figures(groups)],
+        "confusion": [] if "matrix" in kinds else [_plain(figure, look) for figure in confusion_figures(groups)],
+        "runs": describe_runs(document.runs, look),
     }
 
 
-def _plain(figure: Figure) -> dict[str, Any]:
+def _plain(figure: Figure, look: Look) -> dict[str, Any]:
+    figure = look.dress(figure)
     axes = [{**asdict(axis), "heading": axis.heading} for axis in figure.axes]
     return {**asdict(figure), "axes": axes}
 

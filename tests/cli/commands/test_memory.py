@@ -89,7 +89,7 @@ def test_it_is_written_like_a_report(cli: Cli, here: Path) -> None:
     outcome = cli("memory", *arguments, *TINY)
     assert outcome.status == 0
     assert {file.name for file in (here / "out").iterdir()} == {
-        f"memory{end}" for end in (".html", ".csv", ".tex", ".md")
+        f"memory{end}" for end in (".html", ".csv", ".tex", "-parts.pdf", ".md")
     }
     rows = {row["method"]: row for row in csv.DictReader((here / "out" / "memory.csv").open(encoding="utf-8"))}
     assert float(rows["linear"]["allocated"]) < float(rows["full"]["allocated"])

@@ -200,14 +200,16 @@ def test_the_split_of_another_fold_is_a_repeat(tmp_path: Path) -> None:
     assert found.std == pytest.approx(100 * math.sqrt(0.005))
 
 
-def test_numbers_are_rounded_by_their_spread(tmp_path: Path) -> None:
+def test_numbers_of_a_column_are_rounded_alike_by_their_spread(tmp_path: Path) -> None:
     for seed, score in enumerate((0.80, 0.90, 0.97)):
         store(tmp_path, "linear", "digits", seed, auc=score)
     for seed, score in enumerate((0.9012, 0.9014, 0.9016)):
         store(tmp_path, "full", "digits", seed, auc=score)
     document = made(tmp_path)
     assert cell(document, "linear", "digits").text == "89 ± 9"
-    assert cell(document, "full", "digits").text == "90.140 ± 0.020"
+    assert cell(document, "full", "digits").text == "90 ± 0"
+    document = made(tmp_path, decimals=2)
+    assert [cell(document, name, "digits").text for name in ("full", "linear")] == ["90.14 ± 0.02", "89.00 ± 8.54"]
 
 
 def test_preloading_has_columns_of_its_own(study: Path) -> None:
@@ -283,7 +285,7 @@ def test_methods_are_compared_where_predictions_are_kept(tmp_path: Path) -> None
     assert row.cells["effect"].high is not None
     assert row.cells["effect"].high < 0
     assert any("0.25" in note for note in document.notes), "the smallest p of a test on three datasets"
-    assert [figure.key for figure in document.figures] == ["comparison"]
+    assert [figure.key for figure in document.figures] == ["tradeoff", "comparison"]
     assert cell(document, "full", "digits").low is not None
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from petlbench.core.errors import InputError
 from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.look import Look
 from petlbench.report.render.figure_files import draw
 from petlbench.report.render.figures.painters import draw_bars
 from petlbench.report.render.figures.scatter import Dot, pareto_front, place_names
@@ -42,10 +43,11 @@ def test_a_pdf_holds_its_fonts_and_no_outlines_of_type_3(tmp_path: Path) -> None
     assert b"CreationDate" not in pdf
 
 
-def test_a_figure_is_exactly_as_wide_as_a_page(tmp_path: Path) -> None:
-    draw(BY_KIND["intervals"], tmp_path / "figure.png")
+@pytest.mark.parametrize("width", [122, 60])
+def test_a_figure_is_exactly_as_wide_as_a_column(width: int, tmp_path: Path) -> None:
+    draw(BY_KIND["intervals"], tmp_path / "figure.png", replace(Look.of(), width=width))
     with Image.open(tmp_path / "figure.png") as image:
-        assert image.width == 2100
+        assert image.width == int(width / 25.4 * 300)
         assert image.convert("L").getextrema()[0] < 60
 
 

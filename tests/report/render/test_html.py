@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from petlbench.report.formats import Document
+from petlbench.report.look import Look
 from petlbench.report.render import html_page
 from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
 from petlbench.report.render.html_page import as_json, pack, rounded
 from tests.report.demo import DATASETS, HOSTILE, METHODS, demo_document, demo_run
 
+PLAIN = Look()
 VOID = {"meta", "br", "hr", "img", "input", "link", "use", "path"}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(),
@@ -103,7 +105,7 @@ def test_data_and_details_hold_every_run(read: Reader) -> None:
     document = demo_document(first_title=HOSTILE)
     data = json.loads(read.scripts["data"])
     assert len(data["runs"]["rows"]) == len(METHODS) * len(DATASETS) * 3
-    assert {row[0] for row in data["runs"]["rows"]} >= {HOSTILE, "fpt"}
+    assert {row[0] for row in data["runs"]["rows"]} >= {HOSTILE, "FPT"}
     details = json.loads(read.scripts["details"])
     runs = [run for chunk in details["chunks"] for run in json.loads(unpacked(chunk))]
     assert [run["run_id"] for run in runs] == [run["run_id"] for run in document.runs]
@@ -156,30 +158,30 @@ def test_numbers_are_rounded_and_what_json_has_not_is_none() -> None:
 
 def test_runs_of_one_setting_are_one_group_and_others_say_what_differs() -> None:
     runs = [demo_run("lora", "ddsm", seed) for seed in range(3)] + [with_lr(demo_run("lora", "ddsm", 0), 0.01)]
-    groups = group_runs(runs)
+    groups = group_runs(runs, PLAIN)
     assert [(group.title, len(group.runs)) for group in groups] == [("lora (lr 0.001)", 3), ("lora (lr 0.01)", 1)]
-    assert {column["title"] for column in describe_runs(runs)["columns"]} >= {"lr", "method", "test AUC, %"}
+    assert {column["title"] for column in describe_runs(runs, PLAIN)["columns"]} >= {"lr", "method", "test AUC, %"}
 
 
 def test_failed_runs_are_rows_but_in_no_group() -> None:
     runs = [demo_run("full", "ddsm", 0), demo_run("full", "covid", 0)]
-    assert [row[3] for row in describe_runs(runs)["rows"]] == ["oom", "finished"]
-    assert [group.dataset for group in group_runs(runs)] == ["covid"]
+    assert [row[3] for row in describe_runs(runs, PLAIN)["rows"]] == ["oom", "finished"]
+    assert [group.dataset for group in group_runs(runs, PLAIN)] == ["COVID"]
 
 
 def test_memory_of_two_sources_is_never_in_one_plot() -> None:
     runs = [demo_run(method, dataset, 0) for method in ("lora", "fpt") for dataset in ("ddsm", "covid")]
     runs[0]["memory"]["source"] = "cpu"
-    figures = run_figures(group_runs(runs))
+    figures = run_figures(group_runs(runs, PLAIN), PLAIN)
     assert sorted(figure.title for figure in figures) == [
-        "covid, memory: cuda",
-        "ddsm, memory: cpu",
-        "ddsm, memory: cuda",
+        "COVID, memory: cuda",
+        "DDSM, memory: cpu",
+        "DDSM, memory: cuda",
     ]
 
 
 def test_an_average_needs_every_dataset() -> None:
-    figures = run_figures(group_runs(demo_document().runs))
+    figures = run_figures(group_runs(demo_document().runs, PLAIN), PLAIN)
     average = figures[0]
     assert average.title == "average of 4 datasets"
     assert {series.key for series in average.series} == set(METHODS) - {"full", "vpt"}
@@ -187,7 +189,7 @@ def test_an_average_needs_every_dataset() -> None:
 
 
 def test_curves_have_a_band_over_seeds_and_matrices_are_summed() -> None:
-    groups = group_runs([demo_run("fpt", "ddsm", seed) for seed in range(3)])
+    groups = group_runs([demo_run("fpt", "ddsm", seed) for seed in range(3)], PLAIN)
     curve = curve_figures(groups)[0].series[0].values
     assert all(
         low <= mean <= high

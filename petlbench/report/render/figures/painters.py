@@ -135,7 +135,7 @@ def draw_matrix(axes: Axes, figure: Figure) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.55 else "black"
-        axes.text(column, row, f"{count:,.0f}", ha="center", va="center", color=colour, fontsize=7)
+        axes.text(column, row, f"{count:,.0f}", ha="center", va="center", color=colour)
     labels = [plain(label, 18) for label in series.labels] or [str(row) for row in range(len(counts))]
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
@@ -169,7 +169,7 @@ def draw_ranks(axes: Axes, figure: Figure) -> None:
     axes.plot([1, last], [0, 0], color="black", linewidth=0.8)
     for mark in range(1, last + 1):
         axes.plot([mark, mark], [0, -0.12], color="black", linewidth=0.8)
-        axes.text(mark, -0.2, str(mark), ha="center", va="bottom", fontsize=7)
+        axes.text(mark, -0.2, str(mark), ha="center", va="bottom")
     for row, (name, rank) in enumerate(in_order[:half]):
         _draw_name(axes, name, rank, 1, depth + _STEP * row)
     for row, (name, rank) in enumerate(reversed(in_order[half:])):
@@ -179,7 +179,7 @@ def draw_ranks(axes: Axes, figure: Figure) -> None:
         axes.plot([min(clique) - 0.04, max(clique) + 0.04], [height, height], color="black", linewidth=2.5)
     if (gap := figure.marks.get("critical_difference")) is not None:
         axes.errorbar([1 + gap / 2], [-0.85], xerr=gap / 2, color="black", capsize=3, elinewidth=1)
-        axes.text(1 + gap / 2, -0.95, f"critical difference {gap:.2f}", ha="center", va="bottom", fontsize=7)
+        axes.text(1 + gap / 2, -0.95, f"critical difference {gap:.2f}", ha="center", va="bottom")
     axes.set_ylim(depth + _STEP * half, -1.3)
     margin = (last - 1) * 0.35
     axes.set_xlim(1 - margin, last + margin)
@@ -191,4 +191,4 @@ def _draw_name(axes: Axes, name: str, rank: float, side: float, height: float) -
     is_left = side == 1
     away, align = (-0.08, "right") if is_left else (0.08, "left")
     axes.plot([rank, rank, side + away], [0, height, height], color="0.3", linewidth=0.7)
-    axes.text(side + 2 * away, height, f"{plain(name)} ({rank:.2f})", ha=align, va="center", fontsize=7)
+    axes.text(side + 2 * away, height, f"{plain(name)} ({rank:.2f})", ha=align, va="center")

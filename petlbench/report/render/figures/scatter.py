@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from petlbench.core.plotting import plain
 from petlbench.report.document import Figure
-from petlbench.report.render.figures.styles import Style, numbers, prepare_axis, sheet_of, spread, styles
+from petlbench.report.render.figures.styles import Style, numbers, outside, prepare_axis, sheet_of, spread, styles
 from petlbench.statistics.ranks import fronts
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _SMALLEST, _LARGEST, _EQUAL = 14.0, 190.0, 34.0  # areas of dots, in square points
-_SIZE = 7  # points
 _DISTANCES = (2.0, 7.0, 13.0, 20.0, 28.0, 38.0)  # points from the dot's edge
 _DIRECTIONS = 16
+_HEADING = 22  # characters on a line of the legend's title
 _COVERED = 10.0
 _LEAD = 10.0  # points from which on a thin line joins name and dot
 
@@ -98,8 +99,10 @@ def _draw_legend(axes: Axes, figure: Figure, sizes: Normalize | None, front: lis
     ]
     texts = [f"{size:,.0f}" if size >= 1000 else f"{size:.3g}" for size in examples] + ["Pareto front"] * len(front)
     if texts:
-        title = plain(figure.axis(figure.size).heading) if figure.size and examples else None
-        sheet_of(axes).legend([*dots, *front], texts, title=title, loc="outside right upper", labelspacing=1.2)
+        where = {"labelspacing": 1.2, **outside(axes, texts)}
+        heading = plain(figure.axis(figure.size).heading) if figure.size and examples else ""
+        title = heading if "ncols" in where else fill(heading, _HEADING)
+        sheet_of(axes).legend([*dots, *front], texts, title=title or None, **where)
 
 
 def _points(figure: Figure, sizes: Normalize | None) -> list[tuple[Dot, Style, str]]:
@@ -185,7 +188,6 @@ def place_names(axes: Axes, dots: Sequence[Dot], lines: Sequence[Line2D] = ()) -
             textcoords="offset points",
             ha="center",
             va="center",
-            fontsize=_SIZE,
             zorder=4,
         )
         extent = name.get_window_extent()

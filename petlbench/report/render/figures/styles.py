@@ -5,19 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, cast
 
 from petlbench.core.plotting import COLOURS, HATCHES, LINES, MARKERS, plain
 from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.look import NARROW
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
 
 
+_HANDLE = 6  # characters of a legend's mark and the gap beside it
+
+
 @dataclass(frozen=True)
 class Style:
-    """Colour, marker, line and hatch of one series; series that share one of them differ in the others."""
+    """Colour, marker, line and hatch of one series."""
 
     colour: str
     marker: str
@@ -26,15 +31,13 @@ class Style:
 
 
 def styles(figure: Figure) -> Iterator[tuple[Series, Style]]:
-    """Yield every series with its style; what is there to compare with is grey and takes no colour from the rest."""
-    number = 0
-    for series in figure.series:
+    """Yield every series with its style; what is there to compare with is grey."""
+    for number, series in enumerate(figure.series):
         if series.role == "reference":
             yield series, Style("0.45", "", (0, (4, 2)), "")
             continue
-        places = (kind[number % len(kind)] for kind in (COLOURS, MARKERS, LINES, HATCHES))
-        yield series, Style(*places)
-        number += 1
+        place = number if series.place is None else series.place
+        yield series, Style(*(kind[place % len(kind)] for kind in (COLOURS, MARKERS, LINES, HATCHES)))
 
 
 def numbers(values: Sequence[float | None]) -> list[float]:
@@ -67,7 +70,9 @@ def prepare_axis(axes: Axes, direction: str, axis: Axis) -> None:
     """Label an axis and scale it."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set(**{f"{direction}label": plain(axis.heading, 80)})
+    # A heading that is longer than a narrow figure is goes on in a second line.
+    characters = int(sheet_of(axes).get_figwidth() * 14)
+    axes.set(**{f"{direction}label": fill(plain(axis.heading, 80), characters)})
     ruler = axes.xaxis if direction == "x" else axes.yaxis
     if axis.scale == "log":
         axes.set(**{f"{direction}scale": "log"})
@@ -92,12 +97,24 @@ def sheet_of(axes: Axes) -> Sheet:
 
 
 def place_legend(axes: Axes, few: int = 4) -> None:
-    """Put the legend where it covers no data: inside the axes while it has few entries, else beside them."""
+    """Put the legend where it covers no data: inside the axes while it has few entries, else outside of them."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) <= few:
         axes.legend(loc="best")
     else:
-        sheet_of(axes).legend(handles, labels, loc="outside right upper")
+        sheet_of(axes).legend(handles, labels, **outside(axes, labels))
+
+
+def outside(axes: Axes, labels: Sequence[str]) -> dict[str, Any]:
+    """Where a legend stands outside of its axes: beside them, or below where the figure is narrow."""
+    from matplotlib import rcParams
+
+    inches = sheet_of(axes).get_figwidth()
+    if inches >= NARROW / 25.4:
+        return {"loc": "outside right upper"}
+    per_line = inches * 72 / (0.5 * float(rcParams["font.size"]))  # characters
+    ncols = max(1, int(per_line / (max(map(len, labels), default=1) + _HANDLE)))
+    return {"loc": "outside lower center", "ncols": ncols, "columnspacing": 1.0, "labelspacing": 0.6}
 
 
 def _short(value: float, _position: int | None = None) -> str:

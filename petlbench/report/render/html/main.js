@@ -31,6 +31,7 @@ const byDataset = (figures) => {
 };
 
 fill("explore", oneOf("runs", data.explore));
+fill("details-figures", oneOf("curve", data.details));
 fill("curves", data.curves.map((figure) => el("div", {}, el("h3", {}, figure.title), present(figure))));
 fill("confusion", byDataset(data.confusion));
 if (data.runs.rows.length) {

@@ -5,13 +5,14 @@ const PLOTLY_SETTINGS = {
   toImageButtonOptions: { format: "svg", filename: "figure" },
 };
 const NARROW = 560; // pixels
+const MOST_NAMES = 12; // beside points
 const PRINT_WIDTH = 680; // pixels, of a portrait page
 
 class Panel {
   constructor(figure) {
     this.figure = figure;
     this.view = {
-      x: figure.x, y: figure.y, size: figure.size ?? "", front: true, names: false,
+      x: figure.x, y: figure.y, size: figure.size ?? "", front: true, names: figure.series.length <= MOST_NAMES,
       logX: axisOf(figure, figure.x)?.scale === "log", logY: axisOf(figure, figure.y)?.scale === "log",
     };
     this.plot = el("div", { class: "plot", role: "img", "aria-label": `${figure.title}; the numbers stand below` });

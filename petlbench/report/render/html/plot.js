@@ -1,7 +1,7 @@
 // From a figure of the report to what plotly draws.
 
-// M. Okabe and K. Ito's colours, with grey where theirs is black, which nobody would see on a dark page.
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8a8a"];
+// Those of petlbench.core.plotting, in its order: a method has one colour and one mark on pages and in files.
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A65628", "#9467BD", "#999933"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "star", "triangle-left", "triangle-right"];
 const DASHES = ["solid", "dash", "dashdot", "dot", "longdash", "longdashdot"];
 const PATTERNS = ["", "/", ".", "x", "\\"];
@@ -11,15 +11,12 @@ const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"
 
 const legendName = ({ title }) => plain(title.length > 28 ? `${title.slice(0, 27)}…` : title);
 
-const looks = (figure) => {
-  let place = -1;
-  return figure.series.map((series) => {
+const looks = (figure) =>
+  figure.series.map((series, number) => {
     if (series.role === "reference") return { colour: "#8a8a8a", symbol: "line-ew-open", dash: "dash", pattern: "" };
-    place += 1;
-    const [colour, symbol, dash, pattern] = [COLOURS, SYMBOLS, DASHES, PATTERNS].map((kind) => kind[place % kind.length]);
+    const [colour, symbol, dash, pattern] = [COLOURS, SYMBOLS, DASHES, PATTERNS].map((kind) => kind[(series.place ?? number) % kind.length]);
     return { colour, symbol, dash, pattern };
   });
-};
 
 const axisOf = (figure, key) => figure.axes.find((axis) => axis.key === key);
 const valuesOf = (series, key) => series.values[key] ?? [];
@@ -71,6 +68,8 @@ const dotSizes = (figure, view) => {
 
 const scatterTraces = (figure, view) => {
   const [styles, sizeOf] = [looks(figure), dotSizes(figure, view)];
+  const all = figure.series.flatMap((series) => valuesOf(series, view.x)).filter((value) => typeof value === "number");
+  const [left, right] = [Math.min(...all), Math.max(...all)]; // names there stay inside
   const traces = figure.series.map((series, place) => {
     const [x, y] = [valuesOf(series, view.x), valuesOf(series, view.y)];
     const { colour, symbol } = styles[place];
@@ -78,7 +77,7 @@ const scatterTraces = (figure, view) => {
     marker.size = x.map((_, point) => sizeOf(valuesOf(series, view.size)[point]));
     return {
       type: "scatter", mode: view.names ? "markers+text" : "markers", name: legendName(series), x, y, marker,
-      text: x.map(() => plain(series.title)), textposition: "top center", cliponaxis: false,
+      text: x.map(() => plain(series.title)), textposition: x.map((value) => (value === left ? "top right" : value === right ? "top left" : "top center")), cliponaxis: false,
       hovertext: hoverTexts(figure, series, x.length), hoverinfo: "text",
       error_x: whiskers(series, view.x, colour), error_y: whiskers(series, view.y, colour),
     };
@@ -170,7 +169,7 @@ const BELOW = { orientation: "h", yref: "container", yanchor: "bottom", y: 0, x:
 
 const layoutOf = (figure, view, isNarrow) => {
   const layout = {
-    autosize: true, height: 440, margin: { l: 50, r: 16, t: 12, b: 44 }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    autosize: true, height: 440, margin: { l: 50, r: 16, t: 34, b: 44 }, modebar: { bgcolor: "transparent", color: "#808080", activecolor: "#0072B2" }, paper_bgcolor: "transparent", plot_bgcolor: "transparent",
     font: { family: "system-ui, sans-serif", size: 13 }, hovermode: "closest", hoverlabel: { align: "left", bgcolor: "#202428", font: { color: "#ffffff" } },
     xaxis: layoutAxis(figure, view.x, view.logX, isNarrow), yaxis: layoutAxis(figure, view.y, view.logY, isNarrow),
     legend: { font: { size: 12 }, itemsizing: "constant", ...(isNarrow ? BELOW : {}) },

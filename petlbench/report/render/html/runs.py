@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from petlbench.core.catalog import Catalog
 from petlbench.report.document import Axis, Figure, Series
+from petlbench.report.look import Look
 from petlbench.results.stored import Stored, flat
 from petlbench.results.table import Spread, mean_curve
 
 _SHOWN_SETTINGS = 8  # columns of settings that differ between runs
 _NAMED_SETTINGS = 3  # settings in the name of a group
 _MOST = 40  # lines of one plot and matrices of one dataset: more cannot be told apart
+_PERCENT = 100.0
 # What is no setting here.
 _NAMES = {"method", "dataset", "seed", "split_seed"}
 
@@ -54,9 +57,9 @@ class Group:
     """Finished runs that differ in their seeds alone.
 
     Args:
-        title: The method, with the settings that tell it from other groups of the method on the dataset.
-        method: The method.
-        dataset: The dataset.
+        title: The method's title, with the settings that tell it from other groups of the method on the dataset.
+        method: The method's name.
+        dataset: The dataset's title.
         source: Where its peak memory comes from; empty where there is none.
         runs: The runs.
     """
@@ -77,7 +80,7 @@ class Group:
         return None if spread is None else spread.mean
 
 
-def describe_runs(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def describe_runs(documents: Sequence[Mapping[str, Any]], look: Look) -> dict[str, Any]:
     """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None."""
     runs = [Stored(document) for document in documents]
     measures = [measure for measure in _MEASURES if any(measure.of(run) is not None for run in runs)]
@@ -93,7 +96,9 @@ def describe_runs(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ]
     rows = [
         [
-            *(run.config.get(name) for name in ("method", "dataset", "seed")),
+            look.title(run.method),
+            _dataset(run, look),
+            run.config.get("seed"),
             run.status,
             *(measure.of(run) for measure in measures),
             _source(run) or None,
@@ -105,31 +110,32 @@ def describe_runs(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def group_runs(documents: Sequence[Mapping[str, Any]]) -> list[Group]:
+def group_runs(documents: Sequence[Mapping[str, Any]], look: Look) -> list[Group]:
     """Put finished runs that differ in their seeds alone together, in the order in which they first appear."""
     members: dict[tuple[str, str, str, str], list[Stored]] = {}
     for run in map(Stored, documents):
         if run.finished:
             config = {key: value for key, value in run.config.items() if key not in {"seed", "split_seed"}}
             setting = json.dumps(config, sort_keys=True, default=str)
-            members.setdefault((run.method, str(run.config["dataset"]), _source(run), setting), []).append(run)
+            members.setdefault((run.method, _dataset(run, look), _source(run), setting), []).append(run)
     configs = {key: _flat(runs[0].config) for key, runs in members.items()}
     groups = []
     for key, runs in members.items():
         method, dataset, source, _ = key
         varied = _varied([other for each, other in configs.items() if each[:2] == key[:2]])
         words = ", ".join(f"{name} {configs[key].get(name)}" for name in varied[:_NAMED_SETTINGS])
-        groups.append(Group(f"{method} ({words})" if words else method, method, dataset, source, tuple(runs)))
-    return groups
+        title = look.title(method)
+        groups.append(Group(f"{title} ({words})" if words else title, method, dataset, source, tuple(runs)))
+    return sorted(groups, key=lambda group: look.places.get(group.method, len(look.places)))
 
 
-def run_figures(groups: Sequence[Group]) -> list[Figure]:
+def run_figures(groups: Sequence[Group], look: Look) -> list[Figure]:
     """Plot every group of runs: one figure a dataset and source of memory, and one of the averages of all datasets."""
     by_dataset = [
-        _scatter(f"{dataset}{f', memory: {source}' if source else ''}", members)
+        _scatter(f"{dataset}{f', memory: {source}' if source else ''}", members, look)
         for (dataset, source), members in _by(groups, "dataset", "source").items()
     ]
-    return [*_average(groups), *by_dataset]
+    return [*_average(groups, look), *by_dataset]
 
 
 def curve_figures(groups: Sequence[Group]) -> list[Figure]:
@@ -139,10 +145,10 @@ def curve_figures(groups: Sequence[Group]) -> list[Figure]:
         shown = _best([group for group in members if any(map(_curve, group.runs))])
         entries = (entry for group in shown for run in group.runs for entry in _curve(run))
         names = dict.fromkeys(name for entry in entries for name in entry if name != "epoch")
-        axes = [Axis("epoch", "epoch"), *(Axis(name, name.replace("_", " ")) for name in names)]
+        axes = [Axis("epoch", "epoch"), *map(_curve_axis, names)]
         if shown and names:
             y = next((name for name in ("val_auc", "val_loss", "train_loss") if name in names), next(iter(names)))
-            series = [Series(group.title, group.title, _mean_curve(group, list(names))) for group in shown]
+            series = [Series(_key(group, shown), group.title, _mean_curve(group, list(names))) for group in shown]
             caption = "Mean over seeds; the band reaches from the lowest to the highest."
             if len(shown) < len(members):
                 caption += f" The {len(shown)} of {len(members)} with the best validation AUC."
@@ -161,17 +167,17 @@ def confusion_figures(groups: Sequence[Group]) -> list[Figure]:
             values = {str(number): row for number, row in enumerate(sums)}
             labels = [str(name) for name in group.runs[0].document.get("data", {}).get("classes") or ()]
             fits = len(labels) == len(values)
-            series = [Series(group.title, group.title, values, labels=labels if fits else list(values))]
+            series = [Series(group.method, group.title, values, labels=labels if fits else list(values))]
             figures.append(Figure.of(dataset, "matrix", group.title, axes, series))
     return figures
 
 
-def _scatter(title: str, groups: Sequence[Group]) -> Figure:
+def _scatter(title: str, groups: Sequence[Group], look: Look) -> Figure:
     measures = [measure for measure in _MEASURES if any(group.spread(measure) for group in groups)]
     series = [
         Series(
             method,
-            method,
+            look.title(method),
             {measure.axis.key: [group.mean(measure) for group in members] for measure in measures},
             labels=[_label(group) for group in members],
         )
@@ -180,7 +186,7 @@ def _scatter(title: str, groups: Sequence[Group]) -> Figure:
     return _explorer(title, measures, series)
 
 
-def _average(groups: Sequence[Group]) -> Iterator[Figure]:
+def _average(groups: Sequence[Group], look: Look) -> Iterator[Figure]:
     """Average each method over the datasets, where it has exactly one group on every one; memory is of one source."""
     datasets = dict.fromkeys(group.dataset for group in groups)
     if len(datasets) < 2 or len({group.source for group in groups}) > 1:
@@ -188,11 +194,12 @@ def _average(groups: Sequence[Group]) -> Iterator[Figure]:
     series, left_out = [], []
     for (method,), members in _by(groups, "method").items():
         if {group.dataset for group in members} != set(datasets) or len(members) > len(datasets):
-            left_out.append(method)
+            left_out.append(look.title(method))
             continue
         spreads = {each.axis.key: Spread.of(group.mean(each) for group in members) for each in _MEASURES}
         values = {key: [each.mean if each and each.count == len(members) else None] for key, each in spreads.items()}
-        series.append(Series(method, method, values, labels=[f"{method}, average of {len(datasets)} datasets"]))
+        title = look.title(method)
+        series.append(Series(method, title, values, labels=[f"{title}, average of {len(datasets)} datasets"]))
     if series:
         measures = [each for each in _MEASURES if any(line.values[each.axis.key][0] is not None for line in series)]
         missing = f"Not on every dataset, or with more than one setting: {', '.join(left_out)}." if left_out else ""
@@ -220,7 +227,7 @@ def _mean_curve(group: Group, names: Sequence[str]) -> dict[str, list[float | No
     epochs = sorted({entry["epoch"] for curve in curves for entry in curve if "epoch" in entry})
     values: dict[str, list[float | None]] = {"epoch": [float(epoch) for epoch in epochs]}
     for name in names:
-        bands = mean_curve(curves, name)
+        bands = mean_curve(curves, name, _curve_factor(name))
         rows = [bands.get(epoch, (None, None, None)) for epoch in epochs]
         keys = (name, f"{name}_low", f"{name}_high") if len(curves) > 1 else (name,)
         values |= {key: [row[column] for row in rows] for column, key in enumerate(keys)}
@@ -238,6 +245,29 @@ def _by(groups: Sequence[Group], *names: str) -> dict[tuple[str, ...], list[Grou
     for group in groups:
         members.setdefault(tuple(getattr(group, name) for name in names), []).append(group)
     return members
+
+
+def _key(group: Group, groups: Sequence[Group]) -> str:
+    """The method, which has a colour of its own; the title, where several groups of it are in one plot."""
+    return group.method if sum(each.method == group.method for each in groups) == 1 else group.title
+
+
+def _curve_axis(name: str) -> Axis:
+    """A quantity of an epoch: scores in percent, as everywhere on the page."""
+    kind, _, score = name.partition("_")
+    split = {"val": "validation", "train": "training"}.get(kind, kind)
+    entry = Catalog().entries("metric").get(score)
+    title = f"{split} {score if entry is None else entry.title}" if score else name
+    return Axis(name, title.replace("_", " "), "%" if _curve_factor(name) == _PERCENT else "")
+
+
+def _curve_factor(name: str) -> float:
+    entry = Catalog().entries("metric").get(name.partition("_")[2])
+    return _PERCENT if entry is not None and entry.card.get("unit", "%") == "%" else 1.0
+
+
+def _dataset(run: Stored, look: Look) -> str:
+    return str(run.document.get("data", {}).get("title") or look.title(run.dataset))
 
 
 def _source(run: Stored) -> str:

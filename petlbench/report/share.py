@@ -1,0 +1,25 @@
+"""A report as others get it: without the folders of the machine that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from petlbench.core.text import without_folders
+
+_KEPT = frozenset({"picture", "look", "details"})  # base64, which has slashes; and what is no text
+
+
+def without_places(value: Any) -> Any:
+    """The same plain values and dataclasses, in whose texts of absolute paths the last part alone is left."""
+    if isinstance(value, str):
+        return without_folders(value)
+    if isinstance(value, Mapping):
+        return {without_places(key): without_places(item) for key, item in value.items() if key != "folder"}
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_places, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [each.name for each in fields(value) if each.name not in _KEPT]
+        return replace(value, **{name: without_places(getattr(value, name)) for name in names})
+    return value
