@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+USED := $(VENV)/.usable
 STAMP := $(VENV)/.installed
 PARTS := $(VENV)/.parts
+# torch for machines without a GPU: the usual build brings gigabytes of CUDA along.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DOCS := $(VENV)/.docs
 RELEASE := $(VENV)/.release
 XRAYS ?= data/covid_xray
@@ -13,16 +16,25 @@ WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 # One process a core; threads that wait must not take the cores from those that work. What is compiled is kept, whatever
 # the shell says: each worker, and each process that a test starts, would compile all of petlbench again.
 PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
-DEMO := --dataset digits --backbone petlbench_micro --image-size 64 --epochs 3 --output $(OUTPUT)
+DEMO := --study demo --output $(OUTPUT)
 
-.PHONY: help install install-parts demo test test-parts test-all mutants check format figures bench bench-steps gpu-check pretrain docs gallery build release-check clean
+.PHONY: help install install-parts demo test test-parts test-all mutants check format figures pictures bench bench-steps gpu-check pretrain docs gallery build release-check clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml
+# Without a GPU, torch's CPU build where its index answers within seconds; else what pip gives.
+$(USED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@command -v nvidia-smi >/dev/null || [ "$$(uname)" != Linux ] \
+		|| ! $(BIN)/python -c "from urllib.request import urlopen as open; open('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
+		|| $(BIN)/python -m pip install --quiet 'torch>=2.6' 'torchvision>=0.21' --index-url $(CPU_INDEX) \
+		|| echo "torch's CPU build cannot be had; the usual one is installed" >&2
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $(USED)
+
+$(STAMP): $(USED)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(STAMP)
 
@@ -34,9 +46,11 @@ $(PARTS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[dev,corruptions,medmnist,mutants,postgres,ray]'
 	touch $(PARTS)
 
-demo: $(STAMP) ## Run full fine-tuning, then FPT, on the embedded digits with the backbone that travels with petlbench.
-	$(BIN)/petlbench run --method full $(DEMO)
-	$(BIN)/petlbench run --method fpt $(DEMO)
+demo: $(USED) ## Compare five methods on digits and drawn X-rays, in two minutes: a table, and the page results/demo.html.
+	$(BIN)/petlbench bench --report demo --workers 2 --tracking-uri none $(DEMO)
+	$(BIN)/petlbench report demo --results $(OUTPUT) --study demo --format html --output $(OUTPUT)/demo.html >/dev/null
+	$(BIN)/petlbench report demo --results $(OUTPUT) --study demo
+	@echo "the page: $(OUTPUT)/demo.html"
 
 test: $(STAMP) ## Run the tests, but for those marked slow.
 	$(PYTEST) -m 'not slow and not gpu and not network' $(ARGS)
@@ -62,6 +76,9 @@ format: $(STAMP) ## Put the code in form.
 
 figures: $(STAMP) ## Draw docs/architecture.svg anew: rooms, imports, the way of a run.
 	$(BIN)/python tools/architecture_figure.py
+
+pictures: demo $(STAMP) ## Draw the pictures of the README anew, of the demo's results.
+	$(BIN)/python tools/readme_pictures.py --results $(OUTPUT)
 
 bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
 	$(WAITING) $(BIN)/python -m tests.bench.bench

@@ -12,6 +12,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,11 @@ from PIL import Image, ImageChops, ImageDraw
 from pydantic import Field, model_validator
 
 from petlbench.data.readers.base import Reader, ReaderCard, Source
-from petlbench.data.readers.settings import ReaderSettings
+from petlbench.data.readers.settings import ReaderSettings, silent
 from petlbench.data.record import Record
+
+if TYPE_CHECKING:
+    from petlbench.data.card import DatasetCard
 
 GRADES = 5
 _BLOCK = 2 * GRADES
@@ -33,6 +37,7 @@ _SCALE = 8
 _RADIUS = 0.47
 _STEP, _STEPS = 0.018, 4
 _DARK = (0.50, 0.28, 0.34)
+_XRAYS = {"title": "X-rays (synthetic)", "modality": "synthetic images like chest X-rays"}
 _BRIGHT = (250.0, 226.0, 150.0)
 
 
@@ -45,6 +50,11 @@ class LesionSettings(ReaderSettings):
     lesion_max_size: int = Field(default=8, ge=1, le=64, description="Largest lesion's diameter in pixels.")
     lesions_per_grade: int = Field(default=4, ge=1, le=10, description="Grade g has about g times as many lesions.")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of the images, not of the run.")
+    look: Literal["fundus", "xray"] = silent("fundus", description="Like the back of an eye, or like a chest X-ray.")
+
+    def card_as_set(self, card: DatasetCard) -> DatasetCard:
+        """Return the card with the title and the modality of what is drawn."""
+        return card if self.look == "fundus" else card.model_copy(update=_XRAYS)
 
     @model_validator(mode="after")
     def _fits(self) -> LesionSettings:
@@ -90,10 +100,13 @@ class LesionReader(Reader):
         return self._hashes[record.path]
 
     def _pixels(self, record: Record) -> np.ndarray:
-        return draw(self._settings, int(record.path.rpartition("/")[2]))
+        from petlbench.data.readers.drawn_xrays import draw_xray
+
+        painter = draw_xray if self._settings.look == "xray" else draw
+        return painter(self._settings, int(record.path.rpartition("/")[2]))
 
 
-def _stream(settings: LesionSettings, index: int, purpose: int) -> np.random.Generator:
+def stream(settings: LesionSettings, index: int, purpose: int) -> np.random.Generator:
     """Return the random numbers that one image has for one purpose, whatever other images are made."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([settings.seed, index, purpose])))
 
@@ -105,7 +118,7 @@ def patient_of(index: int) -> int:
 
 def grade_of(settings: LesionSettings, index: int) -> int:
     """Return the grade of image `index`, 0 to 4: in every ten images in a row each grade occurs twice."""
-    order = _stream(settings, index // _BLOCK, _GRADE).permutation(_BLOCK)
+    order = stream(settings, index // _BLOCK, _GRADE).permutation(_BLOCK)
     return int(order[index % _BLOCK]) % GRADES
 
 
@@ -115,7 +128,7 @@ def lesion_count(settings: LesionSettings, index: int) -> int:
     if grade == 0:
         return 0
     spread = min(1, (settings.lesions_per_grade - 1) // 2)
-    return grade * settings.lesions_per_grade + int(_stream(settings, index, _COUNT).integers(-spread, spread + 1))
+    return grade * settings.lesions_per_grade + int(stream(settings, index, _COUNT).integers(-spread, spread + 1))
 
 
 @dataclass(frozen=True)
@@ -131,7 +144,7 @@ class _Eye:
 
 
 @dataclass(frozen=True)
-class _Spot:
+class Spot:
     """A lesion or a distractor: centre and diameters in pixels, strength 0 to 1."""
 
     x: float
@@ -156,19 +169,19 @@ def draw(settings: LesionSettings, index: int, lesions: int | None = None) -> Pi
     """
     size = settings.image_size
     eye = _eye(settings, index)
-    vessels = _vessels(eye, size, _stream(settings, index, _VESSELS))
-    scene = ImageChops.multiply(_background(eye, size, _stream(settings, index, _EYE)), _tint(vessels))
+    vessels = _vessels(eye, size, stream(settings, index, _VESSELS))
+    scene = ImageChops.multiply(_background(eye, size, stream(settings, index, _EYE)), _tint(vessels))
     pixels = np.array(scene)
-    distractors, spots = _spots(settings, eye, vessels, _stream(settings, index, _SPOTS), lesion_count(settings, index))
+    distractors, spots = _spots(settings, eye, vessels, stream(settings, index, _SPOTS), lesion_count(settings, index))
     for spot in (*distractors, *spots[:lesions]):
-        _stamp(pixels, spot)
-    return _grain(pixels, size, _stream(settings, index, _NOISE))
+        stamp(pixels, spot)
+    return grain(pixels, size, stream(settings, index, _NOISE))
 
 
 def _eye(settings: LesionSettings, index: int) -> _Eye:
     """Both eyes of a patient share colour and layout, mirrored: this is why a split must keep them together."""
-    own = _stream(settings, index, _EYE + 100)
-    shared = _stream(settings, patient_of(index), _PATIENT)
+    own = stream(settings, index, _EYE + 100)
+    shared = stream(settings, patient_of(index), _PATIENT)
     side = 1 if index % 2 == 0 else -1
     red, green, blue, disc_x, disc_y, disc_size = shared.random(6)
     colour = (168 + 60 * red, 78 + 46 * green, 34 + 34 * blue)
@@ -196,7 +209,7 @@ def _background(eye: _Eye, size: int, rng: np.random.Generator) -> Image.Image:
     shade = np.float32(0.45) + np.float32(0.75) * _fall(x, y, (0.5, 0.5), 0.75)
     shade = shade * (np.float32(1) - np.float32(0.35) * _fall(x, y, eye.macula, 0.13))
     shade = shade * (np.float32(1) + np.float32(0.25) * _fall(x, y, eye.disc, 0.2)) * np.float32(eye.brightness)
-    shade = shade * (_cloud(rng, cells, 6, 0.16) + _cloud(rng, cells, 24, 0.09) + _cloud(rng, cells, cells, 0.06) + 1)
+    shade = shade * (cloud(rng, cells, 6, 0.16) + cloud(rng, cells, 24, 0.09) + cloud(rng, cells, cells, 0.06) + 1)
     base = shade[:, :, None] * np.array(eye.colour, dtype=np.float32)
     small = Image.fromarray(np.clip(base, 0, 255).astype(np.uint8))
     image = small.resize((size, size), Image.Resampling.BILINEAR)
@@ -205,7 +218,7 @@ def _background(eye: _Eye, size: int, rng: np.random.Generator) -> Image.Image:
     return Image.composite(image, outside, _retina(size))
 
 
-def _cloud(rng: np.random.Generator, cells: int, grain: int, depth: float) -> Grid:
+def cloud(rng: np.random.Generator, cells: int, grain: int, depth: float) -> Grid:
     """Smooth noise (cells, cells) of at most ± depth, with `grain` independent values along each side."""
     raw = Image.frombytes("L", (grain, grain), rng.bytes(grain * grain))
     values = np.asarray(raw.resize((cells, cells), Image.Resampling.BICUBIC), dtype=np.float32)
@@ -296,7 +309,7 @@ def _tint(vessels: Image.Image) -> Image.Image:
 
 def _spots(
     settings: LesionSettings, eye: _Eye, vessels: Image.Image, rng: np.random.Generator, lesions: int
-) -> tuple[list[_Spot], list[_Spot]]:
+) -> tuple[list[Spot], list[Spot]]:
     """Choose the distractors, as many in every grade, and then the lesions, clear of vessels and of each other."""
     count = int(rng.integers(6, 31))
     places = _places(settings, eye, np.asarray(vessels), rng, count + lesions)
@@ -328,25 +341,25 @@ def _in_retina(x: float, y: float, eye: _Eye) -> bool:
     return (x - 0.5) ** 2 + (y - 0.5) ** 2 < (0.88 * _RADIUS) ** 2 and from_disc > (1.35 * eye.disc_radius) ** 2
 
 
-def _lesion(settings: LesionSettings, place: tuple[int, int], rng: np.random.Generator) -> _Spot:
+def _lesion(settings: LesionSettings, place: tuple[int, int], rng: np.random.Generator) -> Spot:
     """Small sizes are the common ones; two in five are bright exudates, the others dark dots and haemorrhages."""
     size, shape, strength, bright, dx, dy = rng.random(6).tolist()
     low, high = settings.lesion_min_size, settings.lesion_max_size
     width = low + (high - low) * size**3
     height = min(high, max(low, width * (0.8 + 0.4 * shape)))
-    return _Spot(place[0] + dx, place[1] + dy, width, height, 0.72 + 0.25 * strength, bright < 0.4, soft=False)
+    return Spot(place[0] + dx, place[1] + dy, width, height, 0.72 + 0.25 * strength, bright < 0.4, soft=False)
 
 
-def _distractor(settings: LesionSettings, place: tuple[int, int], rng: np.random.Generator) -> _Spot:
+def _distractor(settings: LesionSettings, place: tuple[int, int], rng: np.random.Generator) -> Spot:
     """A faint soft blot, such as pigment or a reflex: shrunk, it resembles a shrunk lesion."""
     size, shape, strength, bright, dx, dy = rng.random(6).tolist()
     width = settings.lesion_max_size * (0.7 + 0.8 * size)
     height = width * (0.8 + 0.4 * shape)
-    return _Spot(place[0] + dx, place[1] + dy, width, height, 0.22 + 0.24 * strength, bright < 0.4, soft=True)
+    return Spot(place[0] + dx, place[1] + dy, width, height, 0.22 + 0.24 * strength, bright < 0.4, soft=True)
 
 
-def _stamp(pixels: Pixels, spot: _Spot) -> None:
-    """Blend a spot into the image (S, S, 3) in place."""
+def stamp(pixels: Pixels, spot: Spot, light: tuple[float, float, float] = _BRIGHT) -> None:
+    """Blend a spot into the image (S, S, 3) in place; ``light`` is the colour of bright ones."""
     reach = int(max(spot.width, spot.height) / 2) + 2
     column, row = int(spot.x), int(spot.y)
     top, left = max(0, row - reach), max(0, column - reach)
@@ -359,11 +372,11 @@ def _stamp(pixels: Pixels, spot: _Spot) -> None:
     else:
         cover = np.clip((1 - from_centre) * min(spot.width, spot.height) / 2 + 0.5, 0, 1)
     alpha = (cover * spot.strength)[:, :, None]
-    goal = np.array(_BRIGHT) if spot.bright else patch * np.array(_DARK)
+    goal = np.array(light) if spot.bright else patch * np.array(_DARK)
     patch[:] = np.rint(patch * (1 - alpha) + goal * alpha).astype(np.uint8)
 
 
-def _grain(pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
+def grain(pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
     """Add the camera's noise: whole numbers from -4 to 3, one for each value."""
     words = rng.bit_generator.random_raw(-(-pixels.size // 8)).astype("<u8")
     noise = words.view(np.uint8)[: pixels.size].reshape(size, size, 3) >> 5

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from petlbench.core.catalog import Catalog
+from petlbench.data.dataset import open_dataset
 from petlbench.data.readers.base import Source
+from petlbench.data.readers.drawn_xrays import draw_xray
 from petlbench.data.readers.lesions import LesionReader, LesionSettings, draw, grade_of, lesion_count, patient_of
 
 SMALL = LesionSettings(image_size=160, image_count=60)
@@ -89,3 +92,27 @@ def test_the_most_lesions_that_are_allowed_can_be_placed() -> None:
     settings = LesionSettings(image_size=160, lesions_per_grade=10, lesion_max_size=8)
     for index in range(8):
         draw(settings, index)
+
+
+XRAYS = SMALL.model_copy(update={"look": "xray"})
+
+
+def test_an_xray_is_grey_and_only_nodules_tell_its_grade() -> None:
+    for index in range(6):
+        pixels = draw_xray(XRAYS, index)
+        assert pixels.shape == (160, 160, 3)
+        assert np.ptp(pixels.astype(np.int64), axis=2).max() < 8  # the camera's noise
+        changed = (pixels != draw_xray(XRAYS, index, 0)).any(axis=2)
+        assert bool(changed.any()) == (lesion_count(XRAYS, index) > 0)
+    assert np.array_equal(np.asarray(reader(XRAYS).open(reader(XRAYS).records[3])), draw_xray(XRAYS, 3))
+    assert {draw_xray(XRAYS, index).tobytes() for index in range(2)}.isdisjoint({draw(SMALL, 0).tobytes()})
+
+
+def test_runs_on_eyes_keep_their_names_and_xrays_are_called_so() -> None:
+    assert "look" not in SMALL.model_dump()
+    assert XRAYS.model_dump()["look"] == "xray"
+    opened = [
+        open_dataset("lesions", catalog=Catalog(), data_root=Path("none"), settings=settings)
+        for settings in ({}, {"look": "xray"})
+    ]
+    assert [dataset.card.title for dataset in opened] == ["Lesions (synthetic)", "X-rays (synthetic)"]
