@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Folder
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from petlbench.recommend.answer import Answer
     from petlbench.recommend.prior import Prior
     from petlbench.recommend.replay import Replay
+    from petlbench.recommend.trials import Arm
     from petlbench.sweep.search import Search
     from petlbench.sweep.sweep import SweepOptions
 
@@ -26,12 +27,12 @@ _SWEEP = "recommend"
 
 @dataclass(frozen=True)
 class _Plan:
-    """What can take part: a search a method, what each is predicted to take, who is out and why."""
+    """What can take part: a search a method and backbone, the memory each is predicted to take, who is out and why."""
 
-    searches: Sequence[Search]
-    how: SweepOptions
-    memory: dict[str, int | None]
-    refused: dict[str, str]
+    searches: dict[Arm, Search] = field(default_factory=dict)
+    how: SweepOptions | None = None
+    memory: dict[str, int | None] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: A
         dataset: A dataset as `run` takes it.
         hours: Hours that all runs may take together.
         progress: Whether a line a trial shows what goes on.
-        options: Fields of `RecommendRequest` (``methods``, ``budget``, ``metric``, …), of
-            `petlbench.api.requests.Execution` (``executor``, ``workers``, …), and as for `run`.
+        options: ``backbone`` with one or several names, whose methods race together; fields of `RecommendRequest`
+            (``methods``, ``budget``, ``metric``, …), of `petlbench.api.requests.Execution` (``executor``, ``workers``,
+            …), and as for `run`.
 
     Raises:
         InputError: When nothing fits, the hours are too few, or a name or a setting is wrong.
@@ -85,22 +87,23 @@ def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: A
     from petlbench.recommend.field import Field, Standing, entrants
     from petlbench.recommend.fit import look_at_data
     from petlbench.run.keywords import take
-    from petlbench.sweep.sweep import SweepObserver, TrialLines
+    from petlbench.sweep.sweep import SweepObserver, SweepOptions, TrialLines
 
     if not hours > 0 or not math.isfinite(hours):
         hint = "give --hours 4, or a part of an hour"
         raise InputError(f"--hours {hours:g} is no time", hint=hint, kind="bad_setting")
     request, options = take(RecommendRequest, options)
     plan = _plan(dataset, request, options)
-    look = look_at_data(plan.searches[0])
-    score = look.metric(request.metric, plan.searches[0].context.catalog)
-    objective = {"objective": f"val.{request.metric}"}
-    searches = [replace(search, card=search.card.model_copy(update=objective)) for search in plan.searches]
-    prior = _learned(request, plan.searches[0].config.dataset).united(_prior(request.prior))
-    field = Field.of(entrants(searches, searches[0].card.trials or 1), prior, score, request.trials)
-    standing = Standing(field, look.images)
+    first = next(iter(plan.searches.values()))
+    look = look_at_data(first)
+    score = look.metric(request.metric, first.context.catalog)
+    card = first.card.model_copy(update={"objective": f"val.{request.metric}"})
+    searches = {arm: replace(search, card=card) for arm, search in plan.searches.items()}
+    prior = _learned(request, first.config.dataset).united(_prior(request.prior))
+    entered = Field.of(entrants(searches, card.trials or 1), prior, score, request.trials)
+    standing, how = Standing(entered, look.images), plan.how or SweepOptions()
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
-        contest = Contest(field, standing, 3600 * hours, plan.how, observer, request.test_finalists)
+        contest = Contest(entered, standing, 3600 * hours, how, observer, request.test_finalists)
         return Answer(contest.carry_out(), score, plan.memory, plan.refused, look.notes, hours)
 
 
@@ -152,12 +155,41 @@ def _learned(request: RecommendRequest, dataset: str) -> Prior:
 
 
 def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _Plan:
+    names = options.get("backbone")
+    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    backbones = list(dict.fromkeys(names)) if names is not None else [None]
+    whole = _Plan()
+    for backbone in backbones:
+        label = str(backbone) if len(backbones) > 1 else ""
+        plan = _plan_on(dataset, request, {**options, "backbone": backbone}, label)
+        whole.searches.update(plan.searches)
+        whole.memory.update(plan.memory)
+        whole.refused.update(plan.refused)
+        whole = replace(whole, how=plan.how or whole.how)
+    if not whole.searches:
+        reasons = "; ".join(f"{method}: {why}" for method, why in list(whole.refused.items())[:3])
+        raise InputError(
+            f"no method is left: {reasons}",
+            hint="give a larger budget, a smaller image size, or another backbone",
+            kind="nothing_fits",
+        )
+    return whole
+
+
+def _plan_on(dataset: Any, request: RecommendRequest, options: dict[str, Any], label: str) -> _Plan:
+    """What can take part on one backbone, which is called so where there are several."""
     from petlbench.api.requests import Execution
     from petlbench.api.searches import plan_sweep
+    from petlbench.recommend.trials import Arm
     from petlbench.run.keywords import take
     from petlbench.study.forecast.memory import predict_rows
 
-    searches, how = plan_sweep(_SWEEP, request.methods, dataset, options)
+    try:
+        searches, how = plan_sweep(_SWEEP, request.methods, dataset, options)
+    except InputError as error:
+        if error.kind != "unsupported" or not label:
+            raise
+        return _Plan(refused={f"every method on {label}": error.message})
     refused = {each.method: str(each.refusal) for each in searches if each.search is None}
     able = {each.method: each.search for each in searches if each.search is not None}
     _, others = take(Execution, options)
@@ -177,15 +209,12 @@ def _plan(dataset: Any, request: RecommendRequest, options: dict[str, Any]) -> _
             able[method] = again[0].search or able[method]
     refused |= _too_many(able, request.max_params, plan.classes)
     refused |= _too_slow({m: s for m, s in able.items() if m not in refused}, request.max_latency, plan.classes)
-    able = {method: search for method, search in able.items() if method not in refused}
-    if not able:
-        reasons = "; ".join(f"{method}: {why}" for method, why in list(refused.items())[:3])
-        raise InputError(
-            f"no method is left: {reasons}",
-            hint="give a larger budget, a smaller image size, or another backbone",
-            kind="nothing_fits",
-        )
-    return _Plan(list(able.values()), how, memory, refused)
+    return _Plan(
+        {Arm(method, label): search for method, search in able.items() if method not in refused},
+        how,
+        {Arm(method, label).title: figure for method, figure in memory.items()},
+        {Arm(method, label).title: reason for method, reason in refused.items()},
+    )
 
 
 def _forecast(able: dict[str, Search], budget: int | None, options: dict[str, Any]) -> ForecastPlan:

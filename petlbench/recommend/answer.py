@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 from petlbench.core.units import number, percent
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.contest import Outcome
+from petlbench.recommend.costs import document
 from petlbench.recommend.field import Difference, Entrant
 from petlbench.report.cells import MIB
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, table_of
@@ -57,9 +59,9 @@ class Answer:
     @cached_property
     def rivals(self) -> dict[str, Difference]:
         """Every other method's best trial against the recommended one's, on the same validation images."""
-        standing, mine = self.outcome.standing, self.best.candidate.method
+        standing, mine = self.outcome.standing, self.best.candidate.arm
         best = standing.best_trials(self.outcome.trials)
-        return {method: standing.difference(best[method], best[mine]) for method in best if method != mine}
+        return {arm: standing.difference(best[arm], best[mine]) for arm in best if arm != mine}
 
     @cached_property
     def inseparable(self) -> dict[str, Difference]:
@@ -69,19 +71,19 @@ class Answer:
     @cached_property
     def alternatives(self) -> list[dict[str, Any]]:
         """Methods not separably worse that are cheaper in memory or in learnable parameters, the cheapest first."""
-        mine = self.rows[self.best.candidate.method]
+        mine = self.rows[self.best.candidate.arm]
         rows = [self.rows[method] for method in self.inseparable]
         cheaper = [row for row in rows if _cheaper(row, mine)]
-        front = fronts({row["method"]: (-row["score"], row["memory"] or 0, row["learnable"] or 0) for row in cheaper})
-        chosen = [row for row in cheaper if front[row["method"]] == 1]
+        front = fronts({row["arm"]: (-row["score"], row["memory"] or 0, row["learnable"] or 0) for row in cheaper})
+        chosen = [row for row in cheaper if front[row["arm"]] == 1]
         return sorted(chosen, key=lambda row: (row["memory"] or 0, row["learnable"] or 0))
 
     @property
     def untried(self) -> list[str]:
         """The methods that could have taken part and of which no trial finished."""
-        methods = dict.fromkeys(entrant.candidate.method for entrant in self.outcome.field.entrants)
+        arms = dict.fromkeys(entrant.candidate.arm for entrant in self.outcome.field.entrants)
         tried = self.outcome.standing.best_trials(self.outcome.trials)
-        return [method for method in methods if method not in tried and method not in self.outcome.too_dear]
+        return [arm for arm in arms if arm not in tried and arm not in self.outcome.too_dear]
 
     @property
     def more_images(self) -> int | None:
@@ -99,26 +101,25 @@ class Answer:
     def rows(self) -> dict[str, dict[str, Any]]:
         """What the race knows of every method: its best trial, parameters, predicted memory, seconds."""
         best = self.outcome.standing.best_trials(self.outcome.trials)
-        return {method: self._row(method, trial) for method, trial in best.items()}
+        trials = [trial for trial in self.outcome.trials if "candidate" in trial.params]
+        counts = Counter(self.outcome.standing.entrant(trial).candidate.arm for trial in trials)
+        return {arm: {**self._row(arm, trial), "trials": counts[arm]} for arm, trial in best.items()}
 
-    def _row(self, method: str, trial: TrialFacts) -> dict[str, Any]:
+    def _row(self, arm: str, trial: TrialFacts) -> dict[str, Any]:
         entrant = self.outcome.standing.entrant(trial)
         stored = readable_result(self.outcome.field.options.output / TRIALS, entrant.config.run_id)
         counts = stored.parameters if stored is not None else None
         return {
-            "method": method,
+            "arm": arm,
+            "method": entrant.candidate.method,
+            "backbone": entrant.config.backbone,
             "score": trial.value,
             "settings": _settings(entrant),
-            "memory": self.memory.get(method),
+            "memory": self.memory.get(arm),
             "learnable": counts.learnable if counts is not None else None,
             "ratio": counts.ratio if counts is not None else None,
             "seconds": trial.seconds,
-            "seconds_predicted": self.outcome.costs[method].seconds,
-            "trials": sum(
-                self.outcome.standing.entrant(t).candidate.method == method
-                for t in self.outcome.trials
-                if "candidate" in t.params
-            ),
+            "seconds_predicted": cost.seconds if (cost := self.outcome.costs.get(arm)) is not None else None,
         }
 
     def command(self) -> str:
@@ -132,7 +133,7 @@ class Answer:
         interval = None if result is None else result.intervals.get("test", {}).get(self.metric.name)
         return {
             "recommended": {
-                **self.rows[self.best.candidate.method],
+                **self.rows[self.best.candidate.arm],
                 "val_mean": winner.mean,
                 "seeds": len(winner.values),
                 "test": test,
@@ -154,7 +155,7 @@ class Answer:
             "methods": list(self.rows.values()),
             "finalists": [finalist.document() for finalist in outcome.finalists],
             "trials": len(outcome.trials),
-            "hours": {"given": self.hours, "spent": outcome.spent / 3600, "costs": _costs(outcome)},
+            "hours": {"given": self.hours, "spent": outcome.spent / 3600, "costs": document(outcome.costs)},
             "notes": list(self.notes),
         }
 
@@ -166,7 +167,7 @@ class Answer:
 
     def sentences(self) -> list[str]:
         """The answer in words, the most important first."""
-        best, result = self.best.candidate.method, self.result
+        best, result = self.best.candidate.arm, self.result
         words = [f"Take {best}, with {_words(_settings(self.best))}."]
         if result is not None and (score := result.metrics["test"].get(self.metric.name)) is not None:
             interval = result.intervals.get("test", {}).get(self.metric.name) or {}
@@ -174,7 +175,7 @@ class Answer:
             words.append(f"{self.metric.title} on the test images, read once: {percent(score, 1)} %{bounds}.")
         if alternatives := self.alternatives:
             cheap = alternatives[0]
-            words.append(f"{cheap['method']} is cheaper and not separably worse: {_price(cheap)}.")
+            words.append(f"{cheap['arm']} is cheaper and not separably worse: {_price(cheap)}.")
         if self.inseparable:
             names = ", ".join(sorted(self.inseparable))
             more = self.more_images
@@ -198,7 +199,7 @@ class Answer:
             Column("trials", "trials"),
         ]
         ordered = sorted(self.rows.values(), key=lambda row: -(row["score"] or 0.0))
-        rows = [self._cells(row, self.rivals.get(row["method"])) for row in ordered]
+        rows = [self._cells(row, self.rivals.get(row["arm"])) for row in ordered]
         caption = (
             "One trial a row, the method's best; differences are paired on the validation images. Memory is predicted."
         )
@@ -216,7 +217,7 @@ class Answer:
             difference = Cell(100 * rival.effect, f"{100 * rival.effect:+.1f}{bounds}", low, high)
         memory = None if row["memory"] is None else row["memory"] / MIB
         return [
-            row["method"],
+            row["arm"],
             Cell(100 * row["score"], percent(row["score"])),
             difference,
             Cell(row["learnable"], f"{row['learnable']:,}" if row["learnable"] is not None else ""),
@@ -236,7 +237,7 @@ class Answer:
             spent += trial.seconds or 0.0
             if trial.value is None:
                 continue
-            hours, scores = lines.setdefault(self.outcome.standing.entrant(trial).candidate.method, ([], []))
+            hours, scores = lines.setdefault(self.outcome.standing.entrant(trial).candidate.arm, ([], []))
             hours.append(spent / 3600)
             scores.append(max([*scores, 100 * trial.value]))
         series = [Series(m, m, {"hours": hours, "score": scores}) for m, (hours, scores) in lines.items()]
@@ -265,15 +266,3 @@ def _price(row: Mapping[str, Any]) -> str:
     parameters = f"{row['learnable']:,} learnable parameters" if row["learnable"] is not None else ""
     memory = f"{row['memory'] / MIB:,.0f} MiB predicted" if row["memory"] is not None else ""
     return ", ".join(part for part in (memory, parameters) if part)
-
-
-def _costs(outcome: Outcome) -> dict[str, Any]:
-    return {
-        method: {
-            "predicted": cost.seconds,
-            "low": cost.interval[0],
-            "high": cost.interval[1],
-            "measuring": cost.measured,
-        }
-        for method, cost in outcome.costs.items()
-    }

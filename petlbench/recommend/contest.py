@@ -3,52 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import optuna
 
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable
 from petlbench.core.request import Tuned
+from petlbench.recommend.costs import Cost, Measurement, expected_seconds
 from petlbench.recommend.field import Entrant, Field, RaceSampler, Standing
-from petlbench.results.folder import readable_result, remove_leftovers
+from petlbench.results.folder import remove_leftovers
 from petlbench.results.result import Result
 from petlbench.results.tracking.store import sqlite_address
-from petlbench.study.executors.job import Action, Event, Executor, Job, open_executor
+from petlbench.study.executors.job import Executor, Job, open_executor
 from petlbench.study.executors.retries import run_with_retries
 from petlbench.study.runner import Study, check_data, open_status, run_study
 from petlbench.study.status import record_runs
-from petlbench.sweep.search import TRIALS, TrialFacts, TrialLoop, is_ours, open_study, trial_facts
+from petlbench.sweep.search import TrialFacts, TrialLoop, is_ours, open_study, trial_facts
 from petlbench.sweep.storage import open_storage
 from petlbench.sweep.sweep import SweepObserver, SweepOptions
 from petlbench.sweep.trial_queue import Liveness, TrialQueue
-from petlbench.sweep.winner import Finalist, choose_winner, run_finalists
-
-_MEASURING = 0.03
-"""Share of the hours that measuring what an epoch takes may take."""
-_SPREAD = 0.2
-"""Relative half-width of the interval that is stated around predicted hours."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one run of a method takes on this machine.
-
-    Args:
-        seconds: Predicted for a full run.
-        measured: Seconds that measuring it took; 0 where it is estimated by the dearest method that was measured.
-    """
-
-    seconds: float
-    measured: float = 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The bounds stated around it, seconds."""
-        return self.seconds / (1 + _SPREAD), self.seconds * (1 + _SPREAD)
+from petlbench.sweep.winner import Finalist, choose_winner, device_seconds, run_finalists
 
 
 @dataclass(frozen=True)
@@ -121,11 +98,11 @@ class Contest:
         remove_leftovers(output)
         output.mkdir(parents=True, exist_ok=True)
         storage = open_storage(self.options.storage or sqlite_address(output / "sweeps.db"), self.observer.say)
-        measuring = self._measure(executor)
-        too_dear = self._too_dear()
         with Liveness(output) as liveness:
             study = open_study(self.field, storage)
-            trials = self._race(study, executor, liveness, measuring, too_dear)
+            self.costs = Measurement(self.field, study, executor, self.observer, self.seconds).costs(self.standing)
+            too_dear = self._too_dear()
+            trials = self._race(study, executor, liveness, too_dear)
         best = self.standing.best_trials(trials)
         if not best:
             reasons = {trial.error for trial in trials if trial.error}
@@ -137,45 +114,21 @@ class Contest:
             raise RunError("no finalist finished on all seeds", hint="see the trials' results", kind="no_trial")
         tested = [winner, *(each for each in finalists if each is not winner and self.tests_finalists)]
         results = [result for each in tested for result in self._test(each, executor)]
-        spent = measuring + sum(trial.seconds or 0 for trial in trials)
+        tests = sum(result.timing.get("total", 0.0) for result in results)
+        spent = self._measuring + device_seconds(self.field, trials, finalists) + tests
         finalists = sorted(finalists, key=lambda each: -(each.mean or 0))
         return Outcome(
             self.field, self.standing, trials, excluded, finalists, winner, results, self.costs, spent, too_dear
         )
 
-    def _measure(self, executor: Executor) -> float:
-        """Train every method for one epoch, the most promising first, while that takes little; seconds it took."""
-        first: dict[str, Entrant] = {}
-        race = self.standing.race([])
-        for index in race.opening:
-            entrant = self.field.entrants[index]
-            first[entrant.candidate.method] = entrant
-        spent = 0.0
-        self.observer.phase("measuring an epoch", len(first))
-        for method, entrant in first.items():
-            if spent < _MEASURING * self.seconds:
-                spent += self._measured(method, entrant, executor)
-            self.observer.advance()
-        dearest = max((cost.seconds for cost in self.costs.values()), default=0.0)
-        for method in first:
-            self.costs.setdefault(method, Cost(dearest))
-        return spent
-
-    def _measured(self, method: str, entrant: Entrant, executor: Executor) -> float:
-        config = entrant.config
-        one = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 1})})
-        result = _carried_out(self.field, entrant, one, executor)
-        if result is None:
-            return 0.0
-        each = result.timing.get("train", 0.0)
-        total = result.timing.get("total", each)
-        self.costs[method] = Cost(total + (config.training.epochs - 1) * each, total)
-        return total
+    @property
+    def _measuring(self) -> float:
+        return sum(cost.measuring + cost.preload for cost in self.costs.values())
 
     def _too_dear(self) -> dict[str, float]:
         """Methods of which three runs, a trial and two more seeds, take longer than there is."""
         dear = {m: cost.seconds for m, cost in self.costs.items() if 3 * cost.seconds > self.seconds}
-        if len(dear) == len(self.costs):
+        if dear and len(dear) == len(self.costs):
             least = min(dear.values())
             raise InputError(
                 f"--hours {self.seconds / 3600:g}: three runs of the cheapest method are predicted to take "
@@ -185,31 +138,38 @@ class Contest:
             )
         return dear
 
-    def _race(
-        self, study: optuna.Study, executor: Executor, liveness: Liveness, spent: float, out: dict[str, float]
-    ) -> list[TrialFacts]:
-        def over(trials: Sequence[TrialFacts]) -> bool:
-            used = spent + sum(trial.seconds or 0 for trial in trials)
-            best = self.standing.best_trials(trials).values()
-            final = max((trial.seconds or 0 for trial in best), default=0.0)
-            # What is left has to do for one more trial, and for the finalists' other seeds and the test.
-            dearest = max((cost.seconds for method, cost in self.costs.items() if method not in out), default=0.0)
-            return used + dearest + 2 * len(self.field.card.finalist_seeds) * final > self.seconds
+    def _unaffordable(self, trials: Sequence[TrialFacts]) -> set[str]:
+        """Methods for another trial of which the time that is left does not do.
 
+        Of it the two best methods' other seeds and the test are taken off.
+        """
+        seconds = expected_seconds(self.costs, self.standing, trials)
+        used = self._measuring + sum(
+            trial.seconds or seconds[self.standing.entrant(trial).candidate.arm] * (trial.status == "running")
+            for trial in trials
+        )
+        card = self.field.card
+        best = sorted(self.standing.best_trials(trials).values(), key=lambda trial: -(trial.value or 0.0))
+        final = len(card.finalist_seeds) * sum(trial.seconds or 0.0 for trial in best[: card.finalists])
+        return {arm for arm, each in seconds.items() if used + each + final > self.seconds}
+
+    def _race(
+        self, study: optuna.Study, executor: Executor, liveness: Liveness, out: Mapping[str, float]
+    ) -> list[TrialFacts]:
         folder = self.field.options.output / ".work"
         folder.mkdir(parents=True, exist_ok=True)
         points, retry = self.field.points, self.options.retry_failed
         self.observer.search(self.field, [trial_facts(t) for t in study.get_trials(deepcopy=False) if is_ours(t)])
         with TrialQueue(study, points, liveness, folder / "sweeps.lock", retry_failed=retry) as queue:
-            sampler = RaceSampler(self.standing, trial_facts, frozenset(out))
-            loop = _Timed(self.field, study, queue, self._tell, sampler=sampler, over=over)
+            sampler = RaceSampler(self.standing, lambda trials: self._unaffordable(trials).union(out))
+            loop = _Timed(self.field, study, queue, self._tell, sampler=sampler)
             run_with_retries(executor, loop.jobs(), loop.on_event)
             return [trial_facts(trial) for trial in queue.trials()]
 
     def _tell(self, trial: TrialFacts) -> None:
         """Tell of a trial by what it trained, and not by its number among the entrants."""
         entrant = self.standing.entrant(trial)
-        params = {"method": entrant.candidate.method, **entrant.params}
+        params = {"method": entrant.candidate.arm, **entrant.params}
         self.observer.trial(self.field, replace(trial, params=params))
 
     def _test(self, finalist: Finalist, executor: Executor) -> list[Result]:
@@ -217,7 +177,7 @@ class Contest:
         entrant = self.standing.entrant(finalist.trial)
         search = entrant.search
         run = search.final_run(search.space.settings(entrant.params), search.card.seed)
-        name = f"recommend-{entrant.candidate.method}"
+        name = re.sub(r"[^A-Za-z0-9._]+", "-", f"recommend-{entrant.candidate.arm}")
         study = Study(name, [run], self.field.options, self.field.timeout, self.options.retry_failed, 1)
         status = open_status(study)
         record_runs(self.field.options.output, name, [state.entry for state in status.states], kind="bench")
@@ -227,12 +187,11 @@ class Contest:
         return [] if result is None or result.status != "finished" else [result]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Timed(TrialLoop):
     """Asks for trials until the time is over."""
 
-    sampler: Any = None
-    over: Callable[[Sequence[TrialFacts]], bool] = lambda trials: False
+    sampler: RaceSampler
 
     def jobs(self) -> Iterator[Job | None]:
         """Ask the race for trials."""
@@ -241,27 +200,16 @@ class _Timed(TrialLoop):
             self.study.sampler = self.sampler
 
         while not self.queue.all_used():
-            facts = [trial_facts(t) for t in self.study.get_trials(deepcopy=False) if is_ours(t)]
-            if self.over(facts) or self.sampler.has_ended(facts):
-                return
+            mine = {trial.number for trials in self.under_way.values() for trial in trials}
+            # A driver's trial that was lost with it waits to be taken up: it is no reason to end.
+            stored = [t for t in self.study.get_trials(deepcopy=False) if is_ours(t) or t.number in mine]
+            if self.sampler.has_ended(stored):
+                if not mine:
+                    return
+                yield None
+                continue
             trial = self.queue.take(prepare)
             if trial is None:
                 yield None
             elif (job := self._job(trial)) is not None:
                 yield job
-
-
-def _carried_out(field: Field, entrant: Entrant, config: Any, executor: Executor) -> Result | None:
-    """Carry out one run that reads no test images, and return its result; None where it did not finish."""
-    job = entrant.search.trial_job(config)
-
-    def on_event(job: Job, event: Event) -> Action:
-        return Action.GO_ON
-
-    run_with_retries(executor, iter([job]), on_event)
-    return _finished(field.options.output / TRIALS, config.run_id)
-
-
-def _finished(output: Path, run_id: str) -> Result | None:
-    result = readable_result(output, run_id)
-    return result if result is not None and result.status == "finished" else None

@@ -19,12 +19,12 @@ from petlbench.core.request import Tuned
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.prior import Prior
 from petlbench.recommend.race import Race
-from petlbench.recommend.trials import Candidate
+from petlbench.recommend.trials import Arm, Candidate
 from petlbench.results.folder import readable_result
 from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.statistics.runs import Scored, influence_reader
 from petlbench.statistics.verdict import judge
-from petlbench.sweep.search import TRIALS, Search, TrialFacts
+from petlbench.sweep.search import TRIALS, Search, TrialFacts, trial_facts
 from petlbench.sweep.space import Params, Space
 
 _NAME = "candidate"
@@ -48,17 +48,17 @@ class Entrant:
     config: RunConfig
 
 
-def entrants(searches: Sequence[Search], each: int) -> list[Entrant]:
+def entrants(searches: Mapping[Arm, Search], each: int) -> list[Entrant]:
     """Return some candidates of every method: its published defaults, and points that cover its space evenly.
 
     Args:
-        searches: One a method.
+        searches: One a method and backbone.
         each: Candidates of a method.
     """
-    return [entrant for search in searches for entrant in _of_search(search, each)]
+    return [entrant for arm, search in searches.items() for entrant in _of_search(arm, search, each)]
 
 
-def _of_search(search: Search, each: int) -> Iterator[Entrant]:
+def _of_search(arm: Arm, search: Search, each: int) -> Iterator[Entrant]:
     from scipy.stats import qmc
 
     space = search.space
@@ -73,8 +73,8 @@ def _of_search(search: Search, each: int) -> Iterator[Entrant]:
         if config.run_id in seen:
             continue
         seen.add(config.run_id)
-        training = config.training
-        candidate = Candidate.of(config.method, training.lr, training.weight_decay, dict(config.method_settings))
+        training, settings = config.training, dict(config.method_settings)
+        candidate = Candidate.of(arm.method, training.lr, training.weight_decay, settings, arm.backbone)
         yield Entrant(search, params, candidate, config)
 
 
@@ -228,9 +228,9 @@ class Standing:
         best: dict[str, TrialFacts] = {}
         for trial in trials:
             if trial.value is not None and _NAME in trial.params:
-                method = self.entrant(trial).candidate.method
-                if method not in best or trial.value > (best[method].value or 0.0):
-                    best[method] = trial
+                arm = self.entrant(trial).candidate.arm
+                if arm not in best or trial.value > (best[arm].value or 0.0):
+                    best[arm] = trial
         return best
 
     def entrant(self, trial: TrialFacts) -> Entrant:
@@ -269,14 +269,11 @@ class RaceSampler(optuna.samplers.BaseSampler):
 
     Args:
         standing: What the trials say.
-        facts: Reads a trial of the storage.
-        out: Methods that are out from the start.
+        out: Methods that get no trial more, given those that there are.
     """
 
-    def __init__(
-        self, standing: Standing, facts: Callable[[FrozenTrial], TrialFacts], out: frozenset[str] = frozenset()
-    ) -> None:
-        self._standing, self._facts, self._out = standing, facts, out
+    def __init__(self, standing: Standing, out: Callable[[Sequence[TrialFacts]], set[str]]) -> None:
+        self._standing, self._out = standing, out
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is sampled together."""
@@ -290,13 +287,16 @@ class RaceSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> int:
         """The entrant to train next."""
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number and _NAME in t.params]
-        index = self._next([self._facts(t) for t in others])
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        index = self._next(trials)
         return len(self._standing.field.entrants) - 1 if index is None else index
 
-    def has_ended(self, trials: Sequence[TrialFacts]) -> bool:
+    def has_ended(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether nothing is left that could be trained."""
         return self._next(trials) is None
 
-    def _next(self, trials: Sequence[TrialFacts]) -> int | None:
-        return self._standing.race(trials).next(self._out.union(self._standing.excluded(trials)))
+    def _next(self, trials: Sequence[FrozenTrial]) -> int | None:
+        facts = [trial_facts(trial) for trial in trials if _NAME in trial.params]
+        # What was lost with its driver is not taken: a trial in its place is waiting, or will be.
+        facts = [trial for trial in facts if trial.status != "interrupted"]
+        return self._standing.race(facts).next(self._out(facts).union(self._standing.excluded(facts)))

@@ -28,8 +28,9 @@ _BEST = 150
 """Candidates, the best on average, whose mean is a task's level."""
 _METHOD, _SETTINGS, _OWN = 0.15, 0.2, 0.05
 """Deviations, as logits, of what other tasks do not tell: of a method, of near settings of it, of a candidate alone."""
-_LEVEL = 1.0
-"""Deviation of a task's level, as logits: nothing is known of how hard a task is."""
+_LEVEL, _BACKBONE = 1.0, 0.3
+"""Deviation of a task's level, as logits: nothing is known of how hard a task is; and the part of it that is each
+backbone's own."""
 _REACH = {"lr": 0.7, "weight_decay": 0.2}
 """How fast candidates become unlike with the decimal logarithm of a setting; 0.5 for a method's own."""
 
@@ -116,7 +117,7 @@ class Prior:
         """What it says of some candidates."""
         mean, axes = self._said(candidates)
         shared = axes.T @ axes / max(1, len(self.tasks))
-        return Belief(mean, shared + _kinship(candidates) + _LEVEL**2)
+        return Belief(mean, shared + _kinship(candidates) + _level(candidates))
 
     def _said(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
         """Mean (N,) and axes (K, N) of some candidates.
@@ -132,7 +133,7 @@ class Prior:
         every = [row for rows in by_method.values() for row in rows]
         mean, axes = np.zeros(len(candidates)), np.zeros((len(self.axes), len(candidates)))
         for column, candidate in enumerate(candidates):
-            if like := place.get(candidate) or by_method.get(candidate.method) or every:
+            if like := place.get(candidate.anywhere) or by_method.get(candidate.method) or every:
                 mean[column], axes[:, column] = self.mean[like].mean(), self.axes[:, like].mean(axis=1)
         return mean, axes
 
@@ -199,14 +200,23 @@ def _damaged(file: Path, reason: str) -> InputError:
     return InputError(f"{file} is no prior: {reason}", hint="make it anew with tools/make_prior.py", kind="bad_prior")
 
 
+def _level(candidates: Sequence[Candidate]) -> Array:
+    """The covariance of a task's level: candidates share it, and more of it on one backbone."""
+    backbones = np.array([candidate.backbone for candidate in candidates])
+    return np.where(backbones[:, None] == backbones[None, :], _LEVEL**2, _LEVEL**2 - _BACKBONE**2)
+
+
 def _kinship(candidates: Sequence[Candidate]) -> Array:
-    """The covariance of what other tasks do not tell: candidates of a method are alike, near ones more so."""
+    """The covariance of what other tasks do not tell: candidates of a method are alike, near ones more so.
+
+    Another backbone makes settings as unlike as a factor of ten in one of them.
+    """
     covariance = np.zeros((len(candidates), len(candidates)))
     by_method: dict[str, list[int]] = {}
     for index, candidate in enumerate(candidates):
         by_method.setdefault(candidate.method, []).append(index)
     for rows in by_method.values():
-        distance = _distance([dict(candidates[row].values) for row in rows])
+        distance = _distance([{**dict(candidates[row].values), "backbone": candidates[row].backbone} for row in rows])
         covariance[np.ix_(rows, rows)] = _METHOD**2 + _SETTINGS**2 * np.exp(-distance)
     return covariance + _OWN**2 * np.eye(len(candidates))
 

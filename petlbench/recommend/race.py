@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     """The decision of a race.
 
     Args:
-        method: The best method.
+        method: The best method, on its backbone where there are several.
         candidate: Its best candidate.
         separable: Whether it is best with a probability of 95 % by what is believed now.
         runner_up: The next method; the best one where there is no other.
@@ -65,7 +65,7 @@ class Race:
         self._skipped: set[int] = set()
         first: dict[str, int] = {}
         for index in np.argsort(-self._mean, kind="stable"):
-            first.setdefault(self.candidates[index].method, int(index))
+            first.setdefault(self.candidates[index].arm, int(index))
         # Methods that promise most come first, where there are fewer trials than methods.
         self.opening = list(first.values())
 
@@ -77,7 +77,7 @@ class Race:
     def next(self, without: Container[str] = ()) -> int | None:
         """The candidate to train next by its index, of no method that is out; None where all were trained."""
         taken = self._skipped.union(self._scores)
-        is_open = [i not in taken and candidate.method not in without for i, candidate in enumerate(self.candidates)]
+        is_open = [i not in taken and candidate.arm not in without for i, candidate in enumerate(self.candidates)]
         if not any(is_open):
             return None
         if opening := [index for index in self.opening if is_open[index]]:
@@ -123,7 +123,7 @@ class Race:
     def _by_method(self) -> dict[str, list[int]]:
         rows: dict[str, list[int]] = {}
         for index in self._scores:
-            rows.setdefault(self.candidates[index].method, []).append(index)
+            rows.setdefault(self.candidates[index].arm, []).append(index)
         return rows
 
     def _merit(self, rows: Sequence[int]) -> float:

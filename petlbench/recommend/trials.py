@@ -27,21 +27,51 @@ _TASK = (
 )  # fmt: skip
 
 
+class Arm(NamedTuple):
+    """What a race chooses of: a method on a backbone.
+
+    Args:
+        method: Name of the method.
+        backbone: Name of the backbone where several are compared; empty where there is one.
+    """
+
+    method: str
+    backbone: str = ""
+
+    @property
+    def title(self) -> str:
+        """What a person calls it."""
+        return f"{self.method} on {self.backbone}" if self.backbone else self.method
+
+
 class Candidate(NamedTuple):
     """A method with the values of all that is searched: what one trial trains.
 
     Args:
         method: Name of the method.
         values: Learning rate, weight decay and the method's own settings, as (name, value) pairs by name.
+        backbone: Name of the backbone where several are compared; empty where there is one.
     """
 
     method: str
     values: tuple[tuple[str, Any], ...]
+    backbone: str = ""
 
     @classmethod
-    def of(cls, method: str, lr: float, weight_decay: float, settings: dict[str, Any]) -> Candidate:
+    def of(cls, method: str, lr: float, weight_decay: float, settings: dict[str, Any], backbone: str = "") -> Candidate:
         """Take a method's values together."""
-        return cls(method, tuple(sorted({**settings, "lr": lr, "weight_decay": weight_decay}.items())))
+        values = {**settings, "lr": lr, "weight_decay": weight_decay}
+        return cls(method, tuple(sorted(values.items())), backbone)
+
+    @property
+    def arm(self) -> str:
+        """What a person calls the method on its backbone."""
+        return Arm(self.method, self.backbone).title
+
+    @property
+    def anywhere(self) -> Candidate:
+        """The same on whatever backbone, as a prior knows it."""
+        return self._replace(backbone="")
 
 
 @dataclass(frozen=True)

@@ -148,13 +148,13 @@ def describe_winner(
         "parameters": counts,
         "trials": len(trials),
         "statuses": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
-        "device_seconds": _device_seconds(search, trials, finalists),
+        "device_seconds": device_seconds(search, trials, finalists),
         "finalists": [finalist.document() for finalist in finalists],
     }
 
 
-def _device_seconds(search: Search, trials: Sequence[TrialFacts], finalists: Sequence[Finalist]) -> float:
-    """Seconds that the search's runs took together, each counted once, those that failed too."""
+def device_seconds(search: Search, trials: Sequence[TrialFacts], finalists: Sequence[Finalist]) -> float:
+    """Return the seconds that a search's runs took together, each counted once, those that failed too."""
     runs = {trial.run_id or str(trial.number): trial.seconds or 0.0 for trial in trials}
     for run_id in {run_id for finalist in finalists for run_id in finalist.runs.values()} - set(runs):
         result = readable_result(search.options.output / TRIALS, run_id)

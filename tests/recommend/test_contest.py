@@ -140,3 +140,22 @@ def test_a_difference_is_paired_on_the_validation_images() -> None:
     alone = sum(float((AUC.influence(labels, standing._predictions[n].logits) ** 2).sum()) for n in ("good", "nearly"))  # type: ignore[union-attr, operator]
     assert near.error is not None
     assert near.error < 0.4 * alone**0.5
+
+
+def test_methods_race_on_several_backbones(tmp_path: Path, digits_folder: Path) -> None:
+    data = ("--dataset", str(digits_folder), "--hours", "1", "--methods", "linear,bitfit", "--trials", "4")
+    answer = recommend(tmp_path, *data, "--backbone", "test_vit", "--weights", "random")
+    arms = {
+        f"{method} on {backbone}" for method in ("linear", "bitfit") for backbone in ("petlbench_micro", "test_vit")
+    }
+    assert {row["arm"] for row in answer["methods"]} == arms
+    assert {row["trials"] for row in answer["methods"]} == {1}
+    best = answer["recommended"]
+    names = {"petlbench_micro": "petlbench_micro.distilled", "test_vit": "test_vit.r160_in1k"}
+    assert best["arm"] in {f"{best['method']} on {name}" for name, full in names.items() if full == best["backbone"]}
+    assert f"--backbone {best['backbone']}" in best["command"]
+    assert {*answer["not_separable"], *answer["excluded"]} == arms - {best["arm"]}
+    # What a run takes, and the memory that is predicted, are each backbone's own.
+    assert set(answer["hours"]["costs"]) == arms
+    memory = {row["arm"]: row["memory"] for row in answer["methods"]}
+    assert memory["linear on petlbench_micro"] != memory["linear on test_vit"]

@@ -260,3 +260,22 @@ def test_the_command_prints_the_same_decisions_as_json_and_as_a_table(tmp_path: 
 def test_a_task_to_leave_out_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such task"):
         replay(*write(tmp_path), Prior.of({}), budget=4, leave_out=["moon"])
+
+
+def test_several_backbones_share_the_prior_and_each_has_its_own_level(tmp_path: Path) -> None:
+    prior = Prior.of(read_trials(write(tmp_path)[0]))
+    candidates = [Candidate.of(m, 1e-2, 1e-4, {"rank": 8}, b) for b in ("small", "large") for m in ("lora", "adapter")]
+    belief = prior.belief(candidates)
+    alone = prior.belief([candidate.anywhere for candidate in candidates[:2]])
+    assert belief.mean[:2] == pytest.approx(belief.mean[2:])
+    # A single backbone is as if there were none to choose of.
+    np.testing.assert_array_equal(belief.covariance[:2, :2], alone.covariance)
+    assert (np.linalg.eigvalsh(belief.covariance) > 0).all()
+    race = Race(candidates, belief, 1000)
+    assert [candidates[index].arm for index in race.opening] == [
+        f"{method} on {backbone}" for method in ("adapter", "lora") for backbone in ("small", "large")
+    ]
+    before = race._mean.copy()
+    race.observe(0, 99.0)
+    gains = race._mean - before
+    assert gains[0] > gains[1] > gains[3] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # ge
     show_default=True,
     help="Images that a recorded score is made of.",
 )
-@run_options
+@partial(run_options, several=("backbone",))
 @executor_options
 @json_option
 def command(
@@ -112,7 +113,8 @@ def command(
 ) -> None:
     """Say which method to take for a dataset, within some hours and some memory.
 
-    Methods that do not fit the budget are left out by predicted memory. The others race: every trial runs on the
+    Methods that do not fit the budget are left out by predicted memory. The others race, on every backbone that is
+    given: every trial runs on the
     validation images alone, a method is dropped once it is worse than the leader by the interval of their paired
     difference, and the best trials of the two best methods run again on further seeds. The one that is recommended is
     tested, once. The same command goes on from where it was stopped.
