@@ -50,6 +50,7 @@ class RecommendRequest:
         prior: ``shipped``, ``none`` or a file of `tools/make_prior.py`.
         learn_from: A folder of own results, whose other datasets join the prior; None for none.
         test_finalists: Whether the second best is tested, too.
+        seed: Of the candidates and of the trials; the finalists run on it and on the two that follow.
     """
 
     methods: str | Iterable[str] = "all"
@@ -61,6 +62,7 @@ class RecommendRequest:
     prior: Folder = "shipped"
     learn_from: Folder | None = None
     test_finalists: bool = False
+    seed: int = 0
 
 
 def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: Any) -> Answer:
@@ -97,7 +99,8 @@ def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: A
     first = next(iter(plan.searches.values()))
     look = look_at_data(first)
     score = look.metric(request.metric, first.context.catalog)
-    card = first.card.model_copy(update={"objective": f"val.{request.metric}"})
+    seeds = {"seed": request.seed, "finalist_seeds": [request.seed + each for each in first.card.finalist_seeds]}
+    card = first.card.model_copy(update={"objective": f"val.{request.metric}", **seeds})
     searches = {arm: replace(search, card=card) for arm, search in plan.searches.items()}
     prior = _learned(request, first.config.dataset).united(_prior(request.prior))
     entered = Field.of(entrants(searches, card.trials or 1), prior, score, request.trials)

@@ -13,8 +13,9 @@ from petlbench.metrics.metric import Metric
 from petlbench.recommend.contest import Outcome
 from petlbench.recommend.costs import document
 from petlbench.recommend.field import Difference, Entrant
+from petlbench.recommend.figures import differences_figure, race_figure
 from petlbench.report.cells import MIB
-from petlbench.report.document import Axis, Cell, Column, Figure, Series, table_of
+from petlbench.report.document import Cell, Column, table_of
 from petlbench.report.formats import Document
 from petlbench.results.folder import readable_result
 from petlbench.results.result import Result
@@ -207,7 +208,11 @@ class Answer:
         out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]
         notes = [*self.sentences(), *self.notes, *out, self.command()]
         title = f"Which method for {self.outcome.field.label}"
-        return Document("recommend", title, [table], [self._figure()], notes, source="a race on this machine")
+        differences = differences_figure(self.rivals, self.metric, self.best.candidate.arm)
+        figures = [race_figure(self.outcome, self.metric), *([differences] if differences is not None else [])]
+        spent = f"{self.outcome.spent / 3600:.3g} of {self.hours:g} hours, {len(self.outcome.trials)} trials"
+        source = "a race on this machine"
+        return Document("recommend", title, [table], figures, notes, source=source, settings={"spent": spent})
 
     def _cells(self, row: Mapping[str, Any], rival: Difference | None) -> list[Cell | str]:
         difference = Cell(text="")
@@ -225,25 +230,6 @@ class Answer:
             Cell(row["seconds"], number(row["seconds"], 1)),
             Cell(row["trials"], str(row["trials"])),
         ]
-
-    def _figure(self) -> Figure:
-        axes = (
-            Axis("hours", "hours spent", "h"),
-            Axis("score", f"best validation {self.metric.title} so far", "%", better="higher"),
-        )
-        lines: dict[str, tuple[list[float], list[float]]] = {}
-        spent = 0.0
-        for trial in self.outcome.trials:
-            spent += trial.seconds or 0.0
-            if trial.value is None:
-                continue
-            hours, scores = lines.setdefault(self.outcome.standing.entrant(trial).candidate.arm, ([], []))
-            hours.append(spent / 3600)
-            scores.append(max([*scores, 100 * trial.value]))
-        series = [Series(m, m, {"hours": hours, "score": scores}) for m, (hours, scores) in lines.items()]
-        return Figure.of(
-            "race", "lines", "The race", axes, series, caption="A line ends where a method had its last trial."
-        )
 
 
 def _settings(entrant: Entrant) -> dict[str, Any]:

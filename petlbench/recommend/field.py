@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -222,6 +223,10 @@ class Standing:
         source = None if first is None or second is None else first.minus(second).source()
         judgement = judge(effect, source, _LEVEL)
         return Difference(effect, judgement.low, judgement.high, judgement.error)
+
+    def deviation(self, trial: TrialFacts) -> float:
+        """Standard deviation of a trial's score over draws of validation images, points; 0 where it is not known."""
+        return math.sqrt(self._variance(trial.run_id or "") or 0.0)
 
     def best_trials(self, trials: Sequence[TrialFacts]) -> dict[str, TrialFacts]:
         """The best finished trial of every method that has one."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +19,7 @@ from petlbench.cli.app import app
 from petlbench.core.errors import InputError
 from petlbench.metrics.classification import AUC
 from petlbench.recommend.field import Field, Standing
+from petlbench.results.journal import read_journal
 from petlbench.results.predictions import Predictions
 from petlbench.sweep.search import TrialFacts
 
@@ -43,19 +48,23 @@ def reads(output: Path) -> list[str]:
     return [line for file in output.glob("*reads*.jsonl") for line in file.read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty images of two digits in class folders."""
+def write_digits(folder: Path, counts: dict[int, int]) -> Path:
+    """Write so many images of some digits into class folders."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    folder = tmp_path_factory.mktemp("data") / "two"
     digits = load_digits()
-    for label in (0, 1):
+    for label, count in counts.items():
         (folder / str(label)).mkdir(parents=True)
-        for number, image in enumerate(digits.images[digits.target == label][:30]):
+        for number, image in enumerate(digits.images[digits.target == label][:count]):
             Image.fromarray((image * 15).astype("uint8")).save(folder / str(label) / f"{number}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty images of two digits in class folders."""
+    return write_digits(tmp_path_factory.mktemp("data") / "two", {0: 30, 1: 30})
 
 
 def test_a_race_tests_the_winner_once_and_goes_on_from_where_it_was(tmp_path: Path, digits_folder: Path) -> None:
@@ -117,6 +126,68 @@ def test_what_cannot_be_decided_is_refused(
         CliRunner().invoke(app, run, catch_exceptions=False, standalone_mode=False)
     assert caught.value.kind == kind
     assert words in caught.value.message
+
+
+def test_twelve_images_get_an_answer_that_says_what_it_is_worth(tmp_path: Path) -> None:
+    folder = write_digits(tmp_path / "data", {0: 6, 1: 6})
+    data = ("--dataset", str(folder), "--hours", "1", "--methods", "linear", "--trials", "1")
+    answer = recommend(tmp_path / "results", *data)
+    assert answer["recommended"]["method"] == "linear"
+    assert answer["separable"] is False
+    assert "too few validation images: the method is chosen on 2, and 50 would be few" in answer["notes"]
+    assert "the class '0' has 6 images: scores of it are hints" in answer["notes"]
+    interval = answer["recommended"]["interval"]
+    assert interval["high"] - interval["low"] > 0.5
+
+
+def test_a_class_of_two_images_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = write_digits(tmp_path / "data", {0: 10, 1: 10, 2: 2})
+    run = ["recommend", "--dataset", str(folder), "--output", str(tmp_path / "results"), *TINY, "--hours", "1"]
+    with pytest.raises(InputError, match="the class '2' has 2 images") as caught:
+        CliRunner().invoke(app, [*run, "--methods", "linear"], catch_exceptions=False, standalone_mode=False)
+    assert caught.value.hint == "add images to the class or leave it out"
+
+
+@pytest.mark.slow
+def test_a_race_that_is_killed_five_times_ends_as_if_it_were_not(tmp_path: Path, digits_folder: Path) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    data = ["--dataset", str(digits_folder), "--hours", "2", "--methods", "linear,bitfit", "--trials", "4"]
+    kills = 0
+    for lines in (2, 9, 17, 28, 36):  # measuring, trials, finalists: eleven runs of five lines, measuring has one less
+        process = start(broken, data)
+        while len(journal(broken)) < lines and process.poll() is None:
+            time.sleep(0.02)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert kills == 5
+    answers = []
+    for output in (broken, whole):
+        process = start(output, data)
+        answers.append(json.loads(process.communicate()[0]))
+        assert process.returncode == 0
+    for name in ("config", "run_id", "test", "val_mean", "settings", "interval"):
+        assert answers[0]["recommended"][name] == answers[1]["recommended"][name]
+    assert answers[0]["not_separable"] == answers[1]["not_separable"]
+    assert [row["score"] for row in answers[0]["methods"]] == [row["score"] for row in answers[1]["methods"]]
+    epochs = [Counter((line["run_id"], line["epoch"]) for line in journal(each, "epoch")) for each in (broken, whole)]
+    assert epochs[0] == epochs[1]
+    assert set(epochs[0].values()) == {1}
+    assert len(reads(broken)) == 1
+
+
+def start(output: Path, data: list[str]) -> subprocess.Popen[str]:
+    """The command in a process of its own, on three epochs."""
+    tiny = [*TINY]
+    tiny[tiny.index("--epochs") + 1] = "3"
+    command = [sys.executable, "-m", "petlbench", "recommend", "--output", str(output), *tiny, "--json", *data]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def journal(output: Path, event: str = "") -> list[dict[str, Any]]:
+    """The lines of both journals, of trials and of the tested run."""
+    lines = [line for folder in (output, output / "trials") for line in read_journal(folder)]
+    return [line for line in lines if event in ("", line["event"])]
 
 
 def test_a_difference_is_paired_on_the_validation_images() -> None:

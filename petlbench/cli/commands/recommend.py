@@ -87,6 +87,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # ge
 @click.option(
     "--prior", metavar="none|FILE", default="shipped", show_default=True, help="What is believed at the start."
 )
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the candidates and the trials.")
 @click.option("--test-finalists", is_flag=True, help="Test the second best, too.")
 @click.option("--to", type=PLACE, metavar="FILE", help="Write the answer as a page: .html, .md, .tex, .csv or .png.")
 @click.option("--replay", type=(PLACE, PLACE), metavar="TRIALS FINALS", help="Decide on recorded trials instead.")

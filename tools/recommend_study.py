@@ -1,0 +1,167 @@
+"""How good `petlbench recommend` is on real data: against the exhaustive study of the same methods.
+
+    python tools/recommend_study.py FOLDER [--covid /data/covid_xray] [--datasets digits,lesions,covid3,covid2]
+        [--hours 0.25] [--repetitions 5] [--trials 20] [--image-size 32] [--epochs 5] [--methods a,b,…]
+
+Of each dataset: the exhaustive study, 20 trials of every method, whose winners are tested on three seeds; then
+`recommend` within some hours, so many times with another seed each. Regret is the best method's mean test score less
+the recommended one's, both of the exhaustive study. A stated interval is the one around the recommended run's test
+score, and around each difference to the others; the truth of it are the exhaustive study's means.
+
+Each piece that is done stands as a line in FOLDER/study.jsonl and is not done again; a piece that was stopped goes on.
+`covid2` is the two classes of covid_xray that have one source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+METHODS = "linear,bitfit,lora,adapter,adaptformer,vpt,ssf,fact_tt,convpass,fpt,attention,full"
+COVID_TWO = ("no_findings", "pneumonia")
+SEEDS = (0, 1, 2)
+
+
+class Study:
+    """The pieces of the comparison, each done once.
+
+    Args:
+        options: The command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.folder = options, options.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = self.folder / "study.jsonl"
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        self.pieces: dict[str, dict[str, Any]] = {piece["piece"]: piece for piece in map(json.loads, lines)}
+
+    def dataset(self, name: str) -> str:
+        """What the command takes for a dataset of the study."""
+        if name == "covid3":
+            return str(self.options.covid)
+        if name != "covid2":
+            return name
+        folder: Path = self.folder / "covid2"
+        for label in COVID_TWO:
+            if not (folder / label).exists():
+                shutil.copytree(self.options.covid / label, folder / f"{label}.part", dirs_exist_ok=True)
+                (folder / f"{label}.part").rename(folder / label)
+        return str(folder)
+
+    def piece(self, name: str, **facts: Any) -> dict[str, Any]:
+        """Write down what was done."""
+        self.pieces[name] = {"piece": name, **facts}
+        with self.file.open("a") as file:
+            file.write(json.dumps(self.pieces[name]) + "\n")
+        return self.pieces[name]
+
+    def call(self, command: str, dataset: str, output: str, *words: str) -> dict[str, Any]:
+        """What a command of petlbench answers."""
+        options = self.options
+        shared = {
+            "dataset": self.dataset(dataset),
+            "backbone": options.backbone,
+            "image-size": options.image_size,
+            "epochs": options.epochs,
+            "workers": options.workers,
+            "output": self.folder / output,
+            "cache-dir": self.folder / "cache",
+            "tracking-uri": "none",
+        }
+        values = [word for name, value in shared.items() for word in (f"--{name}", str(value))]
+        call = [sys.executable, "-m", "petlbench", *command.split(), *values, *words, "--json"]
+        # A method that the backbone does not suit makes the status another one; the others stand.
+        answer = dict(json.loads(subprocess.run(call, check=False, stdout=subprocess.PIPE, text=True).stdout))
+        if "error" in answer:
+            raise SystemExit(f"{' '.join(call)}: {answer['error']}")
+        return answer
+
+    def truth(self, dataset: str) -> dict[str, Any]:
+        """Mean test score of every method's winner in the exhaustive study, and the hours that it took."""
+        name, output = f"{dataset}/exhaustive", f"{dataset}-exhaustive"
+        if name in self.pieces:
+            return self.pieces[name]
+        methods = ("--method", self.options.methods)
+        self.call("sweep recommend", dataset, output, *methods, "--trials", str(self.options.trials), "--no-final")
+        seeds = ",".join(map(str, SEEDS))
+        self.call("bench", dataset, output, *methods, "--from-sweep", "recommend", "--seed", seeds)
+        folder = self.folder / output
+        scores: dict[str, list[float]] = {}
+        results = [json.loads(file.read_text()) for file in folder.glob("*/result.json")]
+        for result in results:
+            scores.setdefault(result["config"]["method"], []).append(result["metrics"]["test"]["auc"])
+        trials = [json.loads(file.read_text()) for file in (folder / "trials").glob("*/result.json")]
+        hours = sum(result["timing"]["total"] for result in (*results, *trials)) / 3600
+        means = {method: fmean(each) for method, each in scores.items()}
+        return self.piece(name, test=means, hours=hours, runs=len(results) + len(trials))
+
+    def race(self, dataset: str, seed: int) -> dict[str, Any]:
+        """What `recommend` says with a seed."""
+        name, output = f"{dataset}/recommend-{self.options.hours:g}-{seed}", f"{dataset}-recommend-{seed}"
+        if name in self.pieces:
+            return self.pieces[name]
+        hours, methods = ("--hours", str(self.options.hours)), ("--methods", self.options.methods)
+        return self.piece(name, answer=self.call("recommend", dataset, output, *hours, *methods, "--seed", str(seed)))
+
+
+def judge(truth: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """How good an answer was: regret, hours, and which intervals hold the truth."""
+    test, best = truth["test"], answer["recommended"]
+    mine = test[best["method"]]
+    pairs = {m: pair for m, pair in answer["not_separable"].items() if m in test and pair["low"] is not None}
+    held = [pair["low"] <= test[m] - mine <= pair["high"] for m, pair in pairs.items()]
+    costs, rows = answer["hours"]["costs"], answer["methods"]
+    timed = [costs[row["arm"]]["low"] <= row["seconds"] <= costs[row["arm"]]["high"] for row in rows]
+    interval = best["interval"]
+    return {
+        "method": best["method"],
+        "regret": 100 * (max(test.values()) - mine),
+        "hours": answer["hours"]["spent"],
+        "trials": answer["trials"],
+        "score": interval["low"] <= mine <= interval["high"] if interval else None,
+        "differences": fmean(held) if held else None,
+        "times": fmean(timed),
+    }
+
+
+def main() -> None:
+    """Carry out what is missing, and print a row a race."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--covid", type=Path, help="folder of covid_xray, for covid3 and covid2")
+    parser.add_argument("--datasets", default="digits,lesions,covid3,covid2")
+    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--backbone", default="petlbench_micro")
+    parser.add_argument("--hours", type=float, default=0.25)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    names = options.datasets.split(",")
+    if options.covid is None and any(name.startswith("covid") for name in names):
+        parser.error("covid3 and covid2 need --covid FOLDER")
+    study = Study(options)
+    print("dataset  seed  recommended   regret  hours  of exhaustive  trials  score held  differences held  times held")
+    for dataset in names:
+        truth = study.truth(dataset)
+        for seed in range(options.repetitions):
+            row = judge(truth, study.race(dataset, seed)["answer"])
+            shares = "  ".join("-" if row[key] is None else f"{row[key]:.2f}" for key in ("differences", "times"))
+            print(
+                f"{dataset:7}  {seed:4}  {row['method']:12}  {row['regret']:5.2f}  {row['hours']:.3f}  "
+                f"{truth['hours']:13.3f}  {row['trials']:6}  {row['score']!s:10}  {shares}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
