@@ -206,7 +206,7 @@ class Answer:
         )
         table = table_of("methods", "Methods in the race", columns, rows, caption)
         out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]
-        notes = [*self.sentences(), *self.notes, *out, self.command()]
+        notes = [*self.sentences(), f"In full: {self.command()}", *self.notes, *out]
         title = f"Which method for {self.outcome.field.label}"
         differences = differences_figure(self.rivals, self.metric, self.best.candidate.arm)
         figures = [race_figure(self.outcome, self.metric), *([differences] if differences is not None else [])]

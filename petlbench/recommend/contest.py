@@ -123,7 +123,7 @@ class Contest:
 
     @property
     def _measuring(self) -> float:
-        return sum(cost.measuring + cost.preload for cost in self.costs.values())
+        return sum(cost.spent for cost in self.costs.values())
 
     def _too_dear(self) -> dict[str, float]:
         """Methods of which three runs, a trial and two more seeds, take longer than there is."""

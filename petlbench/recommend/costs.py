@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
@@ -14,7 +14,7 @@ from petlbench.core.config import RunConfig
 from petlbench.recommend.field import Entrant, Field, Standing
 from petlbench.results.folder import RunFolder, readable_result, remove_run
 from petlbench.results.result import Result
-from petlbench.study.executors.job import Action, EpochDone, Event, Executor, Job
+from petlbench.study.executors.job import Action, Ended, EpochDone, Event, Executor, Job
 from petlbench.study.executors.retries import run_with_retries
 from petlbench.sweep.search import TRIALS, TrialFacts
 from petlbench.sweep.sweep import SweepObserver
@@ -37,6 +37,7 @@ class Cost:
         high: Upper bound.
         measuring: What measuring it took; 0 where it is the median of the methods that were measured.
         preload: What computing the features took meanwhile, which the race has not to do again.
+        is_trial: Whether the measured run is a trial of the race, which counts as such.
     """
 
     seconds: float
@@ -44,15 +45,21 @@ class Cost:
     high: float
     measuring: float = 0.0
     preload: float = 0.0
+    is_trial: bool = False
+
+    @property
+    def spent(self) -> float:
+        """What was spent on it beside the trials."""
+        return 0.0 if self.is_trial else self.measuring + self.preload
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measurement:
     """Measures what a run of each method takes.
 
-    Each method's most promising candidate is trained for two epochs, the most promising method first, until the time
-    for that is over; one is measured at least. The second epoch is what each further one takes: the first one
-    reads the images, and warms up. What was measured stands in the study, and is not measured again.
+    Each method's most promising candidate is trained for two epochs, the most promising method first and one at a time,
+    until the time for that is over; one is measured at least. The second epoch is what each further one takes: the
+    first one reads the images, and warms up. What was measured stands in the study, and is not measured again.
 
     Args:
         field: All entrants.
@@ -65,56 +72,58 @@ class Measurement:
     observer: SweepObserver
     seconds: float
 
+    def __post_init__(self) -> None:
+        """Begin with what was measured before."""
+        stored: dict[str, dict[str, Any]] = self.study.user_attrs.get(_ATTRIBUTE, {})
+        self._costs = {arm: Cost(**figures) for arm, figures in stored.items()}
+        self._ends: list[float] = []
+        self._is_under_way = False
+
     def costs(self, standing: Standing) -> dict[str, Cost]:
         """What a run takes, by method."""
-        first = {
-            self.field.entrants[index].candidate.arm: self.field.entrants[index] for index in standing.race([]).opening
-        }
-        stored: dict[str, dict[str, float]] = self.study.user_attrs.get(_ATTRIBUTE, {})
-        costs = {arm: Cost(**figures) for arm, figures in stored.items() if arm in first}
-        self.observer.phase("measuring two epochs", len(first))
-        for arm, entrant in first.items():
-            if arm not in costs and self._is_time_for_more(costs):
-                self._measure(arm, entrant, costs)
-            self.observer.advance()
-        known = list(costs.values()) or [Cost(0.0, 0.0, 0.0)]
-        low, high = min(cost.low for cost in known), max(cost.high for cost in known)
-        other = Cost(median(cost.seconds for cost in known), low, high)
-        return {arm: costs.get(arm, other) for arm in first}
+        entrants = [self.field.entrants[index] for index in standing.race([]).opening]
+        self.observer.phase("measuring two epochs", len(entrants))
+        run_with_retries(self.executor, self._jobs(entrants), self._on_event)
+        measured = list(self._costs.values()) or [Cost(0.0, 0.0, 0.0)]
+        low, high = min(cost.low for cost in measured), max(cost.high for cost in measured)
+        other = Cost(median(cost.seconds for cost in measured), low, high)
+        return {entrant.candidate.arm: self._costs.get(entrant.candidate.arm, other) for entrant in entrants}
 
-    def _is_time_for_more(self, costs: Mapping[str, Cost]) -> bool:
-        spent = [cost.measuring for cost in costs.values()]
+    def _jobs(self, entrants: Sequence[Entrant]) -> Iterator[Job | None]:
+        for entrant in entrants:
+            if entrant.candidate.arm not in self._costs and self._is_time_for_more():
+                training = entrant.config.training
+                epochs = min(_EPOCHS, training.epochs)
+                short = entrant.config.model_copy(update={"training": training.model_copy(update={"epochs": epochs})})
+                self._ends, self._is_under_way = [], True
+                yield entrant.search.trial_job(short)
+                while self._is_under_way:
+                    yield None
+                self._keep(entrant, short)
+            self.observer.advance()
+
+    def _on_event(self, job: Job, event: Event) -> Action:
+        if isinstance(event, EpochDone):
+            self._ends.append(time.perf_counter())
+        self._is_under_way = self._is_under_way and not isinstance(event, Ended)
+        return Action.GO_ON
+
+    def _is_time_for_more(self) -> bool:
+        spent = [cost.measuring for cost in self._costs.values()]
         return not spent or sum(spent) + fmean(spent) <= SHARE * self.seconds
 
-    def _measure(self, arm: str, entrant: Entrant, costs: dict[str, Cost]) -> None:
-        config = entrant.config
-        epochs = min(_EPOCHS, config.training.epochs)
-        short = config.model_copy(update={"training": config.training.model_copy(update={"epochs": epochs})})
-        result, last_epoch = self._carried_out(entrant, short)
-        if result is None:
-            return
-        costs[arm] = _cost(result, last_epoch, config.training.epochs - epochs)
-        self.study.set_user_attr(_ATTRIBUTE, {name: asdict(cost) for name, cost in costs.items()})
-        if epochs < config.training.epochs:  # else it is a trial
-            remove_run(RunFolder(self.field.options.output / TRIALS, short.run_id))
-
-    def _carried_out(self, entrant: Entrant, config: RunConfig) -> tuple[Result | None, float | None]:
-        """The result of one run that reads no test images, None where it did not finish; and its last epoch's seconds.
-
-        These are as long as the epoch is from outside: with validation, its checkpoint and all that is told of it.
-        None where fewer than two epochs were seen.
-        """
-        ends: list[float] = []
-
-        def on_event(job: Job, event: Event) -> Action:
-            if isinstance(event, EpochDone):
-                ends.append(time.perf_counter())
-            return Action.GO_ON
-
-        run_with_retries(self.executor, iter([entrant.search.trial_job(config)]), on_event)
+    def _keep(self, entrant: Entrant, config: RunConfig) -> None:
+        """Take down what a run of the first epochs took; a run that did not finish says nothing."""
         result = readable_result(self.field.options.output / TRIALS, config.run_id)
-        finished = result if result is not None and result.status == "finished" else None
-        return finished, ends[-1] - ends[-2] if len(ends) > 1 else None
+        if result is None or result.status != "finished":
+            return
+        # An epoch is as long as it is from outside: with validation, its checkpoint and all that is told of it.
+        last_epoch = self._ends[-1] - self._ends[-2] if len(self._ends) > 1 else None
+        further = entrant.config.training.epochs - config.training.epochs
+        self._costs[entrant.candidate.arm] = _cost(result, last_epoch, further)
+        self.study.set_user_attr(_ATTRIBUTE, {arm: asdict(cost) for arm, cost in self._costs.items()})
+        if further:
+            remove_run(RunFolder(self.field.options.output / TRIALS, config.run_id))
 
 
 def _cost(result: Result, last_epoch: float | None, further: int) -> Cost:
@@ -131,7 +140,7 @@ def _cost(result: Result, last_epoch: float | None, further: int) -> Cost:
         last_epoch = timing.get("train", 0.0) / epochs + timing.get("evaluate", 0.0) / (epochs + 1)
     measuring = timing["total"] - preload
     seconds = measuring + further * last_epoch
-    return Cost(seconds, seconds / (1 + _SPREAD), seconds * (1 + _SPREAD), measuring, preload)
+    return Cost(seconds, seconds / (1 + _SPREAD), seconds * (1 + _SPREAD), measuring, preload, is_trial=further == 0)
 
 
 def expected_seconds(costs: Mapping[str, Cost], standing: Standing, trials: Sequence[TrialFacts]) -> dict[str, float]:

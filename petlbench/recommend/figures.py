@@ -45,7 +45,7 @@ def _values(points: Sequence[tuple[float, float, float]]) -> dict[str, list[floa
 
 def _spent(outcome: Outcome) -> Iterator[tuple[float, TrialFacts]]:
     """Every trial that says what it trained, with the hours spent when it ended."""
-    seconds = sum(cost.measuring + cost.preload for cost in outcome.costs.values())
+    seconds = sum(cost.spent for cost in outcome.costs.values())
     for trial in outcome.trials:
         seconds += trial.seconds or 0.0
         if trial.params:

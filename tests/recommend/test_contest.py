@@ -170,7 +170,7 @@ def test_a_race_that_is_killed_five_times_ends_as_if_it_were_not(tmp_path: Path,
         assert answers[0]["recommended"][name] == answers[1]["recommended"][name]
     assert answers[0]["not_separable"] == answers[1]["not_separable"]
     assert [row["score"] for row in answers[0]["methods"]] == [row["score"] for row in answers[1]["methods"]]
-    epochs = [Counter((line["run_id"], line["epoch"]) for line in journal(each, "epoch")) for each in (broken, whole)]
+    epochs = [Counter(journal(each, "epoch")) for each in (broken, whole)]
     assert epochs[0] == epochs[1]
     assert set(epochs[0].values()) == {1}
     assert len(reads(broken)) == 1
@@ -184,10 +184,14 @@ def start(output: Path, data: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def journal(output: Path, event: str = "") -> list[dict[str, Any]]:
-    """The lines of both journals, of trials and of the tested run."""
-    lines = [line for folder in (output, output / "trials") for line in read_journal(folder)]
-    return [line for line in lines if event in ("", line["event"])]
+def journal(output: Path, event: str = "") -> list[tuple[str, str, int | None]]:
+    """Folder, run and epoch of the lines of both journals: that of trials, and that of the tested run."""
+    lines = [(folder.name, line) for folder in (output, output / "trials") for line in read_journal(folder)]
+    return [
+        ("trial" if name == "trials" else "run", line["run_id"], line.get("epoch"))
+        for name, line in lines
+        if event in ("", line["event"])
+    ]
 
 
 def test_a_difference_is_paired_on_the_validation_images() -> None:

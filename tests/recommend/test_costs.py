@@ -79,3 +79,9 @@ def test_what_is_under_way_is_counted_as_it_is_expected() -> None:
     under_way = trial("full", None, value=None, status="running")
     assert contest(80)._unaffordable([]) == set()
     assert contest(80)._unaffordable([under_way]) == {"full"}
+
+
+def test_a_measured_run_that_is_a_trial_is_not_counted_twice() -> None:
+    whole, part = (_cost(measured(total=6.5, preload=1.0), last_epoch=2.0, further=n) for n in (0, 18))
+    assert whole.seconds == whole.measuring == 5.5
+    assert (whole.spent, part.spent) == (0.0, 6.5)
