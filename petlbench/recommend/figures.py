@@ -70,7 +70,7 @@ def differences_figure(rivals: Mapping[str, Difference], metric: Metric, best: s
     if not known:
         return None
     axes = (
-        Axis("difference", f"validation {metric.title} against {best}", "points", better="higher"),
+        Axis("difference", f"difference in {metric.title}", "points", better="higher"),
         Axis("row", "method"),
     )
     series = [
@@ -85,7 +85,8 @@ def differences_figure(rivals: Mapping[str, Difference], metric: Metric, best: s
         )
         for arm, pair in sorted(known.items(), key=lambda item: -item[1].effect)
     ]
-    caption = "Paired on the validation images of both methods' best trials; an interval that holds zero tells nothing."
+    caption = f"Validation {metric.title} less that of {best}, paired on the images of both methods' best trials; "
+    caption += "an interval that holds zero tells none apart."
     return Figure.of(
         "differences", "intervals", "Who is told apart", axes, series, caption=caption, marks={"line": 0.0}
     )
