@@ -33,8 +33,7 @@ from petlbench.results.journal import READS_FILE, write_event
 from petlbench.results.result import Calibration, Inference, Result, write_result
 from petlbench.results.stored import final_metrics
 from petlbench.results.table import with_scores
-from petlbench.results.tracking.send_queue import open_queue
-from petlbench.results.tracking.tracker import Tracker
+from petlbench.results.tracking.sender import BackgroundTracker, open_tracker
 from petlbench.run.build import build_module
 from petlbench.run.calibration import calibrate
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
@@ -78,7 +77,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     check_writable(options.output)
     check_apart(config, options)
     remove_leftovers(options.output)
-    tracker = Tracker(open_queue(options.tracking_uri, options.output))
+    tracker = open_tracker(options.tracking_uri, options.output)
     make_repeatable(config.threads)
     device, watch = choose_device(config.device), Stopwatch()
     meter = open_meter(device)
@@ -89,6 +88,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         if folder.is_finished and not options.rerun:  # images are read to be checked, and most likely no further
             images = context.parts.open_images("none", dataset, run, options.cache)
         else:
+            tracker.prepare()
             images = context.parts.open_images(options.cache_images, dataset, run, options.cache)
         data = load_run_data(run, context, images)
     with watch.phase("build"):
@@ -120,7 +120,7 @@ class _Run:
     meter: MemoryMeter
     digests: dict[str, Any]
     folder: RunFolder
-    tracker: Tracker
+    tracker: BackgroundTracker
     device: torch.device
     watch: Stopwatch
     metrics: Sequence[Metric]

@@ -93,13 +93,16 @@ class Store:
                 for folder in stray.parents:
                     folder.rmdir()
 
+    def prepare(self) -> None:
+        """Import MLflow, which takes seconds, before there is something to say."""
+        _configure_mlflow()
+        import mlflow  # noqa: F401
+
     def lock(self) -> contextlib.AbstractContextManager[Any]:
         """Let one process at a time into an SQLite file: MLflow makes its tables unguarded, SQLite waits 5 s."""
         if self._database is None:
             return contextlib.nullcontext()
-        _configure_mlflow()
-        import mlflow  # noqa: F401  # seconds, in which others need not wait
-
+        self.prepare()  # seconds, in which others need not wait
         self._database.parent.mkdir(parents=True, exist_ok=True)
         seconds = _FIRST_LOCK_SECONDS if self._client is None else _LOCK_SECONDS
         return locked(self._database.with_name(f"{self._database.name}.lock"), seconds)
