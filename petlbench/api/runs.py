@@ -64,13 +64,13 @@ def run(
         with shown_progress(progress) as shown:
             shown.say(f"{result.run_id} is finished already; --rerun runs it again")
         return result
-    from petlbench.api.requests import plan_run
-    from petlbench.run.execute import execute
+    with shown_progress(progress) as shown, recorded() as opened:
+        shown.say("starting: torch is imported, then the data is read")
+        from petlbench.api.requests import plan_run
+        from petlbench.run.execute import execute
 
-    with recorded() as opened:
         resolved, context = plan_run(method, dataset, config, options)
-        with shown_progress(progress) as shown:
-            result = execute(resolved, replace(context, progress=shown))
+        result = execute(resolved, replace(context, progress=shown))
     if recall is not None:
         recall.keep_result(result, opened)
     return result

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
-from petlbench.core.environment import set_thread_defaults
+from petlbench.core.environment import begin_command, set_thread_defaults
 
 
 class _Unheard:
@@ -42,6 +42,7 @@ class _Unheard:
 
 def main() -> None:
     """Run the command that the process was started with, and exit with its status."""
+    begin_command()
     set_thread_defaults()
     # A stream that was closed before (``>&-``) is none at all: nothing is read, and nobody hears.
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - open until the end

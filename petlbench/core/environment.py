@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +32,19 @@ def set_thread_defaults() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Without a fixed workspace cuBLAS may choose another algorithm, and other last bits, from call to call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+_command_began: list[float] = []
+
+
+def begin_command() -> None:
+    """Note that a command begins, before what it needs is imported."""
+    _command_began[:] = [time.perf_counter()]
+
+
+def seconds_of_start() -> float:
+    """Seconds since `begin_command`, once; 0 for further runs of a process, and where no command began."""
+    return time.perf_counter() - _command_began.pop() if _command_began else 0.0
 
 
 def describe_environment() -> dict[str, Any]:

@@ -47,6 +47,8 @@ ATTRIBUTE_COLUMNS = ("image_id", "name", "value")
 """The columns of what a run keeps of its dataset's tables."""
 # What the time of a run is made of.
 _RUN_PHASES = ("preload", "prepare", "train", "evaluate")
+# What phases are called now that older results have under another name.
+_PHASES_NOW = {"read": "data"}
 _MEMORY = ("allocated", "reserved", "process")
 # Runs of one cell differ in these: they are what its spread is over.
 _REPEATS = ("seed", "split", "split_seed", "draw")
@@ -271,8 +273,8 @@ def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     yield from ((f"inference_{name}", inference.get(name)) for name in ("latency", "images_per_second"))
     yield from ((f"inference_memory_{name}", (inference.get("memory") or {}).get(name)) for name in _MEMORY)
     yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
-    yield from ((f"seconds_{name}", value) for name, value in document["timing"].items())
-    timing = document["timing"]
+    timing = {_PHASES_NOW.get(name, name): value for name, value in document["timing"].items()}
+    yield from ((f"seconds_{name}", value) for name, value in timing.items())
     # Without what a run waits for others: imports, the first reading of its data, a tracking store.
     whole = sum(timing.get(name, 0.0) for name in _RUN_PHASES) if "train" in timing else timing.get("total")
     yield "seconds_run", whole

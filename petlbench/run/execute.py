@@ -79,10 +79,10 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     remove_leftovers(options.output)
     tracker = open_tracker(options.tracking_uri, options.output)
     make_repeatable(config.threads)
-    device, watch = choose_device(config.device), Stopwatch()
+    device, watch = choose_device(config.device), Stopwatch.of_command()
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
-    with watch.phase("read"):
+    with watch.phase("data"):
         dataset = opened_dataset(run, context)
         metrics = metrics_of(dataset.task, context.catalog)
         if folder.is_finished and not options.rerun:  # images are read to be checked, and most likely no further
@@ -93,7 +93,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
         data = load_run_data(run, context, images)
     with watch.phase("build"):
         assembled = build_module(run, context, data.dataset, device, meter)
-    with watch.phase("read"):
+    with watch.phase("data"):
         external = load_external_data(run, context, data)
     digests = identify(config, context.catalog, data, assembled, external)
     if (stored := standing_result(folder, digests, options)) is not None:

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import petlbench
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
-from petlbench.core.environment import package_versions
+from petlbench.core.environment import package_versions, seconds_of_start
 from petlbench.core.errors import InputError
 from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
@@ -59,6 +59,12 @@ class Stopwatch:
 
     seconds: dict[str, float] = field(default_factory=lambda: {"preload": 0.0})
     began: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of_command(cls) -> Stopwatch:
+        """One that has run since the command began, whose imports are the phase ``start``: those of its first run."""
+        start = seconds_of_start()
+        return cls({"start": start, "preload": 0.0}, time.perf_counter() - start)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -277,7 +277,7 @@ def test_prediction_is_measured_as_it_would_be_deployed(run: Run, method: str) -
     assert result["timing"]["inference"] > 0
     phases = {name: seconds for name, seconds in result["timing"].items() if name != "total"}
     assert sum(phases.values()) == pytest.approx(result["timing"]["total"])
-    assert {"read", "build", "preload", "tracking", "train", "evaluate", "inference", "other"} <= set(phases)
+    assert {"start", "data", "build", "preload", "tracking", "train", "evaluate", "inference", "other"} <= set(phases)
 
 
 def test_seeds_share_what_prediction_costs(run: Run, tmp_path: Path) -> None:

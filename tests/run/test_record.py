@@ -222,7 +222,7 @@ def test_a_reading_is_kept_for_what_made_it_and_one_that_was_broken_off_is_known
 
 def test_the_phases_of_a_run_add_up_to_its_time() -> None:
     watch = Stopwatch()
-    with watch.phase("read"):
+    with watch.phase("data"):
         sum(range(1000))
     with watch.phase("train"):
         sum(range(1000))

@@ -14,7 +14,7 @@ from petlbench.report.kinds.papers import PaperTable
 _AXES = (
     Axis("memory", "peak memory of a training step", "MiB", "log", "lower"),
     Axis("parameters", "learnable parameters", "%", "log", "lower"),
-    Axis("time", "time of a run", "s", "log", "lower"),
+    Axis("time", "time of preloading, training and evaluation", "s", "log", "lower"),
 )
 _TITLES = {axis.key: axis.title for axis in _AXES}
 _OTHER = {"memory": "parameters", "parameters": "memory", "time": "memory"}

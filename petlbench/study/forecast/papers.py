@@ -18,7 +18,6 @@ from typing import Any
 
 from petlbench.core.entry import shipped_folder
 from petlbench.core.errors import InputError
-from petlbench.models.registry import resolve_backbone
 
 _FOLDER = "published"
 _MIB = 2**20
@@ -94,6 +93,8 @@ def printed_figures(backbone: str, image_size: int, batch_size: int) -> dict[str
         image_size: Height and width in pixels.
         batch_size: Images a step.
     """
+    from petlbench.models.registry import resolve_backbone  # timm and torch, which a table of print needs not
+
     figures: dict[str, dict[str, int]] = {}
     for paper in papers():
         setting = (resolve_backbone(paper.backbone).partition(".")[0], paper.image_size, paper.batch_size)

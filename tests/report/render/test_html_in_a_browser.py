@@ -120,7 +120,7 @@ def test_axes_scales_and_sizes_are_chosen(opened: Opened) -> None:
     title = explore.locator(".g-xtitle")
     expect(title).to_have_text("peak memory, allocated, MiB")
     explore.get_by_label("x", exact=True).select_option("time")
-    expect(title).to_have_text("time of the run, s")
+    expect(title).to_have_text("time of preloading, training and evaluation, s")
     explore.get_by_label("y", exact=True).select_option("pme")
     expect(explore.locator(".g-ytitle")).to_have_text("PME, %")
     assert explore.get_by_label("log x").is_checked()

@@ -45,7 +45,7 @@ _MEASURES = (
     _Measure(Axis("memory", "peak memory, allocated", "MiB", "log", "lower"), "memory_allocated", 2**-20, 1),
     _Measure(Axis("reserved", "peak memory, reserved", "MiB", "log", "lower"), "memory_reserved", 2**-20, 1),
     _Measure(Axis("process", "peak memory, process", "MiB", "log", "lower"), "memory_process", 2**-20, 1),
-    _Measure(Axis("time", "time of the run", "s", "log", "lower"), "seconds_run", 1, 1),
+    _Measure(Axis("time", "time of preloading, training and evaluation", "s", "log", "lower"), "seconds_run", 1, 1),
     _Measure(Axis("ppe", "PPE", "%", "linear", "higher"), "ppe", 100),
     _Measure(Axis("pme", "PME", "%", "linear", "higher"), "pme", 100),
 )
