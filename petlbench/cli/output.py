@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +30,8 @@ _GAP = 3
 _LONGEST_WORD = 48
 # Where a report's table has more, it goes on below, rather than that the last ones are hidden.
 _MOST_COLUMNS = 12
+# Rows that nobody reads on a screen: they are drawn without styles, and as wide as they are.
+_MANY = 1000
 _STYLES = {"best": "bold", "second": "underline"}
 
 
@@ -104,6 +106,11 @@ def print_table(
     from rich.console import Console
     from rich.text import Text
 
+    rows = list(rows)
+    if len(rows) > _MANY:
+        lines = _plain_table(title, columns, [[shown(str(cell)) for cell in row] for row in rows])
+        print("\n".join([*lines, shown(caption)] if caption else lines))
+        return
     cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]
     console = Console(highlight=False, width=_width())
     kept = list(range(len(columns)))
@@ -127,6 +134,28 @@ def _only(
 ) -> tuple[list[str], list[list[Text]]]:
     """Some columns of a table, by their positions: headings and cells."""
     return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
+def _plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table as rich draws it where there is room: rich takes milliseconds a row, for which many wait."""
+    from rich.cells import cell_len
+
+    headings = [shown(column.rstrip(">")) for column in columns]
+    texts = [headings, *rows]
+    widths = [max(cell_len(text) for text in column) for column in zip(*texts, strict=True)]
+    between = " " * _GAP
+
+    def line(cells: Sequence[str]) -> str:
+        padded = []
+        for column, width, cell in zip(columns, widths, cells, strict=True):
+            blanks = " " * (width - cell_len(cell))
+            padded.append(blanks + cell if column.endswith(">") else cell + blanks)
+        return f" {between.join(padded)} "
+
+    total = sum(widths) + _GAP * (len(widths) - 1)
+    yield from (shown(title).ljust(total + 2), " " * (total + 2), line(headings), f" {'─' * total} ")
+    yield from map(line, rows)
+    yield " " * (total + 2)
 
 
 def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> int:

@@ -32,6 +32,8 @@ def printable(text: str) -> str:
     Args:
         text: Any text, for example a file's or a class's name. Letters of every script stay as they are.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(map(_visible, text))
 
 

@@ -29,7 +29,7 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return MISSING if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
-def mebibytes(size: int | None) -> str:
+def mebibytes(size: float | None) -> str:
     """Bytes in MiB, or a dash where there is no figure."""
     return MISSING if size is None else f"{size / 2**20:,.1f}"
 

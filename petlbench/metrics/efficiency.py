@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 REFERENCE = "full"
@@ -11,6 +13,9 @@ REFERENCE = "full"
 # What must agree before two runs' memory is compared.
 _SAME = ("backbone", "image_size", "precision", "attention_kernel", "checkpointing", "device")
 _SAME_STEP = ("batch_size", "accumulate", "optimizer")
+
+# Which of data, split and seed a reference shares with a run, the nearest one first.
+_MASKS = tuple(product((True, False), repeat=3))
 
 _Document = Mapping[str, Any]
 
@@ -23,10 +28,15 @@ class References:
     """
 
     def __init__(self, results: Iterable[_Document]) -> None:
-        self._by_setting: dict[tuple[Any, ...], list[_Document]] = {}
-        for result in results:
-            if _is_reference(result):
-                self._by_setting.setdefault(_setting(result), []).append(result)
+        # By setting and what of data, split and seed is looked for: the one whose name comes first.
+        self._first: dict[tuple[Any, ...], _Document] = {}
+        for result in filter(_is_reference, results):
+            setting, parts = _setting(result), _parts(result)
+            for mask in _MASKS:
+                key = (setting, *_masked(parts, mask))
+                first = self._first.get(key)
+                if first is None or result["run_id"] < first["run_id"]:
+                    self._first[key] = result
 
     def scores(self, result: _Document) -> dict[str, Any]:
         """Weigh a run's test AUC by its learnable parameters and by its peak memory.
@@ -58,8 +68,9 @@ class References:
             return None
         if _is_reference(result):
             return result
-        candidates = self._by_setting.get(_setting(result), ())
-        return min(candidates, key=lambda candidate: _distance(candidate, result), default=None)
+        setting, parts = _setting(result), _parts(result)
+        keys = ((setting, *_masked(parts, mask)) for mask in _MASKS)
+        return next((self._first[key] for key in keys if key in self._first), None)
 
 
 def _is_reference(result: _Document) -> bool:
@@ -74,12 +85,16 @@ def _setting(result: _Document) -> tuple[Any, ...]:
     return (result["memory"]["source"], *values)
 
 
-def _distance(reference: _Document, result: _Document) -> tuple[bool, bool, bool, str]:
-    """How far a reference is from a run: another dataset, another split of it, another seed."""
-    first, second = reference["config"], result["config"]
-    data, split, seed = ("dataset", "dataset_settings"), ("split", "split_seed"), ("seed",)
-    others = [any(first.get(name) != second.get(name) for name in names) for names in (data, split, seed)]
-    return others[0], others[1], others[2], reference["run_id"]
+def _parts(result: _Document) -> tuple[str, str, str]:
+    """A run's data, split and seed, as texts."""
+    config = result["config"]
+    groups = (("dataset", "dataset_settings"), ("split", "split_seed"), ("seed",))
+    data, split, seed = (json.dumps([config.get(name) for name in names], sort_keys=True) for names in groups)
+    return data, split, seed
+
+
+def _masked(parts: tuple[str, ...], mask: tuple[bool, ...]) -> tuple[str | None, ...]:
+    return tuple(part if kept else None for part, kept in zip(parts, mask, strict=True))
 
 
 def ppe(score: float, ratio: float) -> float:

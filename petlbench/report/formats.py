@@ -63,7 +63,7 @@ class Document:
 
     def plain(self) -> dict[str, Any]:
         """All of it as plain values, but for what is only about how it looks."""
-        values = asdict(replace(self, details=tuple, look=Look()))
+        values = asdict(replace(self, runs=(), details=tuple, look=Look())) | {"runs": list(map(dict, self.runs))}
         return {name: value for name, value in values.items() if name not in {"details", "look"}}
 
     def sized(self, width: float, font: float) -> Document:

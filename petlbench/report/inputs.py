@@ -21,6 +21,7 @@ from petlbench.report.look import Look
 from petlbench.report.selection import choose, common_settings, of_suite, planned_of_suite
 from petlbench.report.spec import ReportCard, ReportKind, ReportRequest
 from petlbench.report.units import runs_by, titled
+from petlbench.results.documents import changed
 from petlbench.results.journal import read_reads
 from petlbench.results.predictions import Predictions
 from petlbench.results.stored import Stored
@@ -165,7 +166,7 @@ class ReportInputs:
         settings |= common_settings(self.finished) if self.finished else {}
         notes = [*notes, *self.passed_over()]
         is_here = request.folder is not None
-        runs = [dict(run.document) | {"folder": str(run.folder) if is_here else ""} for run in self.chosen]
+        runs = [changed(run.document, folder=str(run.folder) if is_here else "") for run in self.chosen]
         look = Look.of(self.catalog, [row.title for row in self.card.variants])
         aligned = [align(table, request.decimals) for table in tables]
         title = self.card.title

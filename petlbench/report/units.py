@@ -14,6 +14,7 @@ from petlbench.metrics.groups import GroupRule
 from petlbench.metrics.metric import Metric
 from petlbench.report.context import score_form
 from petlbench.report.spec import Unit
+from petlbench.results.documents import changed
 from petlbench.results.predictions import Predictions
 from petlbench.results.stored import Stored
 
@@ -60,7 +61,7 @@ def _by_group(run: Stored, metric: Metric, catalog: Catalog) -> Stored:
     metrics, intervals = run.document.get("metrics_by_group"), run.document.get("intervals_by_group")
     if run.finished and run.document["metrics"] and not metrics:
         metrics, intervals = _computed(seen, metric)
-    return replace(seen, document={**run.document, "metrics": metrics or {}, "intervals": intervals or {}})
+    return replace(seen, document=changed(run.document, metrics=metrics or {}, intervals=intervals or {}))
 
 
 def _computed(run: _ByGroup, metric: Metric) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, get_args
@@ -17,8 +18,10 @@ from petlbench.core.errors import InputError
 from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.metrics.efficiency import REFERENCE, References
+from petlbench.results.documents import changed
+from petlbench.results.index import stored_results
 from petlbench.results.predictions import read_frame
-from petlbench.results.result import Result, Scores, iter_results
+from petlbench.results.result import Result, Scores
 from petlbench.results.stored import ALIKE, Stored, dataset_names
 
 if TYPE_CHECKING:
@@ -156,21 +159,18 @@ class Results:
         stored = list(runs)
         references = References(run.document for run in stored)
         datasets = [str(run.config["dataset"]) for run in stored]
-        planned = [dataset for study in studies for dataset in study.get("datasets", [])]
-        planned += [run["dataset"] for study in studies for run in study.get("runs", [])]
-        names = dataset_names([*datasets, *planned])
+        names = names_with(studies, datasets)
         # A run may be another protocol's, too, than the one that it was carried out under first.
         origins = {
-            run.get("run_id"): run["origin"] for study in studies for run in study.get("runs", []) if "origin" in run
+            run.get("run_id"): {"origin": run["origin"]}
+            for study in studies
+            for run in study.get("runs", [])
+            if "origin" in run
         }
         scored = [
             replace(
                 run,
-                document={
-                    **run.document,
-                    "scores": references.scores(run.document),
-                    "origin": origins.get(run.run_id, run.document.get("origin")),
-                },
+                document=changed(run.document, scores=references.scores(run.document), **origins.get(run.run_id, {})),
                 name=names[dataset],
             )
             for run, dataset in zip(stored, datasets, strict=True)
@@ -212,6 +212,12 @@ class Results:
         return pd.DataFrame(list(_ROWS[level](self)))
 
 
+def names_with(studies: Iterable[Mapping[str, Any]], datasets: Iterable[str]) -> dict[str, str]:
+    """Names of datasets and of those that studies plan, as of `petlbench.results.stored.dataset_names`."""
+    planned = [study.get("datasets", []) + [run["dataset"] for run in study.get("runs", [])] for study in studies]
+    return dataset_names(chain(datasets, *planned))
+
+
 def load_results(folder: Path | str, study: str | None = None) -> Results:
     """Read the results right below a folder, with their scores; a damaged one is named in a warning and passed over.
 
@@ -223,17 +229,26 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
     Raises:
         InputError: When there is no such folder or study.
     """
-    output = Path(folder)
-    if not output.is_dir():
+    output = results_folder(folder)
+    results = _read(output, list(read_studies(output, study).values()))
+    if study is None:
+        return results
+    return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
+
+
+def results_folder(folder: Path | str) -> Path:
+    """The folder as a path.
+
+    Raises:
+        InputError: When there is no such folder.
+    """
+    if not (output := Path(folder)).is_dir():
         raise InputError(
             f"--results {output}: there is no such folder",
             hint="give the folder that --output of run and bench named",
             kind="no_results",
         )
-    results = _read(output, list(read_studies(output, study).values()))
-    if study is None:
-        return results
-    return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
+    return output
 
 
 def load_trials(output: Path) -> Results:
@@ -346,14 +361,13 @@ def with_scores(results: Iterable[Result], output: Path) -> list[Result]:
     Returns:
         The same results with the PPE and PME that every table shows.
     """
-    references = References(result.document() for result in iter_results(output, REFERENCE))
+    references = References(run.document for run in stored_results(output, REFERENCE))
     return [result.model_copy(update={"scores": Scores(**references.scores(result.document()))}) for result in results]
 
 
 def _read(folder: Path, studies: Sequence[Mapping[str, Any]] = ()) -> Results:
     damaged: list[str] = []
-    results = iter_results(folder, on_damage=lambda error: damaged.append(error.message))
-    stored = [Stored(result.document(), folder / result.run_id) for result in results]
+    stored = stored_results(folder, on_damage=lambda error: damaged.append(error.message))
     for message in damaged:
         _logger.warning("passed over: %s", message)
     return replace(Results.of(stored, studies), damaged=tuple(damaged))

@@ -109,3 +109,17 @@ def test_streams_that_are_closed_before_the_command_begins_stop_nothing(closed: 
     done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert ("Linear probing" in done.stdout) == (closed == "2>&-")
+
+
+def test_a_long_table_is_drawn_as_a_short_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from petlbench.cli import output
+
+    columns = ["run", "status", "test AUC, %>"]
+    rows = [["a-b-c", "finished", "1.50"], ["a", "oom", "–"], ["ä中", "", ""], ["x\x1b", "failed", "10.00"]]
+    output.print_table("4 runs", columns, rows, caption="one is damaged")
+    short = capsys.readouterr().out
+    monkeypatch.setattr(output, "_MANY", 3)
+    output.print_table("4 runs", columns, rows, caption="one is damaged")
+    assert capsys.readouterr().out == short

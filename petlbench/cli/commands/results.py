@@ -16,15 +16,16 @@ from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, mebibytes, percent, seconds
 
 if TYPE_CHECKING:
+    from petlbench.results.index import Summary
     from petlbench.results.stored import Stored
 
 _TRIALS = "trials"
-_SORTS: dict[str, Callable[[Stored], Any]] = {
-    "name": lambda run: (run.method, run.value("dataset"), run.seed, run.run_id),
-    "auc": lambda run: -(run.score("auc") or -1.0),
-    "val-auc": lambda run: -(run.score("auc", "val") or -1.0),
-    "time": lambda run: -run.seconds("run"),
-    "memory": lambda run: -(run.memory("allocated") or 0),
+_SORTS: dict[str, Callable[[Summary], Any]] = {
+    "name": lambda run: (run.method, run.dataset, run.seed, run.run_id),
+    "auc": lambda run: -(run.test_auc or -1.0),
+    "val-auc": lambda run: -(run.val_auc or -1.0),
+    "time": lambda run: -(run.seconds_run or 0),
+    "memory": lambda run: -(run.memory_allocated or 0),
 }
 
 _trials_option = click.option("--trials", is_flag=True, help="Look among the trials of sweeps instead.")
@@ -47,27 +48,21 @@ def list_results(
     method: str | None, dataset: str | None, status: str | None, sort: str, trials: bool, output: Path, json: bool
 ) -> None:
     """List the runs that have a result."""
-    import petlbench as pb
     from petlbench.api.results import check_statuses
-    from petlbench.results.table import load_trials
+    from petlbench.core.user_files import user_path
+    from petlbench.results.listing import Listing, list_runs
 
     methods, datasets, statuses = map(_names, (method, dataset, status))
     check_statuses(statuses or ())
-    results = load_trials(output) if trials and output.is_dir() else pb.load_results(output)
-    runs = [
-        run
-        for run in results.runs
-        if (methods is None or run.method in methods)
-        and (datasets is None or bool({run.value("dataset"), run.dataset} & datasets))
-        and (statuses is None or run.status in statuses)
-    ]
-    runs.sort(key=_SORTS[sort])
+    folder = _folder(user_path(output, what="--output"), trials)
+    listing = Listing([], {}, ()) if trials and output.is_dir() and not folder.is_dir() else list_runs(folder)
+    runs = sorted(listing.matching(methods, datasets, statuses), key=_SORTS[sort])
     if json:
-        print_json({"items": [_item(run) for run in runs], "damaged": list(results.damaged)})
+        print_json({"items": _items(runs, folder), "damaged": list(listing.damaged)})
         return
     headings = ["run", "status", "test AUC, %>", "val AUC, %>", "learnable, %>", "memory, MiB>", "time>"]
     title = f"{len(runs)} runs in {_folder(output, trials)}"
-    damaged = f"{len(results.damaged)} damaged results are passed over." if results.damaged else ""
+    damaged = f"{len(listing.damaged)} damaged results are passed over." if listing.damaged else ""
     print_table(title, headings, [_row(run) for run in runs], caption=damaged)
 
 
@@ -168,16 +163,25 @@ def _ask(runs: Sequence[str]) -> None:
     click.confirm(f"remove {len(runs)} runs: {names}?", abort=True, err=True)
 
 
-def _row(run: Stored) -> list[str]:
+def _row(run: Summary) -> list[str]:
     return [
         run.run_id,
         run.status,
-        percent(run.score("auc")),
-        percent(run.score("auc", "val")),
-        percent(run.figures.get("learnable_ratio"), 3),
-        mebibytes(run.memory("allocated")),
-        seconds(run.figures.get("seconds_run")),
+        percent(run.test_auc),
+        percent(run.val_auc),
+        percent(run.learnable_ratio, 3),
+        mebibytes(run.memory_allocated),
+        seconds(run.seconds_run),
     ]
+
+
+def _items(runs: Sequence[Summary], folder: Path) -> list[dict[str, Any]]:
+    """What JSON says of runs: more than a list does."""
+    from petlbench.results.index import stored_results
+    from petlbench.results.table import Results
+
+    by_id = {run.run_id: run for run in Results.of(stored_results(folder)).runs} if runs else {}
+    return [_item(by_id[run.run_id]) for run in runs if run.run_id in by_id]
 
 
 def _item(run: Stored) -> dict[str, Any]:
