@@ -85,6 +85,16 @@ def default_data_root() -> Path:
     return Path(os.environ.get("PETLBENCH_DATA", "data"))
 
 
+@cache
+def code_state() -> str:
+    """A digest of sizes and times of petlbench's own files, as this process found them."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(petlbench.__file__).parent.rglob("*.py")):
+        status = file.stat()
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
 def package_versions() -> dict[str, str | None]:
     """Versions of the packages that numbers depend on; None for one that is not installed."""
     return {name: _version(name) for name in _PACKAGES}

@@ -13,9 +13,9 @@ from torch import nn
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed
-from petlbench.core.entry import Entry
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.backbone import Backbone, set_attention_kernel
+from petlbench.models.compatibility import Compatibility
 from petlbench.models.method import Adapted, FrozenFeatures, Method, load_method
 from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
 from petlbench.results.result import Parameters
@@ -135,15 +135,6 @@ def _is_head(name: str) -> bool:
     """Whether a parameter is the classifier's: a module ``head`` of the method's own, not one inside the backbone."""
     *modules, _ = name.split(".")
     return modules[-1:] == ["head"] and modules[0] != "backbone"
-
-
-@dataclass(frozen=True)
-class Compatibility:
-    """A method in its default settings on a backbone: the reason why it cannot adapt it, or what is learned."""
-
-    entry: Entry
-    reason: str | None
-    parameters: Parameters | None
 
 
 def check_compatibility(

@@ -16,7 +16,7 @@ from petlbench.core.units import MISSING, mebibytes, percent
 
 if TYPE_CHECKING:
     from petlbench.core.entry import Entry
-    from petlbench.models.build import Compatibility
+    from petlbench.models.compatibility import Compatibility
     from petlbench.study.forecast.backbones import Suitability
 
 _KINDS: dict[str, Kind] = {spec.folder: kind for kind, spec in KIND_SPECS.items()}
@@ -89,16 +89,12 @@ def _suites(catalog: Catalog) -> list[Entry]:
 
 def _on_backbone(catalog: Catalog, backbone: str, image_size: int | None, classes: int, json: bool) -> None:
     from petlbench.core.progress_bars import ShownProgress
-    from petlbench.models.build import check_compatibility
-    from petlbench.models.registry import probe_backbone, resolve_backbone
+    from petlbench.models.compatibility import methods_on
 
-    info = probe_backbone(resolve_backbone(backbone, catalog), image_size, catalog)
-    answers = []
     with ShownProgress() as progress:
         progress.phase("methods", len(catalog.entries("method")))
-        for answer in check_compatibility(catalog, backbone, image_size, classes):
-            answers.append(answer)
-            progress.advance()
+        info = methods_on(catalog, backbone, image_size, classes, progress.advance)
+    answers = info.answers
     if json:
         counts = [answer.parameters and answer.parameters.model_dump(mode="json") for answer in answers]
         items = [
