@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar, get_args
+from itertools import chain
+from typing import Literal, NamedTuple, TypeVar, cast, get_args
 
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.tasks.base import Label, Labels
 
 T = TypeVar("T")
+
+# Threads take images one at a time up to so many, and then several: what stands for a task takes 2 kB.
+_TASKS, _LARGEST_TASK = 10_000, 100
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -47,7 +52,7 @@ class OfficialDraw(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One labelled image.
 
@@ -95,8 +100,11 @@ def map_images(
         phase: What it is told goes on.
     """
     progress.phase(phase, len(records))
+    is_stopped = threading.Event()
 
-    def attempt(record: Record) -> T | InputError:
+    def attempt(record: Record) -> T | InputError | None:
+        if is_stopped.is_set():
+            return None
         try:
             return function(record)
         except InputError as error:
@@ -104,15 +112,26 @@ def map_images(
         finally:
             progress.advance()
 
+    def attempt_all(start: int) -> list[T | InputError | None]:
+        return [attempt(record) for record in records[start : start + size]]
+
+    size = min(max(1, len(records) // _TASKS), _LARGEST_TASK)
+    results: dict[str, T] = {}
+    errors: dict[str, InputError] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            outcomes = list(zip(records, pool.map(attempt, records), strict=True))
+            outcomes = chain.from_iterable(pool.map(attempt_all, range(0, len(records), size)))
+            for record, outcome in zip(records, outcomes, strict=True):
+                if isinstance(outcome, InputError):
+                    errors[record.image_id] = outcome
+                else:
+                    results[record.image_id] = cast("T", outcome)
         except BaseException:
             # Without this, Ctrl-C would wait until every remaining image is read.
+            is_stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    results = {record.image_id: outcome for record, outcome in outcomes if not isinstance(outcome, InputError)}
-    return results, {record.image_id: outcome for record, outcome in outcomes if isinstance(outcome, InputError)}
+    return results, errors
 
 
 def refusal(errors: Mapping[str, InputError], hint: str) -> InputError:
