@@ -83,6 +83,9 @@ pictures: demo $(STAMP) ## Draw the pictures of the README anew, of the demo's r
 bench: $(STAMP) ## Measure petlbench's own parts, as ratios within one run.
 	$(WAITING) $(BIN)/python -m tests.bench.bench
 
+bench-scale: $(STAMP) ## Measure what petlbench costs against images, sizes, methods, seeds, workers and stored runs (ARGS=--quick).
+	$(WAITING) $(BIN)/python -m tests.bench.scale --output $(OUTPUT)/scale $(ARGS)
+
 bench-steps: $(STAMP) ## A training step of every compared method over the same by hand (ARGS='--size 96 --clock cpu').
 	$(BIN)/python -m tests.bench.steps $(ARGS)
 

@@ -55,13 +55,13 @@ def rank_tests(
     Raises:
         ValueError: The reference is not one of the methods.
     """
-    from scipy.stats import rankdata
-
     if reference not in scores:
         raise ValueError(f"'{reference}' is none of the methods {', '.join(scores)}")
     datasets = [name for name in scores[reference] if all(name in each for each in scores.values())]
     if len(scores) < 2 or len(datasets) < 2:
         return None
+    from scipy.stats import rankdata  # half a second, which a table of one dataset does not take
+
     table = {method: np.array([by_dataset[name] for name in datasets]) for method, by_dataset in scores.items()}
     values = np.stack(list(table.values()))
     ranks = rankdata(-values if direction == "higher" else values, axis=0).mean(axis=1).tolist()
