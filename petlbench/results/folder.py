@@ -130,9 +130,25 @@ def remove_leftovers(output: Path) -> None:
                 log.unlink()
 
 
+def results_folder(folder: Path | str) -> Path:
+    """The folder as a path.
+
+    Raises:
+        InputError: When there is no such folder.
+    """
+    if not (output := Path(folder)).is_dir():
+        raise InputError(
+            f"--results {output}: there is no such folder",
+            hint="give the folder that --output of run and bench named",
+            kind="no_results",
+        )
+    return output
+
+
 def run_ids(output: Path) -> list[str]:
     """Names of all runs in an output folder, finished or not, in alphabetical order."""
-    finished = {file.parent.name for file in output.glob(f"*/{FILE}")}
+    folders = os.listdir(output) if output.is_dir() else []  # a glob takes seconds of a hundred thousand
+    finished = {name for name in folders if os.path.exists(os.path.join(output, name, FILE))}
     begun = {folder.name for folder in (output / _UNFINISHED).glob("*") if folder.is_dir()}
     return sorted(name for name in finished | begun if not name.startswith("."))
 
@@ -176,6 +192,8 @@ def _matching_runs(name: str, output: Path) -> list[RunFolder]:
     if (folder / FILE).is_file():
         resolved = folder.resolve()
         return [RunFolder(resolved.parent, resolved.name)]
+    if PurePath(name).name == name and (output / name / FILE).is_file():
+        return [RunFolder(output, name)]
     runs = run_ids(output)
     matching = [name] if name in runs else [run for run in runs if run.startswith(name)]
     if not matching:

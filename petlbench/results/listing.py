@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from petlbench.results.folder import results_folder
 from petlbench.results.index import Summary, summaries
-from petlbench.results.table import names_with, read_studies, results_folder
+from petlbench.results.stored import names_with
+from petlbench.results.table import read_studies
 
 _logger = logging.getLogger("petlbench")
 

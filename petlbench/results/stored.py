@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -291,6 +292,12 @@ def dataset_names(datasets: Iterable[str]) -> dict[str, str]:
         short = dataset.rstrip("/").rpartition("/")[2].partition(".")[0] or dataset
         alike.setdefault(short, {})[dataset] = _folders(dataset)
     return {dataset: name for short, members in alike.items() for dataset, name in _apart(short, members).items()}
+
+
+def names_with(studies: Iterable[Mapping[str, Any]], datasets: Iterable[str]) -> dict[str, str]:
+    """Names of datasets and of those that studies plan, as of `dataset_names`."""
+    planned = [study.get("datasets", []) + [run["dataset"] for run in study.get("runs", [])] for study in studies]
+    return dataset_names(chain(datasets, *planned))
 
 
 def _apart(short: str, members: dict[str, tuple[str, ...]]) -> dict[str, str]:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, get_args
@@ -19,10 +18,11 @@ from petlbench.core.text import printable
 from petlbench.core.user_files import read_json
 from petlbench.metrics.efficiency import REFERENCE, References
 from petlbench.results.documents import changed
+from petlbench.results.folder import results_folder
 from petlbench.results.index import stored_results
 from petlbench.results.predictions import read_frame
 from petlbench.results.result import Result, Scores
-from petlbench.results.stored import ALIKE, Stored, dataset_names
+from petlbench.results.stored import ALIKE, Stored, names_with
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,12 +212,6 @@ class Results:
         return pd.DataFrame(list(_ROWS[level](self)))
 
 
-def names_with(studies: Iterable[Mapping[str, Any]], datasets: Iterable[str]) -> dict[str, str]:
-    """Names of datasets and of those that studies plan, as of `petlbench.results.stored.dataset_names`."""
-    planned = [study.get("datasets", []) + [run["dataset"] for run in study.get("runs", [])] for study in studies]
-    return dataset_names(chain(datasets, *planned))
-
-
 def load_results(folder: Path | str, study: str | None = None) -> Results:
     """Read the results right below a folder, with their scores; a damaged one is named in a warning and passed over.
 
@@ -234,21 +228,6 @@ def load_results(folder: Path | str, study: str | None = None) -> Results:
     if study is None:
         return results
     return replace(results, runs=[run for run in results.runs if run.run_id in results.planned.runs])
-
-
-def results_folder(folder: Path | str) -> Path:
-    """The folder as a path.
-
-    Raises:
-        InputError: When there is no such folder.
-    """
-    if not (output := Path(folder)).is_dir():
-        raise InputError(
-            f"--results {output}: there is no such folder",
-            hint="give the folder that --output of run and bench named",
-            kind="no_results",
-        )
-    return output
 
 
 def load_trials(output: Path) -> Results:
