@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from petlbench.core import environment
 from petlbench.core.config import RunConfig, TrainingConfig
 from petlbench.core.errors import RunError
 from petlbench.data.manifest import manifest_digest, split_digest
@@ -243,3 +244,15 @@ def test_a_phase_has_the_seconds_of_all_its_blocks(monkeypatch: pytest.MonkeyPat
             with watch.phase("train"):
                 pass
     assert watch.seconds == {"preload": 0.0, "train": 7.0}
+
+
+def test_imports_are_a_phase_of_the_first_run_of_a_command() -> None:
+    environment.begin_command()
+    time.sleep(0.02)
+    first, second = Stopwatch.of_command(), Stopwatch.of_command()
+    assert first.seconds["start"] >= 0.02
+    assert first.timing(0.0)["total"] >= first.seconds["start"]
+    assert second.seconds["start"] == 0.0
+    figures = Stored({**result().document(), "timing": {**first.timing(0.0), "train": 1.0, "read": 3.0}}).figures
+    assert figures["seconds_run"] == pytest.approx(1.0)
+    assert figures["seconds_data"] == 3.0
