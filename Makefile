@@ -18,7 +18,7 @@ WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --study demo --output $(OUTPUT)
 
-.PHONY: help install install-parts demo test test-parts test-all mutants check format figures pictures bench bench-steps gpu-check pretrain docs gallery build release-check clean
+.PHONY: help install install-parts demo test test-parts test-all mutants check format figures pictures bench bench-scale bench-steps gpu-check pretrain docs gallery build release-check clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
