@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from petlbench.features import by_head
+from petlbench.features.by_head import is_by_head
 from petlbench.models.precision import autocast_type, meta_stands_for
 
 # Rows of the attention matrix that are held at once: few enough for a core's cache, many enough for a matrix product.
@@ -29,6 +31,8 @@ def importance(query: Tensor, key: Tensor) -> Tensor:
 
     Queries (B, H, M, d) are not scaled; keys are (B, H, N, d).
     """
+    if is_by_head(query, key):
+        return by_head.importance(query, key)
     total = _zeros(key)
     for probabilities in _by_queries(query, key):
         total += probabilities.sum(dim=2)
@@ -40,6 +44,8 @@ def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
     Queries (B, H, M, d) are not scaled; keys and values are (B, H, N, d).
     """
+    if is_by_head(query, key):
+        return by_head.attend_and_weigh(query, key, value)
     total, read = _zeros(key), []
     for probabilities in _by_queries(query, key):
         total += probabilities.sum(dim=2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from petlbench.features.source import mkl_is_slow
+from petlbench.features.products import mkl_is_slow
 from petlbench.models.precision import autocast_type
 
 # Below, oneDNN saves less than it takes to call it.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache, cached_property
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
-from petlbench.core.environment import processor_vendor
 from petlbench.data.loader import Batch
 from petlbench.features.frozen import shared_tensors
+from petlbench.features.by_head import fast_attention
+from petlbench.features.products import PackedWeights, fast_linear
 from petlbench.features.quantization import CachePrecision, StoredFeatures, compact
 from petlbench.features.store import FeatureStore
 from petlbench.models.backbone import Backbone
@@ -24,8 +24,6 @@ from petlbench.models.precision import autocast
 _LARGEST_BATCH = 16
 # Numbers in one layer's tokens: on a CPU, more images at a time than fill its caches take longer, each of them.
 _CPU_NUMBERS = 2**20
-# Below, the copies that oneDNN's tensors take cost more than its products save.
-_LEAST_ROWS, _LEAST_WIDTH = 32, 384
 
 
 def extraction_batch(backbone: BackboneInfo, device: str) -> int:
@@ -74,7 +72,7 @@ class LiveFeatures:
     Args:
         backbone: The frozen backbone, on the device.
         frozen: What the method takes from it.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        precision: Of the backbone's products: ``fp32``, ``bf16`` or ``fp16``.
     """
 
     spared_view = None
@@ -84,6 +82,7 @@ class LiveFeatures:
         self.frozen = frozen
         self.precision = precision
         self.spec = frozen.spec(backbone.info)
+        self._packed: PackedWeights | None = None
         backbone.module.eval().requires_grad_(False)
         self.beside = (backbone.module,)
 
@@ -94,9 +93,19 @@ class LiveFeatures:
     def extract(self, batch: Batch) -> dict[str, Tensor]:
         """The features of a batch on the device, each (B, ...)."""
         device = self.backbone.device
-        with torch.no_grad(), autocast(device, self.precision), fast_linear(device):
+        products = fast_linear(device, self.precision, self._packed)
+        with torch.no_grad(), autocast(device, self.precision), products, fast_attention(device):
             features = self.frozen.extract(self.backbone, batch.views[self.spec.view])
         return {name: value.to(self.spec.tensors[name].dtype) for name, value in features.items()}
+
+    @contextmanager
+    def at_length(self) -> Iterator[None]:
+        """While entered, memory is taken for what many images in a row are extracted faster by."""
+        self._packed = {}
+        try:
+            yield
+        finally:
+            self._packed = None
 
 
 class CachedFeatures:
@@ -138,7 +147,8 @@ class CachedFeatures:
                 parts.append({name: value.cpu() for name, value in stored.items()})
             return {name: torch.cat([part[name] for part in parts]) for name in self.store.tensors}
 
-        self.store.fill(self.images, extract, on_images)
+        with self.live.at_length():
+            self.store.fill(self.images, extract, on_images)
 
     def __call__(self, batch: Batch) -> Inputs:
         """A batch with its features from the store."""
@@ -155,41 +165,3 @@ class CachedFeatures:
     def shared(self) -> dict[str, Tensor]:
         """What the features are read by, on the device from the first batch on."""
         return shared_tensors(self.live.frozen, self.live.backbone, self.device)
-
-
-def fast_linear(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which wide ``nn.functional.linear`` take the fastest way known; for what is not differentiated.
-
-    torch multiplies fp32 matrices by MKL, which leaves AVX-512 unused on AMD's processors. oneDNN, which comes with
-    torch as well, uses it: wide layers then take 0.5 to 0.7 of the time (measured on a Zen 5). Which way is taken
-    depends on the processor alone, so that images have the same features in every run there.
-    """
-    if torch.compiler.is_compiling():  # a graph that is exported is to hold the product itself
-        return nullcontext()
-    return _ByOneDNN() if device.type == "cpu" and mkl_is_slow() else nullcontext()
-
-
-@cache
-def mkl_is_slow() -> bool:
-    """Whether this processor has AVX-512 that MKL does not use."""
-    libraries: bool = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return libraries and torch.backends.cpu.get_cpu_capability() == "AVX512" and processor_vendor() == "AuthenticAMD"
-
-
-class _ByOneDNN(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one function; wide linear layers by oneDNN."""
-        if func is nn.functional.linear and not kwargs and _is_wide(args[0], args[1]):
-            weight_and_bias = [None if tensor is None else tensor.to_mkldnn() for tensor in args[1:]]
-            return torch.ops.aten.mkldnn_linear(args[0].to_mkldnn(), *weight_and_bias).to_dense()
-        return func(*args, **(kwargs or {}))
-
-
-def _is_wide(tokens: Tensor, weight: Tensor) -> bool:
-    width = weight.shape[1]
-    return (
-        tokens.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and width >= _LEAST_WIDTH
-        and tokens.numel() >= _LEAST_ROWS * width
-    )

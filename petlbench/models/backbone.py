@@ -46,6 +46,11 @@ class AttentionKernel(TorchFunctionMode):
         return (self._attend if replaced else func)(*args, **(kwargs or {}))
 
 
+def plain_attention(attend: Attend) -> AttentionKernel:
+    """Puts a function in the place of torch's fused attention where all tokens are attended to alike."""
+    return AttentionKernel(partial(_where_plain, attend))
+
+
 class FusedAttentionSwitch(nn.Module):
     """Base of attention layers that can run eager or fused; timm's attention layers carry the same attribute."""
 
@@ -134,7 +139,7 @@ class Backbone:
                     lambda _m, given, out, into=captured: into.append((given[0], out))
                 )
                 try:
-                    with nullcontext() if attend is None else AttentionKernel(partial(_where_plain, attend)):
+                    with nullcontext() if attend is None else plain_attention(attend):
                         tokens = block(tokens)
                 finally:
                     hook.remove()

@@ -77,9 +77,9 @@ _rules: ContextVar[_Rules | None] = ContextVar("_rules", default=None)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context of a forward pass in ``fp32`` (none), ``bf16`` or ``fp16``; on ``meta`` as `meta_stands_for` says."""
+    """The context of a forward pass in ``fp32``, ``bf16`` or ``fp16``; on ``meta`` as `meta_stands_for` says."""
     if precision == "fp32":
-        return nullcontext()
+        return nullcontext() if autocast_type(device.type) is None else _without(device)
     if device.type == "meta":
         return _emulated(_TYPES[precision])
     return torch.autocast(device.type, dtype=_TYPES[precision])
@@ -91,6 +91,20 @@ def autocast_type(device: str = "meta") -> torch.dtype | None:
         return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     rules = _rules.get()
     return rules.dtype if rules is not None else None
+
+
+@contextmanager
+def _without(device: torch.device) -> Iterator[None]:
+    """The context in which what is under autocast is not."""
+    if device.type != "meta":
+        with torch.autocast(device.type, enabled=False):
+            yield
+        return
+    token = _rules.set(None)
+    try:
+        yield
+    finally:
+        _rules.reset(token)
 
 
 @contextmanager

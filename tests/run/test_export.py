@@ -290,7 +290,7 @@ FAMILIES = {entry.card["family"]: name for name, entry in reversed(Catalog().ent
 def test_a_real_run_of_every_family_is_the_same_by_onnx(
     method: str, slow_mkl: bool, backbone: str, call: Export, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("petlbench.features.source.mkl_is_slow", lambda: slow_mkl)
+    monkeypatch.setattr("petlbench.features.products.mkl_is_slow", lambda: slow_mkl)
     digits = load_digits()
     few = Bunch(images=digits.images[:200], target=digits.target[:200])
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
