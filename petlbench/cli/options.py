@@ -265,6 +265,8 @@ _DEFAULTS = {
     "cache_precision": "int8",
     "cache_form": "auto",
 }
+# What a request may say beside what a config may.
+_ALSO = {"extract_precision": "auto"}
 _TYPES: Mapping[str, Any] = {"int": int, "float": float, "str": str}
 # Names that went with an earlier version, and what they are called now.
 _OLD_VALUES = {("weights", "none"): "random"}
@@ -344,6 +346,8 @@ def _option(name: str, annotation: str, field: Mapping[str, Any]) -> Callable[[F
         if "[" in annotation
         else None
     )
+    if choices and name in _ALSO:
+        choices.append(_ALSO[name])
     if choices and default not in (*choices, None, _METHODS_OWN):
         choices = [default, *choices]
     kind = click.Choice(choices) if choices else _TYPES[annotation]

@@ -34,6 +34,7 @@ _LATER: Mapping[str, Any] = {
     "method_settings.solver": "steps",
     "method_settings.C": 1.0,
     "cache_form": "keys_values",
+    "extract_precision": None,
 }
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
@@ -150,6 +151,10 @@ class RunConfig(BaseModel):
     device: Literal["cpu", "cuda", "mps"] = Field(description="where the run computes")
     threads: int = Field(gt=0, le=1024, description="threads of one operator; sums depend on it")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of products: full, or by autocast")
+    extract_precision: Literal["fp32", "bf16"] | None = Field(
+        None,
+        description="of the products of a frozen backbone that features come from; as precision where none is named",
+    )
     attention_kernel: Literal["auto", "eager", "fused"] = Field(
         "auto", description="explicit attention or torch's fused kernels"
     )
@@ -174,6 +179,11 @@ class RunConfig(BaseModel):
         values = without_later(self.model_dump(mode="json"))
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def features_precision(self) -> str:
+        """The precision of the products that frozen features come from."""
+        return self.extract_precision or self.precision
 
     @property
     def part(self) -> str:

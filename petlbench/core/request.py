@@ -27,8 +27,9 @@ class Request:
 
     The fields are those of `petlbench.core.config.RunConfig`, which says what they are, before anything is looked up:
     ``dataset`` is a name, folder, table or card as it was written, or None where no image is to be read and the number
-    of classes is known; ``device`` and ``cache_form`` may be ``auto``; ``preload`` None is wherever the method can;
-    ``test_set`` has the settings of the external test set, which are ``test_on.…`` of a config's ``dataset_settings``.
+    of classes is known; ``device``, ``cache_form`` and ``extract_precision`` may be ``auto``; ``preload`` None is
+    wherever the method can; ``test_set`` has the settings of the external test set, which are ``test_on.…`` of a
+    config's ``dataset_settings``.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Request:
     device: str = "auto"
     threads: int | None = None
     precision: str = "fp32"
+    extract_precision: str | None = None
     attention_kernel: str = "auto"
     checkpointing: bool = False
     normalize: str | None = None

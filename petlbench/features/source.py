@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from petlbench.data.loader import Batch
-from petlbench.features.frozen import shared_tensors
 from petlbench.features.by_head import fast_attention
+from petlbench.features.frozen import shared_tensors
 from petlbench.features.products import PackedWeights, fast_linear
 from petlbench.features.quantization import CachePrecision, StoredFeatures, compact
 from petlbench.features.store import FeatureStore

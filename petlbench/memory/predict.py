@@ -167,7 +167,7 @@ def feature_source(config: RunConfig, assembled: Assembled) -> FeatureSource:
         kept = in_form(assembled.frozen, config.cache_form)
         spec, shared = kept.spec(assembled.backbone.info), shared_tensors(kept, assembled.backbone, _META)
         return Preloaded(spec.view, stored_tensors(spec, config.cache_precision or "fp32"), shared)
-    return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
+    return LiveFeatures(assembled.backbone, assembled.frozen, config.features_precision)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def latency(search: Search, classes: int) -> float:
     device = torch.device(config.device)
     assembled = _assembled(search, config, classes, device)
     frozen, info = assembled.frozen, assembled.backbone.info
-    source = NoFeatures() if frozen is None else LiveFeatures(assembled.backbone, frozen, config.precision)
+    source = NoFeatures() if frozen is None else LiveFeatures(assembled.backbone, frozen, config.features_precision)
     views = {name: view.size for name, view in assembled.method.views(info, config.image_size).items()}
     predictor = Predictor(assembled.adapted.module, source, device, config.precision)
     cost = measure_inference(predictor, views, 1, open_meter(device))

@@ -307,7 +307,7 @@ class _Run:
     def _measure_inference(self) -> Inference | None:
         """Measure prediction as it would be deployed: with features computed live, whatever training did."""
         self.progress.phase("measuring prediction", 1)
-        source = deployed(self.source, self.assembled, self.config.precision)
+        source = deployed(self.source, self.assembled, self.config.features_precision)
         cost = InferenceCost(self.run, self.context, len(self.data.dataset.classes))
         with self.watch.phase("inference"):
             return cost.measure(self._predictor(source), self.meter, self.watch.spent)

@@ -219,7 +219,8 @@ def restore(
     result = read_finished(folder)
     config = result.config
     own = config.device if config.device in available_devices() else "cpu"
-    place, precision = torch.device(device or own), precision or config.precision
+    place, extraction = torch.device(device or own), precision or config.features_precision
+    precision = precision or config.precision
     _check_learned(folder, result)
     resolve_backbone(config.backbone, catalog)
     with nullcontext() if download else _no_download(config.backbone):
@@ -229,7 +230,7 @@ def restore(
     assembled.adapted.load(folder / ARTIFACTS["learned"], f"{config.method} on {config.backbone}", hint)
     stored, scale = result.data["normalization"], result.data.get("scale")
     normalization = Normalization(tuple(stored["mean"]), tuple(stored["std"]), stored["origin"])
-    source = LiveFeatures(assembled.backbone, assembled.frozen, precision) if assembled.frozen is not None else None
+    source = LiveFeatures(assembled.backbone, assembled.frozen, extraction) if assembled.frozen is not None else None
     return Restored(
         result=result,
         assembled=assembled,

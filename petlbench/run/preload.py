@@ -54,7 +54,7 @@ def plan_features(
         "image_size": view.size,
         "mean": view.normalization.mean,
         "std": view.normalization.std,
-        "precision": config.precision,
+        "precision": config.features_precision,
         "attention_kernel": config.attention_kernel,
         "device": config.device,
     }
@@ -75,10 +75,11 @@ def open_source(
     cache, info = context.options.cache, assembled.backbone.info
     store = plan_features(config, assembled.frozen, info, run.views, cache.folder, weights=assembled.weights_digest)
     if store is None or config.cache_precision is None:
-        return LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
+        return LiveFeatures(assembled.backbone, assembled.frozen, config.features_precision)
     images = [data.images.digest(record) for record in data.dataset.records]
     check_quota(cache, store.folder, store.missing_bytes(images))
-    kept = LiveFeatures(assembled.backbone, in_form(assembled.frozen, config.cache_form), config.precision)
+    form = in_form(assembled.frozen, config.cache_form)
+    kept = LiveFeatures(assembled.backbone, form, config.features_precision)
     return CachedFeatures(kept, context.parts.open_store(store, cache), images, config.cache_precision, device)
 
 

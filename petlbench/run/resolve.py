@@ -35,6 +35,7 @@ from petlbench.models.method import Method, configured_method, load_method
 from petlbench.models.registry import probe_backbone, resolve_backbone
 from petlbench.models.weight_files import find_weights
 from petlbench.run.cache_request import cache_form, cache_precision
+from petlbench.run.extract_precision import extract_precision
 from petlbench.training.loss import Loss
 from petlbench.training.optim import check_optimizer
 from petlbench.training.selection import LAST, metric_for
@@ -124,6 +125,8 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
             kind="unsupported",
         )
     preload, weights = _preload(request, method, backbone), _weights(request.weights)
+    device = available_devices()[0] if request.device == "auto" else request.device
+    threads = min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads
     card_split = dataset.card.split if dataset is not None else "random"  # without a dataset nothing is split
     values = {
         "method": request.method,
@@ -146,9 +149,12 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         "cache_precision": cache_precision(request, preload),
         "cache_form": cache_form(request, method, backbone, preload),
         "seed": request.seed,
-        "device": available_devices()[0] if request.device == "auto" else request.device,
-        "threads": min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads,
+        "device": device,
+        "threads": threads,
         "precision": request.precision,
+        "extract_precision": extract_precision(
+            request, device, threads, backbone.width, extracts=method.features(backbone) is not None
+        ),
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
         "calibrate": _calibrate(request, dataset, catalog),

@@ -271,12 +271,12 @@ class _Column:
         return replace(run, config=config, origin=basis.origin(request, tuned, config))
 
     def _without_preloading(self, request: Request, method: Method[Any]) -> Request:
-        """Among several methods, preloading, its precision and its form go to those that can preload and have forms."""
+        """Among several methods, preloading, its precisions and form go to those that can preload and have forms."""
         if len(self.classes) == 1:
             return request
         features = method.features(self.backbone)
         if features is None:
-            return replace(request, preload=None, cache_precision=None, cache_form=AUTO_FORM)
+            return replace(request, preload=None, cache_precision=None, cache_form=AUTO_FORM, extract_precision=None)
         does = method.preloads_by_default if request.preload is None else request.preload
         request = request if does else replace(request, cache_precision=None)
         return request if does and has_forms(features) else replace(request, cache_form=AUTO_FORM)

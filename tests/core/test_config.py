@@ -64,6 +64,7 @@ RUN: dict[str, Any] = {
     "device": "cpu",
     "threads": 2,
     "precision": "fp32",
+    "extract_precision": None,
     "attention_kernel": "auto",
     "checkpointing": False,
     "calibrate": "none",
@@ -119,6 +120,7 @@ OTHER: dict[str, Any] = {
     "device": "cuda",
     "threads": 3,
     "precision": "bf16",
+    "extract_precision": "bf16",
     "attention_kernel": "eager",
     "checkpointing": True,
     "calibrate": "temperature",
@@ -127,7 +129,7 @@ OTHER: dict[str, Any] = {
 
 # Fields of a run that came later.
 LATER = ("aggregate", "calibrate", "test_every_epoch", "shots", "train_fraction", "draw", "shots_val", "train_on")
-LATER += ("cache_form",)
+LATER += ("cache_form", "extract_precision")
 LATER_TRAINING = ("decay", "select", "drop_last", "warmup_lr")
 
 

@@ -114,6 +114,7 @@ DECIDING: dict[str, Any] = {
     "cache_precision": "fp16",
 }
 FROM_ELSEWHERE = {
+    "extract_precision",  # in the place of precision; see below
     "weights",  # by the digest of what was loaded
     "normalize",  # by mean and deviation
     "device",  # by its name; see below
@@ -134,6 +135,11 @@ def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> No
     keys = {key(plain), *(key(config(**{name: value})) for name, value in DECIDING.items())}
     assert len(keys) == len(DECIDING) + 1
     assert key(plain.model_copy(update={"device": "cuda"})) != key(plain)
+    bf16, fp16 = config(precision="bf16"), config(precision="fp16")
+    assert (
+        key(config(extract_precision="bf16")) == key(bf16) == key(fp16.model_copy(update={"extract_precision": "bf16"}))
+    )
+    assert key(config(precision="bf16", extract_precision="fp32")) == key(plain)
     shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True}
     shared |= {"shots": 5, "train_fraction": 0.5, "draw": 2, "aggregate": "max", "train_on": "train+val"}
     shared |= {"calibrate": "temperature", "test_every_epoch": True}
