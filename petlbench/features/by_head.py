@@ -14,8 +14,8 @@ from petlbench.models.backbone import plain_attention
 
 # Probabilities that are held at once: what the last cache holds beside the rest.
 _AT_ONCE = 2**21
-# Of fewer a head, all heads at once are as fast.
-_LEAST = 2**16
+# Of fewer a head, all heads at once are as fast where they are weighed, and torch's own kernel where they are not.
+_LEAST_WEIGHED, _LEAST_ATTENDED = 2**15, 2**16
 
 
 def fast_attention(device: torch.device) -> AbstractContextManager[object]:
@@ -28,7 +28,7 @@ def is_by_head(query: Tensor, key: Tensor) -> bool:
     """Whether the functions here are the faster way for queries (B, H, M, d) and keys (B, H, N, d)."""
     is_here = query.device.type == "cpu" and query.dtype in (torch.float32, torch.bfloat16) and products.mkl_is_slow()
     is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-    return is_here and is_plain and query.shape[2] * key.shape[2] >= _LEAST
+    return is_here and is_plain and query.shape[2] * key.shape[2] >= _LEAST_WEIGHED
 
 
 def importance(query: Tensor, key: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor,
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The attention output (B, H, M, d); queries (B, H, M, d) are not scaled, keys and values are (B, H, N, d)."""
-    if not is_by_head(query, key):
+    if not is_by_head(query, key) or query.shape[2] * key.shape[2] < _LEAST_ATTENDED:
         return nn.functional.scaled_dot_product_attention(query, key, value)
     read, columns = _empty(query), _columns(value)
     for image, head, rows, probabilities in _by_head(query, key):

@@ -28,9 +28,8 @@ def fast_linear(
 ) -> AbstractContextManager[object]:
     """A context in which wide ``nn.functional.linear`` take the fastest way known.
 
-    In ``bf16`` tokens and weights are rounded, and what comes out is fp32 again: norms, softmax, activations and sums
-    stay in fp32. Which way is taken depends on processor and precision alone, so that images have the same features in
-    every run there.
+    What comes out is in the precision of the products, as under autocast. Which way is taken depends on processor and
+    precision alone, so that images have the same features in every run there.
 
     Args:
         device: Where the products are made; elsewhere than on a CPU nothing changes.
@@ -77,7 +76,7 @@ class _ByOneDNN(TorchFunctionMode):
     def _multiply(self, tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = tokens.reshape(-1, tokens.shape[-1]).to(self._dtype)
         bias = None if bias is None else bias.to(self._dtype)
-        return _linear(rows, self._pack(weight, len(rows)), bias).float().view(*tokens.shape[:-1], -1)
+        return _linear(rows, self._pack(weight, len(rows)), bias).view(*tokens.shape[:-1], -1)
 
     def _pack(self, weight: Tensor, rows: int) -> Tensor:
         """The weight as oneDNN wants it for so many rows."""

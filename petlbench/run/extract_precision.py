@@ -111,8 +111,7 @@ def _share(device: torch.device, threads: int, width: int) -> float:
                 times.append((fp32(), bf16()))
     finally:
         torch.set_num_threads(before)
-    best_fp32, best_bf16 = (min(each) for each in zip(*times, strict=True))
-    return best_bf16 / best_fp32
+    return min(bf16_time for _, bf16_time in times) / min(fp32_time for fp32_time, _ in times)
 
 
 def _timed(device: torch.device, precision: str, width: int) -> Callable[[], float]:

@@ -22,7 +22,7 @@ def in_turns(
 
 
 def seconds(action: Callable[[], object], clock: Clock = time.perf_counter) -> float:
-    """How long something takes."""
+    """How long something takes; by the clock of the process, how long it keeps processors at work."""
     began = clock()
     action()
     return clock() - began

@@ -60,16 +60,12 @@ def test_what_follows_a_transpose_gives_the_same(slow_mkl: None) -> None:
     torch.testing.assert_close(call(layer, tokens)[0], tokens @ layer.weight.t() + layer.bias)
 
 
-def test_in_bf16_what_goes_in_is_rounded_and_fp32_comes_out(avx512: None) -> None:
+def test_in_bf16_the_same_comes_out_as_under_autocast(avx512: None) -> None:
     layer, tokens = nn.Linear(384, 100), torch.randn(2, 40, 384)
     output, kernels = call(layer, tokens, "bf16")
-    exact = tokens.bfloat16().double() @ layer.weight.bfloat16().double().t() + layer.bias
     assert "_linear_pointwise" in kernels
-    assert output.dtype == torch.float32
-    torch.testing.assert_close(output, exact.float(), rtol=2**-8, atol=1e-2)
-    assert not torch.equal(output, layer(tokens))
-    # Under autocast, as extraction has it, other operations may give bf16 tokens.
     with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(output, layer(tokens), rtol=2**-7, atol=1e-2)
         assert torch.equal(call(layer, tokens.bfloat16(), "bf16")[0], output)
 
 
