@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +33,19 @@ def is_by_head(query: Tensor, key: Tensor) -> bool:
 def importance(query: Tensor, key: Tensor) -> Tensor:
     """As `petlbench.features.attention.importance`."""
     total = torch.zeros(key.shape[:3])
-    for image, head, _, probabilities in _by_head(query, key):
-        total[image, head] += probabilities.sum(dim=0)
+    sums = _heads(total)
+    for head, _, probabilities in _by_head(query, key):
+        sums[head] += probabilities.sum(dim=0)
     return total / query.shape[2]
 
 
 def attend_and_weigh(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """As `petlbench.features.attention.attend_and_weigh`."""
     total, read, columns = torch.zeros(key.shape[:3]), _empty(query), _columns(value)
-    for image, head, rows, probabilities in _by_head(query, key):
-        total[image, head] += probabilities.sum(dim=0)
-        read[image, head, rows] = products.product(probabilities, columns[image, head])
+    sums, parts = _heads(total), _heads(read)
+    for head, rows, probabilities in _by_head(query, key):
+        sums[head] += probabilities.sum(dim=0)
+        parts[head][rows] = products.product(probabilities, columns[head])
     return read, total / query.shape[2]
 
 
@@ -53,20 +54,27 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if not is_by_head(query, key) or query.shape[2] * key.shape[2] < _LEAST_ATTENDED:
         return nn.functional.scaled_dot_product_attention(query, key, value)
     read, columns = _empty(query), _columns(value)
-    for image, head, rows, probabilities in _by_head(query, key):
-        read[image, head, rows] = products.product(probabilities, columns[image, head])
+    parts = _heads(read)
+    for head, rows, probabilities in _by_head(query, key):
+        parts[head][rows] = products.product(probabilities, columns[head])
     return read
 
 
-def _by_head(query: Tensor, key: Tensor) -> Iterator[tuple[int, int, slice, Tensor]]:
-    """Probabilities in fp32, (M', N), with their image, head and queries; each block ends before the next is made."""
-    query, key = (query.float() * query.shape[-1] ** -0.5).contiguous(), key.float().contiguous()
-    images, heads, queries, _ = query.shape
+def _by_head(query: Tensor, key: Tensor) -> Iterator[tuple[int, slice, Tensor]]:
+    """Probabilities in fp32, (M', N), with their head and queries; each block ends before the next is made."""
+    queries = query.shape[2]
     size = -(-queries // -(-queries * key.shape[2] // _AT_ONCE))
-    blocks = [slice(first, min(first + size, queries)) for first in range(0, queries, size)]
-    for image, head, rows in product(range(images), range(heads), blocks):
-        scores = products.product(query[image, head, rows], key[image, head])
-        yield image, head, rows, torch.softmax(scores, dim=-1, out=scores)
+    rows = _heads((query.float() * query.shape[-1] ** -0.5).contiguous())
+    for head, columns in enumerate(_heads(key.float().contiguous())):
+        for first in range(0, queries, size):
+            block = slice(first, first + size)
+            scores = products.product(rows[head][block], columns)
+            yield head, block, torch.softmax(scores, dim=-1, out=scores)
+
+
+def _heads(tensor: Tensor) -> list[Tensor]:
+    """Each head of each image, (...), of a tensor (B, H, ...): B H views."""
+    return [head for image in tensor.unbind(0) for head in image.unbind(0)]
 
 
 def _empty(query: Tensor) -> Tensor:
@@ -74,6 +82,6 @@ def _empty(query: Tensor) -> Tensor:
     return torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
-def _columns(value: Tensor) -> Tensor:
-    """The columns of values (B, H, N, d) as rows, (B, H, d, N)."""
-    return value.float().transpose(2, 3).contiguous()
+def _columns(value: Tensor) -> list[Tensor]:
+    """The columns of each head's values, of (B, H, N, d), as rows: (d, N)."""
+    return _heads(value.float().transpose(2, 3).contiguous())

@@ -89,9 +89,8 @@ def run_naively(images: Path, threads: int, epochs: int) -> dict[str, float]:
         pixels = np.asarray(Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
         return torch.from_numpy(pixels / np.float32(127.5) - np.float32(1)).permute(2, 0, 1)
 
-    began = time.perf_counter()
     vit: Any = timm.create_model(BACKBONE, img_size=SIZE, num_classes=0).eval()
-    layers = range(len(vit.blocks))
+    layers, began = range(len(vit.blocks)), time.perf_counter()
     with TemporaryDirectory() as name:
         folder = Path(name)
         with torch.no_grad():

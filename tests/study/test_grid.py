@@ -157,9 +157,10 @@ def test_settings_of_one_method_reach_that_one_alone(make: MakeMatrix, images: P
 
 
 def test_preloading_goes_to_those_that_can(make: MakeMatrix, images: Path) -> None:
-    plans = make("full", "fpt", preload=True, cache_precision="fp16").plans(CATALOG, images)
-    shown = {one.method: (one.config.preload, one.config.cache_precision) for one in plans if one.config is not None}
-    assert shown == {"full": (False, None), "fpt": (True, "fp16")}
+    asked = {"preload": True, "cache_precision": "fp16", "extract_precision": "bf16"}
+    plans = make("full", "fpt", **asked).plans(CATALOG, images)
+    shown = {one.method: {name: getattr(one.config, name) for name in asked} for one in plans if one.config is not None}
+    assert shown == {"full": {"preload": False, "cache_precision": None, "extract_precision": None}, "fpt": asked}
 
 
 def test_a_sweeps_winner_stands_before_defaults_and_behind_what_is_asked_for(
