@@ -43,7 +43,8 @@ _LEAST, _SHARE = 2.0, 0.02
 _PASSES = 3
 # What decides the cost of prediction, of a config.
 _DECISIVE = (
-    "method", "method_settings", "backbone", "image_size", "device", "threads", "precision", "attention_kernel",
+    "method", "method_settings", "backbone", "image_size", "device", "threads", "precision", "extract_precision",
+    "attention_kernel",
 )  # fmt: skip
 
 
