@@ -33,7 +33,7 @@ def align(table: Table, decimals: int | None = None) -> Table:
     columns, rows = [], list(table.rows)
     for column in table.columns:
         cells = [table.cell(row, column) for row in table.rows]
-        own, texts = _aligned(column, cells, decimals) if column.numeric else (column, cells)
+        own, texts = align_cells(column, cells, decimals) if column.numeric else (column, cells)
         columns.append(own)
         rows = [_with(row, column.key, cell) for row, cell in zip(rows, texts, strict=True)]
     return replace(table, columns=columns, rows=rows)
@@ -43,7 +43,8 @@ def _with(row: Row, key: str, cell: Cell) -> Row:
     return replace(row, cells={**row.cells, key: cell}) if row.cells.get(key, cell) != cell else row
 
 
-def _aligned(column: Column, cells: Sequence[Cell], decimals: int | None) -> tuple[Column, list[Cell]]:
+def align_cells(column: Column, cells: Sequence[Cell], decimals: int | None = None) -> tuple[Column, list[Cell]]:
+    """A column of numbers with its cells, in one unit and with one number of decimals; see `align`."""
     matches = {number: match for number, cell in enumerate(cells) if (match := _match(cell))}
     said = [cell for cell in cells if cell.value is not None or _is_range(cell)]
     if not matches or len(matches) < len(said):

@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from petlbench.core.units import readable_size
+from petlbench.report.alignment import align_cells
 from petlbench.report.context import Context, Line
+from petlbench.report.document import Column
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.selection import check_alike, check_cells
 from petlbench.results.stored import Stored
@@ -159,8 +161,10 @@ class Statements:
 
     def results(self) -> str:
         """What came out: each method's average."""
-        cells = [(line.title, self.context.averages[line.key]) for line in self.lines]
-        texts = [f"{title} {cell.text} %" for title, cell in cells if cell.value is not None]
+        column, averages = Column("average", "average"), [self.context.averages[line.key] for line in self.lines]
+        _, cells = align_cells(column, averages, self.inputs.request.decimals)
+        pairs = zip(self.lines, cells, strict=True)
+        texts = [f"{line.title} {cell.text} %" for line, cell in pairs if cell.value is not None]
         over = (
             f"the mean over {len(self.by_dataset)} datasets"
             if len(self.by_dataset) > 1

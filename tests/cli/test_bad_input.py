@@ -147,7 +147,7 @@ class TestSettings:
         ("changed", "owner", "near"),
         [
             ({"method": "lora", "set": "method.rnk=3"}, "method lora has no setting 'rnk'", "did you mean rank?"),
-            ({"method": "linear", "set": "method.rank=3"}, "method linear has no setting 'rank'", "no settings"),
+            ({"method": "full", "set": "method.rank=3"}, "method full has no setting 'rank'", "no settings"),
             ({"set": "training.epoch=3"}, "training has no setting 'epoch'", "epochs"),
             (
                 {"dataset": "lesions", "set": "dataset.image_cont=90"},

@@ -83,7 +83,7 @@ def steers(sign: str) -> bool:
 
 def test_names_of_classes_are_text_in_every_format(documents: dict[str, Document], tmp_path: Path) -> None:
     files = write_report(documents["clinical"], parse_formats("md,csv,latex,html", None, Catalog()), tmp_path)
-    by_ending = {file.suffix: file.read_text(encoding="utf-8") for file in files}
+    by_ending = {file.suffix: file.read_text(encoding="utf-8") for file in files if file.suffix != ".pdf"}
     assert all("x1b" in text for text in by_ending.values())
     assert not [ending for ending in (".md", ".html") if "<b>" in by_ending[ending].partition("<script")[0]]
     rows = list(csv.DictReader(io.StringIO(by_ending[".csv"])))

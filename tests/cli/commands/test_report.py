@@ -42,10 +42,10 @@ def test_files_are_written_where_they_are_wanted(cli: Cli, here: Path) -> None:
     store(here / "results", "full")
     done = cli("report", "table1", "--format", "md,csv,latex,json", "--output", "tables", "--json")
     assert done.status == 0
-    names = ["table1.md", "table1.csv", "table1.tex", "table1.json"]
+    names = ["table1.md", "table1.csv", "table1.tex", "table1-tradeoff.pdf", "table1.json"]
     assert [Path(file).name for file in done.document["files"]] == names
     assert sorted(file.name for file in (here / "tables").iterdir()) == sorted(names)
-    assert cli("report", "table1", "--output", "one.tex").out.strip() == "one.tex"
+    assert cli("report", "table1", "--output", "one.tex").out.split() == ["one.tex", "one-tradeoff.pdf"]
     assert (here / "one.tex").read_text().startswith("% Methods on datasets")
 
 
