@@ -222,9 +222,11 @@ def write_report(document: Document, formats: Sequence[ReportFormat], output: Pa
     contents: dict[Path, Content] = {}
     for each in formats:
         main = output.with_suffix(each.ending) if _is_file(output) else output / f"{document.name}{each.suffix}"
-        for part, content in each.parts(document).items():
+        # What lies beside two files of a report must not have one name.
+        own = replace(document, look=replace(document.look, files=main.stem)) if _is_file(output) else document
+        for part, content in each.parts(own).items():
             contents[_file(main, part, contents)] = content
-        for name, content in each.beside(document).items() if each.beside is not None else ():
+        for name, content in each.beside(own).items() if each.beside is not None else ():
             contents[main.with_name(name)] = content
     folder = output.parent if _is_file(output) else output
     folder.mkdir(parents=True, exist_ok=True)

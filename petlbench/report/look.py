@@ -36,12 +36,14 @@ class Look:
         font: Size of the type in figures, in points.
         titles: What methods and datasets are called, by name.
         places: The place of methods and of a report's own rows in the order of colours and marks, by name.
+        files: What the names of figures' files begin with that a text takes in; empty for the report's name.
     """
 
     width: float = WIDTH
     font: float = FONT
     titles: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, int] = field(default_factory=dict)
+    files: str = ""
 
     @classmethod
     def of(cls, catalog: Catalog | None = None, rows: Iterable[str] = ()) -> Look:

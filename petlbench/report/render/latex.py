@@ -162,7 +162,8 @@ def _width_of(texts: Iterable[str]) -> float:
 
 def _figure_names(document: Document) -> dict[str, Figure]:
     """The figures by names that LaTeX and every file system take."""
-    bare = [re.sub(r"[^A-Za-z0-9-]+", "-", f"{document.name}-{figure.key}") for figure in document.figures]
+    stem = document.look.files or document.name
+    bare = [re.sub(r"[^A-Za-z0-9-]+", "-", f"{stem}-{figure.key}") for figure in document.figures]
     names = [name if bare.count(name) == 1 else f"{name}-{n}" for n, name in enumerate(bare, 1)]
     return dict(zip(names, document.figures, strict=True))
 
