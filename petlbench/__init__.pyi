@@ -22,6 +22,7 @@ from .api.recommendation import replay as replay
 from .api.results import compare as compare
 from .api.results import diff_results as diff_results
 from .api.results import find_run as find_run
+from .api.results import list_results as list_results
 from .api.results import load_result as load_result
 from .api.results import load_results as load_results
 from .api.results import remove_results as remove_results

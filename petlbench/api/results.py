@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from petlbench.core.user_files import user_path
 
 if TYPE_CHECKING:
     from petlbench.report.formats import Document
+    from petlbench.results.listing import Listing
     from petlbench.results.result import Result
     from petlbench.results.table import Results
     from petlbench.results.tracking.backfill import Tracked
@@ -34,6 +35,31 @@ def load_results(folder: Folder = "results", study: str | None = None) -> Result
     from petlbench.results.table import load_results
 
     return load_results(results_folder(user_path(folder, what="--output")), study)
+
+
+def list_results(
+    folder: Folder = "results",
+    *,
+    methods: Collection[str] | None = None,
+    datasets: Collection[str] | None = None,
+    statuses: Collection[str] | None = None,
+) -> Listing:
+    """The runs in a folder, of each a summary: what it is of, its status and main figures, and no more is read.
+
+    Args:
+        folder: Folder of all results.
+        methods: Names of the methods whose runs are wanted; None for all.
+        datasets: Names of the datasets; None for all.
+        statuses: Statuses such as ``finished`` or ``failed``; None for all.
+
+    Raises:
+        InputError: When there is no such folder, or no such status.
+    """
+    from petlbench.results.listing import list_runs
+
+    check_statuses(statuses or ())
+    listing = list_runs(user_path(folder, what="--output"))
+    return replace(listing, runs=listing.matching(methods, datasets, statuses))
 
 
 @dataclass

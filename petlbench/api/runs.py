@@ -65,7 +65,7 @@ def run(
             shown.say(f"{result.run_id} is finished already; --rerun runs it again")
         return result
     with shown_progress(progress) as shown, recorded() as opened:
-        shown.say("starting: torch is imported, then the data is read")
+        shown.phase("starting", 1)  # a bar on a terminal while torch is imported
         from petlbench.api.requests import plan_run
         from petlbench.run.execute import execute
 

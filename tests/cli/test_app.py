@@ -21,7 +21,7 @@ FUNCTIONS = {
     "pack": {"pack"},
     "verify-pack": {"verify_pack"},
     "board": {"board"},
-    "results list": {"load_results"},
+    "results list": {"list_results"},
     "results show": {"find_run", "load_result"},
     "results diff": {"find_run", "diff_results"},
     "results rm": {"remove_results"},

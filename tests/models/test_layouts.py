@@ -73,8 +73,8 @@ def run(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     def call(source: Source) -> Backbone:
         backbones = []
 
-        def watched(*arguments: Any) -> Any:
-            assembled = assemble(*arguments)
+        def watched(*arguments: Any, **named: Any) -> Any:
+            assembled = assemble(*arguments, **named)
             backbones.append(assembled.backbone)
             return assembled
 

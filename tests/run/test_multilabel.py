@@ -98,7 +98,7 @@ def test_an_audit_counts_what_stands_together_and_tries_each_label(place: Path) 
     assert square.auc > 0.9
     assert unseen.low is not None
     assert unseen.low < 0.5
-    assert {finding.kind for finding in found.findings} == {"easy_label"}
+    assert {finding.kind for finding in found.findings} == {"easy_label", "file_statistics"}
 
 
 def test_a_method_that_chooses_by_class_is_refused(place: Path) -> None:

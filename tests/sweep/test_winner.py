@@ -52,6 +52,7 @@ OTHER: dict[str, Any] = {
     "preload": False,
     "cache_precision": "fp16",
     "cache_form": "tokens",
+    "extract_precision": "bf16",
     "seed": 1,
     "device": "cuda",
     "threads": 2,

@@ -48,15 +48,17 @@ def list_results(
     method: str | None, dataset: str | None, status: str | None, sort: str, trials: bool, output: Path, json: bool
 ) -> None:
     """List the runs that have a result."""
-    from petlbench.api.results import check_statuses
+    import petlbench as pb
     from petlbench.core.user_files import user_path
-    from petlbench.results.listing import Listing, list_runs
+    from petlbench.results.listing import Listing
 
     methods, datasets, statuses = map(_names, (method, dataset, status))
-    check_statuses(statuses or ())
     folder = _folder(user_path(output, what="--output"), trials)
-    listing = Listing([], {}, ()) if trials and output.is_dir() and not folder.is_dir() else list_runs(folder)
-    runs = sorted(listing.matching(methods, datasets, statuses), key=_SORTS[sort])
+    if folder.is_dir() or not folder.parent.is_dir() or not trials:
+        listing = pb.list_results(folder, methods=methods, datasets=datasets, statuses=statuses)
+    else:  # no search was carried out there
+        listing = Listing([], {}, ())
+    runs = sorted(listing.runs, key=_SORTS[sort])
     if json:
         print_json({"items": _items(runs, folder), "damaged": list(listing.damaged)})
         return
