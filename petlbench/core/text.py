@@ -102,3 +102,8 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) in _UNSEEN or character in _TURNING:
         return character.encode("unicode_escape", "surrogatepass").decode("ascii")
     return character
+
+
+def as_sentence(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]

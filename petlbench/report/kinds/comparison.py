@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from petlbench.core.errors import unknown_name
+from petlbench.core.text import as_sentence
 from petlbench.report.cells import FEW_POSITIVES
 from petlbench.report.context import Context, Line
 from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
@@ -135,7 +136,8 @@ _EXPLAINED = (
 
 
 def _caption(base: Line, context: Context) -> str:
-    return f"{context.metric_title} of a row less that of {base.title}, mean over the datasets that both have."
+    score = as_sentence(context.metric_title)
+    return f"{score} of a row less that of {base.title}, mean over the datasets that both have."
 
 
 def _table_notes(rows: Sequence[Row]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from petlbench.core.text import as_sentence
 from petlbench.metrics.efficiency import REFERENCE
 from petlbench.report.alignment import align
 from petlbench.report.audits import add_baselines
@@ -132,7 +133,7 @@ def _caption(columns: Sequence[Column], context: Context) -> str:
     sentences = []
     if keys & {*context.grid.datasets, "average"}:
         unit = ", in percent" if context.grid.groups else ""
-        score = f"{_capital(context.metric_title)} of the test split{unit}"
+        score = f"{as_sentence(context.metric_title)} of the test split{unit}"
         sentences.append(f"{score}, mean ± standard deviation over runs.")
     if runs:
         sentences.append(f"Setting: {describe_settings(common_settings(runs))}.")
@@ -165,7 +166,7 @@ def _notes(columns: Sequence[Column], rows: Sequence[Row], context: Context) -> 
         notes.append(f"PME is empty: {context.missing_reference}.")
     empty = _cells_by(rows, context, lambda cell: [cell.reason] if cell.value is None and cell.reason else [])
     notes += [f"Empty, {reason}: {cells}." for reason, cells in empty]
-    notes += [f"{_capital(flag)}: {cells}." for flag, cells in _cells_by(rows, context, lambda cell: cell.flags)]
+    notes += [f"{as_sentence(flag)}: {cells}." for flag, cells in _cells_by(rows, context, lambda cell: cell.flags)]
     notes += _hardware(context.grid.all_runs)
     marked = [f"{context.grid.titles[name]} ({', '.join(marks)})" for name, marks in context.flagged.items() if marks]
     if marked:
@@ -200,10 +201,6 @@ def _hardware(runs: Sequence[Stored]) -> list[str]:
     if len(machines) < 2:
         return []
     return [f"Times are of several machines and do not compare: {'; '.join(sorted(machines))}."]
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _missing_commands(inputs: ReportInputs, has_pme: bool) -> list[str]:

@@ -10,6 +10,7 @@ from math import fsum
 from statistics import fmean, stdev
 
 from petlbench.core.errors import InputError
+from petlbench.core.text import as_sentence
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import mark_best, number_cell, rounded
 from petlbench.report.document import Cell, Column, Row, Table
@@ -296,10 +297,10 @@ def _factors(figures: Sensitivity, metric: Metric) -> Table:
         if values
     ]
     caption = (
-        f"{metric.title} in percent. Change: from the least to the largest figure of a method when that factor changes "
-        "and nothing else does; the largest and the mean over methods and over all settings of the other factors. "
-        "Another method is best: in so many of these settings the best method depends on the factor. Below: standard "
-        "deviation over seeds, and by how much the best method is ahead of the second."
+        f"{as_sentence(metric.title)} in percent. Change: from the least to the largest figure of a method when that "
+        "factor changes and nothing else does; the largest and the mean over methods and over all settings of the "
+        "other factors. Another method is best: in so many of these settings the best method depends on the factor. "
+        "Below: standard deviation over seeds, and by how much the best method is ahead of the second."
     )
     return Table("factors", _verdict(figures, tables), columns, rows, caption, row_title="what changes")
 
@@ -334,7 +335,7 @@ def _verdict(figures: Sensitivity, tables: Mapping[str, Sequence[Sequence[Mappin
     factor = max(moved, key=lambda name: max(moved[name]))
     largest, method = max(moved[factor])
     name = FACTORS[factor]
-    text = f"{name[0].upper()}{name[1:]} moves a method by up to {largest:.2f} points ({figures.methods[method]})"
+    text = f"{as_sentence(name)} moves a method by up to {largest:.2f} points ({figures.methods[method]})"
     leads, deviations = figures.leads(), figures.deviations()
     if leads:
         text += f"; the best two methods are {fmean(lead for lead, _ in leads):.2f} apart"
@@ -356,9 +357,9 @@ def _settings(figures: Sensitivity, metric: Metric, setting: str) -> Table:
     present = [each for each in figures.figures if figures.means[each]]
     rows = [row for each in present for row in _setting_row(each, shown, figures, most)]
     caption = (
-        f"{metric.title}, mean ± standard deviation over seeds of the average over datasets. Epoch: the last, or the "
-        "one whose score is best on validation or on test, of which the latter chooses by what is reported. In a row "
-        f"the best is bold, the second underlined. {setting}"
+        f"{as_sentence(metric.title)}, mean ± standard deviation over seeds of the average over datasets. Epoch: the "
+        "last, or the one whose score is best on validation or on test, of which the latter chooses by what is "
+        f"reported. In a row the best is bold, the second underlined. {setting}"
     )
     return Table("settings", "Methods under every setting", columns, rows, caption, row_title=titles["normalize"])
 

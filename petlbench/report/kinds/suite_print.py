@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from petlbench.core.text import as_sentence
 from petlbench.metrics.metric import Metric
 from petlbench.report.cells import mark_rows, millions_cell
 from petlbench.report.context import Context, Line
@@ -36,7 +37,7 @@ def scores_table(title: str, scores: ScoreTable, groups: Groups, metric: Metric)
     columns = [column for column in _ABOUT if any(column.key in each for each in cells)]
     columns += [*_score_columns(groups, means, metric), *_printed_columns(rows, groups)]
     lines = [Row(row.key, row.title, each) for row, each in zip(rows, cells, strict=True)]
-    caption = f"{metric.title[:1].upper()}{metric.title[1:]} in percent. {_MEANS}"
+    caption = f"{as_sentence(metric.title)} in percent. {_MEANS}"
     missing = [task.heading for task in tasks_of(groups) if task.key not in scores.tasks]
     notes = [f"No row has a score on {', '.join(missing)}: averages are over the other tasks."] if missing else []
     notes += [_SEVERAL] if flags else []
