@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.api.requests import TABLES, method_names
+from petlbench.api.requests import method_names
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.core.request import request_of
 from petlbench.data.dataset import describe_dataset
-from petlbench.run.keywords import sort_options, take
+from petlbench.run.keywords import TABLES, sort_options, take
 from petlbench.study.grid import Grid
 from petlbench.study.planned_run import PlannedRun
 

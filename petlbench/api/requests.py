@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Catalog, Folder
 from petlbench.core.config import RunConfig
-from petlbench.core.errors import InputError, unknown_name
-from petlbench.core.request import Request, Tuned, request_of, with_training
+from petlbench.core.errors import InputError
+from petlbench.core.request import Request, Tuned, request_of
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.report.spec import Preset, ReportCard, load_report, load_suite, required_study
 from petlbench.run.cache_form import settled
-from petlbench.run.keywords import dataset_names, merged_values, sort_options, take
+from petlbench.run.keywords import Settings, by_group, common_request, dataset_names, merged_values, sort_options, take
 from petlbench.run.options import RunContext, RunOptions
 from petlbench.run.resolve import ResolvedRun, resolve
 from petlbench.study.executors.job import ExecutorOptions
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from petlbench.models.method import Method
     from petlbench.sweep.sweep import SearchOutcome, SweepOptions
 
-Settings = Mapping[str, Mapping[str, Any]]
-
-TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
-"""Fields of a request by the groups that users set them in."""
 # Which part of the training split is trained on: fields of a request that take several values in a study.
 _PARTS = ("shots", "train_fraction")
 
@@ -390,22 +386,3 @@ def _label(request: Request) -> str:
         return f"{request.shots}-shot"
     fraction = 1 if request.train_fraction is None else request.train_fraction
     return "" if fraction == 1 else f"{100 * fraction:g}-percent"
-
-
-def by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Settings of every group: methods, datasets and the training, and single names; there are no others."""
-    groups = (*TABLES, *names)
-    for group in settings:
-        if group not in groups:
-            raise unknown_name("setting group", group, groups)
-    return {group: dict(settings.get(group, {})) for group in groups}
-
-
-def common_request(
-    values: Mapping[str, Any], own: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], origin: str
-) -> Request:
-    """What holds for all runs: values go before settings, and these before what a report has of its own."""
-    own, training = with_training(own, origin), {**groups["training"], **values.get("training", {})}
-    values = with_training({**values, "training": training}, origin)
-    tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in TABLES.items()}
-    return request_of({"method": "", **own, **values, **tables}, origin)

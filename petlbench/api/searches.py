@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from petlbench.api.requests import Settings, by_group, carried_out, common_request, method_names, with_recipe
-from petlbench.run.keywords import dataset_names, take
+from petlbench.api.requests import carried_out, method_names, with_recipe
+from petlbench.run.keywords import Settings, by_group, common_request, dataset_names, take
 from petlbench.study.protocol import Basis, load_protocol
 
 if TYPE_CHECKING:

@@ -112,15 +112,13 @@ def map_images(
         finally:
             progress.advance()
 
-    def attempt_all(start: int) -> list[T | InputError | None]:
-        return [attempt(record) for record in records[start : start + size]]
-
     size = min(max(1, len(records) // _TASKS), _LARGEST_TASK)
+    parts = [records[start : start + size] for start in range(0, len(records), size)]
     results: dict[str, T] = {}
     errors: dict[str, InputError] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            outcomes = chain.from_iterable(pool.map(attempt_all, range(0, len(records), size)))
+            outcomes = chain.from_iterable(pool.map(lambda part: list(map(attempt, part)), parts))
             for record, outcome in zip(records, outcomes, strict=True):
                 if isinstance(outcome, InputError):
                     errors[record.image_id] = outcome

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,8 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig, derive_seed
 from petlbench.models.activation_checkpointing import checkpoint_blocks
 from petlbench.models.backbone import Backbone, set_attention_kernel
-from petlbench.models.compatibility import Compatibility
-from petlbench.models.method import Adapted, FrozenFeatures, Method, load_method
-from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
+from petlbench.models.method import Adapted, FrozenFeatures, Method
+from petlbench.models.registry import build_backbone
 from petlbench.results.result import Parameters
 
 _META = torch.device("meta")
@@ -135,32 +133,3 @@ def _is_head(name: str) -> bool:
     """Whether a parameter is the classifier's: a module ``head`` of the method's own, not one inside the backbone."""
     *modules, _ = name.split(".")
     return modules[-1:] == ["head"] and modules[0] != "backbone"
-
-
-def check_compatibility(
-    catalog: Catalog, backbone: str, image_size: int | None, num_classes: int
-) -> Iterator[Compatibility]:
-    """Whether each method can adapt a backbone, tried on device ``meta``: nothing is loaded and nothing allocated.
-
-    Methods come in alphabetical order.
-
-    Args:
-        catalog: The catalogues.
-        backbone: Its name, as `resolve_backbone` takes it.
-        image_size: Height and width in pixels; None for the size that the weights were trained at.
-        num_classes: Number of classes C.
-
-    Raises:
-        InputError: When the backbone is unknown or cannot be adapted at all.
-    """
-    info = probe_backbone(resolve_backbone(backbone, catalog), image_size, catalog)
-    plain = build_backbone(info.name, info.image_size, "none", _META, catalog).module
-    for entry in catalog.entries("method").values():
-        method = load_method(entry).from_settings({})
-        if reason := method.refuse(info):
-            yield Compatibility(entry, reason, None)
-            continue
-        own = Backbone(info, copy.deepcopy(plain))
-        with _META:
-            adapted = method.adapt(own, num_classes)
-        yield Compatibility(entry, None, count_parameters(Assembled(method, own, adapted, None, num_classes, "")))

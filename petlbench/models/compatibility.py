@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,46 @@ def methods_on(
     return OnBackbone(kept["name"], kept["image_size"], [_answer(catalog, *item) for item in kept["answers"].items()])
 
 
+def check_compatibility(
+    catalog: Catalog, backbone: str, image_size: int | None, num_classes: int
+) -> Iterator[Compatibility]:
+    """Whether each method can adapt a backbone, tried on device ``meta``: nothing is loaded and nothing allocated.
+
+    Methods come in alphabetical order.
+
+    Args:
+        catalog: The catalogues.
+        backbone: Its name, as `resolve_backbone` takes it.
+        image_size: Height and width in pixels; None for the size that the weights were trained at.
+        num_classes: Number of classes C.
+
+    Raises:
+        InputError: When the backbone is unknown or cannot be adapted at all.
+    """
+    import torch
+
+    from petlbench.models.backbone import Backbone
+    from petlbench.models.build import Assembled, count_parameters
+    from petlbench.models.method import load_method
+    from petlbench.models.registry import build_backbone, probe_backbone, resolve_backbone
+
+    meta = torch.device("meta")
+    info = probe_backbone(resolve_backbone(backbone, catalog), image_size, catalog)
+    plain = build_backbone(info.name, info.image_size, "none", meta, catalog).module
+    for entry in catalog.entries("method").values():
+        method = load_method(entry).from_settings({})
+        if reason := method.refuse(info):
+            yield Compatibility(entry, reason, None)
+            continue
+        own = Backbone(info, copy.deepcopy(plain))
+        with meta:
+            adapted = method.adapt(own, num_classes)
+        yield Compatibility(entry, None, count_parameters(Assembled(method, own, adapted, None, num_classes, "")))
+
+
 def _tried(
     catalog: Catalog, backbone: str, image_size: int | None, num_classes: int, on_done: Callable[[], None]
 ) -> dict[str, Any]:
-    from petlbench.models.build import check_compatibility
     from petlbench.models.registry import probe_backbone, resolve_backbone
 
     info = probe_backbone(resolve_backbone(backbone, catalog), image_size, catalog)

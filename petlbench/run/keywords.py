@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from petlbench.core.catalog import Folder, folders_of, register
 from petlbench.core.entry import MethodCard
 from petlbench.core.environment import default_cache_dir, default_data_root
-from petlbench.core.request import SETTINGS, read_request, with_training
+from petlbench.core.errors import unknown_name
+from petlbench.core.request import SETTINGS, Request, read_request, request_of, with_training
 from petlbench.core.user_files import user_path
 from petlbench.run.options import RunOptions
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+TABLES = {"method": "method_settings", "dataset": "dataset_settings", "training": "training"}
+"""Fields of a request by the groups that users set them in."""
 
 
 def take(kind: type[T], options: Mapping[str, Any], but: Sequence[str] = ()) -> tuple[T, dict[str, Any]]:
@@ -103,3 +109,22 @@ def merged_values(
     stored, values = with_training(_values_of(config), str(config)), with_training(values, "the command")
     tables = {name: {**stored[name], **values[name]} for name in SETTINGS if name in stored and name in values}
     return {**stored, **values, **tables, **_named(method, dataset, options)}
+
+
+def by_group(settings: Settings, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Settings of every group: methods, datasets and the training, and single names; there are no others."""
+    groups = (*TABLES, *names)
+    for group in settings:
+        if group not in groups:
+            raise unknown_name("setting group", group, groups)
+    return {group: dict(settings.get(group, {})) for group in groups}
+
+
+def common_request(
+    values: Mapping[str, Any], own: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], origin: str
+) -> Request:
+    """What holds for all runs: values go before settings, and these before what a report has of its own."""
+    own, training = with_training(own, origin), {**groups["training"], **values.get("training", {})}
+    values = with_training({**values, "training": training}, origin)
+    tables = {key: {**own.get(key, {}), **groups[name], **values.get(key, {})} for name, key in TABLES.items()}
+    return request_of({"method": "", **own, **values, **tables}, origin)

@@ -118,12 +118,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     dataset = _dataset(request, catalog, data_root)
     image_size = dataset.card.image_size if request.image_size is None and dataset is not None else request.image_size
     backbone = probe_backbone(resolve_backbone(request.backbone, catalog), image_size, catalog)
-    if reason := method.refuse(backbone):
-        raise InputError(
-            f"{request.method} cannot adapt {backbone.name}: {reason}",
-            hint=f"choose another backbone, or other settings (petlbench list methods --method {request.method})",
-            kind="unsupported",
-        )
+    _require_fit(request.method, method, backbone)
     preload, weights = _preload(request, method, backbone), _weights(request.weights)
     device = available_devices()[0] if request.device == "auto" else request.device
     threads = min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads
@@ -162,6 +157,15 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     }
     config = validate_settings(RunConfig, values, "run")
     return ResolvedRun(config, method, backbone, dataset, catalog.load("loss", config.training.loss, Loss))
+
+
+def _require_fit(name: str, method: Method[Any], backbone: BackboneInfo) -> None:
+    if reason := method.refuse(backbone):
+        raise InputError(
+            f"{name} cannot adapt {backbone.name}: {reason}",
+            hint=f"choose another backbone, or other settings (petlbench list methods --method {name})",
+            kind="unsupported",
+        )
 
 
 def resolve_config(

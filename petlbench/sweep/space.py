@@ -202,11 +202,7 @@ def build_space(
     if is_solved:
         values |= _strengths(method)
     values |= own
-    for name, value in values.items():  # before anything is trained
-        group, _, key = name.partition(".")
-        if group == "method" and not isinstance(value, Range):
-            for single in value if isinstance(value, tuple) else (value,):
-                validate_settings(method.Settings, {key: single}, f"method {method.card.name}")
+    _check_settings(values, method)
     names = {f"training.{name}" for name in training} | {f"method.{name}" for name in method_settings}
     dimensions = {name: _dimension(value, method.defaults) for name, value in values.items() if name not in names}
     searched = {name: dimension for name, dimension in dimensions.items() if dimension is not None}
@@ -219,6 +215,15 @@ def build_space(
     published = _published(searched, method, dataset) if sweep.published_first else {}
     searched |= {name: searched[name].widened(value) for name, value in published.items()}
     return Space(searched, fixed, published)
+
+
+def _check_settings(values: Mapping[str, SpaceValue], method: type[Method[Any]]) -> None:
+    """Refuse what is no setting of the method before anything is trained."""
+    for name, value in values.items():
+        group, _, key = name.partition(".")
+        if group == "method" and not isinstance(value, Range):
+            for single in value if isinstance(value, tuple) else (value,):
+                validate_settings(method.Settings, {key: single}, f"method {method.card.name}")
 
 
 def _sizes(method: type[Method[Any]]) -> dict[str, SpaceValue]:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from petlbench.core.catalog import Catalog
 from petlbench.models.activation_checkpointing import checkpoint_blocks
-from petlbench.models.build import check_compatibility
+from petlbench.models.compatibility import check_compatibility
 from petlbench.models.method import Method, load_method
 from petlbench.models.registry import probe_backbone
 from petlbench.testing import MethodContract

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from petlbench.core.catalog import Catalog
-from petlbench.models import build, compatibility
+from petlbench.models import compatibility
 from petlbench.models.compatibility import Compatibility, OnBackbone, methods_on
 from petlbench.results.result import Parameters
 
@@ -25,7 +25,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         yield Compatibility(catalog.find("method", "linear"), None, parameters)
         yield Compatibility(catalog.find("method", "fpt"), "no attention", None)
 
-    monkeypatch.setattr(build, "check_compatibility", check)
+    monkeypatch.setattr(compatibility, "check_compatibility", check)
     return names
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from petlbench.data.readers.lesions import (
-    LesionSettings,
+from petlbench.data.readers.drawn_eyes import (
     Pixels,
     Spot,
     cloud,
@@ -17,6 +18,9 @@ from petlbench.data.readers.lesions import (
     stamp,
     stream,
 )
+
+if TYPE_CHECKING:
+    from petlbench.data.readers.lesions import LesionSettings
 
 _BODY, _PATIENT, _NODULES, _NOISE = range(20, 24)  # other random numbers than those of eyes
 _CELLS = 64  # of what is drawn before it is enlarged, which makes edges soft

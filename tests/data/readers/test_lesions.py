@@ -11,8 +11,9 @@ import pytest
 from petlbench.core.catalog import Catalog
 from petlbench.data.dataset import open_dataset
 from petlbench.data.readers.base import Source
+from petlbench.data.readers.drawn_eyes import draw, grade_of, lesion_count, patient_of
 from petlbench.data.readers.drawn_xrays import draw_xray
-from petlbench.data.readers.lesions import LesionReader, LesionSettings, draw, grade_of, lesion_count, patient_of
+from petlbench.data.readers.lesions import LesionReader, LesionSettings
 
 SMALL = LesionSettings(image_size=160, image_count=60)
 
