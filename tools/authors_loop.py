@@ -96,8 +96,7 @@ class _AuthorsRun:
         adapted.module.zero_grad(set_to_none=True)
         self._step = new_step(config, adapted, source, None)
         self.device = MetaDevice(config, workspace=_WORKSPACE)
-        beside = (assembled.backbone.module,) if source.is_live else ()
-        self.device.hold(adapted.module, self._step.optimizer, *beside)
+        self.device.hold(adapted.module, self._step.optimizer, *source.beside)
         self._batch: Batch | None = None
 
     def train(self, steps: int) -> None:
@@ -135,6 +134,7 @@ class _Held:
     def __init__(self, inner: FeatureSource) -> None:
         self.inner = inner
         self.spared_view = inner.spared_view
+        self.beside = inner.beside
         self.is_live = isinstance(inner, LiveFeatures)
         self.held: object = None
 
