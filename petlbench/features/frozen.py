@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from petlbench.models.info import BackboneInfo
 from petlbench.models.method import FeatureSpec, FrozenFeatures, TensorSpec
 
 __all__ = ["FinalFeature", "ImportantTokens", "LayerStates", "NormedTokens"]
+
+S = TypeVar("S", bound=tuple[Tensor, ...])
 
 CacheForm = Literal["keys_values", "tokens"]
 """In which form the feature cache keeps what is said of important tokens."""
@@ -81,12 +83,12 @@ class ImportantTokens:
 
     def by_layer(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Keys and values of the important tokens, layer by layer, each (B, heads, K, D / heads)."""
-        for _, key, value, kept in self._selected(backbone, image):
+        for (_, key, value), kept in self._selected(backbone.queries_keys_values, image):
             tokens = kept.unsqueeze(-1).expand(-1, -1, -1, key.shape[-1])
             yield key.gather(2, tokens), value.gather(2, tokens)
 
-    def _selected(self, backbone: Backbone, image: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Layer by layer the normed tokens (B, N, D), keys and values (B, H, N, d), and which are kept, (B, H, K)."""
+    def _selected(self, states: Callable[..., Iterator[S]], image: Tensor) -> Iterator[tuple[S, Tensor]]:
+        """Layer by layer what is asked for, which ends in queries, keys and values, and what is kept, (B, H, K)."""
         importances: list[Tensor] = []
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -95,10 +97,10 @@ class ImportantTokens:
             return read
 
         kernel = attend if self.score != "class_token" else None
-        for normed, query, key, value in backbone.attention_inputs(image, self.layers, kernel):
+        for state in states(image, self.layers, kernel):
             # Where the attention itself was not computed here, its probabilities are.
-            scores = importances.pop() if importances else self.weigh(query, key)
-            yield normed, key, value, self.select(scores)
+            scores = importances.pop() if importances else self.weigh(*state[-3:-1])
+            yield state, self.select(scores)
 
     def weigh(self, query: Tensor, key: Tensor) -> Tensor:
         """Importance of each token per head, (B, H, N), from one layer's queries and keys, each (B, H, N, d)."""
@@ -138,7 +140,7 @@ class NormedTokens(ImportantTokens):
     def extract(self, backbone: Backbone, image: Tensor) -> dict[str, Tensor]:
         """The normed tokens of each layer that a head keeps, and where heads differ the rows of each."""
         tokens, rows = [], []
-        for normed, _, _, kept in self._selected(backbone, image):
+        for (normed, *_), kept in self._selected(backbone.attention_inputs, image):
             number = normed.shape[1]
             if self._alike(number):
                 places = kept[:, 0]

@@ -118,25 +118,35 @@ class Backbone:
         Yields:
             Queries, keys and values of each of the layers in turn, each (B, H, N, D / H), not scaled.
         """
-        for _, *heads in self.attention_inputs(image, layers, attend):
-            yield heads[0], heads[1], heads[2]
+        for block, _, qkv in self._products(image, layers, attend, tokens_too=False):
+            yield _heads(block.attn, qkv)
 
     def attention_inputs(
         self, image: Tensor, layers: Sequence[int], attend: Attend | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """The same with the normed tokens, (B, N, D), that queries, keys and values are made of, in front of them."""
+        for block, normed, qkv in self._products(image, layers, attend, tokens_too=True):
+            if normed is not None:
+                yield normed, *_heads(block.attn, qkv)
+
+    def _products(
+        self, image: Tensor, layers: Sequence[int], attend: Attend | None, *, tokens_too: bool
+    ) -> Iterator[tuple[Any, Tensor | None, Tensor]]:
+        """Each layer's block and the product of its normed tokens, which are held where they are wanted, too."""
         tokens, _ = self._embedded(image)
         last = max(layers)
         for index, block in enumerate(self.blocks()):
             if index == last:
                 normed = block.norm1(tokens)
-                yield normed, *_heads(block.attn, block.attn.qkv(normed))
+                qkv = block.attn.qkv(normed)
+                normed = normed if tokens_too else None
+                yield block, normed, qkv
                 return
             if index in layers:
-                captured: list[tuple[Tensor, Tensor]] = []
+                captured: list[tuple[Tensor | None, Tensor]] = []
                 # The block runs as timm wrote it; the hook only looks on.
                 hook = block.attn.qkv.register_forward_hook(
-                    lambda _m, given, out, into=captured: into.append((given[0], out))
+                    lambda _m, given, out, into=captured: into.append((given[0] if tokens_too else None, out))
                 )
                 try:
                     with nullcontext() if attend is None else plain_attention(attend):
@@ -144,7 +154,7 @@ class Backbone:
                 finally:
                     hook.remove()
                 [(normed, qkv)] = captured
-                yield normed, *_heads(block.attn, qkv)
+                yield block, normed, qkv
             else:
                 tokens = block(tokens)
 
