@@ -73,6 +73,19 @@ class Target:
         """What standard output gets instead of tables; None where that is nothing."""
         return self.formats[0].text(document) if self.formats and self.output is None else None
 
+    def deliver(self, document: Document, *, json: bool, in_parts: bool = False) -> None:
+        """Write the report to its files and say which, as JSON with all of it; or print it where there are none."""
+        files = self.write(document)
+        text = self.text(document)
+        if json:
+            print_json({**document.plain(), "files": [str(file) for file in files]})
+        elif files:
+            say("\n".join(str(file) for file in files))
+        elif text is not None:
+            say(text, end="")
+        else:
+            print_document(document, in_parts=in_parts)
+
 
 def say(text: str, *, err: bool = False, end: str = "\n") -> None:
     """Print lines for people: what would steer the terminal is made visible, and passwords are left out."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from petlbench.cli.options import PLACE, catalog_option, json_option
-from petlbench.cli.output import Target, print_document, print_json, say
+from petlbench.cli.output import Target
 from petlbench.core.catalog import Catalog
 
 
@@ -29,13 +29,4 @@ def command(places: tuple[Path, ...], formats: str | None, output: Path | None, 
 
     target = Target.parse(formats, output, Catalog(options["catalog"]))
     document = pb.board(*places, progress=True, **options)
-    files = target.write(document)
-    text = target.text(document)
-    if json:
-        print_json({**document.plain(), "files": [str(file) for file in files]})
-    elif files:
-        say("\n".join(str(file) for file in files))
-    elif text is not None:
-        say(text, end="")
-    else:
-        print_document(document)
+    target.deliver(document, json=json)

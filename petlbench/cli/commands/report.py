@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from petlbench.cli.options import PLACE, PRESETS, catalog_option, json_option
-from petlbench.cli.output import Target, print_document, print_json, say
+from petlbench.cli.output import Target, say
 from petlbench.core.catalog import Catalog
 
 
@@ -130,13 +130,4 @@ def command(
         words = [word.strip() for word in options[several].split(",")]
         options[several] = tuple(word for word in words if word not in {"", "all"})
     document = pb.report(name, progress=True, **options).sized(millimetres, font or FONT)
-    files = target.write(document)
-    text = target.text(document)
-    if json:
-        print_json({**document.plain(), "files": [str(file) for file in files]})
-    elif files:
-        say("\n".join(str(file) for file in files))
-    elif text is not None:
-        say(text, end="")
-    else:
-        print_document(document, in_parts=in_parts)
+    target.deliver(document, json=json, in_parts=in_parts)
