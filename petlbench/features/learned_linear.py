@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from petlbench.features.products import mkl_is_slow
+from petlbench.features.products import product as one_product
 from petlbench.models.precision import autocast_type
 
 # Below, oneDNN saves less than it takes to call it.
@@ -52,7 +53,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(tokens, weight)
-        return _product(tokens.reshape(-1, tokens.shape[-1]), weight, bias).view(*tokens.shape[:-1], len(weight))
+        return one_product(tokens.reshape(-1, tokens.shape[-1]), weight, bias).view(*tokens.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -61,8 +62,8 @@ class _Linear(torch.autograd.Function):
         rows = gradient.reshape(-1, gradient.shape[-1])
         needs_tokens, needs_weight, needs_bias = ctx.needs_input_grad
         return (
-            _product(rows, weight.T).view_as(tokens) if needs_tokens else None,
-            _product(rows.T, tokens.reshape(-1, tokens.shape[-1]).T) if needs_weight else None,
+            one_product(rows, weight.T).view_as(tokens) if needs_tokens else None,
+            one_product(rows.T, tokens.reshape(-1, tokens.shape[-1]).T) if needs_weight else None,
             rows.sum(dim=0) if needs_bias else None,
         )
 
@@ -73,11 +74,5 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
     They take the fastest way known, one by one where that is oneDNN's.
     """
     if len(rows) == 1 and rows.dtype == torch.float32 and rows.device.type == "cpu" and mkl_is_slow():
-        return _product(rows[0], columns[0]).unsqueeze(0)
+        return one_product(rows[0], columns[0]).unsqueeze(0)
     return torch.bmm(rows, columns.transpose(1, 2))
-
-
-def _product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The matrix (M, N) of rows (M, K) times columns, which are given as rows (N, K), and a bias (N)."""
-    multiplied: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, "none", [], "")
-    return multiplied

@@ -57,9 +57,10 @@ def has_avx512() -> bool:
     return library and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
-def product(rows: Tensor, columns: Tensor) -> Tensor:
-    """The fp32 matrix (M, N), by oneDNN, of M rows (M, d) times N columns, which are given as rows (N, d)."""
-    return _linear(rows, columns, None)
+def product(rows: Tensor, columns: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The matrix (M, N), by oneDNN, of M rows (M, d) times N columns, given as rows (N, d), and a bias (N)."""
+    multiplied: Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, bias, "none", [], "")
+    return multiplied
 
 
 class _ByOneDNN(TorchFunctionMode):
@@ -76,7 +77,7 @@ class _ByOneDNN(TorchFunctionMode):
     def _multiply(self, tokens: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         rows = tokens.reshape(-1, tokens.shape[-1]).to(self._dtype)
         bias = None if bias is None else bias.to(self._dtype)
-        return _linear(rows, self._pack(weight, len(rows)), bias).view(*tokens.shape[:-1], -1)
+        return product(rows, self._pack(weight, len(rows)), bias).view(*tokens.shape[:-1], -1)
 
     def _pack(self, weight: Tensor, rows: int) -> Tensor:
         """The weight as oneDNN wants it for so many rows."""
@@ -95,8 +96,3 @@ class _ByOneDNN(TorchFunctionMode):
             and width >= _LEAST_WIDTH
             and tokens.numel() >= _LEAST_ROWS * width
         )
-
-
-def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    multiplied: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
-    return multiplied

@@ -153,8 +153,7 @@ class Backbone:
                         tokens = block(tokens)
                 finally:
                     hook.remove()
-                [(normed, qkv)] = captured
-                yield block, normed, qkv
+                yield block, *captured[0]
             else:
                 tokens = block(tokens)
 
