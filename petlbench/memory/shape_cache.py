@@ -57,7 +57,7 @@ class RememberedShapes(TorchDispatchMode):  # type: ignore[no-untyped-call, unus
             answer = self._answers.get(key, _UNKNOWN)
         except TypeError:  # something on another device, or that cannot be a key
             return func(*args, **kwargs)
-        if kind is _Kind.FOREACH_IN_PLACE:
+        if kind is _Kind.MANY_IN_PLACE:
             return None
         if answer is _UNKNOWN:
             result = func(*args, **kwargs)
@@ -79,15 +79,16 @@ class _Kind(Enum):
     COMPUTED_ONCE = auto()
     # An optimiser's update of all its tensors: nothing comes out, and there are no values that could change. To run it
     # would work out the shape of each tensor, and its numbers are others in each step.
-    FOREACH_IN_PLACE = auto()
+    MANY_IN_PLACE = auto()
 
 
 @cache
 def _kind(func: Any) -> _Kind:
     if func.is_view or torch.Tag.inplace_view in func.tags or func.namespace != "aten":
         return _Kind.PASSED
-    if func._schema.name.startswith("aten::_foreach_") and func._schema.is_mutable and not func._schema.returns:
-        return _Kind.FOREACH_IN_PLACE
+    is_of_many = func._schema.name.startswith(("aten::_foreach_", "aten::_fused_"))
+    if is_of_many and func._schema.is_mutable and not func._schema.returns:
+        return _Kind.MANY_IN_PLACE
     return _Kind.COMPUTED_ONCE
 
 

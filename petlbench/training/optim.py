@@ -47,17 +47,34 @@ def new_optimizer(
     name = _NAMES.get(training.optimizer, training.optimizer)
     is_plain = training.layer_decay == 1 and training.decay == "all"
     tensors: Any = [*parameters.values()] if is_plain else _groups(parameters, training)
+    # On CUDA AdamW is one kernel that keeps nothing beside its state, and reads nothing back with scaled gradients.
+    places = {tensor.device.type for tensor in parameters.values()}
+    is_fused = device == "cuda" and name == "adamw" and places <= {"cuda", "meta"}
     # One kernel for many tensors, where the optimiser has that.
     in_turn = device == "cpu" and name in _ALIKE_IN_TURN and sum(map(torch.numel, parameters.values())) > _IN_CACHES
     has_foreach = "foreach" in inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
-    return create_optimizer_v2(
+    optimizer = create_optimizer_v2(
         tensors,
         name,
         lr=training.lr,
         weight_decay=training.weight_decay,
         momentum=_MOMENTUM,
-        foreach=not in_turn if has_foreach else None,
+        **({"fused": True} if is_fused else {"foreach": not in_turn if has_foreach else None}),
     )
+    if is_fused and "meta" in places:
+        optimizer.register_step_pre_hook(_begin_fused)
+    return optimizer
+
+
+def _begin_fused(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Make the state that fused AdamW makes in its first step, where torch refuses to: on device ``meta``."""
+    for tensor in (tensor for group in optimizer.param_groups for tensor in group["params"]):
+        if tensor.grad is not None and not optimizer.state[tensor]:
+            optimizer.state[tensor] = {
+                "step": torch.zeros((), device=tensor.device),
+                "exp_avg": torch.zeros_like(tensor),
+                "exp_avg_sq": torch.zeros_like(tensor),
+            }
 
 
 def _groups(parameters: Mapping[str, nn.Parameter], training: TrainingConfig) -> list[dict[str, Any]]:

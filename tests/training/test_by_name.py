@@ -70,6 +70,44 @@ def test_on_a_cpu_large_tensors_change_one_after_the_other_to_the_same_bits(name
     assert all(torch.equal(one, other) for one, other in zip(ways["cpu"][1], ways["cuda"][1], strict=True))
 
 
+def test_on_meta_fused_adamw_makes_the_state_that_it_makes_on_a_device() -> None:
+    states = []
+    for place in ("meta", "cpu"):
+        weight = nn.Parameter(torch.ones(3, 2, device=place))
+        unused = nn.Parameter(torch.ones(1, device=place))
+        optimizer: torch.optim.Optimizer = new_optimizer({"weight": weight, "unused": unused}, training(), "cuda")
+        if place == "cpu":
+            optimizer = torch.optim.AdamW([weight, unused], fused=True)
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        assert optimizer.defaults["fused"] is True
+        assert unused not in optimizer.state
+        states.append({name: (tuple(tensor.shape), tensor.dtype) for name, tensor in optimizer.state[weight].items()})
+        assert {tensor.device.type for tensor in optimizer.state[weight].values()} == {place}
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(("name", "device"), [("adamw", "cpu"), ("sgd", "cuda"), ("lamb", "cuda")])
+def test_nothing_else_is_fused(name: str, device: str) -> None:
+    weight = nn.Parameter(torch.ones(3, 2, device="meta"))
+    assert not new_optimizer({"weight": weight}, training(optimizer=name), device).defaults.get("fused")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_fused_adamw_takes_the_steps_of_the_plain_one() -> None:
+    ends = []
+    for place, device in (("cuda", "cuda"), ("cpu", "cpu")):
+        generator = torch.Generator().manual_seed(0)
+        weight = nn.Parameter(torch.randn(600, 600, generator=generator).to(place))
+        optimizer = new_optimizer({"weight": weight}, training(weight_decay=0.1), device)
+        for _ in range(3):
+            weight.grad = torch.randn(weight.shape, generator=generator).to(place)
+            optimizer.step()
+        ends.append(weight.detach().cpu())
+    assert torch.allclose(*ends, rtol=0, atol=1e-6)
+
+
 def test_an_unknown_optimiser_is_named_with_near_ones() -> None:
     with pytest.raises(pb.InputError) as caught:
         pb.dry_run("linear", "digits", backbone="petlbench_micro", image_size=32, optimizer="adamww")
