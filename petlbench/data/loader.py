@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -194,17 +194,20 @@ class Batch:
         index: Positions of the images in the dataset, (B,).
         views: Images by view name, each (B, 3, H, W).
         labels: As the task type stores them: of one class an image its position, (B,).
+        features: Frozen features as they are stored, each (B, ...), where they were fetched ahead; they stay on the
+            host until they are used.
     """
 
     index: Tensor
     views: Mapping[str, Tensor]
     labels: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device; labels that are no whole numbers are there in fp32, as logits are."""
         views = {name: view.to(device, non_blocking=True) for name, view in self.views.items()}
         labels = self.labels.float() if self.labels.is_floating_point() else self.labels
-        return Batch(self.index, views, labels.to(device, non_blocking=True))
+        return replace(self, views=views, labels=labels.to(device, non_blocking=True))
 
     def micro_batches(self, size: int) -> Iterator[Batch]:
         """Yield the micro-batches of `size` images in order, without a copy; the last one may have fewer."""
@@ -213,8 +216,22 @@ class Batch:
             return
         for start in range(0, len(self.labels), size):
             rows = slice(start, start + size)
-            views = {name: view[rows] for name, view in self.views.items()}
-            yield Batch(self.index[rows], views, self.labels[rows])
+            views, features = (
+                {name: tensor[rows] for name, tensor in tensors.items()} for tensors in (self.views, self.features)
+            )
+            yield Batch(self.index[rows], views, self.labels[rows], features)
+
+
+def made_ahead(batches: Iterable[Batch], make: Callable[[Batch], Made]) -> Iterator[Made]:
+    """Yield what is made of each batch, in order; a thread makes the next one while one is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="petlbench-fetch") as pool:
+        pending: deque[Future[Made]] = deque()
+        for batch in batches:
+            pending.append(pool.submit(make, batch))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def decode_ahead(
@@ -274,6 +291,11 @@ class ImageLoader:
         """Yield every image once, in order; the last batch may be smaller."""
         yield from self._run(list(self.indices), seed=0)
 
+    def first(self, count: int) -> Batch:
+        """Return the first images in one batch, as many as there are of so many."""
+        few = list(self.indices[:count])
+        return next(iter(replace(self, indices=few, batch_size=count).in_order()))
+
     def shuffled(self, seed: int) -> Iterator[Batch]:
         """Yield one epoch in an order, and with augmentations, that the seed alone decides.
 
@@ -312,13 +334,14 @@ class ImageLoader:
     def _empty(self, indices: Sequence[int]) -> Batch:
         """A batch whose images are still to be written: each thread then puts its own where it belongs."""
         records, to_array = self.images.dataset.records, self.images.dataset.task.labels.to_array
+        labels = torch.from_numpy(to_array([records[index].label for index in indices]))
         return Batch(
             index=torch.tensor(indices),
             views={
                 name: torch.empty(len(indices), 3, view.size, view.size, pin_memory=self.pinned)
                 for name, view in self.views.items()
             },
-            labels=torch.from_numpy(to_array([records[index].label for index in indices])),
+            labels=labels.pin_memory() if self.pinned else labels,
         )
 
     def _fill(self, place: _Place, seed: int) -> None:

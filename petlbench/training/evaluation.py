@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from petlbench.core.errors import RunError
 from petlbench.data.loader import Batch, ImageLoader
 from petlbench.data.tasks.base import Scale
-from petlbench.features.source import FeatureSource
+from petlbench.features.source import FeatureSource, fetched_ahead
 from petlbench.models.precision import autocast
 from petlbench.results.journal import append_line
 
@@ -47,11 +47,12 @@ class Predictor:
         """The labels and logits (N, C) of a loader's images, in order; tells each batch's size."""
         self.module.eval()
         labels, logits = [], []
-        for batch in loader.in_order():
-            logits.append(self.logits(batch.to(self.device)).cpu())
+        for batch in fetched_ahead(loader.in_order(), self.source):
+            logits.append(self.logits(batch.to(self.device)))
             labels.append(batch.labels)
             on_images(len(batch.index))
-        return torch.cat(labels).numpy(), torch.cat(logits).numpy()
+        # Each logit that is read back makes a GPU wait, so all are at once.
+        return torch.cat(labels).numpy(), torch.cat(logits).cpu().numpy()
 
     def logits(self, batch: Batch) -> Tensor:
         """The logits in fp32, (B, C), of a batch on the device, in the mode that the module is in.

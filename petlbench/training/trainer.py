@@ -21,6 +21,7 @@ from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
 from petlbench.core.progress import Progress
 from petlbench.data.loader import Batch, ImageLoader
+from petlbench.features.source import fetched_ahead
 from petlbench.metrics.classification import AUC, METRICS, count_classes, evaluate
 from petlbench.metrics.metric import Labels, Logits, Metric
 from petlbench.models.method import Adapted, Solve
@@ -150,7 +151,7 @@ class Trainer:
         steps = self.train.steps()
         self.progress.phase(f"epoch {epoch}/{self.config.epochs}", steps)
         losses: list[Tensor] = []
-        for batch in self.train.shuffled(seed):
+        for batch in fetched_ahead(self.train.shuffled(seed), self.step.source):
             number = len(losses)
             self._set_rate(epoch - 1 + number / steps, steps)
             moved = batch.to(self.predictor.device)

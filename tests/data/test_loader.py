@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.loader import Batch, ImageLoader, ImageStore, KeptImages
+from petlbench.data.loader import Batch, ImageLoader, ImageStore, KeptImages, made_ahead
 from petlbench.data.record import Record, Split
 from petlbench.data.views import Augmentation, Normalization, View, by_split
 from petlbench.features.maintenance import CacheConfig
@@ -164,14 +165,59 @@ class TestLoading:
         with pytest.raises(InputError, match=r"06\.png"):
             list(loader.in_order())
 
+    def test_the_first_images_are_one_batch_in_order(self, root: Path) -> None:
+        loader = ImageLoader(ImageStore(opened(root)), [4, 0, 9], by_split(VIEWS)["val"], 1, 1)
+        assert loader.first(2).index.tolist() == [4, 0]
+        assert loader.first(9).index.tolist() == [4, 0, 9]
+
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_batches_for_cuda_are_pinned(self, root: Path) -> None:
         loader = ImageLoader(ImageStore(opened(root)), range(COUNT), VIEWS, 4, 2)
         pinned = list(replace(loader, pinned=True).shuffled(1))
-        assert all(view.is_pinned() for batch in pinned for view in batch.views.values())
+        assert all(tensor.is_pinned() for batch in pinned for tensor in (*batch.views.values(), batch.labels))
         for one, other in zip(pinned, loader.shuffled(1), strict=True):
             assert torch.equal(one.to(torch.device("cuda")).views["fine"].cpu(), other.views["fine"])
+
+
+def batches(count: int) -> list[Batch]:
+    return [Batch(torch.tensor([number]), {}, torch.tensor([number])) for number in range(count)]
+
+
+class TestMadeAhead:
+    @pytest.mark.parametrize("count", [0, 1, 2, 5])
+    def test_all_is_made_in_order(self, count: int) -> None:
+        assert list(made_ahead(batches(count), lambda batch: int(batch.index))) == list(range(count))
+
+    def test_the_next_one_is_begun_while_one_is_in_use_and_no_further_one(self) -> None:
+        begun = [threading.Event() for _ in range(4)]
+
+        def make(batch: Batch) -> int:
+            begun[int(batch.index)].set()
+            return int(batch.index)
+
+        made = made_ahead(batches(4), make)
+        assert next(made) == 0
+        assert begun[1].wait(10)
+        assert not begun[2].is_set()
+        assert list(made) == [1, 2, 3]
+
+    def test_an_error_in_the_thread_comes_when_it_is_its_turn(self) -> None:
+        def make(batch: Batch) -> int:
+            if int(batch.index) == 1:
+                raise RunError("gone")
+            return int(batch.index)
+
+        made = made_ahead(batches(3), make)
+        assert next(made) == 0
+        with pytest.raises(RunError, match="gone"):
+            next(made)
+
+
+def test_micro_batches_have_their_own_features() -> None:
+    batch = Batch(torch.arange(5), {}, torch.arange(5), {"final": torch.arange(10).view(5, 2)})
+    pieces = list(batch.to(torch.device("cpu")).micro_batches(2))
+    assert [piece.features["final"].tolist() for piece in pieces] == [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9]]]
 
 
 class TestDecoding:
