@@ -26,8 +26,8 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Speed and memory": (
         "preload", "cache_precision", "cache_form", "cache_dir", "cache_size", "cache_images", "device", "threads",
-        "precision", "extract_precision", "attention_kernel", "checkpointing", "accumulate", "measure_inference",
-        "executor", "workers", "ray_address", "cpus_per_run", "gpus_per_run", "timeout",
+        "precision", "extract_precision", "attention_kernel", "checkpointing", "compile", "accumulate",
+        "measure_inference", "executor", "workers", "ray_address", "cpus_per_run", "gpus_per_run", "timeout",
     ),
     "Output": (
         "report", "preset", "from_sweep", "study", "tracking_uri", "catalog", "rerun", "accept", "verify",

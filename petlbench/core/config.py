@@ -35,6 +35,7 @@ _LATER: Mapping[str, Any] = {
     "method_settings.C": 1.0,
     "cache_form": "keys_values",
     "extract_precision": None,
+    "compile": False,
 }
 # Characters of a dataset's name in a run's: a file's name has 255 bytes at most.
 _LONGEST_NAME = 100
@@ -159,6 +160,7 @@ class RunConfig(BaseModel):
         "auto", description="explicit attention or torch's fused kernels"
     )
     checkpointing: bool = Field(False, description="whether transformer blocks are computed again in backward")
+    compile: bool = Field(False, description="whether torch.compile makes the trained module faster, for a wait first")
     calibrate: Literal["none", "temperature"] = Field(
         "none", description="what makes probabilities true after training, fitted on validation: none, or a temperature"
     )

@@ -54,6 +54,7 @@ class Request:
     extract_precision: str | None = None
     attention_kernel: str = "auto"
     checkpointing: bool = False
+    compile: bool = False
     normalize: str | None = None
     preload: bool | None = None
     cache_precision: str | None = None

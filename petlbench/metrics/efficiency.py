@@ -11,7 +11,7 @@ from typing import Any
 REFERENCE = "full"
 
 # What must agree before two runs' memory is compared.
-_SAME = ("backbone", "image_size", "precision", "attention_kernel", "checkpointing", "device")
+_SAME = ("backbone", "image_size", "precision", "attention_kernel", "checkpointing", "compile", "device")
 _SAME_STEP = ("batch_size", "accumulate", "optimizer")
 
 # Which of data, split and seed a reference shares with a run, the nearest one first.
@@ -42,8 +42,8 @@ class References:
         """Weigh a run's test AUC by its learnable parameters and by its peak memory.
 
         The reference is a finished run of ``full`` with the same backbone, image size, precision, attention kernel,
-        checkpointing, batch size, accumulation, optimiser, device and memory source: the run itself where it is one,
-        else one on the same data, with the same split and seed, as far as there is one.
+        checkpointing, compilation, batch size, accumulation, optimiser, device and memory source: the run itself where
+        it is one, else one on the same data, with the same split and seed, as far as there is one.
 
         Args:
             result: The run's document.

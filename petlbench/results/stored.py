@@ -26,6 +26,7 @@ ALIKE = (
     "precision",
     "attention_kernel",
     "checkpointing",
+    "compile",
     "training.epochs",
     "training.batch_size",
     "training.accumulate",
@@ -47,7 +48,7 @@ _COMPARED = ("status", "config", "data", "preprocessing", "digests", "environmen
 ATTRIBUTE_COLUMNS = ("image_id", "name", "value")
 """The columns of what a run keeps of its dataset's tables."""
 # What the time of a run is made of.
-_RUN_PHASES = ("preload", "prepare", "train", "evaluate")
+_RUN_PHASES = ("preload", "prepare", "compile", "train", "evaluate")
 # What phases are called now that older results have under another name.
 _PHASES_NOW = {"read": "data"}
 _MEMORY = ("allocated", "reserved", "process")

@@ -15,7 +15,6 @@ import torch
 from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.files import check_writable, write_tensors
-from petlbench.core.text import printable
 from petlbench.data.loader import ImageLoader
 from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
@@ -36,6 +35,7 @@ from petlbench.results.table import with_scores
 from petlbench.results.tracking.sender import BackgroundTracker, open_tracker
 from petlbench.run.build import build_module
 from petlbench.run.calibration import calibrate
+from petlbench.run.compilation import as_written, check_compiler, compile_module
 from petlbench.run.data import RunData, check_apart, load_external_data, load_run_data, opened_dataset
 from petlbench.run.failure import Ending, describe_failure
 from petlbench.run.image_cache import check_disk, fill_disk
@@ -56,9 +56,9 @@ from petlbench.run.record import (
     write_predictions,
 )
 from petlbench.run.resolve import ResolvedRun
+from petlbench.run.selection import run_selection
 from petlbench.training.evaluation import Predictor
 from petlbench.training.loss import Loss
-from petlbench.training.selection import Selection, metric_for, selection_of
 from petlbench.training.step import new_step
 from petlbench.training.trainer import Checkpoint, Selected, Trainer
 
@@ -80,6 +80,7 @@ def execute(run: ResolvedRun, context: RunContext) -> Result:
     tracker = open_tracker(options.tracking_uri, options.output)
     make_repeatable(config.threads)
     device, watch = choose_device(config.device), Stopwatch.of_command()
+    check_compiler(config)
     meter = open_meter(device)
     folder = RunFolder(options.output, config.run_id)
     with watch.phase("data"):
@@ -133,20 +134,11 @@ class _Run:
         self.options, self.progress = self.context.options, self.context.progress
         self.parameters = count_parameters(self.assembled)
         self.task = self.data.dataset.task
-        self.selection = self._selection()
+        self.selection = run_selection(self.config, self.data, self.metrics, self.progress)
         self.scale = self.task.scale(self.data.labels("train"))
         check_disk(self.data.images, self.data.indices, self.options.cache)
         self.source = self._open_source(self.data)
         self.external_source = None if self.external is None else self._open_source(self.external)
-
-    def _selection(self) -> Selection:
-        """What the epoch is chosen by."""
-        classes, select = len(self.data.dataset.classes), self.config.training.select
-        metric = metric_for(select, self.task, self.metrics)
-        selection = selection_of(select, metric, self.task, classes, self.data.records("val"))
-        for name, count in selection.left_out.items():
-            self.progress.say(f"{printable(name)} has too few images on validation ({count}) to be a worst group")
-        return selection
 
     def _open_source(self, data: RunData) -> FeatureSource:
         return open_source(self.run, self.assembled, data, context=self.context, device=self.device)
@@ -163,6 +155,7 @@ class _Run:
                 self._preload(self.external_source, self.external)
             self._prepare()
             self._check_module()
+            self._compile()
             predictor = self._predictor(self.source)
             self._train(predictor)
             ending = self._test(predictor)
@@ -197,10 +190,18 @@ class _Run:
         """See once, on two images, that what is trained gives logits that depend on what it learns."""
         side: Split = "val" if self.data.indices["val"] else "train"
         loader = self._load(side, by_split(self._views_read())["val"])
-        batch = next(iter(replace(loader, indices=loader.indices[:2]).in_order())).to(self.device)
+        batch = loader.first(2).to(self.device)
         inputs, classes = self.source(batch), len(self.data.dataset.classes)
         with autocast(self.device, self.config.precision):
             self.assembled.adapted.check(inputs, batch.labels, classes)
+
+    def _compile(self) -> None:
+        """Compile what is trained, where the run wants that."""
+        if self.config.compile:
+            self.progress.phase("compiling", 1)
+            with self.watch.phase("compile"):
+                batch = self._loader("train").first(self.config.training.micro_batch_size).to(self.device)
+                compile_module(self.assembled.adapted, self.source(batch), self.config)
 
     def _shown_once(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """The training images, not augmented, in an order that the seed decides, as pairs of inputs and labels."""
@@ -309,7 +310,7 @@ class _Run:
         self.progress.phase("measuring prediction", 1)
         source = deployed(self.source, self.assembled, self.config.features_precision)
         cost = InferenceCost(self.run, self.context, len(self.data.dataset.classes))
-        with self.watch.phase("inference"):
+        with self.watch.phase("inference"), as_written(self.config):
             return cost.measure(self._predictor(source), self.meter, self.watch.spent)
 
     def _record(self, ending: Ending) -> Result:
@@ -382,7 +383,8 @@ class _Run:
 
     def _watch(self, phase: str, live: Sequence[object]) -> AbstractContextManager[None]:
         """Measure a phase; what features come from in every step lives beside what the step names."""
-        return self.meter.phase(phase, (*live, *self.source.beside))
+        # Where tensors are counted, torch runs a compiled module as it is written.
+        return self.meter.phase(phase, () if self.config.compile else (*live, *self.source.beside))
 
     def _loader(self, split: Split) -> ImageLoader:
         return self._load(split, by_split(self._views_read())[split])

@@ -122,13 +122,12 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
     preload, weights = _preload(request, method, backbone), _weights(request.weights)
     device = available_devices()[0] if request.device == "auto" else request.device
     threads = min(usable_cores(), _MOST_THREADS) if request.threads is None else request.threads
-    card_split = dataset.card.split if dataset is not None else "random"  # without a dataset nothing is split
     values = {
         "method": request.method,
         "method_settings": method.settings.model_dump(mode="json"),
         "dataset": reference_of(request.dataset, catalog) if request.dataset is not None else "",
         "dataset_settings": _dataset_settings(request, dataset),
-        "split": str(SplitScheme.parse(card_split if request.split is None else request.split)),
+        "split": _split(request.split, dataset),
         "split_seed": request.split_seed,
         **_draw(request),
         "train_on": _train_on(request),
@@ -152,6 +151,7 @@ def resolve(request: Request, catalog: Catalog, data_root: Path) -> ResolvedRun:
         ),
         "attention_kernel": request.attention_kernel,
         "checkpointing": request.checkpointing,
+        "compile": request.compile,
         "calibrate": _calibrate(request, dataset, catalog),
         "test_every_epoch": request.test_every_epoch,
     }
@@ -270,6 +270,11 @@ def _calibrate(request: Request, dataset: DatasetInfo | None, catalog: Catalog) 
 def reference_of(dataset: str, catalog: Catalog) -> str:
     """What a config calls a dataset: its name in the catalogue, or else its absolute path."""
     return dataset if dataset in catalog.entries("dataset") else str(user_path(dataset, what="--dataset").resolve())
+
+
+def _split(split: str | None, dataset: DatasetInfo | None) -> str:
+    card_split = dataset.card.split if dataset is not None else "random"  # without a dataset nothing is split
+    return str(SplitScheme.parse(card_split if split is None else split))
 
 
 def _draw(request: Request) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from tests.bench.by_hand import BY_HAND, made
 from tests.bench.naive import NaiveFPT
 from tests.bench.turns import in_turns
 
-__all__ = ["METHODS", "Row", "Setting", "measure"]
+__all__ = ["METHODS", "Ours", "Row", "Setting", "measure", "ours"]
 
 CLASSES = 7
 METHODS = (*BY_HAND, "fpt", "fpt_plus")
@@ -71,9 +71,9 @@ class Row:
 def measure(method: str, setting: Setting, rounds: int, clock: Callable[[], float] = time.perf_counter) -> Row:
     """A step of a method, over the same by hand."""
     torch.set_num_threads(setting.threads)
-    ours, theirs = _pair_of_fpt(method, setting) if method.startswith("fpt") else _pair(method, setting)
+    mine, theirs = _pair_of_fpt(method, setting) if method.startswith("fpt") else _pair(method, setting)
     wait: Step = torch.cuda.synchronize if setting.device == "cuda" else lambda: None
-    return Row(method, *in_turns(lambda: (ours(), wait()), lambda: (theirs(), wait()), rounds, clock))
+    return Row(method, *in_turns(lambda: (mine(), wait()), lambda: (theirs(), wait()), rounds, clock))
 
 
 def _configure(method: str, setting: Setting, **options: Any) -> RunConfig:
@@ -91,46 +91,73 @@ def _configure(method: str, setting: Setting, **options: Any) -> RunConfig:
     return resolve(request, CATALOG, Path()).config
 
 
-def _pair(method: str, setting: Setting) -> tuple[Step, Step]:
-    """Both without preloading: the backbone is at work in every step."""
+@dataclass(frozen=True)
+class Ours:
+    """petlbench's part of a comparison: a method, and a batch with what it takes from the frozen backbone."""
+
+    config: RunConfig
+    assembled: Assembled
+    source: Callable[[Batch], Inputs]
+    batch: Batch
+    features: dict[str, torch.Tensor]
+
+    def step(self) -> Step:
+        """What takes a step of the batch."""
+        step = new_step(self.config, self.assembled.adapted, self.source, None)
+        self.assembled.adapted.module.train()
+        return lambda: step(self.batch)
+
+
+def ours(method: str, setting: Setting) -> Ours:
+    """A method on a batch of random pixels, FPT and FPT+ with features that stand for preloaded ones."""
+    return _from_features(method, setting) if method.startswith("fpt") else _from_images(method, setting)
+
+
+def _from_images(method: str, setting: Setting) -> Ours:
     name, settings = method.partition(" ")[0], BY_HAND[method][1]
     config = _configure(name, setting, method_settings=settings, **({"preload": False} if name == "linear" else {}))
     device = torch.device(setting.device)
     assembled = assemble(config, configured_method(config, CATALOG), CLASSES, device)
     live = assembled.frozen and LiveFeatures(assembled.backbone, assembled.frozen, config.precision)
-    module = made(method, setting.backbone, setting.size, CLASSES).to(device)
-    _require_equal(method, assembled.adapted.module, module)
     images = torch.randn(setting.batch, 3, setting.size, setting.size, device=device)
     batch = Batch(torch.arange(setting.batch), {"fine": images}, _labels(setting))
-    return _ours(config, assembled, live or NoFeatures(), batch), _by_hand(setting, module, batch, (images,))
+    return Ours(config, assembled, live or NoFeatures(), batch, {})
 
 
-def _pair_of_fpt(method: str, setting: Setting) -> tuple[Step, Step]:
-    """Both from preloaded features, in the form that each stores them."""
+def _from_features(method: str, setting: Setting) -> Ours:
     config, device = _configure(method, setting), torch.device(setting.device)
-    assembled, other = (assemble(config, configured_method(config, CATALOG), CLASSES, device) for _ in range(2))
+    assembled = assemble(config, configured_method(config, CATALOG), CLASSES, device)
     assert assembled.frozen is not None
-    info, module = assembled.backbone.info, other.adapted.module
-    layers, prompts, prompt_width = module.get_parameter("fusion.prompts").shape
-    side: Any = module.side
-    naive = NaiveFPT(
-        side, layers=layers, prompts=prompts, prompt_width=prompt_width, width=info.width, heads=info.heads, dropout=0.5
-    ).to(device)
+    info = assembled.backbone.info
     specs = assembled.frozen.spec(info).tensors.items()
     features = {name: torch.randn(setting.batch, *spec.shape, device=device) for name, spec in specs}
     coarse = assembled.method.views(info, setting.size)["coarse"].size
     images = torch.randn(setting.batch, 3, coarse, coarse, device=device)
     batch = Batch(torch.arange(setting.batch), {"coarse": images}, _labels(setting))
-    stored = StoredFeatures(compact(features, config.cache_precision or "fp32"))
-    inputs = Inputs(batch.views, stored)
-    ours = _ours(config, assembled, lambda batch: inputs, batch)
-    return ours, _by_hand(setting, naive, batch, (images, features["keys"], features["values"]))
+    inputs = Inputs(batch.views, StoredFeatures(compact(features, config.cache_precision or "fp32")))
+    return Ours(config, assembled, lambda batch: inputs, batch, features)
 
 
-def _ours(config: RunConfig, assembled: Assembled, source: Any, batch: Batch) -> Step:
-    step = new_step(config, assembled.adapted, source, None)
-    assembled.adapted.module.train()
-    return lambda: step(batch)
+def _pair(method: str, setting: Setting) -> tuple[Step, Step]:
+    """Both without preloading: the backbone is at work in every step."""
+    mine = ours(method, setting)
+    module = made(method, setting.backbone, setting.size, CLASSES).to(setting.device)
+    _require_equal(method, mine.assembled.adapted.module, module)
+    return mine.step(), _by_hand(setting, module, mine.batch, (mine.batch.views["fine"],))
+
+
+def _pair_of_fpt(method: str, setting: Setting) -> tuple[Step, Step]:
+    """Both from preloaded features, in the form that each stores them."""
+    mine, device = ours(method, setting), torch.device(setting.device)
+    other = assemble(mine.config, configured_method(mine.config, CATALOG), CLASSES, device)
+    info, module = other.backbone.info, other.adapted.module
+    layers, prompts, prompt_width = module.get_parameter("fusion.prompts").shape
+    side: Any = module.side
+    naive = NaiveFPT(
+        side, layers=layers, prompts=prompts, prompt_width=prompt_width, width=info.width, heads=info.heads, dropout=0.5
+    ).to(device)
+    inputs = (mine.batch.views["coarse"], mine.features["keys"], mine.features["values"])
+    return mine.step(), _by_hand(setting, naive, mine.batch, inputs)
 
 
 def _by_hand(setting: Setting, module: nn.Module, batch: Batch, inputs: Sequence[Any]) -> Step:

@@ -67,6 +67,7 @@ RUN: dict[str, Any] = {
     "extract_precision": None,
     "attention_kernel": "auto",
     "checkpointing": False,
+    "compile": False,
     "calibrate": "none",
     "test_every_epoch": False,
 }
@@ -123,13 +124,14 @@ OTHER: dict[str, Any] = {
     "extract_precision": "bf16",
     "attention_kernel": "eager",
     "checkpointing": True,
+    "compile": True,
     "calibrate": "temperature",
     "test_every_epoch": True,
 }
 
 # Fields of a run that came later.
 LATER = ("aggregate", "calibrate", "test_every_epoch", "shots", "train_fraction", "draw", "shots_val", "train_on")
-LATER += ("cache_form", "extract_precision")
+LATER += ("cache_form", "extract_precision", "compile")
 LATER_TRAINING = ("decay", "select", "drop_last", "warmup_lr")
 
 

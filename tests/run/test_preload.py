@@ -125,7 +125,7 @@ FROM_ELSEWHERE = {
     "test_on",
 }
 # Which images there are, what is learned from the features and in what order, and how it is carried out.
-BESIDE = {"split", "split_seed", "skip_corrupt", "training", "preload", "seed", "threads", "checkpointing"}
+BESIDE = {"split", "split_seed", "skip_corrupt", "training", "preload", "seed", "threads", "checkpointing", "compile"}
 BESIDE |= {"shots", "train_fraction", "draw", "shots_val", "train_on", "aggregate", "calibrate", "test_every_epoch"}
 
 
@@ -140,7 +140,7 @@ def test_every_field_of_a_config_decides_features_or_has_a_reason_not_to() -> No
         key(config(extract_precision="bf16")) == key(bf16) == key(fp16.model_copy(update={"extract_precision": "bf16"}))
     )
     assert key(config(precision="bf16", extract_precision="fp32")) == key(plain)
-    shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True}
+    shared = {"split_seed": 5, "seed": 7, "threads": 3, "skip_corrupt": True, "checkpointing": True, "compile": True}
     shared |= {"shots": 5, "train_fraction": 0.5, "draw": 2, "aggregate": "max", "train_on": "train+val"}
     shared |= {"calibrate": "temperature", "test_every_epoch": True}
     assert {key(plain.model_copy(update={name: value})) for name, value in shared.items()} == {key(plain)}

@@ -59,6 +59,7 @@ OTHER: dict[str, Any] = {
     "precision": "bf16",
     "attention_kernel": "fused",
     "checkpointing": True,
+    "compile": True,
 }
 # What the images are and how a run sees them: settings that won are good for that alone.
 SEEN = {"dataset", "dataset_settings", "split", "split_seed", "skip_corrupt", "backbone", "weights", "image_size"}

@@ -121,6 +121,8 @@ def describe_settings(settings: Mapping[str, Any], but: Sequence[str] = ()) -> s
         if settings.get(key) is not None and key not in but and settings[key] != _UNSAID.get(key)
     ]
     parts.append("with checkpointing" if settings.get("checkpointing") else "no checkpointing")
+    if settings.get("compile"):
+        parts.append("compiled")
     if settings.get("training.accumulate") not in (None, 1):
         parts.append(f"batches in {settings['training.accumulate']} micro-batches")
     return ", ".join(parts)
@@ -250,7 +252,7 @@ def _settings(runs: Sequence[Stored]) -> list[str]:
     ]
     threads = {run.value("threads") for run in runs}
     words += ["--threads", str(threads.pop())] if len(threads) == 1 else []
-    return [*words, "--checkpointing"] if common["checkpointing"] else words
+    return [*words, *(f"--{name}" for name in ("checkpointing", "compile") if common[name])]
 
 
 def _listed(names: Iterable[str]) -> str:
