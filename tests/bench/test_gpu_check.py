@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.bench.gpu_check import TimeIsUp, ends_at, gpu_tests
+from tests.bench.gpu_memory import run_until
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--backbone", "test_vit", "--image-size", "64", "--batch-size", "4", "--kernels", "eager,fused")
@@ -44,16 +48,43 @@ def test_runs_on_the_cpu_take_what_was_predicted() -> None:
 
 
 def test_all_of_it_in_its_smallest_form() -> None:
-    done = check("--device", "cpu", "--tiny", "--methods", "lora,fpt", "--minutes", "0", "--json")
+    done = check("--device", "cpu", "--tiny", "--methods", "lora,fpt", "--minutes", "60", "--json")
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     assert [row["agrees"] for row in document["golden"]] == [True, True]
+    assert [(row["method"], row["status"]) for row in document["rows"]] == [
+        (method, "finished") for method in ("lora", "lora", "fpt", "fpt")
+    ]
     settings = [(step["setting"]["size"], step["setting"]["precision"]) for step in document["steps"]]
     assert settings == [(32, "fp32"), (32, "bf16")]
     for step in document["steps"]:
         assert [row["method"] for row in step["rows"]] == ["lora", "fpt"]
         assert all(min(row["ratio"], row["ours"], row["by_hand"]) > 0 for row in step["rows"])
-    assert {(row["status"], row["message"]) for row in document["rows"]} == {("left out", "0 minutes are over")}
+    assert [(row["method"], row["agrees"]) for row in document["compiled"]] == [("linear", True)]
+    assert not document["left_out"]
+    assert not document["failed"]
+
+
+def test_when_time_is_up_all_that_is_left_is_named() -> None:
+    done = check("--device", "cpu", "--tiny", "--methods", "lora", "--minutes", "0")
+    assert done.returncode == 1, done.stderr
+    parts = ["golden data", "memory, tests", "steps at 32 in fp32", "steps at 32 in bf16", "compiled methods"]
+    assert [line for line in done.stdout.splitlines() if line.startswith("left out")] == [
+        f"left out or cut short, 0 minutes: {part}" for part in parts
+    ]
+
+
+def test_a_run_that_would_go_on_is_ended() -> None:
+    began = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_until(began + 0.2, [sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(TimeIsUp), ends_at(began + 0.3):
+        time.sleep(60)
+    assert time.monotonic() - began < 30
+
+
+def test_tests_that_need_a_gpu_are_found_and_reported() -> None:
+    assert "skipped" in gpu_tests(time.monotonic() + 600) or torch.cuda.is_available()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the command asks for")
