@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,7 +136,7 @@ def print_table(
     if len(kept) < len(columns):
         names = [" ".join(column.rstrip(">").split()) for index, column in enumerate(columns) if index not in kept]
         count = "1 column" if len(names) == 1 else f"{len(names)} columns"
-        caption = f"{caption}\n{count} hidden: {whole} ({', '.join(names)})".strip()
+        caption = f"{caption}\n{count} hidden: {whole} ({'; '.join(names)})".strip()
     if caption:
         console.print(Text(shown(caption), style="dim"))
 
@@ -248,15 +247,7 @@ def print_report_table(table: Table, *, in_parts: bool = False) -> None:
 
 def _parts(table: Table) -> list[Table]:
     """The table; or several with some of its columns each, groups together, where it has too many for a line."""
-    parts: list[list[Column]] = [[]]
-    for _, group in groupby(table.columns, key=lambda column: column.group):
-        columns = list(group)
-        if parts[-1] and not _fits(table, [*parts[-1], *columns]):
-            parts.append([])
-        for column in columns:
-            if parts[-1] and not _fits(table, [*parts[-1], column]):
-                parts.append([])
-            parts[-1].append(column)
+    parts = table.parts(lambda columns: _fits(table, columns))
     titles = [table.title, *(f"{table.title}, continued" for _ in parts[1:])]
     return [replace(table, title=title, columns=columns) for title, columns in zip(titles, parts, strict=True)]
 

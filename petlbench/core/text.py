@@ -19,6 +19,7 @@ _FOLDERS = re.compile(
     r"(?P<quote>['\"])(?:/|~/|[A-Za-z]:\\)[^'\"\n]*[/\\](?P<quoted>[^'\"/\\\n]+)(?P=quote)"
     r"|(?:(?<![\w.:/<%])|(?<=:///))(?:/|~/|[A-Za-z]:\\)(?:[^\s'\",;:()<>|/\\]+[/\\])+(?P<bare>[^\s'\",;:()<>|/\\]+)"
 )
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _ABSOLUTE = re.compile(r"(?:/|~/|[A-Za-z]:\\)[^\n,;]*")
 _SECRET = re.compile(
     r"([?&;][^=&;\s]*(?:pass|pwd|token|secret|key|sig|auth|credential)[^=&;\s]*=)[^&;#\s]+?(?=[&;#]|['\")\],.]*(?:\s|$))",
@@ -102,6 +103,11 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) in _UNSEEN or character in _TURNING:
         return character.encode("unicode_escape", "surrogatepass").decode("ascii")
     return character
+
+
+def with_minus(text: str) -> str:
+    """The text as type sets it: with the sign of subtraction before a negative number, where a hyphen stood."""
+    return _MINUS.sub("−", text)
 
 
 def as_sentence(text: str) -> str:

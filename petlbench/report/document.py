@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
 Mark = Literal["", "best", "second"]
@@ -141,6 +142,23 @@ class Table:
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column; an empty one where there is none."""
         return row.cells.get(column.key, Cell())
+
+    def parts(self, fits: Callable[[Sequence[Column]], bool]) -> list[list[Column]]:
+        """The columns in as many parts as it takes for each to fit a line.
+
+        Args:
+            fits: Whether columns have room beside one another. A group that has room is not cut.
+        """
+        parts: list[list[Column]] = [[]]
+        for _, group in groupby(enumerate(self.columns), key=lambda each: each[1].group or each[0]):
+            columns = [column for _, column in group]
+            if parts[-1] and not fits([*parts[-1], *columns]):
+                parts.append([])
+            for column in columns:
+                if parts[-1] and not fits([*parts[-1], column]):
+                    parts.append([])
+                parts[-1].append(column)
+        return parts
 
     def records(self) -> tuple[list[str], list[list[object]]]:
         """The headings and the rows as plain values.

@@ -138,16 +138,59 @@ def wide() -> Table:
 
 
 def test_a_wide_table_has_upright_headings_and_deviations_below_their_figures() -> None:
-    lines = latex.render_table(wide(), "tab:wide").splitlines()
+    lines = latex.render_table(wide(), "tab:wide", 400).splitlines()
     heading = next(line for line in lines if "rotatebox" in line)
-    assert heading.count(r"\rotatebox{90}{Task \& ") == 17
+    assert heading.count(r"\rotatebox{90}{\begin{tabular}{@{}l@{}}Task \& ") == 17
     assert heading.endswith(r"} & note \\")
-    assert rf"\begin{{tabular}}{{l{'c' * 17}l}}" in lines
+    assert rf"\begin{{tabular}}{{@{{}}l{'c' * 17}l@{{}}}}" in lines
     at = lines.index(r"\midrule")
     assert lines[at + 1].startswith(r"A &  & \textbf{71.2} & $-$1.0 &")
-    assert r"& \scriptsize{}$\pm$0.4 &" in lines[at + 2]
+    assert r"& $\pm$0.4 &" in lines[at + 2]
     assert [line.split(" ")[0] for line in lines[at + 3 : at + 6]] == ["B", r"\midrule", r"\emph{C}"]
     assert not any("rotatebox" in line for line in latex.render_table(document().tables[0], "tab").splitlines())
+
+
+def suite(methods: int = 16) -> Table:
+    """A table as VTAB-1k's: 19 tasks in three groups and five means, with two decimals and deviations."""
+    groups = {"Natural": 7, "Specialized": 4, "Structured": 8, "mean": 5}
+    columns = [Column(f"{group}{n}", f"{group}-task {n}", group=group) for group, n in groups.items() for n in range(n)]
+    cells = {each.key: Cell(71.25, "71.25 ± 0.25", std=0.25, mark="best") for each in columns}
+    rows = [Row(f"method {n}", f"A long method {n}", cells) for n in range(methods)]
+    return Table("main", "Suite", columns, rows, "Accuracy.", ["A note."])
+
+
+def test_a_suite_in_latex_is_cut_between_groups_and_never_made_smaller() -> None:
+    text = latex.render_table(suite(), "tab:suite")
+    panels = text.split(r"\begin{tabular}{@{}lc")[1:]
+    assert [re.findall(r"multicolumn\{(\d)\}\{c\}\{(\w+)\}", panel) for panel in panels] == [
+        [("7", "Natural")],
+        [("4", "Specialized")],
+        [("8", "Structured")],
+        [("5", "mean")],
+    ]
+    assert all(panel.count("A long method") == 16 for panel in panels)
+    assert not re.search(r"resizebox|scriptsize|\\tiny|scalebox", text)
+    floats = text.split(r"\begin{table}")[1:]
+    assert [r"\caption{Suite, continued.}" in each for each in floats] == [False] + [True] * (len(floats) - 1)
+    assert ["A note." in each for each in floats] == [False] * (len(floats) - 1) + [True]
+
+
+def test_panels_that_have_room_share_a_page_and_the_caption_says_so() -> None:
+    text = latex.render_table(suite(methods=2), "tab:suite")
+    assert text.count(r"\begin{table}") == 1
+    assert "Columns that have no room stand below, with the same rows." in text
+    assert "Columns that" not in latex.render_table(document().tables[0], "tab")
+
+
+def test_headings_are_cut_into_lines_that_are_about_equally_long() -> None:
+    table = Table("main", "T", [Column("a", "Natural, 6 of 7"), Column("b", "learnable without head", "M")], [])
+    lines = latex.render_table(table, "tab").splitlines()
+    at = lines.index(r"\toprule")
+    assert lines[at + 1 : at + 4] == [
+        r" &  & learnable \\",
+        r" & Natural, & without head \\",
+        r"method & 6 of 7 & (M) \\",
+    ]
 
 
 def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> None:
@@ -162,17 +205,21 @@ def test_a_compiled_document_does_not_write_over_a_figure(tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", [pytest.param("plain", marks=pytest.mark.short), HOSTILE, "Ł é ± 中文 🙂 ½ © ħ"])
 def test_the_latex_compiles(tmp_path: Path, text: str) -> None:
     plain = document(text)
-    both = replace(plain, tables=[*plain.tables, wide()])
+    both = replace(plain, tables=[*plain.tables, wide(), suite()])
     write_report(both, formats("latex_document"), tmp_path / "whole.tex")
     fragment = both.to_latex()
     preamble = "\n".join(line.removeprefix("%   ") for line in fragment.splitlines() if line.startswith("%   "))
-    whole = f"\\documentclass{{article}}\n{preamble}\n\\begin{{document}}\n{fragment}\\end{{document}}\n"
+    page = r"\usepackage[a4paper,textwidth=122mm,textheight=193mm]{geometry}"  # LNCS
+    whole = f"\\documentclass{{article}}\n{preamble}\n{page}\n\\begin{{document}}\n{fragment}\\end{{document}}\n"
     (tmp_path / "paper.tex").write_text(whole, encoding="utf-8")
     for name in ("whole", "paper"):
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, errors="replace")
         assert done.returncode == 0, done.stdout[-2000:]
         assert (tmp_path / f"{name}.pdf").stat().st_size > 1000
+        # A name that is longer than a line has nowhere to go; all else has to fit.
+        assert text == HOSTILE or "Overfull" not in done.stdout
+        assert "Float too large" not in done.stdout
 
 
 def test_files_of_every_text_format(tmp_path: Path) -> None:
