@@ -16,6 +16,9 @@ from petlbench.core.errors import InputError, PetlbenchError
 _COMMANDS = ["run", "bench", "sweep", "recommend", "report", "results", "predict", "evaluate", "export", "memory"]
 _COMMANDS += ["pack", "verify-pack", "board", "list", "data", "cache", "doctor", "completion"]
 
+# What click keeps as it is begins so; and the most characters of a sentence.
+_AS_IT_IS, _SENTENCE = "\b\n", 200
+
 # What the system says of a path that cannot be used, as against a disk that is full or fails.
 _BAD_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EROFS)
 
@@ -30,7 +33,14 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"petlbench.cli.commands.{cmd_name.replace('-', '_')}").command
+        _keep_example(command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write every command with the whole sentence that says what it does."""
+        commands = {name: command for name in _COMMANDS if (command := self.get_command(ctx, name)) is not None}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(_SENTENCE)) for name, each in commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -40,6 +50,14 @@ class _Commands(click.Group):
         if command is not None and not ctx.resilient_parsing:  # a shell completes what is not whole yet
             _refuse_twice(click.Context(command, ctx, name), rest)
         return name, command, rest
+
+
+def _keep_example(command: click.Command) -> None:
+    """Keep the example below a help text on one line, so that it can be copied."""
+    if command.epilog and not command.epilog.startswith(_AS_IT_IS):
+        command.epilog = _AS_IT_IS + command.epilog
+    for each in command.commands.values() if isinstance(command, click.Group) else ():
+        _keep_example(each)
 
 
 def _refuse_twice(context: click.Context, arguments: list[str]) -> None:
@@ -60,7 +78,8 @@ def _refuse_twice(context: click.Context, arguments: list[str]) -> None:
     cls=_Commands,
     name="petlbench",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Example: petlbench run --method fpt --dataset digits --backbone petlbench_micro --image-size 64",
+    epilog=_AS_IT_IS
+    + "Example: petlbench run --method fpt --dataset digits --backbone petlbench_micro --image-size 64",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="petlbench")

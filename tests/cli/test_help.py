@@ -29,6 +29,22 @@ def test_help_shows_the_common_options_and_says_how_to_see_the_rest(cli: Cli, na
     assert [line for line in whole.splitlines() if line in titles] == titles
 
 
+def test_every_command_says_in_a_whole_sentence_what_it_does_and_examples_are_not_broken(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = cli("--help").out
+    assert "..." not in out.partition("Commands:")[2]
+    assert "Adapt one backbone to one dataset with one method, and record how well, how large, how fast." in " ".join(
+        out.split()
+    )
+    assert "  Example: petlbench run --method fpt --dataset digits --backbone petlbench_micro --image-size 64\n" in out
+    for words in (("recommend",), ("report",), ("results", "list")):
+        examples = [line for line in cli(*words, "--help").out.splitlines() if line.startswith("  Example: ")]
+        assert len(examples) == 1
+        assert not examples[0].endswith(("--backbone", "--format"))
+
+
 @pytest.mark.parametrize(
     ("words", "answers"),
     [
