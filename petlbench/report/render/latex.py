@@ -27,7 +27,7 @@ PREAMBLE = (
 _MOST_ROWS = 40
 # What LNCS' page of 193 mm leaves beside a caption of four lines and a line of notes, in millimetres.
 _PAGE = 165.0
-_STACKED = "Columns that have no room stand below, with the same rows."
+_STACKED = "Columns go on below."
 # Characters of a line of running text in the file.
 _TEXT_WIDTH = 110
 

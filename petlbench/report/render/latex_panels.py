@@ -129,7 +129,7 @@ def _marked(cell: Cell) -> str:
 def _stack(title: str) -> list[str]:
     """A title in short lines, about equally long."""
     lines = wrap(title, _WIDEST) or [""]
-    narrower = (wrap(title, most) for most in range(1, _WIDEST))
+    narrower = (wrap(title, most, break_long_words=False) for most in range(1, _WIDEST))
     return next((each for each in narrower if len(each) == len(lines)), lines)
 
 
