@@ -5,30 +5,29 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.core.text import shown
+from petlbench.core.text import first_few, shown
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Console
     from rich.text import Text
 
+    from petlbench.cli.table_layout import Layout
     from petlbench.core.catalog import Catalog
     from petlbench.report.document import Column, Table
     from petlbench.report.formats import Document, ReportFormat
 
 # Columns of a table that goes to no terminal.
 _UNBOUNDED = 160
-# Characters between two columns, the line that a box draws there included.
-_GAP = 3
-# A longer word is a path, and may be broken.
-_LONGEST_WORD = 48
 # Where a report's table has more, it goes on below, rather than that the last ones are hidden.
 _MOST_COLUMNS = 12
+# Figures that are named below a report.
+_MOST_FIGURES = 4
 # Rows that nobody reads on a screen: they are drawn without styles, and as wide as they are.
 _MANY = 1000
 _STYLES = {"best": "bold", "second": "underline"}
@@ -104,6 +103,7 @@ def print_table(
     caption: str = "",
     ranks: Sequence[int] = (),
     whole: str = "--json",
+    groups: Sequence[str] = (),
 ) -> None:
     """Print a table; where a terminal has no room for all of its columns, some are left out and named below.
 
@@ -114,97 +114,52 @@ def print_table(
         caption: Stands below it.
         ranks: What leaves first: the column with the greatest number, of equal ones the last; all equal without it.
         whole: The options that show every column.
+        groups: What stands above several columns side by side, one text a column.
     """
     from rich.console import Console
     from rich.text import Text
 
-    rows = list(rows)
-    if len(rows) > _MANY:
-        lines = _plain_table(title, columns, [[shown(str(cell)) for cell in row] for row in rows])
-        print("\n".join([*lines, shown(caption)] if caption else lines))
-        return
+    from petlbench.cli.table_layout import Layout
+
     cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]
+    layout = Layout(columns, cells, [*groups] or [""] * len(columns))
+    if len(cells) > _MANY:
+        print("\n".join([shown(title), *layout.lines(), *([shown(caption)] if caption else [])]))
+        return
     console = Console(highlight=False, width=_width())
     kept = list(range(len(columns)))
-    # A number or an id that is broken in two is read wrongly. The first column names the rows.
-    while len(kept) > 1 and (least := _least_width(*_only(kept, columns, cells))) > console.width:
-        if _width() is not None:
-            console = Console(highlight=False, width=least)  # a file is as wide as it must be
-            break
-        kept.remove(max(kept[1:], key=lambda index: (ranks[index] if ranks else 0, index)))
-    console.print(_rich_table(title, *_only(kept, columns, cells), console.width))
+    if _width() is not None:
+        console = Console(highlight=False, width=max(console.width, layout.width))  # a file is as wide as it must be
+    elif layout.width > console.width:
+        kept = layout.fitting(console.width, ranks)
+    _print_layout(console, title, layout.only(kept))
     if len(kept) < len(columns):
-        names = [" ".join(column.rstrip(">").split()) for index, column in enumerate(columns) if index not in kept]
+        names = [_hidden(columns, index, groups) for index in range(len(columns)) if index not in kept]
         count = "1 column" if len(names) == 1 else f"{len(names)} columns"
         caption = f"{caption}\n{count} hidden: {whole} ({'; '.join(names)})".strip()
     if caption:
         console.print(Text(shown(caption), style="dim"))
 
 
-def _only(
-    kept: Sequence[int], columns: Sequence[str], rows: Sequence[Sequence[Text]]
-) -> tuple[list[str], list[list[Text]]]:
-    """Some columns of a table, by their positions: headings and cells."""
-    return [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
+def _hidden(columns: Sequence[str], index: int, groups: Sequence[str]) -> str:
+    """What a column is called that is not there; with what would stand above it, where another has its heading, too."""
+    name = columns[index].rstrip(">")
+    return f"{name} {groups[index]}" if columns.count(columns[index]) > 1 and groups else name
 
 
-def _plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table as rich draws it where there is room: rich takes milliseconds a row, for which many wait."""
-    from rich.cells import cell_len
-
-    headings = [shown(column.rstrip(">")) for column in columns]
-    texts = [headings, *rows]
-    widths = [max(cell_len(text) for text in column) for column in zip(*texts, strict=True)]
-    between = " " * _GAP
-
-    def line(cells: Sequence[str]) -> str:
-        padded = []
-        for column, width, cell in zip(columns, widths, cells, strict=True):
-            blanks = " " * (width - cell_len(cell))
-            padded.append(blanks + cell if column.endswith(">") else cell + blanks)
-        return f" {between.join(padded)} "
-
-    total = sum(widths) + _GAP * (len(widths) - 1)
-    yield from (shown(title).ljust(total + 2), " " * (total + 2), line(headings), f" {'─' * total} ")
-    yield from map(line, rows)
-    yield " " * (total + 2)
-
-
-def _least_width(columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> int:
-    """The fewest characters that a table of these columns takes without a broken word or number."""
-    return sum(_GAP + _widths(column, [row[index].plain for row in rows])[0] for index, column in enumerate(columns))
-
-
-def _widths(column: str, texts: Sequence[str]) -> tuple[int, int]:
-    """The least characters of a column, and those of its longest line: only words may stand on lines of their own."""
-    from rich.cells import cell_len
-
-    heading = column.rstrip(">")
-    lines = [line for text in texts for line in text.splitlines()]
-    longest = max(map(cell_len, (*lines, *heading.splitlines())), default=1)
-    numbers = lines if column.endswith(">") else []
-    words = [min(cell_len(word), _LONGEST_WORD) for line in (*lines, heading) for word in line.split()]
-    return max((*map(cell_len, numbers), *words, 1)), longest
-
-
-def _rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Text]], width: int) -> RichTable:
-    """A table in which every column has its least width, and the first ones what is left."""
-    from rich import box
-    from rich.table import Table
+def _print_layout(console: Console, title: str, layout: Layout) -> None:
+    """Print a table below its title; what stands above several columns is put in front of their headings."""
     from rich.text import Text
 
-    heading = Text(shown(title))
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
-    spare = width - _least_width(columns, rows)
-    for index, column in enumerate(columns):
-        least, longest = _widths(column, [row[index].plain for row in rows])
-        more = max(0, min(spare, longest - least))
-        spare -= more
-        justify: Literal["left", "right"] = "right" if column.endswith(">") else "left"
-        table.add_column(Text(shown(column.rstrip(">"))), justify=justify, overflow="fold", width=least + more)
-    for row in rows:
-        table.add_row(*row[: len(columns)])
-    return table
+    table, above = layout.rendered(console.width)
+    console.print(Text(shown(title), style="bold"))
+    if not above:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    first, rest = capture.get().split("\n", 1)
+    print(f"{first}\n{above}\n{rest}", end="")
 
 
 def print_document(document: Document, *, in_parts: bool = False) -> None:
@@ -213,16 +168,23 @@ def print_document(document: Document, *, in_parts: bool = False) -> None:
         say(f"{document.verdict}\n")
     for paragraph in document.paragraphs:
         say(f"{paragraph}\n")
-    for table in document.tables:
-        cells = [cell for row in table.rows for cell in row.cells.values()]
-        if any(cell.text for cell in cells) or not any(cell.picture for cell in cells):  # pictures are for pages
-            print_report_table(table, in_parts=in_parts)
+    for number, table in enumerate(filter(_is_text, document.tables)):
+        if number:
+            say("")
+        print_report_table(table, in_parts=in_parts)
     if document.figures:
-        say(f"figures: {', '.join(figure.title for figure in document.figures)} (--format png --output DIR)")
+        titles = first_few([figure.title for figure in document.figures], _MOST_FIGURES, "; ")
+        say(f"figures: {titles} (--format png --output DIR)")
     for note in document.notes:
         say(f"- {note}")
     if document.source:
         say(f"source: {document.source}")
+
+
+def _is_text(table: Table) -> bool:
+    """Whether a table says anything but with pictures, which are for pages."""
+    cells = [cell for row in table.rows for cell in row.cells.values()]
+    return any(cell.text for cell in cells) or not any(cell.picture for cell in cells)
 
 
 def print_report_table(table: Table, *, in_parts: bool = False) -> None:
@@ -236,10 +198,10 @@ def print_report_table(table: Table, *, in_parts: bool = False) -> None:
     caption = "\n".join([table.caption, *(f"- {note}" for note in table.notes)]).strip()
     *parts, last = _parts(table) if in_parts or len(table.columns) > _MOST_COLUMNS else [table]
     for part in parts:
-        print_table(part.title, [part.row_title, *_headings(part)], _rows(part))
-    ranks = [0, *(column.rank for column in last.columns)]
-    headings, whole = [last.row_title, *_headings(last)], "--columns all or --json"
-    print_table(last.title, headings, _rows(last), caption=caption, ranks=ranks, whole=whole)
+        print_table(part.title, _headings(part), _rows(part), groups=_groups(part))
+    ranks, whole = [0, *(column.rank for column in last.columns)], "--columns all or --json"
+    rows, groups = _rows(last), _groups(last)
+    print_table(last.title, _headings(last), rows, caption=caption, ranks=ranks, whole=whole, groups=groups)
     if table.commands:
         # Not in the caption, which is folded: this is to be copied.
         say("\n".join(["what fills the empty cells:", *(f"  {command}" for command in table.commands)]))
@@ -254,10 +216,10 @@ def _parts(table: Table) -> list[Table]:
 
 def _fits(table: Table, columns: Sequence[Column]) -> bool:
     """Whether some columns of a table fit on a line."""
-    from rich.console import Console
+    from petlbench.cli.table_layout import Layout
 
     part = replace(table, columns=columns)
-    return _least_width([table.row_title, *_headings(part)], _rows(part)) <= Console(width=_width()).width
+    return Layout(_headings(part), _rows(part), _groups(part)).width <= line_width()
 
 
 def _rows(table: Table) -> list[list[Text]]:
@@ -274,13 +236,11 @@ def _rows(table: Table) -> list[list[Text]]:
 
 
 def _headings(table: Table) -> list[str]:
-    """Headings; the title of a group stands above the first of its columns."""
-    headings, last = [], ""
-    for column in table.columns:
-        group = f"{column.group}:\n" if column.group != last else "\n" if column.group else ""
-        headings.append(f"{group}{column.heading}{'>' if column.numeric else ''}")
-        last = column.group
-    return headings
+    return [table.row_title, *(f"{column.heading}{'>' if column.numeric else ''}" for column in table.columns)]
+
+
+def _groups(table: Table) -> list[str]:
+    return ["", *(column.group for column in table.columns)]
 
 
 def check_file(file: Path, option: str, endings: Collection[str] = ()) -> None:
@@ -300,6 +260,13 @@ def check_file(file: Path, option: str, endings: Collection[str] = ()) -> None:
 def _width() -> int | None:
     """The terminal's own width; in a file or a pipe, where nothing has one, room for a whole row."""
     return None if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNBOUNDED
+
+
+def line_width() -> int:
+    """The characters of a line of standard output."""
+    from rich.console import Console
+
+    return Console(width=_width()).width
 
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:

@@ -158,4 +158,4 @@ def _over(cells: Iterable[CellSummary], name: str, factor: float, digits: int) -
     texts = list(dict.fromkeys(f"{value:,.{digits}f}" for value in values))
     if not texts:
         return Cell(text=MISSING)
-    return Cell(values[-1], texts[0] if len(texts) == 1 else f"{texts[0]} – {texts[-1]}")
+    return Cell(values[-1], texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}")

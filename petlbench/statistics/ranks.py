@@ -84,10 +84,10 @@ def rank_tests(
 
 def _text(datasets: int, comparisons: int, smallest: float, level: float) -> str:
     alone = smallest_wilcoxon_p(datasets)
-    text = f"the smallest p that a signed-rank test can reach with {datasets} datasets is {alone:.2g}"
+    text = f"The smallest p that a signed-rank test can reach with {datasets} datasets is {alone:.2g}"
     if comparisons > 1:
         text += f", {smallest:.2g} after Holm's correction for {comparisons} comparisons"
-    return text + ("" if smallest < level else f"; at the level of {level:g} it cannot find anything")
+    return text + ("." if smallest < level else f"; at the level of {level:g} it cannot find anything.")
 
 
 def smallest_wilcoxon_p(datasets: int) -> float:

@@ -252,7 +252,7 @@ def _print_warnings(facts: DataFacts, figure: Path | None) -> None:
 def _print_notes(notes: Mapping[str, Sequence[str]]) -> None:
     for heading, lines in notes.items():
         if lines:
-            print_table(heading, [""], [[line] for line in lines])
+            say("\n".join([f"{heading}:", *(f"- {line}" for line in lines)]))
 
 
 def _print_preparation(result: Preparation) -> None:

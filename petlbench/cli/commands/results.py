@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from petlbench.cli.options import json_option, output_option
-from petlbench.cli.output import print_json, print_table, say
+from petlbench.cli.output import line_width, print_json, print_table, say
 from petlbench.core.errors import InputError
 from petlbench.core.units import MISSING, mebibytes, percent, seconds
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from petlbench.results.stored import Stored
 
 _TRIALS = "trials"
+# Characters of a value in a difference, and between two of them.
+_SHORTEST, _LONGEST, _APART = 12, 60, 3
 _SORTS: dict[str, Callable[[Summary], Any]] = {
     "name": lambda run: (run.method, run.dataset, run.seed, run.run_id),
     "auc": lambda run: -(run.test_auc or -1.0),
@@ -101,9 +103,11 @@ def diff(runs: tuple[str, str], trials: bool, output: Path, json: bool) -> None:
         items = [{"name": name, "values": list(values)} for name, values in differences.items()]
         print_json({"runs": ids, "differences": items})
         return
-    rows = [[name, *map(_shown, values)] for name, values in differences.items()]
-    same = "" if rows else "nothing of what a result holds differs"
-    print_table("differences", ["what", *ids], rows, caption=same)
+    room = line_width() - max(map(len, differences), default=0)
+    most = min(_LONGEST, max(_SHORTEST, room // len(ids) - _APART))
+    rows = [[name, *(_shown(value, most) for value in values)] for name, values in differences.items()]
+    title, same = f"first {ids[0]}, second {ids[1]}", "" if rows else "nothing of what a result holds differs"
+    print_table(title, ["what", "first", "second"], rows, caption=same)
 
 
 @command.command("rm", epilog="Example: petlbench results rm --status failed --yes")
@@ -192,10 +196,11 @@ def _item(run: Stored) -> dict[str, Any]:
     return {**{name: run.document.get(name) for name in kept}, **config}
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, most: int) -> str:
+    """A value of a result in at most so many characters."""
     if value is None:
         return MISSING
     if isinstance(value, float):
         return f"{value:.6g}"
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 # Each comparison reads the predictions of its runs: more than this takes minutes, so it is done on request only.
 _MOST_RUNS = 600
 
+_ELSEWHERE = "on other datasets of this kind"
 _COLUMNS = (
     Column("effect", "effect", "points", group="on these datasets"),
     Column("interval", "95 % interval", "points", group="on these datasets"),
     Column("p_better", "P(better)", group="on these datasets", rank=2),
     Column("verdict", "verdict", group="on these datasets", numeric=False),
     Column("detectable", "smallest separable", "points", group="on these datasets", rank=3),
-    Column("elsewhere_interval", "95 % interval", "points", group="on other datasets of this kind", rank=1),
-    Column("elsewhere_verdict", "verdict", group="on other datasets of this kind", numeric=False, rank=1),
+    Column("elsewhere_interval", "95 % interval", "points", group=_ELSEWHERE, rank=1),
+    Column("elsewhere_verdict", "verdict", group=_ELSEWHERE, numeric=False, rank=1),
 )
 
 
@@ -65,9 +66,16 @@ def compare_lines(inputs: ReportInputs, context: Context) -> tuple[list[Table], 
     title = f"Compared with {base.title}"
     caption = _caption(base, context)
     notes_below = [_EXPLAINED, *_table_notes(rows)]
-    table = Table("comparison", title, _COLUMNS, rows, caption, notes_below, row_title="method")
+    table = Table("comparison", title, _columns(rows), rows, caption, notes_below, row_title="method")
     verdict = verdict_of(context, lines, base, comparisons)
     return [table], [_figure(title, rows, f"{caption} Lines: 95 % intervals."), *ranks], notes, verdict
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """The columns of a comparison; what says nothing of any row leaves a narrow line before all others."""
+    last = 1 + max(column.rank for column in _COLUMNS)
+    is_said = any(row.cells["elsewhere_interval"].low is not None for row in rows)
+    return [replace(each, rank=last) if each.group == _ELSEWHERE and not is_said else each for each in _COLUMNS]
 
 
 def _base(inputs: ReportInputs, context: Context, lines: Sequence[Line]) -> Line:
@@ -174,7 +182,7 @@ def _ranks(context: Context, lines: Sequence[Line], base: Line) -> tuple[list[Fi
     notes = [tests.text]
     if tests.can_say:
         p_values = ", ".join(f"{titles[key]} {p:.2g}" for key, p in tests.p_values.items())
-        notes = [f"{tests.text}; each row's p against {base.title}, after that correction: {p_values}"]
+        notes = [f"{tests.text} Each row's p against {base.title}, after that correction: {p_values}."]
     return ([_diagram(tests, titles)] if tests.diagram else []), notes
 
 

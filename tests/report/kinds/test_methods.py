@@ -295,7 +295,7 @@ def test_signed_ranks_are_shown_where_they_can_say_something(tmp_path: Path) -> 
             store_predicted(tmp_path, "full", f"d{number}", seed, 3.0)
             store_predicted(tmp_path, "linear", f"d{number}", seed, 0.1)
     notes = made(tmp_path).notes
-    assert any("0.031; each row's p against" in note and note.endswith(": Linear probing 0.031") for note in notes), (
+    assert any("0.031. Each row's p against" in note and note.endswith(": Linear probing 0.031.") for note in notes), (
         notes
     )
 
@@ -312,6 +312,8 @@ def test_one_seed_is_too_few(tmp_path: Path) -> None:
     store_predicted(tmp_path, "linear", "digits", 0, 0.5)
     comparison = next(table for table in made(tmp_path).tables if table.key == "comparison")
     assert comparison.rows[0].cells["verdict"].text == "too few"
+    ranks = {column.key: column.rank for column in comparison.columns}
+    assert min(ranks["elsewhere_interval"], ranks["elsewhere_verdict"]) > max(ranks["p_better"], ranks["detectable"])
     assert comparison.notes
 
 
