@@ -57,6 +57,10 @@ class Look:
         """What a method or a dataset is called; its name where nothing else is known."""
         return self.titles.get(name, name)
 
+    def place(self, name: str) -> int:
+        """The place of a method in the order of colours and marks; behind all others where it has none."""
+        return self.places.get(name, len(self.places))
+
     def dress(self, figure: Figure) -> Figure:
         """The figure with the place of every series that has data: its own, or the next that no other has."""
         own = {series.key: self.places[series.key] for series in figure.series if series.key in self.places}

@@ -14,12 +14,19 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from petlbench.core.text import printable
+from petlbench.core.text import printable, with_minus
 from petlbench.report.document import Cell, Column, Figure, Row, Table
 from petlbench.report.formats import Document, ReportFormat, one_line
 from petlbench.report.look import Look
 from petlbench.report.render.figure_files import drawn
-from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
+from petlbench.report.render.html.runs import (
+    confusion_figures,
+    curve_figures,
+    describe_runs,
+    group_runs,
+    in_order,
+    run_figures,
+)
 
 # Nothing is fetched, whatever a page's data or code would like.
 _POLICY = (
@@ -29,6 +36,7 @@ _POLICY = (
 _SCRIPTS = ("dom.js", "packing.js", "table.js", "plot.js", "panel.js", "runs.js", "facets.js", "main.js")
 _DRAWING_WIDTH = 178.0  # millimetres
 _COMMA = '<sup class="flag">,</sup>'
+_FEW_WORDS = 20  # characters that a cell of text keeps on one line
 _CHUNK = 100  # runs whose details are unpacked together
 
 
@@ -45,6 +53,7 @@ HTML = ReportFormat(name="html", title="HTML", suffix=".html", render=render, is
 
 
 def _parts(document: Document) -> Iterator[str]:
+    document = replace(document, runs=in_order(document.runs, document.look))
     title = _escape(document.title)
     yield "<!doctype html>"
     yield '<html lang="en"><head><meta charset="utf-8">'
@@ -55,7 +64,7 @@ def _parts(document: Document) -> Iterator[str]:
     yield '<a class="skip" href="#content">to the content</a>'
     yield f'<header><h1>{title}</h1><div id="page-tools"></div></header><main id="content">'
     if document.verdict:
-        yield f'<p class="verdict">{_escape(document.verdict)}</p>'
+        yield f'<p class="verdict">{_escape(with_minus(document.verdict))}</p>'
     yield from (f"<p>{_escape(paragraph)}</p>" for paragraph in document.paragraphs)
     yield from _figures(document, first=True)
     for table in document.tables:
@@ -153,7 +162,8 @@ def _row(table: Table, row: Row, reasons: dict[str, int]) -> str:
 
 
 def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
-    kind = " ".join(filter(None, ["number" if column.numeric else "", cell.mark]))
+    form = "number" if column.numeric else "words" if len(cell.text) > _FEW_WORDS else ""
+    kind = " ".join(filter(None, [form, cell.mark]))
     name = f' class="{kind}"' if kind else ""
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
     return f"<td{name}{value}>{_content(cell, reasons)}</td>"
@@ -162,7 +172,7 @@ def _cell(cell: Cell, column: Column, reasons: dict[str, int]) -> str:
 def _content(cell: Cell, reasons: dict[str, int]) -> str:
     if cell.reason and not cell.text:
         return f'<abbr title="{_escape(cell.reason)}">–</abbr>{_mark(f"Empty: {cell.reason}", reasons)}'
-    text = _escape(cell.text) or "–"
+    text = _escape(with_minus(cell.text)) or "–"
     if cell.picture:
         picture = f'<img alt="" src="data:image/jpeg;base64,{_escape(cell.picture)}">'
         text = f"{picture}<br>{text}" if cell.text else picture
@@ -172,7 +182,7 @@ def _content(cell: Cell, reasons: dict[str, int]) -> str:
         return text + flags
     figure = re.search(r"\d+(?:\.(\d+))?", cell.text)  # an interval is rounded as its value is
     places = len(figure.group(1) or "") if figure else 2
-    ends = f"{cell.low:.{places}f} to {cell.high:.{places}f}"
+    ends = with_minus(f"{cell.low:.{places}f} to {cell.high:.{places}f}")
     return f'{text}{flags} <small class="interval">{ends}</small>'
 
 

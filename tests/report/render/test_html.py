@@ -16,10 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
 from petlbench.report.look import Look
 from petlbench.report.render import html_page
-from petlbench.report.render.html.runs import confusion_figures, curve_figures, describe_runs, group_runs, run_figures
+from petlbench.report.render.html.runs import (
+    confusion_figures,
+    curve_figures,
+    describe_runs,
+    group_runs,
+    in_order,
+    run_figures,
+)
 from petlbench.report.render.html_page import as_json, pack, rounded
 from tests.report.demo import DATASETS, HOSTILE, METHODS, demo_document, demo_run
 
@@ -108,11 +116,36 @@ def test_data_and_details_hold_every_run(read: Reader) -> None:
     assert {row[0] for row in data["runs"]["rows"]} >= {HOSTILE, "FPT"}
     details = json.loads(read.scripts["details"])
     runs = [run for chunk in details["chunks"] for run in json.loads(unpacked(chunk))]
-    assert [run["run_id"] for run in runs] == [run["run_id"] for run in document.runs]
-    assert all(run["environment"] == one["environment"] for run, one in zip(runs, document.runs, strict=True))
+    shown = in_order(document.runs, document.look)
+    assert len(shown) == len(document.runs)
+    assert [run["run_id"] for run in runs] == [run["run_id"] for run in shown]
+    assert all(run["environment"] == one["environment"] for run, one in zip(runs, shown, strict=True))
     epochs = [len(run["curve"].get("epoch", [])) for run in runs]
-    assert epochs == [len(run["curve"]) for run in document.runs]
+    assert epochs == [len(run["curve"]) for run in shown]
     assert "Plotly" in unpacked(read.scripts["plotly"])
+
+
+def test_runs_stand_in_the_order_of_their_methods_and_details_with_them(read: Reader) -> None:
+    look = Look.of()
+    runs = in_order([demo_run(method, DATASETS[0], 0) for method in reversed(METHODS)], look)
+    places = [look.place(run["config"]["method"]) for run in runs]
+    assert places == sorted(places)
+    assert len(set(places)) > 1
+    names = [row[-1] for row in json.loads(read.scripts["data"])["runs"]["rows"]]
+    packed = json.loads(read.scripts["details"])["chunks"]
+    details = [run for chunk in packed for run in json.loads(gzip.decompress(base64.b64decode(chunk)))]
+    assert names == [run["run_id"] for run in details]
+
+
+def test_negative_numbers_have_the_minus_of_the_figures_and_long_words_a_width() -> None:
+    cells = {"gap": Cell(-1.25, "-1.25", -2.0, -0.5), "why": Cell(text="a text that is longer than a few words")}
+    columns = [Column("gap", "gap"), Column("why", "why", numeric=False)]
+    table = Table("main", "Main", columns, [Row("a", "a-1 method", cells)])
+    page = html_page.render(Document("mine", "Mine", [table], verdict="-5.6 points"))
+    assert '>−1.25 <small class="interval">−2.00 to −0.50</small></td>' in page
+    assert '<p class="verdict">−5.6 points</p>' in page
+    assert '<td class="words">a text' in page
+    assert ">a-1 method<" in page
 
 
 def test_the_same_report_makes_the_same_page(text: str, tmp_path: Path) -> None:

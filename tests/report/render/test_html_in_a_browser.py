@@ -10,6 +10,8 @@ import pytest
 from playwright import sync_api as playwright
 from playwright.sync_api import expect
 
+from petlbench.report.document import Axis, Cell, Column, Figure, Row, Series, Table
+from petlbench.report.formats import Document
 from tests.parts import find_program
 from tests.report.demo import HOSTILE, demo_document
 
@@ -135,6 +137,73 @@ def test_axes_scales_and_sizes_are_chosen(opened: Opened) -> None:
     assert "VPT" not in explore.locator(".legendtext").all_text_contents()  # it failed on covid
 
 
+def test_names_stand_beside_whiskers_and_away_from_the_nearest_point(
+    browser: playwright.Browser, tmp_path: Path
+) -> None:
+    points = {"left": (1, 70), "near": (100, 80), "nearer": (140, 81), "right": (1000, 90)}
+    series = [
+        Series(name, name, {"x": [x], "y": [y], "y_low": [y - 5], "y_high": [y + 5]}) for name, (x, y) in points.items()
+    ]
+    title = "a title that is too long for one line of a narrow screen"
+    axes = [Axis("x", title, scale="log", better="lower"), Axis("y", "y", better="higher")]
+    Document("mine", "Mine", [], [Figure.of("one", "scatter", "One", axes, series)]).save(tmp_path / "page.html")
+    opened = show(browser, tmp_path / "page.html", width=390)
+    see(opened, "#figure-0")
+    ends = "(one, box = one.getBoundingClientRect()) => [one.textContent, box.left, box.right]"
+    middle = f"(all) => all.map((one) => ({ends})(one))"
+    names = {
+        name: (left, right)
+        for name, left, right in opened.page.locator("#figure-0 .textpoint text").evaluate_all(middle)
+    }
+    whiskers = opened.page.locator("#figure-0 .yerror").evaluate_all(middle)
+    places = dict(zip(points, ((left + right) / 2 for _, left, right in whiskers), strict=True))
+    sides = {name: "right" if names[name][0] > places[name] else "left" for name in points}
+    assert sides == {"left": "right", "near": "left", "nearer": "right", "right": "left"}
+    assert all(not left < places[name] < right for name, (left, right) in names.items())
+    ((said, left, right),) = opened.page.locator("#figure-0 .xtitle").evaluate_all(middle)
+    assert said == title.replace("one line", "oneline")  # in two lines
+    assert 0 <= left < right <= 390
+    opened.page.context.close()
+
+
+def test_class_names_are_not_cut_within_a_word_and_stand_above_their_counts(
+    browser: playwright.Browser, file: Path
+) -> None:
+    opened = show(browser, file, width=390)
+    heading = opened.page.locator(".matrix thead th").first
+    heading.scroll_into_view_if_needed()
+    style = "(one) => [getComputedStyle(one).overflowWrap, getComputedStyle(one).textAlign]"
+    assert heading.evaluate(style) == ["break-word", "right"]
+    assert opened.said == []
+    opened.page.context.close()
+
+
+def test_a_single_bar_is_not_as_wide_as_the_page(browser: playwright.Browser, tmp_path: Path) -> None:
+    axes = [Axis("label", "label"), Axis("y", "y")]
+    bars = Figure.of("one", "bars", "One", axes, [Series("a", "a", {"y": [0.4]}, labels=["alone"])])
+    Document("mine", "Mine", [], [bars]).save(tmp_path / "page.html")
+    opened = show(browser, tmp_path / "page.html")
+    see(opened, "#figure-0")
+    width = "(one) => one.getBoundingClientRect().width"
+    bar, plot = (opened.page.locator(f"#figure-0 {part}").first.evaluate(width) for part in (".bars .point", ".plot"))
+    assert 0 < bar < plot / 4
+    opened.page.context.close()
+
+
+def test_only_a_long_table_has_a_filter(browser: playwright.Browser, tmp_path: Path) -> None:
+    sizes = [3, 8, 9]
+    rows = [[Row(f"row {n}", f"row {n}", {"auc": Cell(n, f"{n}.0")}) for n in range(size)] for size in sizes]
+    tables = [Table(f"of-{len(each)}", "T", [Column("auc", "AUC", better="higher")], each) for each in rows]
+    Document("mine", "Mine", tables).save(tmp_path / "page.html")
+    opened = show(browser, tmp_path / "page.html")
+    sections = opened.page.locator("section.table")
+    assert [section.get_by_role("searchbox").count() for section in sections.all()] == [0, 0, 1]
+    sections.first.get_by_role("button").last.click()
+    assert sections.first.locator("tbody th").first.inner_text() == "row 2"  # it sorts all the same
+    assert opened.said == []
+    opened.page.context.close()
+
+
 def test_hovering_names_the_point(opened: Opened) -> None:
     see(opened, "#figure-0")
     opened.page.locator("#figure-0 .scatterlayer .points path").first.hover(force=True)
@@ -146,14 +215,15 @@ def test_hovering_names_the_point(opened: Opened) -> None:
 
 
 def test_a_run_unfolds_with_its_settings_environment_and_matrices(opened: Opened) -> None:
-    opened.page.locator("#runs .expand").first.click()
+    run = opened.page.locator("#runs .expand", has_text="<script>").first
+    run.click()
     detail = opened.page.locator("#runs tr.detail")
     detail.get_by_text("vit_base_patch16_224.augreg_in21k").wait_for()
     told = detail.inner_text()
     for words in ("NVIDIA H200", "2.15.0", "weight_decay", "confusion, test", HOSTILE):
         assert words in told
     see(opened, "#runs tr.detail")
-    opened.page.locator("#runs .expand").first.click()
+    run.click()
     assert opened.page.locator("#runs tr.detail").count() == 0
     opened.page.locator("#runs").get_by_role("searchbox").fill("oom")
     opened.page.locator("#runs .expand").first.click()

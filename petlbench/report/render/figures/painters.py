@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MARKS = 10  # markers on a line, and ticks at the places of values; more would hide it
 _MOST_SLANTED = 25  # labels; more of them stand upright
 _STEP = 0.5  # between two names, in the unit of the figure's height
+_DARK = 0.75  # share of a row whose shade takes white type
 _BAR = 0.22  # between two bars that join what cannot be told apart
 
 
@@ -134,7 +135,7 @@ def draw_matrix(axes: Axes, figure: Figure) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.55 else "black"
+        colour = "white" if shares[row, column] > _DARK else "black"
         axes.text(column, row, f"{count:,.0f}", ha="center", va="center", color=colour)
     labels = [plain(label, 18) for label in series.labels] or [str(row) for row in range(len(counts))]
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")

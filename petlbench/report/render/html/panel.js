@@ -6,6 +6,7 @@ const PLOTLY_SETTINGS = {
 };
 const NARROW = 560; // pixels
 const MOST_NAMES = 12; // beside points
+const DARK = 0.85; // share of a row whose shade takes white type
 const PRINT_WIDTH = 680; // pixels, of a portrait page
 
 class Panel {
@@ -15,7 +16,7 @@ class Panel {
       x: figure.x, y: figure.y, size: figure.size ?? "", front: true, names: figure.series.length <= MOST_NAMES,
       logX: axisOf(figure, figure.x)?.scale === "log", logY: axisOf(figure, figure.y)?.scale === "log",
     };
-    this.plot = el("div", { class: "plot", role: "img", "aria-label": `${figure.title}; the numbers stand below` });
+    this.plot = el("div", { class: figure.marks.square ? "plot square" : "plot", role: "img", "aria-label": `${figure.title}; the numbers stand below` });
     this.controls = el("div", { class: "controls" });
     this.addControls();
     const numbers = el("details", { class: "numbers" }, el("summary", {}, "numbers of this figure"));
@@ -89,7 +90,7 @@ const matrixOf = (figure, caption = figure.title) => {
     const total = counts.reduce((sum, one) => sum + one, 0) || 1;
     const cells = counts.map((one) => {
       const share = one / total;
-      const style = `background: rgba(0, 114, 178, ${share.toFixed(3)})${share > 0.5 ? "; color: #fff" : ""}`;
+      const style = `background: rgba(0, 114, 178, ${share.toFixed(3)})${share > DARK ? "; color: #fff" : ""}`;
       return el("td", { class: "number", style, title: `${(100 * share).toFixed(1)} % of the row` }, show(one));
     });
     return el("tr", {}, el("th", { scope: "row" }, labels[place]), ...cells);

@@ -66,10 +66,29 @@ const dotSizes = (figure, view) => {
   };
 };
 
+// Names stand beside whiskers, and on the other side than the nearest other point; at the left and right end inside.
+const nameSides = (figure, view) => {
+  const scale = (key, isLog) => {
+    const along = (value) => (isLog ? Math.log(value) : value);
+    const all = figure.series.flatMap((series) => valuesOf(series, key)).filter((value) => typeof value === "number").map(along).filter(Number.isFinite);
+    const [low, high] = [Math.min(...all), Math.max(...all)];
+    return (value) => (along(value) - low) / (high - low || 1);
+  };
+  const [across, up] = [scale(view.x, view.logX), scale(view.y, view.logY)];
+  const pairs = figure.series.flatMap((series) => valuesOf(series, view.x).map((x, point) => [x, valuesOf(series, view.y)[point]]));
+  const points = pairs.filter((pair) => pair.every((value) => typeof value === "number")).map(([x, y]) => [across(x), up(y)]);
+  return (x, y) => {
+    const [here, height] = [across(x), up(y)];
+    if (here === 0 || here === 1) return here === 0 ? "right" : "left";
+    const away = ([left, other]) => (left === here ? Infinity : Math.hypot(left - here, other - height));
+    const nearest = points.reduce((best, one) => (away(one) < away(best) ? one : best));
+    return nearest[0] > here ? "left" : "right";
+  };
+};
+
 const scatterTraces = (figure, view) => {
   const [styles, sizeOf] = [looks(figure), dotSizes(figure, view)];
-  const all = figure.series.flatMap((series) => valuesOf(series, view.x)).filter((value) => typeof value === "number");
-  const [left, right] = [Math.min(...all), Math.max(...all)]; // names there stay inside
+  const sideOf = nameSides(figure, view);
   const traces = figure.series.map((series, place) => {
     const [x, y] = [valuesOf(series, view.x), valuesOf(series, view.y)];
     const { colour, symbol } = styles[place];
@@ -77,7 +96,7 @@ const scatterTraces = (figure, view) => {
     marker.size = x.map((_, point) => sizeOf(valuesOf(series, view.size)[point]));
     return {
       type: "scatter", mode: view.names ? "markers+text" : "markers", name: legendName(series), x, y, marker,
-      text: x.map(() => plain(series.title)), textposition: x.map((value) => (value === left ? "top right" : value === right ? "top left" : "top center")), cliponaxis: false,
+      text: x.map(() => plain(series.title)), textposition: x.map((value, point) => `top ${sideOf(value, y[point])}`), cliponaxis: false,
       hovertext: hoverTexts(figure, series, x.length), hoverinfo: "text",
       error_x: whiskers(series, view.x, colour), error_y: whiskers(series, view.y, colour),
     };
@@ -157,10 +176,19 @@ const logTicks = (figure, key, isNarrow) => {
 
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 
+// A title in lines that a narrow screen has room for.
+const inLines = (title, most) =>
+  title.split(" ").reduce((lines, word) => {
+    const longer = `${lines.at(-1)} ${word}`.trim();
+    return longer.length <= most || !lines.at(-1) ? [...lines.slice(0, -1), longer] : [...lines, word];
+  }, [""]);
+
 const layoutAxis = (figure, key, log, isNarrow) => ({
-  title: { text: plain(axisOf(figure, key)?.heading ?? ""), standoff: 8 }, automargin: true, zeroline: false, gridcolor: "#80808040",
+  title: { text: inLines(axisOf(figure, key)?.heading ?? "", isNarrow ? 36 : 90).map(plain).join("<br>"), standoff: 8 }, automargin: true, zeroline: false, gridcolor: "#80808040",
   ...(log ? { type: "log", ...logTicks(figure, key, isNarrow) } : {}),
 });
+
+const WIDEST_BAR = 0.14; // share of a plot's width
 
 const CATEGORIES = { type: "category", automargin: true, gridcolor: "#80808040" };
 
@@ -176,7 +204,11 @@ const layoutOf = (figure, view, isNarrow) => {
   };
   const steps = figure.kind === "lines" ? figure.series.flatMap((series) => valuesOf(series, view.x)) : [];
   if (steps.length && steps.every(Number.isInteger) && Math.max(...steps) - Math.min(...steps) < 12) layout.xaxis.dtick = 1;
-  if (figure.kind === "bars") Object.assign(layout, { barmode: figure.marks.stacked ? "stack" : "group" }, { xaxis: CATEGORIES });
+  if (figure.kind === "bars") {
+    const places = new Set(figure.series.flatMap((series) => (series.labels.length ? series.labels : [series.title])));
+    const bargap = Math.max(0.2, 1 - WIDEST_BAR * places.size);
+    Object.assign(layout, { barmode: figure.marks.stacked ? "stack" : "group", xaxis: CATEGORIES, bargap });
+  }
   if (figure.kind === "intervals") {
     layout.yaxis = { ...CATEGORIES, autorange: "reversed" };
     layout.height = 110 + 26 * figure.series.length;

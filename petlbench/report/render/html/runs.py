@@ -80,6 +80,11 @@ class Group:
         return None if spread is None else spread.mean
 
 
+def in_order(documents: Sequence[Mapping[str, Any]], look: Look) -> list[Mapping[str, Any]]:
+    """Runs in the order of their methods, which is that of tables and colours; else in their own."""
+    return sorted(documents, key=lambda document: look.place(Stored(document).method))
+
+
 def describe_runs(documents: Sequence[Mapping[str, Any]], look: Look) -> dict[str, Any]:
     """Make the table of all runs: ``columns`` and ``rows``, of which each cell is a number, a text or None."""
     runs = [Stored(document) for document in documents]
@@ -126,7 +131,7 @@ def group_runs(documents: Sequence[Mapping[str, Any]], look: Look) -> list[Group
         words = ", ".join(f"{name} {configs[key].get(name)}" for name in varied[:_NAMED_SETTINGS])
         title = look.title(method)
         groups.append(Group(f"{title} ({words})" if words else title, method, dataset, source, tuple(runs)))
-    return sorted(groups, key=lambda group: look.places.get(group.method, len(look.places)))
+    return sorted(groups, key=lambda group: look.place(group.method))
 
 
 def run_figures(groups: Sequence[Group], look: Look) -> list[Figure]:

@@ -1,6 +1,8 @@
 // A table that sorts by a click on (or Enter in) a heading and keeps the rows that hold every word of a filter.
 // rows: [{values: [number | string | null], text: "…", body: <tbody>, elements: () => [<tr>, …]}]
 
+const FEW_ROWS = 8; // are seen at a glance
+
 class SortableTable {
   constructor(table, headings, rows, { page = Infinity, name = "" } = {}) {
     Object.assign(this, { table, headings, rows, page, limit: page, column: null, descending: false, words: [] });
@@ -9,7 +11,8 @@ class SortableTable {
     this.more = el("span", { class: "more" });
     const filter = el("input", { type: "search", placeholder: "words that a row must hold", "aria-label": `filter ${name}` });
     filter.addEventListener("input", () => this.filter(filter.value));
-    this.tools = el("div", { class: "tools" }, el("label", {}, "filter ", filter), this.state, this.more);
+    const search = rows.length > FEW_ROWS ? [el("label", {}, "filter ", filter), this.state] : [];
+    this.tools = el("div", { class: "tools" }, ...search, this.more);
     headings.forEach((heading, column) => this.addButton(heading, column));
     this.draw();
   }
