@@ -15,6 +15,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.core.text import printable
 from petlbench.metrics.metric import Metric
+from petlbench.report.alignment import align
 from petlbench.report.bundle.opened import is_bundle, results_folder
 from petlbench.report.cells import mark_rows
 from petlbench.report.columns import find_metric, make_columns
@@ -35,7 +36,7 @@ _FIRST = (Column("rank", "rank", numeric=False), Column("apart", "not told apart
 _LAST = (Column("runs", "runs"), Column("study", "study", numeric=False))
 _NOTE = (
     "Rank: the best and the worst that the runs leave possible, for all rows at once with 95 % confidence (Holm over "
-    "all pairs). Rows that share a letter cannot be told apart."
+    "all pairs). Rows that share a letter cannot be told apart. Time of a run: preloading, training and evaluation."
 )
 
 
@@ -181,7 +182,8 @@ def _told_apart(settings: Sequence[tuple[str, ...]]) -> list[str]:
         for place, name in enumerate(names)
         if name not in ("backbone", "protocol") and len({setting[place] for setting in settings}) > 1
     ]
-    return [", ".join(f"{names[place]} {setting[place]}" for place in differing) for setting in settings]
+    words = [name.removeprefix("training.").replace("_", " ") for name in names]
+    return [", ".join(f"{words[place]} {setting[place]}" for place in differing) for setting in settings]
 
 
 @dataclass(frozen=True)
@@ -234,9 +236,8 @@ class _Board:
         by_key = {row.key: row for row in mark_rows(rows, columns)}
         sources = {entry.run.run_id: entry.source for edition in self.editions for entry in edition.entries}
         table_rows = [_row(by_key[name], cells, sources) for name, cells in _places(context).items()]
-        return Table(
-            key, columns=(*_FIRST, *columns, *_LAST), rows=table_rows, **self._words(context), facets=self._facets
-        )
+        every = (*_FIRST, *columns, *_LAST)
+        return align(Table(key, columns=every, rows=table_rows, **self._words(context), facets=self._facets))
 
     @property
     def _facets(self) -> dict[str, str]:

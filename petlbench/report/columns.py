@@ -278,7 +278,7 @@ _MAKERS: Mapping[str, Maker] = {
         (Column("gap", "validation less test", "points"), _gap),
         (Column("best_val", "validation, best epoch", "%"), _validation("best")),
         (Column("last_val", "validation, last epoch", "%"), _validation("last")),
-        (Column("time", "time of preloading, training and evaluation", "s", "lower"), _time(1, 1)),
+        (Column("time", "time of a run", "s", "lower"), _time(1, 1)),
         (Column("hours", "device hours, one run", "h", "lower"), _time(3600, 4)),
         (Column("search_hours", "device hours, search and runs", "h", "lower"), _search_hours),
         (Column("trials", "trials"), lambda line, context: number_cell(context.tried.get(line.method, 0), 0)),

@@ -84,6 +84,20 @@ def test_configurations_of_a_method_are_rows_of_their_own(tmp_path: Path) -> Non
     assert {row.title for row in table.rows} == {"LoRA, training.lr 0.1", "LoRA, training.lr 0.2"}
 
 
+def test_titles_say_settings_in_words_and_columns_have_one_number_of_decimals(tmp_path: Path) -> None:
+    for size in (32, 64):
+        for method, spread in (("lora", 0.001), ("fpt", 0.1)):
+            for seed in (0, 1):
+                store(tmp_path, method, seed=seed, auc=0.8 + seed * spread, image_size=size)
+    tables = pb.board(tmp_path).tables
+    assert {"image size 32" in table.title for table in tables} == {True, False}
+    assert not any("image_size" in table.title for table in tables)
+    for table in tables:
+        texts = [row.cells["digits"].text for row in table.rows]
+        assert len(texts) == 2
+        assert {len(text.partition(" ")[0].partition(".")[2]) for text in texts} == {0}
+
+
 def test_the_page_can_be_filtered(bundles: Path) -> None:
     page = pb.board(bundles).to_html()
     assert page.count("data-facets=") >= 4

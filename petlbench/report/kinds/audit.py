@@ -10,6 +10,7 @@ from dataclasses import replace
 from petlbench.audit.audit import TOO_EASY, Audit
 from petlbench.audit.confounders import WEAK, Confound
 from petlbench.audit.leaks import DuplicatePair, Leaks
+from petlbench.core.text import as_sentence
 from petlbench.data.dataset import Dataset
 from petlbench.report.cells import number_cell
 from petlbench.report.document import Axis, Cell, Column, Figure, Series, Table, table_of
@@ -30,22 +31,8 @@ def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
     """The report of an audit, with pictures of pairs where their dataset is given."""
     return Document(
         f"audit-{audit.dataset}",
-        f"audit of {audit.dataset}",
-        [
-            _findings(audit),
-            *([steps] if (steps := next_steps(audit)) is not None else []),
-            checks(audit),
-            _images(audit),
-            *_samples(audit, dataset),
-            *_together(audit),
-            _baselines(audit),
-            *_duplicates(audit.leaks, dataset),
-            *_confounds(audit),
-            *_names("constant", "columns that are the same for all images", audit.constant),
-            *_names("identifying", "columns that are names of single images", audit.identifying),
-            *_names("unreadable", "images that cannot be read", [f"{n}: {why}" for n, why in audit.unreadable.items()]),
-            *_names("groups", "groups on two sides of the split", audit.leaks.groups),
-        ],
+        f"Audit of {audit.dataset}",
+        [replace(table, title=as_sentence(table.title)) for table in _tables(audit, dataset)],
         list(_figures(audit)),
         audit.notes,
         settings={
@@ -55,6 +42,24 @@ def audit_document(audit: Audit, dataset: Dataset | None = None) -> Document:
         },
         verdict=verdict_of(audit),
     )
+
+
+def _tables(audit: Audit, dataset: Dataset | None) -> Iterator[Table]:
+    unreadable = [f"{name}: {why}" for name, why in audit.unreadable.items()]
+    yield _findings(audit)
+    if (steps := next_steps(audit)) is not None:
+        yield steps
+    yield checks(audit)
+    yield _images(audit)
+    yield from _samples(audit, dataset)
+    yield from _together(audit)
+    yield _baselines(audit)
+    yield from _duplicates(audit.leaks, dataset)
+    yield from _confounds(audit)
+    yield from _names("constant", "columns that are the same for all images", audit.constant)
+    yield from _names("identifying", "columns that are names of single images", audit.identifying)
+    yield from _names("unreadable", "images that cannot be read", unreadable)
+    yield from _names("groups", "groups on two sides of the split", audit.leaks.groups)
 
 
 def _findings(audit: Audit) -> Table:
@@ -142,7 +147,7 @@ def _duplicates(leaks: Leaks, dataset: Dataset | None) -> Iterator[Table]:
         more = len(leaks.pairs) - _MOST_PAIRS
         caption = f"And {more:,} more." if more > 0 else ""
         pairs = [_pair(pair, picture) for pair in leaks.pairs[:_MOST_PAIRS]]
-        yield table_of("pairs", "which they are", columns, pairs, caption)
+        yield table_of("pairs", "duplicates side by side", columns, pairs, caption)
 
 
 def _pair(pair: DuplicatePair, picture: Callable[[str], str]) -> list[Cell | str]:
@@ -231,7 +236,7 @@ def _shares(key: str, confound: Confound, classes: Sequence[str]) -> Figure:
         for name, counts in zip(confound.rows, confound.counts, strict=True)
     ]
     axes = (Axis("class", "class"), Axis("share", "share of the class", "%"))
-    title = f"{confound.column}: V = {confound.cramers_v:.2f}, p = {confound.p:.2g}"
+    title = f"{as_sentence(confound.column)}: V = {confound.cramers_v:.2f}, p = {confound.p:.2g}"
     return Figure.of(key, "bars", title, axes, series, marks={"stacked": True})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from petlbench.core.errors import InputError
+from petlbench.report.alignment import align
 from petlbench.report.formats import Document
 from petlbench.report.inputs import ReportInputs
 from petlbench.report.kinds.comparison import compare_lines
@@ -44,7 +45,7 @@ def build_others(inputs: ReportInputs) -> Document:
     return Document(
         card.name,
         title,
-        [table for table in tables if table.rows],
+        [align(table, request.decimals) for table in tables if table.rows],
         notes=scores.notes,
         source=source,
         settings={"results": request.results, "rows": len(scores.rows)},

@@ -41,9 +41,8 @@ def scores_table(title: str, scores: ScoreTable, groups: Groups, metric: Metric)
     missing = [task.heading for task in tasks_of(groups) if task.key not in scores.tasks]
     notes = [f"No row has a score on {', '.join(missing)}: averages are over the other tasks."] if missing else []
     notes += [_SEVERAL] if flags else []
-    if scores.is_of_one_protocol:
-        return Table("main", title, columns, mark_rows(lines, columns), f"{caption} {_MARKED}", notes, has_print=True)
-    return Table("main", title, columns, lines, f"{caption} {_UNMARKED}", notes, has_print=True)
+    marked, words = (mark_rows(lines, columns), _MARKED) if scores.is_of_one_protocol else (lines, _UNMARKED)
+    return Table("main", title, columns, marked, f"{caption} {words}", notes, has_print=any(row.texts for row in rows))
 
 
 def differences_table(scores: ScoreTable, groups: Groups) -> Table:

@@ -32,7 +32,7 @@ def test_a_sound_folder(cli: Cli, pictures: Path, here: Path) -> None:
     before = sorted(here.rglob("*"))
     told = cli("data", "audit", "pictures", "--fail")
     assert told.status == 0
-    for words in ("audit of pictures", "neither shortcut nor easy", "random, seed 0", "trivial baselines", "metadata"):
+    for words in ("Audit of pictures", "neither shortcut nor easy", "random, seed 0", "Trivial baselines", "metadata"):
         assert words in told.out
     assert "needs a word on missing groups" in told.out
     assert "an AUC of up to " in told.out
@@ -53,7 +53,7 @@ def test_it_is_written_like_a_report(cli: Cli, leaking: Path) -> None:
     names = {Path(file).name for file in told.document["files"]}
     assert {"audit-pictures.tex", "audit-pictures.csv", "audit-pictures-pairs.csv", "audit-pictures.json"} <= names
     assert all(Path(file).is_file() for file in told.document["files"])
-    assert cli("data", "audit", "pictures", "--format", "md").out.startswith("# audit of pictures")
+    assert cli("data", "audit", "pictures", "--format", "md").out.startswith("# Audit of pictures")
 
 
 def test_the_document(cli: Cli, leaking: Path) -> None:

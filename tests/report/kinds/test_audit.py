@@ -84,6 +84,12 @@ def test_tables_hold_numbers(document: Document, tmp_path: Path) -> None:
     assert [figure.kind for figure in document.figures][:2] == ["intervals", "bars"]
 
 
+def test_titles_begin_as_sentences_do(document: Document) -> None:
+    titles = [document.title, *(each.title for each in (*document.tables, *document.figures))]
+    assert len(titles) > 5
+    assert [title for title in titles if title[0].islower()] == []
+
+
 def test_it_says_first_what_it_comes_to_and_what_could_hide(document: Document) -> None:
     assert document.verdict.startswith("A table on this dataset and split should be rejected: ")
     tables = {table.key: table for table in document.tables}

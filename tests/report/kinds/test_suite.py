@@ -157,6 +157,12 @@ def test_scores_of_others_are_a_table_of_the_same_columns(catalog: Catalog, tmp_
     assert [cell(table, "b", key).value for key in ("mean2", "mean3")] == pytest.approx([35, 40])
     assert (cell(table, "a", "mean3").reason, cell(table, "a", "one").mark) == ("no score on two, digits", "best")
     assert "'something'" in document.notes[0]
+    file.write_text(
+        "task,method,seed,score\n"
+        + "".join(f"one,{m},{s},{60 + s * d}\n" for m, d in (("a", 9), ("b", 0.1)) for s in (0, 1))
+    )
+    (table,) = made(catalog, file).tables
+    assert [cell(table, row, "one").text for row in "ab"] == ["64.5 ± 6.4", "60.0 ± 0.1"]  # one number of decimals
     file.write_text("task,method,score\none,b,60\n")
     assert made(catalog, file).tables[0].notes == [
         "No row has a score on two, digits: averages are over the other tasks."
