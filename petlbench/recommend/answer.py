@@ -206,13 +206,15 @@ class Answer:
         )
         table = table_of("methods", "Methods in the race", columns, rows, caption)
         out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]
-        notes = [*self.sentences(), f"In full: {self.command()}", *self.notes, *out]
+        verdict, *others = self.sentences()
+        notes = [*others, f"In full: {self.command()}", *self.notes, *out]
         title = f"Which method for {self.outcome.field.label}"
         differences = differences_figure(self.rivals, self.metric, self.best.candidate.arm)
         figures = [race_figure(self.outcome, self.metric), *([differences] if differences is not None else [])]
         spent = f"{self.outcome.spent / 3600:.3g} of {self.hours:g} hours, {len(self.outcome.trials)} trials"
         source = "a race on this machine"
-        return Document("recommend", title, [table], figures, notes, source=source, settings={"spent": spent})
+        settings = {"spent": spent}
+        return Document("recommend", title, [table], figures, notes, source=source, settings=settings, verdict=verdict)
 
     def _cells(self, row: Mapping[str, Any], rival: Difference | None) -> list[Cell | str]:
         difference = Cell(text="")

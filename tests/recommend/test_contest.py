@@ -88,8 +88,9 @@ def test_a_race_tests_the_winner_once_and_goes_on_from_where_it_was(tmp_path: Pa
     assert len(seen) == 1
     trained = sorted((tmp_path / "trials").glob("*/result.json"))
     stamps = [file.stat().st_mtime_ns for file in trained]
-    again = recommend(tmp_path, *arguments)
+    again = recommend(tmp_path, *arguments, "--to", str(tmp_path / "page.html"))
     assert again["recommended"]["config"] == best["config"]
+    assert f'<p class="verdict">Take {best["method"]}, with ' in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert reads(tmp_path) == seen
     assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "trials").glob("*/result.json"))] == stamps
 
