@@ -147,12 +147,12 @@ class Table:
         """The columns in as many parts as it takes for each to fit a line.
 
         Args:
-            fits: Whether columns have room beside one another. A group that has room is not cut.
+            fits: Whether columns have room beside one another. A group that has room on a line is not cut.
         """
         parts: list[list[Column]] = [[]]
         for _, group in groupby(enumerate(self.columns), key=lambda each: each[1].group or each[0]):
             columns = [column for _, column in group]
-            if parts[-1] and not fits([*parts[-1], *columns]):
+            if parts[-1] and not fits([*parts[-1], *columns]) and fits(columns):
                 parts.append([])
             for column in columns:
                 if parts[-1] and not fits([*parts[-1], column]):

@@ -175,6 +175,15 @@ def test_a_suite_in_latex_is_cut_between_groups_and_never_made_smaller() -> None
     assert ["A note." in each for each in floats] == [False] * (len(floats) - 1) + [True]
 
 
+def test_columns_go_on_in_parts_that_cut_no_group_but_one_wider_than_a_line() -> None:
+    groups = ["", "one", "one", "two", "two", "", "wide", "wide", "wide", "wide"]
+    columns = [Column(str(place), str(place), group=group) for place, group in enumerate(groups)]
+    parts = Table("main", "T", columns, []).parts(lambda some: len(some) <= 3)
+    assert ["".join(column.key for column in part) for part in parts] == ["012", "345", "678", "9"]
+    parts = Table("main", "T", columns[:1] + columns[6:], []).parts(lambda some: len(some) <= 3)
+    assert ["".join(column.key for column in part) for part in parts] == ["067", "89"]
+
+
 def test_panels_that_have_room_share_a_page_and_the_caption_says_so() -> None:
     text = latex.render_table(suite(methods=1), "tab:suite")
     assert text.count(r"\begin{table}") == 1
