@@ -153,15 +153,13 @@ def combine(
 def _score_bounds(estimate: Numbers, variance: Callable[[Numbers], Numbers], level: float) -> tuple[Numbers, Numbers]:
     """Halve the ranges between the estimate and 0 or 1 until the bounds are known to the last digits."""
     square = _quantile(level) ** 2
-    bounds = []
-    for end in (0.0, 1.0):
-        inside, outside = estimate.astype(np.float64), np.full(estimate.shape, end)
-        for _ in range(40):
-            middle = (inside + outside) / 2
-            held = (middle - estimate) ** 2 <= square * variance(middle)
-            inside, outside = np.where(held, middle, inside), np.where(held, outside, middle)
-        bounds.append(inside)
-    return bounds[0], bounds[1]
+    inside = np.stack([estimate, estimate]).astype(np.float64)
+    outside = np.stack([np.zeros(estimate.shape), np.ones(estimate.shape)])
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        held = (middle - estimate) ** 2 <= square * variance(middle)
+        inside, outside = np.where(held, middle, inside), np.where(held, outside, middle)
+    return inside[0], inside[1]
 
 
 def auc_interval(labels: Labels, scores: Logits, units: Units, level: float = 0.95) -> dict[str, Any] | None:
