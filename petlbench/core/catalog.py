@@ -52,6 +52,11 @@ class Catalog:
                 )
         self.folders = tuple(folder.resolve() for folder in folders)
         self._in_files: dict[Kind, Mapping[str, Entry]] = {}
+        self._read_from: dict[str, tuple[int, ...]] = {}
+
+    def is_as_read(self) -> bool:
+        """Whether no file and no folder that it was read from, nor one for packages, has changed since."""
+        return all(_changed(path) == before for path, before in self._read_from.items())
 
     def entries(self, kind: Kind) -> Mapping[str, Entry]:
         """Return every entry of a kind by name, in alphabetical order.
@@ -87,7 +92,7 @@ class Catalog:
     def _installed(self) -> list[Path]:
         """Folders of the packages that name themselves under the entry point group ``petlbench.catalog``."""
         folders: list[Path] = []
-        for point in _points(tuple((folder, _changed(folder)) for folder in sys.path)):
+        for point in _points(tuple((folder, self._noted(folder)) for folder in sys.path)):
             try:
                 spec = importlib.util.find_spec(point.value)
             except ModuleNotFoundError:  # a package in front of the module is not there
@@ -105,27 +110,35 @@ class Catalog:
         spec, folders = KIND_SPECS[kind], [shipped_folder(kind)]
         for folder in (*self.folders, *self._installed, _LOCAL.resolve()):
             folders += [folder / spec.folder, folder] if spec.card else [folder / spec.folder]
-        for folder in dict.fromkeys(filter(Path.is_dir, folders)):
+        for folder in dict.fromkeys(folders):
+            inside = filter(Path.is_dir, folder.glob("*")) if spec.families else ()
+            for place in (folder, *inside):
+                self._noted(place)
             files = [*folder.glob("*" + spec.suffix), *(folder.glob("*/*" + spec.suffix) if spec.families else ())]
             for file in sorted(files):
                 if not any(part.startswith(("_", ".")) for part in file.relative_to(folder).parts):
                     family = "" if file.parent == folder else f"{file.parent.name}/"
                     is_its_own = folder.name == spec.folder
+                    self._noted(file)
                     yield from read_entries(kind, file.resolve(), is_its_own=is_its_own, family=family)
+
+    def _noted(self, path: Folder) -> tuple[int, ...]:
+        return self._read_from.setdefault(str(path), _changed(path))
 
 
 @lru_cache(maxsize=1)
-def _points(_folders: tuple[tuple[str, int], ...]) -> Sequence[EntryPoint]:
+def _points(_folders: tuple[tuple[str, tuple[int, ...]], ...]) -> Sequence[EntryPoint]:
     """What packages name as their catalogues, looked up again once something was installed into a folder."""
     return tuple(entry_points(group="petlbench.catalog"))
 
 
-def _changed(folder: str) -> int:
-    """When a folder of the module path last had a new entry, in nanoseconds since 1970; 0 where there is none."""
+def _changed(path: Folder) -> tuple[int, ...]:
+    """What changes with a file, and with the entries of a folder; empty where there is neither."""
     try:
-        return os.stat(folder or ".").st_mtime_ns
+        status = os.stat(path or ".")
     except OSError:
-        return 0
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 _REGISTERED: dict[tuple[Kind, str], Entry] = {}

@@ -27,7 +27,7 @@ from petlbench.data.notes import absent_in_training, notes_on_classes, notes_on_
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
 from petlbench.data.readers.settings import ReaderSettings
-from petlbench.data.record import Record, images_by_class, map_images
+from petlbench.data.record import Record, each_image, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Dataset:
     task: TaskType
 
     @property
-    def records(self) -> tuple[Record, ...]:
+    def records(self) -> Sequence[Record]:
         """Every image, in an order that does not depend on the file system or the locale."""
         return self.reader.records
 
@@ -85,8 +85,8 @@ class Dataset:
         reader = self.reader
 
         def measure() -> Iterable[GreyRange]:
-            heads, _ = map_images(reader.records, reader.has_deep_greys, workers, Progress())
-            deep = [record for record in reader.records if heads.get(record.image_id)]
+            heads = each_image(reader.records, reader.has_deep_greys, workers, Progress())
+            deep = [record for record, is_deep in heads if is_deep is True]
             if not deep:
                 return ()
             return map_images(deep, reader.grey_range, workers, progress, "measuring greys")[0].values()
@@ -95,8 +95,12 @@ class Dataset:
 
     def pixel_key(self, digest: str) -> str:
         """Return what names the pixels of an image with that content: another white makes others of the same file."""
+        return self.pixel_keys([digest])[0]
+
+    def pixel_keys(self, digests: Sequence[str]) -> list[str]:
+        """Return what `pixel_key` does, of many images."""
         tag = self.greys.tag()
-        return hashlib.sha256(f"{digest}, {tag}".encode()).hexdigest() if tag else digest
+        return [hashlib.sha256(f"{digest}, {tag}".encode()).hexdigest() for digest in digests] if tag else [*digests]
 
     def by_class(self, records: Iterable[Record] | None = None) -> dict[str, int]:
         """Return the number of images of each class, of all records or of some."""

@@ -105,7 +105,6 @@ class ImageStore:
         self.caches = dict(caches or {})
         self._kept = kept or KeptImages()
         self._at_first = tuple(at_first)
-        self._keys: dict[str, str] = {}
 
     def part(self, dataset: Dataset) -> ImageStore:
         """The same images and what is kept of them, for a dataset that has lost some of its records."""
@@ -123,7 +122,6 @@ class ImageStore:
         if digest is None:
             digest = self._read_first(record, self.views.get(split, {}) if split is not None else {})
             self._kept.digests[record.image_id] = digest
-        self._keys[record.image_id] = self.dataset.pixel_key(digest)
         return digest
 
     def get(self, record: Record, views: Mapping[str, View]) -> dict[str, RGB]:
@@ -150,7 +148,11 @@ class ImageStore:
 
     def digest(self, record: Record) -> str:
         """What names the pixels of an image that was looked at."""
-        return self._keys[record.image_id]
+        return self.digests([record])[0]
+
+    def digests(self, records: Iterable[Record]) -> list[str]:
+        """What names the pixels of each of some images that were looked at."""
+        return self.dataset.pixel_keys([self._kept.digests[record.image_id] for record in records])
 
     def forget(self, records: Iterable[Record], views: Iterable[View]) -> None:
         """Keep in memory no longer what views store of some images: it is kept elsewhere."""
@@ -160,8 +162,11 @@ class ImageStore:
         images = self._kept.find(record, forms)
         if images is not None:
             return images
-        cache, key = self.caches.get(frozenset(forms)), self._keys.get(record.image_id)
-        return cache.find(key) if cache is not None and key is not None and key in cache else None
+        cache = self.caches.get(frozenset(forms))
+        if cache is None or record.image_id not in self._kept.digests:
+            return None
+        key = self.digest(record)
+        return cache.find(key) if key in cache else None
 
     def _read_first(self, record: Record, views: Mapping[str, View]) -> str:
         cache = self.caches.get(frozenset(view.form for view in views.values() or self._at_first))
@@ -311,16 +316,15 @@ class ImageLoader:
         return math.ceil(count / self.batch_size) if self.keeps_last else max(1, count // self.batch_size)
 
     def _run(self, order: list[int], seed: int) -> Iterator[Batch]:
-        parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         # Where no image is read, as from preloaded features, threads would cost more than all else.
-        yield from self._decoded(parts, seed) if self.views else map(self._empty, parts)
+        yield from self._decoded(order, seed) if self.views else self._empty(order)
 
-    def _decoded(self, parts: Sequence[Sequence[int]], seed: int) -> Iterator[Batch]:
+    def _decoded(self, order: list[int], seed: int) -> Iterator[Batch]:
         pending: deque[tuple[Batch, list[_Place]]] = deque()
 
         def places() -> Iterator[list[_Place]]:
-            for indices in parts:
-                batch = self._empty(indices)
+            for batch in self._empty(order):
+                indices = batch.index.tolist()
                 arrays = {name: view.numpy() for name, view in batch.views.items()}
                 rows = [{name: view[row] for name, view in arrays.items()} for row in range(len(indices))]
                 pending.append((batch, list(zip(indices, rows, strict=True))))
@@ -331,18 +335,20 @@ class ImageLoader:
             pending[0][1].clear()
             yield pending.popleft()[0]
 
-    def _empty(self, indices: Sequence[int]) -> Batch:
-        """A batch whose images are still to be written: each thread then puts its own where it belongs."""
+    def _empty(self, order: list[int]) -> Iterator[Batch]:
+        """Batches whose images are still to be written: each thread then puts its own where it belongs."""
         records, to_array = self.images.dataset.records, self.images.dataset.task.labels.to_array
-        labels = torch.from_numpy(to_array([records[index].label for index in indices]))
-        return Batch(
-            index=torch.tensor(indices),
-            views={
-                name: torch.empty(len(indices), 3, view.size, view.size, pin_memory=self.pinned)
+        labels = to_array([records[place].label for place in order])
+        for start in range(0, len(order), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            index = torch.tensor(order[part])
+            views = {
+                name: torch.empty(len(index), 3, view.size, view.size, pin_memory=self.pinned)
                 for name, view in self.views.items()
-            },
-            labels=labels.pin_memory() if self.pinned else labels,
-        )
+            }
+            # A copy: a part of a tensor would hold the labels of all batches, as memory that a step takes.
+            own = torch.from_numpy(labels[part].copy())
+            yield Batch(index, views, own.pin_memory() if self.pinned else own)
 
     def _fill(self, place: _Place, seed: int) -> None:
         index, rows = place

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,12 +60,49 @@ def with_draw(frame: pd.DataFrame, dataset: Dataset, sides: Sequence[str | None]
     return frame.assign(**{_DRAWN: frame["image_id"].map(by_id)})
 
 
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The manifest that many runs of one split share: its file's bytes and its digests are made once.
+
+    Args:
+        frame: One row an image, as `manifest_of` and `with_draw` give it; nobody changes it any more.
+    """
+
+    frame: pd.DataFrame
+
+    @cached_property
+    def csv(self) -> bytes:
+        """The bytes of its file."""
+        columns = [name for name in (*COLUMNS, _DRAWN) if name in self.frame]
+        return _canonical(self.frame, columns, csv_cell)
+
+    @cached_property
+    def digest(self) -> str:
+        """What `manifest_digest` gives."""
+        if _DRAWN in self.frame:
+            return manifest_digest(self.frame)
+        return hashlib.sha256(self.csv).hexdigest()
+
+    @cached_property
+    def split_digest(self) -> str:
+        """What the function of that name gives."""
+        return split_digest(self.frame)
+
+    @cached_property
+    def draw_digest(self) -> str:
+        """What the function of that name gives."""
+        return draw_digest(self.frame)
+
+    def write(self, file: Path) -> None:
+        """Write it as CSV, whole or not at all; the file's folder is made."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(file) as temporary:
+            temporary.write_bytes(self.csv)
+
+
 def write_manifest(frame: pd.DataFrame, file: Path) -> None:
     """Write a manifest as CSV, whole or not at all; the file's folder is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    columns = [name for name in (*COLUMNS, _DRAWN) if name in frame]
-    with write_atomically(file) as temporary:
-        temporary.write_bytes(_canonical(frame, columns, csv_cell))
+    Manifest(frame).write(file)
 
 
 def read_manifest(file: Path, digest: str) -> pd.DataFrame:

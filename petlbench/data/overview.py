@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 import textwrap
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from petlbench.core.config import RunConfig
@@ -16,7 +18,7 @@ from petlbench.core.progress import Progress
 from petlbench.core.text import first_few, printable
 from petlbench.data.dataset import Dataset
 from petlbench.data.images.files import Header, ImageFacts, read_header
-from petlbench.data.record import SPLITS, Record, map_images
+from petlbench.data.record import SPLITS, Record, each_image
 from petlbench.data.splits import SplitScheme, assign_splits
 
 _SIDE = 160
@@ -75,53 +77,82 @@ def overview_of(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int,
         workers: Threads that read.
         progress: Told of every image that is read.
     """
-    sides, refused = _sides(dataset)
+    by_split, images, refused = _sides(dataset)
     dataset.measure_greys(workers, progress)
-    images, unreadable = _measure(dataset, facts, workers, progress)
+    measured = _measure(dataset, facts, workers, progress)
     return Overview(
-        {side: dataset.by_class(records) for side, records in sides.items()} if sides else None,
+        by_split,
         refused,
-        _spread([image.width for image in images]),
-        _spread([image.height for image in images]),
-        dict(Counter(image.format for image in images).most_common()),
-        len(dataset.records) - len(images),
-        {side: len(records) for side, records in sides.items()},
-        unreadable,
+        _spread(measured.widths),
+        _spread(measured.heights),
+        dict(measured.formats.most_common()),
+        len(dataset.records) - measured.formats.total(),
+        images,
+        measured.unreadable,
     )
 
 
-def _sides(dataset: Dataset) -> tuple[Mapping[str, Sequence[Record]], str]:
-    """Return the images of each side of the card's split; none, and why, where it cannot be split so."""
+def _sides(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None, Mapping[str, int], str]:
+    """Return the images of each side of the card's split, by class and all of them; else why it cannot be split so."""
     scheme = SplitScheme.parse(dataset.card.split)
     try:
         sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=dataset.task.strata)
     except InputError as error:
-        return {}, error.message
-    pairs = list(zip(sides, dataset.records, strict=True))
-    return {side: [record for own, record in pairs if own == side] for side in SPLITS}, ""
+        return None, {}, error.message
+    by_class: dict[str, Mapping[str, int]] = {
+        side: dataset.by_class(record for own, record in zip(sides, dataset.records, strict=True) if own == side)
+        for side in SPLITS
+    }
+    return by_class, {side: sides.count(side) for side in SPLITS}, ""
 
 
-def _measure(
-    dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress
-) -> tuple[Sequence[ImageFacts | Header], dict[str, str]]:
+@dataclass
+class _Measured:
+    """What images have in common: so many numbers as there are sizes and formats, however many images."""
+
+    widths: Counter[int] = field(default_factory=Counter)
+    heights: Counter[int] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def add(self, image: ImageFacts | Header) -> None:
+        self.widths[image.width] += 1
+        self.heights[image.height] += 1
+        self.formats[image.format] += 1
+
+
+def _measure(dataset: Dataset, facts: Mapping[str, ImageFacts], workers: int, progress: Progress) -> _Measured:
     """Take what is known of images, or read their heads; and what is wrong with the others, by image id."""
+    measured = _Measured()
+    for known in facts.values():
+        measured.add(known)
     if facts:
-        return list(facts.values()), {}
+        return measured
 
     def measure(record: Record) -> Header | None:
         file = dataset.file(record)
         return read_header(file) if file is not None else None
 
-    headers, errors = map_images(dataset.records, measure, workers, progress, "measuring images")
-    for error in errors.values():
-        if error.kind == "missing_package":
-            raise error
-    unreadable = {name: printable(error.message) for name, error in errors.items()}
-    return [header for header in headers.values() if header is not None], unreadable
+    with closing(each_image(dataset.records, measure, workers, progress, "measuring images")) as headers:
+        for record, header in headers:
+            if isinstance(header, InputError):
+                if header.kind == "missing_package":
+                    raise header
+                measured.unreadable[record.image_id] = printable(header.message)
+            elif header is not None:
+                measured.add(header)
+    return measured
 
 
-def _spread(values: Sequence[int]) -> Spread | None:
-    return Spread(min(values), statistics.median(values), max(values)) if values else None
+def _spread(counts: Counter[int]) -> Spread | None:
+    """Return the spread of numbers that are given with how often each is there."""
+    if not counts:
+        return None
+    values, half = sorted(counts), counts.total() / 2
+    below = list(accumulate(counts[value] for value in values))
+    # Of an even number of values the median is the mean of the two in the middle.
+    first, second = values[bisect_left(below, half)], values[bisect_right(below, half)]
+    return Spread(values[0], first if counts.total() % 2 else (first + second) / 2, values[-1])
 
 
 def sample_images(dataset: Dataset, label: int, count: int) -> list[Record]:

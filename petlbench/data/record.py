@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, NamedTuple, TypeVar, cast, get_args
@@ -90,7 +91,27 @@ def map_images(
 ) -> tuple[dict[str, T], dict[str, InputError]]:
     """Return what came of each image, done in threads, and the errors of those that could not be read.
 
-    Both are by image id, in the records' order.
+    Both are by image id, in the records' order; the arguments are those of `each_image`.
+    """
+    results: dict[str, T] = {}
+    errors: dict[str, InputError] = {}
+    with closing(each_image(records, function, workers, progress, phase)) as outcomes:
+        for record, outcome in outcomes:
+            if isinstance(outcome, InputError):
+                errors[record.image_id] = outcome
+            else:
+                results[record.image_id] = outcome
+    return results, errors
+
+
+def each_image(
+    records: Sequence[Record],
+    function: Callable[[Record], T],
+    workers: int,
+    progress: Progress,
+    phase: str = "reading images",
+) -> Generator[tuple[Record, T | InputError]]:
+    """Yield each image with what came of it, done in threads, or why it could not be read; in the records' order.
 
     Args:
         records: The images.
@@ -113,23 +134,16 @@ def map_images(
             progress.advance()
 
     size = min(max(1, len(records) // _TASKS), _LARGEST_TASK)
-    parts = [records[start : start + size] for start in range(0, len(records), size)]
-    results: dict[str, T] = {}
-    errors: dict[str, InputError] = {}
+    starts = range(0, len(records), size)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            outcomes = chain.from_iterable(pool.map(lambda part: list(map(attempt, part)), parts))
-            for record, outcome in zip(records, outcomes, strict=True):
-                if isinstance(outcome, InputError):
-                    errors[record.image_id] = outcome
-                else:
-                    results[record.image_id] = cast("T", outcome)
+            outcomes = pool.map(lambda start: list(map(attempt, records[start : start + size])), starts)
+            yield from zip(records, cast("Iterator[T | InputError]", chain.from_iterable(outcomes)), strict=True)
         except BaseException:
             # Without this, Ctrl-C would wait until every remaining image is read.
             is_stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results, errors
 
 
 def refusal(errors: Mapping[str, InputError], hint: str) -> InputError:

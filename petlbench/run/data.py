@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pandas as pd
 from numpy.typing import NDArray
 
 from petlbench.core.config import RunConfig
@@ -14,7 +14,7 @@ from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, external_settings, open_dataset
 from petlbench.data.draws import Draw
 from petlbench.data.loader import ImageStore
-from petlbench.data.manifest import manifest_of, with_draw
+from petlbench.data.manifest import Manifest, manifest_of, with_draw
 from petlbench.data.record import SPLITS, Record, Split, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.run.options import RunContext, RunOptions
@@ -22,6 +22,10 @@ from petlbench.run.resolve import ResolvedRun
 
 KEPT = "datasets"
 """The folder, in that of the results, of data that came from Python."""
+
+# What of a config decides which image is on which side, beside the size of a batch that has to be filled.
+_DRAWN_BY = ("shots", "train_fraction", "draw", "shots_val")
+_SPLIT_BY = ("split", "split_seed", *_DRAWN_BY, "train_on", "skip_corrupt")
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,15 @@ class RunData:
 
     dataset: Dataset
     indices: Mapping[Split, list[int]]
-    manifest: pd.DataFrame
+    manifest: Manifest
     skipped: tuple[str, ...]
     images: ImageStore
     drawn: Mapping[str, Any] = field(default_factory=dict)
 
     def records(self, split: Split) -> list[Record]:
         """The images of one side, in the order of its indices."""
-        return [self.dataset.records[index] for index in self.indices[split]]
+        records = self.dataset.records
+        return [records[index] for index in self.indices[split]]
 
     def labels(self, split: Split) -> NDArray[Any]:
         """The labels of one side, in the order of its indices, as the loss takes them."""
@@ -112,7 +117,16 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
         InputError: When the split is wrong, a class has too few images to draw from, the training images fill no batch
             and have to, or an image cannot be read and is not to be skipped.
     """
-    config, scheme = run.config, SplitScheme.parse(run.config.split)
+    config = run.config
+    fills = config.training.batch_size if config.training.drop_last else 0
+    choice = json.dumps([*(getattr(config, name) for name in _SPLIT_BY), fills])
+    data = context.parts.split(images.dataset, choice, lambda: _split(config, context, images))
+    return replace(_told(data, context), images=images.part(data.dataset))
+
+
+def _split(config: RunConfig, context: RunContext, images: ImageStore) -> RunData:
+    """What runs have in common that split a dataset alike."""
+    scheme = SplitScheme.parse(config.split)
     draw = Draw(config.shots, config.train_fraction, config.draw, config.split_seed, config.shots_val)
 
     def is_official(dataset: Dataset) -> bool:
@@ -137,7 +151,7 @@ def load_run_data(run: ResolvedRun, context: RunContext, images: ImageStore) -> 
         data = _with_validation(data)
     if draw.is_whole:
         return data
-    drawn = {name: getattr(config, name) for name in ("shots", "train_fraction", "draw", "shots_val")}
+    drawn = {name: getattr(config, name) for name in _DRAWN_BY}
     return replace(data, drawn={**drawn, "official": is_official(data.dataset)})
 
 
@@ -205,7 +219,7 @@ def read_test_set(dataset: Dataset, skip_corrupt: bool, context: RunContext) -> 
         sides: list[Split] = ["test"] * len(rest.records)
         return sides, sides
 
-    return _read_all(ImageStore(dataset), all_tested, skip_corrupt, context)
+    return _told(_read_all(ImageStore(dataset), all_tested, skip_corrupt, context), context)
 
 
 def _read_all(
@@ -232,20 +246,26 @@ def _read_all(
         raise refusal(errors, "or leave unreadable images out and count them with --skip-corrupt")
     if errors:
         dataset = dataset.keep([record for record in dataset.records if record.image_id not in errors])
-        context.progress.say(f"{len(errors)} unreadable images are left out")
         splits, drawn = split(dataset)
-    manifest = manifest_of(dataset, splits, [digests[record.image_id] for record in dataset.records])
+    frame = manifest_of(dataset, splits, [digests[record.image_id] for record in dataset.records])
     if list(drawn) != list(splits):
-        manifest = with_draw(manifest, dataset, drawn)
+        frame = with_draw(frame, dataset, drawn)
         dataset = dataset.keep([record for record, name in zip(dataset.records, drawn, strict=True) if name])
     sides = [name for name in drawn if name]
     indices: dict[Split, list[int]] = {
         name: [index for index, side in enumerate(sides) if side == name] for name in SPLITS
     }
     skipped = tuple(error.message for error in errors.values())
-    return RunData(dataset, indices, manifest, skipped, images.part(dataset))
+    return RunData(dataset, indices, Manifest(frame), skipped, images.part(dataset))
+
+
+def _told(data: RunData, context: RunContext) -> RunData:
+    """The data; of images that are left out the user learns."""
+    if data.skipped:
+        context.progress.say(f"{len(data.skipped)} unreadable images are left out")
+    return data
 
 
 def shared_images(external: RunData, trained: RunData) -> int:
     """Count the external images that are, byte for byte, among those of the run's own dataset."""
-    return int(external.manifest["sha256"].isin(trained.manifest["sha256"]).sum())
+    return int(external.manifest.frame["sha256"].isin(trained.manifest.frame["sha256"]).sum())

@@ -16,7 +16,7 @@ from petlbench.core.files import check_writable, write_atomically
 from petlbench.data.corruptions import Corruptions, load_corruptions
 from petlbench.data.dataset import EXTERNAL, external_settings
 from petlbench.data.loader import ImageLoader, ImageStore
-from petlbench.data.manifest import manifest_digest, read_manifest, split_digest
+from petlbench.data.manifest import read_manifest
 from petlbench.data.record import Split
 from petlbench.metrics.classification import evaluate, load_metrics
 from petlbench.results.evaluation import FOLDER, Evaluation, read_evaluations, write_evaluation
@@ -115,8 +115,8 @@ class _TestSet:
     @property
     def digests(self) -> dict[str, str]:
         """What names the images; of another dataset as a run's ``external`` is named."""
-        whole = manifest_digest(self.data.manifest)
-        return {"data": whole, "split": split_digest(self.data.manifest) if self.is_own else whole}
+        manifest = self.data.manifest
+        return {"data": manifest.digest, "split": manifest.split_digest if self.is_own else manifest.digest}
 
     def name(self, result: Result) -> str:
         """A name of files: readable in front, behind it a digest of all that the figures hang on."""
@@ -133,7 +133,7 @@ def _own_data(result: Result, request: EvaluateRequest, context: RunContext) -> 
         raise InputError(message, hint="leave --test-set out: the run's own settings hold", kind="bad_setting")
     run = resolve_config(result.config, context.catalog, context.options.data_root)
     data = load_run_data(run, context, ImageStore(opened_dataset(run, context)))
-    if manifest_digest(data.manifest) != result.digests.get("data"):
+    if data.manifest.digest != result.digests.get("data"):
         raise InputError(
             f"{request.on} is no longer as run {result.run_id} was trained on it, so that its test side is not known",
             hint="put the images back, or run it again with --rerun",
@@ -153,10 +153,11 @@ def _other_data(folder: Path, result: Result, reference: str, request: EvaluateR
     data = read_test_set(dataset, result.config.skip_corrupt, context)
     manifest = read_manifest(folder / ARTIFACTS["manifest"], str(result.digests.get("data")))
     seen = manifest[manifest["split"] != _SPLIT]
-    shared = data.manifest[data.manifest["sha256"].isin(seen["sha256"])]
+    frame = data.manifest.frame
+    shared = frame[frame["sha256"].isin(seen["sha256"])]
     if len(shared):
         raise InputError(
-            f"{len(shared)} of {len(data.manifest)} images of {request.on} are, byte for byte, images that run "
+            f"{len(shared)} of {len(frame)} images of {request.on} are, byte for byte, images that run "
             f"{result.run_id} was trained or selected on, {shared['image_id'].iloc[0]} for one",
             hint=f"take them out, or name the run's own dataset, {result.config.dataset}: its test side is read",
             kind="trained_on",

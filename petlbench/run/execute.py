@@ -16,7 +16,6 @@ from petlbench.core.config import derive_seed
 from petlbench.core.environment import choose_device, describe_environment, file_digest, make_repeatable
 from petlbench.core.files import check_writable, write_tensors
 from petlbench.data.loader import ImageLoader
-from petlbench.data.manifest import write_manifest
 from petlbench.data.record import Split
 from petlbench.data.tasks.base import metrics_of
 from petlbench.data.views import View, by_split
@@ -325,7 +324,7 @@ class _Run:
             learned = draft / ARTIFACTS["learned"]
             write_tensors(learned, self.selected.learned, {"run_id": self.config.run_id})
             result.digests["learned"] = file_digest(learned)
-            write_manifest(self.data.manifest, draft / ARTIFACTS["manifest"])
+            self.data.manifest.write(draft / ARTIFACTS["manifest"])
             result.artifacts |= write_attributes(draft, self.data)
         write_result(draft, result)
         if ending.status == "finished" or not self.folder.is_finished:

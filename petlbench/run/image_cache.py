@@ -187,7 +187,7 @@ def _parts(images: ImageStore, indices: Mapping[Split, Sequence[int]]) -> list[_
                 continue
             positions = sorted(position for split in views for position in indices[split])
             records = tuple(images.dataset.records[position] for position in positions)
-            digests = tuple(images.digest(record) for record in records)
+            digests = tuple(images.digests(records))
             parts.append(_Part(disk, next(iter(views.values())), records, digests))
     return parts
 

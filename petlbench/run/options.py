@@ -90,4 +90,4 @@ class RunContext:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalogues: the shipped ones and the user's own."""
-        return Catalog(self.options.catalogs)
+        return self.parts.catalog(self.options.catalogs)

@@ -6,16 +6,15 @@ was made from files is made again once one of them is not as it was.
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -32,19 +31,28 @@ from petlbench.features.store import FeatureStore
 from petlbench.models.backbone import Backbone
 from petlbench.models.build import load_backbone
 from petlbench.models.registry import find_backbone_card
+from petlbench.run.copies import Original
 from petlbench.run.image_cache import ImageCache, memory_bound, open_images
 from petlbench.run.resolve import ResolvedRun
 
 # Runs of a study come dataset by dataset; records of a million images take half a gigabyte.
 _DATASETS = 2
+# Splits of one dataset: where images are many, one takes half as much as their records.
+_SPLITS = 2
 # What is open is kept from deletion, so that only what is used over and over is kept open.
 _STORES = 4
 _SHARE_OF_FREE_MEMORY = 8
 _CPU = torch.device("cpu")
 
+T = TypeVar("T")
+
 
 class Parts:
     """Makes what a run is made of, and keeps nothing of it."""
+
+    def catalog(self, folders: tuple[Path, ...]) -> Catalog:
+        """Return the shipped catalogues and a user's own in some folders."""
+        return Catalog(folders)
 
     def describe_dataset(
         self, reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]
@@ -60,6 +68,10 @@ class Parts:
         """Return a run's images as features are computed from them: each is read once, so nothing of it is kept."""
         return ImageStore(images.dataset)
 
+    def split(self, dataset: Dataset, choice: str, make: Callable[[], T]) -> T:
+        """Return a dataset's images split, once they were read, as the runs of one choice have in common."""
+        return make()
+
     def backbone(self, config: RunConfig, device: torch.device, catalog: Catalog | None = None) -> tuple[Backbone, str]:
         """Return what `petlbench.models.build.load_backbone` does, and raise what it raises."""
         return load_backbone(config, device, catalog)
@@ -73,6 +85,7 @@ class KeptParts(Parts):
     """Keeps them for the next runs of this process, one run at a time."""
 
     def __init__(self) -> None:
+        self._catalog = Catalog()
         self._memory: ImageMemory = BoundedCache()
         self._datasets: OrderedDict[str, _KeptDataset] = OrderedDict()
         self._backbones: BoundedCache[str, _KeptBackbone] = BoundedCache()
@@ -82,6 +95,13 @@ class KeptParts(Parts):
         """Take new measure of the memory that is free: what earlier runs used makes room from now on."""
         self._memory.begin_run(memory_bound(self._memory.held))
         self._backbones.begin_run((free_memory() + self._backbones.held) // _SHARE_OF_FREE_MEMORY)
+
+    def catalog(self, folders: tuple[Path, ...]) -> Catalog:
+        """Return the catalogues, read again only where something in them has changed."""
+        catalog = Catalog(folders)
+        if self._catalog.folders != catalog.folders or not self._catalog.is_as_read():
+            self._catalog = catalog
+        return self._catalog
 
     def describe_dataset(
         self, reference: str, *, catalog: Catalog, data_root: Path, settings: Mapping[str, Any]
@@ -110,7 +130,7 @@ class KeptParts(Parts):
 
         An image that is decoded for the first time is made into what will be preloaded from it, too.
         """
-        kept = next((each.images for each in self._datasets.values() if each.info.dataset is dataset), None)
+        kept = self._kept(dataset)
         name = run.preloaded_view
         at_first: Iterable[View] = () if name is None else (run.views[name].without_augmentation(),)
         return open_images(
@@ -118,7 +138,7 @@ class KeptParts(Parts):
             dataset,
             run.views_by_split,
             cache,
-            kept=kept or KeptImages(self._memory),
+            kept=kept.images if kept is not None else KeptImages(self._memory),
             at_first=at_first,
             open_store=lambda store: self.open_store(store, cache),
         )
@@ -126,6 +146,20 @@ class KeptParts(Parts):
     def images_to_preload(self, images: ImageStore) -> ImageStore:
         """Return a run's images: those of other runs may be among them, and these are for others."""
         return images
+
+    def split(self, dataset: Dataset, choice: str, make: Callable[[], T]) -> T:
+        """Return a dataset's images split, made again where it was opened again."""
+        kept = self._kept(dataset)
+        if kept is None:
+            return make()
+        split = kept.splits.pop(choice, None) or make()
+        kept.splits[choice] = split
+        while len(kept.splits) > _SPLITS:
+            kept.splits.popitem(last=False)
+        return cast("T", split)
+
+    def _kept(self, dataset: Dataset) -> _KeptDataset | None:
+        return next((each for each in self._datasets.values() if each.info.dataset is dataset), None)
 
     def backbone(self, config: RunConfig, device: torch.device, catalog: Catalog | None = None) -> tuple[Backbone, str]:
         """Return a copy of the backbone with its weights, which are read again only where files have changed."""
@@ -139,9 +173,9 @@ class KeptParts(Parts):
             self._backbones.drop(lambda other: other == key)
             with recorded() as opened:
                 backbone, digest = super().backbone(config, _CPU, catalog)
-            kept = _KeptBackbone(backbone, digest, opened)
+            kept = _KeptBackbone(backbone, Original(backbone.module), digest, opened)
             self._backbones.keep(key, kept, kept.size)
-        module = copy.deepcopy(kept.backbone.module).to(device)
+        module = kept.original.copy().to(device)
         return Backbone(kept.backbone.info, module, kept.backbone.weights), kept.digest
 
     def open_store(self, store: FeatureStore, cache: CacheConfig) -> FeatureStore:
@@ -162,6 +196,7 @@ class _KeptDataset:
     info: DatasetInfo
     files: Opened
     images: KeptImages
+    splits: OrderedDict[str, Any] = field(default_factory=OrderedDict)
 
 
 @dataclass(frozen=True)
@@ -169,6 +204,7 @@ class _KeptBackbone:
     """A backbone that no run touches: each has a copy."""
 
     backbone: Backbone
+    original: Original
     digest: str
     files: Opened
 

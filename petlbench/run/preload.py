@@ -76,7 +76,7 @@ def open_source(
     store = plan_features(config, assembled.frozen, info, run.views, cache.folder, weights=assembled.weights_digest)
     if store is None or config.cache_precision is None:
         return LiveFeatures(assembled.backbone, assembled.frozen, config.features_precision)
-    images = [data.images.digest(record) for record in data.dataset.records]
+    images = data.images.digests(data.dataset.records)
     check_quota(cache, store.folder, store.missing_bytes(images))
     form = in_form(assembled.frozen, config.cache_form)
     kept = LiveFeatures(assembled.backbone, form, config.features_precision)

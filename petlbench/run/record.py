@@ -20,7 +20,6 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
 from petlbench.core.environment import package_versions, seconds_of_start
 from petlbench.core.errors import InputError
-from petlbench.data.manifest import draw_digest, manifest_digest, split_digest
 from petlbench.data.record import SPLITS, Record
 from petlbench.data.splits import group_numbers
 from petlbench.data.tasks.base import Scale
@@ -92,14 +91,14 @@ def identify(
     config: RunConfig, catalog: Catalog, data: RunData, assembled: Assembled, external: RunData | None = None
 ) -> dict[str, Any]:
     """Take the digests that decide whether a stored result still stands for its config."""
-    drawn = draw_digest(data.manifest)
+    manifest = data.manifest
     return {
-        "data": manifest_digest(data.manifest),
-        "split": split_digest(data.manifest),
-        **({"draw": drawn} if drawn else {}),
+        "data": manifest.digest,
+        "split": manifest.split_digest,
+        **({"draw": manifest.draw_digest} if manifest.draw_digest else {}),
         "weights": assembled.weights_digest,
         **code_digests(config.method, catalog),
-        "external": "" if external is None else manifest_digest(external.manifest),
+        "external": "" if external is None else external.manifest.digest,
         "greys": "; ".join(each.dataset.greys.tag() for each in (data, external) if each is not None).strip("; "),
         **(
             {"attributes": _attributes_digest(data.records("val"))} if chooses_by_column(config.training.select) else {}

@@ -13,7 +13,17 @@ from PIL import Image
 from petlbench.core.catalog import Catalog
 from petlbench.core.errors import InputError
 from petlbench.data.dataset import Dataset, open_dataset
-from petlbench.data.manifest import COLUMNS, manifest_digest, manifest_of, read_manifest, split_digest, write_manifest
+from petlbench.data.manifest import (
+    COLUMNS,
+    Manifest,
+    draw_digest,
+    manifest_digest,
+    manifest_of,
+    read_manifest,
+    split_digest,
+    with_draw,
+    write_manifest,
+)
 
 SIDES = ["train", "val", "test", "train"]
 
@@ -84,6 +94,17 @@ def test_digests_of_equal_rows_are_the_same_in_every_version() -> None:
     text = "image_id,path,label,split,group,sha256\na,'=a.png,y,train,p,0\nb,b.png,x,test,,1\n"
     assert manifest_digest(frame) == hashlib.sha256(text.encode()).hexdigest()
     assert split_digest(frame) == hashlib.sha256(b"image_id,split\na,train\nb,test\n").hexdigest()
+
+
+def test_a_kept_manifest_says_what_the_functions_do(dataset: Dataset, tmp_path: Path) -> None:
+    whole = built(dataset)
+    for frame in (whole, with_draw(whole, dataset, ["train", None, "test", "val"])):
+        kept = Manifest(frame)
+        assert kept.digest == manifest_digest(whole)
+        assert (kept.split_digest, kept.draw_digest) == (split_digest(frame), draw_digest(frame))
+        kept.write(tmp_path / "a.csv")
+        write_manifest(frame, tmp_path / "b.csv")
+        assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_digests_do_not_depend_on_the_order(dataset: Dataset) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import statistics
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from petlbench.core.catalog import Catalog
@@ -13,7 +17,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, open_dataset
 from petlbench.data.images.files import Header, read_facts, read_header
-from petlbench.data.overview import Spread, draw_contact_sheet, overview_of, sample_images
+from petlbench.data.overview import Spread, _spread, draw_contact_sheet, overview_of, sample_images
 from tests.data.drawn_files import write_dicom
 
 
@@ -47,6 +51,14 @@ def test_counts_sizes_and_formats(folder: Path) -> None:
         "test": {"cat": 2, "dog": 2},
     }
     assert sum(done) == 20
+
+
+@given(st.lists(st.integers(1, 5), min_size=1))
+def test_a_spread_is_told_from_counts(values: list[int]) -> None:
+    spread = _spread(Counter(values))
+    assert spread == Spread(min(values), statistics.median(values), max(values))
+    assert spread is not None
+    assert type(spread.median) is type(statistics.median(values))
 
 
 def test_what_is_known_is_not_measured_again(folder: Path) -> None:

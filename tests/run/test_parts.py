@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from petlbench.core.catalog import Catalog
 from petlbench.core.request import Request
 from petlbench.data.dataset import Dataset
 from petlbench.models.registry import build_backbone
+from petlbench.results.folder import RunFolder
+from petlbench.run import data
 from petlbench.run.image_cache import ImageCache
 from petlbench.run.options import RunOptions
 from petlbench.run.parts import KeptParts
@@ -165,6 +168,41 @@ def test_changed_weights_are_read_again(make_job: MakeJob, tmp_path: Path) -> No
             next(iter(backbone.module.parameters())).add_(1)
     assert digests[0] == digests[1] != digests[2]
     assert len(set(map(id, loads))) == 3
+
+
+def test_a_split_is_made_once_and_another_one_beside_it(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, assign = list[int](), data.assign_splits
+    monkeypatch.setattr(data, "assign_splits", lambda *args, **how: made.append(args[2]) or assign(*args, **how))
+    jobs = [make_job("linear", seed=seed) for seed in range(4)]
+    jobs[2:] = [replace(job, config=job.config.model_copy(update={"split_seed": 7})) for job in jobs[2:]]
+    carry_out(jobs, KeptParts())
+    assert made == [0, 7]
+    alone = replace(jobs[3], options=replace(jobs[3].options, output=jobs[3].options.output.with_name("alone")))
+    carry_out([alone])
+    assert artifacts([alone]) == artifacts(jobs[3:])
+    documents = [RunFolder(job.options.output, job.config.run_id).result() for job in (alone, jobs[3])]
+    assert documents[0] is not None
+    assert documents[1] is not None
+    assert documents[0].digests == documents[1].digests
+    assert documents[0].data == documents[1].data
+
+
+def test_a_catalogue_is_read_again_where_a_file_of_it_has_changed(tmp_path: Path) -> None:
+    kept_parts, own = KeptParts(), tmp_path / "datasets" / "mine"
+    own.mkdir(parents=True)
+    card = 'title = "Eyes"\n'
+    (tmp_path / "datasets" / "eyes.toml").write_text(card)
+    first = kept_parts.catalog((tmp_path,))
+    assert "eyes" in first.entries("dataset")
+    assert kept_parts.catalog((tmp_path,)) is first
+    (own / "more.toml").write_text(card)  # in a folder where there was nothing
+    second = kept_parts.catalog((tmp_path,))
+    assert "mine/more" in second.entries("dataset")
+    (own / "more.toml").write_text(card.replace("Eyes", "Ears"))
+    third = kept_parts.catalog((tmp_path,))
+    assert third.find("dataset", "mine/more").title == "Ears"
+    assert kept_parts.catalog((tmp_path,)) is third
+    assert "eyes" not in kept_parts.catalog(()).entries("dataset")
 
 
 def test_what_an_earlier_run_used_makes_room_and_what_this_one_uses_stays() -> None:
