@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -108,7 +109,8 @@ def assign_splits(
     """
     if seed < 0:
         raise InputError(f"the split seed {seed} is negative", hint="give 0 or a greater number", kind="bad_seed")
-    table = _Table(sorted(records, key=lambda record: record.image_id), classes, strata)
+    order = None if _is_sorted(records) else sorted(range(len(records)), key=lambda row: records[row].image_id)
+    table = _Table(records if order is None else [records[row] for row in order], classes, strata)
     if scheme.kind == "official":
         sides = _official(table, seed)
     else:
@@ -118,12 +120,22 @@ def assign_splits(
     if scheme.kind != "official" or {record.split for record in records} != set(SPLITS):
         # Three parts of a release are taken as they are: benchmarks draw small ones without regard to classes.
         _require_trained(table, sides)
-    by_id = dict(zip((record.image_id for record in table.records), sides, strict=True))
-    return [by_id[record.image_id] for record in records]
+    if order is None:
+        return sides
+    placed = [*sides]
+    for row, side in zip(order, sides, strict=True):
+        placed[row] = side
+    return placed
+
+
+def _is_sorted(records: Sequence[Record]) -> bool:
+    return all(first.image_id < second.image_id for first, second in pairwise(records))
 
 
 def group_numbers(records: Sequence[Record]) -> NDArray[np.int64]:
     """Return the number of each record's group, (N,), from 0; a record without a group is one of its own."""
+    if all(record.group is None for record in records) and _is_sorted(records):  # many images, and no name kept of one
+        return np.arange(len(records))
     names = [f"image {r.image_id}" if r.group is None else f"group {r.group}" for r in records]
     return np.unique(names, return_inverse=True)[1]
 
@@ -181,7 +193,7 @@ def _require_sizes(table: _Table, scheme: SplitScheme) -> None:
         if count < least:
             raise table.too_small(label, count, f"the split '{scheme}' needs at least {least}")
     needed = max(3, folds)
-    groups = len(set(table.groups.tolist()))
+    groups = len(np.unique(table.groups))
     if groups < needed or table.most_folds(np.arange(len(table.records))) < folds:
         raise InputError(
             f"the split '{scheme}' needs at least {needed} groups and a class of {needed} images; there are {groups} "

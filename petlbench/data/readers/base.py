@@ -109,7 +109,7 @@ class Reader(ABC):
     Settings: ClassVar[type[BaseModel]] = ReaderSettings
 
     classes: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     notes: tuple[str, ...] = ()
     decoding: Decoding = Decoding()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,6 +13,7 @@ from petlbench.core.text import first_few
 from petlbench.data.images.decode import IMAGE_SUFFIXES, is_image
 from petlbench.data.images.dicom import DICOM_SUFFIXES, require_pydicom
 from petlbench.data.images.files import files_below, is_folder, sorted_entries
+from petlbench.data.many_records import kept_records
 from petlbench.data.notes import named_side, option
 from petlbench.data.readers.base import ImageFiles, ReaderCard, Source, choose_classes
 from petlbench.data.readers.settings import LabelSettings, silent
@@ -27,6 +29,27 @@ class FolderSettings(LabelSettings):
         "folders called train, val and test that hold class folders are sides.",
     )
     skip: str = silent("", description="Paths that are passed over, with * for any characters: test, *_mask.png")
+
+
+@dataclass(frozen=True)
+class _ClassFolder:
+    """The images of a class folder.
+
+    Args:
+        paths: Their paths from the root, sorted, with a zero character between them: a text takes a third of a list,
+            and those of several folders are sorted as all paths together are.
+        count: How many.
+        split: Their side.
+        name: The folder's name.
+    """
+
+    paths: str
+    count: int
+    split: Split | None
+    name: str
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths.split("\0"))
 
 
 class FolderReader(ImageFiles):
@@ -47,13 +70,15 @@ class FolderReader(ImageFiles):
         self._settings: FolderSettings = source.settings
         self._ignored: list[str] = []
         self._skipped = 0
-        images = sorted(self._find(), key=lambda image: image[0])
-        labels, notes = self._settings.relabelled([name for _, _, name in images], f"the folder {self.root}")
+        folders = sorted(self._find(), key=lambda folder: folder.paths)
         place = f"the folder {self.root}"
+        names = [folder.name for folder in folders for _ in range(folder.count)]
+        labels, notes = self._settings.relabelled(names, place)
         self.classes = choose_classes((label for label in labels if label is not None), source.classes, place)
-        self.records = tuple(
+        images = ((path, folder.split) for folder in folders for path in folder)
+        self.records = kept_records(
             Record(path, path, source.labels.parse(label, self.classes), split=split)
-            for (path, split, _), label in zip(images, labels, strict=True)
+            for (path, split), label in zip(images, labels, strict=True)
             if label is not None
         )
         self.notes = (*self._left_out(), *notes)
@@ -72,8 +97,8 @@ class FolderReader(ImageFiles):
         if self._skipped:
             yield f"{self._skipped} files or folders like '{self._settings.skip}' are left out (dataset.skip)"
 
-    def _find(self) -> Iterator[tuple[str, Split | None, str]]:
-        """Yield (path relative to the root, split, class name) of every image."""
+    def _find(self) -> Iterator[_ClassFolder]:
+        """Yield every class folder with its images."""
         top = self._subfolders(self.root)
         splits = self._sides(top)
         if not splits:
@@ -130,7 +155,7 @@ class FolderReader(ImageFiles):
                 kind="too_few_classes",
             )
 
-    def _classes(self, folders: Sequence[Path], split: Split | None) -> Iterator[tuple[str, Split | None, str]]:
+    def _classes(self, folders: Sequence[Path], split: Split | None) -> Iterator[_ClassFolder]:
         for folder in folders:
             paths = self._images(folder)
             if not paths:
@@ -139,8 +164,7 @@ class FolderReader(ImageFiles):
                     hint=f"add images ({' '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder",
                     kind="empty_class",
                 )
-            for path in paths:
-                yield path, split, folder.name
+            yield _ClassFolder("\0".join(sorted(paths)), len(paths), split, folder.name)
 
     def _images(self, folder: Path) -> list[str]:
         """Return the paths of the images below a folder, and put what is none aside."""
