@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from sys import intern
+from typing import Any
 
 from petlbench.results.result import Result, read_result
 
@@ -23,6 +23,14 @@ _SHARED = frozenset(
     {"environment", "data", "preprocessing", "digests", "inference", "origin", "artifacts", "parameters", "error"}
 )
 _NOTHING = ("null", "[]", "{}")
+
+
+def _interned(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {intern(key): value for key, value in pairs}
+
+
+# The keys of a document take as much as its values; all documents have the same.
+_parse = json.JSONDecoder(object_pairs_hook=_interned).decode
 
 
 class PackedDocument(Mapping[str, Any]):
@@ -50,14 +58,15 @@ class PackedDocument(Mapping[str, Any]):
             KeyError: When documents have no such part.
             InputError: When it is to be read from a file that has gone or been damaged since.
         """
-        self._unpack()
+        if key not in self._values:
+            self._unpack()
         if key not in self._values:
             text = self._texts.pop(key)
             if text == _MARK:
                 document = self._read()
                 self._values |= {name: document[name] for name in _IN_FILE}
             else:
-                self._values[key] = json.loads(text)
+                self._values[key] = _parse(text)
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -83,7 +92,7 @@ class PackedDocument(Mapping[str, Any]):
                 for key in _SHARED:
                     text = self._texts.pop(key)
                     if text not in self._shared:
-                        self._shared[text] = json.loads(text)
+                        self._shared[text] = _parse(text)
                     self._values[key] = self._shared[text]
                 return
         self._values = self._read()
@@ -92,9 +101,32 @@ class PackedDocument(Mapping[str, Any]):
         return read_result(self._folder).document()
 
 
+class _Changed(Mapping[str, Any]):
+    """A document with other parts in the place of its own."""
+
+    __slots__ = ("_document", "_parts")
+
+    def __init__(self, document: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+        self._document = document
+        self._parts = parts
+
+    def __getitem__(self, key: str) -> Any:
+        return self._parts[key] if key in self._parts else self._document[key]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._document
+        yield from (key for key in self._parts if key not in self._document)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._parts or key in self._document
+
+
 def changed(document: Mapping[str, Any], **parts: Any) -> Mapping[str, Any]:
     """A document with other parts in the place of its own; none of the rest is unpacked or copied."""
-    return ChainMap(parts, cast("dict[str, Any]", document))
+    return _Changed(document, parts)
 
 
 def pack(document: Mapping[str, Any]) -> bytes:

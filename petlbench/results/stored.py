@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePath
+from sys import intern
 from typing import Any
 
 from petlbench.core.config import part_name
@@ -113,8 +114,10 @@ class Stored:
     def few_validation(self) -> int:
         """How many validation images the epoch was chosen on, where they are too few for that; else 0."""
         images = (self.document.get("data", {}).get("images") or {}).get("val") or 0
-        chooses = self.value("training.select") != "last" and len(self.document.get("curve") or ()) > 1
-        return int(images) if chooses and images < FEWEST_TO_CHOOSE else 0
+        if images >= FEWEST_TO_CHOOSE or self.value("training.select") == "last":
+            return 0
+        # Last, since curves are read from the results' own files.
+        return int(images) if len(self.document.get("curve") or ()) > 1 else 0
 
     @property
     def seed(self) -> int:
@@ -177,7 +180,7 @@ class Stored:
 
         Scores and ratios are fractions, memory is bytes, time seconds.
         """
-        return {name: float(value) for name, value in _figures(self.document) if value is not None}
+        return {intern(name): float(value) for name, value in _figures(self.document) if value is not None}
 
     def score(self, metric: str, split: str = "test") -> float | None:
         """A score, as a fraction; None where there is none."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from petlbench.results import index
+from petlbench.results import documents, index
 from petlbench.results.index import Summary, stored_results, summaries
 from petlbench.results.listing import list_runs
 from petlbench.results.result import FILE, iter_results
+from petlbench.results.stored import FEWEST_TO_CHOOSE
 from petlbench.results.table import load_results
 from tests.bench.stored_runs import make_runs
 from tests.results.tracking.results import make
@@ -171,3 +172,20 @@ def test_lists_and_tables_say_what_the_results_say(output: Path) -> None:
     assert len(listing.matching({"lora"}, {"set00"}, {"finished"})) == 1
     assert all(run.document["curve"] for run in table.runs)
     assert all("pme" in run.figures for run in table.runs)
+
+
+@pytest.mark.parametrize(("images", "epochs", "few"), [(50, 3, 0), (49, 3, 49), (49, 1, 0)])
+def test_curves_are_read_only_where_validation_images_are_few(
+    output: Path, monkeypatch: pytest.MonkeyPatch, images: int, epochs: int, few: int
+) -> None:
+    document = make("full").document()
+    document["data"] = {"images": {"train": 9, "val": images, "test": 9}}
+    document["curve"] = [{"epoch": epoch, "train_loss": 1.0} for epoch in range(1, epochs + 1)]
+    shutil.rmtree(output)
+    make_runs(document, output, 3)
+    load_results(output)
+    names, read = list[str](), documents.read_result
+    monkeypatch.setattr(documents, "read_result", lambda folder: names.append(folder.name) or read(folder))
+    runs = load_results(output).runs
+    assert [run.few_validation for run in runs] == [few] * 3
+    assert len(names) == (3 if images < FEWEST_TO_CHOOSE else 0)
