@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal, NamedTuple, TypeVar, cast, get_args
 
 from petlbench.core.errors import InputError
@@ -19,6 +18,8 @@ T = TypeVar("T")
 
 # Threads take images one at a time up to so many, and then several: what stands for a task takes 2 kB.
 _TASKS, _LARGEST_TASK = 10_000, 100
+# Tasks that are begun or done before what came of them is taken: what is known of images must not pile up.
+_AHEAD = 256
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -134,11 +135,19 @@ def each_image(
             progress.advance()
 
     size = min(max(1, len(records) // _TASKS), _LARGEST_TASK)
-    starts = range(0, len(records), size)
+
+    def outcomes(pool: ThreadPoolExecutor) -> Iterator[T | InputError | None]:
+        pending: deque[Future[list[T | InputError | None]]] = deque()
+        for start in range(0, len(records), size):
+            pending.append(pool.submit(lambda part: list(map(attempt, part)), records[start : start + size]))
+            if len(pending) > _AHEAD:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
-            outcomes = pool.map(lambda start: list(map(attempt, records[start : start + size])), starts)
-            yield from zip(records, cast("Iterator[T | InputError]", chain.from_iterable(outcomes)), strict=True)
+            yield from zip(records, cast("Iterator[T | InputError]", outcomes(pool)), strict=True)
         except BaseException:
             # Without this, Ctrl-C would wait until every remaining image is read.
             is_stopped.set()
