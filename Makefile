@@ -17,6 +17,8 @@ WAITING := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=1000
 # the shell says: each worker, and each process that a test starts, would compile all of petlbench again.
 PYTEST := OMP_WAIT_POLICY=PASSIVE OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 DEMO := --study demo --output $(OUTPUT)
+# pip shows what setuptools says of every editable install; all else that goes wrong is still said.
+PIP := $(BIN)/python -W 'ignore:Editable installation' -m pip install --quiet
 
 .PHONY: help install install-parts demo test test-parts test-all mutants check format figures pictures bench bench-scale bench-steps gpu-check pretrain docs gallery build release-check clean
 
@@ -26,16 +28,16 @@ help: ## Show this list.
 # Without a GPU, torch's CPU build where its index answers within seconds; else what pip gives.
 $(USED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(PIP) --upgrade pip
 	@command -v nvidia-smi >/dev/null || [ "$$(uname)" != Linux ] \
 		|| ! $(BIN)/python -c "from urllib.request import urlopen as open; open('$(CPU_INDEX)/torch/', timeout=5)" 2>/dev/null \
-		|| $(BIN)/python -m pip install --quiet 'torch>=2.6' 'torchvision>=0.21' --index-url $(CPU_INDEX) \
+		|| $(PIP) 'torch>=2.6' 'torchvision>=0.21' --index-url $(CPU_INDEX) \
 		|| echo "torch's CPU build cannot be had; the usual one is installed" >&2
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --editable .
 	touch $(USED)
 
 $(STAMP): $(USED)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	touch $(STAMP)
 
 install: $(STAMP) ## Make .venv and install petlbench with what its developers need.
@@ -43,7 +45,7 @@ install: $(STAMP) ## Make .venv and install petlbench with what its developers n
 install-parts: $(PARTS) ## Install what only some tests take, too: Ray, PostgreSQL's driver, MedMNIST's evaluator and corruptions, a mutation tool.
 
 $(PARTS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,corruptions,medmnist,mutants,postgres,ray]'
+	$(PIP) --editable '.[dev,corruptions,medmnist,mutants,postgres,ray]'
 	touch $(PARTS)
 
 demo: $(USED) ## Compare five methods on digits and drawn X-rays, in two minutes: a table, and the page results/demo.html.
@@ -97,7 +99,7 @@ pretrain: $(STAMP) ## Make the weights of petlbench_micro anew, in up to three h
 		--output $(OUTPUT)/petlbench_micro.safetensors $(ARGS)
 
 $(DOCS): $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	$(PIP) --editable '.[dev,docs]'
 	touch $(DOCS)
 
 docs: $(DOCS) ## Build the site in build/site, with every link checked; it needs no server and no network.
@@ -110,7 +112,7 @@ build: $(STAMP) ## Build the source distribution and the wheel.
 	$(BIN)/python -m build
 
 $(RELEASE): $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[dev,release]'
+	$(PIP) --editable '.[dev,release]'
 	touch $(RELEASE)
 
 release-check: $(RELEASE) ## Build wheel and source distribution anew, and check metadata, README, versions and what is in them.
