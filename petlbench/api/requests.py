@@ -16,6 +16,7 @@ from petlbench.core.errors import InputError
 from petlbench.core.request import Request, Tuned, request_of
 from petlbench.data.dataset import DatasetInfo, find_card
 from petlbench.report.spec import Preset, ReportCard, load_report, load_suite, required_study
+from petlbench.report.study_page import page_program
 from petlbench.run.cache_form import settled
 from petlbench.run.keywords import Settings, by_group, common_request, dataset_names, merged_values, sort_options, take
 from petlbench.run.options import RunContext, RunOptions
@@ -287,19 +288,25 @@ def _winner_of(output: Path, sweep: str, config: RunConfig, info: DatasetInfo | 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Runs by study, and how they are carried out."""
+    """Runs by study, and how they are carried out; ``report`` is the one whose runs these are."""
 
     name: str
     runs: Mapping[str, list[PlannedRun]]
     options: RunOptions
     execution: Execution
+    report: str | None = None
+
+    def page(self, study: str) -> list[str]:
+        """The program that writes the page of one of its studies; a part of a report's runs has the table of any."""
+        report = self.report if study == self.name else None
+        return page_program(report, self.options.output, study, self.options.catalogs)
 
 
 def plan_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:
     """The runs that the keywords of `bench` mean, once the search of their protocol has its winners."""
     execution, run_options, request, values = _study(methods, datasets, seeds, options)
     runs = plan_runs(request.name, request.grids(values, run_options), run_options)
-    return StudyPlan(request.name, runs, run_options, execution)
+    return StudyPlan(request.name, runs, run_options, execution, request.of)
 
 
 def preview_study(methods: Any, datasets: Any, seeds: Iterable[int] | None, options: Mapping[str, Any]) -> StudyPlan:

@@ -155,7 +155,7 @@ def _carry_out(
     plan = plan_study(methods, datasets, seeds, options)
     how = plan.execution
     studies = [
-        Study(name, runs, plan.options, how.timeout, how.retry_failed, max(1, how.workers))
+        Study(name, runs, plan.options, how.timeout, how.retry_failed, max(1, how.workers), plan.page(name))
         for name, runs in plan.runs.items()
     ]
     with LiveTable() if progress else nullcontext(StudyObserver()) as observer:

@@ -21,8 +21,8 @@ _FOLDERS = re.compile(
 )
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 _ABSOLUTE = re.compile(r"(?:/|~/|[A-Za-z]:\\)[^\n,;]*")
-_SECRET = re.compile(
-    r"([?&;][^=&;\s]*(?:pass|pwd|token|secret|key|sig|auth|credential)[^=&;\s]*=)[^&;#\s]+?(?=[&;#]|['\")\],.]*(?:\s|$))",
+_SECRET = re.compile(  # what MLflow calls the key of a view is its name
+    r"([?&;](?!viewStateShareKey=)[^=&;\s]*(?:pass|pwd|token|secret|key|sig|auth|credential)[^=&;\s]*=)[^&;#\s]+?(?=[&;#]|['\")\],.]*(?:\s|$))",
     re.IGNORECASE,
 )
 

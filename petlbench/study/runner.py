@@ -58,6 +58,7 @@ class Study:
         timeout: Seconds after which a run is stopped; None for no limit.
         retry_failed: Whether runs that failed are tried again, once.
         workers: How many runs are carried out at the same time.
+        page: The program that writes the study's page and figures for MLflow; empty for none.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Study:
     timeout: float | None = None
     retry_failed: bool = False
     workers: int = 1
+    page: Sequence[str] = ()
 
 
 def plan_runs(name: str, grids: Sequence[Grid], options: RunOptions) -> dict[str, list[PlannedRun]]:
@@ -129,9 +131,10 @@ def _carry_out(study: Study, executor: Executor, observer: StudyObserver) -> Sum
         run_ids = dict.fromkeys(run["run_id"] for run in runs if run.get("run_id") is not None)
         results = [readable_result(output, run_id) for run_id in run_ids]
         # The study's table, and the runs that MLflow lacks; of the study is whatever was ever asked of it.
-        tracked = track_study(
-            study.options.tracking_uri, output, study.name, list(filter(None, results)), progress=observer
-        )
+        stored, uri = list(filter(None, results)), study.options.tracking_uri
+        tracked = track_study(uri, output, study.name, stored, page=study.page, progress=observer)
+        if tracked.address:
+            observer.say(f"study {study.name} in MLflow: {tracked.address}")
     except KeyboardInterrupt as error:
         message = f"stopped: {status.counts()['finished']} of {len(status.states)} runs are finished"
         raise PetlbenchError(message, hint="the same command goes on from here", kind="interrupted") from error

@@ -20,9 +20,11 @@ from petlbench.core.progress import Progress
 from petlbench.results.result import FILE, Result, iter_results, read_result
 from petlbench.results.stored import Stored, dataset_names, final_metrics
 from petlbench.results.table import Repeats, Results, read_studies, with_scores
+from petlbench.results.tracking.page import StudyPage
 from petlbench.results.tracking.send_queue import SendQueue, StoreAwayError, open_queue
 from petlbench.results.tracking.store import KIND_TAG, PARENT_TAG, RUN_ID_TAG, Store
 from petlbench.results.tracking.tracker import WHOLE_TAG, Record, close_abandoned, content_of
+from petlbench.results.tracking.view import page_address
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _NO_STUDY = "petlbench"
 _PATIENCE = 45.0
 _TABLE = "table"
+_PAGE_FOLDER = "report"
 _NOTE_TAG = "mlflow.note.content"  # MLflow's pages show it as Markdown
 # Figures of the table, and whether their deviation stands beside them.
 _FIGURES = {
@@ -56,6 +59,7 @@ class Tracked:
         present: Run ids that it had already.
         missing: Run ids that it still lacks.
         error: Why it lacks them.
+        address: Of the study's runs on the store's pages; empty where a program has to be started to see them.
     """
 
     uri: str
@@ -63,6 +67,7 @@ class Tracked:
     present: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     error: str | None = None
+    address: str = ""
 
 
 def track_results(
@@ -94,6 +99,7 @@ def track_study(
     study_name: str,
     results: Sequence[Result],
     *,
+    page: Sequence[str] = (),
     patience: float = _PATIENCE,
     progress: Progress | None = None,
 ) -> Tracked:
@@ -101,13 +107,15 @@ def track_study(
 
     Runs that the experiment lacks, because they were finished before or the store was away, are sent; each parent gets
     mean and standard deviation over its seeds; and the study's table stands in a run named ``table``, as CSV, Markdown,
-    JSON and a table of MLflow's. A store that stays away costs a warning and raises nothing.
+    JSON and a table of MLflow's, with the study's page and figures. A store that stays away costs a warning and raises
+    nothing.
 
     Args:
         uri: The store's address as `petlbench.results.tracking.send_queue.open_queue` takes it.
         output: Folder of all results.
         study_name: The study, and the experiment.
         results: Its runs.
+        page: The program that writes the page and the figures, as `petlbench.results.tracking.page.StudyPage` takes it.
         patience: Seconds for which a store that is away is waited for.
         progress: Told how far it is.
 
@@ -117,10 +125,12 @@ def track_study(
     queue = open_queue(uri, output, patience=patience)
     if queue.is_off:
         return Tracked("none")
-    scored = with_scores(results, output)
-    tracked = _send_missing(queue, output, [(result, study_name) for result in scored], progress or Progress())
-    if tracked.error is None:
-        tracked.error = _summarise(queue, study_name, scored)
+    is_shown = any(result.status == "finished" for result in results)
+    with StudyPage(study_name, page if is_shown else ()) as files:
+        scored = with_scores(results, output)
+        tracked = _send_missing(queue, output, [(result, study_name) for result in scored], progress or Progress())
+        if tracked.error is None:
+            _summarise(queue, study_name, scored, files, tracked)
     if tracked.error is not None:
         _logger.warning(
             "the MLflow store %s does not have all of study '%s' (%s); the results on disk are complete, and the same "
@@ -207,19 +217,23 @@ def _studies(output: Path) -> dict[str, list[str]]:
     return studies
 
 
-def _summarise(queue: SendQueue, name: str, results: Sequence[Result]) -> str | None:
-    """Fill the parents and write the table; returns what went wrong."""
+def _summarise(queue: SendQueue, name: str, results: Sequence[Result], files: StudyPage, tracked: Tracked) -> None:
+    """Fill the parents, write the table and keep the page; what went wrong is noted."""
     store = queue.store
     try:
         experiment_id = queue.carry_out(lambda: store.experiment(name), otherwise="")
+        tracked.address = page_address(store.uri, experiment_id)
         for group in dict.fromkeys(_group_of(run.config) for run in results):
-            figures = _figures([run for run in results if _group_of(run.config) == group])
-            queue.carry_out(partial(_fill, store, experiment_id, group, figures), otherwise=None)
+            runs = [run for run in results if _group_of(run.config) == group]
+            queue.carry_out(partial(_fill, store, experiment_id, group, runs), otherwise=None)
         if rows := _study_rows(results):
-            queue.carry_out(lambda: _write_table(store, experiment_id, name, rows), otherwise=None)
+            table = queue.carry_out(lambda: _write_table(store, experiment_id, name, rows), otherwise="")
+            if table and (folder := files.files()) is not None:
+                keep = partial(store.client.log_artifacts, table, str(folder), _PAGE_FOLDER)
+                queue.carry_out(keep, otherwise=None)
+        tracked.error = queue.reason
     except StoreAwayError as error:
-        return str(error)
-    return queue.reason
+        tracked.error = str(error)
 
 
 def _figures(results: Sequence[Result]) -> dict[str, float]:
@@ -265,8 +279,8 @@ def _row(cell: Repeats) -> dict[str, Any]:
     return {**row, "memory_source": " ".join(cell.memory_sources)}
 
 
-def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float]) -> None:
-    """Give a parent its figures, and bring together what a race has made two parents of."""
+def _fill(store: Store, experiment_id: str, group: str, runs: Sequence[Result]) -> None:
+    """Give a parent the figures and the dataset of its runs, and bring together what a race has made two parents of."""
     method, _, dataset = group.partition(" on ")
     parent = store.parent(experiment_id, group, {"method": method, "dataset": dataset})
     for other in store.parents(experiment_id, group)[1:]:
@@ -275,12 +289,15 @@ def _fill(store: Store, experiment_id: str, group: str, figures: dict[str, float
                 store.set_tags(run.info.run_id, {PARENT_TAG: parent})
         store.client.delete_run(other.info.run_id)
     run = store.client.get_run(parent)
-    news = {name: value for name, value in figures.items() if run.data.metrics.get(name) != value}
+    news = {name: value for name, value in _figures(runs).items() if run.data.metrics.get(name) != value}
     store.add_metrics(parent, {0: news}, when=int(time.time() * 1000))
+    for document in {str(each.digests.get("data")): each.document() for each in runs}.values():
+        store.add_dataset(parent, document)
     _close(store, run)
 
 
-def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[str, object]]) -> None:
+def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[str, object]]) -> str:
+    """Write the table into its run; returns MLflow's identifier of it."""
     import pandas as pd
 
     tables = store.runs(experiment_id, kind=_TABLE)
@@ -298,6 +315,7 @@ def _write_table(store: Store, experiment_id: str, name: str, rows: list[dict[st
         store.client.log_text(mlflow_run_id, text, f"study/{name}.{ending}")
     store.set_tags(mlflow_run_id, {_NOTE_TAG: markdown})
     _close(store, run)
+    return str(mlflow_run_id)
 
 
 def _close(store: Store, run: Run) -> None:

@@ -20,6 +20,7 @@ from petlbench.core.errors import InputError, RunError
 from petlbench.core.file_lock import locked
 from petlbench.core.text import without_folders, without_password
 from petlbench.results.stored import flat
+from petlbench.results.tracking.view import view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,16 +31,12 @@ KIND_TAG = "petlbench.kind"
 GROUP_TAG = "petlbench.group"
 PARENT_TAG = "mlflow.parentRunId"
 _PLACE_TAG = "petlbench.place"
-# MLflow shows an experiment as one of trained models, not of applications, and its runs by this score.
-_VIEW = {
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.experiment.primaryMetric.name": "test_auc",
-    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
-}
+# What MLflow's pages show as the program that a run comes from.
+_SOURCE = {"mlflow.source.name": "petlbench", "mlflow.source.type": "LOCAL"}
 _LOGGED_TAG = "mlflow.loggedArtifacts"
 
 _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH = 6000, 8000, 250
-_DIGEST_LENGTH = 36  # characters that MLflow keeps
+_DIGEST_LENGTH = 12  # characters: MLflow keeps 36, its own digests have 8, and its pages show all beside the name
 _ITEMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 _FIRST_LOCK_SECONDS, _LOCK_SECONDS, _PROBE_SECONDS = 60.0, 10.0, 3.0
 _NOISY = ("mlflow", "alembic", "sqlalchemy", "urllib3", "git")
@@ -108,7 +105,7 @@ class Store:
         return locked(self._database.with_name(f"{self._database.name}.lock"), seconds)
 
     def experiment(self, name: str) -> str:
-        """Find or make an experiment.
+        """Find or make an experiment, with the tags that its pages are shown by.
 
         Returns:
             MLflow's identifier of it.
@@ -123,13 +120,16 @@ class Store:
             place = (self.output / "mlartifacts" / re.sub(r"[^\w.-]", "_", name)).absolute().as_uri()
             try:
                 location = None if _scheme(self.uri) in _SERVERS else place
-                return str(self.client.create_experiment(name, artifact_location=location, tags=dict(_VIEW)))
+                return str(self.client.create_experiment(name, artifact_location=location, tags=view_tags()))
             except MlflowException:
                 experiment = self.client.get_experiment_by_name(name)  # another process was quicker
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage == "deleted":
             raise RunError(f"experiment '{name}' was deleted there", hint="restore it or give another --study")
+        for key, text in view_tags().items():
+            if key not in experiment.tags:  # an older version made it
+                self.client.set_experiment_tag(experiment.experiment_id, key, text)
         return str(experiment.experiment_id)
 
     def runs(self, experiment_id: str, **tags: str) -> list[Run]:
@@ -182,7 +182,7 @@ class Store:
 
     def create(self, experiment_id: str, *, name: str, tags: Mapping[str, str], began: int | None = None) -> Run:
         """Make a run that began at a millisecond of the epoch, None for now; a tag's text that is too long is cut."""
-        tags = {**tags, _PLACE_TAG: self._place}
+        tags = {**tags, **_SOURCE, _PLACE_TAG: self._place}
         return self.client.create_run(experiment_id, start_time=began, tags=_tags(tags), run_name=name)
 
     def set_tags(self, mlflow_run_id: str, tags: Mapping[str, str]) -> None:
@@ -199,6 +199,7 @@ class Store:
             mlflow_run_id: The run.
             result: What ``result.json`` holds.
         """
+        from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         config, data = result.get("config") or {}, result.get("data") or {}
@@ -206,9 +207,10 @@ class Store:
         if not digest:
             return  # it failed before its images were read
         name = without_folders(str(config.get("dataset")))
-        source = {"dataset": name, "title": data.get("title"), "settings": config.get("dataset_settings")}
+        settings = {"title": data.get("title"), "settings": config.get("dataset_settings")}
+        source = CodeDatasetSource({**_SOURCE, "dataset": name, **settings})  # which `mlflow.data.get_source` reads
         counts = {"num_rows": sum((data.get("images") or {}).values()), **(data.get("images") or {})}
-        dataset = Dataset(name, digest, "petlbench", json.dumps(source), profile=json.dumps(counts))
+        dataset = Dataset(name, digest, source._get_source_type(), source.to_json(), profile=json.dumps(counts))
         tags = [InputTag("mlflow.data.context", "training")]
         self.client.log_inputs(mlflow_run_id, datasets=[DatasetInput(dataset, tags)])
 

@@ -17,6 +17,8 @@ from petlbench.core.errors import InputError
 from petlbench.results.tracking.backfill import track_results, track_study
 from petlbench.results.tracking.read import read_tracked
 from petlbench.results.tracking.tracker import Tracker
+from petlbench.results.tracking.view import page_address
+from tests.parts import find_program
 from tests.results.tracking.results import make, store
 from tests.results.tracking.servers import MlflowServer, PostgresServer
 from tests.results.tracking.test_study_tracking import check_study, client_of, runs_of
@@ -25,6 +27,7 @@ from tests.results.tracking.test_tracker import check_whole_run, open_mlflow, re
 pytestmark = pytest.mark.slow
 
 OUTAGE = 30.0
+SLOW_PAGE = 120_000  # milliseconds: on a machine that is busy
 
 
 @pytest.mark.short
@@ -220,3 +223,32 @@ def test_an_mlflow_server_before_postgres(postgres: PostgresServer, tmp_path: Pa
         assert [one["run_id"] for one in read_tracked(running.uri, "server")] == [result.run_id]
     finally:
         running.kill()
+
+
+@pytest.mark.needs("chromium")
+def test_the_pages_of_a_study_show_its_columns_and_its_report(server: MlflowServer, tmp_path: Path) -> None:
+    """In a fresh browser, which MLflow opens as for applications."""
+    from playwright.sync_api import expect, sync_playwright
+
+    import petlbench as pb
+
+    options = {"backbone": "petlbench_micro", "image_size": 32, "epochs": 1, "threads": 1, "progress": False}
+    place = {"output": tmp_path, "tracking_uri": server.uri}
+    pb.bench(["linear"], ["digits"], [0, 1], study="shown", **place, **options)
+    client = client_of(server.uri)
+    address = page_address(server.uri, client.get_experiment_by_name("shown").experiment_id)
+    table = runs_of(server.uri, "shown")["table"].info.run_id
+    files = [file.path for file in client.list_artifacts(table, "report")]
+    assert files == ["report/table1.html", "report/table1.png"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_program("chromium"))
+        page = browser.new_page(viewport={"width": 1900, "height": 900})
+        page.set_default_timeout(SLOW_PAGE)
+        page.goto(address)
+        expect(page.get_by_text("linear on digits")).to_be_visible(timeout=SLOW_PAGE)
+        for name in ("test_auc_mean", "ppe_mean", "Dataset", "Source"):
+            expect(page.get_by_role("columnheader").get_by_text(name, exact=True)).to_be_visible(timeout=SLOW_PAGE)
+        assert page.get_by_text("Traces", exact=True).count() == 1  # of many entries for applications
+        page.goto(f"{address.partition('/runs?')[0]}/runs/{table}/artifacts/{files[0]}")
+        expect(page.frame_locator("iframe").get_by_text("Linear probing").first).to_be_visible(timeout=SLOW_PAGE)
+        browser.close()

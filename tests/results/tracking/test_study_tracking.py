@@ -39,6 +39,16 @@ def runs_of(uri: str, experiment: str) -> dict[str, Any]:
     return {run.info.run_name: run for run in runs}
 
 
+# Stands for a report: the last argument is the folder that a program writes to.
+PAGE = """
+import pathlib, sys
+def main():
+    if sys.argv[1] == "fail":
+        sys.exit("some line\\nno such report")
+    pathlib.Path(sys.argv[-1], sys.argv[1] + ".html").write_text("a page")
+"""
+
+
 def check_study(uri: str, output: Path, tmp_path: Path) -> None:
     """Three seeds of one method, one of another, a failed run: sent, summed up, and read again."""
     seeds = [make(seed=seed) for seed in AUC]
@@ -170,11 +180,39 @@ def test_a_store_that_is_away_costs_a_warning(tmp_path: Path, caplog: pytest.Log
     store(tmp_path, result)
     (tmp_path / "file").write_text("")
     uri = f"sqlite:///{tmp_path}/file/mlflow.db"
-    tracked = track_study(uri, tmp_path, "study", [result], patience=0.7)
+    tracked = track_study(uri, tmp_path, "study", [result], page=["no_such_module"], patience=0.7)
     assert (tracked.sent, tracked.missing) == ([], [result.run_id])
     assert "FileExistsError" in (tracked.error or "")
     [record] = caplog.records
     assert "petlbench results track" in record.getMessage()
+
+
+def test_the_page_of_a_study_stands_beside_its_table(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "page_program.py").write_text(PAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    result = make()
+    result = result.model_copy(update={"digests": {"data": "0123" * 16}})
+    store(output, result)
+    for _ in range(2):  # a second time changes nothing
+        assert track_study(None, output, "study", [result], page=["page_program", "overview"]).error is None
+    runs, client = runs_of(uri_of(output), "study"), client_of(uri_of(output))
+    assert [each.path for each in client.list_artifacts(runs["table"].info.run_id, "report")] == [
+        "report/overview.html"
+    ]
+    assert [each.dataset.name for each in runs["fpt on digits"].inputs.dataset_inputs] == ["digits"]
+    assert caplog.records == []
+    assert track_study(None, output, "other", [result], page=["page_program", "fail"]).error is None
+    [record] = caplog.records
+    assert record.getMessage() == "the page of study 'other' for MLflow could not be made: no such report"
+
+
+def test_a_study_without_a_finished_run_has_no_page(output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    failed = make(status="failed", error={"kind": "x", "message": "y", "hint": ""})
+    store(output, failed)
+    assert track_study(None, output, "study", [failed], page=["no_such_module"]).error is None
+    assert caplog.records == []
 
 
 def test_none_sends_nothing(tmp_path: Path) -> None:

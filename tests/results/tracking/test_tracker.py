@@ -390,7 +390,11 @@ def test_mlflow_shows_trained_models_and_knows_the_dataset(output: Path, tmp_pat
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert tags["mlflow.experiment.primaryMetric.name"] == "test_auc"
     [entry] = run.inputs.dataset_inputs
-    assert (entry.dataset.name, entry.dataset.digest) == ("my images", ("0123" * 16)[:36])
+    assert (entry.dataset.name, entry.dataset.digest) == ("my images", "0123" * 3)
     assert json.loads(entry.dataset.profile)["num_rows"] == 100
     assert "jane" not in entry.dataset.source
+    from mlflow.data import get_source
+
+    assert get_source(entry.dataset).to_dict()["tags"]["title"] == "My images"
+    assert run.data.tags["mlflow.source.name"] == "petlbench"
     assert [tag.value for tag in entry.tags] == ["training"]
