@@ -337,8 +337,9 @@ def _describe_view(view: View) -> dict[str, Any]:
     return {
         "size": view.size,
         "interpolation": view.filter,
-        "resize": f"the whole image to {view.size} x {view.size} pixels by Pillow's Image.resize ({view.filter}), on "
-        "8-bit RGB; width and height each for itself, so that nothing is cropped or padded",
+        "resize": f"the whole image to {view.size} x {view.size} pixels ({view.filter}, antialiased) on 8-bit RGB, by "
+        "torchvision's resize; Pillow's Image.resize differs from it by one level of 255 in some pixels; "
+        "width and height each for itself, so that nothing is cropped or padded",
         "mean": list(view.normalization.mean),
         "std": list(view.normalization.std),
     }
