@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -16,12 +17,13 @@ from petlbench.models.precision import autocast_type, meta_stands_for
 # Rows of the attention matrix that are held at once: few enough for a core's cache, many enough for a matrix product.
 _QUERY_BLOCK = 64
 
-# Parts in which the heads of stored vectors are brought to the queries' precision: memory that is fresh costs more on a
-# CPU than the arithmetic.
+# Parts in which the heads of stored vectors are asked: memory that is fresh costs more on a CPU than the arithmetic.
 _PARTS = 4
 
 # More channels a head, and the fused kernel is as fast.
 _MOST_CHANNELS = 16
+# Powers of two of scores up to this one, down to its negative, and sums of them are far from what fp32 cannot hold.
+_LARGEST_SCORE = 60
 # About what a core's cache holds beside the rest: bytes of the probabilities that are there at once.
 _BYTES_AT_ONCE = 2**20
 
@@ -83,44 +85,56 @@ class _AttendToStored(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         probabilities, *stored = ctx.saved_tensors
         key, value = stored[: ctx.parts], stored[ctx.parts :]
-        incoming = gradients[0].to(ctx.dtype).permute(1, 0, 3, 2).contiguous()
-        # The gradients of the softmax's scores, then of the queries.
-        scores = _scaled(torch.cat([part @ incoming[heads] for heads, part in _by_heads(value, ctx.dtype)]), value)
-        scores -= (probabilities * scores).sum(dim=2, keepdim=True)
-        scores = _scaled(scores.mul_(probabilities), key).to(ctx.dtype).flatten(1, 2).transpose(1, 2)
-        query = torch.cat([scores[heads] @ part.flatten(1, 2) for heads, part in _by_heads(key, ctx.dtype)])
+        incoming = gradients[0].to(ctx.dtype).permute(1, 0, 3, 2)
+        query = incoming.new_empty(len(incoming), incoming.shape[3], incoming.shape[2])
+        for heads, buffer in _by_heads(key[0], ctx.dtype):
+            # The gradients of the softmax's scores, then of the queries.
+            scores = _at_least_single(_brought(value, heads, buffer) @ incoming[heads])
+            scores = _scaled(scores, value, heads)
+            scores -= (probabilities[heads] * scores).sum(dim=2, keepdim=True)
+            scores = _scaled(scores.mul_(probabilities[heads]), key, heads).to(ctx.dtype)
+            keys = _brought(key, heads, buffer).flatten(1, 2)
+            query[heads] = scores.flatten(1, 2).transpose(1, 2) @ keys
         return query.mul_(key[0].shape[-1] ** -0.5).to(ctx.query_dtype), None, None, *(None for _ in stored)
 
 
 def _attend(query: Tensor, key: Sequence[Tensor], value: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The output of queries (H, P, d), (B, H, P, d), and the probabilities, (H, B, K, P)."""
-    scaled, images = (query * query.shape[-1] ** -0.5).to(dtype).transpose(1, 2), key[0].shape[0]
-    # Queries are the same for all images: one product a head.
-    scores = torch.cat([part.flatten(1, 2) @ scaled[heads] for heads, part in _by_heads(key, dtype)])
-    scores = _at_least_single(scores.reshape(len(query), images, -1, query.shape[1]))
-    probabilities = _scaled(scores, key).softmax(dim=2)
-    weights = (probabilities if len(value) == 1 else _scaled(probabilities.clone(), value)).to(dtype).transpose(2, 3)
-    read = torch.cat([weights[heads] @ part for heads, part in _by_heads(value, dtype)])
+    scaled, (images, _, tokens, _) = (query * query.shape[-1] ** -0.5).to(dtype).transpose(1, 2), key[0].shape
+    count, channels, prompts = scaled.shape
+    read = scaled.new_empty(count, images, prompts, channels)
+    probabilities = _at_least_single(scaled.new_empty(count, images, tokens, prompts))
+    for heads, buffer in _by_heads(key[0], dtype):
+        # Queries are the same for all images: one product a head.
+        scores = _at_least_single(_brought(key, heads, buffer).flatten(1, 2) @ scaled[heads])
+        scores = scores.view_as(probabilities[heads])
+        torch.softmax(_scaled(scores, key, heads), dim=2, out=probabilities[heads])
+        weights = _scaled(probabilities[heads], value, heads)
+        read[heads] = weights.to(dtype).transpose(2, 3) @ _brought(value, heads, buffer)
     return read.transpose(0, 1), probabilities
 
 
-def _by_heads(stored: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """A few heads at a time, (H', B, K, d), in the precision but not scaled; each overwrites those before."""
-    vectors = stored[0].transpose(0, 1)
-    heads = len(vectors)
-    size = -(-heads // _PARTS)
-    buffer = torch.empty(size, *vectors.shape[1:], dtype=dtype, device=vectors.device)
-    for first in range(0, heads, size):
-        part = vectors[first : first + size]
-        yield slice(first, first + size), buffer[: len(part)].copy_(part)
+def _by_heads(vectors: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """A few heads of vectors (B, H, K, d) at a time, and room for theirs, (H', B, K, d), in the precision."""
+    count = vectors.shape[1]
+    size = -(-count // _PARTS)
+    buffer = vectors.new_empty(size, *vectors[:, 0].shape, dtype=dtype)
+    for first in range(0, count, size):
+        heads = slice(first, min(first + size, count))
+        yield heads, buffer[: heads.stop - first]
 
 
-def _scaled(scores: Tensor, stored: Sequence[Tensor]) -> Tensor:
-    """Apply the scale of each stored vector to its products, (H, B, K, P), in place: there are fewer of them."""
+def _brought(stored: Sequence[Tensor], heads: slice, buffer: Tensor) -> Tensor:
+    """Stored vectors of a few heads in the buffer, whose precision they take; not scaled."""
+    return buffer.copy_(stored[0][:, heads].transpose(0, 1))
+
+
+def _scaled(scores: Tensor, stored: Sequence[Tensor], heads: slice) -> Tensor:
+    """Products of stored vectors of a few heads, (H', B, K, P), times the scale of each: there are fewer of them."""
     if len(stored) == 1:
         return scores
     # In one type: products of two types are slow on a CPU.
-    return scores.mul_(stored[1].to(scores.dtype).transpose(0, 1).unsqueeze(-1))
+    return scores * stored[1][:, heads].to(scores.dtype).transpose(0, 1).unsqueeze(-1)
 
 
 def _by_queries(query: Tensor, key: Tensor) -> Iterator[Tensor]:
@@ -177,56 +191,62 @@ def attend_in_narrow_heads(packed: Tensor, queries: int) -> Tensor:
 class _NarrowHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, queries: int) -> Tensor:
-        batch, _, _, heads, _ = packed.shape
-        rows = packed.permute(2, 0, 3, 4, 1).flatten(1, 2).contiguous()
+        batch, _, _, heads, channels = packed.shape
+        rows = packed.permute(2, 0, 3, 4, 1).clone(memory_format=torch.contiguous_format).flatten(1, 2)
         query, key, value = _split_rows(rows, queries)
-        read = torch.empty_like(query)
-        for part in _head_parts(query, key):
-            probabilities = _probabilities(query[part], key[part])
-            torch.bmm(value[part], probabilities.transpose(1, 2), out=read[part])
-        ctx.save_for_backward(rows, read)
+        # So that two to the power of a score is what the exponential of q k / sqrt(d) is, and faster.
+        query *= channels**-0.5 / math.log(2)
+        read = torch.empty_like(query, memory_format=torch.contiguous_format)
+        largest, total = (rows.new_zeros(batch * heads, 1, queries) for _ in range(2))
+        are_large = _may_be_large(query, key)
+        for q, k, v, out, most, whole in _parts(query, key, value, read, largest, total):
+            powers = torch.bmm(k.transpose(1, 2), q)
+            if are_large:
+                powers -= torch.amax(powers, dim=1, keepdim=True, out=most)
+            torch.sum(powers.exp2_(), dim=1, keepdim=True, out=whole)
+            torch.bmm(v, powers, out=out)
+        ctx.save_for_backward(rows, read.div_(total), largest.add_(total.log2_()))
         ctx.heads = heads
-        return read.view(batch, heads, -1, queries).permute(0, 3, 1, 2).flatten(2)
+        return read.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        rows, read = ctx.saved_tensors
-        queries = read.shape[2]
-        query, key, value = _split_rows(rows, queries)
-        incoming = (
-            gradient.reshape(-1, queries, ctx.heads, rows.shape[2]).permute(0, 2, 3, 1).flatten(0, 1).contiguous()
-        )
+        rows, read, logarithms = ctx.saved_tensors
+        query, key, value = _split_rows(rows, read.shape[2])
+        incoming = gradient.transpose(1, 2).contiguous().view_as(read)
         # What the softmax's derivative takes off every score of a query: sum(p * dp) = sum(read * d read).
-        common = (incoming * read).sum(dim=1).unsqueeze(2)
-        gradients = torch.empty_like(rows)
-        gradients[0, :, :, queries:] = 0
-        for part in _head_parts(query, key):
-            probabilities = _probabilities(query[part], key[part])
-            torch.bmm(incoming[part], probabilities, out=gradients[2, part])
-            scores = torch.bmm(incoming[part].transpose(1, 2), value[part]).sub_(common[part]).mul_(probabilities)
-            torch.bmm(query[part], scores, out=gradients[1, part])
-            gradients[0, part, :, :queries] = torch.bmm(key[part], scores.transpose(1, 2))
-        gradients[0] *= _query_scale(rows)
+        common = (incoming * read).sum(dim=1, keepdim=True)
+        gradients = torch.zeros_like(rows)
+        of_query, of_key, of_value = _split_rows(gradients, read.shape[2])
+        tensors = (query, key, value, logarithms, incoming, common, of_query, of_key, of_value)
+        for q, k, v, logarithm, asked, c, dq, dk, dv in _parts(*tensors):
+            probabilities = torch.baddbmm(logarithm, k.transpose(1, 2), q, beta=-1).exp2_()
+            torch.bmm(asked, probabilities.transpose(1, 2), out=dv)
+            scores = torch.baddbmm(c, v.transpose(1, 2), asked, beta=-1).mul_(probabilities)
+            torch.bmm(q, scores.transpose(1, 2), out=dk)
+            dq.copy_(torch.bmm(k, scores))
+        of_query *= rows.shape[2] ** -0.5
+        of_key *= math.log(2)
         return gradients.view(3, -1, ctx.heads, *gradients.shape[2:]).permute(1, 4, 0, 2, 3), None
 
 
 def _split_rows(rows: Tensor, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled queries (B H, d, M), keys and values (B H, d, N)."""
+    """Queries (B H, d, M), keys and values (B H, d, N)."""
     query, key, value = rows.unbind(0)
-    return query[:, :, :queries] * _query_scale(rows), key, value
+    return query[..., :queries], key, value
 
 
-def _query_scale(rows: Tensor) -> float:
-    return float(rows.shape[2] ** -0.5)
+def _may_be_large(query: Tensor, key: Tensor) -> bool:
+    """Whether powers of two of scores may leave the range of fp32; on ``meta``, where nothing is known, they may."""
+    if query.is_meta:
+        return True
+    squares = query.square().sum(dim=1).amax(dim=1) * key.square().sum(dim=1).amax(dim=1)
+    return not bool((squares < _LARGEST_SCORE**2).all())
 
 
-def _head_parts(query: Tensor, key: Tensor) -> Iterator[slice]:
-    """Slices of the heads of all images whose probabilities fit the cache."""
-    heads = len(key)
-    size = max(_BYTES_AT_ONCE // (query.element_size() * query.shape[2] * key.shape[2]), 1)
-    return (slice(first, first + size) for first in range(0, heads, size))
-
-
-def _probabilities(query: Tensor, key: Tensor) -> Tensor:
-    return torch.bmm(query.transpose(1, 2), key).softmax(dim=2)
+def _parts(query: Tensor, key: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Of each tensor (B H, ...), as many heads at a time as have probabilities that fit the cores' caches."""
+    caches = _BYTES_AT_ONCE * torch.get_num_threads()
+    size = max(caches // (query.element_size() * query.shape[2] * key.shape[2]), 1)
+    return zip(*(torch.split(tensor, size) for tensor in (query, key, *others)), strict=True)
