@@ -63,9 +63,19 @@ class _Linear(torch.autograd.Function):
         needs_tokens, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             one_product(rows, weight.T).view_as(tokens) if needs_tokens else None,
-            one_product(rows.T, tokens.reshape(-1, tokens.shape[-1]).T) if needs_weight else None,
+            _of_weight(rows, tokens.reshape(-1, tokens.shape[-1])) if needs_weight else None,
             rows.sum(dim=0) if needs_bias else None,
         )
+
+
+def _of_weight(gradient: Tensor, tokens: Tensor) -> Tensor:
+    """The gradient of a weight, (O, I), of rows (R, O) and (R, I).
+
+    oneDNN puts its first factor into another order, where that is transposed; the narrower one is the cheaper.
+    """
+    if gradient.shape[1] > tokens.shape[1]:
+        return one_product(tokens.T, gradient.T).T.contiguous()
+    return one_product(gradient.T, tokens.T)
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:
