@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench.core.config import TrainingConfig, derive_seed
+from petlbench.core.environment import keep_freed_memory
 from petlbench.core.errors import RunError
 from petlbench.core.files import write_atomically
 from petlbench.core.interrupt import check_interrupt
@@ -127,6 +128,8 @@ class Trainer:
         Raises:
             RunError: When the loss is not finite (kind ``nan_loss``).
         """
+        if self.predictor.device.type == "cpu":
+            keep_freed_memory()
         checkpoint.load(self, selected)
         self.earlier = sum(self.seconds.values())
         self.on_start(len(selected.curve))

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petlbench.core.catalog import Catalog
 from petlbench.core.config import RunConfig
+from petlbench.core.environment import keep_freed_memory
 from petlbench.core.request import Request
 from petlbench.data.loader import Batch
 from petlbench.features.frozen import CacheForm, in_form
@@ -194,6 +195,7 @@ def batches(pair: Pair) -> Iterator[Batch]:
 
 
 def our_step(pair: Pair, folder: Path) -> Callable[[], object]:
+    keep_freed_memory()  # as a run does
     step = new_step(pair.config, pair.ours.adapted, stored(pair, folder), None)
     pair.ours.adapted.module.train()
     coming = batches(pair)
