@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from petlbench.core.files import write_atomically
 from petlbench.core.plotting import COLOURS, LINES, MARKERS, figure_file
 from petlbench.recommend.prior import Prior
-from petlbench.recommend.race import Race
+from petlbench.recommend.race import ranked
 from petlbench.recommend.replay import replay_task
 from petlbench.recommend.trials import Recorded, RecordedTask, read_finals, read_trials
 
@@ -129,12 +129,10 @@ TITLES = {
 }
 
 
-def _verdict(recorded: RecordedTask, rows: Rows) -> str:
+def _decided(recorded: RecordedTask, rows: Rows) -> str:
     """The method of the best trial, as the command decides."""
-    race = Race(recorded.candidates, Prior.of({}).belief(recorded.candidates), IMAGES)
-    for row in rows:
-        race.observe(row, float(recorded.scores[row]), float(recorded.losses[row]))
-    return race.verdict().method
+    scores, losses = ({row: float(each[row]) for row in rows} for each in (recorded.scores, recorded.losses))
+    return ranked(recorded.candidates, scores, losses)[0][0]
 
 
 class Curve(NamedTuple):
@@ -176,7 +174,7 @@ def _regrets(
             rows = SEARCHES[name](Draw(recorded, others, most, rng))
             rows += [row for row in rng.permutation(len(recorded.candidates)).tolist() if row not in set(rows)]
             for line, budget in enumerate(budgets):
-                method = _verdict(recorded, rows[:budget])
+                method = _decided(recorded, rows[:budget])
                 regrets[line, repetition, column] = max(reached[task].values()) - reached[task][method]
     return regrets
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -113,23 +113,12 @@ class Race:
         """
         if not self._scores:
             raise ValueError("a race needs a trial")
-        ranking = sorted(self._by_method().items(), key=lambda item: -self._merit(item[1]))
+        ranking = ranked(self.candidates, self._scores, self._losses)
         method, rows = ranking[0]
         best = max(rows, key=lambda row: (self._scores[row], self._mean[row]))
         runner_up = ranking[1] if len(ranking) > 1 else ranking[0]
         separable = len(ranking) > 1 and self._separable(best, runner_up[1])
         return Verdict(method, self.candidates[best], separable, runner_up[0], self.trials)
-
-    def _by_method(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for index in self._scores:
-            rows.setdefault(self.candidates[index].arm, []).append(index)
-        return rows
-
-    def _merit(self, rows: Sequence[int]) -> float:
-        losses = [self._losses[row] for row in rows if np.isfinite(self._losses[row])]
-        tie = -_LOSS_POINT * float(np.log(min(losses) + _LOSS_FLOOR)) if losses else 0.0
-        return max(self._scores[row] for row in rows) + tie
 
     def _separable(self, best: int, others: Sequence[int]) -> bool:
         """Whether the best candidate is above the best of some others with enough probability."""
@@ -148,3 +137,25 @@ class Race:
         steps = (self._mean - best) / deviation
         density = np.exp(-(steps**2) / 2) / np.sqrt(2 * np.pi)
         return np.asarray(deviation * (steps * ndtr(steps) + density))
+
+
+def ranked(
+    candidates: Sequence[Candidate], scores: Mapping[int, float], losses: Mapping[int, float]
+) -> list[tuple[str, list[int]]]:
+    """Return every method with its trials, the one to take first: that of the highest score plus what the loss says.
+
+    Args:
+        candidates: What can be trained.
+        scores: Validation scores, percent, by candidate.
+        losses: Validation losses in nats likewise; NaN where that is not known.
+    """
+    rows: dict[str, list[int]] = {}
+    for index in scores:
+        rows.setdefault(candidates[index].arm, []).append(index)
+
+    def merit(indices: Sequence[int]) -> float:
+        known = [losses[index] for index in indices if np.isfinite(losses[index])]
+        tie = -_LOSS_POINT * float(np.log(min(known) + _LOSS_FLOOR)) if known else 0.0
+        return max(scores[index] for index in indices) + tie
+
+    return sorted(rows.items(), key=lambda item: -merit(item[1]))
