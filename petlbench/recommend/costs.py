@@ -24,19 +24,23 @@ SHARE = 0.03
 _SPREAD = 0.2
 """Relative half-width of the interval that is stated around predicted hours."""
 _EPOCHS = 2
+_ONCE = ("start", "preload")
+"""Phases that the runs of the race have not to do again: imports, and features, which are kept."""
+_ONCE_FOR_ALL = (*_ONCE, "data")
+"""Those of the first run: it reads the images, too, and later runs find them in the image cache."""
 _ATTRIBUTE = "costs"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of a method takes on this machine once its frozen features are computed, in seconds.
+    """What one run of a method takes on this machine once images are read and its features computed, in seconds.
 
     Args:
         seconds: Predicted for a full run.
         low: Lower bound of what is stated around it.
         high: Upper bound.
         measuring: What measuring it took; 0 where it is the median of the methods that were measured.
-        preload: What computing the features took meanwhile, which the race has not to do again.
+        preload: What took time meanwhile that the race has not to do again: features, imports, reading images.
         is_trial: Whether the measured run is a trial of the race, which counts as such.
     """
 
@@ -120,22 +124,24 @@ class Measurement:
         # An epoch is as long as it is from outside: with validation, its checkpoint and all that is told of it.
         last_epoch = self._ends[-1] - self._ends[-2] if len(self._ends) > 1 else None
         further = entrant.config.training.epochs - config.training.epochs
-        self._costs[entrant.candidate.arm] = _cost(result, last_epoch, further)
+        once = _ONCE if self._costs else _ONCE_FOR_ALL
+        self._costs[entrant.candidate.arm] = _cost(result, last_epoch, further, once)
         self.study.set_user_attr(_ATTRIBUTE, {arm: asdict(cost) for arm, cost in self._costs.items()})
         if further:
             remove_run(RunFolder(self.field.options.output / TRIALS, config.run_id))
 
 
-def _cost(result: Result, last_epoch: float | None, further: int) -> Cost:
+def _cost(result: Result, last_epoch: float | None, further: int, once: Sequence[str] = _ONCE) -> Cost:
     """The cost of a run by that of its first epochs.
 
     Args:
         result: The run of these.
         last_epoch: Seconds of the last one; None where it was not seen, as after a kill: then their mean counts.
         further: Number of epochs beside those.
+        once: Phases that no run of the race has to do again.
     """
-    timing = result.timing
-    preload, epochs = timing.get("preload", 0.0), max(1, len(result.curve))
+    timing, epochs = result.timing, max(1, len(result.curve))
+    preload = sum(timing.get(phase, 0.0) for phase in once)
     if last_epoch is None:  # validation runs once an epoch, and once more at the end
         last_epoch = timing.get("train", 0.0) / epochs + timing.get("evaluate", 0.0) / (epochs + 1)
     measuring = timing["total"] - preload

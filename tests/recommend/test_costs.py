@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from petlbench.recommend.contest import Contest
-from petlbench.recommend.costs import Cost, _cost, expected_seconds
+from petlbench.recommend.costs import _ONCE_FOR_ALL, Cost, _cost, expected_seconds
 from petlbench.recommend.field import Standing
 from petlbench.results.result import Result
 from petlbench.sweep.search import TrialFacts
@@ -38,6 +38,16 @@ def test_the_first_epoch_counts_once_and_the_last_one_for_all_others() -> None:
     assert cost.seconds == pytest.approx(6.5 + 18 * 2.0)
     assert cost.low < cost.seconds < cost.high
     assert (cost.measuring, cost.preload) == (6.5, 5.0)
+
+
+def test_what_is_done_once_is_no_part_of_a_run() -> None:
+    # Imports 4 s, reading 8 s: a later run reads nothing, and finds all that is imported.
+    timing = {"total": 20.0, "start": 4.0, "preload": 1.0, "data": 8.0, "train": 4.0, "evaluate": 1.0}
+    first = _cost(measured(**timing), last_epoch=2.0, further=10, once=_ONCE_FOR_ALL)
+    assert first.seconds == pytest.approx(7.0 + 10 * 2.0)
+    assert first.spent == 20.0
+    later = _cost(measured(**{**timing, "start": 0.0, "data": 0.5, "total": 8.5}), last_epoch=2.0, further=10)
+    assert later.seconds == pytest.approx(7.5 + 10 * 2.0)
 
 
 def test_after_a_kill_the_mean_epoch_counts() -> None:
