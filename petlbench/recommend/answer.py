@@ -24,6 +24,7 @@ from petlbench.statistics.ranks import fronts
 from petlbench.sweep.search import TRIALS, TrialFacts
 
 _Z = 1.96
+_SO_FAR = " in the few settings that were tried"
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,10 @@ class Answer:
                 "command": self.command(),
             },
             "metric": self.metric.name,
-            "separable": bool(self.rivals) and not self.inseparable and not self.untried,
+            "separable": bool(self.rivals) and set(self.rivals) <= set(self.outcome.dropped) and not self.untried,
             "untried": self.untried,
-            "not_separable": {
-                m: {"effect": p.effect, "low": p.low, "high": p.high} for m, p in self.inseparable.items()
-            },
+            "differences": _plain(self.rivals),
+            "not_separable": _plain(self.inseparable),
             "more_images": self.more_images,
             "alternatives": self.alternatives,
             "excluded": self.excluded(),
@@ -163,7 +163,10 @@ class Answer:
     def excluded(self) -> dict[str, str]:
         """Every method that is out, with the reason."""
         dear = {m: f"a run is predicted to take {s / 3600:.2g} hours" for m, s in self.outcome.too_dear.items()}
-        worse = {m: f"worse than the leader by {percent(-d, 1)} points" for m, d in self.outcome.excluded.items()}
+        worse = {
+            m: f"worse than the leader by {percent(-d, 1)} points{'' if m in self.outcome.dropped else _SO_FAR}"
+            for m, d in self.outcome.excluded.items()
+        }
         return {**self.refused, **dear, **worse}
 
     def sentences(self) -> list[str]:
@@ -183,7 +186,7 @@ class Answer:
             need = f" About {more:,} more validation images would tell the two best apart." if more else ""
             words.append(f"Not separable from it: {names}.{need}")
         elif self.rivals:
-            words.append("It is separable from every other method that was tried.")
+            words.append("It is separable from every other method, in the settings that were tried.")
         if self.untried:
             words.append(f"There was no time for {', '.join(self.untried)}.")
         return words
@@ -232,6 +235,10 @@ class Answer:
             Cell(row["seconds"], number(row["seconds"], 1)),
             Cell(row["trials"], str(row["trials"])),
         ]
+
+
+def _plain(differences: Mapping[str, Difference]) -> dict[str, dict[str, float | None]]:
+    return {arm: {"effect": pair.effect, "low": pair.low, "high": pair.high} for arm, pair in differences.items()}
 
 
 def _settings(entrant: Entrant) -> dict[str, Any]:

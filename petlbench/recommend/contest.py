@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import optuna
 
@@ -55,6 +56,11 @@ class Outcome:
     costs: dict[str, Cost]
     spent: float
     too_dear: dict[str, float]
+
+    @cached_property
+    def dropped(self) -> dict[str, float]:
+        """Those of the excluded methods of which enough settings were tried."""
+        return self.standing.dropped(self.trials)
 
     def entrant(self, finalist: Finalist) -> Entrant:
         """Whose finalist it is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,6 +31,9 @@ from petlbench.sweep.space import Params, Space
 
 _NAME = "candidate"
 _LEVEL = 0.95
+_LEAST = 4
+"""Trials of a method before it is dropped. One says what a single rate is worth: in races that dropped a method for its
+published defaults alone, another rate of it would have won (docs/recommending.md, "How well")."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,12 @@ class Standing:
         differences = {method: self.difference(best[method], best[leader]) for method in best if method != leader}
         return {m: each.effect for m, each in differences.items() if each.high is not None and each.high < 0}
 
+    def dropped(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
+        """Methods that get no trial more: excluded, with enough of their settings tried; as `excluded`."""
+        finished = [trial for trial in trials if trial.value is not None and _NAME in trial.params]
+        tried = Counter(self.entrant(trial).candidate.arm for trial in finished)
+        return {arm: effect for arm, effect in self.excluded(trials).items() if tried[arm] >= _LEAST}
+
     def difference(self, trial: TrialFacts, other: TrialFacts) -> Difference:
         """A trial's score minus another one's, with the interval of 95 % over draws of validation images.
 
@@ -304,4 +314,4 @@ class RaceSampler(optuna.samplers.BaseSampler):
         facts = [trial_facts(trial) for trial in trials if _NAME in trial.params]
         # What was lost with its driver is not taken: a trial in its place is waiting, or will be.
         facts = [trial for trial in facts if trial.status != "interrupted"]
-        return self._standing.race(facts).next(self._out(facts).union(self._standing.excluded(facts)))
+        return self._standing.race(facts).next(self._out(facts).union(self._standing.dropped(facts)))

@@ -30,7 +30,8 @@ def race_figure(outcome: Outcome, metric: Metric) -> Figure:
     titles = {arm: f"{arm}, dropped at {drops[arm]:.2g} h" if arm in drops else arm for arm in lines}
     series = [Series(arm, titles[arm], _values(points)) for arm, points in lines.items()]
     caption = "Bands are intervals of 95 % over draws of validation images. "
-    caption += "A method is dropped once the interval of its paired difference to the leader is below zero."
+    caption += "A method is dropped once the interval of its paired difference to the leader is below zero, "
+    caption += "and four of its settings were tried."
     return Figure.of("race", "lines", "The race", axes, series, caption=caption)
 
 
@@ -54,12 +55,12 @@ def _spent(outcome: Outcome) -> Iterator[tuple[float, TrialFacts]]:
 
 def _drops(outcome: Outcome) -> Iterator[tuple[str, float]]:
     """The methods that were dropped for good, with the hours spent then."""
-    left, trials = set(outcome.excluded), list[TrialFacts]()
+    left, trials = set(outcome.dropped), list[TrialFacts]()
     for hours, trial in _spent(outcome):
         trials.append(trial)
         if trial.value is None or not left:
             continue
-        for arm in sorted(left.intersection(outcome.standing.excluded(trials))):
+        for arm in sorted(left.intersection(outcome.standing.dropped(trials))):
             left.discard(arm)
             yield arm, hours
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +19,10 @@ from click.testing import CliRunner
 from petlbench.cli.app import app
 from petlbench.core.errors import InputError
 from petlbench.metrics.classification import AUC
+from petlbench.recommend.answer import Answer
+from petlbench.recommend.contest import Outcome
 from petlbench.recommend.field import Field, Standing
+from petlbench.recommend.trials import Candidate
 from petlbench.results.journal import read_journal
 from petlbench.results.predictions import Predictions
 from petlbench.sweep.search import TrialFacts
@@ -79,7 +83,7 @@ def test_a_race_tests_the_winner_once_and_goes_on_from_where_it_was(tmp_path: Pa
     assert best["interval"]["low"] <= best["test"] <= best["interval"]["high"]
     assert best["command"].startswith(f"petlbench run --method {best['method']}")
     others = {*answer["not_separable"], *answer["excluded"]}
-    assert others == {"linear", "bitfit"} - {best["method"]}
+    assert others == {*answer["differences"]} == {"linear", "bitfit"} - {best["method"]}
     assert all(
         each["low"] <= each["effect"] <= each["high"] for each in answer["not_separable"].values() if each["effect"]
     )
@@ -216,6 +220,45 @@ def test_a_difference_is_paired_on_the_validation_images() -> None:
     alone = sum(float((AUC.influence(labels, standing._predictions[n].logits) ** 2).sum()) for n in ("good", "nearly"))  # type: ignore[union-attr, operator]
     assert near.error is not None
     assert near.error < 0.4 * alone**0.5
+
+
+def made_up_standing(scores: dict[str, float], images: int = 400) -> tuple[Standing, list[TrialFacts]]:
+    """A race of methods with four rates each, one trial of each: its images are ranked so well."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, images)
+    rates = (1e-4, 1e-3, 1e-2, 1e-1)
+    candidates = [Candidate.of(method, rate, 0, {}) for method in scores for rate in rates]
+    entrants = [SimpleNamespace(candidate=candidate) for candidate in candidates]
+    standing = Standing(
+        cast("Field", SimpleNamespace(entrants=entrants, prior=None, score=AUC, label="made up")), images
+    )
+    trials = []
+    for number, (method, signal) in enumerate(scores.items()):
+        logits = np.stack([np.zeros(images), signal * labels + rng.normal(size=images)], axis=1)
+        standing._predictions[method] = Predictions([str(i) for i in range(images)], [None] * images, labels, logits)
+        params = {"candidate": number * len(rates) + 1}
+        trials.append(TrialFacts(number, "finished", params, AUC.score(labels, logits), method))
+    return standing, trials
+
+
+def test_a_method_is_not_dropped_for_one_of_its_settings() -> None:
+    standing, trials = made_up_standing({"lora": 2.0, "bitfit": 1.5})
+    assert set(standing.excluded(trials)) == {"bitfit"}
+    assert standing.dropped(trials) == {}
+    # It is, once four of them are no better.
+    for number in range(3):
+        assert standing.dropped(trials) == {}
+        candidate = (4, 6, 7)[number]
+        trials.append(replace(trials[1], number=2 + number, params={"candidate": candidate}))
+    assert set(standing.dropped(trials)) == {"bitfit"}
+
+
+def test_an_answer_says_of_whom_little_was_tried() -> None:
+    excluded = {"linear": -0.1, "bitfit": -0.2}
+    outcome = SimpleNamespace(too_dear={}, excluded=excluded, dropped={"linear": -0.1})
+    reasons = Answer(cast("Outcome", outcome), AUC).excluded()
+    assert reasons["linear"] == "worse than the leader by 10.0 points"
+    assert reasons["bitfit"] == "worse than the leader by 20.0 points in the few settings that were tried"
 
 
 def test_methods_race_on_several_backbones(tmp_path: Path, digits_folder: Path) -> None:

@@ -25,7 +25,7 @@ class Standing:
     def deviation(self, trial: TrialFacts) -> float:
         return 2.0
 
-    def excluded(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
+    def dropped(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
         return {"linear": -0.2} if len(trials) > 2 else {}
 
 
@@ -36,7 +36,7 @@ def trial(arm: str, value: float | None) -> TrialFacts:
 def test_a_line_is_the_best_so_far_against_all_hours_and_says_when_it_was_dropped() -> None:
     trials = [trial("lora", 0.8), trial("linear", 0.6), trial("lora", 0.7), trial("lora", None), trial("lora", 0.99)]
     costs = {"lora": Cost(360, 300, 400, measuring=180, preload=180)}
-    outcome = SimpleNamespace(trials=trials, costs=costs, standing=Standing(), excluded={"linear": -0.2})
+    outcome = SimpleNamespace(trials=trials, costs=costs, standing=Standing(), dropped={"linear": -0.2})
     figure = race_figure(cast("Outcome", outcome), AUC)
     lora, linear = figure.series
     # Measuring and features are spent before the first trial, and a failed one takes its time.
