@@ -2,12 +2,14 @@
 
     python tools/recommend_study.py FOLDER [--covid /data/covid_xray] [--datasets digits,lesions,covid3,covid2]
         [--hours 0.25] [--repetitions 5] [--trials 20] [--image-size 32] [--epochs 5] [--methods a,b,…]
+        [--batch-size 64 …]
 
 Of each dataset: the exhaustive study, 20 trials of every method, whose winners are tested on three seeds; then
 `recommend` within some hours, so many times with another seed each. Regret is the best method's mean test score less
 the recommended one's, both of the exhaustive study. A stated interval is the one around the recommended run's test
 score, and around each difference to the others; the truth of it are the exhaustive study's means.
 
+All else that is given goes to every command: `--batch-size 64`, `--train-fraction 0.5`.
 Each piece that is done stands as a line in FOLDER/study.jsonl and is not done again; a piece that was stopped goes on.
 `covid2` is the two classes of covid_xray that have one source.
 """
@@ -19,6 +21,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,10 +36,11 @@ class Study:
 
     Args:
         options: The command line.
+        more: What else every command is given.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.folder = options, options.folder
+    def __init__(self, options: argparse.Namespace, more: Sequence[str]) -> None:
+        self.options, self.more, self.folder = options, more, options.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.file = self.folder / "study.jsonl"
         lines = self.file.read_text().splitlines() if self.file.exists() else []
@@ -76,7 +80,7 @@ class Study:
             "tracking-uri": "none",
         }
         values = [word for name, value in shared.items() for word in (f"--{name}", str(value))]
-        call = [sys.executable, "-m", "petlbench", *command.split(), *values, *words, "--json"]
+        call = [sys.executable, "-m", "petlbench", *command.split(), *values, *words, *self.more, "--json"]
         # A method that the backbone does not suit makes the status another one; the others stand.
         answer = dict(json.loads(subprocess.run(call, check=False, stdout=subprocess.PIPE, text=True).stdout))
         if "error" in answer:
@@ -115,7 +119,7 @@ def judge(truth: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     """How good an answer was: regret, hours, and which intervals hold the truth."""
     test, best = truth["test"], answer["recommended"]
     mine = test[best["method"]]
-    pairs = {m: pair for m, pair in answer["not_separable"].items() if m in test and pair["low"] is not None}
+    pairs = {m: pair for m, pair in answer["differences"].items() if m in test and pair["low"] is not None}
     held = [pair["low"] <= test[m] - mine <= pair["high"] for m, pair in pairs.items()]
     costs, rows = answer["hours"]["costs"], answer["methods"]
     timed = [costs[row["arm"]]["low"] <= row["seconds"] <= costs[row["arm"]]["high"] for row in rows]
@@ -144,12 +148,12 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=1)
-    options = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=0)
+    options, more = parser.parse_known_args()
     names = options.datasets.split(",")
     if options.covid is None and any(name.startswith("covid") for name in names):
         parser.error("covid3 and covid2 need --covid FOLDER")
-    study = Study(options)
+    study = Study(options, more)
     print("dataset  seed  recommended   regret  hours  of exhaustive  trials  score held  differences held  times held")
     for dataset in names:
         truth = study.truth(dataset)
