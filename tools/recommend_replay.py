@@ -3,11 +3,13 @@
     python tools/recommend_replay.py FOLDER [--datasets digits,lesions,covid3,covid2] [--trials 24,48,96]
         [--repetitions 20] [--candidates 12]
 
-FOLDER is that of tools/recommend_study.py, whose exhaustive studies have ended. Each repetition draws so many of every
-method's trials as the entrants of a race; the race chooses among them as the command does, drops methods by the same
-intervals of the trials' own predictions, and ends after so many trials. `random` takes as many of the entrants in
-random order. Both choose the method of the best trial. Regret is the best method's mean test score less the chosen
+FOLDER is that of tools/recommend_study.py. Each repetition draws so many of every method's trials as the entrants of a
+race; `recommend` chooses among them as the command does, drops methods by the same intervals of the trials' own
+predictions, and ends after so many trials. `hasty` drops a method after one trial, and `random` takes the entrants in
+random order. All choose the method of the best trial. Regret is the best method's mean test score less the chosen
 one's; an interval is that of a method's difference to the chosen one, and its truth that of their mean test scores.
+Where the exhaustive study has not ended, a method's best validation score of all its trials stands for its test score:
+then regret is what the search loses alone, and no interval is judged.
 """
 
 from __future__ import annotations
@@ -42,9 +44,36 @@ class Recorded(NamedTuple):
     trial: TrialFacts
 
 
-def read_pool(folder: Path) -> dict[str, list[Recorded]]:
+Pool = dict[str, list[Recorded]]
+
+
+class Draw(NamedTuple):
+    """One repetition.
+
+    Args:
+        standing: A race in which nothing was tried.
+        entrants: What may be tried.
+        most: Number of trials at most.
+        rng: What is drawn comes from it.
+    """
+
+    standing: Standing
+    entrants: Sequence[Recorded]
+    most: int
+    rng: np.random.Generator
+
+
+Drops = Callable[[Standing, Sequence[TrialFacts]], dict[str, float]]
+
+
+def best_scores(pool: Pool) -> dict[str, float]:
+    """Return every method's best validation score."""
+    return {method: max(each.trial.value or 0.0 for each in recorded) for method, recorded in pool.items()}
+
+
+def read_pool(folder: Path) -> Pool:
     """Return the trials of an exhaustive study by method; other seeds of the best ones are none."""
-    pool: dict[str, list[Recorded]] = {}
+    pool: Pool = {}
     for file in sorted((folder / TRIALS).glob("*/result.json")):
         result = json.loads(file.read_text())
         config, training = result["config"], result["config"]["training"]
@@ -67,52 +96,64 @@ def entered(folder: Path, entrants: Sequence[Recorded], images: int) -> Standing
     return Standing(cast("Field", field), images)
 
 
-def race(standing: Standing, entrants: Sequence[Recorded], most: int, rng: np.random.Generator) -> list[TrialFacts]:
+def race(standing: Standing, entrants: Sequence[Recorded], most: int, drops: Drops) -> list[TrialFacts]:
     """The trials of the command in their order."""
     trials: list[TrialFacts] = []
     while len(trials) < most:
-        index = standing.race(trials).next(standing.dropped(trials))
+        index = standing.race(trials).next(drops(standing, trials))
         if index is None:
             break
         trials.append(replace(entrants[index].trial, number=len(trials), params={"candidate": index}))
     return trials
 
 
-def random(standing: Standing, entrants: Sequence[Recorded], most: int, rng: np.random.Generator) -> list[TrialFacts]:
+def recommend(draw: Draw) -> list[TrialFacts]:
+    """What the command does."""
+    return race(draw.standing, draw.entrants, draw.most, Standing.dropped)
+
+
+def hasty(draw: Draw) -> list[TrialFacts]:
+    """What it would do if it dropped a method after one trial."""
+    return race(draw.standing, draw.entrants, draw.most, Standing.excluded)
+
+
+def random(draw: Draw) -> list[TrialFacts]:
     """Trials in random order."""
-    rows = rng.permutation(len(entrants))[:most].tolist()
-    return [replace(entrants[row].trial, number=n, params={"candidate": row}) for n, row in enumerate(rows)]
+    rows = draw.rng.permutation(len(draw.entrants))[: draw.most].tolist()
+    return [replace(draw.entrants[row].trial, number=n, params={"candidate": row}) for n, row in enumerate(rows)]
 
 
-SEARCHES: dict[str, Callable[..., list[TrialFacts]]] = {"recommend": race, "random": random}
+SEARCHES: dict[str, Callable[[Draw], list[TrialFacts]]] = {"recommend": recommend, "hasty": hasty, "random": random}
 
 
 def judge(standing: Standing, trials: Sequence[TrialFacts], truth: dict[str, float]) -> dict[str, Any]:
     """Regret of the decision, points, and the share of differences whose interval holds the truth."""
     best = standing.best_trials(trials)
     chosen = max(best, key=lambda method: best[method].value or 0.0)
-    held = []
-    for method in sorted(set(best) - {chosen}):
-        pair = standing.difference(best[method], best[chosen])
-        if pair.low is not None and pair.high is not None:
-            held.append(pair.low <= truth[method] - truth[chosen] <= pair.high)
+    pairs = {method: standing.difference(best[method], best[chosen]) for method in sorted(set(best) - {chosen})}
+    known = {m: (p.low, p.high) for m, p in pairs.items() if p.low is not None and p.high is not None}
+    held = [low <= truth[m] - truth[chosen] <= high for m, (low, high) in known.items()]
     regret = 100 * (max(truth.values()) - truth[chosen])
     return {"regret": regret, "held": fmean(held) if held else None, "trials": len(trials)}
 
 
-def decide(folder: Path, truth: dict[str, float], options: argparse.Namespace, search: str, most: int) -> str:
-    """A row: what a search's decisions are worth after so many trials."""
-    pool, rows = read_pool(folder), []
+def decide(folder: Path, pool: Pool, truth: dict[str, float] | None, search: str, options: argparse.Namespace) -> None:
+    """Print a row a number of trials: what a search's decisions are worth."""
     images = json.loads(next((folder / TRIALS).glob("*/result.json")).read_text())["data"]["images"]["val"]
-    for repetition in range(options.repetitions):
-        rng = np.random.default_rng(repetition)
-        drawn = {method: rng.permutation(len(each))[: options.candidates] for method, each in pool.items()}
-        entrants = [pool[method][row] for method, each in drawn.items() for row in each.tolist()]
-        standing = entered(folder, entrants, images)
-        rows.append(judge(standing, SEARCHES[search](standing, entrants, most, rng), truth))
-    regrets, held = [row["regret"] for row in rows], [row["held"] for row in rows if row["held"] is not None]
-    figures = f"{fmean(regrets):6.2f}  {max(regrets):5.2f}  {fmean(row['trials'] for row in rows):11.0f}"
-    return f"{search:9}  {most:6}  {figures}  {fmean(held) if held else float('nan'):5.2f}"
+    for most in map(int, options.trials.split(",")):
+        rows = []
+        for repetition in range(options.repetitions):
+            rng = np.random.default_rng(repetition)
+            drawn = {method: rng.permutation(len(each))[: options.candidates] for method, each in pool.items()}
+            entrants = [pool[method][row] for method, each in drawn.items() for row in each.tolist()]
+            standing = entered(folder, entrants, images)
+            rows.append(
+                judge(standing, SEARCHES[search](Draw(standing, entrants, most, rng)), truth or best_scores(pool))
+            )
+        regrets = [row["regret"] for row in rows]
+        held = [row["held"] for row in rows if row["held"] is not None and truth is not None]
+        figures = f"{fmean(regrets):6.2f}  {max(regrets):5.2f}  {fmean(row['trials'] for row in rows):11.0f}"
+        print(f"{search:9}  {most:6}  {figures}  {f'{fmean(held):5.2f}' if held else '    -'}", flush=True)
 
 
 def main() -> None:
@@ -124,14 +165,17 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--candidates", type=int, default=12)
     options = parser.parse_args()
-    pieces = [json.loads(line) for line in (options.folder / "study.jsonl").read_text().splitlines()]
+    file = options.folder / "study.jsonl"
+    pieces = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     truths = {piece["piece"]: piece["test"] for piece in pieces if "test" in piece}
-    print("dataset  search     trials  regret  worst  trials used   held")
     for dataset in options.datasets.split(","):
-        truth, folder = truths[f"{dataset}/exhaustive"], options.folder / f"{dataset}-exhaustive"
+        folder = options.folder / f"{dataset}-exhaustive"
+        pool, truth = read_pool(folder), truths.get(f"{dataset}/exhaustive")
+        counts = ", ".join(f"{method} {len(each)}" for method, each in pool.items())
+        print(f"\n{dataset}: {'test' if truth else 'validation'} scores; trials: {counts}")
+        print("search     trials  regret  worst  trials used   held")
         for search in SEARCHES:
-            for most in map(int, options.trials.split(",")):
-                print(f"{dataset:7}  {decide(folder, truth, options, search, most)}", flush=True)
+            decide(folder, pool, truth, search, options)
 
 
 if __name__ == "__main__":
