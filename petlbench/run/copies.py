@@ -14,7 +14,8 @@ class Original:
     """A module that nobody touches, of which copies are made as `copy.deepcopy` makes them, in less time.
 
     Args:
-        module: The module; what cannot be pickled, such as a function inside another, makes its copies deep ones.
+        module: The module; what cannot be pickled, such as a function inside another or a parametrized module, makes
+            its copies deep ones.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -23,7 +24,7 @@ class Original:
         stream = io.BytesIO()
         try:
             _Writer(stream, self._tensors).dump(module)
-        except (pickle.PicklingError, TypeError, AttributeError):
+        except (pickle.PicklingError, TypeError, AttributeError, RuntimeError):
             stream = io.BytesIO()
         self._structure = stream.getvalue()
 

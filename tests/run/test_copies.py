@@ -45,3 +45,15 @@ def test_a_copy_is_equal_and_shares_nothing_that_changes() -> None:
         assert module.steps.tolist() == [0, 1, 2]
         assert not hasattr(module, "extra")
         assert copies[0].first is not copies[1].first
+
+
+def test_copies_of_a_parametrized_module_are_apart_too() -> None:
+    module, x = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))), torch.randn(2, 3)
+    original, before = Original(module), module(x)
+    copies = [original.copy() for _ in range(2)]
+    with torch.no_grad():
+        for parameter in copies[0].parameters():
+            parameter.zero_()
+    assert torch.equal(copies[1](x), before)
+    assert torch.equal(module(x), before)
+    assert not torch.equal(copies[0](x), before)
