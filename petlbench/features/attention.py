@@ -160,7 +160,7 @@ def has_narrow_heads(packed: Tensor, queries: int) -> bool:
     """Whether `attend_in_narrow_heads`, which takes the same arguments, is the faster way.
 
     It is in training (the rest is for torch, which can also export it), in fp32 on a CPU, and where the probabilities
-    of one head fit the cache.
+    of one head fit the cache. What is compiled has torch's own kernel, since this way reads a number back.
     """
     device = meta_stands_for.get() if packed.device.type == "meta" else packed.device.type
     return (
@@ -168,6 +168,7 @@ def has_narrow_heads(packed: Tensor, queries: int) -> bool:
         and packed.dtype == torch.float32
         and packed.requires_grad
         and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
         and packed.shape[4] <= _MOST_CHANNELS
         and 1 < queries <= _BYTES_AT_ONCE // (packed.element_size() * packed.shape[1])
     )
