@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-size", default="64")
     parser.add_argument("--epochs", default="5")
     parser.add_argument("--workers", default="0")
+    parser.add_argument("--threads", default="1", help="of each run")
     parser.add_argument("--output", type=Path, default=ROOT / "results/gallery")
     parser.add_argument("--page", type=Path, default=ROOT / "docs/gallery")
     given = parser.parse_args(arguments)
@@ -65,7 +66,8 @@ def _run(given: argparse.Namespace) -> None:
     """Carry the study out, a fold after the other, by the command that a user would give."""
     words = ["bench", "--method", given.methods, "--dataset", given.data, "--seed", given.seeds]
     words += ["--backbone", "petlbench_micro", "--image-size", given.image_size, "--epochs", given.epochs]
-    words += ["--workers", given.workers, "--tracking-uri", "none", "--output", str(given.output)]
+    words += ["--workers", given.workers, "--threads", given.threads, "--tracking-uri", "none"]
+    words += ["--output", str(given.output)]
     for fold in range(given.folds):
         # Studies whose names begin so are one study, too.
         own = ["--split", f"kfold:{given.folds}/{fold}", "--study", f"{STUDY}.{fold}"]
