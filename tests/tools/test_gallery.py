@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import petlbench as pb
 from tests.report.stored import store_predicted, store_study
-from tools.gallery import BUNDLE, PAGE, STUDY, write_page
+from tools.gallery import BUNDLE, PAGE, ROOT, STUDY, write_page
 
 
 def test_the_page_shows_every_report_and_brings_the_bundle(tmp_path: Path) -> None:
@@ -27,3 +29,12 @@ def test_the_page_shows_every_report_and_brings_the_bundle(tmp_path: Path) -> No
         assert f"petlbench report {name} --results {BUNDLE}" in page
     for picture in re.findall(r"\]\((\S+\.png)\)", page):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_bundle_that_is_shipped_is_whole() -> None:
+    bundle = ROOT / "docs/gallery" / BUNDLE
+    assert pb.verify_pack(bundle).is_whole
+    runs = pb.load_results(bundle, STUDY).runs
+    assert len(runs) == 135
+    assert len({(run.method, run.split, run.seed) for run in runs}) == 135
