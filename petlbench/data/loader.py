@@ -6,7 +6,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from petlbench.core.ahead import begun_ahead
 from petlbench.core.bounded_cache import BoundedCache
 from petlbench.core.config import derive_seed
 from petlbench.data.dataset import Dataset
@@ -230,13 +231,7 @@ class Batch:
 def made_ahead(batches: Iterable[Batch], make: Callable[[Batch], Made]) -> Iterator[Made]:
     """Yield what is made of each batch, in order; a thread makes the next one while one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="petlbench-fetch") as pool:
-        pending: deque[Future[Made]] = deque()
-        for batch in batches:
-            pending.append(pool.submit(make, batch))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from begun_ahead(batches, lambda batch: pool.submit(make, batch).result, 1)
 
 
 def decode_ahead(
@@ -253,19 +248,13 @@ def decode_ahead(
         Each batch in turn with what was made of it, both in order.
     """
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="petlbench-decode")
-    pending: deque[tuple[Sequence[Item], list[Future[Made]]]] = deque()
 
-    def decoded() -> tuple[Sequence[Item], list[Made]]:
-        batch, futures = pending.popleft()
-        return batch, [future.result() for future in futures]
+    def begin(batch: Sequence[Item]) -> Callable[[], tuple[Sequence[Item], list[Made]]]:
+        futures = [pool.submit(decode, item) for item in batch]
+        return lambda: (batch, [future.result() for future in futures])
 
     try:
-        for batch in batches:
-            pending.append((batch, [pool.submit(decode, item) for item in batch]))
-            if len(pending) > _AHEAD:
-                yield decoded()
-        while pending:
-            yield decoded()
+        yield from begun_ahead(batches, begin, _AHEAD)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

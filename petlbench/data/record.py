@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, NamedTuple, TypeVar, cast, get_args
 
+from petlbench.core.ahead import begun_ahead
 from petlbench.core.errors import InputError
 from petlbench.core.progress import Progress
 from petlbench.data.tasks.base import Label, Labels
@@ -136,18 +138,14 @@ def each_image(
 
     size = min(max(1, len(records) // _TASKS), _LARGEST_TASK)
 
-    def outcomes(pool: ThreadPoolExecutor) -> Iterator[T | InputError | None]:
-        pending: deque[Future[list[T | InputError | None]]] = deque()
-        for start in range(0, len(records), size):
-            pending.append(pool.submit(lambda part: list(map(attempt, part)), records[start : start + size]))
-            if len(pending) > _AHEAD:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-
     with ThreadPoolExecutor(max(1, workers)) as pool:
+
+        def begin(start: int) -> Callable[[], list[T | InputError | None]]:
+            return pool.submit(lambda part: list(map(attempt, part)), records[start : start + size]).result
+
         try:
-            yield from zip(records, cast("Iterator[T | InputError]", outcomes(pool)), strict=True)
+            outcomes = chain.from_iterable(begun_ahead(range(0, len(records), size), begin, _AHEAD))
+            yield from zip(records, cast("Iterator[T | InputError]", outcomes), strict=True)
         except BaseException:
             # Without this, Ctrl-C would wait until every remaining image is read.
             is_stopped.set()
