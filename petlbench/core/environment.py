@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "torchvision", "timm", "peft", "numpy", "scikit-learn", "pandas", "optuna", "mlflow", "pillow")
 # Numbers of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+
+
+def interpreter(code: str) -> list[str]:
+    """Return the command that carries out code in a process of its own, which finds modules where this one does.
+
+    Without that it would look first in the folder that it happens to start in.
+    """
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
 
 
 def set_thread_defaults() -> None:

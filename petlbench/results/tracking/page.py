@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from petlbench.core.environment import interpreter
 
 _SECONDS = 300.0
 
@@ -35,10 +36,8 @@ class StudyPage:
         self._folder = TemporaryDirectory(prefix="petlbench-page-")
         if self._program:
             module, *arguments = self._program
-            # As the sender: modules are found where this process finds them, and not in the folder it starts in.
-            code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main()"
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments, self._folder.name],
+                [*interpreter(f"from {module} import main; main()"), *arguments, self._folder.name],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from petlbench.core.environment import interpreter
 from petlbench.results.tracking.send_queue import SendQueue, open_queue
 from petlbench.results.tracking.store import Store
 from petlbench.results.tracking.tracker import Tracker, points_of
@@ -42,10 +43,8 @@ class _Sender:
     def __init__(self, store: Store) -> None:
         self.address = _address(store)
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        # The interpreter finds modules where this one does, and not first in the folder that it happens to start in.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from petlbench.results.tracking.sender import main; main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            interpreter("from petlbench.results.tracking.sender import main; main()"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -22,6 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from petlbench.core.environment import interpreter
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
@@ -60,16 +61,12 @@ class WorkerProcess:
             return
         self.log = log
         self.pipe, theirs = multiprocessing.Pipe()
-        # The interpreter finds modules where this one does, and not first in the folder that it happens to start in.
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from petlbench.study.executors.worker import main; "
-            f"main({theirs.fileno()}, {self.name!r}, {self._cores!r})"
-        )
+        call = f"main({theirs.fileno()}, {self.name!r}, {self._cores!r})"
         with theirs, log.open("ab") as output:
             # The worker has the same file open, and holds its lock for as long as it lives.
             fcntl.flock(output, fcntl.LOCK_SH)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                interpreter(f"from petlbench.study.executors.worker import main; {call}"),
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
