@@ -27,7 +27,7 @@ from petlbench.data.notes import absent_in_training, notes_on_classes, notes_on_
 from petlbench.data.order import ONE_CLASS, order_of, task_name
 from petlbench.data.readers.base import Reader, Source, load_reader, recognise, require_labels
 from petlbench.data.readers.settings import ReaderSettings
-from petlbench.data.record import Record, each_image, images_by_class, map_images
+from petlbench.data.record import SPLITS, Record, Split, each_image, images_by_class, map_images
 from petlbench.data.tasks.base import Labels, TaskType, task_of
 
 if TYPE_CHECKING:
@@ -105,6 +105,13 @@ class Dataset:
     def by_class(self, records: Iterable[Record] | None = None) -> dict[str, int]:
         """Return the number of images of each class, of all records or of some."""
         return images_by_class(self.records if records is None else records, self.classes, self.task.labels)
+
+    def by_side(self, sides: Sequence[Split]) -> dict[Split, dict[str, int]]:
+        """Return the number of images of each class on each side, where these are the records' sides."""
+        return {
+            side: self.by_class(record for record, own in zip(self.records, sides, strict=True) if own == side)
+            for side in SPLITS
+        }
 
     def keep(self, records: Sequence[Record]) -> Dataset:
         """Return the same dataset with some of its records only."""

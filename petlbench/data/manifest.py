@@ -100,11 +100,6 @@ class Manifest:
             temporary.write_bytes(self.csv)
 
 
-def write_manifest(frame: pd.DataFrame, file: Path) -> None:
-    """Write a manifest as CSV, whole or not at all; the file's folder is made."""
-    Manifest(frame).write(file)
-
-
 def read_manifest(file: Path, digest: str) -> pd.DataFrame:
     """Return a manifest as it was written, every cell as text.
 

@@ -99,11 +99,7 @@ def _sides(dataset: Dataset) -> tuple[Mapping[str, Mapping[str, int]] | None, Ma
         sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=dataset.task.strata)
     except InputError as error:
         return None, {}, error.message
-    by_class: dict[str, Mapping[str, int]] = {
-        side: dataset.by_class(record for own, record in zip(sides, dataset.records, strict=True) if own == side)
-        for side in SPLITS
-    }
-    return by_class, {side: sides.count(side) for side in SPLITS}, ""
+    return dataset.by_side(sides), {side: sides.count(side) for side in SPLITS}, ""
 
 
 @dataclass

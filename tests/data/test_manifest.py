@@ -22,7 +22,6 @@ from petlbench.data.manifest import (
     read_manifest,
     split_digest,
     with_draw,
-    write_manifest,
 )
 
 SIDES = ["train", "val", "test", "train"]
@@ -54,7 +53,7 @@ def test_columns_and_rows(dataset: Dataset) -> None:
 def test_the_file_reads_back_and_is_the_digest(dataset: Dataset, tmp_path: Path) -> None:
     frame = built(dataset)
     file = tmp_path / "new" / "folder" / "manifest.csv"
-    write_manifest(frame, file)
+    Manifest(frame).write(file)
     assert b"\r" not in file.read_bytes()
     back = pd.read_csv(file, keep_default_na=False)
     assert manifest_digest(back) == manifest_digest(frame)
@@ -65,7 +64,7 @@ def test_the_file_reads_back_and_is_the_digest(dataset: Dataset, tmp_path: Path)
 def test_what_was_written_is_read_and_what_was_changed_is_refused(dataset: Dataset, tmp_path: Path, id_: str) -> None:
     frame, file = built(dataset), tmp_path / "manifest.csv"
     frame.loc[0, "image_id"] = id_
-    write_manifest(frame, file)
+    Manifest(frame).write(file)
     assert (
         read_manifest(file, manifest_digest(frame))["sha256"].tolist()
         == frame.sort_values("image_id")["sha256"].tolist()
@@ -81,7 +80,7 @@ def test_what_was_written_is_read_and_what_was_changed_is_refused(dataset: Datas
 def test_no_cell_is_a_formula_of_a_spreadsheet(dataset: Dataset, tmp_path: Path) -> None:
     frame = built(dataset)
     frame.loc[0, ["image_id", "group"]] = ['=HYPERLINK("http://evil")', "@p"]
-    write_manifest(frame, tmp_path / "manifest.csv")
+    Manifest(frame).write(tmp_path / "manifest.csv")
     back = pd.read_csv(tmp_path / "manifest.csv", keep_default_na=False)
     assert '\'=HYPERLINK("http://evil")' in back["image_id"].tolist()
     assert "'@p" in back["group"].tolist()
@@ -103,7 +102,7 @@ def test_a_kept_manifest_says_what_the_functions_do(dataset: Dataset, tmp_path: 
         assert kept.digest == manifest_digest(whole)
         assert (kept.split_digest, kept.draw_digest) == (split_digest(frame), draw_digest(frame))
         kept.write(tmp_path / "a.csv")
-        write_manifest(frame, tmp_path / "b.csv")
+        Manifest(frame).write(tmp_path / "b.csv")
         assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 

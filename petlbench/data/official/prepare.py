@@ -21,7 +21,7 @@ from petlbench.core.progress import Progress
 from petlbench.data.dataset import Dataset, find_card, official_files, open_dataset
 from petlbench.data.duplicates import near_duplicate_groups
 from petlbench.data.images.files import ImageFacts, read_facts
-from petlbench.data.manifest import manifest_digest, manifest_of, split_digest, write_manifest
+from petlbench.data.manifest import Manifest, manifest_of
 from petlbench.data.notes import lossy_copy
 from petlbench.data.official.fetch import DOWNLOADS, FILES, Sources, gather, place_files
 from petlbench.data.official.read import OfficialImages, read_official
@@ -36,7 +36,7 @@ from petlbench.data.readers.prepared import (
     read_prepared,
     table_bytes,
 )
-from petlbench.data.record import SPLITS, Record, images_by_class, map_images, refusal
+from petlbench.data.record import Record, images_by_class, map_images, refusal
 from petlbench.data.splits import SplitScheme, assign_splits
 from petlbench.data.tasks.base import TaskType, task_of
 
@@ -305,13 +305,10 @@ class _Draft:
         sides = assign_splits(dataset.records, scheme, _SEED, classes=dataset.classes, strata=self.task.strata)
         frame = manifest_of(dataset, sides, [self.facts[record.image_id].sha256 for record in dataset.records])
         file = f"{_SPLITS_FOLDER}/{re.sub('[:/]', '-', str(scheme))}.csv"
-        write_manifest(frame, draft / file)
-        counts: dict[str, dict[str, int]] = {
-            side: dataset.by_class(record for record, own in zip(dataset.records, sides, strict=True) if own == side)
-            for side in SPLITS
-        }
-        digests = {"sha256": manifest_digest(frame), "split_sha256": split_digest(frame)}
-        return WrittenSplit(file=file, counts=counts, **digests)
+        manifest = Manifest(frame)
+        manifest.write(draft / file)
+        digests = {"sha256": manifest.digest, "split_sha256": manifest.split_digest}
+        return WrittenSplit(file=file, counts=dataset.by_side(sides), **digests)
 
     def _dataset(self) -> Dataset:
         return Dataset(self.sources.name, self.sources.card, _Checked(self), {}, self.task)
