@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from petlbench.cli.app import run_command
 from petlbench.core.config import RunConfig
 from petlbench.core.errors import RunError
 from petlbench.models.method import Adapted, Inputs
@@ -32,15 +31,9 @@ CONFIG = RunConfig.model_construct(method="small", backbone="none", precision="f
 
 
 @pytest.fixture
-def run(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
-    def call(*arguments: str, output: Path = tmp_path / "results") -> dict[str, Any]:
-        capsys.readouterr()
-        places = ("--dataset", str(images), "--output", str(output), "--tracking-uri", "none", "--json")
-        status = run_command(["run", *TINY, *places, *arguments])
-        document: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return {**document, "exit_status": status}
-
-    return call
+def run(run_document: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Run petlbench so, and return its JSON document."""
+    return partial(run_document, *TINY)
 
 
 def test_a_compiled_run_has_the_results_and_the_names_of_a_plain_one(run: Callable[..., dict[str, Any]]) -> None:

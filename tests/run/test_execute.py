@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,9 @@ Run = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def run(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run petlbench in this process and return its JSON document with the exit status in it."""
-
-    def call(*arguments: str, dataset: Path = images, output: Path = tmp_path / "results") -> dict[str, Any]:
-        capsys.readouterr()
-        common = ("--dataset", str(dataset), "--output", str(output), "--tracking-uri", "none", "--json")
-        status = run_command(["run", *arguments, *TINY, *common])
-        document: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return {**document, "exit_status": status}
-
-    return call
+def run(run_document: Run) -> Run:
+    """Run petlbench so, and return its JSON document."""
+    return partial(run_document, *TINY)
 
 
 def softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
