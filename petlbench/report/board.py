@@ -22,7 +22,7 @@ from petlbench.report.columns import find_metric, make_columns
 from petlbench.report.context import Context, Grid, Line
 from petlbench.report.document import Cell, Column, Row, Table
 from petlbench.report.formats import Document
-from petlbench.report.kinds.methods import describe_settings
+from petlbench.report.kinds.methods import TIME_NOTE, describe_settings
 from petlbench.report.selection import common_settings
 from petlbench.report.spec import DEFAULT_METRIC
 from petlbench.results.result import FILE
@@ -36,7 +36,7 @@ _FIRST = (Column("rank", "rank", numeric=False), Column("apart", "not told apart
 _LAST = (Column("runs", "runs"), Column("study", "study", numeric=False))
 _NOTE = (
     "Rank: the best and the worst that the runs leave possible, for all rows at once with 95 % confidence (Holm over "
-    "all pairs). Rows that share a letter cannot be told apart. Time of a run: preloading, training and evaluation."
+    "all pairs). Rows that share a letter cannot be told apart. " + TIME_NOTE
 )
 
 

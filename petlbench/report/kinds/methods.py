@@ -31,7 +31,7 @@ _MARKED = "Best bold, second underlined."
 _PME = "PME refers to full fine-tuning in the same setting."
 _MEANS = "Means of a row are of the figures shown: of each group, of the groups' means, and of all tasks."
 _PRELOADING = "Preloading: the peak of computing frozen features once; feature cache: their size on the disk."
-_TIME = "Time of a run: preloading, training and evaluation."
+TIME_NOTE = "Time of a run: preloading, training and evaluation."
 _FRONT = (
     "Front 1: no other row is at least as good in average, memory, learnable parameters and time of a run at once; "
     "front 2: only rows of front 1 are; and so on."
@@ -153,7 +153,7 @@ def _explained(columns: Sequence[Column], context: Context) -> str:
         _MEANS: bool(context.grid.groups),
         _PME: "pme" in keys,
         _PRELOADING: "cache" in keys,
-        _TIME: "time" in keys,
+        TIME_NOTE: "time" in keys,
         _MARKED: True,
         _FRONT: "front" in keys,
     }
