@@ -106,7 +106,7 @@ class Dataset:
         """Return the number of images of each class, of all records or of some."""
         return images_by_class(self.records if records is None else records, self.classes, self.task.labels)
 
-    def by_side(self, sides: Sequence[Split]) -> dict[Split, dict[str, int]]:
+    def by_side(self, sides: Sequence[Split]) -> dict[str, dict[str, int]]:
         """Return the number of images of each class on each side, where these are the records' sides."""
         return {
             side: self.by_class(record for record, own in zip(self.records, sides, strict=True) if own == side)
