@@ -5,11 +5,10 @@
 
 FOLDER is that of tools/recommend_study.py. Each repetition draws so many of every method's trials as the entrants of a
 race; `recommend` chooses among them as the command does, drops methods by the same intervals of the trials' own
-predictions, and ends after so many trials. `hasty` drops a method after one trial, and `random` takes the entrants in
-random order. All choose the method of the best trial. Regret is the best method's mean test score less the chosen
-one's; an interval is that of a method's difference to the chosen one, and its truth that of their mean test scores.
-Where the exhaustive study has not ended, a method's best validation score of all its trials stands for its test score:
-then regret is what the search loses alone, and no interval is judged.
+predictions, and ends after so many trials. `undropped` drops none, and `random` takes the entrants in random order.
+All choose the method of the best trial. Regret is the best method's mean test score less the chosen one's; an interval
+is that of a method's difference to the chosen one, and its truth that of their mean test scores: `held` takes these as
+they are, `allowing` allows for their own standard error.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
+from recommend_truth import Truth
 
 from petlbench.metrics.classification import AUC
 from petlbench.recommend.field import Field, Standing
@@ -66,11 +66,6 @@ class Draw(NamedTuple):
 Drops = Callable[[Standing, Sequence[TrialFacts]], dict[str, float]]
 
 
-def best_scores(pool: Pool) -> dict[str, float]:
-    """Return every method's best validation score."""
-    return {method: max(each.trial.value or 0.0 for each in recorded) for method, recorded in pool.items()}
-
-
 def read_pool(folder: Path) -> Pool:
     """Return the trials of an exhaustive study by method; other seeds of the best ones are none."""
     pool: Pool = {}
@@ -90,9 +85,8 @@ def entered(folder: Path, entrants: Sequence[Recorded], images: int) -> Standing
     """Return a race of recorded trials."""
     candidates = [SimpleNamespace(candidate=entrant.candidate) for entrant in entrants]
     options = SimpleNamespace(output=folder)
-    field = SimpleNamespace(
-        entrants=candidates, prior=load_prior(SHIPPED), score=AUC, label=folder.name, options=options
-    )
+    shared = {"score": AUC, "label": folder.name, "options": options, "card": SimpleNamespace(seed=0)}
+    field = SimpleNamespace(entrants=candidates, prior=load_prior(SHIPPED), **shared)
     return Standing(cast("Field", field), images)
 
 
@@ -109,12 +103,12 @@ def race(standing: Standing, entrants: Sequence[Recorded], most: int, drops: Dro
 
 def recommend(draw: Draw) -> list[TrialFacts]:
     """What the command does."""
-    return race(draw.standing, draw.entrants, draw.most, Standing.dropped)
-
-
-def hasty(draw: Draw) -> list[TrialFacts]:
-    """What it would do if it dropped a method after one trial."""
     return race(draw.standing, draw.entrants, draw.most, Standing.excluded)
+
+
+def undropped(draw: Draw) -> list[TrialFacts]:
+    """What it would do if it dropped no method."""
+    return race(draw.standing, draw.entrants, draw.most, lambda standing, trials: {})
 
 
 def random(draw: Draw) -> list[TrialFacts]:
@@ -123,21 +117,29 @@ def random(draw: Draw) -> list[TrialFacts]:
     return [replace(draw.entrants[row].trial, number=n, params={"candidate": row}) for n, row in enumerate(rows)]
 
 
-SEARCHES: dict[str, Callable[[Draw], list[TrialFacts]]] = {"recommend": recommend, "hasty": hasty, "random": random}
+SEARCHES: dict[str, Callable[[Draw], list[TrialFacts]]] = {
+    "recommend": recommend,
+    "undropped": undropped,
+    "random": random,
+}
 
 
-def judge(standing: Standing, trials: Sequence[TrialFacts], truth: dict[str, float]) -> dict[str, Any]:
-    """Regret of the decision, points, and the share of differences whose interval holds the truth."""
+def judge(standing: Standing, trials: Sequence[TrialFacts], truth: Truth) -> dict[str, float]:
+    """Regret of the decision, points, shares of differences whose interval holds the truth, and their half-width."""
     best = standing.best_trials(trials)
     chosen = max(best, key=lambda method: best[method].value or 0.0)
-    pairs = {method: standing.difference(best[method], best[chosen]) for method in sorted(set(best) - {chosen})}
-    known = {m: (p.low, p.high) for m, p in pairs.items() if p.low is not None and p.high is not None}
-    held = [low <= truth[m] - truth[chosen] <= high for m, (low, high) in known.items()]
-    regret = 100 * (max(truth.values()) - truth[chosen])
-    return {"regret": regret, "held": fmean(held) if held else None, "trials": len(trials)}
+    differences = standing.differences(trials, chosen)
+    held, allowing = truth.held({method: pair._asdict() for method, pair in differences.items()}, chosen)
+    return {
+        "regret": 100 * (max(truth.scores.values()) - truth.scores[chosen]),
+        "used": len(trials),
+        "held": held,
+        "allowing": allowing,
+        "width": fmean(50 * (pair.high - pair.low) for pair in differences.values()),
+    }
 
 
-def decide(folder: Path, pool: Pool, truth: dict[str, float] | None, search: str, options: argparse.Namespace) -> None:
+def decide(folder: Path, pool: Pool, truth: Truth, search: str, options: argparse.Namespace) -> None:
     """Print a row a number of trials: what a search's decisions are worth."""
     images = json.loads(next((folder / TRIALS).glob("*/result.json")).read_text())["data"]["images"]["val"]
     for most in map(int, options.trials.split(",")):
@@ -147,13 +149,14 @@ def decide(folder: Path, pool: Pool, truth: dict[str, float] | None, search: str
             drawn = {method: rng.permutation(len(each))[: options.candidates] for method, each in pool.items()}
             entrants = [pool[method][row] for method, each in drawn.items() for row in each.tolist()]
             standing = entered(folder, entrants, images)
-            rows.append(
-                judge(standing, SEARCHES[search](Draw(standing, entrants, most, rng)), truth or best_scores(pool))
-            )
-        regrets = [row["regret"] for row in rows]
-        held = [row["held"] for row in rows if row["held"] is not None and truth is not None]
-        figures = f"{fmean(regrets):6.2f}  {max(regrets):5.2f}  {fmean(row['trials'] for row in rows):11.0f}"
-        print(f"{search:9}  {most:6}  {figures}  {f'{fmean(held):5.2f}' if held else '    -'}", flush=True)
+            rows.append(judge(standing, SEARCHES[search](Draw(standing, entrants, most, rng)), truth))
+        mean = {name: fmean(row[name] for row in rows) for name in rows[0]}
+        worst = max(row["regret"] for row in rows)
+        figures = f"{mean['regret']:6.2f}  {worst:5.2f}  {mean['used']:4.0f}  {mean['held']:4.2f}"
+        print(
+            f"{search:9}  {most:6}  {figures}  {mean['allowing']:8.2f}  {mean['width']:10.1f}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -165,15 +168,12 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--candidates", type=int, default=12)
     options = parser.parse_args()
-    file = options.folder / "study.jsonl"
-    pieces = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    truths = {piece["piece"]: piece["test"] for piece in pieces if "test" in piece}
     for dataset in options.datasets.split(","):
         folder = options.folder / f"{dataset}-exhaustive"
-        pool, truth = read_pool(folder), truths.get(f"{dataset}/exhaustive")
-        counts = ", ".join(f"{method} {len(each)}" for method, each in pool.items())
-        print(f"\n{dataset}: {'test' if truth else 'validation'} scores; trials: {counts}")
-        print("search     trials  regret  worst  trials used   held")
+        pool, truth = read_pool(folder), Truth(folder)
+        scores = sorted(truth.scores.items(), key=lambda item: -item[1])
+        print(f"\n{dataset}: test {', '.join(f'{method} {100 * score:.1f}' for method, score in scores)}")
+        print("search     trials  regret  worst  used  held  allowing  half-width")
         for search in SEARCHES:
             decide(folder, pool, truth, search, options)
 

@@ -7,7 +7,8 @@
 Of each dataset: the exhaustive study, 20 trials of every method, whose winners are tested on three seeds; then
 `recommend` within some hours, so many times with another seed each. Regret is the best method's mean test score less
 the recommended one's, both of the exhaustive study. A stated interval is the one around the recommended run's test
-score, and around each difference to the others; the truth of it are the exhaustive study's means.
+score, and around each difference to the others; the truth of it are the exhaustive study's means, taken as they are
+and `allowing` for their own standard error.
 
 All else that is given goes to every command: `--batch-size 64`, `--train-fraction 0.5`.
 Each piece that is done stands as a line in FOLDER/study.jsonl and is not done again; a piece that was stopped goes on.
@@ -25,6 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from recommend_truth import Truth
 
 METHODS = "linear,bitfit,lora,adapter,adaptformer,vpt,ssf,fact_tt,convpass,fpt,attention,full"
 COVID_TWO = ("no_findings", "pneumonia")
@@ -115,12 +118,11 @@ class Study:
         return self.piece(name, answer=self.call("recommend", dataset, output, *hours, *methods, "--seed", str(seed)))
 
 
-def judge(truth: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+def judge(truth: Truth, answer: dict[str, Any]) -> dict[str, Any]:
     """How good an answer was: regret, hours, and which intervals hold the truth."""
-    test, best = truth["test"], answer["recommended"]
+    test, best = truth.scores, answer["recommended"]
     mine = test[best["method"]]
-    pairs = {m: pair for m, pair in answer["differences"].items() if m in test and pair["low"] is not None}
-    held = [pair["low"] <= test[m] - mine <= pair["high"] for m, pair in pairs.items()]
+    held, allowing = truth.held(answer["differences"], best["method"])
     costs, rows = answer["hours"]["costs"], answer["methods"]
     timed = [costs[row["arm"]]["low"] <= row["seconds"] <= costs[row["arm"]]["high"] for row in rows]
     interval = best["interval"]
@@ -130,7 +132,8 @@ def judge(truth: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         "hours": answer["hours"]["spent"],
         "trials": answer["trials"],
         "score": interval["low"] <= mine <= interval["high"] if interval else None,
-        "differences": fmean(held) if held else None,
+        "differences": held,
+        "allowing": allowing,
         "times": fmean(timed),
     }
 
@@ -154,15 +157,17 @@ def main() -> None:
     if options.covid is None and any(name.startswith("covid") for name in names):
         parser.error("covid3 and covid2 need --covid FOLDER")
     study = Study(options, more)
-    print("dataset  seed  recommended   regret  hours  of exhaustive  trials  score held  differences held  times held")
+    print(
+        "dataset  seed  recommended  regret  hours  exhaustive  trials  score held  differences held  allowing  times"
+    )
     for dataset in names:
         truth = study.truth(dataset)
         for seed in range(options.repetitions):
-            row = judge(truth, study.race(dataset, seed)["answer"])
-            shares = "  ".join("-" if row[key] is None else f"{row[key]:.2f}" for key in ("differences", "times"))
+            row = judge(Truth(study.folder / f"{dataset}-exhaustive"), study.race(dataset, seed)["answer"])
             print(
-                f"{dataset:7}  {seed:4}  {row['method']:12}  {row['regret']:5.2f}  {row['hours']:.3f}  "
-                f"{truth['hours']:13.3f}  {row['trials']:6}  {row['score']!s:10}  {shares}",
+                f"{dataset:7}  {seed:4}  {row['method']:11}  {row['regret']:6.2f}  {row['hours']:.3f}  "
+                f"{truth['hours']:10.3f}  {row['trials']:6}  {row['score']!s:10}  {row['differences']:16.2f}  "
+                f"{row['allowing']:8.2f}  {row['times']:.2f}",
                 flush=True,
             )
 

@@ -24,7 +24,6 @@ from petlbench.statistics.ranks import fronts
 from petlbench.sweep.search import TRIALS, TrialFacts
 
 _Z = 1.96
-_SO_FAR = " in the few settings that were tried"
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,14 @@ class Answer:
 
     @cached_property
     def rivals(self) -> dict[str, Difference]:
-        """Every other method's best trial against the recommended one's, on the same validation images."""
-        standing, mine = self.outcome.standing, self.best.candidate.arm
-        best = standing.best_trials(self.outcome.trials)
-        return {arm: standing.difference(best[arm], best[mine]) for arm in best if arm != mine}
+        """Every other method against the recommended one, each with the best of its settings."""
+        outcome = self.outcome
+        return outcome.standing.differences(outcome.trials, self.best.candidate.arm, outcome.finalists)
 
     @cached_property
     def inseparable(self) -> dict[str, Difference]:
         """The methods that cannot be told from the recommended one."""
-        return {method: pair for method, pair in self.rivals.items() if pair.high is None or pair.high >= 0}
+        return {method: pair for method, pair in self.rivals.items() if pair.high >= 0}
 
     @cached_property
     def alternatives(self) -> list[dict[str, Any]]:
@@ -91,13 +89,17 @@ class Answer:
     def more_images(self) -> int | None:
         """Validation images beyond those there are that would tell the two best methods apart, if they differ as seen.
 
-        The error falls with the root of the number of images. None where they are told apart, or do not differ.
+        What images add to the variance falls with their number; seeds and settings add as much as before. None where
+        the two are told apart, or images alone do not do.
         """
-        close = max(self.inseparable.values(), key=lambda pair: pair.effect, default=None)
-        if close is None or close.error is None or not close.effect:
+        arm = max(self.inseparable, key=lambda other: self.inseparable[other].effect, default=None)
+        if arm is None:
             return None
-        images = self.outcome.standing.images
-        return max(0, round(images * (_Z * close.error / close.effect) ** 2) - images)
+        pair, standing = self.inseparable[arm], self.outcome.standing
+        best = standing.best_trials(self.outcome.trials)
+        error = standing.image_error(best[arm], best[self.best.candidate.arm]) or 0.0
+        room = (pair.effect / _Z) ** 2 - max(0.0, pair.error**2 - error**2)
+        return max(0, round(standing.images * error**2 / room) - standing.images) if room > 0 else None
 
     @cached_property
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -146,7 +148,7 @@ class Answer:
                 "command": self.command(),
             },
             "metric": self.metric.name,
-            "separable": bool(self.rivals) and set(self.rivals) <= set(self.outcome.dropped) and not self.untried,
+            "separable": bool(self.rivals) and not self.inseparable and not self.untried,
             "untried": self.untried,
             "differences": _plain(self.rivals),
             "not_separable": _plain(self.inseparable),
@@ -163,9 +165,11 @@ class Answer:
     def excluded(self) -> dict[str, str]:
         """Every method that is out, with the reason."""
         dear = {m: f"a run is predicted to take {s / 3600:.2g} hours" for m, s in self.outcome.too_dear.items()}
+        best = self.best.candidate.arm
         worse = {
-            m: f"worse than the leader by {percent(-d, 1)} points{'' if m in self.outcome.dropped else _SO_FAR}"
-            for m, d in self.outcome.excluded.items()
+            arm: f"worse than {best} by {percent(-pair.effect, 1)} points"
+            for arm, pair in self.rivals.items()
+            if arm not in self.inseparable
         }
         return {**self.refused, **dear, **worse}
 
@@ -183,10 +187,12 @@ class Answer:
         if self.inseparable:
             names = ", ".join(sorted(self.inseparable))
             more = self.more_images
-            need = f" About {more:,} more validation images would tell the two best apart." if more else ""
-            words.append(f"Not separable from it: {names}.{need}")
+            need = "More validation images alone would not tell the two best apart; more hours, spent on settings, may."
+            if more is not None:
+                need = f"About {more:,} more validation images would tell the two best apart."
+            words.append(f"Not separable from it: {names}. {need}")
         elif self.rivals:
-            words.append("It is separable from every other method, in the settings that were tried.")
+            words.append("It is separable from every other method.")
         if self.untried:
             words.append(f"There was no time for {', '.join(self.untried)}.")
         return words
@@ -205,7 +211,8 @@ class Answer:
         ordered = sorted(self.rows.values(), key=lambda row: -(row["score"] or 0.0))
         rows = [self._cells(row, self.rivals.get(row["arm"])) for row in ordered]
         caption = (
-            "One trial a row, the method's best; differences are paired on the validation images. Memory is predicted."
+            "Score and seconds are those of a method's best trial. Differences are between methods, each with the best "
+            "of its settings: over images, which are paired, seeds, and settings not tried. Memory is predicted."
         )
         table = table_of("methods", "Methods in the race", columns, rows, caption)
         out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]
@@ -222,9 +229,8 @@ class Answer:
     def _cells(self, row: Mapping[str, Any], rival: Difference | None) -> list[Cell | str]:
         difference = Cell(text="")
         if rival is not None:
-            low, high = (None if end is None else 100 * end for end in (rival.low, rival.high))
-            bounds = f" ({low:+.1f} to {high:+.1f})" if low is not None and high is not None else ""
-            difference = Cell(100 * rival.effect, f"{100 * rival.effect:+.1f}{bounds}", low, high)
+            effect, low, high = (100 * each for each in (rival.effect, rival.low, rival.high))
+            difference = Cell(effect, f"{effect:+.1f} ({low:+.1f} to {high:+.1f})", low, high)
         memory = None if row["memory"] is None else row["memory"] / MIB
         return [
             row["arm"],

@@ -6,7 +6,6 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import optuna
 
@@ -37,7 +36,6 @@ class Outcome:
         field: All entrants.
         standing: The race's state, for what its trials say.
         trials: Its trials, in their order.
-        excluded: Methods that are worse than the leader by a paired interval, with the difference, a fraction.
         finalists: The best trial of each of the best methods, on several seeds; the best first.
         winner: The finalist that is recommended.
         results: The tested runs: of the winner, and of the next one where that was asked for.
@@ -49,18 +47,12 @@ class Outcome:
     field: Field
     standing: Standing
     trials: Sequence[TrialFacts]
-    excluded: dict[str, float]
     finalists: Sequence[Finalist]
     winner: Finalist
     results: Sequence[Result]
     costs: dict[str, Cost]
     spent: float
     too_dear: dict[str, float]
-
-    @cached_property
-    def dropped(self) -> dict[str, float]:
-        """Those of the excluded methods of which enough settings were tried."""
-        return self.standing.dropped(self.trials)
 
     def entrant(self, finalist: Finalist) -> Entrant:
         """Whose finalist it is."""
@@ -113,7 +105,6 @@ class Contest:
         if not best:
             reasons = {trial.error for trial in trials if trial.error}
             raise RunError(f"none of {len(trials)} trials finished", hint="; ".join(sorted(reasons)), kind="no_trial")
-        excluded = self.standing.excluded(trials)
         finalists = run_finalists(self.field, list(best.values()), executor, self.observer.say)
         winner = choose_winner(self.field, finalists)
         if winner is None:
@@ -123,9 +114,7 @@ class Contest:
         tests = sum(result.timing.get("total", 0.0) for result in results)
         spent = self._measuring + device_seconds(self.field, trials, finalists) + tests
         finalists = sorted(finalists, key=lambda each: -(each.mean or 0))
-        return Outcome(
-            self.field, self.standing, trials, excluded, finalists, winner, results, self.costs, spent, too_dear
-        )
+        return Outcome(self.field, self.standing, trials, finalists, winner, results, self.costs, spent, too_dear)
 
     @property
     def _measuring(self) -> float:

@@ -114,7 +114,8 @@ class Measurement:
 
     def _is_time_for_more(self) -> bool:
         spent = [cost.measuring for cost in self._costs.values()]
-        return not spent or sum(spent) + fmean(spent) <= SHARE * self.seconds
+        # The next one may be the dearest so far.
+        return not spent or sum(spent) + max(spent) <= SHARE * self.seconds
 
     def _keep(self, entrant: Entrant, config: RunConfig) -> None:
         """Take down what a run of the first epochs took; a run that did not finish says nothing."""

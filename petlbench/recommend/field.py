@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
@@ -22,18 +23,16 @@ from petlbench.metrics.metric import Metric
 from petlbench.recommend.prior import Prior
 from petlbench.recommend.race import Race
 from petlbench.recommend.trials import Arm, Candidate
+from petlbench.recommend.tuned import Observation, tuned_scores
 from petlbench.results.folder import readable_result
 from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.statistics.runs import Scored, influence_reader
-from petlbench.statistics.verdict import judge
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, trial_facts
 from petlbench.sweep.space import Params, Space
+from petlbench.sweep.winner import Finalist
 
 _NAME = "candidate"
-_LEVEL = 0.95
-_LEAST = 4
-"""Trials of a method before it is dropped. One says what a single rate is worth: in races that dropped a method for its
-published defaults alone, another rate of it would have won (docs/recommending.md, "How well")."""
+_TAILS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -160,19 +159,25 @@ class Field(Search):
 
 
 class Difference(NamedTuple):
-    """The difference of two trials' scores, fractions.
+    """The difference of two methods' scores, fractions.
 
     Args:
         effect: The difference.
-        low: Lower bound of its interval; None where no predictions are kept, or no image differs.
+        low: Lower bound of its interval of 95 %.
         high: Upper bound.
-        error: Standard error.
+        error: Its standard deviation.
     """
 
     effect: float
-    low: float | None
-    high: float | None
-    error: float | None
+    low: float
+    high: float
+    error: float
+
+    @classmethod
+    def of(cls, draws: NDArray[np.float64]) -> Difference:
+        """Sum up draws of it, (S,)."""
+        low, high = np.quantile(draws, _TAILS).tolist()
+        return cls(float(draws.mean()), low, high, float(draws.std()))
 
 
 class Standing:
@@ -192,6 +197,7 @@ class Standing:
         self._scored: dict[str, Scored] = {}
         self._influence = influence_reader(self._metric)
         self._variance = cache(self._variance_of)
+        self._draws = lru_cache(maxsize=4)(self._tuned)
 
     def race(self, trials: Sequence[TrialFacts]) -> Race:
         """The race after some trials; one under way counts as if it were to give what is expected of it."""
@@ -207,32 +213,30 @@ class Standing:
         return race
 
     def excluded(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
-        """Methods that are worse than the leader by the interval of the paired difference, and that difference.
-
-        It is taken on the validation images of each method's best trial.
-        """
+        """Methods that are worse than the leader by the interval of their difference, and that difference."""
         best = self.best_trials(trials)
-        leader = max(best, key=lambda method: best[method].value or 0.0, default="")
-        differences = {method: self.difference(best[method], best[leader]) for method in best if method != leader}
-        return {m: each.effect for m, each in differences.items() if each.high is not None and each.high < 0}
+        if len(best) < 2:
+            return {}
+        differences = self.differences(trials, max(best, key=lambda method: best[method].value or 0.0))
+        return {arm: each.effect for arm, each in differences.items() if each.high < 0}
 
-    def dropped(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
-        """Methods that get no trial more: excluded, with enough of their settings tried; as `excluded`."""
-        finished = [trial for trial in trials if trial.value is not None and _NAME in trial.params]
-        tried = Counter(self.entrant(trial).candidate.arm for trial in finished)
-        return {arm: effect for arm, effect in self.excluded(trials).items() if tried[arm] >= _LEAST}
+    def differences(
+        self, trials: Sequence[TrialFacts], arm: str, finalists: Sequence[Finalist] = ()
+    ) -> dict[str, Difference]:
+        """What every other method scores, tuned, minus what one does, with the interval of 95 %.
 
-    def difference(self, trial: TrialFacts, other: TrialFacts) -> Difference:
-        """A trial's score minus another one's, with the interval of 95 % over draws of validation images.
-
-        Images, or groups, are paired. Another seed might give another difference: that is what the finalists' seeds
-        are for.
+        Args:
+            trials: All trials.
+            arm: The one.
+            finalists: Some of them on further seeds.
         """
-        effect = (trial.value or 0.0) - (other.value or 0.0)
-        first, second = (self._influence(self._run(each)) for each in (trial, other))
-        source = None if first is None or second is None else first.minus(second).source()
-        judgement = judge(effect, source, _LEVEL)
-        return Difference(effect, judgement.low, judgement.high, judgement.error)
+        draws = self._draws(tuple(self._observations(trials, finalists)))
+        return {other: Difference.of(each - draws[arm]) for other, each in draws.items() if other != arm}
+
+    def image_error(self, trial: TrialFacts, other: TrialFacts) -> float | None:
+        """Standard error of the difference of two trials' scores over draws of images; None where it is not known."""
+        first, second = (self._influence(self._run(each.run_id or "", each.value or 0.0)) for each in (trial, other))
+        return None if first is None or second is None else math.sqrt(first.minus(second).source().variance)
 
     def deviation(self, trial: TrialFacts) -> float:
         """Standard deviation of a trial's score over draws of validation images, points; 0 where it is not known."""
@@ -256,12 +260,33 @@ class Standing:
     def _metric(self) -> Metric:
         return cast("Metric", self.field.score)
 
-    def _run(self, trial: TrialFacts) -> Scored:
-        """A trial's run as the statistics see it: always the same one, by which they keep its influences."""
-        run_id = trial.run_id or ""
+    def _tuned(self, runs: tuple[tuple[int, int, float, str], ...]) -> dict[str, NDArray[np.float64]]:
+        """Draws of every tried method's score, by candidate, seed, score and name of each run; fractions, (S,) each."""
+        observations = []
+        for index, seed, score, run_id in runs:
+            influence = self._influence(self._run(run_id, score))
+            images = None if influence is None else np.bincount(influence.units, influence.values).astype(float)
+            observations.append(Observation(index, seed, score, images))
+        return tuned_scores(self._candidates, self._belief, observations, self.images)
+
+    def _observations(
+        self, trials: Sequence[TrialFacts], finalists: Sequence[Finalist]
+    ) -> Iterator[tuple[int, int, float, str]]:
+        """Candidate, seed, score and name of every finished run, each once."""
+        seed = self.field.card.seed
+        runs = {trial.run_id or "": (trial.params.get(_NAME), seed, trial.value) for trial in trials}
+        for each in finalists:
+            index = each.trial.params[_NAME]
+            runs |= {each.runs[seed]: (index, seed, value) for seed, value in each.values.items()}
+        for run_id, (index, seed, score) in sorted(runs.items()):
+            if index is not None and score is not None:
+                yield int(index), seed, score, run_id
+
+    def _run(self, run_id: str, score: float) -> Scored:
+        """A run as the statistics see it: always the same one, by which they keep its influences."""
         if run_id not in self._scored:
             predictions = partial(self._read, run_id)
-            self._scored[run_id] = Scored("", self.field.label, 0, "validation", trial.value or 0.0, predictions)
+            self._scored[run_id] = Scored("", self.field.label, 0, "validation", score, predictions)
         return self._scored[run_id]
 
     def _variance_of(self, run_id: str) -> float | None:
@@ -314,4 +339,4 @@ class RaceSampler(optuna.samplers.BaseSampler):
         facts = [trial_facts(trial) for trial in trials if _NAME in trial.params]
         # What was lost with its driver is not taken: a trial in its place is waiting, or will be.
         facts = [trial for trial in facts if trial.status != "interrupted"]
-        return self._standing.race(facts).next(self._out(facts).union(self._standing.dropped(facts)))
+        return self._standing.race(facts).next(self._out(facts).union(self._standing.excluded(facts)))

@@ -30,8 +30,7 @@ def race_figure(outcome: Outcome, metric: Metric) -> Figure:
     titles = {arm: f"{arm}, dropped at {drops[arm]:.2g} h" if arm in drops else arm for arm in lines}
     series = [Series(arm, titles[arm], _values(points)) for arm, points in lines.items()]
     caption = "Bands are intervals of 95 % over draws of validation images. "
-    caption += "A method is dropped once the interval of its paired difference to the leader is below zero, "
-    caption += "and four of its settings were tried."
+    caption += "A method is dropped while the interval of its difference to the leader is below zero."
     return Figure.of("race", "lines", "The race", axes, series, caption=caption)
 
 
@@ -55,20 +54,19 @@ def _spent(outcome: Outcome) -> Iterator[tuple[float, TrialFacts]]:
 
 def _drops(outcome: Outcome) -> Iterator[tuple[str, float]]:
     """The methods that were dropped for good, with the hours spent then."""
-    left, trials = set(outcome.dropped), list[TrialFacts]()
+    left, trials = set(outcome.standing.excluded(outcome.trials)), list[TrialFacts]()
     for hours, trial in _spent(outcome):
         trials.append(trial)
         if trial.value is None or not left:
             continue
-        for arm in sorted(left.intersection(outcome.standing.dropped(trials))):
+        for arm in sorted(left.intersection(outcome.standing.excluded(trials))):
             left.discard(arm)
             yield arm, hours
 
 
 def differences_figure(rivals: Mapping[str, Difference], metric: Metric, best: str) -> Figure | None:
-    """Every method's difference to the recommended one with its interval; None where no interval is known."""
-    known = {arm: pair for arm, pair in rivals.items() if pair.low is not None and pair.high is not None}
-    if not known:
+    """Every method's difference to the recommended one with its interval; None where there is no other."""
+    if not rivals:
         return None
     axes = (
         Axis("difference", f"difference in {metric.title}", "points", better="higher"),
@@ -80,14 +78,14 @@ def differences_figure(rivals: Mapping[str, Difference], metric: Metric, best: s
             arm,
             {
                 "difference": [100 * pair.effect],
-                "difference_low": [100 * (pair.low or 0.0)],
-                "difference_high": [100 * (pair.high or 0.0)],
+                "difference_low": [100 * pair.low],
+                "difference_high": [100 * pair.high],
             },
         )
-        for arm, pair in sorted(known.items(), key=lambda item: -item[1].effect)
+        for arm, pair in sorted(rivals.items(), key=lambda item: -item[1].effect)
     ]
-    caption = f"Validation {metric.title} less that of {best}, paired on the images of both methods' best trials; "
-    caption += "an interval that holds zero tells none apart."
+    caption = f"{metric.title} less that of {best}, each with the best of its settings: over images, which are paired, "
+    caption += "seeds, and settings that were not tried. An interval that holds zero tells none apart."
     return Figure.of(
         "differences", "intervals", "Who is told apart", axes, series, caption=caption, marks={"line": 0.0}
     )

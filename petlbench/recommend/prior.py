@@ -47,10 +47,22 @@ class Belief:
     Args:
         mean: (N,).
         covariance: (N, N).
+        likeness: How alike candidates of one method are, from 1 for equal settings to 0, (N, N); 0 between methods.
     """
 
     mean: Array
     covariance: Array
+    likeness: Array
+
+    def of(self, rows: Sequence[int]) -> Belief:
+        """What is believed of some of the candidates."""
+        both = np.ix_(rows, rows)
+        return Belief(self.mean[rows], self.covariance[both], self.likeness[both])
+
+    def widened(self, method: float, settings: float) -> Belief:
+        """The same where methods, and settings of a method, lie apart by further deviations, as logits."""
+        further = method**2 * (self.likeness > 0) + settings**2 * self.likeness
+        return Belief(self.mean, self.covariance + further, self.likeness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +129,9 @@ class Prior:
         """What it says of some candidates."""
         mean, axes = self._said(candidates)
         shared = axes.T @ axes / max(1, len(self.tasks))
-        return Belief(mean, shared + _kinship(candidates) + _level(candidates))
+        likeness = _likeness(candidates)
+        kinship = _METHOD**2 * (likeness > 0) + _SETTINGS**2 * likeness + _OWN**2 * np.eye(len(candidates))
+        return Belief(mean, shared + kinship + _level(candidates), likeness)
 
     def _said(self, candidates: Sequence[Candidate]) -> tuple[Array, Array]:
         """Mean (N,) and axes (K, N) of some candidates.
@@ -206,19 +220,19 @@ def _level(candidates: Sequence[Candidate]) -> Array:
     return np.where(backbones[:, None] == backbones[None, :], _LEVEL**2, _LEVEL**2 - _BACKBONE**2)
 
 
-def _kinship(candidates: Sequence[Candidate]) -> Array:
-    """The covariance of what other tasks do not tell: candidates of a method are alike, near ones more so.
+def _likeness(candidates: Sequence[Candidate]) -> Array:
+    """How alike candidates are, by what lies between their settings; those of other methods are not.
 
     Another backbone makes settings as unlike as a factor of ten in one of them.
     """
-    covariance = np.zeros((len(candidates), len(candidates)))
+    likeness = np.zeros((len(candidates), len(candidates)))
     by_method: dict[str, list[int]] = {}
     for index, candidate in enumerate(candidates):
         by_method.setdefault(candidate.method, []).append(index)
     for rows in by_method.values():
         distance = _distance([{**dict(candidates[row].values), "backbone": candidates[row].backbone} for row in rows])
-        covariance[np.ix_(rows, rows)] = _METHOD**2 + _SETTINGS**2 * np.exp(-distance)
-    return covariance + _OWN**2 * np.eye(len(candidates))
+        likeness[np.ix_(rows, rows)] = np.exp(-distance)
+    return likeness
 
 
 def _distance(values: Sequence[Mapping[str, Any]]) -> Array:

@@ -25,7 +25,7 @@ class Standing:
     def deviation(self, trial: TrialFacts) -> float:
         return 2.0
 
-    def dropped(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
+    def excluded(self, trials: Sequence[TrialFacts]) -> dict[str, float]:
         return {"linear": -0.2} if len(trials) > 2 else {}
 
 
@@ -36,7 +36,7 @@ def trial(arm: str, value: float | None) -> TrialFacts:
 def test_a_line_is_the_best_so_far_against_all_hours_and_says_when_it_was_dropped() -> None:
     trials = [trial("lora", 0.8), trial("linear", 0.6), trial("lora", 0.7), trial("lora", None), trial("lora", 0.99)]
     costs = {"lora": Cost(360, 300, 400, measuring=180, preload=180)}
-    outcome = SimpleNamespace(trials=trials, costs=costs, standing=Standing(), dropped={"linear": -0.2})
+    outcome = SimpleNamespace(trials=trials, costs=costs, standing=Standing())
     figure = race_figure(cast("Outcome", outcome), AUC)
     lora, linear = figure.series
     # Measuring and features are spent before the first trial, and a failed one takes its time.
@@ -47,14 +47,13 @@ def test_a_line_is_the_best_so_far_against_all_hours_and_says_when_it_was_droppe
     assert (lora.title, linear.title) == ("lora", "linear, dropped at 0.4 h")
 
 
-def test_differences_are_drawn_where_an_interval_is_known() -> None:
+def test_differences_are_drawn_the_best_first() -> None:
     rivals = {
         "linear": Difference(-0.1, -0.2, -0.01, 0.05),
-        "bitfit": Difference(0.0, None, None, None),
         "full": Difference(-0.01, -0.03, 0.01, 0.01),
     }
     figure = differences_figure(rivals, AUC, "lora")
     assert figure is not None
     assert [series.title for series in figure.series] == ["full", "linear"]
     assert figure.series[1].values["difference_low"] == pytest.approx([-20])
-    assert differences_figure({"bitfit": rivals["bitfit"]}, AUC, "lora") is None
+    assert differences_figure({}, AUC, "lora") is None
