@@ -68,9 +68,10 @@ class RecommendRequest:
 def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: Any) -> Answer:
     """The method to take for a dataset: ``.document()``, ``.sentences()``, ``.command()``, ``.report()``.
 
-    Candidates of all methods race on the validation images: a prior says which to try first, a method is dropped once
-    the interval of its paired difference to the leader leaves out zero, and the best trials of the two best methods
-    run again on further seeds. The recommended one alone is tested, once. A race that was stopped goes on.
+    Candidates of all methods race on the validation images: a prior says which to try first, a method is dropped while
+    the interval of its difference to the leader (over images, seeds, and settings not tried) is below zero, and the
+    best trials of the two best methods run again on further seeds. The recommended one alone is tested, once. A race
+    that was stopped goes on.
 
     Args:
         dataset: A dataset as `run` takes it.
@@ -106,7 +107,7 @@ def recommend(dataset: Any, *, hours: float, progress: bool = True, **options: A
     entered = Field.of(entrants(searches, card.trials or 1), prior, score, request.trials)
     standing, how = Standing(entered, look.images), plan.how or SweepOptions()
     with TrialLines() if progress else nullcontext(SweepObserver()) as observer:
-        contest = Contest(entered, standing, 3600 * hours, how, observer, request.test_finalists)
+        contest = Contest(entered, standing, 3600 * hours, look.train_images, how, observer, request.test_finalists)
         return Answer(contest.carry_out(), score, plan.memory, plan.refused, look.notes, hours)
 
 

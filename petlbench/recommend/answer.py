@@ -11,7 +11,7 @@ from typing import Any
 from petlbench.core.units import number, percent
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.contest import Outcome
-from petlbench.recommend.costs import document
+from petlbench.recommend.costs import again, document
 from petlbench.recommend.field import Difference, Entrant
 from petlbench.recommend.figures import differences_figure, race_figure
 from petlbench.report.cells import MIB
@@ -122,7 +122,7 @@ class Answer:
             "memory": self.memory.get(arm),
             "learnable": counts.learnable if counts is not None else None,
             "ratio": counts.ratio if counts is not None else None,
-            "seconds": trial.seconds,
+            "seconds": again(self.outcome.standing, trial),
             "seconds_predicted": cost.seconds if (cost := self.outcome.costs.get(arm)) is not None else None,
         }
 
@@ -211,8 +211,9 @@ class Answer:
         ordered = sorted(self.rows.values(), key=lambda row: -(row["score"] or 0.0))
         rows = [self._cells(row, self.rivals.get(row["arm"])) for row in ordered]
         caption = (
-            "Score and seconds are those of a method's best trial. Differences are between methods, each with the best "
-            "of its settings: over images, which are paired, seeds, and settings not tried. Memory is predicted."
+            "Score and seconds are those of a method's best trial; seconds leave out what is read once. "
+            "Differences are between methods, each with the best of its settings: over images (paired), seeds, and "
+            "settings not tried. Memory is predicted."
         )
         table = table_of("methods", "Methods in the race", columns, rows, caption)
         out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]

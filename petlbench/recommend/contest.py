@@ -12,7 +12,7 @@ import optuna
 from petlbench.core.errors import InputError, RunError
 from petlbench.core.files import check_writable
 from petlbench.core.request import Tuned
-from petlbench.recommend.costs import Cost, Measurement, expected_seconds
+from petlbench.recommend.costs import Cost, Measurement, again, expected_seconds
 from petlbench.recommend.field import Entrant, Field, RaceSampler, Standing
 from petlbench.results.folder import remove_leftovers
 from petlbench.results.result import Result
@@ -67,6 +67,7 @@ class Contest:
         field: All entrants.
         standing: What the trials so far say.
         seconds: Seconds that all runs may take together.
+        train_images: Number of training images.
         options: How runs are carried out.
         observer: Told what goes on.
         tests_finalists: Whether the second best is tested, too.
@@ -75,6 +76,7 @@ class Contest:
     field: Field
     standing: Standing
     seconds: float
+    train_images: int
     options: SweepOptions
     observer: SweepObserver
     tests_finalists: bool = False
@@ -98,7 +100,7 @@ class Contest:
         storage = open_storage(self.options.storage or sqlite_address(output / "sweeps.db"), self.observer.say)
         with Liveness(output) as liveness:
             study = open_study(self.field, storage)
-            self.costs = Measurement(self.field, study, executor, self.observer, self.seconds).costs(self.standing)
+            self.costs = self._measured(study, executor)
             too_dear = self._too_dear()
             trials = self._race(study, executor, liveness, too_dear)
         best = self.standing.best_trials(trials)
@@ -115,6 +117,10 @@ class Contest:
         spent = self._measuring + device_seconds(self.field, trials, finalists) + tests
         finalists = sorted(finalists, key=lambda each: -(each.mean or 0))
         return Outcome(self.field, self.standing, trials, finalists, winner, results, self.costs, spent, too_dear)
+
+    def _measured(self, study: optuna.Study, executor: Executor) -> dict[str, Cost]:
+        measurement = Measurement(self.field, study, executor, self.observer, self.seconds, self.train_images)
+        return measurement.costs(self.standing)
 
     @property
     def _measuring(self) -> float:
@@ -145,7 +151,7 @@ class Contest:
         )
         card = self.field.card
         best = sorted(self.standing.best_trials(trials).values(), key=lambda trial: -(trial.value or 0.0))
-        final = len(card.finalist_seeds) * sum(trial.seconds or 0.0 for trial in best[: card.finalists])
+        final = len(card.finalist_seeds) * sum(again(self.standing, trial) for trial in best[: card.finalists])
         return {arm for arm, each in seconds.items() if used + each + final > self.seconds}
 
     def _race(

@@ -26,6 +26,7 @@ from petlbench.recommend.trials import Arm, Candidate
 from petlbench.recommend.tuned import Observation, tuned_scores
 from petlbench.results.folder import readable_result
 from petlbench.results.predictions import Predictions, read_predictions
+from petlbench.results.result import Result
 from petlbench.statistics.runs import Scored, influence_reader
 from petlbench.sweep.search import TRIALS, Search, TrialFacts, trial_facts
 from petlbench.sweep.space import Params, Space
@@ -194,6 +195,7 @@ class Standing:
         self.field, self.images = field, images
         self._belief, self._candidates = prior.belief(candidates), candidates
         self._predictions: dict[str, Predictions | None] = {}
+        self._results: dict[str, Result | None] = {}
         self._scored: dict[str, Scored] = {}
         self._influence = influence_reader(self._metric)
         self._variance = cache(self._variance_of)
@@ -252,6 +254,11 @@ class Standing:
                     best[arm] = trial
         return best
 
+    def timing(self, trial: TrialFacts) -> Mapping[str, float]:
+        """What a finished trial took by phase, seconds; empty where its result is gone."""
+        result = self._result(trial.run_id or "")
+        return {} if result is None else result.timing
+
     def entrant(self, trial: TrialFacts) -> Entrant:
         """Whose trial it is."""
         return self.field.entrants[int(trial.params[_NAME])]
@@ -297,11 +304,15 @@ class Standing:
 
     def _read(self, run_id: str) -> Predictions | None:
         if run_id not in self._predictions:
-            folder = self.field.options.output / TRIALS
-            result = readable_result(folder, run_id)
-            file = folder / run_id / "predictions.parquet"
-            self._predictions[run_id] = read_predictions(file, "val") if result is not None and file.is_file() else None
+            file = self.field.options.output / TRIALS / run_id / "predictions.parquet"
+            is_kept = self._result(run_id) is not None and file.is_file()
+            self._predictions[run_id] = read_predictions(file, "val") if is_kept else None
         return self._predictions[run_id]
+
+    def _result(self, run_id: str) -> Result | None:
+        if run_id not in self._results:
+            self._results[run_id] = readable_result(self.field.options.output / TRIALS, run_id)
+        return self._results[run_id]
 
 
 class RaceSampler(optuna.samplers.BaseSampler):

@@ -36,11 +36,13 @@ class Look:
     Args:
         task: Its task type.
         images: Number of its validation images.
+        train_images: Number of its training images.
         notes: What speaks against any decision on it.
     """
 
     task: TaskType
     images: int
+    train_images: int
     notes: Sequence[str]
 
     def metric(self, name: str, catalog: Catalog) -> Metric:
@@ -78,7 +80,8 @@ def look_at_data(search: Search) -> Look:
         notes.append(f"the class '{rare[0]}' has {rare[1]} images: scores of it are hints")
     if dataset.card.grouping not in {"none", "unavailable"} and not any(record.group for record in dataset.records):
         notes.append("no groups are known: images of one patient may lie on two sides of the split")
-    return Look(dataset.task, images["val"], notes)
+    train_images = round(images["train"] * config.train_fraction)
+    return Look(dataset.task, images["val"], train_images, notes)
 
 
 def learnable_share(search: Search, classes: int) -> float:

@@ -115,10 +115,10 @@ def command(
     """Say which method to take for a dataset, within some hours and some memory.
 
     Methods that do not fit the budget are left out by predicted memory. The others race, on every backbone that is
-    given: every trial runs on the
-    validation images alone, a method is dropped once it is worse than the leader by the interval of their paired
-    difference, and the best trials of the two best methods run again on further seeds. The one that is recommended is
-    tested, once. The same command goes on from where it was stopped.
+    given: every trial runs on the validation images alone, a method is dropped while it is worse than the leader by the
+    interval of their difference (over images, seeds, and settings not tried), and the best trials of the two best
+    methods run again on further seeds. The one that is recommended is tested, once. The same command goes on from where
+    it was stopped.
 
     --replay decides on recorded trials instead, and counts the regret against the best method in hindsight. Its files
     are CSV, of trials: task, method, lr, weight_decay, settings, val_top1, val_loss; and of finals: task, method,
