@@ -12,8 +12,9 @@ from petlbench.core.units import number, percent
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.contest import Outcome
 from petlbench.recommend.costs import again, document
-from petlbench.recommend.field import Difference, Entrant
+from petlbench.recommend.field import Entrant
 from petlbench.recommend.figures import differences_figure, race_figure
+from petlbench.recommend.tuned import Difference
 from petlbench.report.cells import MIB
 from petlbench.report.document import Cell, Column, table_of
 from petlbench.report.formats import Document

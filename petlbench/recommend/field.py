@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -23,7 +23,7 @@ from petlbench.metrics.metric import Metric
 from petlbench.recommend.prior import Prior
 from petlbench.recommend.race import Race
 from petlbench.recommend.trials import Arm, Candidate
-from petlbench.recommend.tuned import Observation, tuned_scores
+from petlbench.recommend.tuned import Difference, Observation, differences_to, tuned_scores
 from petlbench.results.folder import readable_result
 from petlbench.results.predictions import Predictions, read_predictions
 from petlbench.results.result import Result
@@ -33,7 +33,6 @@ from petlbench.sweep.space import Params, Space
 from petlbench.sweep.winner import Finalist
 
 _NAME = "candidate"
-_TAILS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -159,28 +158,6 @@ class Field(Search):
         return entrant.search.configure(entrant.search.space.settings(entrant.params), seed)
 
 
-class Difference(NamedTuple):
-    """The difference of two methods' scores, fractions.
-
-    Args:
-        effect: The difference.
-        low: Lower bound of its interval of 95 %.
-        high: Upper bound.
-        error: Its standard deviation.
-    """
-
-    effect: float
-    low: float
-    high: float
-    error: float
-
-    @classmethod
-    def of(cls, draws: NDArray[np.float64]) -> Difference:
-        """Sum up draws of it, (S,)."""
-        low, high = np.quantile(draws, _TAILS).tolist()
-        return cls(float(draws.mean()), low, high, float(draws.std()))
-
-
 class Standing:
     """The race as the trials so far have it.
 
@@ -233,7 +210,7 @@ class Standing:
             finalists: Some of them on further seeds.
         """
         draws = self._draws(tuple(self._observations(trials, finalists)))
-        return {other: Difference.of(each - draws[arm]) for other, each in draws.items() if other != arm}
+        return differences_to(arm, draws)
 
     def image_error(self, trial: TrialFacts, other: TrialFacts) -> float | None:
         """Standard error of the difference of two trials' scores over draws of images; None where it is not known."""

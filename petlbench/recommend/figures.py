@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from petlbench.metrics.metric import Metric
 from petlbench.recommend.contest import Outcome
-from petlbench.recommend.field import Difference
+from petlbench.recommend.tuned import Difference
 from petlbench.report.document import Axis, Figure, Series
 from petlbench.sweep.search import TrialFacts
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from petlbench.recommend.prior import Belief, logit
 from petlbench.recommend.trials import Candidate
+from petlbench.recommend.tuned import Difference, Observation, differences_to, tuned_scores
 
 Array = NDArray[np.float64]
 
 _LOSS_POINT = 1.0
 """Points of validation score that a validation loss smaller by the factor e is worth: it breaks ties of few images."""
 _LOSS_FLOOR = 0.02
-_CERTAIN = 0.95
 
 
 class Verdict(NamedTuple):
@@ -26,14 +26,12 @@ class Verdict(NamedTuple):
     Args:
         method: The best method, on its backbone where there are several.
         candidate: Its best candidate.
-        separable: Whether it is best with a probability of 95 % by what is believed now.
         runner_up: The next method; the best one where there is no other.
         trials: Trials that were used.
     """
 
     method: str
     candidate: Candidate
-    separable: bool
     runner_up: str
     trials: int
 
@@ -117,16 +115,12 @@ class Race:
         method, rows = ranking[0]
         best = max(rows, key=lambda row: (self._scores[row], self._mean[row]))
         runner_up = ranking[1] if len(ranking) > 1 else ranking[0]
-        separable = len(ranking) > 1 and self._separable(best, runner_up[1])
-        return Verdict(method, self.candidates[best], separable, runner_up[0], self.trials)
+        return Verdict(method, self.candidates[best], runner_up[0], self.trials)
 
-    def _separable(self, best: int, others: Sequence[int]) -> bool:
-        """Whether the best candidate is above the best of some others with enough probability."""
-        from scipy.special import ndtr
-
-        other = max(others, key=lambda row: self._mean[row])
-        variance = self._covariance[best, best] + self._covariance[other, other] - 2 * self._covariance[best, other]
-        return bool(ndtr((self._mean[best] - self._mean[other]) / np.sqrt(max(variance, 1e-12))) >= _CERTAIN)
+    def differences(self, arm: str) -> dict[str, Difference]:
+        """What every other method that was tried scores, tuned, minus what one does."""
+        trials = [Observation(index, 0, score / 100, None) for index, score in self._scores.items()]
+        return differences_to(arm, tuned_scores(self.candidates, self.belief, trials, self.images))
 
     def _improvement(self) -> Array:
         """The expected improvement of every candidate over the best of those tried, as logits, (N,)."""

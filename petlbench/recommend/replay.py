@@ -11,7 +11,7 @@ import numpy as np
 
 from petlbench.core.errors import InputError
 from petlbench.recommend.prior import Prior
-from petlbench.recommend.race import Race, Verdict
+from petlbench.recommend.race import Race
 from petlbench.recommend.trials import Recorded, RecordedTask, read_finals, read_trials
 
 _DRAWS = 10_000
@@ -26,7 +26,8 @@ class Decision:
         method: The chosen method.
         trials: Trials used.
         regret: Points by which the best method's test score is above the chosen one's.
-        separable: Whether the chosen method is told from the next one.
+        separable: Whether the chosen method is told from the next one by the interval of 95 % of their difference.
+        held: Share of the differences to the chosen method whose interval holds that of the test scores.
         runner_up: The next one.
         test: The chosen method's test score, percent.
         best: The best method, in hindsight.
@@ -38,6 +39,7 @@ class Decision:
     trials: int
     regret: float
     separable: bool
+    held: float
     runner_up: str
     test: float
     best: str
@@ -66,6 +68,7 @@ class Replay:
                 "worst": float(regrets.max()),
                 "trials": float(np.mean([decision.trials for decision in self.decisions])),
                 "separable": float(np.mean([decision.separable for decision in self.decisions])),
+                "held": float(np.mean([decision.held for decision in self.decisions])),
             },
         }
 
@@ -102,7 +105,7 @@ def replay(
         for name in unseen:
             shipped = shipped.without(name)
         race = replay_task(recorded[task], shipped.joined(own), budget, images)
-        decisions.append(_decision(task, race.verdict(), reached[task]))
+        decisions.append(_decision(task, race, reached[task]))
     return Replay(tuple(decisions))
 
 
@@ -114,14 +117,19 @@ def replay_task(recorded: RecordedTask, prior: Prior, budget: int, images: int) 
     return race
 
 
-def _decision(task: str, verdict: Verdict, reached: Mapping[str, float]) -> Decision:
-    best = max(reached, key=lambda method: reached[method])
+def _decision(task: str, race: Race, reached: Mapping[str, float]) -> Decision:
+    verdict, best = race.verdict(), max(reached, key=lambda method: reached[method])
+    differences = race.differences(verdict.method)
+    truths = {method: (reached[method] - reached[verdict.method]) / 100 for method in differences}
+    held = [pair.low <= truths[method] <= pair.high for method, pair in differences.items()]
+    rival = differences.get(verdict.runner_up)
     return Decision(
         task,
         verdict.method,
         verdict.trials,
         reached[best] - reached[verdict.method],
-        verdict.separable,
+        rival is not None and rival.high < 0,
+        float(np.mean(held)) if held else 1.0,
         verdict.runner_up,
         reached[verdict.method],
         best,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ _SEEDS = (0.1, 0.2, 0.4)
 """Deviations, as logits, that another seed may make: once for all runs of a method on it, which begin with the same
 weights and see the same batches, and once more for each. One seed does not tell how large the first is."""
 _JITTER = 1e-8
+_TAILS = (0.025, 0.975)
 
 
 class Observation(NamedTuple):
@@ -41,6 +42,28 @@ class Observation(NamedTuple):
     seed: int
     score: float
     images: Array | None
+
+
+class Difference(NamedTuple):
+    """The difference of two methods' scores, fractions.
+
+    Args:
+        effect: The difference.
+        low: Lower bound of its interval of 95 %.
+        high: Upper bound.
+        error: Its standard deviation.
+    """
+
+    effect: float
+    low: float
+    high: float
+    error: float
+
+    @classmethod
+    def of(cls, draws: NDArray[np.float64]) -> Difference:
+        """Sum up draws of it, (S,)."""
+        low, high = np.quantile(draws, _TAILS).tolist()
+        return cls(float(draws.mean()), low, high, float(draws.std()))
 
 
 class _Model(NamedTuple):
@@ -109,6 +132,16 @@ def tuned_scores(
             error = np.sqrt(own + model.seed**2)
             draws.append(_chosen(model.after(at, scores), error, list(arms.values()), rng, count))
     return dict(zip(arms, np.concatenate(draws).T, strict=True))
+
+
+def differences_to(arm: str, scores: Mapping[str, Array]) -> dict[str, Difference]:
+    """Return the difference of every other method to one.
+
+    Args:
+        arm: The one.
+        scores: Draws of every method's score, as `tuned_scores` gives them.
+    """
+    return {other: Difference.of(each - scores[arm]) for other, each in scores.items() if other != arm}
 
 
 def _draws_of(evidence: Array) -> list[int]:

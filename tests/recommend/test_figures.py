@@ -11,8 +11,8 @@ import pytest
 from petlbench.metrics.classification import AUC
 from petlbench.recommend.contest import Outcome
 from petlbench.recommend.costs import Cost
-from petlbench.recommend.field import Difference
 from petlbench.recommend.figures import differences_figure, race_figure
+from petlbench.recommend.tuned import Difference
 from petlbench.sweep.search import TrialFacts
 
 

@@ -162,6 +162,7 @@ def _print_replay(decided: Replay) -> None:
     columns = ["task", "method", "trials>", "test %>", "regret>", "separable", "best in hindsight"]
     caption = (
         f"Mean regret {number(mean['regret'])} points ({number(mean['low'])} to {number(mean['high'])}, bootstrap over "
-        f"tasks), worst {number(mean['worst'])}. Regret: the best method's test score less the chosen one's."
+        f"tasks), worst {number(mean['worst'])}. Regret: the best method's test score less the chosen one's. "
+        f"Of the intervals of differences to the chosen one, {100 * mean['held']:.0f} % hold that of the test scores."
     )
     print_table("recommend: replay of recorded trials", columns, rows, caption=caption)
