@@ -191,9 +191,9 @@ class Answer:
             need = "More validation images alone would not tell the two best apart; more hours, spent on settings, may."
             if more is not None:
                 need = f"About {more:,} more validation images would tell the two best apart."
-            words.append(f"Not separable from it: {names}. {need}")
+            words.append(f"Not separable from {best}: {names}. {need}")
         elif self.rivals:
-            words.append("It is separable from every other method.")
+            words.append(f"{best} is separable from every other method.")
         if self.untried:
             words.append(f"There was no time for {', '.join(self.untried)}.")
         return words
@@ -218,8 +218,8 @@ class Answer:
         )
         table = table_of("methods", "Methods in the race", columns, rows, caption)
         out = [f"left out: {method}: {reason}" for method, reason in self.excluded().items()]
-        verdict, *others = self.sentences()
-        notes = [*others, f"In full: {self.command()}", *self.notes, *out]
+        verdict = " ".join(self.sentences())
+        notes = [f"In full: {self.command()}", *self.notes, *out]
         title = f"Which method for {self.outcome.field.label}"
         differences = differences_figure(self.rivals, self.metric, self.best.candidate.arm)
         figures = [race_figure(self.outcome, self.metric), *([differences] if differences is not None else [])]

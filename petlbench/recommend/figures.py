@@ -24,8 +24,10 @@ def race_figure(outcome: Outcome, metric: Metric) -> Figure:
         if trial.value is None:
             continue
         points = lines.setdefault(outcome.standing.entrant(trial).candidate.arm, [])
-        best = max([*(each[1:] for each in points[-1:]), (100 * trial.value, outcome.standing.deviation(trial))])
-        points.append((hours, *best))
+        before = [each[1:] for each in points[-1:]]
+        best = max([*before, (100 * trial.value, outcome.standing.deviation(trial))])
+        # A step, and no slope: the score was the old one until this trial.
+        points += [(hours, *each) for each in dict.fromkeys([*before, best])]
     drops = dict(_drops(outcome))
     titles = {arm: f"{arm}, dropped at {drops[arm]:.2g} h" if arm in drops else arm for arm in lines}
     series = [Series(arm, titles[arm], _values(points)) for arm, points in lines.items()]

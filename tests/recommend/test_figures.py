@@ -40,10 +40,10 @@ def test_a_line_is_the_best_so_far_against_all_hours_and_says_when_it_was_droppe
     figure = race_figure(cast("Outcome", outcome), AUC)
     lora, linear = figure.series
     # Measuring and features are spent before the first trial, and a failed one takes its time.
-    assert lora.values["hours"] == pytest.approx([0.2, 0.4, 0.6])
-    assert lora.values["score"] == pytest.approx([80, 80, 99])
-    assert lora.values["score_low"] == pytest.approx([76.08, 76.08, 95.08])
-    assert lora.values["score_high"] == pytest.approx([83.92, 83.92, 100])
+    assert lora.values["hours"] == pytest.approx([0.2, 0.4, 0.6, 0.6])
+    assert lora.values["score"] == pytest.approx([80, 80, 80, 99])
+    assert lora.values["score_low"] == pytest.approx([76.08, 76.08, 76.08, 95.08])
+    assert lora.values["score_high"] == pytest.approx([83.92, 83.92, 83.92, 100])
     assert (lora.title, linear.title) == ("lora", "linear, dropped at 0.4 h")
 
 
