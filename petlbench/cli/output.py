@@ -119,13 +119,16 @@ def print_table(
     from rich.console import Console
     from rich.text import Text
 
-    from petlbench.cli.table_layout import Layout
+    from petlbench.cli.table_layout import Layout, plain_lines
 
-    cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]
-    layout = Layout(columns, cells, [*groups] or [""] * len(columns))
-    if len(cells) > _MANY:
-        print("\n".join([shown(title), *layout.lines(), *([shown(caption)] if caption else [])]))
+    rows, groups = list(rows), [*groups] or [""] * len(columns)
+    if len(rows) > _MANY:
+        texts = [[shown(str(cell)) for cell in row] for row in rows]
+        lines = plain_lines(columns, texts, groups)
+        print("\n".join([shown(title), *lines, *([shown(caption)] if caption else [])]))
         return
+    cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]
+    layout = Layout(columns, cells, groups)
     console = Console(highlight=False, width=_width())
     kept = list(range(len(columns)))
     if _width() is not None:
@@ -144,7 +147,7 @@ def print_table(
 def _hidden(columns: Sequence[str], index: int, groups: Sequence[str]) -> str:
     """What a column is called that is not there; with what would stand above it, where another has its heading, too."""
     name = columns[index].rstrip(">")
-    return f"{name} {groups[index]}" if columns.count(columns[index]) > 1 and groups else name
+    return f"{name} {groups[index]}".rstrip() if columns.count(columns[index]) > 1 else name
 
 
 def _print_layout(console: Console, title: str, layout: Layout) -> None:

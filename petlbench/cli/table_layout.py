@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -77,27 +77,6 @@ class Layout:
             table.add_row(*row)
         return table, self._group_line(widths)
 
-    def lines(self) -> Iterator[str]:
-        """The table as rich draws it where there is room: rich takes milliseconds a row, for which many wait."""
-        from rich.cells import cell_len
-
-        above = [f"{group}: " if group else "" for group in self.groups]
-        headings = [group + _heading(column) for group, column in zip(above, self.columns, strict=True)]
-        texts = [headings, *([cell.plain for cell in row] for row in self.rows)]
-        widths = [max(cell_len(text) for text in column) for column in zip(*texts, strict=True)]
-        total = sum(widths) + _GAP * (len(widths) - 1)
-
-        def line(cells: Sequence[str]) -> str:
-            padded = []
-            for column, width, cell in zip(self.columns, widths, cells, strict=True):
-                blanks = " " * (width - cell_len(cell))
-                padded.append(blanks + cell if column.endswith(">") else cell + blanks)
-            return f" {(' ' * _GAP).join(padded)} "
-
-        yield from (" " * (total + 2), line(headings), f" {'─' * total} ")
-        yield from map(line, texts[1:])
-        yield " " * (total + 2)
-
     @cached_property
     def _sizes(self) -> list[tuple[int, int, int]]:
         """The characters of each column: at least, for all lines of its cells, and for its heading on one line."""
@@ -141,6 +120,25 @@ class Layout:
             span = sum(widths[index] for index in members) + _GAP * (len(members) - 1)
             line = line.ljust(start) + (f" {title} ".center(span, "─") if span > len(title) + 3 else title)
         return line
+
+
+def plain_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], groups: Sequence[str]) -> Iterator[str]:
+    """A table as rich draws it where there is room: rich takes milliseconds a row, for which many wait.
+
+    Arguments are those of `Layout`, with cells that are plain texts.
+    """
+    from rich.cells import cell_len
+
+    above = [f"{group}: " if group else "" for group in groups]
+    headings = [group + _heading(column) for group, column in zip(above, columns, strict=True)]
+    padded, total = [], _GAP * (len(columns) - 1)
+    for column, *cells in zip(columns, headings, *rows, strict=True):
+        sizes = [len(cell) if cell.isascii() else cell_len(cell) for cell in cells]
+        pad, width = (str.rjust if column.endswith(">") else str.ljust), max(sizes)
+        padded.append([pad(cell, width + len(cell) - size) for cell, size in zip(cells, sizes, strict=True)])
+        total += width
+    heading, *lines = (f" {(' ' * _GAP).join(cells)} " for cells in zip(*padded, strict=True))
+    yield from (" " * (total + 2), heading, f" {'─' * total} ", *lines, " " * (total + 2))
 
 
 def _heading(column: str) -> str:
