@@ -30,8 +30,12 @@ class References:
     def __init__(self, results: Iterable[_Document]) -> None:
         # By setting and what of data, split and seed is looked for: the one whose name comes first.
         self._first: dict[tuple[Any, ...], _Document] = {}
-        for result in filter(_is_reference, results):
-            setting, parts = _setting(result), _parts(result)
+        self._descriptions: dict[str, dict[str, Any]] = {}
+        for result in results:
+            config, memory = result["config"], result.get("memory") or {}
+            if not _is_reference(result, config, memory):
+                continue
+            setting, parts = _setting(config, memory), _parts(config)
             for mask in _MASKS:
                 key = (setting, *_masked(parts, mask))
                 first = self._first.get(key)
@@ -52,48 +56,55 @@ class References:
             The section ``scores``: ``ppe``; ``pme`` and its ``pme_reference`` where there is a reference; else None.
         """
         scores: dict[str, Any] = {"ppe": None, "pme": None, "pme_reference": None}
-        auc = result["metrics"].get("test", {}).get("auc")
-        if auc is None or not result.get("parameters"):
+        auc, parameters = result["metrics"].get("test", {}).get("auc"), result.get("parameters")
+        if auc is None or not parameters:
             return scores
-        scores["ppe"] = ppe(auc, result["parameters"]["ratio"])
-        reference = self._nearest(result)
+        scores["ppe"] = ppe(auc, parameters["ratio"])
+        memory = result.get("memory") or {}
+        reference = self._nearest(result, memory)
         if reference is not None:
-            allocated, source = reference["memory"]["allocated"], reference["memory"]["source"]
-            scores["pme"] = pme(auc, result["memory"]["allocated"] / allocated)
-            scores["pme_reference"] = {"run_id": reference["run_id"], "allocated": allocated, "source": source}
+            scores["pme"] = pme(auc, memory["allocated"] / reference["allocated"])
+            scores["pme_reference"] = reference
         return scores
 
-    def _nearest(self, result: _Document) -> _Document | None:
-        if not (result.get("memory") or {}).get("allocated"):
+    def _nearest(self, result: _Document, memory: _Document) -> dict[str, Any] | None:
+        config = result["config"]
+        if not memory.get("allocated"):
             return None
-        if _is_reference(result):
-            return result
-        setting, parts = _setting(result), _parts(result)
+        if _is_reference(result, config, memory):
+            return self._described(result, memory)
+        setting, parts = _setting(config, memory), _parts(config)
         keys = ((setting, *_masked(parts, mask)) for mask in _MASKS)
-        return next((self._first[key] for key in keys if key in self._first), None)
+        nearest = next((self._first[key] for key in keys if key in self._first), None)
+        return None if nearest is None else self._described(nearest, nearest["memory"])
+
+    def _described(self, reference: _Document, memory: _Document) -> dict[str, Any]:
+        """What scores say of a reference: the same object to all runs that are compared with it."""
+        run = str(reference["run_id"])
+        if run not in self._descriptions:
+            self._descriptions[run] = {"run_id": run, **{name: memory[name] for name in ("allocated", "source")}}
+        return self._descriptions[run]
 
 
-def _is_reference(result: _Document) -> bool:
-    config = result["config"]
+def _is_reference(result: _Document, config: _Document, memory: _Document) -> bool:
     is_finished = config["method"] == REFERENCE and result["status"] == "finished"
-    return is_finished and not config.get("test_every_epoch") and bool((result.get("memory") or {}).get("allocated"))
+    return is_finished and not config.get("test_every_epoch") and bool(memory.get("allocated"))
 
 
-def _setting(result: _Document) -> tuple[Any, ...]:
-    config, training = result["config"], result["config"]["training"]
+def _setting(config: _Document, memory: _Document) -> tuple[Any, ...]:
+    training = config["training"]
     values = [*(config.get(name) for name in _SAME), *(training.get(name) for name in _SAME_STEP)]
-    return (result["memory"]["source"], *values)
+    return (memory["source"], *values)
 
 
-def _parts(result: _Document) -> tuple[str, str, str]:
-    """A run's data, split and seed, as texts."""
-    config = result["config"]
-    groups = (("dataset", "dataset_settings"), ("split", "split_seed"), ("seed",))
-    data, split, seed = (json.dumps([config.get(name) for name in names], sort_keys=True) for names in groups)
-    return data, split, seed
+def _parts(config: _Document) -> tuple[Any, ...]:
+    """A run's data, split and seed."""
+    settings = config.get("dataset_settings")
+    data = (config.get("dataset"), json.dumps(settings, sort_keys=True) if settings else "")
+    return data, (config.get("split"), config.get("split_seed")), (config.get("seed"),)
 
 
-def _masked(parts: tuple[str, ...], mask: tuple[bool, ...]) -> tuple[str | None, ...]:
+def _masked(parts: tuple[Any, ...], mask: tuple[bool, ...]) -> tuple[Any, ...]:
     return tuple(part if kept else None for part, kept in zip(parts, mask, strict=True))
 
 

@@ -99,7 +99,7 @@ def check_alike(results: Sequence[Stored], but: Iterable[str] = ()) -> None:
     Raises:
         InputError: When they do; every setting is listed with the number of its results.
     """
-    exempt, settings = set(but), {tuple(map(str, run.alike)) for run in results}
+    exempt, settings = set(but), _distinct_settings(results)
     columns = zip(ALIKE, *settings, strict=True)
     differing = [key for key, *values in columns if key not in exempt and len(set(values)) > 1]
     if differing:
@@ -119,17 +119,24 @@ def check_cells(results: Sequence[Stored], label: Callable[[Stored], str]) -> No
     for run in results:
         cells.setdefault((label(run), run.dataset), []).append(run)
     for (row, dataset), runs in cells.items():
-        keys = dict.fromkeys(key for run in runs for key in run.setting)
-        if differing := [key for key in keys if len({run.setting.get(key) for run in runs}) > 1]:
+        settings = list({id(run.setting): run.setting for run in runs}.values())
+        keys = dict.fromkeys(key for setting in settings for key in setting)
+        if differing := [key for key in keys if len({setting.get(key) for setting in settings}) > 1]:
             subject = f"{row} has runs of several configurations on {dataset}"
             raise _mixed(subject, "choose with --study NAME, or ", runs, differing)
 
 
 def common_settings(results: Sequence[Stored]) -> dict[str, Any]:
     """What all results have in common of `ALIKE`; None for what differs."""
-    settings = {tuple(map(str, run.alike)): run.alike for run in results}
+    settings = _distinct_settings(results)
     columns = zip(ALIKE, *settings.values(), strict=True)
     return {key: values[0] if len(set(map(str, values))) == 1 else None for key, *values in columns}
+
+
+def _distinct_settings(results: Sequence[Stored]) -> dict[tuple[str, ...], tuple[Any, ...]]:
+    """The settings of results, by what they are as texts; most results share one."""
+    settings = {id(alike): alike for alike in (run.alike for run in results)}
+    return {tuple(map(str, alike)): alike for alike in settings.values()}
 
 
 def _mixed(subject: str, advice: str, runs: Sequence[Stored], keys: Sequence[str], more: str = "") -> InputError:

@@ -145,7 +145,7 @@ class Runs:
         return float(np.mean(shares)) if shares else None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Scored:
     """One finished run as the statistics see it.
 

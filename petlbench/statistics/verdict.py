@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Verdict = Literal["separable", "not separable", "too few"]
@@ -146,6 +147,7 @@ def add_up(sources: Iterable[Source]) -> Source:
     return Source(total, min(_MOST_DF, 1 / doubt) if doubt else _MOST_DF)
 
 
+@lru_cache(1024)
 def quantile(level: float, df: float) -> float:
     """The distance, in standard errors, from an estimate to the bound of its two-sided interval."""
     from scipy.special import stdtrit
