@@ -54,14 +54,14 @@ class Line:
 
     def figures(self, name: str) -> list[float]:
         """What its runs have of a figure of the results table."""
-        return [run.figures[name] for run in self.all_runs if name in run.figures]
+        return [figure for run in self.all_runs if (figure := run.figure(name)) is not None]
 
     @property
     def parameters(self) -> int | None:
         """The number of parameters that it learns; the most, where heads differ."""
         return max(map(int, self.figures("learnable_parameters")), default=None)
 
-    @property
+    @cached_property
     def seconds(self) -> float | None:
         """Seconds of one run, preloading counted: the mean over datasets.
 
@@ -80,8 +80,14 @@ class Line:
         return Row(self.key, self.title, cells, runs=tuple(run.run_id for run in self.all_runs))
 
     def memory(self, figure: str, phase: str | None = None) -> int | None:
-        """The most that its runs took, in bytes."""
-        return peak(self.all_runs, figure, phase)
+        """The most that its runs took, in bytes; several columns and figures ask for it."""
+        if (figure, phase) not in self._peaks:
+            self._peaks[figure, phase] = peak(self.all_runs, figure, phase)
+        return self._peaks[figure, phase]
+
+    @cached_property
+    def _peaks(self) -> dict[tuple[str, str | None], int | None]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from petlbench.core import config
 from petlbench.core.environment import default_cache_dir
 from petlbench.core.errors import InputError
 from petlbench.results import documents, result, stored
-from petlbench.results.documents import PackedDocument, pack
+from petlbench.results.documents import PackedDocument, SharedTexts, pack
 from petlbench.results.result import FILE, read_result
-from petlbench.results.stored import Stored
+from petlbench.results.stored import Configuration, Stored
 
 _FOLDER = "results-index"
 # Fewer results are read as soon.
@@ -42,8 +41,7 @@ _OnDamage = Callable[[InputError], None]
 _FIGURES = ("test_auc", "val_auc", "learnable_ratio", "memory_allocated", "seconds_run")
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """What a list of runs says of one: fractions, bytes and seconds; None for what it has not.
 
     Attributes:
@@ -71,19 +69,24 @@ class Summary:
         return cls(*place, *map(run.figures.get, _FIGURES))
 
 
-_COLUMNS = ", ".join(field.name for field in fields(Summary))
+# A result lies in the folder that is called as its run.
+_COLUMNS = ", ".join(Summary._fields)
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS folder (path TEXT PRIMARY KEY)",
-    f"CREATE TABLE IF NOT EXISTS summaries (name TEXT PRIMARY KEY, state TEXT, {_COLUMNS})",
-    "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, content BLOB)",
+    f"CREATE TABLE IF NOT EXISTS summaries (state TEXT, {_COLUMNS}, PRIMARY KEY (run_id))",
+    "CREATE TABLE IF NOT EXISTS documents (run_id TEXT PRIMARY KEY, content TEXT)",
+    "CREATE TABLE IF NOT EXISTS texts (number INTEGER PRIMARY KEY, content TEXT UNIQUE)",
 )
-_FORGET = ("DELETE FROM summaries WHERE name = ?", "DELETE FROM documents WHERE name = ?")
-_BLANKS = ", ".join("?" * (2 + len(fields(Summary))))
+_FORGET = ("DELETE FROM summaries WHERE run_id = ?", "DELETE FROM documents WHERE run_id = ?")
+_BLANKS = ", ".join("?" * (1 + len(Summary._fields)))
 _ADD_SUMMARY = f"INSERT OR REPLACE INTO summaries VALUES ({_BLANKS})"  # noqa: S608
 _ADD_DOCUMENT = "INSERT OR REPLACE INTO documents VALUES (?, ?)"
-_STATES = "SELECT name, state FROM summaries"
-_SUMMARIES = f"SELECT name, {_COLUMNS} FROM summaries"  # noqa: S608 - the names of fields
-_DOCUMENTS = "SELECT name, content FROM documents"
+_ADD_TEXT = "INSERT OR IGNORE INTO texts (content) VALUES (?)"
+_NUMBER = "SELECT number FROM texts WHERE content = ?"
+_STATES = "SELECT run_id, state FROM summaries"
+_SUMMARIES = f"SELECT {_COLUMNS} FROM summaries"  # noqa: S608 - the names of fields
+_DOCUMENTS = "SELECT run_id, content FROM documents"
+_TEXTS = "SELECT number, content FROM texts"
 
 
 def _ignore(error: InputError) -> None:
@@ -98,11 +101,17 @@ def stored_results(output: Path, method: str = "", on_damage: _OnDamage = _ignor
         method: The method whose results alone are read; empty for all.
         on_damage: Told of each result that is damaged and passed over.
     """
-    shared: dict[str, Any] = {}
 
     def unpacked(index: _Index) -> Iterator[tuple[str, Stored]]:
-        for name, content in index.rows(_DOCUMENTS, method):
-            yield name, Stored(PackedDocument(content, output / name, shared), output / name)
+        rows = index.rows(_DOCUMENTS, method)
+        shared = SharedTexts(dict(index.rows(_TEXTS)))  # last, as none of them is ever removed
+        configurations: dict[int, Configuration] = {}
+        for name, content in rows:
+            folder = output / name
+            document = PackedDocument(content, folder, shared)
+            common = document.common_config
+            configuration = configurations.setdefault(id(common), Configuration(common))
+            yield name, Stored(document, folder, configuration=configuration)
 
     return _read(output, method, on_damage, unpacked, lambda run: run)
 
@@ -114,7 +123,7 @@ def summaries(output: Path, on_damage: _OnDamage = _ignore) -> list[Summary]:
     """
 
     def rows(index: _Index) -> Iterator[tuple[str, Summary]]:
-        return ((name, Summary(*values)) for name, *values in index.rows(_SUMMARIES))
+        return ((row[0], Summary._make(row)) for row in index.rows(_SUMMARIES))
 
     return _read(output, "", on_damage, rows, Summary.of)
 
@@ -189,6 +198,7 @@ class _Index:
     def __init__(self, connection: sqlite3.Connection, output: Path) -> None:
         self._connection = connection
         self._output = output
+        self._numbers: dict[str, int] = {}
 
     def update(self, states: Mapping[str, str], method: str) -> dict[str, InputError]:
         """Read what has changed since, and forget what has gone.
@@ -219,18 +229,25 @@ class _Index:
         return errors
 
     def _add(self, runs: Mapping[str, Stored], states: Mapping[str, str]) -> None:
-        rows = [(name, states[name], *astuple(Summary.of(run))) for name, run in runs.items()]
-        packed = [(name, pack(run.document)) for name, run in runs.items()]
+        rows = [(states[name], *Summary.of(run)) for name, run in runs.items()]
         with self._connection:
             self._connection.executemany(_ADD_SUMMARY, rows)
+            packed = [(name, pack(run.document, self._number)) for name, run in runs.items()]
             self._connection.executemany(_ADD_DOCUMENT, packed)
+
+    def _number(self, text: str) -> int:
+        """The number of a text that many documents have in common."""
+        if text not in self._numbers:
+            self._connection.execute(_ADD_TEXT, (text,))
+            [self._numbers[text]] = self._connection.execute(_NUMBER, (text,)).fetchone()
+        return self._numbers[text]
 
     def rows(self, query: str, method: str = "") -> list[tuple[Any, ...]]:
         """What a query gives of the results of one method, or of all."""
         if not method:
             return self._connection.execute(query).fetchall()
         # A dot follows the hyphen in the order of characters.
-        query, ends = f"{query} WHERE name >= ? AND name < ?", (f"{method}-", f"{method}.")
+        query, ends = f"{query} WHERE run_id >= ? AND run_id < ?", (f"{method}-", f"{method}.")
         return self._connection.execute(query, ends).fetchall()
 
 

@@ -253,7 +253,6 @@ def read_result(folder: Path) -> Result:
             run's than the folder says (``bad_result``).
     """
     file = folder / FILE
-    hint = f"remove it (petlbench results rm {printable(folder.name)}) and run again"
     try:
         result = parse_result(read_bytes(file, what="result"), str(file))
     except InputError as error:
@@ -263,11 +262,15 @@ def read_result(folder: Path) -> Result:
                 hint="give a run id together with its --output, or the run's folder",
                 kind="unknown_run",
             ) from error
-        raise InputError(error.message, hint=error.hint or hint, kind="bad_result") from error
-    if result.run_id != folder.absolute().name:
+        raise InputError(error.message, hint=error.hint or _hint(folder), kind="bad_result") from error
+    if result.run_id != folder.name and result.run_id != folder.absolute().name:
         message = f"{file} is damaged: it is the result of '{printable(result.run_id)}', which its folder is not called"
-        raise InputError(message, hint=hint, kind="bad_result")
+        raise InputError(message, hint=_hint(folder), kind="bad_result")
     return result
+
+
+def _hint(folder: Path) -> str:
+    return f"remove it (petlbench results rm {printable(folder.name)}) and run again"
 
 
 def parse_result(content: bytes, name: str) -> Result:

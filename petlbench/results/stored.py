@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePath
-from sys import intern
 from typing import Any
 
 from petlbench.core.config import part_name
@@ -53,8 +52,40 @@ _RUN_PHASES = ("preload", "prepare", "compile", "train", "evaluate")
 # What phases are called now that older results have under another name.
 _PHASES_NOW = {"read": "data"}
 _MEMORY = ("allocated", "reserved", "process")
+_Numbers = dict[str, float | None]
 # Runs of one cell differ in these: they are what its spread is over.
 _REPEATS = ("seed", "split", "split_seed", "draw")
+
+
+class Configuration:
+    """What a config says beside what repeats differ in; runs that have one in common share what follows from it.
+
+    Args:
+        config: The config of one of the runs.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._alike: dict[str, tuple[Any, ...]] = {}
+
+    def alike(self, protocol: str) -> tuple[Any, ...]:
+        """The values of `ALIKE` under a protocol."""
+        if protocol not in self._alike:
+            values = (protocol if key == "protocol" else config_value(self._config, key) for key in ALIKE)
+            self._alike[protocol] = tuple(values)
+        return self._alike[protocol]
+
+    @cached_property
+    def setting(self) -> dict[str, str]:
+        """The config but for what repeats differ in (seed, draw, the split's index and seed), as texts by key."""
+        setting = {"split": str(self._config["split"]).partition("/")[0]}
+        groups = {fields: group for group, fields in GROUPS.items()}
+        for key, value in self._config.items():
+            if key in groups:
+                setting |= {f"{groups[key]}.{name}": str(each) for name, each in value.items()}
+            elif key not in _REPEATS:
+                setting[key] = str(value)
+        return setting
 
 
 @dataclass(frozen=True)
@@ -66,19 +97,21 @@ class Stored:
         folder: Where it lies; None where only a tracker has it.
         name: The dataset's name in the table; empty for the one that it has alone.
         temperature: What the logits of its predictions are divided by.
+        configuration: That of its config, where runs share it; None for one of its own.
     """
 
     document: Mapping[str, Any]
     folder: Path | None = None
     name: str = ""
     temperature: float = 1.0
+    configuration: Configuration | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Name of the run."""
         return str(self.document["run_id"])
 
-    @property
+    @cached_property
     def status(self) -> str:
         """How the run ended."""
         return str(self.document["status"])
@@ -93,7 +126,7 @@ class Stored:
         """Whether the test split was scored after every epoch: of such a run no other table may have a figure."""
         return bool(self.config.get("test_every_epoch"))
 
-    @property
+    @cached_property
     def config(self) -> Mapping[str, Any]:
         """The run's description."""
         config: Mapping[str, Any] = self.document["config"]
@@ -150,37 +183,36 @@ class Stored:
 
         The key ``protocol`` is the protocol that the run is under, with what it has otherwise; empty for none.
         """
-        if key == "protocol":
-            return self.protocol
-        group, dot, name = key.partition(".")
-        if not dot:
-            return self.config.get(key)
-        return self.config.get(GROUPS.get(group, ""), {}).get(name)
+        return self.protocol if key == "protocol" else config_value(self.config, key)
 
     @cached_property
     def alike(self) -> tuple[Any, ...]:
         """The values of `ALIKE`."""
-        return tuple(self.value(key) for key in ALIKE)
+        return self._configuration.alike(self.protocol)
 
-    @cached_property
+    @property
     def setting(self) -> dict[str, str]:
-        """The config but for what repeats differ in (seed, draw, the split's index and seed), as texts by key."""
-        setting = {"split": str(self.config["split"]).partition("/")[0]}
-        groups = {fields: group for group, fields in GROUPS.items()}
-        for key, value in self.config.items():
-            if key in groups:
-                setting |= {f"{groups[key]}.{name}": str(each) for name, each in value.items()}
-            elif key not in _REPEATS:
-                setting[key] = str(value)
-        return setting
+        """The config but for what repeats differ in, as `Configuration` has it."""
+        return self._configuration.setting
 
     @cached_property
+    def _configuration(self) -> Configuration:
+        return self.configuration or Configuration(self.config)
+
+    @property
     def figures(self) -> dict[str, float]:
         """Every figure of the run that is a number, by name: ``test_auc``, ``memory_allocated``, ``seconds_run``, ….
 
         Scores and ratios are fractions, memory is bytes, time seconds.
         """
-        return {intern(name): float(value) for name, value in _figures(self.document) if value is not None}
+        numbers = [section(self.document).items() for section in dict.fromkeys(_SECTIONS.values())]
+        return {name: float(value) for name, value in chain(*numbers) if value is not None}
+
+    def figure(self, name: str) -> float | None:
+        """One of the figures, for which no other part of the document is read; None where it has none of this name."""
+        section = _SECTIONS.get(name.partition("_")[0], _of_scores)
+        value = section(self.document).get(name)
+        return None if value is None else float(value)
 
     def score(self, metric: str, split: str = "test") -> float | None:
         """A score, as a fraction; None where there is none."""
@@ -236,7 +268,13 @@ class Stored:
 
     def seconds(self, name: str) -> float:
         """Seconds of a phase, or of the ``run``: preloading, preparing, training, evaluating; 0 where it has none."""
-        return self.figures.get(f"seconds_{name}", 0.0)
+        return self.figure(f"seconds_{name}") or 0.0
+
+
+def config_value(config: Mapping[str, Any], key: str) -> Any:
+    """What a config has under a key, such as ``precision`` or ``training.lr``; None for nothing."""
+    group, dot, name = key.partition(".")
+    return config.get(GROUPS.get(group, ""), {}).get(name) if dot else config.get(key)
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -266,23 +304,55 @@ def final_metrics(result: Result) -> dict[str, float]:
     return {f"best_{name}" if name.startswith("val_") else name: value for name, value in figures.items()}
 
 
-def _figures(document: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+def _of_scores(document: Mapping[str, Any]) -> _Numbers:
+    figures: _Numbers = {}
     for split, metrics in document["metrics"].items():
-        yield from ((f"{split}_{name}", value) for name, value in metrics.items() if isinstance(value, float))
+        figures |= {f"{split}_{name}": value for name, value in metrics.items() if isinstance(value, float)}
     for split, metrics in document.get("metrics_by_group", {}).items():
-        yield from ((f"{split}_{name}_by_group", value) for name, value in metrics.items() if isinstance(value, float))
-    if parameters := document.get("parameters"):
-        yield from (("learnable_parameters", parameters["learnable"]), ("learnable_ratio", parameters["ratio"]))
-    memory, inference = document.get("memory") or {}, document.get("inference") or {}
-    yield from ((f"memory_{name}", memory.get(name)) for name in _MEMORY)
-    yield from ((f"inference_{name}", inference.get(name)) for name in ("latency", "images_per_second"))
-    yield from ((f"inference_memory_{name}", (inference.get("memory") or {}).get(name)) for name in _MEMORY)
-    yield from ((name, document["scores"].get(name)) for name in ("ppe", "pme"))
+        figures |= {f"{split}_{name}_by_group": value for name, value in metrics.items() if isinstance(value, float)}
+    return figures
+
+
+def _of_parameters(document: Mapping[str, Any]) -> _Numbers:
+    parameters = document.get("parameters") or {}
+    names = {"learnable_parameters": "learnable", "learnable_ratio": "ratio"}
+    return {figure: parameters.get(name) for figure, name in names.items()}
+
+
+def _of_memory(document: Mapping[str, Any]) -> _Numbers:
+    memory = document.get("memory") or {}
+    return {f"memory_{name}": memory.get(name) for name in _MEMORY}
+
+
+def _of_inference(document: Mapping[str, Any]) -> _Numbers:
+    inference = document.get("inference") or {}
+    memory = inference.get("memory") or {}
+    figures = {f"inference_{name}": inference.get(name) for name in ("latency", "images_per_second")}
+    return figures | {f"inference_memory_{name}": memory.get(name) for name in _MEMORY}
+
+
+def _of_efficiency(document: Mapping[str, Any]) -> _Numbers:
+    scores = document["scores"]
+    return {name: scores.get(name) for name in ("ppe", "pme")}
+
+
+def _of_timing(document: Mapping[str, Any]) -> _Numbers:
     timing = {_PHASES_NOW.get(name, name): value for name, value in document["timing"].items()}
-    yield from ((f"seconds_{name}", value) for name, value in timing.items())
     # Without what a run waits for others: imports, the first reading of its data, a tracking store.
     whole = sum(timing.get(name, 0.0) for name in _RUN_PHASES) if "train" in timing else timing.get("total")
-    yield "seconds_run", whole
+    return {f"seconds_{name}": value for name, value in timing.items()} | {"seconds_run": whole}
+
+
+# Where figures are from, by the beginning of their names; those of scores begin with their split.
+_SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], _Numbers]] = {
+    "": _of_scores,
+    "learnable": _of_parameters,
+    "memory": _of_memory,
+    "inference": _of_inference,
+    "ppe": _of_efficiency,
+    "pme": _of_efficiency,
+    "seconds": _of_timing,
+}
 
 
 def dataset_names(datasets: Iterable[str]) -> dict[str, str]:

@@ -105,11 +105,13 @@ class Repeats:
 
     def spread(self, figure: str) -> Spread | None:
         """Mean and deviation of a figure over the finished runs; None where none has it."""
-        return Spread.of(run.figures.get(figure) for run in self.finished)
+        return Spread.of(run.figure(figure) for run in self.finished)
 
     def spreads(self) -> dict[str, Spread]:
         """Mean and deviation of every figure that a finished run has."""
-        spreads = {name: self.spread(name) for name in dict.fromkeys(n for run in self.finished for n in run.figures)}
+        figures = [run.figures for run in self.finished]
+        names = dict.fromkeys(name for each in figures for name in each)
+        spreads = {name: Spread.of(each.get(name) for each in figures) for name in names}
         return {name: spread for name, spread in spreads.items() if spread is not None}
 
     @property

@@ -32,7 +32,7 @@ class _Measure:
 
     def of(self, run: Stored) -> float | None:
         """The figure in the axis' unit; None where the run has none."""
-        value = run.figures.get(self.figure)
+        value = run.figure(self.figure)
         return None if value is None else value * self.factor
 
 
