@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import ndtri
@@ -28,7 +29,7 @@ def with_interval(record: Scored) -> Scored:
     predictions = record.predictions()
     assert predictions is not None
     interval = compute_intervals(predictions.labels, predictions.logits)["auc_logits"]
-    return Scored(**{**record.__dict__, "interval": interval})
+    return replace(record, interval=interval)
 
 
 def draw_study(
