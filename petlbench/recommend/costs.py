@@ -22,7 +22,7 @@ SHARE = 0.03
 """Share of the hours that measuring may take."""
 _SPREAD = 0.2
 """Relative half-width of the interval that is stated around predicted hours."""
-_EPOCHS, _STEPS = 2, 32
+_EPOCHS, _STEPS = 2, 24
 """Of a measured run: epochs, the first one to warm up, and steps of each at most."""
 _ONCE = ("start", "data", "preload")
 """Phases that the runs of a race do once: imports, reading images, and features, all of which are kept."""
