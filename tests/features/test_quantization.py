@@ -72,7 +72,7 @@ def test_stored_features_are_a_mapping_of_restored_ones() -> None:
 
 @pytest.mark.parametrize("implementation", ["lean", "published"])
 def test_fpt_reads_stored_features_as_it_reads_restored_ones(implementation: str) -> None:
-    torch.manual_seed(0)  # the size of gradients, and of their rounding, hangs on the weights
+    torch.manual_seed(0)
     method = load_method(Catalog().find("method", "fpt")).from_settings({"implementation": implementation})
     backbone = build_backbone(resolve_backbone("vit_tiny_patch16_224"), 64, "none", torch.device("cpu"))
     module = method.adapt(backbone, 3).module.eval()
@@ -83,10 +83,13 @@ def test_fpt_reads_stored_features_as_it_reads_restored_ones(implementation: str
         stored = StoredFeatures(compact(frozen.extract(backbone, image), "int8"))
     views = {"coarse": image[..., :16, :16]} if module.side.patch_embed.img_size[0] == 16 else {"coarse": image}
     torch.nn.init.normal_(module.side.head.weight)
-    from_stored, from_restored = (module(Inputs(views, features)) for features in (stored, dict(stored)))
-    assert torch.allclose(from_stored, from_restored, atol=1e-5)
+    # In float64: in float32 the rounding of gradients, which sum to nearly nothing, hangs on the processor.
+    module, views = module.double(), {"coarse": views["coarse"].double()}
+    restored = {name: tensor.double() for name, tensor in stored.items()}
+    from_stored, from_restored = (module(Inputs(views, features)) for features in (stored, restored))
+    assert torch.allclose(from_stored, from_restored, atol=1e-12)
     gradients = [
         torch.autograd.grad(logits.square().sum(), module.fusion.prompts)[0] for logits in (from_stored, from_restored)
     ]
     assert gradients[0].abs().sum() > 0
-    assert torch.allclose(*gradients, atol=1e-5)
+    assert torch.allclose(*gradients, atol=1e-12)
