@@ -24,8 +24,9 @@ _SPREAD = 0.2
 """Relative half-width of the interval that is stated around predicted hours."""
 _EPOCHS, _STEPS = 2, 24
 """Of a measured run: epochs, the first one to warm up, and steps of each at most."""
-_ONCE = ("start", "data", "preload")
-"""Phases that the runs of a race do once: imports, reading images, and features, all of which are kept."""
+_ONCE = ("start", "data", "preload", "inference")
+"""Phases that the runs of a race do once: imports, reading images, features, and what prediction takes, all of which
+are kept."""
 _ATTRIBUTE = "costs"
 _DONE = "done"
 
