@@ -153,10 +153,7 @@ def decide(folder: Path, pool: Pool, truth: Truth, search: str, options: argpars
         mean = {name: fmean(row[name] for row in rows) for name in rows[0]}
         worst = max(row["regret"] for row in rows)
         figures = f"{mean['regret']:6.2f}  {worst:5.2f}  {mean['used']:4.0f}  {mean['held']:4.2f}"
-        print(
-            f"{search:9}  {most:6}  {figures}  {mean['allowing']:8.2f}  {mean['width']:10.1f}",
-            flush=True,
-        )
+        print(f"{search:9}  {most:6}  {figures}  {mean['allowing']:8.2f}  {mean['width']:10.1f}", flush=True)
 
 
 def main() -> None:

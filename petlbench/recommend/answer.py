@@ -18,11 +18,10 @@ from petlbench.recommend.tuned import Difference
 from petlbench.report.cells import MIB
 from petlbench.report.document import Cell, Column, table_of
 from petlbench.report.formats import Document
-from petlbench.results.folder import readable_result
 from petlbench.results.result import Result
 from petlbench.run.command import command_of
 from petlbench.statistics.ranks import fronts
-from petlbench.sweep.search import TRIALS, TrialFacts
+from petlbench.sweep.search import TrialFacts
 
 _Z = 1.96
 
@@ -112,7 +111,7 @@ class Answer:
 
     def _row(self, arm: str, trial: TrialFacts) -> dict[str, Any]:
         entrant = self.outcome.standing.entrant(trial)
-        stored = readable_result(self.outcome.field.options.output / TRIALS, entrant.config.run_id)
+        stored = self.outcome.standing.result(trial)
         counts = stored.parameters if stored is not None else None
         return {
             "arm": arm,

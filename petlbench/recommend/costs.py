@@ -197,8 +197,8 @@ def _lasting(timing: Mapping[str, float]) -> float:
 
 def again(standing: Standing, trial: TrialFacts) -> float:
     """Return the seconds that a finished trial would take again: without what is done once and kept."""
-    timing = standing.timing(trial)
-    return _lasting(timing) if timing else trial.seconds or 0.0
+    result = standing.result(trial)
+    return trial.seconds or 0.0 if result is None else _lasting(result.timing)
 
 
 def expected_seconds(costs: Mapping[str, Cost], standing: Standing, trials: Sequence[TrialFacts]) -> dict[str, float]:

@@ -158,6 +158,10 @@ class Field(Search):
         return entrant.search.configure(entrant.search.space.settings(entrant.params), seed)
 
 
+_Run = tuple[int, int, float, str]
+"""Candidate, seed, score and name of a finished run."""
+
+
 class Standing:
     """The race as the trials so far have it.
 
@@ -177,6 +181,7 @@ class Standing:
         self._influence = influence_reader(self._metric)
         self._variance = cache(self._variance_of)
         self._draws = lru_cache(maxsize=4)(self._tuned)
+        self._worse = cache(self._worse_than)  # of every state of the race: its figure asks for all of them again
 
     def race(self, trials: Sequence[TrialFacts]) -> Race:
         """The race after some trials; one under way counts as if it were to give what is expected of it."""
@@ -196,8 +201,8 @@ class Standing:
         best = self.best_trials(trials)
         if len(best) < 2:
             return {}
-        differences = self.differences(trials, max(best, key=lambda method: best[method].value or 0.0))
-        return {arm: each.effect for arm, each in differences.items() if each.high < 0}
+        leader = max(best, key=lambda method: best[method].value or 0.0)
+        return self._worse(tuple(self._observations(trials, ())), leader)
 
     def differences(
         self, trials: Sequence[TrialFacts], arm: str, finalists: Sequence[Finalist] = ()
@@ -209,8 +214,7 @@ class Standing:
             arm: The one.
             finalists: Some of them on further seeds.
         """
-        draws = self._draws(tuple(self._observations(trials, finalists)))
-        return differences_to(arm, draws)
+        return differences_to(arm, self._draws(tuple(self._observations(trials, finalists))))
 
     def image_error(self, trial: TrialFacts, other: TrialFacts) -> float | None:
         """Standard error of the difference of two trials' scores over draws of images; None where it is not known."""
@@ -231,10 +235,9 @@ class Standing:
                     best[arm] = trial
         return best
 
-    def timing(self, trial: TrialFacts) -> Mapping[str, float]:
-        """What a finished trial took by phase, seconds; empty where its result is gone."""
-        result = self._result(trial.run_id or "")
-        return {} if result is None else result.timing
+    def result(self, trial: TrialFacts) -> Result | None:
+        """A finished trial's result; None where it is gone."""
+        return self._result(trial.run_id or "")
 
     def entrant(self, trial: TrialFacts) -> Entrant:
         """Whose trial it is."""
@@ -244,8 +247,13 @@ class Standing:
     def _metric(self) -> Metric:
         return cast("Metric", self.field.score)
 
-    def _tuned(self, runs: tuple[tuple[int, int, float, str], ...]) -> dict[str, NDArray[np.float64]]:
-        """Draws of every tried method's score, by candidate, seed, score and name of each run; fractions, (S,) each."""
+    def _worse_than(self, runs: tuple[_Run, ...], leader: str) -> dict[str, float]:
+        """Methods that are worse than one by what some runs say, and the difference."""
+        differences = differences_to(leader, self._draws(runs))
+        return {arm: each.effect for arm, each in differences.items() if each.high < 0}
+
+    def _tuned(self, runs: tuple[_Run, ...]) -> dict[str, NDArray[np.float64]]:
+        """Draws of every tried method's score, by some runs; fractions, (S,) each."""
         observations = []
         for index, seed, score, run_id in runs:
             influence = self._influence(self._run(run_id, score))
@@ -253,10 +261,8 @@ class Standing:
             observations.append(Observation(index, seed, score, images))
         return tuned_scores(self._candidates, self._belief, observations, self.images)
 
-    def _observations(
-        self, trials: Sequence[TrialFacts], finalists: Sequence[Finalist]
-    ) -> Iterator[tuple[int, int, float, str]]:
-        """Candidate, seed, score and name of every finished run, each once."""
+    def _observations(self, trials: Sequence[TrialFacts], finalists: Sequence[Finalist]) -> Iterator[_Run]:
+        """Every finished run, each once."""
         seed = self.field.card.seed
         runs = {trial.run_id or "": (trial.params.get(_NAME), seed, trial.value) for trial in trials}
         for each in finalists:

@@ -23,8 +23,8 @@ class ByNumber:
     def best_trials(self, trials: list[TrialFacts]) -> dict[str, TrialFacts]:
         return {trial.params["arm"]: trial for trial in trials if trial.value is not None}
 
-    def timing(self, trial: TrialFacts) -> dict[str, float]:
-        return {"total": trial.seconds or 0.0, "preload": 0.0}
+    def result(self, trial: TrialFacts) -> Any:
+        return SimpleNamespace(timing={"total": trial.seconds or 0.0, "preload": 0.0})
 
 
 def trial(arm: str, seconds: float | None, value: float | None = 0.5, status: str = "finished") -> TrialFacts:
