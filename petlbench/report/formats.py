@@ -17,7 +17,7 @@ from petlbench.core.files import check_writable, write_atomically
 from petlbench.core.text import printable
 from petlbench.report.document import Figure, Table
 from petlbench.report.look import Look
-from petlbench.report.share import without_places
+from petlbench.report.share import WithoutPlaces, without_places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,8 @@ class ReportFormat(Card):
 
     def parts(self, document: Document) -> Mapping[str, Content]:
         """The contents of its files, by what stands behind the report's name."""
-        content = self.render(without_places(document))
+        shared = replace(without_places(replace(document, runs=())), runs=WithoutPlaces(document.runs))
+        content = self.render(shared)
         return {"": content} if isinstance(content, str | bytes) else content
 
     def text(self, document: Document) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 from petlbench.core.text import without_folders
 
@@ -23,3 +23,26 @@ def without_places(value: Any) -> Any:
         names = [each.name for each in fields(value) if each.name not in _KEPT]
         return replace(value, **{name: without_places(getattr(value, name)) for name in names})
     return value
+
+
+class WithoutPlaces(Sequence[Any]):
+    """Values as `without_places` gives them, each when it is asked for: most formats read no run's document.
+
+    Args:
+        values: The values.
+    """
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._values = values
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """The value at a place, or those of a slice."""
+        return without_places(self._values[index])
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._values)

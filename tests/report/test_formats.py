@@ -8,7 +8,10 @@ import json
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +59,22 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
             store_predicted(Path(own[name].results), "full", dataset, 0, 2.0, title=HOSTILE)
     request = ReportRequest(str(results), measured=True)
     return {name: build_report(load_report(Catalog(), name), own.get(name, request), Catalog()) for name in REPORTS}
+
+
+class Unread(Sequence[Mapping[str, Any]]):
+    """Runs that nobody may read."""
+
+    def __getitem__(self, index: Any) -> Any:
+        raise AssertionError("a run was read")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("name", ["csv", "latex", "md", "svg"])
+def test_formats_that_show_no_run_read_none(name: str, documents: dict[str, Document], tmp_path: Path) -> None:
+    document = replace(documents["table1"], runs=Unread())
+    assert write_report(document, parse_formats(name, None, Catalog()), tmp_path)
 
 
 @pytest.mark.parametrize("name", FORMATS)
