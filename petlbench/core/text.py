@@ -46,6 +46,12 @@ def shown(text: str) -> str:
     return "".join(part if part in _LAYOUT else printable(part) for part in _PARTS.split(text))
 
 
+def all_shown(texts: Sequence[str]) -> list[str]:
+    """Each text as `shown` gives it; where nothing in any of many has to change, they are looked at together."""
+    together = " ".join(texts)
+    return [*texts] if shown(together) == together else [*map(shown, texts)]
+
+
 def csv_cell(value: object) -> object:
     """The value as a table's cell: text that a spreadsheet would take for a formula begins with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA) else value

@@ -77,6 +77,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS documents (run_id TEXT PRIMARY KEY, content TEXT)",
     "CREATE TABLE IF NOT EXISTS texts (number INTEGER PRIMARY KEY, content TEXT UNIQUE)",
 )
+# Of a new file: a document takes one page instead of several, of which the last would be nearly empty.
+_PAGES = "PRAGMA page_size = 16384"
 _FORGET = ("DELETE FROM summaries WHERE run_id = ?", "DELETE FROM documents WHERE run_id = ?")
 _BLANKS = ", ".join("?" * (1 + len(Summary._fields)))
 _ADD_SUMMARY = f"INSERT OR REPLACE INTO summaries VALUES ({_BLANKS})"  # noqa: S608
@@ -258,6 +260,7 @@ def _opened(output: Path) -> Iterator[_Index]:
         file.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(file)
     with closing(sqlite3.connect(file, timeout=_WAIT)) as connection:
+        connection.execute(_PAGES)
         for table in _TABLES:
             connection.execute(table)
         if connection.execute("SELECT count(*) FROM folder").fetchone() == (0,):

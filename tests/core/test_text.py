@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench.core.text import comma_separated, csv_cell, items_of, plain_cell, printable, shown, without_password
+from petlbench.core.text import (
+    all_shown,
+    comma_separated,
+    csv_cell,
+    items_of,
+    plain_cell,
+    printable,
+    shown,
+    without_password,
+)
 
 WORD = st.text("abcXYZ019._-", min_size=1, max_size=12)
 SECRET = st.text("abcXYZ019._-@/:!$", min_size=1, max_size=12).map(lambda text: f"S3{text}S3")
@@ -66,6 +75,11 @@ def test_tokens_in_front_of_a_host_are_secrets_too() -> None:
 )
 def test_addresses_without_a_password_are_left_as_they_are(text: str) -> None:
     assert without_password(text) == text
+
+
+@given(st.lists(st.one_of(st.text(alphabet="ab:/@=?& \r\n\t\x1b眼"), WORD, SECRET)))
+def test_texts_that_are_looked_at_together_are_shown_as_each_alone(texts: list[str]) -> None:
+    assert all_shown(texts) == [shown(text) for text in texts]
 
 
 @given(st.text(alphabet="'=+-@a1\t\n"))
