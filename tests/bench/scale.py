@@ -180,10 +180,11 @@ def folder_of_images(count: int, folder: Path) -> Iterator[dict[str, Any]]:
     yield {"images in the folder": count, **cost.row()}
 
 
-def commands(_: object, folder: Path) -> Iterator[dict[str, Any]]:
+def commands(count: int, folder: Path) -> Iterator[dict[str, Any]]:
     cache, output = folder / "cache", folder / "results"
     run = ("run", "--method", "linear", "--dataset", "digits", "--image-size", 64, *MICRO, "--output", output)
-    study = ("bench", "--method", "linear", "--seed", "1,2,3", *run[3:], *UNTRACKED)
+    numbers = ",".join(map(str, range(100, 100 + count)))
+    study = ("bench", "--method", "linear", "--seed", numbers, *run[3:], *UNTRACKED)
     steps: dict[str, tuple[object, ...]] = {
         "--help": ("--help",),
         "list methods": ("list", "methods"),
@@ -196,8 +197,8 @@ def commands(_: object, folder: Path) -> Iterator[dict[str, Any]]:
         "results show": ("results", "show", "linear", "--output", output),
         "results diff": ("results", "diff", "linear-digits-s8", "linear-digits-s9", "--output", output),
         "report table1": ("report", "table1", "--results", output),
-        "study of 3 runs": study,
-        "study of 3 runs, finished already": study,
+        f"study of {count} runs": study,
+        f"study of {count} runs, finished already": study,
     }
     for name, command in steps.items():
         yield {"command": name, **petlbench(*command, cache=cache).row()}
@@ -206,7 +207,7 @@ def commands(_: object, folder: Path) -> Iterator[dict[str, Any]]:
 NINE = ("full", "linear", "bitfit", "vpt", "attention", "adapter", "lora", "fpt", "fpt_plus")
 TIMES = ("data, s", "preload, s", "train, s", "evaluate, s")
 CURVES = {
-    "commands": Curve("What commands cost that do little", (None,), (None,), commands, ()),
+    "commands": Curve("What commands cost that do little", (100,), (3,), commands, ()),
     "images": Curve("A run against the number of images", (100, 1000, 10_000, 100_000), (100, 1000), images, TIMES),
     "image_size": Curve(
         "24 images of FPT against their size", (224, 384, 512, 768, 1024, 1536), (64, 128), image_size, TIMES
