@@ -131,13 +131,19 @@ def plain_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], groups: S
 
     above = [f"{group}: " if group else "" for group in groups]
     headings = [group + _heading(column) for group, column in zip(above, columns, strict=True)]
-    padded, total = [], _GAP * (len(columns) - 1)
+    aligned, formats, total = [], [], _GAP * (len(columns) - 1)
     for column, *cells in zip(columns, headings, *rows, strict=True):
-        sizes = [len(cell) if cell.isascii() else cell_len(cell) for cell in cells]
-        pad, width = (str.rjust if column.endswith(">") else str.ljust), max(sizes)
-        padded.append([pad(cell, width + len(cell) - size) for cell, size in zip(cells, sizes, strict=True)])
+        pad, sign = (str.rjust, "") if column.endswith(">") else (str.ljust, "-")
+        if "".join(cells).isascii():
+            width = max(map(len, cells))
+            aligned.append(cells)
+            formats.append(f"%{sign}{width}s")
+        else:  # some characters take two places, and some none
+            width = max(map(cell_len, cells))
+            aligned.append([pad(cell, width + len(cell) - cell_len(cell)) for cell in cells])
+            formats.append("%s")
         total += width
-    heading, *lines = (f" {(' ' * _GAP).join(cells)} " for cells in zip(*padded, strict=True))
+    heading, *lines = map(f" {(' ' * _GAP).join(formats)} ".__mod__, zip(*aligned, strict=True))
     yield from (" " * (total + 2), heading, f" {'─' * total} ", *lines, " " * (total + 2))
 
 
