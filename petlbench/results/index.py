@@ -172,15 +172,14 @@ def _stored(folder: Path) -> Stored:
 
 def _states(output: Path, method: str) -> dict[str, str]:
     """What the file of each result is like, by the name of its folder, in the order of names."""
-    states = {}
+    states, place = {}, os.fspath(output)
     with suppress(OSError), os.scandir(output) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
         for name in sorted(names):
             if not method or name.startswith(f"{method}-"):
                 with suppress(OSError, ValueError):
-                    status = os.stat(os.path.join(output, name, FILE))
-                    changes = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-                    states[name] = " ".join(map(str, changes))
+                    file = os.stat(f"{place}/{name}/{FILE}")
+                    states[name] = f"{file.st_mtime_ns} {file.st_ctime_ns} {file.st_size} {file.st_ino}"
     return states
 
 
