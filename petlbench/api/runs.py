@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.catalog import Folder
+from petlbench.core.environment import heavy_imports
 from petlbench.core.progress_bars import shown_progress
 from petlbench.core.user_files import recorded
 
@@ -66,8 +67,9 @@ def run(
         return result
     with shown_progress(progress) as shown, recorded() as opened:
         shown.phase("starting", 1)  # a bar on a terminal while torch is imported
-        from petlbench.api.requests import plan_run
-        from petlbench.run.execute import execute
+        with heavy_imports():
+            from petlbench.api.requests import plan_run
+            from petlbench.run.execute import execute
 
         resolved, context = plan_run(method, dataset, config, options)
         result = execute(resolved, replace(context, progress=shown))
@@ -142,7 +144,8 @@ def _carry_out(
     progress: bool,
 ) -> StudyResults:
     """The results of the study that the keywords of `bench` mean, with what was missing carried out."""
-    from petlbench.api.requests import plan_search_in_front, plan_study
+    with heavy_imports():
+        from petlbench.api.requests import plan_search_in_front, plan_study
     from petlbench.results.table import load_results
     from petlbench.study.live_table import LiveTable
     from petlbench.study.runner import Study, carry_out

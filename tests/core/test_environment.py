@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from petlbench.core.environment import heavy_imports
 
 _FAULTS = """
 import resource, sys
@@ -37,3 +40,14 @@ def test_a_step_takes_the_memory_that_the_last_one_freed() -> None:
     assert kept
     assert pages < 1000 < last_step("leave", **paths)[1]
     assert not last_step("keep", **paths, MALLOC_TRIM_THRESHOLD_="65536")[0]
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_no_garbage_is_looked_for_during_imports_and_then_as_before(was_enabled: bool) -> None:
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        with heavy_imports():
+            assert not gc.isenabled()
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.enable()

@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from petlbench.core.environment import interpreter
+from petlbench.core.environment import heavy_imports, interpreter
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
@@ -150,8 +150,9 @@ class _Worker:
 
     def serve(self) -> None:
         """Carry out jobs until a run is interrupted or the driver closes the pipe."""
-        from petlbench.run.parts import KeptParts
-        from petlbench.study.executors.run_job import perform
+        with heavy_imports():
+            from petlbench.run.parts import KeptParts
+            from petlbench.study.executors.run_job import perform
 
         kept_parts, is_warm = KeptParts(), False
         threading.Thread(target=self._listen, daemon=True).start()
