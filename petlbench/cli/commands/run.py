@@ -52,6 +52,7 @@ Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro
 def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any) -> int:
     """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
     import petlbench as pb
+    from petlbench.results.table import with_scores
 
     assignments = parse_assignments(settings, ("method", "dataset", "training"))
     values = {**request_values(options, assignments["training"])}
@@ -63,16 +64,16 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
         raise InputError(f"Missing option '--{absent[0]}'.", hint="see petlbench run --help", kind="usage")
     if dry_run:
         return _show_dry_run(pb.dry_run(**values), options["cache_dir"], json)
-    return show_result(pb.run(**values), options["output"], json)
+    # One that was finished already has the scores of its day.
+    [result] = with_scores([pb.run(**values)], options["output"])
+    return show_result(result, options["output"], json)
 
 
 def show_result(result: Result, output: Path, json: bool) -> int:
     """Print a result, and return the exit status of a run that ended so."""
     from petlbench.results.evaluation import read_evaluations
-    from petlbench.results.table import with_scores
 
     folder = output / result.run_id
-    [result] = with_scores([result], output)
     evaluations = read_evaluations(folder)
     if json:
         document = result.document()
