@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.core.errors import InputError
-from petlbench.core.text import all_shown, first_few, shown
+from petlbench.core.text import first_few, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,8 +123,7 @@ def print_table(
 
     rows, groups = list(rows), [*groups] or [""] * len(columns)
     if len(rows) > _MANY:
-        texts = zip(*(all_shown([*map(str, cells)]) for cells in zip(*rows, strict=True)), strict=True)
-        lines = plain_lines(columns, texts, groups)
+        lines = plain_lines(columns, rows, groups)
         print("\n".join([shown(title), *lines, *([shown(caption)] if caption else [])]))
         return
     cells = [[Text(shown(str(cell)), cell.style if isinstance(cell, Text) else "") for cell in row] for row in rows]

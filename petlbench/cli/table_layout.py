@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from petlbench.core.text import shown
+from petlbench.core.text import all_shown, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -122,25 +122,27 @@ class Layout:
         return line
 
 
-def plain_lines(columns: Sequence[str], rows: Iterable[Sequence[str]], groups: Sequence[str]) -> Iterator[str]:
+def plain_lines(columns: Sequence[str], rows: Iterable[Sequence[object]], groups: Sequence[str]) -> Iterator[str]:
     """A table as rich draws it where there is room: rich takes milliseconds a row, for which many wait.
 
-    Arguments are those of `Layout`, with cells that are plain texts.
+    Arguments are those of `Layout`, with cells of any kind, which are shown without a style.
     """
     from rich.cells import cell_len
 
     above = [f"{group}: " if group else "" for group in groups]
     headings = [group + _heading(column) for group, column in zip(above, columns, strict=True)]
     aligned, formats, total = [], [], _GAP * (len(columns) - 1)
-    for column, *cells in zip(columns, headings, *rows, strict=True):
+    for column, *texts in zip(columns, headings, *rows, strict=True):
+        cells = all_shown([*map(str, texts)])
         pad, sign = (str.rjust, "") if column.endswith(">") else (str.ljust, "-")
         if "".join(cells).isascii():
             width = max(map(len, cells))
             aligned.append(cells)
             formats.append(f"%{sign}{width}s")
         else:  # some characters take two places, and some none
-            width = max(map(cell_len, cells))
-            aligned.append([pad(cell, width + len(cell) - cell_len(cell)) for cell in cells])
+            sizes = [*map(cell_len, cells)]
+            width = max(sizes)
+            aligned.append([pad(cell, width + len(cell) - size) for cell, size in zip(cells, sizes, strict=True)])
             formats.append("%s")
         total += width
     heading, *lines = map(f" {(' ' * _GAP).join(formats)} ".__mod__, zip(*aligned, strict=True))

@@ -52,7 +52,6 @@ Example: petlbench run --method fpt --dataset lesions --backbone petlbench_micro
 def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any) -> int:
     """Adapt one backbone to one dataset with one method, and record how well, how large, how fast."""
     import petlbench as pb
-    from petlbench.results.table import with_scores
 
     assignments = parse_assignments(settings, ("method", "dataset", "training"))
     values = {**request_values(options, assignments["training"])}
@@ -64,6 +63,8 @@ def command(settings: tuple[str, ...], dry_run: bool, json: bool, **options: Any
         raise InputError(f"Missing option '--{absent[0]}'.", hint="see petlbench run --help", kind="usage")
     if dry_run:
         return _show_dry_run(pb.dry_run(**values), options["cache_dir"], json)
+    from petlbench.results.table import with_scores
+
     # One that was finished already has the scores of its day.
     [result] = with_scores([pb.run(**values)], options["output"])
     return show_result(result, options["output"], json)
