@@ -176,8 +176,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep memory that is freed, for tensors to come; returns whether it does so from now on.
 
     By default glibc gives the top of its heap back to the system as often as enough of it is free, which is after each
-    step on a CPU, and the next step takes it again, page by page. It keeps up to 1 GiB then. Where the user set the
-    threshold, and with another library, nothing changes.
+    step and each layer on a CPU, and the next one takes it again, page by page. It keeps up to 1 GiB then. Where the
+    user set the threshold, and with another library, nothing changes.
     """
     if "MALLOC_TRIM_THRESHOLD_" in os.environ or platform.libc_ver()[0] != "glibc":
         return False

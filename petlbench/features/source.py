@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from petlbench.core.environment import keep_freed_memory
 from petlbench.data.loader import Batch, made_ahead
 from petlbench.features.by_head import fast_attention
 from petlbench.features.frozen import shared_tensors
@@ -102,6 +103,8 @@ class LiveFeatures:
     @contextmanager
     def at_length(self) -> Iterator[None]:
         """While entered, memory is taken for what many images in a row are extracted faster by."""
+        if self.backbone.device.type == "cpu":
+            keep_freed_memory()
         self._packed = {}
         try:
             yield
