@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,11 +128,19 @@ def bench(
     recall = StudyRecall.of({"methods": methods, "datasets": datasets, "seeds": seeds}, options)
     if recall is not None and (results := recall.results()) is not None:
         return results
-    with recorded() as opened:
+    with recorded() as opened, _workers_ahead(options):
         results = _carry_out(methods, datasets, seeds, options, progress=progress)
     if recall is not None:
         recall.keep_results(results, opened)
     return results
+
+
+def _workers_ahead(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """A context in which the workers that a study asks for import torch while it is planned."""
+    from petlbench.study.executors.worker import workers_ahead
+
+    count = options.get("workers") if options.get("executor", "local") == "local" else None
+    return workers_ahead(count if isinstance(count, int) else 0)
 
 
 def _carry_out(
@@ -224,10 +232,12 @@ def sweep(
     Raises:
         InputError: When a name, a setting or a dataset is wrong.
     """
-    from petlbench.api.searches import plan_sweep
-    from petlbench.sweep.sweep import SweepResult
+    with _workers_ahead(options):
+        with heavy_imports():
+            from petlbench.api.searches import plan_sweep
+        from petlbench.sweep.sweep import SweepResult
 
-    return SweepResult(_search(*plan_sweep(sweep, methods, datasets, options), progress=progress))
+        return SweepResult(_search(*plan_sweep(sweep, methods, datasets, options), progress=progress))
 
 
 def _search(searches: Sequence[SearchOutcome], how: SweepOptions, *, progress: bool) -> list[SearchOutcome]:

@@ -1,6 +1,7 @@
 """A worker process: from the outside, as its driver has it, and from the inside, one job after the other.
 
-Nothing heavy is imported at the top: what must be told to the user's terminal or to torch comes first.
+Nothing heavy is imported at the top: what must be told to the user's terminal or to torch comes first, and a driver
+begins processes before it imports such itself.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import IO, Any
 
-from petlbench.core.environment import heavy_imports, interpreter
+from petlbench.core.environment import heavy_imports, interpreter, usable_cores
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
@@ -31,12 +34,91 @@ _LOG_LINES = 5
 _END = 10.0
 
 
+@dataclass(frozen=True)
+class _Role:
+    """Which worker a process is.
+
+    Args:
+        name: The worker's name.
+        cores: Its share of the cores; empty for no share.
+        environment: Variables that are set for it beside those of its driver.
+    """
+
+    name: str
+    cores: tuple[int, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A process that imports what runs need, and waits to be told which worker it is."""
+
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+
+    @classmethod
+    def now(cls, output: int | IO[bytes]) -> _Begun:
+        """Begin one, whose output goes there until it has a log.
+
+        It is started anew, not forked, so that nothing of this process is in it: no threads, no locks, no CUDA context.
+        It has a session of its own, so that a Ctrl-C in the terminal reaches the driver alone.
+        """
+        ours, theirs = multiprocessing.Pipe()
+        with theirs:
+            process = subprocess.Popen(
+                interpreter(f"from petlbench.study.executors.worker import main; main({theirs.fileno()})"),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        return cls(process, ours)
+
+    def end(self) -> None:
+        """End it at once, and wait until it is gone."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.wait()
+
+
+# Those of studies that are being planned, of which workers are made first.
+_begun_ahead: list[_Begun] = []
+
+
+@contextmanager
+def workers_ahead(count: int) -> Iterator[None]:
+    """A context in which processes for so many workers import already what runs need; those not taken end with it.
+
+    To import torch takes seconds: a study's first run need not wait for that twice, in the driver and in its worker.
+    """
+    begun: list[_Begun] = []
+    with suppress(OSError):  # where there is no room for a process now, there may be when it is needed
+        for _ in range(min(count, usable_cores()) if os.name == "posix" else 0):
+            begun.append(_Begun.now(subprocess.DEVNULL))
+    _begun_ahead.extend(begun)
+    try:
+        yield
+    finally:
+        for each in begun:
+            if each in _begun_ahead:
+                _begun_ahead.remove(each)
+                each.end()
+
+
+def _taken() -> _Begun | None:
+    """One of those that were begun ahead and are there still; None where there is none."""
+    while _begun_ahead:
+        if (begun := _begun_ahead.pop(0)).process.poll() is None:
+            return begun
+        begun.end()
+    return None
+
+
 class WorkerProcess:
     """One worker: no process before its first job, nor when its process was lost.
 
-    A process is started anew, not forked, so that nothing of this one is in it: no threads, no locks, no CUDA context.
-    It has a session of its own, so that a Ctrl-C in the terminal reaches the driver alone. What it prints goes to a
-    log, since the terminal belongs to the driver.
+    What it prints goes to a log, since the terminal belongs to the driver.
 
     Args:
         name: The worker's name.
@@ -48,10 +130,13 @@ class WorkerProcess:
     pipe: Connection
 
     def __init__(self, name: str, cores: tuple[int, ...] = (), environment: Mapping[str, str] | None = None) -> None:
-        self.name = name
-        self._cores = cores
-        self._environment = environment or {}
+        self._role = _Role(name, cores, environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self._role.name
 
     def start(self, log: Path) -> None:
         """Start its process, unless there is one; output is appended to a file in a folder that exists."""
@@ -60,20 +145,14 @@ class WorkerProcess:
         if self._process is not None:
             return
         self.log = log
-        self.pipe, theirs = multiprocessing.Pipe()
-        call = f"main({theirs.fileno()}, {self.name!r}, {self._cores!r})"
-        with theirs, log.open("ab") as output:
+        with log.open("ab") as output:
             # The worker has the same file open, and holds its lock for as long as it lives.
             fcntl.flock(output, fcntl.LOCK_SH)
-            self._process = subprocess.Popen(
-                interpreter(f"from petlbench.study.executors.worker import main; {call}"),
-                env={**os.environ, **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            begun = _taken() or _Begun.now(output)
+            self._process, self.pipe = begun.process, begun.pipe
+            self.send(self._role)
+            with suppress(OSError, RuntimeError):  # it is gone, which `receive` says
+                reduction.send_handle(self.pipe, output.fileno(), self._process.pid)
 
     def send(self, message: object) -> None:
         """Send a message; whether the worker is there to read it is found out by `receive`."""
@@ -129,38 +208,38 @@ class WorkerProcess:
         return ""
 
 
-def main(handle: int, name: str, cores: tuple[int, ...]) -> None:
-    """Work for the driver at the other end of a pipe; an empty share of the cores is none."""
+def main(handle: int) -> None:
+    """Work for the driver at the other end of a pipe."""
     os.set_inheritable(handle, False)  # what a run starts must not hold the pipe open when this process is gone
     faulthandler.enable()
     install_handlers()
     try:
-        _Worker(Connection(handle), name, cores).serve()
+        _Worker(Connection(handle)).serve()
     except KeyboardInterrupt:
         sys.exit(0)
 
 
 class _Worker:
-    def __init__(self, pipe: Connection, name: str, cores: tuple[int, ...]) -> None:
+    def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
-        self._name = name
-        self._cores = cores
         self._all_cores = tuple(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
         self._inbox: SimpleQueue[Any] = SimpleQueue()
 
     def serve(self) -> None:
         """Carry out jobs until a run is interrupted or the driver closes the pipe."""
+        threading.Thread(target=self._listen, daemon=True).start()
         with heavy_imports():
             from petlbench.run.parts import KeptParts
             from petlbench.study.executors.run_job import perform
 
+        role: _Role = self._inbox.get()
+        os.environ.update(role.environment)
         kept_parts, is_warm = KeptParts(), False
-        threading.Thread(target=self._listen, daemon=True).start()
         while True:
             job, spent = self._inbox.get()
-            if self._cores:  # keep to the share of the cores, unless the run's threads need more than that
-                _pin(self._cores if len(self._cores) >= job.config.threads else self._all_cores)
-            self._tell(Started(self._name))
+            if role.cores:  # keep to the share of the cores, unless the run's threads need more than that
+                _pin(role.cores if len(role.cores) >= job.config.threads else self._all_cores)
+            self._tell(Started(role.name))
             ended = perform(job, self._ask, spent=spent, kept_parts=kept_parts)
             clean_up()
             if not is_warm:  # what is there now stays, and to look at it after each run takes longer than a small run
@@ -172,14 +251,16 @@ class _Worker:
 
     def _listen(self) -> None:
         """Take what the driver sends; when it is gone, nobody waits for this process any more."""
-        while True:
-            try:
+        try:
+            self._inbox.put(self._pipe.recv())
+            _print_into(reduction.recv_handle(self._pipe))
+            while True:
                 self._inbox.put(self._pipe.recv())
-            except (EOFError, OSError):
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
+        except (EOFError, OSError):
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
 
     def _ask(self, event: Event) -> Action:
         self._tell(event)
@@ -193,6 +274,13 @@ class _Worker:
             self._pipe.send(message)
         except OSError:  # inside a run this would be taken for a fault of the run
             os._exit(0)
+
+
+def _print_into(log: int) -> None:
+    """Let all that this process prints go to an open file, whose handle is closed then."""
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
 
 
 def _pin(cores: Iterable[int]) -> None:

@@ -1,0 +1,82 @@
+"""Worker processes that are begun before it is known what for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from petlbench.study.executors import worker
+from petlbench.study.executors.local import LocalExecutor
+from petlbench.study.executors.worker import WorkerProcess, workers_ahead
+from tests.study.executors.conftest import MakeJob
+from tests.study.executors.watching import Watcher, journal, lazily, stored
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="worker processes need Linux or macOS")
+
+
+def begun() -> list[subprocess.Popen[bytes]]:
+    return [each.process for each in worker._begun_ahead]
+
+
+def test_a_study_takes_the_process_that_was_begun_ahead(make_job: MakeJob, watcher: Watcher) -> None:
+    job = make_job(0)
+    with workers_ahead(1):
+        (ahead,) = begun()
+        LocalExecutor(1).run(lazily([job], []), watcher)
+        assert not begun()
+    assert stored(job).status == "finished"
+    assert [line["pid"] for line in journal(job, "started")] == [ahead.pid]
+    assert ahead.poll() is not None
+
+
+def test_what_nobody_took_ends_with_the_plan() -> None:
+    with workers_ahead(1):
+        (ahead,) = begun()
+    assert ahead.poll() == -signal.SIGKILL
+    assert not begun()
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_none_is_begun_for_a_study_of_this_process(count: int) -> None:
+    with workers_ahead(count):
+        assert not begun()
+
+
+def test_no_more_are_begun_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "usable_cores", lambda: 2)
+    with workers_ahead(1024):
+        assert len(begun()) == 2
+
+
+def test_one_that_is_gone_is_not_taken(tmp_path: Path) -> None:
+    process = WorkerProcess("worker-0")
+    with workers_ahead(1):
+        (ahead,) = begun()
+        ahead.kill()
+        ahead.wait()
+        process.start(tmp_path / "log")
+        assert not begun()
+    assert process._process is not None
+    assert process._process.pid != ahead.pid
+    assert process._process.poll() is None
+    process.kill()
+
+
+def test_a_process_begun_ahead_writes_into_the_log_of_the_worker_that_it_became(tmp_path: Path) -> None:
+    import fcntl
+
+    process, log = WorkerProcess("worker-0"), tmp_path / "log"
+    with workers_ahead(1):
+        process.start(log)
+    with log.open("ab") as opened, pytest.raises(BlockingIOError):
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    process.pipe.send_bytes(b"no message")
+    assert process.receive() == "ended by itself with exit status 1"
+    assert "UnpicklingError" in process.last_words()
+    process.finish()
+    with log.open("ab") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
