@@ -261,6 +261,9 @@ def draw(curve: Curve, rows: Sequence[Mapping[str, Any]], file: Path) -> None:
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             axes.plot(*zip(*points, strict=True), label=name or column, markersize=4, **style)
         axes.set(xscale="log", yscale="log", xlabel=across, title=curve.title)
+        measured = list(dict.fromkeys(row[across] for row in rows))
+        axes.set_xticks(measured, [f"{each:,}" for each in measured])
+        axes.minorticks_off()
         axes.set_ylabel(curve.figure[0] if len(curve.figure) == 1 else "")
         axes.legend(fontsize=7, frameon=False)
 

@@ -92,10 +92,9 @@ def workers_ahead(count: int) -> Iterator[None]:
 
     To import torch takes seconds: a study's first run need not wait for that twice, in the driver and in its worker.
     """
-    begun: list[_Begun] = []
+    wanted, begun = range(min(count, usable_cores()) if os.name == "posix" else 0), list[_Begun]()
     with suppress(OSError):  # where there is no room for a process now, there may be when it is needed
-        for _ in range(min(count, usable_cores()) if os.name == "posix" else 0):
-            begun.append(_Begun.now(subprocess.DEVNULL))
+        begun.extend(_Begun.now(subprocess.DEVNULL) for _ in wanted)
     _begun_ahead.extend(begun)
     try:
         yield
