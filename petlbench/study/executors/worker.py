@@ -223,6 +223,7 @@ class _Worker:
         self._pipe = pipe
         self._all_cores = tuple(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
         self._inbox: SimpleQueue[Any] = SimpleQueue()
+        self._has_imported = threading.Event()
 
     def serve(self) -> None:
         """Carry out jobs until a run is interrupted or the driver closes the pipe."""
@@ -231,6 +232,7 @@ class _Worker:
             from petlbench.run.parts import KeptParts
             from petlbench.study.executors.run_job import perform
 
+        self._has_imported.set()
         role: _Role = self._inbox.get()
         os.environ.update(role.environment)
         kept_parts, is_warm = KeptParts(), False
@@ -253,6 +255,7 @@ class _Worker:
         try:
             self._inbox.put(self._pipe.recv())
             _print_into(reduction.recv_handle(self._pipe))
+            self._has_imported.wait()  # to unpickle a job imports the same, and two threads at that come to grief
             while True:
                 self._inbox.put(self._pipe.recv())
         except (EOFError, OSError):

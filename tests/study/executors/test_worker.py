@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,17 +67,27 @@ def test_one_that_is_gone_is_not_taken(tmp_path: Path) -> None:
     process.kill()
 
 
-def test_a_process_begun_ahead_writes_into_the_log_of_the_worker_that_it_became(tmp_path: Path) -> None:
+class Probe:
+    """Where it is unpickled, it says whether all is imported that a run needs, and ends the process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        module = "__import__('sys').modules.get('petlbench.study.executors.run_job')"
+        words = f"print('ready' if hasattr({module}, 'perform') else 'early', flush=True)"
+        return eval, (f"({words}, __import__('os')._exit(7))",)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_process_writes_into_its_log_and_takes_a_job_when_all_is_imported(tmp_path: Path, count: int) -> None:
     import fcntl
 
     process, log = WorkerProcess("worker-0"), tmp_path / "log"
-    with workers_ahead(1):
+    with workers_ahead(count):
         process.start(log)
+    process.send(Probe())
     with log.open("ab") as opened, pytest.raises(BlockingIOError):
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    process.pipe.send_bytes(b"no message")
-    assert process.receive() == "ended by itself with exit status 1"
-    assert "UnpicklingError" in process.last_words()
+    assert process.receive() == "ended by itself with exit status 7"
+    assert process.last_words() == "ready"
     process.finish()
     with log.open("ab") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
