@@ -128,19 +128,19 @@ def bench(
     recall = StudyRecall.of({"methods": methods, "datasets": datasets, "seeds": seeds}, options)
     if recall is not None and (results := recall.results()) is not None:
         return results
-    with recorded() as opened, _workers_ahead(options):
+    with recorded() as opened, _worker_ahead(options):
         results = _carry_out(methods, datasets, seeds, options, progress=progress)
     if recall is not None:
         recall.keep_results(results, opened)
     return results
 
 
-def _workers_ahead(options: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """A context in which the workers that a study asks for import torch while it is planned."""
-    from petlbench.study.executors.worker import workers_ahead
+def _worker_ahead(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """A context in which the first worker of a study that has any imports torch, while the study is planned."""
+    from petlbench.study.executors.worker import worker_ahead
 
-    count = options.get("workers") if options.get("executor", "local") == "local" else None
-    return workers_ahead(count if isinstance(count, int) else 0)
+    has_workers = options.get("executor", "local") == "local" and options.get("workers")
+    return worker_ahead() if has_workers else nullcontext()
 
 
 def _carry_out(
@@ -232,7 +232,7 @@ def sweep(
     Raises:
         InputError: When a name, a setting or a dataset is wrong.
     """
-    with _workers_ahead(options):
+    with _worker_ahead(options):
         with heavy_imports():
             from petlbench.api.searches import plan_sweep
         from petlbench.sweep.sweep import SweepResult

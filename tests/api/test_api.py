@@ -46,6 +46,23 @@ def test_every_name_of_the_stub_can_be_had() -> None:
         assert getattr(pb, name) is not None
 
 
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [({"workers": 2}, 1), ({"workers": 0}, 0), ({}, 0), ({"workers": 2, "executor": "ray"}, 0)],
+)
+def test_a_process_is_begun_ahead_where_a_study_has_workers_here(
+    options: dict[str, Any], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from petlbench.study.executors import worker
+
+    begun: list[int] = []
+    monkeypatch.setattr("petlbench.api.runs._carry_out", lambda *_, **__: begun.append(len(worker._begun_ahead)))
+    monkeypatch.setattr("petlbench.study.recall.StudyRecall.of", lambda *_: None)
+    pb.bench("linear", "digits", **options)
+    assert begun == [count]
+    assert not worker._begun_ahead
+
+
 def test_a_room_never_takes_the_name_of_a_function() -> None:
     import petlbench.report.build
     import petlbench.run.execute

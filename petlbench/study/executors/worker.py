@@ -25,7 +25,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-from petlbench.core.environment import heavy_imports, interpreter, usable_cores
+from petlbench.core.environment import heavy_imports, interpreter
 from petlbench.core.interrupt import install_handlers
 from petlbench.study.executors.job import Action, EpochDone, Event, Started
 
@@ -82,27 +82,27 @@ class _Begun:
         self.process.wait()
 
 
-# Those of studies that are being planned, of which workers are made first.
+# Those of studies that are being planned, of which their first workers are made.
 _begun_ahead: list[_Begun] = []
 
 
 @contextmanager
-def workers_ahead(count: int) -> Iterator[None]:
-    """A context in which processes for so many workers import already what runs need; those not taken end with it.
+def worker_ahead() -> Iterator[None]:
+    """A context in which a process imports already what runs need; where no worker is made of it, it ends with it.
 
     To import torch takes seconds: a study's first run need not wait for that twice, in the driver and in its worker.
+    It is one process, since how many runs are due is not known yet: where none is, the study ends at once.
     """
-    wanted, begun = range(min(count, usable_cores()) if os.name == "posix" else 0), list[_Begun]()
-    with suppress(OSError):  # where there is no room for a process now, there may be when it is needed
-        begun.extend(_Begun.now(subprocess.DEVNULL) for _ in wanted)
-    _begun_ahead.extend(begun)
+    if os.name != "posix":  # there are no workers
+        yield
+        return
+    _begun_ahead.append(begun := _Begun.now(subprocess.DEVNULL))
     try:
         yield
     finally:
-        for each in begun:
-            if each in _begun_ahead:
-                _begun_ahead.remove(each)
-                each.end()
+        if begun in _begun_ahead:
+            _begun_ahead.remove(begun)
+            begun.end()
 
 
 def _taken() -> _Begun | None:
@@ -130,7 +130,7 @@ class WorkerProcess:
 
     def __init__(self, name: str, cores: tuple[int, ...] = (), environment: Mapping[str, str] | None = None) -> None:
         self._role = _Role(name, cores, environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._begun: _Begun | None = None
 
     @property
     def name(self) -> str:
@@ -141,17 +141,17 @@ class WorkerProcess:
         """Start its process, unless there is one; output is appended to a file in a folder that exists."""
         import fcntl  # which Windows has not
 
-        if self._process is not None:
+        if self._begun is not None:
             return
         self.log = log
         with log.open("ab") as output:
             # The worker has the same file open, and holds its lock for as long as it lives.
             fcntl.flock(output, fcntl.LOCK_SH)
-            begun = _taken() or _Begun.now(output)
-            self._process, self.pipe = begun.process, begun.pipe
+            self._begun = _taken() or _Begun.now(output)
+            self.pipe = self._begun.pipe
             self.send(self._role)
             with suppress(OSError, RuntimeError):  # it is gone, which `receive` says
-                reduction.send_handle(self.pipe, output.fileno(), self._process.pid)
+                reduction.send_handle(self.pipe, output.fileno(), self._begun.process.pid)
 
     def send(self, message: object) -> None:
         """Send a message; whether the worker is there to read it is found out by `receive`."""
@@ -164,7 +164,7 @@ class WorkerProcess:
             event: Event = self.pipe.recv()
             return event
         try:
-            status = self._process.wait(_END) if self._process is not None else -signal.SIGKILL
+            status = self._begun.process.wait(_END) if self._begun is not None else -signal.SIGKILL
         except subprocess.TimeoutExpired:
             self.kill()
             return "closed its pipe and went on"
@@ -176,25 +176,23 @@ class WorkerProcess:
 
     def interrupt(self) -> bool:
         """Ask it to stop what it does, as Ctrl-C would; false where it was ended before."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-        return self._process is not None
+        if self._begun is not None:
+            self._begun.process.send_signal(signal.SIGINT)
+        return self._begun is not None
 
     def kill(self) -> None:
         """End it at once, and wait until it is gone, so that nothing that it held is held any more."""
-        if self._process is not None:
-            self.pipe.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._begun is not None:
+            self._begun.end()
+            self._begun = None
 
     def finish(self) -> None:
         """End it when it has nothing to do; an empty log goes with it."""
-        if self._process is None:
+        if self._begun is None:
             return
         self.pipe.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END)
+            self._begun.process.wait(_END)
         self.kill()
         if self.log.exists() and self.log.stat().st_size == 0:
             self.log.unlink(missing_ok=True)

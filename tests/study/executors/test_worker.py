@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from petlbench.study.executors import worker
 from petlbench.study.executors.local import LocalExecutor
-from petlbench.study.executors.worker import WorkerProcess, workers_ahead
+from petlbench.study.executors.worker import WorkerProcess, worker_ahead
 from tests.study.executors.conftest import MakeJob
 from tests.study.executors.watching import Watcher, journal, lazily, stored
 
@@ -25,7 +27,7 @@ def begun() -> list[subprocess.Popen[bytes]]:
 
 def test_a_study_takes_the_process_that_was_begun_ahead(make_job: MakeJob, watcher: Watcher) -> None:
     job = make_job(0)
-    with workers_ahead(1):
+    with worker_ahead():
         (ahead,) = begun()
         LocalExecutor(1).run(lazily([job], []), watcher)
         assert not begun()
@@ -35,35 +37,23 @@ def test_a_study_takes_the_process_that_was_begun_ahead(make_job: MakeJob, watch
 
 
 def test_what_nobody_took_ends_with_the_plan() -> None:
-    with workers_ahead(1):
+    with worker_ahead():
         (ahead,) = begun()
     assert ahead.poll() == -signal.SIGKILL
     assert not begun()
 
 
-@pytest.mark.parametrize("count", [0, -1])
-def test_none_is_begun_for_a_study_of_this_process(count: int) -> None:
-    with workers_ahead(count):
-        assert not begun()
-
-
-def test_no_more_are_begun_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "usable_cores", lambda: 2)
-    with workers_ahead(1024):
-        assert len(begun()) == 2
-
-
 def test_one_that_is_gone_is_not_taken(tmp_path: Path) -> None:
     process = WorkerProcess("worker-0")
-    with workers_ahead(1):
+    with worker_ahead():
         (ahead,) = begun()
         ahead.kill()
         ahead.wait()
         process.start(tmp_path / "log")
         assert not begun()
-    assert process._process is not None
-    assert process._process.pid != ahead.pid
-    assert process._process.poll() is None
+    assert process._begun is not None
+    assert process._begun.process.pid != ahead.pid
+    assert process._begun.process.poll() is None
     process.kill()
 
 
@@ -76,12 +66,14 @@ class Probe:
         return eval, (f"({words}, __import__('os')._exit(7))",)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_a_process_writes_into_its_log_and_takes_a_job_when_all_is_imported(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("ahead", [nullcontext, worker_ahead])
+def test_a_process_writes_into_its_log_and_takes_a_job_when_all_is_imported(
+    tmp_path: Path, ahead: Callable[[], AbstractContextManager[None]]
+) -> None:
     import fcntl
 
     process, log = WorkerProcess("worker-0"), tmp_path / "log"
-    with workers_ahead(count):
+    with ahead():
         process.start(log)
     process.send(Probe())
     with log.open("ab") as opened, pytest.raises(BlockingIOError):
